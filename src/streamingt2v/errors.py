@@ -1,0 +1,41 @@
+"""Everything that can go wrong, as a tree.
+
+StreamingT2VError
+├── RequestError        the request is wrong; said before any weights load (exit code 2)
+│   └── MissingExtra    an optional package is needed; the message is the line to type
+├── ModelError          a model folder or checkpoint is missing, incomplete or does not fit
+├── MediaError          an image or video cannot be read
+└── RunError            a run folder cannot be written, read or resumed
+"""
+
+
+class StreamingT2VError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+
+class RequestError(StreamingT2VError, ValueError):
+    """An argument is wrong: the message names it, its value, and what to do instead."""
+
+    def __init__(self, argument: str, value: object, fix: str):
+        self.argument, self.value, self.fix = argument, value, fix
+        super().__init__(f"{argument}={value!r}: {fix}")
+
+
+class MissingExtra(RequestError):
+    """A feature needs an optional dependency that is not installed."""
+
+    def __init__(self, feature: str, extra: str):
+        self.extra = extra
+        super().__init__(feature, "not installed", f"install it with: pip install 'streamingt2v[{extra}]'")
+
+
+class ModelError(StreamingT2VError):
+    """A model folder or checkpoint is missing, incomplete, or does not fit its configuration."""
+
+
+class MediaError(StreamingT2VError):
+    """An image or video cannot be opened or decoded."""
+
+
+class RunError(StreamingT2VError):
+    """A run folder cannot be created, written, read or resumed."""

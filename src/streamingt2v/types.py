@@ -1,0 +1,52 @@
+"""The few things that travel between stages.
+
+Shape legend, used as a suffix of tensor names everywhere: B batch, C channels, T frames, H height, W width,
+L tokens, D width of a token. Pixels of a `Chunk` are uint8; inside the model frames are float32 in [-1, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+State = dict[str, Any]
+"""What a stage needs to go on after a chunk: a flat mapping of names to tensors (CPU) or plain JSON values."""
+
+
+@dataclass(frozen=True)
+class TextCond:
+    """Embedded prompts for guidance: `positive_BLD` and `negative_BLD`, each (1, L, D) float."""
+
+    positive_BLD: torch.Tensor
+    negative_BLD: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A run of consecutive finished frames.
+
+    frames_THWC: uint8 (T, H, W, 3), T >= 1. start: index of the first frame in the video. final: no chunk follows.
+    state: everything needed to go on after this chunk (see `pipeline.LongVideoPipeline.stream`); None if it cannot be resumed.
+    """
+
+    index: int
+    start: int
+    frames_THWC: np.ndarray
+    final: bool = False
+    state: State | None = None
+    timings: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def frames(self) -> np.ndarray:
+        """The frames, uint8 (T, H, W, 3)."""
+        return self.frames_THWC
+
+    @property
+    def stop(self) -> int:
+        """Index of the frame after the last."""
+        return self.start + len(self.frames_THWC)

@@ -1,0 +1,31 @@
+"""Captions of clips: templates with synonyms and word orders, among them exactly "A cat running on the street"."""
+
+import numpy as np
+
+from . import vocabulary as v
+
+
+def caption(noun: str, scene: str, motion: str, direction: int, rng: np.random.Generator, held_out: bool = False) -> str:
+    """A caption drawn at random. `direction` (-1, 0, 1) is told half the times it is not 0.
+
+    With `held_out`, words or word order (or both) are ones that training captions never have.
+    """
+    n = next(x for x in v.NOUNS if x.name == noun)
+    s = next(x for x in v.SCENES if x.name == scene)
+    m = next(x for x in v.MOTIONS if x.name == motion)
+    if held_out:
+        name, place, doing = (_pick(rng, x) for x in (n.held_out or n.synonyms, s.held_out, m.held_out))
+        template = _pick(rng, v.HELD_OUT_TEMPLATES)
+    else:
+        name, place, doing = (_pick(rng, x) for x in (n.synonyms, s.phrases, m.phrases))
+        template = _pick(rng, v.TEMPLATES)
+    told = f" {_pick(rng, v.DIRECTIONS[direction])}" if direction and rng.random() < 0.5 else ""
+    article = "an" if name[0] in "aeio" else "a"
+    text = template.format(n=f"{article} {name}", m=doing, s=place, d=told)
+    return text[0].upper() + text[1:]
+
+
+def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
+    # the plain word comes twice as often as each synonym
+    weights = np.array([2.0] + [1.0] * (len(options) - 1))
+    return options[int(rng.choice(len(options), p=weights / weights.sum()))]
