@@ -1,0 +1,99 @@
+"""StreamingT2V on ModelScope's network: VAE, `StreamingUNet3D`, CAM and APM as one backbone (spec 2-5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import AutoencoderKL
+from transformers import CLIPVisionModelWithProjection
+
+from streamingt2v.memory.apm import ImageTokens, anchor_tokens, preprocess
+from streamingt2v.memory.cam import ConditionalAttentionModule
+from streamingt2v.memory.context import Contexts
+from streamingt2v.samplers.guidance import guide_pair
+from streamingt2v.types import TextCond
+
+from .base import Predict
+from .unet3d import StreamingUNet3D
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Keys and values of every cross-attention for [negative | positive], of the base network and of CAM."""
+
+    base: Contexts
+    cam: Contexts
+
+
+class ModelScopeBackbone:
+    """See `base.Backbone`."""
+
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        unet: StreamingUNet3D,
+        cam: ConditionalAttentionModule,
+        image_encoder: CLIPVisionModelWithProjection,
+        image_tokens: ImageTokens,
+    ):
+        self.vae, self.unet, self.cam = vae, unet, cam
+        self.image_encoder, self.image_tokens = image_encoder, image_tokens
+
+    @property
+    def multiple(self) -> int:
+        return vae_factor(self.vae) * 2 ** (len(self.unet.config.block_out_channels) - 1)
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        factor = vae_factor(self.vae)
+        return self.vae.config.latent_channels, height // factor, width // factor
+
+    def decode(self, latents_BCTHW: torch.Tensor) -> torch.Tensor:
+        return decode_frames(self.vae, latents_BCTHW)
+
+    @torch.no_grad()
+    def condition(self, text: TextCond, anchor_CHW: torch.Tensor | None) -> Condition:
+        text_BLD = torch.cat([text.negative_BLD, text.positive_BLD]).to(self.unet.dtype)
+        image_BLD = None
+        if anchor_CHW is not None:
+            anchor_BCHW = anchor_CHW[None].to(self.unet.device, self.unet.dtype)
+            image_BLD = torch.cat(anchor_tokens(self._embed_image, self.image_tokens, anchor_BCHW))
+        return Condition(self.unet.contexts(text_BLD, image_BLD), self.cam.contexts(text_BLD))
+
+    @torch.no_grad()
+    def predictor(self, condition: Condition, window_TCHW: torch.Tensor | None, scale: float, rescale: float) -> Predict:
+        embedding = None
+        if window_TCHW is not None:
+            embedding = self.cam.encode_frames(window_TCHW[None].to(self.unet.device, self.unet.dtype))
+
+        def predict(latents_BCTHW: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+            pair_BCTHW = torch.cat([latents_BCTHW, latents_BCTHW]).to(self.unet.dtype)
+            features = self.cam(pair_BCTHW, timestep, condition.cam, embedding) if embedding is not None else None
+            prediction = self.unet(pair_BCTHW, timestep, condition.base, cam_features=features)
+            return guide_pair(prediction.float(), scale, rescale)
+
+        return predict
+
+    def _embed_image(self, image_BCHW: torch.Tensor) -> torch.Tensor:
+        size = self.image_encoder.config.image_size
+        return self.image_encoder(pixel_values=preprocess(image_BCHW, size)).image_embeds
+
+
+def vae_factor(vae: AutoencoderKL) -> int:
+    """Pixels a side that one latent stands for."""
+    return 2 ** (len(vae.config.block_out_channels) - 1)
+
+
+@torch.no_grad()
+def decode_frames(vae: AutoencoderKL, latents_BCTHW: torch.Tensor, batch: int = 8) -> torch.Tensor:
+    """Latents of one video (1, C, T, h, w) to frames (T, 3, H, W), float32 on the CPU, clamped to [-1, 1]; `batch` at a time."""
+    latents_TCHW = latents_BCTHW[0].transpose(0, 1) / vae.config.scaling_factor
+    parts = [vae.decode(part.to(vae.device, vae.dtype)).sample.float().cpu() for part in latents_TCHW.split(batch)]
+    return torch.cat(parts).clamp(-1, 1)
+
+
+@torch.no_grad()
+def encode_frames(vae: AutoencoderKL, frames_TCHW: torch.Tensor, batch: int = 8) -> torch.Tensor:
+    """Frames (T, 3, H, W) in [-1, 1] to latents (1, C, T, h, w), the mean of the posterior, so that it is the same every time."""
+    parts = [vae.encode(part.to(vae.device, vae.dtype)).latent_dist.mode().float() for part in frames_TCHW.split(batch)]
+    return torch.cat(parts).transpose(0, 1)[None] * vae.config.scaling_factor

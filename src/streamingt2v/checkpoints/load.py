@@ -1,0 +1,112 @@
+"""A model name or folder to components on a device in a dtype, and back; strict. The only file that names a device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import AutoencoderKL, UNet3DConditionModel
+from transformers import AutoTokenizer, CLIPTextModel, CLIPVisionModelWithProjection
+
+from streamingt2v.backbones.modelscope import ModelScopeBackbone
+from streamingt2v.backbones.refiner import RefinerBackbone
+from streamingt2v.backbones.unet3d import StreamingUNet3D
+from streamingt2v.config import ModelConfig
+from streamingt2v.errors import ModelError
+from streamingt2v.memory.apm import ImageTokens
+from streamingt2v.memory.cam import ConditionalAttentionModule
+from streamingt2v.text import TextEncoder, Vocabulary
+
+EMBEDDED = ("tiny",)
+
+
+@dataclass
+class Components:
+    """All parts of a model. `refiner` is None where the model has no stage 3."""
+
+    config: ModelConfig
+    text: TextEncoder
+    backbone: ModelScopeBackbone
+    scheduler: Any
+    refiner: RefinerBackbone | None
+
+
+def find_folder(name_or_folder: str | Path) -> Path:
+    """The folder of an embedded model's name, or the folder itself; ModelError if there is neither."""
+    folder = Path(str(files("streamingt2v") / "weights" / str(name_or_folder))) if str(name_or_folder) in EMBEDDED else Path(name_or_folder)
+    if not folder.is_dir():
+        raise ModelError(f"no model {str(name_or_folder)!r}: give {' or '.join(EMBEDDED)}, or a folder with a model.json")
+    return folder
+
+
+def load(name_or_folder: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Components:
+    """Read a model folder. Weights are converted to `dtype`; the VAE stays in float32. ModelError names what is missing."""
+    folder = find_folder(name_or_folder)
+    config = ModelConfig.load(folder)
+    place = _placer(folder, device)
+    vae = place("vae", AutoencoderKL.from_pretrained, torch.float32)
+    backbone = ModelScopeBackbone(
+        vae,
+        place("unet", StreamingUNet3D.from_pretrained, dtype),
+        place("cam", ConditionalAttentionModule.from_pretrained, dtype),
+        place("image_encoder", CLIPVisionModelWithProjection.from_pretrained, dtype),
+        place("image_tokens", ImageTokens.from_pretrained, dtype),
+    )
+    refiner = RefinerBackbone(vae, place("refiner", UNet3DConditionModel.from_pretrained, dtype)) if config.refine else None
+    return Components(config, _load_text(folder, place, dtype), backbone, _load_scheduler(folder), refiner)
+
+
+def save(components: Components, folder: Path, dtype: torch.dtype = torch.float16) -> None:
+    """Write a model folder that `load` reads. The parts keep their dtype in memory."""
+    folder.mkdir(parents=True, exist_ok=True)
+    components.config.save(folder)
+    components.text.tokenizer.save_pretrained(folder / "tokenizer")
+    if components.text.vocabulary:
+        components.text.vocabulary.save(folder / "vocabulary.json")
+    components.scheduler.save_pretrained(folder / "scheduler")
+    backbone = components.backbone
+    parts = {"text_encoder": components.text.encoder, "vae": backbone.vae, "unet": backbone.unet, "cam": backbone.cam}
+    parts |= {"image_encoder": backbone.image_encoder, "image_tokens": backbone.image_tokens}
+    if components.refiner:
+        parts["refiner"] = components.refiner.unet
+    for name, part in parts.items():
+        before = part.dtype
+        # the plain Module.to: diffusers' own warns of parts to keep in float32, of which these networks have none
+        torch.nn.Module.to(part, dtype).save_pretrained(folder / name)
+        torch.nn.Module.to(part, before)
+
+
+def _placer(folder: Path, device: str) -> Callable[[str, Callable, torch.dtype], Any]:
+    def place(name: str, from_pretrained: Callable, dtype: torch.dtype) -> Any:
+        if not (folder / name).is_dir():
+            raise ModelError(f"{folder} is incomplete: it has no folder {name}")
+        try:
+            model, report = from_pretrained(folder / name, torch_dtype=dtype, local_files_only=True, output_loading_info=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ModelError(f"{folder / name}: {error}") from error
+        wrong = [key for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in report.get(kind, ())]
+        if wrong:
+            raise ModelError(f"{folder / name}: weights do not fit the configuration: {sorted(map(str, wrong))[:5]}")
+        return model.to(device).eval().requires_grad_(False)
+
+    return place
+
+
+def _load_text(folder: Path, place: Callable, dtype: torch.dtype) -> TextEncoder:
+    encoder = place("text_encoder", CLIPTextModel.from_pretrained, dtype)
+    path = folder / "vocabulary.json"
+    vocabulary = Vocabulary.load(path) if path.is_file() else None
+    return TextEncoder(AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True), encoder, vocabulary)
+
+
+def _load_scheduler(folder: Path) -> Any:
+    values, _ = diffusers.ConfigMixin.load_config.__func__(diffusers.DDIMScheduler, folder / "scheduler", return_unused_kwargs=True)
+    kind = getattr(diffusers, values["_class_name"], None)
+    if kind is None:
+        raise ModelError(f"{folder / 'scheduler'}: diffusers has no scheduler {values['_class_name']!r}")
+    return kind.from_config(values)

@@ -1,0 +1,177 @@
+"""The whole trip: a request becomes a stream of chunks, through seed, extend and refine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .checkpoints.load import Components, load, save
+from .config import Preset, Request
+from .errors import RequestError
+from .io.reader import last_frames, read_image
+from .memory.stream import StreamMemory
+from .stages.extend import ExtendStage
+from .stages.piece import Piece
+from .stages.refine import RefineStage
+from .types import Chunk, State, TextCond
+
+OnStep = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class PipelineOutput:
+    """What calling the pipeline returns. frames: uint8 (T, H, W, 3)."""
+
+    frames: np.ndarray
+
+
+class LongVideoPipeline:
+    """Long video from a text, an image or a video, as a stream. `from_pretrained` makes one."""
+
+    def __init__(self, components: Components, name: str = "custom"):
+        self.components, self.name = components, name
+        self.config = components.config
+
+    @classmethod
+    def from_pretrained(cls, name_or_folder: str | Path = "tiny", device: str = "cpu", dtype: torch.dtype = torch.float32) -> LongVideoPipeline:
+        """The embedded model "tiny" or a model folder, on a device, in a dtype. ModelError if it is missing or incomplete."""
+        return cls(load(name_or_folder, device, dtype), str(name_or_folder))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a model folder, weights in float16."""
+        save(self.components, Path(folder))
+
+    def stream(self, request: Request, state: State | None = None, on_step: OnStep | None = None) -> Iterator[Chunk]:
+        """The video, chunk by chunk, exactly `request.frames` frames; with `request.video` only the new ones.
+
+        state: of the last chunk that was kept; the stream goes on after it with the same bytes as if never stopped.
+        on_step: called with (step, steps) after every denoising step of stages 1-2; raising in it cancels.
+        RequestError for what the model cannot do, before any work. Memory does not grow with the length.
+        """
+        self.check(request)
+        pieces = self._extend(request, state, on_step)
+        if request.preset == "full":
+            pieces = self._refiner(request).stream(pieces, self._text_at(request), state)
+        index, start = (int(state["chunk"]), int(state["frame"])) if state else (0, 0)
+        for piece in pieces:
+            after = start + len(piece.frames_TCHW)
+            going_on = {**piece.state, "chunk": index + 1, "frame": after}
+            yield Chunk(index, start, _to_uint8(piece.frames_TCHW), piece.final, going_on)
+            index, start = index + 1, after
+
+    def __call__(
+        self, prompt: str, num_frames: int = 80, *, image: str | None = None, video: str | None = None, negative_prompt: str = "",
+        num_inference_steps: int | None = None, guidance_scale: float | None = None, seed: int = 33, preset: Preset = "preview",
+    ) -> PipelineOutput:  # fmt: skip
+        """The same stream collected: for videos that fit into memory."""
+        request = Request(
+            prompt, num_frames, seed, image, video, negative_prompt, preset=preset, steps=num_inference_steps, guidance_scale=guidance_scale
+        )
+        return PipelineOutput(np.concatenate([chunk.frames for chunk in self.stream(request)]))
+
+    def check(self, request: Request) -> None:
+        """RequestError where the request is wrong or this model cannot do it."""
+        request.validate()
+        height, width = self._base_size(request)
+        scale = self.config.refine.scale if request.preset == "full" and self.config.refine else 1
+        for name, value, native in (("width", request.width, self.config.width), ("height", request.height, self.config.height)):
+            if value is not None and value != native * scale:
+                raise RequestError(name, value, f"model {self.name!r} with preset {request.preset!r} makes {native * scale}; leave it out or set {native * scale}")
+        if request.preset == "full" and self.config.refine is None:
+            raise RequestError("preset", "full", f"model {self.name!r} has no refiner; use preview")
+        if request.fps is not None and request.fps > self.config.fps:
+            raise RequestError("fps", request.fps, f"model {self.name!r} makes {self.config.fps} frames a second; set {self.config.fps} or less")
+
+    def output_size(self, request: Request) -> tuple[int, int]:
+        """(height, width) of the frames that the stream will yield."""
+        height, width = self._base_size(request)
+        scale = self.config.refine.scale if request.preset == "full" and self.config.refine else 1
+        return height * scale, width * scale
+
+    def output_fps(self, request: Request) -> int:
+        """Frames a second that the video is to be played at."""
+        return request.fps or self.config.fps
+
+    def unknown_words(self, prompt: str) -> dict[str, str | None]:
+        """Words of a prompt that the model does not know, and the word used instead of each (None: left out)."""
+        return self.components.text.unknown_words(prompt)
+
+    def _extend(self, request: Request, state: State | None, on_step: OnStep | None) -> Iterator[Piece]:
+        """Stages 1 and 2: the first frames, then the memory goes on until there are enough."""
+        stage = ExtendStage(self.components.backbone, self.components.scheduler, self._extend_config(request), request.seed, on_step)
+        text_at, total = self._text_at(request), request.frames
+        if state is None:
+            frames_TCHW, memory, done = self._begin(request, stage, text_at(0))
+            if len(frames_TCHW):
+                done = _limited(len(frames_TCHW), total)
+                yield Piece(frames_TCHW[:done], _state(memory, done), done == total)
+        else:
+            memory, done = StreamMemory.from_state(state), int(state["extended"])
+        text, condition = None, None
+        while total is None or done < total:
+            if text is not text_at(done):
+                text = text_at(done)
+                condition = self.components.backbone.condition(text, memory.anchor_CHW)
+            frames_TCHW = stage.next(memory, condition)
+            memory = memory.advance(frames_TCHW)
+            kept = _limited(done + len(frames_TCHW), total) - done
+            done += kept
+            yield Piece(frames_TCHW[:kept], _state(memory, done), done == total)
+
+    def _begin(self, request: Request, stage: ExtendStage, text: TextCond) -> tuple[torch.Tensor, StreamMemory, int]:
+        """First new frames (none when a video is extended), the memory after them, and their count."""
+        (height, width), overlap = self._base_size(request), stage.config.overlap
+        if request.video is not None:
+            seen_TCHW = _to_float(last_frames(request.video, stage.config.frames, height, width))
+            return seen_TCHW[:0], StreamMemory.start(seen_TCHW, overlap), 0
+        if request.image is not None:
+            frames_TCHW = _to_float(read_image(request.image, height, width)[None])
+        else:
+            frames_TCHW = stage.first(text, height, width)
+        return frames_TCHW, StreamMemory.start(frames_TCHW, overlap), len(frames_TCHW)
+
+    def _refiner(self, request: Request) -> RefineStage:
+        assert self.components.refiner is not None and self.config.refine is not None, "checked before"
+        return RefineStage(self.components.refiner, self.config.refine, request.seed, request.frames)
+
+    def _extend_config(self, request: Request) -> Any:
+        asked = {"steps": request.steps, "guidance_scale": request.guidance_scale}
+        return replace(self.config.extend, **{name: value for name, value in asked.items() if value is not None})
+
+    def _text_at(self, request: Request) -> Callable[[int], TextCond]:
+        """The embedded prompt in force at a frame; only the last one used is kept."""
+        last: dict[str, TextCond] = {}
+
+        def text_at(frame: int) -> TextCond:
+            prompt = request.prompt_at(frame)
+            if prompt not in last:
+                last.clear()
+                last[prompt] = self.components.text(prompt, request.negative_prompt)
+            return last[prompt]
+
+        return text_at
+
+    def _base_size(self, request: Request) -> tuple[int, int]:
+        return self.config.height, self.config.width
+
+
+def _limited(count: int, total: int | None) -> int:
+    return count if total is None else min(count, total)
+
+
+def _state(memory: StreamMemory, extended: int) -> State:
+    return {**memory.state_dict(), "extended": extended}
+
+
+def _to_uint8(frames_TCHW: torch.Tensor) -> np.ndarray:
+    """[-1, 1] to uint8 (T, H, W, 3), rounded."""
+    return ((frames_TCHW + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _to_float(frames_THWC: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2).float() / 127.5 - 1

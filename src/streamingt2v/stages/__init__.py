@@ -1,0 +1,1 @@
+"""The three stages, each an iterator of pieces of video: seed, extend, refine."""

@@ -1,0 +1,58 @@
+"""Stages 1 and 2: the first chunk, then chunk after chunk from the two memories, without end (spec 1.1, 5).
+
+A later chunk is generated with its overlap: its first frames show the memory's window again and are thrown away, the older
+chunk's are kept (spec 1.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from streamingt2v.backbones.base import Backbone
+from streamingt2v.config import ExtendConfig
+from streamingt2v.memory.stream import StreamMemory
+from streamingt2v.samplers.denoise import denoise, final
+from streamingt2v.samplers.noise import frame_noise
+from streamingt2v.types import TextCond
+
+
+class ExtendStage:
+    """Makes chunks with one backbone, scheduler and seed. Nothing is carried from chunk to chunk but the memory given."""
+
+    def __init__(self, backbone: Backbone, scheduler: Any, config: ExtendConfig, seed: int, on_step: Callable[[int, int], None] | None = None):
+        self.backbone, self.scheduler, self.config, self.seed = backbone, scheduler, config, seed
+        self.on_step = on_step
+
+    def first(self, text: TextCond, height: int, width: int) -> torch.Tensor:
+        """Stage 1 by the backbone itself, without memories: (T, 3, H, W) in [-1, 1]."""
+        condition = self.backbone.condition(text, None)
+        return self._chunk(condition, None, range(self.config.frames), "seed", height, width)
+
+    def next(self, memory: StreamMemory, condition: Any) -> torch.Tensor:
+        """The new frames after `memory` (T - overlap, 3, H, W). `condition`: of the backbone, for the prompt and the memory's anchor."""
+        height, width = memory.anchor_CHW.shape[-2:]
+        start = memory.position - memory.overlap
+        # a memory that began with fewer frames than its window reaches back before frame 0; noise counts from 0
+        frames = range(start + memory.overlap, start + memory.overlap + self.config.frames)
+        return self._chunk(condition, memory.window_TCHW, frames, "extend", height, width)[memory.overlap :]
+
+    def _chunk(
+        self, condition: Any, window_TCHW: torch.Tensor | None, frames: range, stage: str, height: int, width: int
+    ) -> torch.Tensor:
+        shape = self.backbone.latent_shape(height, width)
+        predict = self.backbone.predictor(condition, window_TCHW, self.config.guidance_scale, self.config.guidance_rescale)
+
+        def noise(step: int) -> torch.Tensor:
+            return frame_noise(self.seed, stage, frames, step, shape).transpose(0, 1)[None]
+
+        steps = denoise(predict, noise(-1), self.scheduler, self.config.steps, eta=self.config.eta, step_noise=noise)
+        return self.backbone.decode(final(self._watched(steps)))
+
+    def _watched(self, steps: Iterator) -> Iterator:
+        for step in steps:
+            if self.on_step is not None:
+                self.on_step(step.index + 1, step.total)
+            yield step

@@ -1,0 +1,92 @@
+"""Prompts to `TextCond`, and what to say of words that a model does not know."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .errors import ModelError
+from .types import TextCond
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The words of a model with a closed vocabulary: those it knows, and for some others the nearest that it knows."""
+
+    known: frozenset[str]
+    nearest: dict[str, str]
+
+    @classmethod
+    def load(cls, path: Path) -> Vocabulary:
+        """Read `vocabulary.json`."""
+        values = json.loads(path.read_text())
+        return cls(frozenset(values["known"]), dict(values["nearest"]))
+
+    def save(self, path: Path) -> None:
+        """Write `vocabulary.json`."""
+        path.write_text(json.dumps({"known": sorted(self.known), "nearest": dict(sorted(self.nearest.items()))}, indent=1) + "\n")
+
+    def replacements(self, prompt: str) -> dict[str, str | None]:
+        """Every unknown word of the prompt and the word used instead; None where it is left out."""
+        words = dict.fromkeys(re.findall(r"[^\W\d_]+|\d+", prompt.lower()))
+        return {word: self._nearest(word) for word in words if word not in self.known}
+
+    def translate(self, prompt: str) -> str:
+        """The prompt in known words only."""
+        found = self.replacements(prompt)
+
+        def known(match: re.Match[str]) -> str:
+            word = match.group()
+            return (found[word] or "") if word in found else word
+
+        return " ".join(re.sub(r"[^\W\d_]+|\d+", known, prompt.lower()).split())
+
+    def _nearest(self, word: str) -> str | None:
+        stems = (word, word.removesuffix("s"), word.removesuffix("es"), word.removesuffix("ies") + "y")
+        for stem in stems:
+            if stem in self.known:
+                return stem
+            if self.nearest.get(stem) in self.known:
+                return self.nearest[stem]
+        # very short words resemble everything
+        close = get_close_matches(word, self.known, n=1, cutoff=0.8) if len(word) > 3 else []
+        return close[0] if close else None
+
+
+class TextEncoder:
+    """Tokenizer and text encoder as one step: prompts in, `TextCond` out (spec 5: last hidden state, padded to full length)."""
+
+    def __init__(self, tokenizer: Any, encoder: torch.nn.Module, vocabulary: Vocabulary | None = None):
+        self.tokenizer, self.encoder, self.vocabulary = tokenizer, encoder, vocabulary
+
+    @torch.no_grad()
+    def __call__(self, prompt: str, negative_prompt: str = "") -> TextCond:
+        """Both prompts embedded, each (1, L, D)."""
+        negative_BLD, positive_BLD = self._embed([negative_prompt, prompt]).chunk(2)
+        return TextCond(positive_BLD, negative_BLD)
+
+    def unknown_words(self, prompt: str) -> dict[str, str | None]:
+        """Words the model does not know, and what is used instead of each (None: left out). Empty for an open vocabulary."""
+        return self.vocabulary.replacements(prompt) if self.vocabulary else {}
+
+    def surplus_tokens(self, prompt: str) -> int:
+        """How many tokens of the prompt are beyond the encoder's length and so have no effect."""
+        return max(0, len(self.tokenizer(self._translated(prompt)).input_ids) - self.tokenizer.model_max_length)
+
+    def _translated(self, prompt: str) -> str:
+        return self.vocabulary.translate(prompt) if self.vocabulary else prompt
+
+    def _embed(self, prompts: list[str]) -> torch.Tensor:
+        length = self.tokenizer.model_max_length
+        texts = [self._translated(p) for p in prompts]
+        ids = self.tokenizer(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids
+        if int(ids.max()) >= self.encoder.config.vocab_size:
+            raise ModelError(f"the tokenizer gives id {int(ids.max())}, the text encoder knows {self.encoder.config.vocab_size}")
+        device = next(self.encoder.parameters()).device
+        return self.encoder(ids.to(device)).last_hidden_state

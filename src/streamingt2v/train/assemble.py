@@ -1,0 +1,76 @@
+"""From the recipes' folders to one model folder that `LongVideoPipeline.from_pretrained` reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffusers import AutoencoderKL, UNet3DConditionModel
+from transformers import CLIPTextModel, CLIPVisionModelWithProjection, PreTrainedTokenizerFast
+
+from ..backbones.modelscope import ModelScopeBackbone
+from ..backbones.refiner import RefinerBackbone
+from ..backbones.unet3d import StreamingUNet3D
+from ..checkpoints.load import Components, save
+from ..config import ExtendConfig, ModelConfig, RefineConfig
+from ..memory.apm import ImageTokens
+from ..memory.cam import ConditionalAttentionModule
+from ..text import TextEncoder, Vocabulary
+from ..world import clip, vocabulary
+from . import data, diffusion
+
+EXTEND = ExtendConfig(frames=16, overlap=8, steps=20, guidance_scale=4.0, guidance_rescale=0.5, eta=0.0)
+REFINE = RefineConfig(frames=16, overlap=4, strength=0.5, steps=6, guidance_scale=2.0, guidance_rescale=0.5, scale=2)
+
+
+@dataclass(frozen=True)
+class AssembleConfig:
+    """Folders of the recipes: `memory` is that of apm (or of cam, for a model without appearance memory). `nouns`: those trained on."""
+
+    text: Path
+    vae: Path
+    memory: Path
+    refiner: Path | None = None
+    nouns: int = 12
+    name: str = "tiny"
+
+
+def assemble(config: AssembleConfig, out: Path) -> None:
+    """Write the model folder, weights in float16."""
+    vae = AutoencoderKL.from_pretrained(config.vae / "vae")
+    text = TextEncoder(
+        PreTrainedTokenizerFast.from_pretrained(config.text / "clip"),
+        CLIPTextModel.from_pretrained(config.text / "clip"),
+        build_vocabulary(data.noun_names(config.nouns)),
+    )
+    backbone = ModelScopeBackbone(
+        vae,
+        StreamingUNet3D.from_pretrained(config.memory / "unet"),
+        ConditionalAttentionModule.from_pretrained(config.memory / "cam"),
+        CLIPVisionModelWithProjection.from_pretrained(config.text / "clip"),
+        ImageTokens.from_pretrained(config.memory / "image_tokens"),
+    )
+    refiner = RefinerBackbone(vae, UNet3DConditionModel.from_pretrained(config.refiner / "unet")) if config.refiner else None
+    model = ModelConfig(config.name, 64, 64, clip.FPS, EXTEND, REFINE if refiner else None)
+    save(Components(model, text, backbone, diffusion.make_scheduler(), refiner), out)
+
+
+def build_vocabulary(nouns: tuple[str, ...]) -> Vocabulary:
+    """The world's words but for nouns that were not trained on; those lead to the nearest that was."""
+    untrained = {word for n in vocabulary.NOUNS if n.name not in nouns for word in (*n.synonyms, *n.held_out)}
+    known = frozenset(vocabulary.words()) - untrained - {","}
+    nearest = {word: target for word in (*vocabulary.NEAREST, *untrained) if (target := _follow(word, known)) is not None and word not in known}
+    return Vocabulary(known, nearest)
+
+
+def _follow(word: str, known: frozenset[str]) -> str | None:
+    """The first known word on the way of nearest words; None where the way ends or turns in a circle."""
+    seen = {word}
+    owner = {w: n.name for n in vocabulary.NOUNS for w in (*n.synonyms, *n.held_out)}
+    while True:
+        word = vocabulary.NEAREST.get(word) or vocabulary.NEAREST_NOUN.get(owner.get(word, ""), "")
+        if word in known:
+            return word
+        if not word or word in seen:
+            return None
+        seen.add(word)

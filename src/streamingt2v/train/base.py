@@ -1,0 +1,127 @@
+"""Recipe `base`: the text-to-video UNet. First on single pictures (`frames=1`), then on clips, starting from the pictures' weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import UNet3DConditionModel
+from torch import nn
+from transformers import CLIPTextModel, PreTrainedTokenizerFast
+
+from . import data, diffusion
+from .loop import Batch
+from .text import tokenize
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """`text`: folder of the text recipe. `init`: folder of an earlier base to start from. `nouns`: how many of the world's.
+
+    `frames`: 1 for pictures, else clips, of which one step in `image_every` is still made of pictures (`image_batch`).
+    """
+
+    text: Path
+    init: Path | None = None
+    nouns: int = 12
+    frames: int = 1
+    size: int = 64
+    image_every: int = 7
+    image_batch: int = 32
+    channels: tuple[int, ...] = (64, 128, 192)
+
+
+def build_unet(channels: tuple[int, ...], sample_size: int, text_width: int, head_dim: int = 32) -> UNet3DConditionModel:
+    """A stock UNet3DConditionModel at the recipe's size, attention at all levels but the deepest, as ModelScope's.
+
+    `head_dim`: width of an attention head; it divides every one of `channels`.
+    """
+    inner = len(channels) - 1
+    return UNet3DConditionModel(
+        sample_size=sample_size, in_channels=data.LATENT_CHANNELS, out_channels=data.LATENT_CHANNELS,
+        down_block_types=("CrossAttnDownBlock3D",) * inner + ("DownBlock3D",), up_block_types=("UpBlock3D",) + ("CrossAttnUpBlock3D",) * inner,
+        block_out_channels=channels, layers_per_block=1, cross_attention_dim=text_width, attention_head_dim=head_dim, norm_num_groups=16,
+    )  # fmt: skip
+
+
+class BaseModule(nn.Module):
+    """The UNet with the frozen text encoder under one forward."""
+
+    def __init__(self, unet: UNet3DConditionModel, text: CLIPTextModel):
+        super().__init__()
+        self.unet, self.text = unet, text.requires_grad_(False).eval()
+        self.scheduler = diffusion.make_scheduler()
+
+    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            text_BLD = self.text(batch["ids"]).last_hidden_state
+        noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler)
+        predicted = self.unet(noisy, t, text_BLD).sample
+        return {"loss": diffusion.velocity_loss(predicted, velocity, t, batch["weight"], self.scheduler)}
+
+
+class BaseTask:
+    """See `loop.Task`."""
+
+    def __init__(self, config: BaseConfig):
+        self.config = config
+        self.nouns = data.noun_names(config.nouns)
+        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(config.text / "clip")
+        text = CLIPTextModel.from_pretrained(config.text / "clip")
+        if config.init is not None:
+            unet = UNet3DConditionModel.from_pretrained(config.init / "unet")
+        else:
+            unet = build_unet(config.channels, config.size // data.PATCH, text.config.hidden_size)
+        self.module = BaseModule(unet, text)
+
+    def batch(self, rng: np.random.Generator, step: int, size: int) -> Batch:
+        frames = self.config.frames
+        if frames > 1 and step % self.config.image_every == 0:
+            frames, size = 1, self.config.image_batch
+        pixels, masks, specs = data.draw(rng, size, frames, self.nouns, self.config.size)
+        return {
+            "latents": encode_clips(pixels),
+            "weight": diffusion.foreground_weight(masks),
+            "ids": tokenize(self.tokenizer, diffusion.drop_captions([s.caption for s in specs], rng)),
+        }
+
+    def export(self, folder: Path) -> None:
+        self.module.unet.save_pretrained(folder / "unet")
+
+    def sample(self, folder: Path, step: int) -> None:
+        rng = np.random.default_rng(0)
+        count = 48 if self.config.frames == 1 else 8
+        _, _, specs = data.draw(rng, count, 1, self.nouns, 16)
+        frames = sample_clips(self.module, self.tokenizer, [s.caption for s in specs], self.config.frames, self.config.size // data.PATCH)
+        diffusion.save_sheet(frames, folder / "samples" / f"{step:06d}.png")
+
+
+def encode_clips(pixels_BTCHW: torch.Tensor) -> torch.Tensor:
+    """Patch-PCA latents (B, C, T, H/8, W/8) of clips in [-1, 1]."""
+    b, t = pixels_BTCHW.shape[:2]
+    return data.world_pca().encode(pixels_BTCHW.flatten(0, 1)).unflatten(0, (b, t)).transpose(1, 2)
+
+
+@torch.no_grad()
+def sample_clips(
+    module: BaseModule, tokenizer: PreTrainedTokenizerFast, captions: list[str], frames: int, side: int, steps: int = 20, guidance: float = 4.0
+) -> np.ndarray:
+    """Clips (N, T, H, W, 3) uint8 by plain DDIM, decoded by the patch PCA: what the denoiser knows, without the autoencoder."""
+    module.unet.eval()
+    device = next(module.unet.parameters()).device
+    ids = tokenize(tokenizer, [""] * len(captions) + captions).to(device)
+    text_BLD = module.text(ids).last_hidden_state
+    scheduler = diffusion.make_scheduler()
+    scheduler.set_timesteps(steps, device=device)
+    z = torch.randn(len(captions), data.LATENT_CHANNELS, frames, side, side, generator=torch.Generator().manual_seed(0)).to(device)
+    for t in scheduler.timesteps:
+        with torch.autocast(device.type, torch.bfloat16):
+            negative, positive = module.unet(torch.cat([z, z]), t, text_BLD).sample.float().chunk(2)
+        guided = negative + guidance * (positive - negative)
+        guided = 0.5 * guided + 0.5 * guided * (positive.std((1, 2, 3, 4), keepdim=True) / guided.std((1, 2, 3, 4), keepdim=True))
+        z = scheduler.step(guided, t, z).prev_sample
+    module.unet.train()
+    flat = data.world_pca().decode(z.transpose(1, 2).flatten(0, 1).cpu())
+    return diffusion.to_uint8(flat.unflatten(0, (len(captions), frames)))

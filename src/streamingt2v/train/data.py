@@ -1,0 +1,76 @@
+"""Batches of the world as tensors: pixels in [-1, 1], coverage of the sprite, captions, labels, patch-PCA latents."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..world import clip, vocabulary
+
+PATCH = 8  # pixels a side that one latent stands for
+LATENT_CHANNELS = 16
+
+
+def noun_names(count: int) -> tuple[str, ...]:
+    """The first `count` nouns of the world, boldest first."""
+    return tuple(n.name for n in vocabulary.NOUNS[:count])
+
+
+def draw(
+    rng: np.random.Generator, size: int, frames: int, nouns: tuple[str, ...], height: int, times: np.ndarray | None = None
+) -> tuple[torch.Tensor, torch.Tensor, list[clip.ClipSpec]]:
+    """`size` random clips: frames_BTCHW float in [-1, 1], masks_BTHW in [0, 1], specs. `times`: (T,), else a random start."""
+    pixels, masks, specs = [], [], []
+    for _ in range(size):
+        spec = clip.sample(int(rng.integers(2**62)), nouns)
+        at = clip.frame_times(frames, rng.uniform(0, 4)) if times is None else times + rng.uniform(0, 4)
+        image, mask = clip.render(spec, at, height)
+        pixels.append(image)
+        masks.append(mask)
+        specs.append(spec)
+    frames_BTHWC = torch.from_numpy(np.stack(pixels))
+    return frames_BTHWC.permute(0, 1, 4, 2, 3).float() / 127.5 - 1.0, torch.from_numpy(np.stack(masks)), specs
+
+
+class PatchPCA:
+    """Linear latents: the first principal components of 8x8 patches, partly whitened, about unit variance overall.
+
+    They need no training, so they are the target that the autoencoder's encoder learns, and the base can train on them
+    at once. `weight` (C, 3, 8, 8) and `mean` (3, 8, 8) make encoding one strided convolution.
+    """
+
+    def __init__(self, weight: torch.Tensor, mean: torch.Tensor):
+        self.weight, self.mean = weight, mean
+
+    def encode(self, pixels_NCHW: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W) in [-1, 1] -> (N, 16, H/8, W/8)."""
+        bias = -(self.weight * self.mean).sum((1, 2, 3))
+        return F.conv2d(pixels_NCHW, self.weight, bias, stride=PATCH)
+
+    def decode(self, latents_NCHW: torch.Tensor) -> torch.Tensor:
+        """The nearest pictures, in [-1, 1] up to rounding: blocky, but needs no training."""
+        flat = self.weight.flatten(1)
+        inverse = torch.linalg.pinv(flat).T.reshape(self.weight.shape)  # (C, 3, 8, 8)
+        tiles = self.mean.repeat(1, latents_NCHW.shape[2], latents_NCHW.shape[3])
+        return F.conv_transpose2d(latents_NCHW, inverse, stride=PATCH) + tiles
+
+
+@lru_cache(maxsize=1)
+def world_pca() -> PatchPCA:
+    """The world's patch PCA, from a fixed sample of pictures at both resolutions; the same on every machine up to rounding."""
+    rng = np.random.default_rng(7)
+    names = noun_names(len(vocabulary.NOUNS))
+    patches = [F.unfold(draw(rng, 400, 1, names, 64)[0][:, 0], PATCH, stride=PATCH), F.unfold(draw(rng, 100, 1, names, 128)[0][:, 0], PATCH, stride=PATCH)]
+    rows = torch.cat([p.transpose(1, 2).reshape(-1, p.shape[1]) for p in patches]).double()
+    mean = rows.mean(0)
+    values, vectors = torch.linalg.eigh((rows - mean).T @ (rows - mean) / len(rows))
+    values, vectors = values.flip(0)[:LATENT_CHANNELS], vectors.flip(1)[:, :LATENT_CHANNELS]
+    vectors = vectors * torch.sign(vectors[vectors.abs().argmax(0), torch.arange(LATENT_CHANNELS)])  # eigh leaves the sign open
+    # standard deviation s becomes s**0.75: fine detail keeps a small scale, so a denoiser decides it last, when the rest is known
+    gain = values**-0.125
+    gain = gain / ((values * gain**2).mean() ** 0.5)
+    weight = (vectors * gain).T.reshape(LATENT_CHANNELS, 3, PATCH, PATCH).float()
+    return PatchPCA(weight, mean.reshape(3, PATCH, PATCH).float())

@@ -1,0 +1,71 @@
+"""What the diffusion recipes share: the noise schedule, the weighted loss, and a look at samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import DDIMScheduler
+from PIL import Image
+
+from . import data
+
+
+def make_scheduler() -> DDIMScheduler:
+    """v-prediction on a scaled-linear schedule brought to zero terminal signal (Lin et al. 2024), so that step one starts from pure noise."""
+    return DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
+        rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True, steps_offset=1,
+    )  # fmt: skip
+
+
+def noised(latents_BCTHW: torch.Tensor, scheduler: DDIMScheduler, max_timestep: int = 1000) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Noisy latents, the velocity to be predicted, and the timesteps (B,), uniform in 0..max_timestep-1."""
+    noise = torch.randn_like(latents_BCTHW)
+    t = torch.randint(0, max_timestep, (len(latents_BCTHW),), device=latents_BCTHW.device)
+    return scheduler.add_noise(latents_BCTHW, noise, t), scheduler.get_velocity(latents_BCTHW, noise, t), t
+
+
+def velocity_loss(
+    predicted_BCTHW: torch.Tensor, velocity_BCTHW: torch.Tensor, t: torch.Tensor, weight_BTHW: torch.Tensor, scheduler: DDIMScheduler
+) -> torch.Tensor:
+    """Mean squared error, weighted over the picture by `weight_BTHW` and over noise by (min(snr, 5) + 1) / (snr + 1).
+
+    The noise weight keeps min-SNR's cap (Hang et al. 2023) where there is little noise, but not its zero at pure noise,
+    where the text alone decides what the picture will show.
+    """
+    alphas = scheduler.alphas_cumprod.to(t.device)[t]
+    snr = alphas / (1 - alphas)
+    noise_weight = (snr.clamp(max=5) + 1) / (snr + 1)
+    error = ((predicted_BCTHW.float() - velocity_BCTHW) ** 2).mean(1) * weight_BTHW
+    return (error.mean((1, 2, 3)) * noise_weight).mean()
+
+
+def foreground_weight(masks_BTHW: torch.Tensor, gain: float = 4.0) -> torch.Tensor:
+    """1 + gain x coverage of the sprite, per latent pixel, mean 1: a loss that is equal everywhere is spent on the backdrop."""
+    cover = F.avg_pool2d(masks_BTHW, data.PATCH)
+    weight = 1 + gain * cover
+    return weight / weight.mean()
+
+
+def drop_captions(captions: list[str], rng: np.random.Generator, share: float = 0.1) -> list[str]:
+    """Captions with some replaced by the empty one, so that guidance has something to guide away from."""
+    return ["" if rng.random() < share else text for text in captions]
+
+
+def save_sheet(frames_NTHWC: np.ndarray, path: Path, columns: int = 8) -> None:
+    """A picture of clips: single frames in rows of `columns`, or a row for each clip where there are several frames."""
+    n, t = frames_NTHWC.shape[:2]
+    cells = frames_NTHWC[:, 0] if t == 1 else frames_NTHWC[:, :: max(1, t // 8)][:, :8].reshape(-1, *frames_NTHWC.shape[2:])
+    columns = columns if t == 1 else len(cells) // n
+    cells = cells[: len(cells) // columns * columns]
+    rows = [np.concatenate(list(cells[i : i + columns]), 1) for i in range(0, len(cells), columns)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.concatenate(rows, 0)).save(path)
+
+
+def to_uint8(pixels: torch.Tensor) -> np.ndarray:
+    """(..., C, H, W) in [-1, 1] -> uint8 (..., H, W, C), rounded."""
+    return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(-3, -1).cpu().numpy()

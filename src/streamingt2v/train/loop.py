@@ -1,0 +1,151 @@
+"""The one training loop: resumable, deterministic given a seed, on one process or several (accelerate).
+
+A recipe is a `Task`: what is trained, how a batch is drawn, what its loss is. Batches and noise are functions of
+(seed, step, rank) alone, so a run that was stopped and resumed does what one never stopped does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from diffusers.training_utils import EMAModel
+
+Batch = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """Settings of the loop. `out`: folder of checkpoint, metrics.jsonl, samples. `precision`: accelerate's "no" or "bf16".
+
+    The learning rate rises over `warmup` steps, stays, and falls linearly to 0 over the last `decay` share of the steps.
+    """
+
+    out: Path
+    steps: int
+    batch: int  # per process
+    lr: float
+    seed: int = 0
+    warmup: int = 100
+    decay: float = 0.2
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.999
+    precision: str = "bf16"
+    log_every: int = 20
+    save_every: int = 500
+
+
+class Task(Protocol):
+    """What a recipe brings to the loop."""
+
+    module: torch.nn.Module  # all that is trained, one forward: module(batch) -> {"loss": ..., other scalars}
+
+    def batch(self, rng: np.random.Generator, step: int, size: int) -> Batch:
+        """A batch drawn with `rng` alone (CPU tensors, or lists of plain values)."""
+
+    def export(self, folder: Path) -> None:
+        """Write the trained parts as model folders (the loop has put the averaged weights in)."""
+
+    def sample(self, folder: Path, step: int) -> None:
+        """Write pictures that show how far the training is; may do nothing."""
+
+
+def run(task: Task, config: LoopConfig, stop_after: int | None = None) -> dict[str, float]:
+    """Train to `config.steps` (or stop cleanly after `stop_after` steps of this call) and export; returns the last metrics."""
+    accelerator = Accelerator(mixed_precision=config.precision, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
+    torch.manual_seed(config.seed)
+    trained = [p for p in task.module.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay)
+    ema = EMAModel(trained, decay=config.ema, use_ema_warmup=True, power=0.75)
+    config.out.mkdir(parents=True, exist_ok=True)
+    step = _load(config.out, task.module, optimizer, ema)
+    module, optimizer = accelerator.prepare(task.module, optimizer)
+    ema.to(accelerator.device)
+
+    metrics, began, first = {}, time.monotonic(), step
+    end = config.steps if stop_after is None else min(config.steps, step + stop_after)
+    while step < end:
+        rng = np.random.default_rng([config.seed, step, accelerator.process_index])
+        batch = _to(task.batch(rng, step, config.batch), accelerator.device)
+        torch.manual_seed(int(rng.integers(2**62)))  # noise and dropout of this step
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * _rate(step, config)
+        with accelerator.autocast():
+            losses = module(batch)
+        accelerator.backward(losses["loss"])
+        accelerator.clip_grad_norm_(trained, config.clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        ema.step(trained)
+        step += 1
+        if step % config.log_every == 0 or step == end:
+            metrics = {k: float(v.detach()) for k, v in losses.items()} | {"step": step}
+            _log(accelerator, config, metrics, (time.monotonic() - began) / (step - first))
+        if step % config.save_every == 0 or step == end:
+            _checkpoint(accelerator, config, task, optimizer, ema, trained, step)
+    accelerator.wait_for_everyone()
+    return metrics
+
+
+def _rate(step: int, config: LoopConfig) -> float:
+    tail = max(1, round(config.decay * config.steps))
+    return min(1.0, (step + 1) / max(1, config.warmup), max(0.0, (config.steps - step) / tail))
+
+
+def _log(accelerator: Accelerator, config: LoopConfig, metrics: dict[str, float], seconds_per_step: float) -> None:
+    if not accelerator.is_main_process:
+        return
+    metrics["seconds_per_step"] = round(seconds_per_step, 4)
+    with open(config.out / "metrics.jsonl", "a") as file:
+        file.write(json.dumps(metrics) + "\n")
+    left = seconds_per_step * (config.steps - metrics["step"])
+    text = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items() if k not in ("step", "seconds_per_step"))
+    print(f"step {metrics['step']:.0f}/{config.steps}  {text}  {seconds_per_step:.2f} s/step  {left / 60:.1f} min left", flush=True)
+
+
+def _checkpoint(accelerator: Accelerator, config: LoopConfig, task: Task, optimizer, ema: EMAModel, trained: list, step: int) -> None:
+    """Save the state to resume from, then export and sample with the averaged weights."""
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        state = {"step": step, "optimizer": optimizer.state_dict(), "ema": ema.state_dict(), "module": _trained_state(task.module)}
+        temporary = config.out / "checkpoint.tmp"
+        torch.save(state, temporary)
+        os.replace(temporary, config.out / "checkpoint.pt")
+        ema.store(trained)
+        ema.copy_to(trained)
+        task.export(config.out)
+        task.sample(config.out, step)
+        ema.restore(trained)
+    accelerator.wait_for_everyone()
+
+
+def _trained_state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    wanted = {name for name, p in module.named_parameters() if p.requires_grad}
+    return {name: value for name, value in module.state_dict().items() if name in wanted}
+
+
+def _load(out: Path, module: torch.nn.Module, optimizer, ema: EMAModel) -> int:
+    path = out / "checkpoint.pt"
+    if not path.is_file():
+        return 0
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    missing = set(_trained_state(module)) ^ set(state["module"])
+    if missing:
+        raise ValueError(f"{path} was written by another recipe or size: {sorted(missing)[:3]} ...")
+    module.load_state_dict(state["module"], strict=False)
+    optimizer.load_state_dict(state["optimizer"])
+    ema.load_state_dict(state["ema"])
+    return int(state["step"])
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    return {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}

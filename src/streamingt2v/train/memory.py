@@ -1,0 +1,148 @@
+"""Recipes `cam` and `apm`: the two memories on a frozen base (spec 7).
+
+`cam`: the window is the target's first 8 frames; the module learns to show them again and to go on. `apm` starts from
+`cam` and adds the anchor: one frame from among the 16 before the target. The base stays as it is, since it also makes the seed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, UNet3DConditionModel
+from torch import nn
+from transformers import CLIPTextModel, CLIPVisionModelWithProjection, PreTrainedTokenizerFast
+
+from ..backbones.unet3d import StreamingUNet3D
+from ..memory.apm import ImageTokens, preprocess
+from ..memory.cam import ConditionalAttentionModule
+from ..world import clip
+from . import data, diffusion
+from .base import encode_clips
+from .loop import Batch
+from .text import TEXT_LENGTH, tokenize
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """`base`, `text`, `vae`: folders of those recipes. `cam`: folder of the cam recipe, for apm; None trains cam itself.
+
+    `disturb`: largest noise on the window's latents before they are decoded, since at inference the window is generated.
+    `still`: share of clips whose window is one frame repeated, as when a video starts from an image.
+    """
+
+    base: Path
+    text: Path
+    vae: Path
+    cam: Path | None = None
+    nouns: int = 12
+    size: int = 64
+    frames: int = 16
+    overlap: int = 8
+    disturb: float = 0.3
+    still: float = 0.1
+    image_tokens: int = 8
+    head_dim: int = 16
+
+
+class MemoryModule(nn.Module):
+    """Base with mergers and mixers, CAM, and (for apm) the image tokens, under one forward; only the memories are trained."""
+
+    def __init__(self, unet: StreamingUNet3D, cam: ConditionalAttentionModule, tokens: ImageTokens, parts: dict[str, nn.Module], with_anchor: bool):
+        super().__init__()
+        self.unet, self.cam, self.tokens, self.with_anchor = unet, cam, tokens, with_anchor
+        self.frozen = nn.ModuleDict(parts).requires_grad_(False).eval()
+        for name, parameter in unet.named_parameters():
+            parameter.requires_grad_("cross_attention_merger" in name or (with_anchor and _is_mixer(name)))
+        tokens.requires_grad_(with_anchor)
+        self.scheduler = diffusion.make_scheduler()
+
+    def train(self, mode: bool = True) -> MemoryModule:
+        super().train(mode)
+        self.frozen.eval()
+        return self
+
+    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            text_BLD = self.frozen["text"](batch["ids"]).last_hidden_state
+            window_BTCHW = self._as_generated(batch["window"], batch["disturb"])
+            embeds = self.frozen["vision"](pixel_values=preprocess(batch["anchor"], self.frozen["vision"].config.image_size)).image_embeds
+        noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler)
+        features = self.cam(noisy, t, text_BLD, self.cam.encode_frames(window_BTCHW))
+        image_BLD = self.tokens(embeds) if self.with_anchor else None
+        predicted = self.unet(noisy, t, text_BLD, image_BLD, features)
+        loss = diffusion.velocity_loss(predicted, velocity, t, batch["weight"], self.scheduler)
+        with torch.no_grad():
+            seen = window_BTCHW.shape[1]
+            errors = ((predicted - velocity) ** 2).float()
+        return {"loss": loss, "overlap": errors[:, :, :seen].mean(), "new": errors[:, :, seen:].mean()}
+
+    def _as_generated(self, latents_BCTHW: torch.Tensor, amount_B: torch.Tensor) -> torch.Tensor:
+        """The window's frames as a denoiser and the decoder would leave them."""
+        b, _, t = latents_BCTHW.shape[:3]
+        noisy = latents_BCTHW + amount_B[:, None, None, None, None] * torch.randn_like(latents_BCTHW)
+        frames = self.frozen["vae"].decode(noisy.transpose(1, 2).flatten(0, 1)).sample
+        return frames.float().clamp(-1, 1).unflatten(0, (b, t))
+
+
+class MemoryTask:
+    """See `loop.Task`."""
+
+    def __init__(self, config: MemoryConfig):
+        self.config = config
+        self.nouns = data.noun_names(config.nouns)
+        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(config.text / "clip")
+        text = CLIPTextModel.from_pretrained(config.text / "clip")
+        vision = CLIPVisionModelWithProjection.from_pretrained(config.text / "clip")
+        parts = {"text": text, "vision": vision, "vae": AutoencoderKL.from_pretrained(config.vae / "vae")}
+        if config.cam is None:
+            base = UNet3DConditionModel.from_pretrained(config.base / "unet")
+            unet = StreamingUNet3D.from_base(base, config.head_dim, TEXT_LENGTH, config.image_tokens)
+            cam = ConditionalAttentionModule.from_base(base, (16, 32, 48, 64))
+        else:
+            unet = StreamingUNet3D.from_pretrained(config.cam / "unet")
+            cam = ConditionalAttentionModule.from_pretrained(config.cam / "cam")
+        width = text.config.hidden_size
+        tokens = ImageTokens(vision.config.projection_dim, 2 * width, config.image_tokens, width)
+        self.module = MemoryModule(unet, cam, tokens, parts, config.cam is not None)
+
+    def batch(self, rng: np.random.Generator, step: int, size: int) -> Batch:
+        c = self.config
+        clips = [self._clip(rng) for _ in range(size)]
+        pixels = torch.stack([frames for frames, _, _ in clips])
+        masks = torch.stack([mask for _, mask, _ in clips])
+        latents = encode_clips(pixels[:, 1:])
+        anchor = pixels[:, 0].clone()
+        anchor[torch.from_numpy(rng.random(size) < 0.1)] = 0.0  # mid grey is guidance's negative (spec 4.5)
+        return {
+            "latents": latents,
+            "window": latents[:, :, : c.overlap],
+            "disturb": torch.from_numpy(c.disturb * rng.random(size)).float(),
+            "anchor": anchor,
+            "weight": diffusion.foreground_weight(masks[:, 1:]),
+            "ids": tokenize(self.tokenizer, diffusion.drop_captions([spec.caption for _, _, spec in clips], rng)),
+        }
+
+    def _clip(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, clip.ClipSpec]:
+        """An anchor frame, then the target's frames."""
+        c = self.config
+        steps = np.arange(c.frames, dtype=np.float64)
+        if rng.random() < c.still:
+            steps = np.maximum(0.0, steps - (c.overlap - 1))
+        anchor = -1.0 - rng.integers(c.frames)
+        pixels, masks, specs = data.draw(rng, 1, 1 + c.frames, self.nouns, c.size, times=(np.concatenate([[anchor], steps]) + c.frames) / clip.FPS)
+        return pixels[0], masks[0], specs[0]
+
+    def export(self, folder: Path) -> None:
+        self.module.unet.save_pretrained(folder / "unet")
+        self.module.cam.save_pretrained(folder / "cam")
+        self.module.tokens.save_pretrained(folder / "image_tokens")
+
+    def sample(self, folder: Path, step: int) -> None:
+        """Nothing of its own: `assemble` makes a model of the export, and `generate` shows it."""
+
+
+def _is_mixer(name: str) -> bool:
+    return ".attn2.alpha" in name or ".attn2.conv" in name

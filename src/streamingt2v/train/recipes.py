@@ -1,0 +1,47 @@
+"""All recipes by name: what each trains, its settings, and how much by default. A run is a function of these."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import base, loop, memory, refiner, text, vae
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`config`: the dataclass of its settings; `task`: makes a `loop.Task` of one; the rest are the loop's defaults (batch: a process)."""
+
+    help: str
+    config: type
+    task: Callable[[Any], loop.Task]
+    steps: int
+    batch: int
+    lr: float
+    ema: float = 0.998
+
+
+RECIPES: dict[str, Recipe] = {
+    "text": Recipe("CLIP text and vision towers and the tokenizer", text.TextConfig, text.TextTask, 700, 64, 1.5e-3, 0.995),
+    "vae": Recipe("the autoencoder", vae.VaeConfig, vae.VaeTask, 1000, 16, 1e-3),
+    "base": Recipe("the text-to-video network: frames=1 first, then clips from its folder", base.BaseConfig, base.BaseTask, 2000, 32, 1.2e-3),
+    "cam": Recipe("the short-term memory on a frozen base", memory.MemoryConfig, memory.MemoryTask, 1000, 4, 1e-3),
+    "apm": Recipe("the long-term memory, from cam's folder", memory.MemoryConfig, memory.MemoryTask, 500, 4, 5e-4),
+    "refiner": Recipe("the high-resolution network of stage 3", refiner.RefinerConfig, refiner.RefinerTask, 800, 2, 1e-3),
+}
+
+
+def run_recipe(name: str, out: Path, settings: dict[str, Any], loop_settings: dict[str, Any], stop_after: int | None = None) -> dict[str, float]:
+    """Train (or go on training) a recipe into `out`. `settings`, `loop_settings`: fields of its config and of LoopConfig by name."""
+    recipe = RECIPES[name]
+    defaults = {"steps": recipe.steps, "batch": recipe.batch, "lr": recipe.lr, "ema": recipe.ema}
+    task = recipe.task(recipe.config(**settings))
+    return loop.run(task, loop.LoopConfig(out=out, **(defaults | loop_settings)), stop_after)
+
+
+def settings_of(name: str) -> tuple[dataclasses.Field[Any], ...]:
+    """The fields of a recipe's config, in order."""
+    return dataclasses.fields(RECIPES[name].config)

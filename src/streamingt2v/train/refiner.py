@@ -1,0 +1,100 @@
+"""Recipe `refiner`: a text-to-video UNet at twice the resolution that only knows the last part of the noise (spec 6.3, 6.4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import UNet3DConditionModel
+from torch import nn
+from transformers import CLIPTextModel, PreTrainedTokenizerFast
+
+from ..samplers.sdedit import logsnr_cosine_interp
+from . import data, diffusion
+from .base import build_unet, encode_clips
+from .loop import Batch
+from .text import tokenize
+
+
+@dataclass(frozen=True)
+class RefinerConfig:
+    """`text`: folder of the text recipe. `levels`: timesteps below this are trained, as the refiner starts from partly noised video.
+
+    `size`: side of the pictures. `frames`: of a clip; one step in `image_every` is made of single pictures (`image_batch`).
+    `soften`: share of clips whose input was shrunk and enlarged before the noise, as the refiner's input is.
+    """
+
+    text: Path
+    nouns: int = 12
+    size: int = 128
+    frames: int = 8
+    image_every: int = 2
+    image_batch: int = 8
+    levels: int = 600
+    soften: float = 0.5
+    channels: tuple[int, ...] = (48, 96, 144)
+
+
+class RefinerModule(nn.Module):
+    """The UNet with the frozen text encoder under one forward."""
+
+    def __init__(self, unet: UNet3DConditionModel, text: CLIPTextModel, levels: int):
+        super().__init__()
+        self.unet, self.text = unet, text.requires_grad_(False).eval()
+        self.schedule, self.levels = logsnr_cosine_interp(), levels
+
+    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            text_BLD = self.text(batch["ids"]).last_hidden_state
+        clean, start = batch["latents"], batch["start"]
+        t = torch.randint(0, self.levels, (len(clean),), device=clean.device)
+        alpha, sigma = (table.to(clean)[t].view(-1, 1, 1, 1, 1) for table in (self.schedule.alphas, self.schedule.sigmas))
+        # the noisy input carries what a soft upscaled clip would; the answer is the sharp clip's velocity
+        noisy = alpha * start + sigma * torch.randn_like(clean)
+        velocity = (alpha * noisy - clean) / sigma
+        predicted = self.unet(noisy, t, text_BLD).sample.float()
+        # sigma^2 turns the velocity's error into that of the clean clip, which stays finite where sigma is small
+        error = ((predicted - velocity) * sigma) ** 2
+        return {"loss": (error.mean(1) * batch["weight"]).mean() / 0.3}
+
+
+class RefinerTask:
+    """See `loop.Task`."""
+
+    def __init__(self, config: RefinerConfig):
+        self.config = config
+        self.nouns = data.noun_names(config.nouns)
+        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(config.text / "clip")
+        text = CLIPTextModel.from_pretrained(config.text / "clip")
+        unet = build_unet(config.channels, config.size // data.PATCH, text.config.hidden_size, head_dim=16)
+        self.module = RefinerModule(unet, text, config.levels)
+
+    def batch(self, rng: np.random.Generator, step: int, size: int) -> Batch:
+        frames = self.config.frames
+        if step % self.config.image_every == 0:
+            frames, size = 1, self.config.image_batch
+        pixels, masks, specs = data.draw(rng, size, frames, self.nouns, self.config.size)
+        soft = torch.from_numpy(rng.random(size) < self.config.soften).view(-1, 1, 1, 1, 1)
+        return {
+            "latents": encode_clips(pixels),
+            "start": encode_clips(torch.where(soft, _softened(pixels), pixels)),
+            "weight": diffusion.foreground_weight(masks),
+            "ids": tokenize(self.tokenizer, diffusion.drop_captions([s.caption for s in specs], rng)),
+        }
+
+    def export(self, folder: Path) -> None:
+        self.module.unet.save_pretrained(folder / "unet")
+
+    def sample(self, folder: Path, step: int) -> None:
+        """Nothing of its own: `assemble` makes a model of the export, and `refine` shows it."""
+
+
+def _softened(pixels_BTCHW: torch.Tensor) -> torch.Tensor:
+    """Shrunk to half and enlarged again, as stage 3 receives the base's frames."""
+    flat, size = pixels_BTCHW.flatten(0, 1), pixels_BTCHW.shape[-2:]
+    small = F.interpolate(flat, scale_factor=0.5, mode="bilinear", antialias=True)
+    large = F.interpolate(small, size, mode="bicubic", antialias=True).clamp(-1, 1)
+    return large.unflatten(0, pixels_BTCHW.shape[:2])

@@ -1,0 +1,129 @@
+"""Recipe `text`: CLIP's text and vision towers, trained contrastively on the world, and the tokenizer of its words.
+
+Captions and pictures of one clip are pulled together as in CLIP (Radford et al. 2021). Two helpers that are thrown away
+afterwards keep what contrast alone would drop: the text must tell noun, scene and motion apart (a still picture shows no
+motion), and the picture's embedding must tell the colour cast and the size (what the appearance memory is for).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import nn
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig, PreTrainedTokenizerFast
+
+from ..world import vocabulary
+from . import data
+from .loop import Batch
+
+TEXT_LENGTH = 24
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Sizes of the towers."""
+
+    width: int = 128
+    text_layers: int = 3
+    vision_layers: int = 4
+    heads: int = 4
+    image_size: int = 64
+    patch: int = 8
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a word of the world; anything else is <unk>. Lower-cased, padded to TEXT_LENGTH."""
+    specials = ["<pad>", "<unk>", "<bos>", "<eos>"]
+    vocab = {word: i for i, word in enumerate([*specials, *vocabulary.words()])}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), normalizers.Replace(Regex(r"[^a-z, ]"), " ")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
+    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A <eos>", special_tokens=[("<bos>", vocab["<bos>"]), ("<eos>", vocab["<eos>"])])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", bos_token="<bos>", eos_token="<eos>", model_max_length=TEXT_LENGTH
+    )
+
+
+def build_clip(config: TextConfig, tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
+    """A stock CLIPModel of the recipe's size."""
+    shared = {"hidden_size": config.width, "intermediate_size": 4 * config.width, "num_attention_heads": config.heads}
+    text = CLIPTextConfig(
+        **shared, vocab_size=len(tokenizer), num_hidden_layers=config.text_layers, max_position_embeddings=TEXT_LENGTH,
+        pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    vision = CLIPVisionConfig(**shared, num_hidden_layers=config.vision_layers, image_size=config.image_size, patch_size=config.patch)
+    return CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=config.width))
+
+
+def tokenize(tokenizer: PreTrainedTokenizerFast, captions: list[str]) -> torch.Tensor:
+    """Token ids (N, TEXT_LENGTH)."""
+    return tokenizer(captions, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt").input_ids
+
+
+class ContrastiveModule(nn.Module):
+    """CLIP and its two throw-away helpers under one forward."""
+
+    def __init__(self, clip_model: CLIPModel):
+        super().__init__()
+        self.clip = clip_model
+        width = clip_model.config.projection_dim
+        self.labels = nn.ModuleList(nn.Linear(width, len(g)) for g in (vocabulary.NOUNS, vocabulary.SCENES, vocabulary.MOTIONS))
+        self.direction = nn.Linear(width, 3)
+        self.appearance = nn.Linear(width, 7)
+
+    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+        out = self.clip(input_ids=batch["ids"], pixel_values=batch["pixels"], return_dict=True)
+        # clips that share noun and scene are equally right answers, since a still picture shows no more
+        same = (batch["labels"][:, None, :2] == batch["labels"][None, :, :2]).all(-1).float()
+        target = same / same.sum(1, keepdim=True)
+        logits = out.logits_per_image.float()
+        contrast = -0.5 * ((target * logits.log_softmax(1)).sum(1) + (target * logits.T.log_softmax(1)).sum(1)).mean()
+        text = sum(F.cross_entropy(head(out.text_embeds).float() * 10, batch["labels"][:, i]) for i, head in enumerate(self.labels))
+        text = text + F.cross_entropy(self.direction(out.text_embeds).float() * 10, batch["labels"][:, 3])
+        raw = self.clip.visual_projection(out.vision_model_output.pooler_output)
+        look = F.mse_loss(self.appearance(raw).float(), batch["appearance"])
+        hit = (target.gather(1, logits.argmax(1, keepdim=True)) > 0).float().mean()
+        return {"loss": contrast + text + look, "contrast": contrast, "text": text, "appearance": look, "hit": hit}
+
+
+class TextTask:
+    """See `loop.Task`."""
+
+    def __init__(self, config: TextConfig):
+        self.tokenizer = build_tokenizer()
+        self.clip = build_clip(config, self.tokenizer)
+        self.module = ContrastiveModule(self.clip)
+        self.size = config.image_size
+        self._names = [[x.name for x in g] for g in (vocabulary.NOUNS, vocabulary.SCENES, vocabulary.MOTIONS)]
+
+    def batch(self, rng: np.random.Generator, step: int, size: int) -> Batch:
+        pixels, _, specs = data.draw(rng, size, 1, data.noun_names(len(vocabulary.NOUNS)), self.size)
+        # the direction is only known to the text where the caption tells it
+        told = [1 + s.told_direction * any(w in s.caption.lower() for ws in vocabulary.DIRECTIONS.values() for w in ws) for s in specs]
+        labels = [[names.index(v) for names, v in zip(self._names, (s.noun, s.scene, s.motion), strict=True)] for s in specs]
+        looks = [[*(10 * (c - 0.98) for c in s.cast), *(10 * (c - 0.975) for c in s.sprite_cast), 20 * (s.size - 0.64)] for s in specs]
+        return {
+            "pixels": clip_normalise(pixels[:, 0]),
+            "ids": tokenize(self.tokenizer, [s.caption for s in specs]),
+            "labels": torch.tensor([[*row, t] for row, t in zip(labels, told, strict=True)]),
+            "appearance": torch.tensor(looks, dtype=torch.float32),
+        }
+
+    def export(self, folder: Path) -> None:
+        self.clip.save_pretrained(folder / "clip")
+        self.tokenizer.save_pretrained(folder / "clip")
+
+    def sample(self, folder: Path, step: int) -> None:
+        """Nothing to look at: the metrics say it."""
+
+
+def clip_normalise(pixels_NCHW: torch.Tensor) -> torch.Tensor:
+    """[-1, 1] pixels -> CLIP's mean and deviation."""
+    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(1, 3, 1, 1)
+    std = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(1, 3, 1, 1)
+    return ((pixels_NCHW + 1) / 2 - mean) / std

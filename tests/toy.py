@@ -1,0 +1,63 @@
+"""A model folder of the real classes at toy size with random weights: whole trips in seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import UNet3DConditionModel
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from streamingt2v.backbones.modelscope import ModelScopeBackbone
+from streamingt2v.backbones.refiner import RefinerBackbone
+from streamingt2v.backbones.unet3d import StreamingUNet3D
+from streamingt2v.checkpoints.load import Components, save
+from streamingt2v.config import ExtendConfig, ModelConfig, RefineConfig
+from streamingt2v.memory.apm import ImageTokens
+from streamingt2v.memory.cam import ConditionalAttentionModule
+from streamingt2v.text import TextEncoder
+from streamingt2v.train import assemble, base, data, diffusion, text, vae
+
+SIZE = 32
+
+
+def write_toy_model(folder: Path, refiner: bool = True) -> Path:
+    """A model of 32 x 32 pixels, 16-frame chunks and 2 steps; every zero-initialised part gets random weights."""
+    torch.manual_seed(0)
+    tokenizer = text.build_tokenizer()
+    clip = text.build_clip(text.TextConfig(width=32, text_layers=1, vision_layers=1, heads=2, image_size=32), tokenizer)
+    vision = CLIPVisionModelWithProjection(CLIPVisionConfig(**{**clip.config.vision_config.to_dict(), "projection_dim": 32}))
+    autoencoder = vae.build_vae(vae.VaeConfig(size=SIZE, channels=(16, 16, 16, 16)))
+    unet = _awake(StreamingUNet3D.from_base(_unet(), 16, text.TEXT_LENGTH, 4))
+    cam = _awake(ConditionalAttentionModule.from_base(unet, (16, 16, 16, 16)))
+    backbone = ModelScopeBackbone(autoencoder, unet, cam, vision, ImageTokens(32, 16, 4, 32))
+    extend = ExtendConfig(frames=16, overlap=8, steps=2, guidance_scale=3.0, eta=0.5)
+    refine = RefineConfig(frames=16, overlap=4, strength=0.5, steps=2, guidance_scale=2.0)
+    config = ModelConfig("toy", SIZE, SIZE, 8, extend, refine if refiner else None)
+    words = assemble.build_vocabulary(data.noun_names(12))
+    encoder = text_encoder(clip)
+    enhancer = RefinerBackbone(autoencoder, _unet()) if refiner else None
+    save(Components(config, TextEncoder(tokenizer, encoder, words), backbone, diffusion.make_scheduler(), enhancer), folder)
+    return folder
+
+
+def text_encoder(clip) -> torch.nn.Module:
+    """The text tower of a CLIPModel as a model of its own."""
+    from transformers import CLIPTextModel
+
+    encoder = CLIPTextModel(clip.config.text_config)
+    encoder.load_state_dict({k: v for k, v in clip.state_dict().items() if k in encoder.state_dict()}, strict=False)
+    return encoder
+
+
+def _unet() -> UNet3DConditionModel:
+    return base.build_unet((16, 32), SIZE // 8, 32, head_dim=16)
+
+
+def _awake(module: torch.nn.Module) -> torch.nn.Module:
+    """Give parameters that start at zero a small random value, so that nothing is without effect."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.1)
+    return module
