@@ -1,0 +1,1 @@
+"""Published weights, taken apart and put into this package's networks."""

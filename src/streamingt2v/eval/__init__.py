@@ -1,0 +1,1 @@
+"""Judging videos: metrics on streamed frames, and a judge trained on the world's ground truth."""

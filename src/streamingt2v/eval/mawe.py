@@ -1,0 +1,61 @@
+"""Motion-aware warp error: how badly each frame, moved along the optical flow, predicts the next, over how much moves (spec 8).
+
+The flow is an argument: these functions know no estimator. Errors are in squared 8-bit units, motion in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class WarpErrors:
+    """Per pair of frames, float64 (T - 1,): mean squared warp error, and mean length of the flow."""
+
+    error: np.ndarray
+    motion: np.ndarray
+
+    def mean_of_ratios(self, coeff: float = 9.5) -> float:
+        """MAWE as the published code computes it. Infinite if a pair has an error but no motion."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return float(np.mean(self.error / (coeff * self.motion)))
+
+    def ratio_of_means(self, coeff: float = 9.5) -> float:
+        """MAWE as the paper defines it, over averages of the whole video; it minds no still pair unless all are still."""
+        motion = coeff * float(np.mean(self.motion))
+        return float(np.mean(self.error)) / motion if motion else float("inf")
+
+
+def warp_errors(frames_TCHW: np.ndarray, flows_T2HW: Sequence[np.ndarray] | np.ndarray) -> WarpErrors:
+    """frames_TCHW: uint8. flows_T2HW: T - 1 forward flows in pixels (dx, dy), from each frame to the next."""
+    if len(flows_T2HW) != len(frames_TCHW) - 1:
+        raise ValueError(f"{len(flows_T2HW)} flows for {len(frames_TCHW)} frames")
+    errors, motions = [], []
+    for before_CHW, after_CHW, flow_2HW in zip(frames_TCHW, frames_TCHW[1:], flows_T2HW, strict=False):
+        warped_CHW, known_HW = warp(before_CHW, flow_2HW)
+        difference_CHW = after_CHW.astype(np.float64) - warped_CHW
+        # A flow that leaves the picture everywhere predicts nothing, and counts as no error.
+        errors.append(float(np.mean(difference_CHW[:, known_HW] ** 2)) if known_HW.any() else 0.0)
+        motions.append(float(np.mean(np.hypot(*flow_2HW.astype(np.float64)))))
+    return WarpErrors(np.array(errors), np.array(motions))
+
+
+def warp(frame_CHW: np.ndarray, flow_2HW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every pixel moved to the nearest one that its flow points at. Returns the frame, 0 where nothing arrived, and where something did.
+
+    Halves round to the even pixel; of several that arrive at one, the last in reading order stays; those that leave are dropped.
+    """
+    _, height, width = frame_CHW.shape
+    y_HW, x_HW = np.mgrid[:height, :width].astype(np.float32)
+    to_x = np.rint(x_HW + flow_2HW[0]).astype(np.int64).ravel()
+    to_y = np.rint(y_HW + flow_2HW[1]).astype(np.int64).ravel()
+    inside = (to_x >= 0) & (to_x < width) & (to_y >= 0) & (to_y < height)
+    target, source = (to_y * width + to_x)[inside], np.flatnonzero(inside)
+    warped_CN = np.zeros((len(frame_CHW), height * width), dtype=np.float64)
+    known_N = np.zeros(height * width, dtype=bool)
+    warped_CN[:, target] = frame_CHW.reshape(len(frame_CHW), -1)[:, source]
+    known_N[target] = True
+    return warped_CN.reshape(frame_CHW.shape), known_N.reshape(height, width)

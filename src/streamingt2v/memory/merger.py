@@ -1,0 +1,68 @@
+"""How CAM's features enter the base network: attention across time at every pixel of a skip (spec 3.5)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .encoder import unflatten_frames
+
+
+class TemporalCrossAttention(nn.Module):
+    """Multi-head attention between the frames of one pixel; no positions, no mask. Parameter names as in diffusers' `Attention`."""
+
+    def __init__(self, channels: int, head_dim: int):
+        super().__init__()
+        if channels % head_dim:
+            raise ValueError(f"merger_head_dim={head_dim} must divide the {channels} channels of every skip")
+        self.heads = channels // head_dim
+        self.to_q = nn.Linear(channels, channels, bias=False)
+        self.to_k = nn.Linear(channels, channels, bias=False)
+        self.to_v = nn.Linear(channels, channels, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+
+    def forward(self, query_NTC: torch.Tensor, source_NTC: torch.Tensor) -> torch.Tensor:
+        """N pixels, (N, T, C) queries and (N, Tc, C) sources of keys and values, to (N, T, C)."""
+        query, key, value = (
+            x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (self.to_q(query_NTC), self.to_k(source_NTC), self.to_v(source_NTC))
+        )
+        return self.to_out[0](F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+
+
+class _TemporalTransformer(nn.Module):
+    """Norm, projection, attention, projection; the last one starts at zero, so that a new merger changes nothing."""
+
+    def __init__(self, channels: int, head_dim: int, norm_num_groups: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(norm_num_groups, channels, eps=1e-6)
+        self.proj_in = nn.Linear(channels, channels)
+        self.attention = TemporalCrossAttention(channels, head_dim)
+        self.proj_out = nn.Linear(channels, channels)
+        nn.init.zeros_(self.proj_out.weight)
+        nn.init.zeros_(self.proj_out.bias)
+
+    def forward(self, skip_BCTHW: torch.Tensor, cam_BCTHW: torch.Tensor) -> torch.Tensor:
+        _, _, _, height, width = skip_BCTHW.shape
+        query = self.proj_in(_pixels_first(self.norm(skip_BCTHW)))
+        out = self.proj_out(self.attention(query, _pixels_first(cam_BCTHW)))
+        return out.unflatten(0, (-1, height, width)).permute(0, 4, 3, 1, 2)
+
+
+class SkipMerger(nn.Module):
+    """skip + attention(skip -> CAM's feature of the same level). The keys and values are taken raw: neither normed nor projected before."""
+
+    def __init__(self, channels: int, head_dim: int, norm_num_groups: int):
+        super().__init__()
+        self.temporal_transformer = _TemporalTransformer(channels, head_dim, norm_num_groups)
+
+    def forward(self, skip: torch.Tensor, cam: torch.Tensor, batch: int) -> torch.Tensor:
+        """skip (B T, C, h, w), cam (B Tc, C, h, w), batch B; any T and Tc. Returns (B T, C, h, w)."""
+        skip_BCTHW = unflatten_frames(skip, len(skip) // batch)
+        change_BCTHW = self.temporal_transformer(skip_BCTHW, unflatten_frames(cam, len(cam) // batch))
+        return skip + change_BCTHW.transpose(1, 2).flatten(0, 1)
+
+
+def _pixels_first(x_BCTHW: torch.Tensor) -> torch.Tensor:
+    """(B, C, T, H, W) to (B H W, T, C)."""
+    return x_BCTHW.permute(0, 3, 4, 2, 1).flatten(0, 2)

@@ -1,0 +1,1 @@
+"""Noise, guidance, denoising and blending: mathematics that takes its randomness as an argument."""

@@ -1,0 +1,24 @@
+"""Classifier-free guidance as functions on predictions."""
+
+from __future__ import annotations
+
+import torch
+
+
+def guide(uncond: torch.Tensor, cond: torch.Tensor, scale: float, rescale: float = 0.0) -> torch.Tensor:
+    """uncond + scale * (cond - uncond). rescale in [0, 1]: how far its spread is pulled back to that of `cond` (spec 6.4)."""
+    guided = uncond + scale * (cond - uncond)
+    return match_spread(guided, cond, rescale) if rescale else guided
+
+
+def guide_pair(pair: torch.Tensor, scale: float, rescale: float = 0.0) -> torch.Tensor:
+    """`guide` for a batch of [all unconditional | all conditional] predictions, (2B, ...) to (B, ...)."""
+    uncond, cond = pair.chunk(2)
+    return guide(uncond, cond, scale, rescale)
+
+
+def match_spread(guided: torch.Tensor, cond: torch.Tensor, amount: float) -> torch.Tensor:
+    """Scale towards `cond`'s standard deviation, taken over everything but the batch, by `amount` in [0, 1]."""
+    dims = tuple(range(1, guided.ndim))
+    ratio = cond.std(dims, keepdim=True) / (guided.std(dims, keepdim=True) + 1e-12)
+    return guided * (amount * ratio + (1 - amount))

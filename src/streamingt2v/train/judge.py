@@ -1,0 +1,68 @@
+"""Recipe `judge`: the classifier that says which noun, scene and motion a clip shows. It never sees what a model made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..eval.judge import LABELS, Judge
+from ..world import vocabulary
+from . import data
+from .loop import Batch
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """`frames`: of a clip."""
+
+    frames: int = 16
+    width: int = 32
+    size: int = 64
+
+
+class JudgeModule(nn.Module):
+    """The judge with its loss, on clips made a little worse, so that it looks at shapes and not at the renderer's exact pixels."""
+
+    def __init__(self, judge: Judge):
+        super().__init__()
+        self.judge = judge
+
+    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+        logits = self.judge(_worse(batch["pixels"]))
+        losses = [F.cross_entropy(row.float(), batch["labels"][:, i]) for i, row in enumerate(logits)]
+        right = [(row.argmax(1) == batch["labels"][:, i]).float().mean() for i, row in enumerate(logits)]
+        return {"loss": sum(losses), "noun": right[0], "scene": right[1], "motion": right[2]}
+
+
+class JudgeTask:
+    """See `loop.Task`."""
+
+    def __init__(self, config: JudgeConfig):
+        self.config = config
+        self.judge = Judge(config.width, config.size)
+        self.module = JudgeModule(self.judge)
+
+    def batch(self, rng: np.random.Generator, step: int, size: int) -> Batch:
+        pixels, _, specs = data.draw(rng, size, self.config.frames, data.noun_names(len(vocabulary.NOUNS)), self.config.size)
+        labels = [[names.index(v) for names, v in zip(LABELS, (s.noun, s.scene, s.motion), strict=True)] for s in specs]
+        return {"pixels": pixels, "labels": torch.tensor(labels)}
+
+    def export(self, folder: Path) -> None:
+        self.judge.save_pretrained(folder / "judge")
+
+    def sample(self, folder: Path, step: int) -> None:
+        """Nothing to look at: the metrics say it."""
+
+
+def _worse(pixels_BTCHW: torch.Tensor) -> torch.Tensor:
+    """Noise and blur of random strength, one draw a clip."""
+    b = len(pixels_BTCHW)
+    flat = pixels_BTCHW.flatten(0, 1)
+    soft = F.interpolate(F.avg_pool2d(flat, 2), scale_factor=2, mode="bilinear").view_as(pixels_BTCHW)
+    share, amount = (torch.rand(b, 1, 1, 1, 1, device=flat.device) for _ in range(2))
+    return pixels_BTCHW + share * (soft - pixels_BTCHW) + 0.2 * amount * torch.randn_like(pixels_BTCHW)

@@ -1,0 +1,54 @@
+"""The golden vectors that the tests carry; see `golden/README.md`."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import inspect
+import json
+import lzma
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load
+
+FOLDER = Path(__file__).parent / "golden"
+Tensors = dict[str, torch.Tensor]
+
+
+@functools.cache
+def golden(name: str) -> Tensors:
+    """Tensors of one recording, float16 as float32; names begin with inputs., outputs., traces. or weights."""
+    packed = (FOLDER / f"{name}.safetensors.xz").read_bytes()
+    return {key: x.float() if x.dtype == torch.float16 else x for key, x in load(lzma.decompress(packed)).items()}
+
+
+def config(name: str) -> dict[str, Any]:
+    """The recording's configuration."""
+    return json.loads((FOLDER / "configs.json").read_text())[name]
+
+
+def group(tensors: Tensors, prefix: str) -> Tensors:
+    """Those whose names start with a prefix, without it."""
+    return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
+
+
+def known(sizes: dict[str, Any], cls: type) -> dict[str, Any]:
+    """Those entries of a recorded configuration that a class takes."""
+    return {name: value for name, value in sizes.items() if name in inspect.signature(cls).parameters}
+
+
+def checkpoint_keys() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the published checkpoint."""
+    lines = gzip.decompress((FOLDER / "checkpoint_keys.tsv.gz").read_bytes()).decode().splitlines()
+    pairs = (line.split("\t") for line in lines)
+    return {name: tuple(int(size) for size in shape.strip("()").split(",") if size.strip()) for name, shape in pairs}
+
+
+def assert_near(actual: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> None:
+    """Max abs error within `tolerance` of the expected root mean square, or of 1 if that is smaller."""
+    assert actual.shape == expected.shape
+    error = float((actual.double() - expected.double()).abs().max())
+    allowed = tolerance * max(1.0, float(expected.double().square().mean().sqrt()))
+    assert error <= allowed, f"max abs error {error:.2e}, allowed {allowed:.2e}"
