@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from diffusers import UNet3DConditionModel
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import CLIPVisionModelWithProjection
 
 from streamingt2v.backbones.modelscope import ModelScopeBackbone
 from streamingt2v.backbones.refiner import RefinerBackbone
@@ -26,7 +26,7 @@ def write_toy_model(folder: Path, refiner: bool = True) -> Path:
     torch.manual_seed(0)
     tokenizer = text.build_tokenizer()
     clip = text.build_clip(text.TextConfig(width=32, text_layers=1, vision_layers=1, heads=2, image_size=32), tokenizer)
-    vision = CLIPVisionModelWithProjection(CLIPVisionConfig(**{**clip.config.vision_config.to_dict(), "projection_dim": 32}))
+    vision = CLIPVisionModelWithProjection(clip.config.vision_config)
     autoencoder = vae.build_vae(vae.VaeConfig(size=SIZE, channels=(16, 16, 16, 16)))
     unet = _awake(StreamingUNet3D.from_base(_unet(), 16, text.TEXT_LENGTH, 4))
     cam = _awake(ConditionalAttentionModule.from_base(unet, (16, 16, 16, 16)))
@@ -35,19 +35,9 @@ def write_toy_model(folder: Path, refiner: bool = True) -> Path:
     refine = RefineConfig(frames=16, overlap=4, strength=0.5, steps=2, guidance_scale=2.0)
     config = ModelConfig("toy", SIZE, SIZE, 8, extend, refine if refiner else None)
     words = assemble.build_vocabulary(data.noun_names(12))
-    encoder = text_encoder(clip)
     enhancer = RefinerBackbone(autoencoder, _unet()) if refiner else None
-    save(Components(config, TextEncoder(tokenizer, encoder, words), backbone, diffusion.make_scheduler(), enhancer), folder)
+    save(Components(config, TextEncoder(tokenizer, clip.text_model, words), backbone, diffusion.make_scheduler(), enhancer), folder)
     return folder
-
-
-def text_encoder(clip) -> torch.nn.Module:
-    """The text tower of a CLIPModel as a model of its own."""
-    from transformers import CLIPTextModel
-
-    encoder = CLIPTextModel(clip.config.text_config)
-    encoder.load_state_dict({k: v for k, v in clip.state_dict().items() if k in encoder.state_dict()}, strict=False)
-    return encoder
 
 
 def _unet() -> UNet3DConditionModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
@@ -83,15 +84,14 @@ def save(components: Components, folder: Path, dtype: torch.dtype = torch.float1
 
 def _placer(folder: Path, device: str) -> Callable[[str, Callable, torch.dtype], Any]:
     def place(name: str, from_pretrained: Callable, dtype: torch.dtype) -> Any:
-        if not (folder / name).is_dir():
-            raise ModelError(f"{folder} is incomplete: it has no folder {name}")
+        part = _part(folder, name)
         try:
-            model, report = from_pretrained(folder / name, torch_dtype=dtype, local_files_only=True, output_loading_info=True)
+            model, report = from_pretrained(part, torch_dtype=dtype, local_files_only=True, output_loading_info=True)
         except (OSError, ValueError, RuntimeError) as error:
-            raise ModelError(f"{folder / name}: {error}") from error
+            raise ModelError(f"{part}: {error}") from error
         wrong = [key for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in report.get(kind, ())]
         if wrong:
-            raise ModelError(f"{folder / name}: weights do not fit the configuration: {sorted(map(str, wrong))[:5]}")
+            raise ModelError(f"{part}: weights do not fit the configuration: {sorted(map(str, wrong))[:5]}")
         return model.to(device).eval().requires_grad_(False)
 
     return place
@@ -101,12 +101,20 @@ def _load_text(folder: Path, place: Callable, dtype: torch.dtype) -> TextEncoder
     encoder = place("text_encoder", CLIPTextModel.from_pretrained, dtype)
     path = folder / "vocabulary.json"
     vocabulary = Vocabulary.load(path) if path.is_file() else None
-    return TextEncoder(AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True), encoder, vocabulary)
+    return TextEncoder(AutoTokenizer.from_pretrained(_part(folder, "tokenizer"), local_files_only=True), encoder, vocabulary)
 
 
 def _load_scheduler(folder: Path) -> Any:
-    values, _ = diffusers.ConfigMixin.load_config.__func__(diffusers.DDIMScheduler, folder / "scheduler", return_unused_kwargs=True)
+    """Any scheduler of diffusers, by the class its configuration names."""
+    part = _part(folder, "scheduler")
+    values = json.loads((part / "scheduler_config.json").read_text())
     kind = getattr(diffusers, values["_class_name"], None)
     if kind is None:
-        raise ModelError(f"{folder / 'scheduler'}: diffusers has no scheduler {values['_class_name']!r}")
+        raise ModelError(f"{part}: diffusers has no scheduler {values['_class_name']!r}")
     return kind.from_config(values)
+
+
+def _part(folder: Path, name: str) -> Path:
+    if not (folder / name).is_dir():
+        raise ModelError(f"{folder} is incomplete: it has no folder {name}")
+    return folder / name

@@ -39,15 +39,15 @@ def assemble(config: AssembleConfig, out: Path) -> None:
     """Write the model folder, weights in float16."""
     vae = AutoencoderKL.from_pretrained(config.vae / "vae")
     text = TextEncoder(
-        PreTrainedTokenizerFast.from_pretrained(config.text / "clip"),
-        CLIPTextModel.from_pretrained(config.text / "clip"),
+        PreTrainedTokenizerFast.from_pretrained(config.text / "tokenizer"),
+        CLIPTextModel.from_pretrained(config.text / "text_encoder"),
         build_vocabulary(data.noun_names(config.nouns)),
     )
     backbone = ModelScopeBackbone(
         vae,
         StreamingUNet3D.from_pretrained(config.memory / "unet"),
         ConditionalAttentionModule.from_pretrained(config.memory / "cam"),
-        CLIPVisionModelWithProjection.from_pretrained(config.text / "clip"),
+        CLIPVisionModelWithProjection.from_pretrained(config.text / "image_encoder"),
         ImageTokens.from_pretrained(config.memory / "image_tokens"),
     )
     refiner = RefinerBackbone(vae, UNet3DConditionModel.from_pretrained(config.refiner / "unet")) if config.refiner else None

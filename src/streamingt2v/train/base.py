@@ -68,8 +68,8 @@ class BaseTask:
     def __init__(self, config: BaseConfig):
         self.config = config
         self.nouns = data.noun_names(config.nouns)
-        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(config.text / "clip")
-        text = CLIPTextModel.from_pretrained(config.text / "clip")
+        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(config.text / "tokenizer")
+        text = CLIPTextModel.from_pretrained(config.text / "text_encoder")
         if config.init is not None:
             unet = UNet3DConditionModel.from_pretrained(config.init / "unet")
         else:

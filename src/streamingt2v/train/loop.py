@@ -62,7 +62,6 @@ class Task(Protocol):
 def run(task: Task, config: LoopConfig, stop_after: int | None = None) -> dict[str, float]:
     """Train to `config.steps` (or stop cleanly after `stop_after` steps of this call) and export; returns the last metrics."""
     accelerator = Accelerator(mixed_precision=config.precision, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
-    torch.manual_seed(config.seed)
     trained = [p for p in task.module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay)
     ema = EMAModel(trained, decay=config.ema, use_ema_warmup=True, power=0.75)

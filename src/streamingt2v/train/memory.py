@@ -93,9 +93,9 @@ class MemoryTask:
     def __init__(self, config: MemoryConfig):
         self.config = config
         self.nouns = data.noun_names(config.nouns)
-        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(config.text / "clip")
-        text = CLIPTextModel.from_pretrained(config.text / "clip")
-        vision = CLIPVisionModelWithProjection.from_pretrained(config.text / "clip")
+        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(config.text / "tokenizer")
+        text = CLIPTextModel.from_pretrained(config.text / "text_encoder")
+        vision = CLIPVisionModelWithProjection.from_pretrained(config.text / "image_encoder")
         parts = {"text": text, "vision": vision, "vae": AutoencoderKL.from_pretrained(config.vae / "vae")}
         if config.cam is None:
             base = UNet3DConditionModel.from_pretrained(config.base / "unet")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from . import base, judge, loop, memory, refiner, text, vae
 
 
@@ -39,8 +41,9 @@ def run_recipe(name: str, out: Path, settings: dict[str, Any], loop_settings: di
     """Train (or go on training) a recipe into `out`. `settings`, `loop_settings`: fields of its config and of LoopConfig by name."""
     recipe = RECIPES[name]
     defaults = {"steps": recipe.steps, "batch": recipe.batch, "lr": recipe.lr, "ema": recipe.ema}
-    task = recipe.task(recipe.config(**settings))
-    return loop.run(task, loop.LoopConfig(out=out, **(defaults | loop_settings)), stop_after)
+    config = loop.LoopConfig(out=out, **(defaults | loop_settings))
+    torch.manual_seed(config.seed)  # the first weights
+    return loop.run(recipe.task(recipe.config(**settings)), config, stop_after)
 
 
 def settings_of(name: str) -> tuple[dataclasses.Field[Any], ...]:

@@ -67,8 +67,8 @@ class RefinerTask:
     def __init__(self, config: RefinerConfig):
         self.config = config
         self.nouns = data.noun_names(config.nouns)
-        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(config.text / "clip")
-        text = CLIPTextModel.from_pretrained(config.text / "clip")
+        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(config.text / "tokenizer")
+        text = CLIPTextModel.from_pretrained(config.text / "text_encoder")
         unet = build_unet(config.channels, config.size // data.PATCH, text.config.hidden_size, head_dim=16)
         self.module = RefinerModule(unet, text, config.levels)
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import nn
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig, PreTrainedTokenizerFast
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig, CLIPVisionModelWithProjection, PreTrainedTokenizerFast
 
 from ..world import vocabulary
 from . import data
@@ -51,7 +51,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 def build_clip(config: TextConfig, tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
     """A stock CLIPModel of the recipe's size."""
-    shared = {"hidden_size": config.width, "intermediate_size": 4 * config.width, "num_attention_heads": config.heads}
+    shared = {"projection_dim": config.width, "hidden_size": config.width, "intermediate_size": 4 * config.width, "num_attention_heads": config.heads}
     text = CLIPTextConfig(
         **shared, vocab_size=len(tokenizer), num_hidden_layers=config.text_layers, max_position_embeddings=TEXT_LENGTH,
         pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
@@ -115,11 +115,19 @@ class TextTask:
         }
 
     def export(self, folder: Path) -> None:
-        self.clip.save_pretrained(folder / "clip")
-        self.tokenizer.save_pretrained(folder / "clip")
+        export_towers(self.clip, self.tokenizer, folder)
 
     def sample(self, folder: Path, step: int) -> None:
         """Nothing to look at: the metrics say it."""
+
+
+def export_towers(clip_model: CLIPModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Each tower as a model of its own, as the other recipes and the pipeline load them: text_encoder, image_encoder, tokenizer."""
+    clip_model.text_model.save_pretrained(folder / "text_encoder")
+    vision = CLIPVisionModelWithProjection(clip_model.config.vision_config)
+    vision.load_state_dict({name: value for name, value in clip_model.state_dict().items() if name in vision.state_dict()})
+    vision.save_pretrained(folder / "image_encoder")
+    tokenizer.save_pretrained(folder / "tokenizer")
 
 
 def clip_normalise(pixels_NCHW: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,188 @@
+"""The whole trip with the real classes at toy size: exact counts, one stream whatever way it is taken, the same bytes when resumed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from toy import write_toy_model
+
+from streamingt2v import Chunk, LongVideoPipeline, Request
+from streamingt2v.errors import MediaError, ModelError, RequestError
+from streamingt2v.io.writer import write_video
+
+PROMPT = "A cat running on the street"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return write_toy_model(tmp_path_factory.mktemp("model") / "toy")
+
+
+@pytest.fixture(scope="module")
+def pipe(folder) -> LongVideoPipeline:
+    return LongVideoPipeline.from_pretrained(folder)
+
+
+def collect(chunks) -> np.ndarray:
+    return np.concatenate([chunk.frames for chunk in chunks])
+
+
+def assert_well_formed(chunks: list[Chunk], frames: int) -> None:
+    assert [c.index for c in chunks] == list(range(len(chunks)))
+    assert [c.start for c in chunks] == list(np.cumsum([0, *(len(c.frames) for c in chunks[:-1])]))
+    assert [c.final for c in chunks] == [False] * (len(chunks) - 1) + [True]
+    assert sum(len(c.frames) for c in chunks) == frames
+    assert all(c.frames.dtype == np.uint8 for c in chunks)
+
+
+@pytest.mark.parametrize("preset, side", [("preview", 32), ("full", 64)])
+@pytest.mark.parametrize("frames", [1, 7, 8, 15, 16, 17, 24, 80])
+def test_exactly_the_frames_asked_for(pipe, preset, side, frames):
+    chunks = list(pipe.stream(Request(PROMPT, frames, preset=preset)))
+    assert_well_formed(chunks, frames)
+    assert chunks[0].frames.shape[1:] == (side, side, 3)
+
+
+@pytest.mark.parametrize("preset", ["preview", "full"])
+def test_a_stream_taken_up_after_any_chunk_goes_on_bit_for_bit(pipe, preset):
+    request = Request(PROMPT, 50, preset=preset)
+    whole = list(pipe.stream(request))
+    for kept in range(1, len(whole)):
+        rest = list(pipe.stream(request, whole[kept - 1].state))
+        assert_well_formed([*whole[:kept], *rest], 50)
+        assert np.array_equal(collect([*whole[:kept], *rest]), collect(whole))
+
+
+@pytest.mark.parametrize("preset", ["preview", "full"])
+def test_a_longer_video_begins_as_the_shorter_one(pipe, preset):
+    """Chunks do not know how long the video gets; only refinement's last window, anchored to the end, does."""
+    short, long = (collect(pipe.stream(Request(PROMPT, n, preset=preset))) for n in (24, 60))
+    same = 24 if preset == "preview" else 8
+    assert np.array_equal(short[:same], long[:same])
+
+
+def test_calling_the_pipeline_collects_the_stream(pipe):
+    assert np.array_equal(pipe(PROMPT, 20, seed=4).frames, collect(pipe.stream(Request(PROMPT, 20, seed=4))))
+
+
+def test_same_seed_same_frames_other_seed_other_frames(pipe):
+    a, b, c = (collect(pipe.stream(Request(PROMPT, 24, seed=seed))) for seed in (1, 1, 2))
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a[:16], c[:16]) and not np.array_equal(a[16:], c[16:])
+
+
+@pytest.mark.parametrize("change", [{"steps": 3}, {"guidance_scale": 1.0}, {"negative_prompt": "a horse"}, {"prompt": "A whale floating under water"}])
+def test_every_setting_changes_the_seed_chunk_and_the_later_ones(pipe, change):
+    plain = collect(pipe.stream(Request(PROMPT, 24)))
+    other = collect(pipe.stream(replace(Request(PROMPT, 24), **change)))
+    assert not np.array_equal(plain[:16], other[:16]) and not np.array_equal(plain[16:], other[16:])
+
+
+def test_a_schedule_takes_over_at_its_frame(pipe):
+    """A chunk follows the prompt in force at its first new frame."""
+    plain = collect(pipe.stream(Request(PROMPT, 40)))
+    turned = collect(pipe.stream(Request(PROMPT, 40, schedule=((24, "A whale floating under water"),))))
+    assert np.array_equal(plain[:24], turned[:24])
+    assert not np.array_equal(plain[24:32], turned[24:32])
+
+
+def test_without_end_until_the_consumer_stops(pipe):
+    stream = pipe.stream(Request(PROMPT, None))
+    chunks = [next(stream) for _ in range(5)]
+    assert not any(chunk.final for chunk in chunks)
+    assert np.array_equal(collect(chunks), collect(pipe.stream(Request(PROMPT, 48))))
+
+
+def test_endless_refinement_begins_as_that_of_a_long_video(pipe):
+    stream = pipe.stream(Request(PROMPT, None, preset="full"))
+    endless = collect([next(stream) for _ in range(3)])
+    assert np.array_equal(endless, collect(pipe.stream(Request(PROMPT, 80, preset="full")))[: len(endless)])
+
+
+def test_an_image_is_the_first_frame_and_shapes_the_rest(pipe, tmp_path):
+    videos = []
+    for name, colour in (("red", (200, 30, 30)), ("blue", (30, 30, 200))):
+        Image.new("RGB", (64, 48), colour).save(tmp_path / f"{name}.png")
+        video = collect(pipe.stream(Request(PROMPT, 20, image=str(tmp_path / f"{name}.png"))))
+        assert len(video) == 20 and np.abs(video[0].astype(int) - colour).max() <= 1
+        videos.append(video)
+    assert not np.array_equal(videos[0][1:], videos[1][1:])
+
+
+@pytest.mark.parametrize("length", [1, 5, 8, 30])
+def test_a_video_is_gone_on_with_by_new_frames_only(pipe, tmp_path, length):
+    path = tmp_path / "in.mp4"
+    rng = np.random.default_rng(0)
+    write_video(path, (np.full((32, 32, 3), rng.integers(256), np.uint8) for _ in range(length)), 8)
+    chunks = list(pipe.stream(Request(PROMPT, 21, video=str(path))))
+    assert_well_formed(chunks, 21)
+    rest = list(pipe.stream(Request(PROMPT, 21, video=str(path)), chunks[0].state))
+    assert np.array_equal(collect(chunks[1:]), collect(rest))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"frames": 0}, {"prompt": "  "}, {"width": 33}, {"height": 1}, {"fps": 9}, {"steps": 0}, {"image": "nowhere.png"}, {"seed": -1}]
+)
+def test_a_wrong_request_is_refused_before_any_work(pipe, wrong):
+    with pytest.raises(RequestError, match=next(iter(wrong))):
+        next(pipe.stream(replace(Request(PROMPT, 8), **wrong)))
+
+
+def test_a_text_file_is_no_image(pipe, tmp_path):
+    (tmp_path / "text.png").write_text("not a picture")
+    with pytest.raises(MediaError, match=r"text\.png"):
+        next(pipe.stream(Request(PROMPT, 8, image=str(tmp_path / "text.png"))))
+
+
+def test_steps_are_told_and_an_error_in_the_callback_cancels(pipe):
+    told = []
+
+    def on_step(step: int, steps: int) -> None:
+        told.append((step, steps))
+        if len(told) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(pipe.stream(Request(PROMPT, 40), on_step=on_step))
+    assert told == [(1, 2), (2, 2), (1, 2)]
+
+
+def test_saved_and_loaded_again_gives_the_same_video(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path / "copy")
+    again = LongVideoPipeline.from_pretrained(tmp_path / "copy")
+    request = Request(PROMPT, 24, preset="full")
+    assert np.array_equal(collect(again.stream(request)), collect(pipe.stream(request)))
+
+
+def test_the_weights_of_a_folder_are_all_needed(folder, tmp_path):
+    import shutil
+
+    for part in ("unet", "cam", "vae", "tokenizer", "scheduler", "image_tokens"):
+        copy = shutil.copytree(folder, tmp_path / part)
+        shutil.rmtree(copy / part)
+        with pytest.raises(ModelError, match=part):
+            LongVideoPipeline.from_pretrained(copy)
+
+
+def test_the_global_random_state_has_no_say(pipe):
+    torch.manual_seed(1)
+    a = collect(pipe.stream(Request(PROMPT, 20)))
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    assert np.array_equal(a, collect(pipe.stream(Request(PROMPT, 20))))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_the_memories_shape_what_comes(pipe):
+    """A chunk depends on the window (CAM) and, with the window equal, on the anchor (APM)."""
+    chunk = next(pipe.stream(Request(PROMPT, 40)))
+    state = dict(chunk.state)
+    plain = next(pipe.stream(Request(PROMPT, 40), state)).frames
+    for part in ("window_TCHW", "anchor_CHW"):
+        changed = {**state, part: -state[part]}
+        assert not np.array_equal(plain, next(pipe.stream(Request(PROMPT, 40), changed)).frames), part

@@ -1,0 +1,88 @@
+"""Every recipe for a few steps at toy size: stopped and resumed it does what a run never stopped does, and its exports assemble."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from streamingt2v import LongVideoPipeline, Request
+from streamingt2v.train import assemble, recipes
+
+LOOP = {"batch": 2, "seed": 5, "log_every": 1, "save_every": 100, "warmup": 2, "precision": "no"}
+TEXT = {"width": 32, "text_layers": 1, "vision_layers": 1, "heads": 2}
+
+
+def settings(name: str, root: Path) -> dict:
+    """Toy settings of a recipe, the folders of those before it in `root`."""
+    made = {"text": root / "text", "vae": root / "vae", "base": root / "base"}
+    return {
+        "text": TEXT,
+        "vae": {"channels": (16, 16, 16, 16)},
+        "base": {"text": made["text"], "frames": 4, "image_every": 2, "image_batch": 2, "channels": (32, 64)},
+        "cam": {**made, "image_tokens": 2},
+        "apm": {**made, "cam": root / "cam", "image_tokens": 2},
+        "refiner": {"text": made["text"], "size": 64, "frames": 4, "channels": (16, 32), "image_batch": 2},
+        "judge": {"frames": 4, "width": 8},
+    }[name]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    files = sorted(folder.rglob("*.safetensors"))
+    assert files, f"{folder} holds no export"
+    return {f"{path.parent.name}/{key}": value for path in files for key, value in load_file(path).items()}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """All recipes run without a stop, 4 steps each, in the order in which they need each other."""
+    root = tmp_path_factory.mktemp("runs")
+    for name in recipes.RECIPES:
+        recipes.run_recipe(name, root / name, settings(name, root), {**LOOP, "steps": 4})
+    return root
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_stopped_and_resumed_equals_never_stopped(name, trained, tmp_path):
+    for _ in range(2):
+        recipes.run_recipe(name, tmp_path, settings(name, trained), {**LOOP, "steps": 4}, stop_after=2)
+    resumed, whole = weights(tmp_path), weights(trained / name)
+    assert resumed.keys() == whole.keys()
+    assert all(torch.equal(resumed[key], whole[key]) for key in whole)
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_metrics_have_a_line_for_every_logged_step(name, trained):
+    lines = [json.loads(line) for line in (trained / name / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert all(line["loss"] == line["loss"] and line["seconds_per_step"] > 0 for line in lines)
+
+
+def test_the_base_is_not_touched_by_its_memories(trained):
+    base = {k.split("/")[1]: v for k, v in weights(trained / "base" / "unet").items()}
+    for memory in ("cam", "apm"):
+        after = {k.split("/")[1]: v for k, v in weights(trained / memory / "unet").items()}
+        assert all(torch.equal(after[key], value) for key, value in base.items())
+
+
+def test_cam_trains_the_mergers_and_apm_the_mixers_too(trained):
+    cam, apm = (weights(trained / name / "unet") for name in ("cam", "apm"))
+    mixers, mergers = ([k for k in cam if part in k] for part in (".attn2.alpha", "cross_attention_merger"))
+    assert all(not cam[k].any() for k in mixers) and any(apm[k].any() for k in mixers)
+    assert all(cam[k].any() for k in mergers if "proj_out" in k)
+
+
+def test_another_size_does_not_resume(trained):
+    with pytest.raises(ValueError, match=r"another recipe or size"):
+        recipes.run_recipe("judge", trained / "vae", settings("judge", trained), {**LOOP, "steps": 6})
+
+
+def test_the_exports_assemble_to_a_model_that_runs(trained, tmp_path):
+    parts = assemble.AssembleConfig(trained / "text", trained / "vae", trained / "apm", trained / "refiner")
+    assemble.assemble(parts, tmp_path / "model")
+    pipe = LongVideoPipeline.from_pretrained(tmp_path / "model")
+    chunks = list(pipe.stream(Request("A cat running on the street", 18, steps=1, preset="full")))
+    assert sum(len(chunk.frames) for chunk in chunks) == 18
