@@ -126,7 +126,7 @@ NEAREST: dict[str, str] = {
     "lying": "resting", "breathing": "pulsing", "rolling": "rocking", "shaking": "rocking",
     "highway": "road", "avenue": "street", "town": "city", "village": "city", "downtown": "city", "coast": "beach", "shore": "beach",
     "island": "beach", "jungle": "forest", "park": "forest", "garden": "forest", "meadow": "forest", "wood": "woods", "tree": "trees",
-    "moon": "stars", "space": "stars", "galaxy": "stars", "evening": "sunset", "dusk": "sunset", "dawn": "sunset", "sunrise": "sunset",
+    "moon": "stars", "space": "stars", "galaxy": "stars", "evening": "sunset", "dawn": "sunset", "sunrise": "sunset",
     "winter": "snow", "ice": "snow", "hills": "mountains", "glacier": "snow", "alps": "mountains",
     "underwater": "ocean", "lake": "sea", "river": "sea", "pool": "sea", "reef": "ocean", "sahara": "desert", "dune": "dunes",
     "cactus": "cactuses", "building": "skyline", "skyscrapers": "skyline",
