@@ -27,14 +27,15 @@ from safetensors.torch import load_file
 from streamingt2v.backbones.modelscope import ModelScopeBackbone
 from streamingt2v.backbones.unet3d import StreamingUNet3D
 from streamingt2v.checkpoints.convert import load_part, split
+from streamingt2v.config import ExtendConfig
 from streamingt2v.eval.mawe import warp, warp_errors
 from streamingt2v.memory import encoder
 from streamingt2v.memory.apm import AppearanceAttention, ImageTokens, preprocess
 from streamingt2v.memory.cam import ConditionalAttentionModule
 from streamingt2v.memory.stream import StreamMemory
 from streamingt2v.samplers import blend, sdedit
-from streamingt2v.samplers.denoise import denoise
 from streamingt2v.samplers.guidance import guide
+from streamingt2v.stages.extend import ExtendStage
 from streamingt2v.types import TextCond
 
 TOLERANCE = 1e-4
@@ -215,9 +216,10 @@ class ChunkMaker:
     def latents(self, memory: StreamMemory, start: torch.Tensor, eta: float = 0.0, noise: torch.Tensor | None = None) -> torch.Tensor:
         """Latents after each step, (steps, B, C, T, H, W), of the chunk after `memory`. noise: the same shape, for eta above 0."""
         condition = self.backbone.condition(self.text, memory.anchor_CHW)
-        predict = self.backbone.predictor(condition, memory.window_TCHW, self.settings["guidance_scale"], rescale=0.0)
-        step_noise = None if noise is None else lambda index: noise[index]
-        trajectory = denoise(predict, start, self.scheduler, self.settings["num_inference_steps"], eta=eta, step_noise=step_noise)
+        steps, scale = self.settings["num_inference_steps"], self.settings["guidance_scale"]
+        config = ExtendConfig(start.shape[2], self.overlap, steps, scale, eta=eta)
+        draws = {-1: start} | dict(enumerate(noise if noise is not None else ()))
+        trajectory = ExtendStage(self.backbone, self.scheduler, config, seed=0).denoise(condition, memory.window_TCHW, draws.__getitem__)
         return torch.stack([step.latents_BCTHW for step in trajectory])
 
 

@@ -35,7 +35,9 @@ def prompts(nouns: tuple[str, ...], count: int) -> list[clip.ClipSpec]:
     """Captions with nouns, scenes and motions taken in turn, from seeds never trained on."""
     scenes, motions = vocabulary.SCENES, vocabulary.MOTIONS
     return [
-        clip.sample((78, i), noun=nouns[i % len(nouns)], scene=scenes[(i + i // 8) % len(scenes)].name, motion=motions[i % len(motions)].name)
+        clip.sample(
+            (78, i), noun=nouns[i % len(nouns)], scene=scenes[(i + i // 8) % len(scenes)].name, motion=motions[i % len(motions)].name
+        )
         for i in range(count)
     ]
 
@@ -64,7 +66,18 @@ def main() -> None:
     print("  ".join(f"{k} {v:.3f}" for k, v in shares.items()))
     if options.sheet:
         save_sheet(pictures, options.sheet)
-    print(json.dumps({"benchmark": "recognition", "model": options.model, "prompts": options.prompts, "frames": options.frames, "truth": truth, **shares}))
+    print(
+        json.dumps(
+            {
+                "benchmark": "recognition",
+                "model": options.model,
+                "prompts": options.prompts,
+                "frames": options.frames,
+                "truth": truth,
+                **shares,
+            }
+        )
+    )
 
 
 def ends(pipe: LongVideoPipeline, request: Request) -> tuple[np.ndarray, np.ndarray]:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from toy import write_toy_model
 
 from streamingt2v import Chunk, LongVideoPipeline, Request
 from streamingt2v.errors import MediaError, ModelError, RequestError
 from streamingt2v.io.writer import write_video
+from toy import write_toy_model
 
 PROMPT = "A cat running on the street"
 
@@ -76,7 +76,9 @@ def test_same_seed_same_frames_other_seed_other_frames(pipe):
     assert not np.array_equal(a[:16], c[:16]) and not np.array_equal(a[16:], c[16:])
 
 
-@pytest.mark.parametrize("change", [{"steps": 3}, {"guidance_scale": 1.0}, {"negative_prompt": "a horse"}, {"prompt": "A whale floating under water"}])
+@pytest.mark.parametrize(
+    "change", [{"steps": 3}, {"guidance_scale": 1.0}, {"negative_prompt": "a horse"}, {"prompt": "A whale floating under water"}]
+)
 def test_every_setting_changes_the_seed_chunk_and_the_later_ones(pipe, change):
     plain = collect(pipe.stream(Request(PROMPT, 24)))
     other = collect(pipe.stream(replace(Request(PROMPT, 24), **change)))
@@ -126,7 +128,8 @@ def test_a_video_is_gone_on_with_by_new_frames_only(pipe, tmp_path, length):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"frames": 0}, {"prompt": "  "}, {"width": 33}, {"height": 1}, {"fps": 9}, {"steps": 0}, {"image": "nowhere.png"}, {"seed": -1}]
+    "wrong",
+    [{"frames": 0}, {"prompt": "  "}, {"width": 33}, {"height": 1}, {"fps": 9}, {"steps": 0}, {"image": "nowhere.png"}, {"seed": -1}],
 )
 def test_a_wrong_request_is_refused_before_any_work(pipe, wrong):
     with pytest.raises(RequestError, match=next(iter(wrong))):

@@ -38,7 +38,9 @@ class LongVideoPipeline:
         self.config = components.config
 
     @classmethod
-    def from_pretrained(cls, name_or_folder: str | Path = "tiny", device: str = "cpu", dtype: torch.dtype = torch.float32) -> LongVideoPipeline:
+    def from_pretrained(
+        cls, name_or_folder: str | Path = "tiny", device: str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> LongVideoPipeline:
         """The embedded model "tiny" or a model folder, on a device, in a dtype. ModelError if it is missing or incomplete."""
         return cls(load(name_or_folder, device, dtype), str(name_or_folder))
 
@@ -81,11 +83,17 @@ class LongVideoPipeline:
         scale = self.config.refine.scale if request.preset == "full" and self.config.refine else 1
         for name, value, native in (("width", request.width, self.config.width), ("height", request.height, self.config.height)):
             if value is not None and value != native * scale:
-                raise RequestError(name, value, f"model {self.name!r} with preset {request.preset!r} makes {native * scale}; leave it out or set {native * scale}")
+                raise RequestError(
+                    name,
+                    value,
+                    f"model {self.name!r} with preset {request.preset!r} makes {native * scale}; leave it out or set {native * scale}",
+                )
         if request.preset == "full" and self.config.refine is None:
             raise RequestError("preset", "full", f"model {self.name!r} has no refiner; use preview")
         if request.fps is not None and request.fps > self.config.fps:
-            raise RequestError("fps", request.fps, f"model {self.name!r} makes {self.config.fps} frames a second; set {self.config.fps} or less")
+            raise RequestError(
+                "fps", request.fps, f"model {self.name!r} makes {self.config.fps} frames a second; set {self.config.fps} or less"
+            )
 
     def output_size(self, request: Request) -> tuple[int, int]:
         """(height, width) of the frames that the stream will yield."""
@@ -140,7 +148,7 @@ class LongVideoPipeline:
         return RefineStage(self.components.refiner, self.config.refine, request.seed, request.frames)
 
     def _extend_config(self, request: Request) -> Any:
-        asked = {"steps": request.steps, "guidance_scale": request.guidance_scale}
+        asked: dict[str, Any] = {"steps": request.steps, "guidance_scale": request.guidance_scale}
         return replace(self.config.extend, **{name: value for name, value in asked.items() if value is not None})
 
     def _text_at(self, request: Request) -> Callable[[int], TextCond]:

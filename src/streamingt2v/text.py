@@ -62,7 +62,7 @@ class Vocabulary:
 class TextEncoder:
     """Tokenizer and text encoder as one step: prompts in, `TextCond` out (spec 5: last hidden state, padded to full length)."""
 
-    def __init__(self, tokenizer: Any, encoder: torch.nn.Module, vocabulary: Vocabulary | None = None):
+    def __init__(self, tokenizer: Any, encoder: Any, vocabulary: Vocabulary | None = None):
         self.tokenizer, self.encoder, self.vocabulary = tokenizer, encoder, vocabulary
 
     @torch.no_grad()

@@ -42,9 +42,14 @@ class Judge(ModelMixin, ConfigMixin):
         self.scene = nn.Linear(last, len(LABELS[1]))
         self.place = nn.Linear(last * (size // 16) ** 2, last)
         self.change = nn.Sequential(
-            nn.Conv1d(last, last, 5, padding=2), nn.SiLU(), nn.Conv1d(last, last, 5, padding=2), nn.SiLU(), nn.AdaptiveMaxPool1d(1), nn.Flatten(),
+            nn.Conv1d(last, last, 5, padding=2),
+            nn.SiLU(),
+            nn.Conv1d(last, last, 5, padding=2),
+            nn.SiLU(),
+            nn.AdaptiveMaxPool1d(1),
+            nn.Flatten(),
             nn.Linear(last, len(LABELS[2])),
-        )  # fmt: skip
+        )
 
     def forward(self, frames_BTCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Clips in [-1, 1] of the judge's size to logits of noun, scene, motion, each (B, classes)."""

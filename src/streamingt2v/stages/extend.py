@@ -14,7 +14,7 @@ import torch
 from streamingt2v.backbones.base import Backbone
 from streamingt2v.config import ExtendConfig
 from streamingt2v.memory.stream import StreamMemory
-from streamingt2v.samplers.denoise import denoise, final
+from streamingt2v.samplers.denoise import Step, StepNoise, denoise, final
 from streamingt2v.samplers.noise import frame_noise
 from streamingt2v.types import TextCond
 
@@ -22,7 +22,9 @@ from streamingt2v.types import TextCond
 class ExtendStage:
     """Makes chunks with one backbone, scheduler and seed. Nothing is carried from chunk to chunk but the memory given."""
 
-    def __init__(self, backbone: Backbone, scheduler: Any, config: ExtendConfig, seed: int, on_step: Callable[[int, int], None] | None = None):
+    def __init__(
+        self, backbone: Backbone, scheduler: Any, config: ExtendConfig, seed: int, on_step: Callable[[int, int], None] | None = None
+    ):
         self.backbone, self.scheduler, self.config, self.seed = backbone, scheduler, config, seed
         self.on_step = on_step
 
@@ -39,20 +41,19 @@ class ExtendStage:
         frames = range(start + memory.overlap, start + memory.overlap + self.config.frames)
         return self._chunk(condition, memory.window_TCHW, frames, "extend", height, width)[memory.overlap :]
 
-    def _chunk(
-        self, condition: Any, window_TCHW: torch.Tensor | None, frames: range, stage: str, height: int, width: int
-    ) -> torch.Tensor:
+    def denoise(self, condition: Any, window_TCHW: torch.Tensor | None, noise: StepNoise) -> Iterator[Step]:
+        """The denoising of one chunk, step by step. noise: of step -1 is the start, (1, C, T, h, w); of later steps for eta above 0."""
+        config = self.config
+        predict = self.backbone.predictor(condition, window_TCHW, config.guidance_scale, config.guidance_rescale)
+        for step in denoise(predict, noise(-1), self.scheduler, config.steps, eta=config.eta, step_noise=noise):
+            if self.on_step is not None:
+                self.on_step(step.index + 1, step.total)
+            yield step
+
+    def _chunk(self, condition: Any, window_TCHW: torch.Tensor | None, frames: range, stage: str, height: int, width: int) -> torch.Tensor:
         shape = self.backbone.latent_shape(height, width)
-        predict = self.backbone.predictor(condition, window_TCHW, self.config.guidance_scale, self.config.guidance_rescale)
 
         def noise(step: int) -> torch.Tensor:
             return frame_noise(self.seed, stage, frames, step, shape).transpose(0, 1)[None]
 
-        steps = denoise(predict, noise(-1), self.scheduler, self.config.steps, eta=self.config.eta, step_noise=noise)
-        return self.backbone.decode(final(self._watched(steps)))
-
-    def _watched(self, steps: Iterator) -> Iterator:
-        for step in steps:
-            if self.on_step is not None:
-                self.on_step(step.index + 1, step.total)
-            yield step
+        return self.backbone.decode(final(self.denoise(condition, window_TCHW, noise)))

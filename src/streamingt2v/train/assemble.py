@@ -59,7 +59,9 @@ def build_vocabulary(nouns: tuple[str, ...]) -> Vocabulary:
     """The world's words but for nouns that were not trained on; those lead to the nearest that was."""
     untrained = {word for n in vocabulary.NOUNS if n.name not in nouns for word in (*n.synonyms, *n.held_out)}
     known = frozenset(vocabulary.words()) - untrained - {","}
-    nearest = {word: target for word in (*vocabulary.NEAREST, *untrained) if (target := _follow(word, known)) is not None and word not in known}
+    nearest = {
+        word: target for word in (*vocabulary.NEAREST, *untrained) if (target := _follow(word, known)) is not None and word not in known
+    }
     return Vocabulary(known, nearest)
 
 

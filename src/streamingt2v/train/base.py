@@ -40,10 +40,17 @@ def build_unet(channels: tuple[int, ...], sample_size: int, text_width: int, hea
     """
     inner = len(channels) - 1
     return UNet3DConditionModel(
-        sample_size=sample_size, in_channels=data.LATENT_CHANNELS, out_channels=data.LATENT_CHANNELS,
-        down_block_types=("CrossAttnDownBlock3D",) * inner + ("DownBlock3D",), up_block_types=("UpBlock3D",) + ("CrossAttnUpBlock3D",) * inner,
-        block_out_channels=channels, layers_per_block=1, cross_attention_dim=text_width, attention_head_dim=head_dim, norm_num_groups=16,
-    )  # fmt: skip
+        sample_size=sample_size,
+        in_channels=data.LATENT_CHANNELS,
+        out_channels=data.LATENT_CHANNELS,
+        down_block_types=("CrossAttnDownBlock3D",) * inner + ("DownBlock3D",),
+        up_block_types=("UpBlock3D",) + ("CrossAttnUpBlock3D",) * inner,
+        block_out_channels=channels,
+        layers_per_block=1,
+        cross_attention_dim=text_width,
+        attention_head_dim=head_dim,
+        norm_num_groups=16,
+    )
 
 
 class BaseModule(nn.Module):
@@ -106,7 +113,13 @@ def encode_clips(pixels_BTCHW: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def sample_clips(
-    module: BaseModule, tokenizer: PreTrainedTokenizerFast, captions: list[str], frames: int, side: int, steps: int = 20, guidance: float = 4.0
+    module: BaseModule,
+    tokenizer: PreTrainedTokenizerFast,
+    captions: list[str],
+    frames: int,
+    side: int,
+    steps: int = 20,
+    guidance: float = 4.0,
 ) -> np.ndarray:
     """Clips (N, T, H, W, 3) uint8 by plain DDIM, decoded by the patch PCA: what the denoiser knows, without the autoencoder."""
     module.unet.eval()

@@ -14,14 +14,16 @@ from . import data
 
 
 def make_scheduler() -> DDIMScheduler:
-    """v-prediction on a scaled-linear schedule brought to zero terminal signal (Lin et al. 2024), so that step one starts from pure noise."""
+    """v-prediction on a scaled-linear schedule with zero terminal signal (Lin et al. 2024): step one starts from pure noise."""
     return DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
         rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True, steps_offset=1,
     )  # fmt: skip
 
 
-def noised(latents_BCTHW: torch.Tensor, scheduler: DDIMScheduler, max_timestep: int = 1000) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def noised(
+    latents_BCTHW: torch.Tensor, scheduler: DDIMScheduler, max_timestep: int = 1000
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Noisy latents, the velocity to be predicted, and the timesteps (B,), uniform in 0..max_timestep-1."""
     noise = torch.randn_like(latents_BCTHW)
     t = torch.randint(0, max_timestep, (len(latents_BCTHW),), device=latents_BCTHW.device)

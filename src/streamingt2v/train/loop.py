@@ -47,7 +47,9 @@ class LoopConfig:
 class Task(Protocol):
     """What a recipe brings to the loop."""
 
-    module: torch.nn.Module  # all that is trained, one forward: module(batch) -> {"loss": ..., other scalars}
+    @property
+    def module(self) -> torch.nn.Module:
+        """All that is trained, under one forward: module(batch) -> {"loss": ..., other scalars}."""
 
     def batch(self, rng: np.random.Generator, step: int, size: int) -> Batch:
         """A batch drawn with `rng` alone (CPU tensors, or lists of plain values)."""
@@ -61,7 +63,9 @@ class Task(Protocol):
 
 def run(task: Task, config: LoopConfig, stop_after: int | None = None) -> dict[str, float]:
     """Train to `config.steps` (or stop cleanly after `stop_after` steps of this call) and export; returns the last metrics."""
-    accelerator = Accelerator(mixed_precision=config.precision, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
+    accelerator = Accelerator(
+        mixed_precision=config.precision, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)]
+    )
     trained = [p for p in task.module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay)
     ema = EMAModel(trained, decay=config.ema, use_ema_warmup=True, power=0.75)

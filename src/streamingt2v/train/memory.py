@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,10 +51,12 @@ class MemoryConfig:
 class MemoryModule(nn.Module):
     """Base with mergers and mixers, CAM, and (for apm) the image tokens, under one forward; only the memories are trained."""
 
-    def __init__(self, unet: StreamingUNet3D, cam: ConditionalAttentionModule, tokens: ImageTokens, parts: dict[str, nn.Module], with_anchor: bool):
+    def __init__(
+        self, unet: StreamingUNet3D, cam: ConditionalAttentionModule, tokens: ImageTokens, parts: dict[str, nn.Module], with_anchor: bool
+    ):
         super().__init__()
         self.unet, self.cam, self.tokens, self.with_anchor = unet, cam, tokens, with_anchor
-        self.frozen = nn.ModuleDict(parts).requires_grad_(False).eval()
+        self.frozen: Any = nn.ModuleDict(parts).requires_grad_(False).eval()
         for name, parameter in unet.named_parameters():
             parameter.requires_grad_("cross_attention_merger" in name or (with_anchor and _is_mixer(name)))
         tokens.requires_grad_(with_anchor)
@@ -132,7 +135,9 @@ class MemoryTask:
         if rng.random() < c.still:
             steps = np.maximum(0.0, steps - (c.overlap - 1))
         anchor = -1.0 - rng.integers(c.frames)
-        pixels, masks, specs = data.draw(rng, 1, 1 + c.frames, self.nouns, c.size, times=(np.concatenate([[anchor], steps]) + c.frames) / clip.FPS)
+        pixels, masks, specs = data.draw(
+            rng, 1, 1 + c.frames, self.nouns, c.size, times=(np.concatenate([[anchor], steps]) + c.frames) / clip.FPS
+        )
         return pixels[0], masks[0], specs[0]
 
     def export(self, folder: Path) -> None:

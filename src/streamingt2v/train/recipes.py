@@ -29,15 +29,21 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     "text": Recipe("CLIP text and vision towers and the tokenizer", text.TextConfig, text.TextTask, 700, 64, 1.5e-3, 0.995),
     "vae": Recipe("the autoencoder", vae.VaeConfig, vae.VaeTask, 1000, 16, 1e-3),
-    "base": Recipe("the text-to-video network: frames=1 first, then clips from its folder", base.BaseConfig, base.BaseTask, 2000, 32, 1.2e-3),
+    "base": Recipe(
+        "the text-to-video network: frames=1 first, then clips from its folder", base.BaseConfig, base.BaseTask, 2000, 32, 1.2e-3
+    ),
     "cam": Recipe("the short-term memory on a frozen base", memory.MemoryConfig, memory.MemoryTask, 1000, 4, 1e-3),
     "apm": Recipe("the long-term memory, from cam's folder", memory.MemoryConfig, memory.MemoryTask, 500, 4, 5e-4),
     "refiner": Recipe("the high-resolution network of stage 3", refiner.RefinerConfig, refiner.RefinerTask, 800, 2, 1e-3),
-    "judge": Recipe("the classifier of noun, scene and motion that generated clips are judged by", judge.JudgeConfig, judge.JudgeTask, 1200, 8, 1e-3),
+    "judge": Recipe(
+        "the classifier of noun, scene and motion that generated clips are judged by", judge.JudgeConfig, judge.JudgeTask, 1200, 8, 1e-3
+    ),
 }
 
 
-def run_recipe(name: str, out: Path, settings: dict[str, Any], loop_settings: dict[str, Any], stop_after: int | None = None) -> dict[str, float]:
+def run_recipe(
+    name: str, out: Path, settings: dict[str, Any], loop_settings: dict[str, Any], stop_after: int | None = None
+) -> dict[str, float]:
     """Train (or go on training) a recipe into `out`. `settings`, `loop_settings`: fields of its config and of LoopConfig by name."""
     recipe = RECIPES[name]
     defaults = {"steps": recipe.steps, "batch": recipe.batch, "lr": recipe.lr, "ema": recipe.ema}

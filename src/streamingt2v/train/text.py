@@ -43,7 +43,9 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), normalizers.Replace(Regex(r"[^a-z, ]"), " ")])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
-    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A <eos>", special_tokens=[("<bos>", vocab["<bos>"]), ("<eos>", vocab["<eos>"])])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A <eos>", special_tokens=[("<bos>", vocab["<bos>"]), ("<eos>", vocab["<eos>"])]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", bos_token="<bos>", eos_token="<eos>", model_max_length=TEXT_LENGTH
     )
@@ -51,7 +53,12 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 def build_clip(config: TextConfig, tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
     """A stock CLIPModel of the recipe's size."""
-    shared = {"projection_dim": config.width, "hidden_size": config.width, "intermediate_size": 4 * config.width, "num_attention_heads": config.heads}
+    shared = {
+        "projection_dim": config.width,
+        "hidden_size": config.width,
+        "intermediate_size": 4 * config.width,
+        "num_attention_heads": config.heads,
+    }
     text = CLIPTextConfig(
         **shared, vocab_size=len(tokenizer), num_hidden_layers=config.text_layers, max_position_embeddings=TEXT_LENGTH,
         pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,

@@ -25,7 +25,7 @@ class VaeConfig:
     """`size`: side of the training pictures. Half are windows of pictures twice as large, for the refiner. `disturb`: largest noise."""
 
     size: int = 64
-    channels: tuple[int, ...] = (32, 64, 96, 128)
+    channels: tuple[int, ...] = (16, 32, 64, 128)
     disturb: float = 0.4
 
 
@@ -33,9 +33,15 @@ def build_vae(config: VaeConfig) -> AutoencoderKL:
     """An autoencoder that divides height and width by 8."""
     levels = len(config.channels)
     return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels, block_out_channels=config.channels,
-        layers_per_block=1, latent_channels=data.LATENT_CHANNELS, norm_num_groups=16, sample_size=config.size, scaling_factor=1.0,
-    )  # fmt: skip
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=config.channels,
+        layers_per_block=1,
+        latent_channels=data.LATENT_CHANNELS,
+        norm_num_groups=16,
+        sample_size=config.size,
+        scaling_factor=1.0,
+    )
 
 
 class VaeModule(nn.Module):

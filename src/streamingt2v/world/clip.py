@@ -16,7 +16,9 @@ from .scenery import GROUND, VARIANTS, backdrop
 from .sprites import sprite
 
 FPS = 8
-SWIMMERS = frozenset({"whale", "octopus", "fish", "dolphin", "balloon", "butterfly", "helicopter", "rocket", "airplane", "ufo", "bird", "parrot", "owl"})
+SWIMMERS = frozenset(
+    {"whale", "octopus", "fish", "dolphin", "balloon", "butterfly", "helicopter", "rocket", "airplane", "ufo", "bird", "parrot", "owl"}
+)
 
 
 @dataclass(frozen=True)

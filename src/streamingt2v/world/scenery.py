@@ -55,7 +55,9 @@ class _Brush:
         rows = max(1, int(until * self.unit))
         for row in range(rows):
             a = row / rows
-            self.draw.line([(0, row), (PERIOD * self.unit, row)], fill=(*(round(t + a * (b - t)) for t, b in zip(top, bottom, strict=True)), 255))
+            self.draw.line(
+                [(0, row), (PERIOD * self.unit, row)], fill=(*(round(t + a * (b - t)) for t, b in zip(top, bottom, strict=True)), 255)
+            )
 
     def hills(self, rng: np.random.Generator, base: float, height: float, colour: Colour, bumps: int = 5) -> None:
         phases, x = rng.uniform(0, 2 * np.pi, 3), np.linspace(0, PERIOD, 200)
