@@ -19,7 +19,7 @@ from ..text import TextEncoder, Vocabulary
 from ..world import clip, vocabulary
 from . import data, diffusion
 
-EXTEND = ExtendConfig(frames=16, overlap=8, steps=20, guidance_scale=4.0, guidance_rescale=0.5, eta=0.0)
+EXTEND = ExtendConfig(frames=16, overlap=8, steps=8, guidance_scale=4.0, guidance_rescale=0.5, eta=0.0)
 REFINE = RefineConfig(frames=16, overlap=4, strength=0.5, steps=6, guidance_scale=2.0, guidance_rescale=0.5, scale=2)
 
 
@@ -52,7 +52,7 @@ def assemble(config: AssembleConfig, out: Path) -> None:
     )
     refiner = RefinerBackbone(vae, UNet3DConditionModel.from_pretrained(config.refiner / "unet")) if config.refiner else None
     model = ModelConfig(config.name, 64, 64, clip.FPS, EXTEND, REFINE if refiner else None)
-    save(Components(model, text, backbone, diffusion.make_scheduler(), refiner), out)
+    save(Components(model, text, backbone, diffusion.make_sampler(), refiner), out)
 
 
 def build_vocabulary(nouns: tuple[str, ...]) -> Vocabulary:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from PIL import Image
 
 from . import data
@@ -19,6 +19,13 @@ def make_scheduler() -> DDIMScheduler:
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
         rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True, steps_offset=1,
     )  # fmt: skip
+
+
+def make_sampler() -> DPMSolverMultistepScheduler:
+    """The same schedule walked by DPM-Solver++(2M) (Lu et al. 2022): eight of its steps look like twenty of DDIM's."""
+    trained = make_scheduler().config
+    shared = "beta_start beta_end beta_schedule prediction_type rescale_betas_zero_snr timestep_spacing steps_offset".split()
+    return DPMSolverMultistepScheduler(**{name: trained[name] for name in shared}, algorithm_type="dpmsolver++", solver_order=2)
 
 
 def noised(

@@ -1,0 +1,56 @@
+"""The command `streamingt2v`: parse, call, print. Nothing heavy is imported before a command really runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from . import train, video
+from .screen import INTERRUPTED, interruptible, plain_warnings, report_error
+
+app = typer.Typer(
+    name="streamingt2v",
+    help="Long videos from text, made chunk by chunk.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def _start(context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        from .. import __version__
+
+        print(__version__)
+        raise typer.Exit()
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+for _command in (video.generate, video.extend, video.resume, train.train):
+    app.command()(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (default: this process's) and return its exit code.
+
+    0 done; 2 the request is wrong; 1 it failed while running; 130 interrupted (SIGINT or SIGTERM).
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    with interruptible(), plain_warnings():
+        try:
+            code = int(app(arguments, standalone_mode=False) or 0)
+            if code == INTERRUPTED:  # typer makes this of a KeyboardInterrupt that no command took
+                raise KeyboardInterrupt
+            return code
+        except (Exception, KeyboardInterrupt) as error:
+            return report_error(error, as_json="--json" in arguments)
+
+
+def entry_point() -> None:
+    """What the installed command calls."""
+    sys.exit(main())

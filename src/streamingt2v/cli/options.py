@@ -1,0 +1,94 @@
+"""The options of the commands, declared once as dataclasses: one field, one option, one line of help.
+
+`takes_options` spreads such dataclasses over a command's signature, which is what typer reads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+from typer import Option
+
+from ..config import Preset, Request
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestOptions:
+    """What is asked for: the fields of `Request` that `generate` and `extend` share, under the same names."""
+
+    frames: Annotated[int, Option(help="How many frames to make, exactly.")] = 80
+    seed: Annotated[int, Option(help="The same seed gives the same video.")] = 33
+    preset: Annotated[Preset, Option(help="preview: stages 1 and 2; full: refined by stage 3 as well.")] = "preview"
+    negative_prompt: Annotated[str, Option(help="What is not to be seen.")] = ""
+    steps: Annotated[int | None, Option(help="Denoising steps of a chunk; default: the model's.")] = None
+    guidance_scale: Annotated[float | None, Option(help="How strongly the prompt pulls; default: the model's.")] = None
+    schedule: Annotated[Path | None, Option(help="File of prompts that take over from PROMPT: lines 'FRAME: prompt', or JSON.")] = None
+    width: Annotated[int | None, Option(help="In pixels; default: the model's.")] = None
+    height: Annotated[int | None, Option(help="In pixels; default: the model's.")] = None
+    fps: Annotated[int | None, Option(help="Playback rate of the file; default: the model's, or that of the video to extend.")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which model, and on what it runs."""
+
+    model: Annotated[str, Option(help="A model's name, or its folder.")] = "tiny"
+    device: Annotated[str, Option(help="cpu, cuda, cuda:1, mps.")] = "cpu"
+    dtype: Annotated[Dtype, Option(help="Numbers to compute with.")] = "float32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """Where the video and its pictures go."""
+
+    output: Annotated[Path | None, Option("--output", "-o", help="The mp4 file to write.")] = None
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace files that exist.")] = False
+    xt_slice: Annotated[Path | None, Option(help="Also write a PNG of the middle row of every frame, time downwards.")] = None
+    contact_sheet: Annotated[Path | None, Option(help="Also write a PNG of every eighth frame.")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScreenOptions:
+    """What is printed."""
+
+    json: Annotated[bool, Option("--json", help="The last line on stdout is one JSON object.")] = False
+    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress and no notes.")] = False
+
+
+def takes_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with every parameter whose type is a dataclass replaced by one option a field of it."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        fresh = _fields_as_parameters(groups[name]) if name in groups else [parameter.replace(annotation=hints[name])]
+        parameters += [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in fresh]
+
+    def spread(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
+        command(**values)
+
+    spread.__name__, spread.__doc__ = command.__name__, command.__doc__
+    spread.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    spread.__annotations__ = {p.name: p.annotation for p in parameters}
+    return spread
+
+
+def _fields_as_parameters(group: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return [inspect.Parameter(f.name, kind, default=f.default, annotation=hints[f.name]) for f in dataclasses.fields(group)]
+
+
+def build_request(prompt: str, options: RequestOptions, schedule: tuple[tuple[int, str], ...], **start: str | None) -> Request:
+    """The checked request: `options` under their own names, the schedule as read, and `image` or `video` in `start`."""
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    return Request(prompt=prompt, **(values | {"schedule": schedule} | start)).validate()

@@ -1,0 +1,189 @@
+"""What a command shows: notes and progress on stderr, the result on stdout, errors as one line with an exit code."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
+
+import typer
+
+from ..errors import RequestError, StreamingT2VError
+
+INTERRUPTED = 130
+LINE_EVERY_SECONDS = 10.0  # between lines of progress where there is no terminal to draw a bar on
+ARGUMENTS = {"prompt": "PROMPT", "video": "VIDEO", "recipe": "RECIPE"}
+
+
+class Stopped(Exception):
+    """A command ended before its work was done: its exit code, what to say, and the command that goes on with it, if any."""
+
+    def __init__(self, message: str, exit_code: int, resume: str | None = None, details: dict[str, Any] | None = None):
+        self.exit_code, self.resume, self.details = exit_code, resume, details or {}
+        super().__init__(message)
+
+
+class Screen:
+    """Notes and results of one command. `quiet` drops the notes; `as_json` makes the result one JSON line."""
+
+    def __init__(self, quiet: bool = False, as_json: bool = False):
+        self.quiet, self.as_json = quiet, as_json
+
+    def note(self, text: str) -> None:
+        """A line for people, on stderr."""
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def result(self, text: str, values: dict[str, Any]) -> None:
+        """The last line of stdout: `values` as JSON, or `text`."""
+        print(json.dumps(values) if self.as_json else text, flush=True)
+
+    @contextmanager
+    def progress(self, total: int | None, done: int) -> Iterator[Progress]:
+        """A bar on a terminal, a line now and then elsewhere, nothing when quiet."""
+        bar = Progress(total, done) if self.quiet else _progress(total, done)
+        with bar:
+            yield bar
+
+
+class Progress:
+    """Counts frames in silence; the kinds that show something build on it. `total` None: without end."""
+
+    def __init__(self, total: int | None, done: int):
+        self.total, self.done, self.first, self.began = total, done, done, time.monotonic()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.show(last=True)
+
+    def add(self, frames: int) -> None:
+        """So many more frames are done."""
+        self.done += frames
+        self.show(last=False)
+
+    def show(self, last: bool) -> None:
+        """Tell how far it is; `last` on leaving."""
+
+    @property
+    def rate(self) -> float:
+        """New frames a second since the start."""
+        return (self.done - self.first) / max(1e-9, time.monotonic() - self.began)
+
+    def text(self) -> str:
+        """For example "48/240 frames, 12.0 fps, 0:16 left"."""
+        if self.total is None:
+            return f"{self.done} frames, {self.rate:.1f} fps"
+        left = f", {_clock((self.total - self.done) / self.rate)} left" if self.done > self.first else ""
+        return f"{self.done}/{self.total} frames, {self.rate:.1f} fps{left}"
+
+
+class _Lines(Progress):
+    """One line every few seconds, for logs."""
+
+    _said = 0.0
+
+    def show(self, last: bool) -> None:
+        if time.monotonic() - self._said >= LINE_EVERY_SECONDS or (last and self.done > self.first):
+            self._said = time.monotonic()
+            print(self.text(), file=sys.stderr, flush=True)
+
+
+class _Bar(Progress):
+    """rich's bar, told by `text`."""
+
+    def __enter__(self) -> Progress:
+        from rich.console import Console
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn
+        from rich.progress import Progress as RichProgress
+
+        columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.description}"))
+        self._rich = RichProgress(*columns, console=Console(stderr=True), redirect_stdout=False)
+        self._task = self._rich.add_task(self.text(), total=self.total, completed=self.done)
+        self._rich.start()
+        return self
+
+    def show(self, last: bool) -> None:
+        self._rich.update(self._task, completed=self.done, description=self.text())
+        if last:
+            self._rich.stop()
+
+
+def _progress(total: int | None, done: int) -> Progress:
+    return (_Bar if sys.stderr.isatty() else _Lines)(total, done)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM ends the work as Ctrl-C does; so does SIGINT where a parent has it ignored (a shell's background jobs)."""
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Warnings as one line on stderr, without the source line that raised them."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *where, **more: print(f"warning: {message}", file=sys.stderr)
+        yield
+
+
+def describe(error: BaseException) -> Stopped:
+    """The way a command ends because of `error`: an exit code and one line that names argument, value and fix.
+
+    An error that nobody foresaw is a bug: its traceback is printed as well.
+    """
+    if isinstance(error, Stopped):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return Stopped("interrupted", INTERRUPTED)
+    if isinstance(error, RequestError):
+        name = ARGUMENTS.get(error.argument, f"--{error.argument.replace('_', '-')}")
+        details = {"argument": error.argument, "value": error.value, "fix": error.fix}
+        value = "" if error.value is None else f" {error.value!r}"
+        return Stopped(f"{name}{value}: {error.fix}", 2, details=details)
+    if isinstance(error, typer.TyperException):
+        return Stopped(error.format_message(), error.exit_code)
+    if isinstance(error, OSError):
+        where = f": {error.filename}" if error.filename else ""
+        return Stopped(f"{error.strerror or error}{where}", 1)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+        return Stopped("out of memory: ask for a smaller --width and --height, or a --dtype of half the size", 1)
+    if isinstance(error, StreamingT2VError):
+        return Stopped(str(error), 1)
+    traceback.print_exception(error)
+    return Stopped(f"unexpected {type(error).__name__}: {error}", 1)
+
+
+def report_error(error: BaseException, as_json: bool) -> int:
+    """Say why a command ended and how to go on; returns its exit code."""
+    stopped = describe(error)
+    print(str(stopped) if stopped.exit_code == INTERRUPTED else f"error: {stopped}", file=sys.stderr)
+    if stopped.resume:
+        print(f"go on with: {stopped.resume}", file=sys.stderr, flush=True)
+    if as_json:
+        values = {"error": str(stopped), "exit_code": stopped.exit_code, **stopped.details}
+        print(json.dumps(values | {"resume": stopped.resume} if stopped.resume else values, default=str), flush=True)
+    return stopped.exit_code

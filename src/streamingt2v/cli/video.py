@@ -1,0 +1,230 @@
+"""`generate`, `extend`, `resume`: a request in, a video file out."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument, Option
+
+from ..config import Request
+from ..errors import MediaError, RequestError, RunError
+from .options import ModelOptions, OutputOptions, RequestOptions, ScreenOptions, build_request, takes_options
+from .places import Places, check_files, choose_places, places_of_run
+from .schedule import Schedule, read_schedule
+from .screen import Screen, Stopped, describe
+
+if TYPE_CHECKING:
+    from ..io.run import RunFolder
+    from ..pipeline import LongVideoPipeline
+    from ..runner import Summary
+
+Prompt = Annotated[str, Argument(metavar="PROMPT", help="What is to be seen.")]
+RunDir = Annotated[Path | None, Option(help="Folder for the run, kept afterwards; default: OUT.run, removed when OUT.mp4 is there.")]
+
+
+@takes_options
+def generate(
+    prompt: Prompt,
+    *,
+    image: Annotated[Path | None, Option(help="A picture to start from.")] = None,
+    request: RequestOptions,
+    model: ModelOptions,
+    output: OutputOptions,
+    run_dir: RunDir = None,
+    screen: ScreenOptions,
+) -> None:
+    """Make a long video from a prompt, or from a prompt and a picture."""
+    began = time.monotonic()
+    wanted = build_request(prompt, request, _schedule(request), image=_text(image))
+    _make(wanted, model, output, run_dir, screen, began)
+
+
+@takes_options
+def extend(
+    video: Annotated[Path, Argument(metavar="VIDEO", help="Any video file.")],
+    prompt: Prompt,
+    *,
+    request: RequestOptions,
+    model: ModelOptions,
+    output: OutputOptions,
+    run_dir: RunDir = None,
+    screen: ScreenOptions,
+) -> None:
+    """Continue any video by new frames.
+
+    The output is the frames of VIDEO followed by --frames new ones.
+    """
+    began = time.monotonic()
+    wanted = build_request(prompt, request, _schedule(request), video=_text(video))
+    _make(wanted, model, output, run_dir, screen, began)
+
+
+@takes_options
+def resume(
+    run_dir: Annotated[Path, Argument(metavar="RUN_DIR", help="The folder of an interrupted run.")],
+    output: OutputOptions,
+    screen: ScreenOptions,
+) -> None:
+    """Go on with an interrupted run, bit for bit the same.
+
+    Without --output the video goes where the run was told to put it.
+    """
+    began = time.monotonic()
+    check_files(output)
+    show = Screen(screen.quiet, screen.json)
+    with _open(run_dir) as run:
+        for name, (then, now) in run.changed_versions().items():
+            show.note(f"note: the run began with {name} {then}, this is {now}: the frames to come may differ in detail")
+        model = ModelOptions(model=run.model, device=run.metadata["device"], dtype=run.metadata["dtype"])
+        pipe = None if run.finished else _load(model, show)
+        _finish(pipe, run, places_of_run(run.path, run.output, output), output, show, began)
+
+
+def _make(wanted: Request, model: ModelOptions, output: OutputOptions, run_dir: Path | None, screen: ScreenOptions, began: float) -> None:
+    """The new run of a checked request, from its door checks to its result."""
+    places = choose_places(output, run_dir)
+    _check_media(wanted)
+    show = Screen(screen.quiet, screen.json)
+    pipe = _load(model, show)
+    pipe.check(wanted)
+    _note_unknown_words(pipe, wanted, show)
+    from ..runner import create_run  # here and below: what imports torch is imported when it is needed
+
+    metadata = {"device": model.device, "dtype": model.dtype}
+    with create_run(pipe, wanted, places.run_folder, _lasting_name(model.model), output.output, metadata) as run:
+        _finish(pipe, run, places, output, show, began)
+
+
+def _finish(pipe: LongVideoPipeline | None, run: RunFolder, places: Places, files: OutputOptions, show: Screen, began: float) -> None:
+    """Render what the run lacks, write the pictures, remove the run folder if it is a temporary one, and tell the result."""
+    from ..runner import render
+
+    before = time.monotonic() - began
+    try:
+        with show.progress(run.request.frames, run.frames_committed) as progress:
+            summary = render(pipe, run, places.output, on_chunk=lambda chunk: progress.add(len(chunk.frames_THWC)))
+        _write_pictures(summary.output, files)
+    except (Exception, KeyboardInterrupt) as error:
+        raise _stopped(error, run, files) from error
+    if places.temporary:
+        run.discard()
+    values = _result(run, summary, places, before)
+    show.note(f"{summary.frames} frames of {run.width}x{run.height} at {run.fps} fps in {values['seconds']:.1f} s")
+    show.result(str(summary.output), values)
+
+
+def _result(run: RunFolder, summary: Summary, places: Places, before: float) -> dict[str, Any]:
+    """The JSON of the contract. `before`: seconds from the start of the command to the start of rendering."""
+    first = summary.first_frame_seconds
+    return {
+        "output": str(summary.output),
+        "frames": summary.frames,
+        "fps": run.fps,
+        "width": run.width,
+        "height": run.height,
+        "seed": run.request.seed,
+        "model": run.model,
+        "preset": run.request.preset,
+        "seconds": round(before + summary.seconds, 3),
+        "first_frame_seconds": None if first is None else round(before + first, 3),
+        "new_frames_per_second": round(summary.new_frames / summary.seconds, 3),
+        "peak_rss_mb": peak_rss_mb(),
+        "run_dir": None if places.temporary else str(places.run_folder),
+    }
+
+
+def peak_rss_mb() -> float:
+    """The most memory this process has had at once, in MiB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage's figure on Linux also counts the parent's memory before exec
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return round(int(line.split()[1]) / 1024, 1)
+    import resource
+
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1)  # bytes on macOS
+
+
+def _load(model: ModelOptions, show: Screen) -> LongVideoPipeline:
+    show.note(f"loading model {model.model}")
+    from ..runner import load_pipeline
+
+    return load_pipeline(model.model, model.device, model.dtype)
+
+
+def _open(run_dir: Path) -> RunFolder:
+    if not run_dir.is_dir():
+        raise _wrong_run(run_dir, "no such folder; give the --run-dir of the run, or the OUT.run beside its OUT.mp4")
+    from ..io.run import RunFolder
+
+    try:
+        return RunFolder.open(run_dir)
+    except RunError as error:
+        raise _wrong_run(run_dir, str(error).removeprefix(f"{run_dir.absolute()}: ")) from error
+
+
+def _wrong_run(run_dir: Path, fix: str) -> Stopped:
+    return Stopped(f"RUN_DIR {str(run_dir)!r}: {fix}", 2, details={"argument": "run_dir", "value": str(run_dir), "fix": fix})
+
+
+def _stopped(error: BaseException, run: RunFolder, files: OutputOptions) -> Stopped:
+    """The error with the way to go on; a run in which nothing is safe yet is removed instead."""
+    stopped = describe(error)
+    if run.frames_committed or run.source_frames:
+        return Stopped(str(stopped), stopped.exit_code, _resume_line(run, files), stopped.details)
+    run.discard()
+    return Stopped(f"{stopped} (nothing was written)", stopped.exit_code, details=stopped.details)
+
+
+def _resume_line(run: RunFolder, files: OutputOptions) -> str:
+    """The command that goes on with the run and writes the same files."""
+    options = [("--output", files.output if files.output and files.output.absolute() != run.output else None)]
+    options += [("--xt-slice", files.xt_slice), ("--contact-sheet", files.contact_sheet)]
+    words = ["streamingt2v", "resume", str(run.path), *(w for name, path in options if path for w in (name, str(path)))]
+    return shlex.join([*words, "--overwrite"] if files.overwrite and len(words) > 3 else words)
+
+
+def _check_media(wanted: Request) -> None:
+    """RequestError if the picture or video to start from cannot be decoded."""
+    from ..io.reader import probe_video, read_image
+
+    try:
+        if wanted.image is not None:
+            read_image(wanted.image, 8, 8)
+        if wanted.video is not None:
+            probe_video(wanted.video)
+    except MediaError as error:
+        name = "image" if wanted.image is not None else "video"
+        path = getattr(wanted, name)
+        raise RequestError(name, path, str(error).removeprefix(f"{path}: ")) from error
+
+
+def _note_unknown_words(pipe: LongVideoPipeline, wanted: Request, show: Screen) -> None:
+    prompts = (wanted.prompt, wanted.negative_prompt, *(prompt for _, prompt in wanted.schedule))
+    unknown = {word: nearest for prompt in prompts for word, nearest in pipe.unknown_words(prompt).items()}
+    for word, nearest in unknown.items():
+        show.note(f"note: the model does not know {word!r}; " + (f"it takes it for {nearest!r}" if nearest else "it is left out"))
+
+
+def _write_pictures(video: Path, files: OutputOptions) -> None:
+    from ..io import pictures
+    from ..io.reader import read_video
+
+    for write, path in ((pictures.xt_slice, files.xt_slice), (pictures.contact_sheet, files.contact_sheet)):
+        if path is not None:
+            write(read_video(video), path)
+
+
+def _schedule(options: RequestOptions) -> Schedule:
+    return read_schedule(options.schedule) if options.schedule is not None else ()
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _lasting_name(model: str) -> str:
+    """A model folder by its absolute path, so that a run resumes from anywhere; a name stays a name."""
+    return str(Path(model).absolute()) if Path(model).is_dir() else model

@@ -1,0 +1,81 @@
+"""The head of a run folder, `request.json`: what was asked for, and everything else that the video's bytes depend on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ..config import Request
+from ..errors import RequestError, RunError
+from . import durable
+
+FORMAT = 1
+"""Number of the run folder's layout; a folder with another is refused."""
+
+VERSIONED = ("streamingt2v", "torch", "diffusers", "transformers", "av")
+"""Packages that the bytes of a video depend on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What `request.json` holds.
+
+    inputs: sha256 of the files that the request names. init_sha256: of the segments' common head. output: where the MP4 goes.
+    """
+
+    request: Request
+    model: str
+    fps: int
+    height: int
+    width: int
+    output: str | None
+    metadata: dict[str, Any]
+    versions: dict[str, str]
+    inputs: dict[str, str]
+    init_sha256: str
+
+    def to_bytes(self) -> bytes:
+        """JSON."""
+        values = {"format": FORMAT} | dataclasses.asdict(self) | {"request": self.request.to_json()}
+        return (json.dumps(values, indent=2) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Header:
+        """The header of `to_bytes`; ValueError or TypeError if it is none."""
+        values = json.loads(data)
+        if values.pop("format", None) != FORMAT:
+            raise ValueError("it was written by another version of streamingt2v")
+        return cls(**{**values, "request": Request.from_json(values["request"])})
+
+    @classmethod
+    def read(cls, path: Path) -> Header:
+        """The header in that file; RunError if there is none."""
+        try:
+            return cls.from_bytes(path.read_bytes())
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RequestError) as error:
+            raise RunError(f"{path}: cannot be read: {error}") from error
+
+
+def with_absolute_paths(request: Request) -> Request:
+    """So that the run can be resumed from any working directory."""
+    image, video = (str(Path(p).absolute()) if p is not None else None for p in (request.image, request.video))
+    return dataclasses.replace(request, image=image, video=video)
+
+
+def input_hashes(request: Request) -> dict[str, str]:
+    """sha256 of the files that the request names: "image", "video" -> hex. OSError if one cannot be read."""
+    paths = {"image": request.image, "video": request.video}
+    return {name: durable.sha256_of(Path(path)) for name, path in paths.items() if path is not None}
+
+
+def versions() -> dict[str, str]:
+    """The installed versions of `VERSIONED`; a package that is not installed is left out."""
+    found = {}
+    for name in VERSIONED:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
