@@ -64,7 +64,7 @@ def read_image(path: str | PathLike[str], height: int, width: int) -> Frame:
 
 def probe_video(path: str | PathLike[str]) -> VideoInfo:
     """Size and rate of a video, from its header and its first frame. MediaError if none decodes."""
-    with _opened(path) as (_, stream):
+    with open_video(path) as (_, stream):
         frames, rate = stream.frames or None, stream.average_rate or stream.guessed_rate
     first = next(_decoded(path))
     height, width = first.height, first.width
@@ -121,7 +121,7 @@ class _Converter:
 def _decoded(path: str | PathLike[str]) -> Iterator[av.VideoFrame]:
     """Every good frame of the video, see `read_video`."""
     good, damage = 0, ""
-    with _opened(path) as (container, stream):
+    with open_video(path) as (container, stream):
         for piece in _pieces(container, stream):
             if isinstance(piece, str):
                 damage = piece
@@ -131,6 +131,7 @@ def _decoded(path: str | PathLike[str]) -> Iterator[av.VideoFrame]:
                 good += 1
                 damage = ""
                 yield piece
+        damage = damage or _cut_short(path, stream)
     if not good:
         raise MediaError(f"{path}: no frame of this video can be decoded{': ' + damage if damage else ''}")
     if damage:
@@ -158,6 +159,13 @@ def _pieces(container: InputContainer, stream: VideoStream) -> Iterator[av.Video
             yield damage
 
 
+def _cut_short(path: str | PathLike[str], stream: VideoStream) -> str:
+    """A word about frames that the file's index has behind the file's end: a cut between two packets makes no error."""
+    size = Path(path).stat().st_size
+    missing = sum(entry.pos + entry.size > size for entry in stream.index_entries)
+    return f"{missing} more are in its index, not in the file" if missing else ""
+
+
 def _drained(stream: VideoStream) -> list[av.VideoFrame]:
     try:
         return stream.codec_context.decode(None)
@@ -168,8 +176,8 @@ def _drained(stream: VideoStream) -> list[av.VideoFrame]:
 
 
 @contextmanager
-def _opened(path: str | PathLike[str]) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The file's container and its first real video stream."""
+def open_video(path: str | PathLike[str]) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The file's container and its first real video stream (no cover pictures). MediaError if there is none."""
     if not Path(path).is_file():
         raise MediaError(f"{path}: no such file")
     try:

@@ -32,6 +32,8 @@ def unpack_state(data: bytes) -> State:
 
     try:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])  # as the format has it: length, header, tensors
-        return {**load(data), **json.loads(header["__metadata__"][_VALUES])}
+        # clones: a tensor inside of the bytes lies at any address, and sums differ in the last bit by how their data is aligned
+        tensors = {name: value.clone() for name, value in load(data).items()}
+        return {**tensors, **json.loads(header["__metadata__"][_VALUES])}
     except (SafetensorError, ValueError, KeyError) as error:
         raise RunError(f"a saved state is damaged: {error}") from error

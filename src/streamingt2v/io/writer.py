@@ -26,9 +26,9 @@ from av.container import OutputContainer
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
-from ..errors import MediaError, RequestError, RunError
+from ..errors import RequestError, RunError
 from .durable import replacing
-from .reader import Frame
+from .reader import Frame, open_video
 
 LONGEST_SEGMENT = 32
 """Frames in a segment where this package chooses the length."""
@@ -117,7 +117,7 @@ def write_mp4(path: Path, segments: Iterable[bytes], metadata: Mapping[str, Any]
             count, digest = _remux(part, segments, metadata)
             if _packets(part) != (count, digest):
                 raise RunError(f"{path}: what was written is not what the segments hold; is another process writing it?")
-    except OSError as error:
+    except (OSError, av.FFmpegError) as error:
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
     return count
 
@@ -138,11 +138,8 @@ def write_video(path: str | PathLike[str], frames: Iterable[Frame], fps: int, me
 
 def read_metadata(path: str | PathLike[str]) -> dict[str, Any]:
     """What `write_mp4` got as metadata; empty for a video that was not written here. MediaError if the file is no video."""
-    try:
-        with av.open(f"file:{path}") as container:
-            comment = container.metadata.get("comment", "")
-    except (av.FFmpegError, OSError) as error:
-        raise MediaError(f"{path}: cannot be read as a video: {error.strerror or error}") from error
+    with open_video(path) as (container, _):
+        comment = container.metadata.get("comment", "")
     try:
         values = json.loads(comment)
     except ValueError:
