@@ -12,6 +12,7 @@ from PIL import Image
 
 from streamingt2v import Chunk, LongVideoPipeline, Request
 from streamingt2v.errors import MediaError, ModelError, RequestError
+from streamingt2v.io.state import pack_state, unpack_state
 from streamingt2v.io.writer import write_video
 from toy import write_toy_model
 
@@ -53,7 +54,7 @@ def test_a_stream_taken_up_after_any_chunk_goes_on_bit_for_bit(pipe, preset):
     request = Request(PROMPT, 50, preset=preset)
     whole = list(pipe.stream(request))
     for kept in range(1, len(whole)):
-        rest = list(pipe.stream(request, whole[kept - 1].state))
+        rest = list(pipe.stream(request, unpack_state(pack_state(whole[kept - 1].state))))
         assert_well_formed([*whole[:kept], *rest], 50)
         assert np.array_equal(collect([*whole[:kept], *rest]), collect(whole))
 

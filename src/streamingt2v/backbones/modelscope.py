@@ -89,7 +89,8 @@ def decode_frames(vae: AutoencoderKL, latents_BCTHW: torch.Tensor, batch: int = 
     """Latents of one video (1, C, T, h, w) to frames (T, 3, H, W), float32 on the CPU, clamped to [-1, 1]; `batch` at a time."""
     latents_TCHW = latents_BCTHW[0].transpose(0, 1) / vae.config.scaling_factor
     parts = [vae.decode(part.to(vae.device, vae.dtype)).sample.float().cpu() for part in latents_TCHW.split(batch)]
-    return torch.cat(parts).clamp(-1, 1)
+    # contiguous: a saved state comes back so, and some kernels sum in another order where the layout is another
+    return torch.cat(parts).clamp(-1, 1).contiguous()
 
 
 @torch.no_grad()

@@ -76,9 +76,12 @@ def resume(
     check_files(output)
     show = Screen(screen.quiet, screen.json)
     with _open(run_dir) as run:
+        from ..io.header import Header
+
         for name, (then, now) in run.changed_versions().items():
             show.note(f"note: the run began with {name} {then}, this is {now}: the frames to come may differ in detail")
-        model = ModelOptions(model=run.model, device=run.metadata["device"], dtype=run.metadata["dtype"])
+        made_on = Header.read(run.path / "request.json").metadata
+        model = ModelOptions(model=run.model, device=made_on["device"], dtype=made_on["dtype"])
         pipe = None if run.finished else _load(model, show)
         _finish(pipe, run, places_of_run(run.path, run.output, output), output, show, began)
 
@@ -149,8 +152,13 @@ def peak_rss_mb() -> float:
 
 def _load(model: ModelOptions, show: Screen) -> LongVideoPipeline:
     show.note(f"loading model {model.model}")
+    import diffusers
+    import transformers
+
     from ..runner import load_pipeline
 
+    for library in (diffusers, transformers):  # their bars, one a network, would drown the notes
+        library.utils.logging.disable_progress_bar()
     return load_pipeline(model.model, model.device, model.dtype)
 
 

@@ -68,7 +68,7 @@ class StreamMemory:
 def _checked(frames_TCHW: torch.Tensor) -> torch.Tensor:
     if frames_TCHW.ndim != 4 or len(frames_TCHW) == 0 or not frames_TCHW.is_floating_point():
         raise ValueError(f"frames must be float (T, C, H, W) with T >= 1, not {frames_TCHW.dtype} {tuple(frames_TCHW.shape)}")
-    frames_TCHW = frames_TCHW.detach().to("cpu", torch.float32)
+    frames_TCHW = frames_TCHW.detach().to("cpu", torch.float32).contiguous()
     low, high = frames_TCHW.aminmax()
     if not (low >= -1 and high <= 1):  # NaN fails as well
         raise ValueError(f"frames must lie in [-1, 1], not [{float(low)}, {float(high)}]")

@@ -1,0 +1,77 @@
+"""What tests share: no network, and a stand-in pipeline for the tests of everything around the model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before any library reads it: no test may download
+
+CHUNK = 8
+
+
+@dataclass
+class FakePipeline:
+    """Chunks of noise that depend on (seed, frame) alone, with the interface of `LongVideoPipeline` that the runner uses.
+
+    before_chunk: called with a chunk's index before it is yielded; tests raise in it. loads: the arguments of every load.
+    """
+
+    before_chunk: Callable[[int], None] = lambda index: None
+    loads: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        from streamingt2v.config import ModelConfig
+
+        self.config = ModelConfig("fake", height=32, width=48, fps=8)
+
+    def check(self, request) -> None:
+        from streamingt2v.errors import RequestError
+
+        request.validate()
+        if request.width not in (None, self.config.width):
+            raise RequestError("width", request.width, f"the model makes {self.config.width}")
+
+    def output_size(self, request) -> tuple[int, int]:
+        return self.config.height, self.config.width
+
+    def output_fps(self, request) -> int:
+        return request.fps or self.config.fps
+
+    def unknown_words(self, prompt: str) -> dict[str, str | None]:
+        return {word: nearest for word, nearest in (("lion", "tiger"), ("blorp", None)) if word in prompt}
+
+    def stream(self, request, state=None) -> Iterator:
+        from streamingt2v.types import Chunk
+
+        index = 0 if state is None else int(state["chunk"])
+        while index * CHUNK < request.frames:
+            self.before_chunk(index)
+            start = index * CHUNK
+            stop = min(start + CHUNK, request.frames)
+            frames = [self._frame(request.seed, i) for i in range(start, stop)]
+            yield Chunk(index, start, np.stack(frames), stop == request.frames, {"chunk": index + 1})
+            index += 1
+
+    def _frame(self, seed: int, index: int) -> np.ndarray:
+        coarse = np.random.default_rng([seed, index]).integers(0, 256, (4, 6, 3), np.uint8)
+        return np.kron(coarse, np.ones((8, 8, 1), np.uint8))
+
+
+@pytest.fixture
+def fake_pipeline(monkeypatch) -> FakePipeline:
+    """The pipeline that every command of the test gets instead of a model."""
+    import streamingt2v.runner
+
+    fake = FakePipeline()
+
+    def load(model: str, device: str, dtype: str) -> FakePipeline:
+        fake.loads.append((model, device, dtype))
+        return fake
+
+    monkeypatch.setattr(streamingt2v.runner, "load_pipeline", load)
+    return fake

@@ -1,0 +1,100 @@
+"""Imports point inward only, and no module is in a circle: read from the source, function bodies included."""
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "streamingt2v"
+LAYERS = (  # innermost first
+    {"types", "config", "errors"},
+    {"samplers", "memory", "text", "io", "distributed", "world"},
+    {"backbones"},
+    {"checkpoints", "stages"},
+    {"pipeline"},
+    {"runner"},
+    {"train", "eval"},
+    {"cli", "server", "web"},
+)
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+DOORS = {"__init__", "__main__"}  # they lead in from outside: the one to every public name, the other to the command
+MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
+
+
+def imported_modules(name: str, source: str, modules: set[str]) -> set[str]:
+    """Names, within the package, of the modules that the module `name` imports anywhere; "" is the package itself."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.removeprefix("streamingt2v").lstrip(".") for alias in node.names if _is_ours(alias.name)}
+        elif isinstance(node, ast.ImportFrom):
+            base = _base(name, node)
+            for alias in node.names if base is not None else ():
+                deeper = f"{base}.{alias.name}".lstrip(".")
+                found.add(deeper if deeper in modules or f"{deeper}.__init__" in modules else base)
+    return found
+
+
+def _is_ours(name: str) -> bool:
+    return name.split(".")[0] == "streamingt2v"
+
+
+def _base(name: str, node: ast.ImportFrom) -> str | None:
+    """The module that `from ... import` names, within the package; None if it is another's."""
+    if node.level == 0:
+        return (node.module or "").removeprefix("streamingt2v").lstrip(".") if _is_ours(node.module or "") else None
+    parents = name.split(".")[: -node.level]
+    return ".".join([*parents, *([node.module] if node.module else [])])
+
+
+GRAPH = {name: imported_modules(name, path.read_text(), set(MODULES)) for name, path in MODULES.items()}
+
+
+def wrong_arrows(graph: dict[str, set[str]]) -> list[str]:
+    """Imports against the order, as "importer -> imported"."""
+    wrong = []
+    for name, imports in graph.items():
+        for other in imports:
+            ours, theirs = name.split(".")[0], other.split(".")[0]
+            if ours in DOORS or ours == theirs or not theirs:
+                continue
+            if RANK[theirs] > RANK[ours] or theirs in LAYERS[-1]:
+                wrong.append(f"{name} -> {other}")
+    return wrong
+
+
+def test_every_module_has_a_layer():
+    assert {name.split(".")[0] for name in MODULES} - DOORS <= set(RANK)
+
+
+def test_imports_point_inward():
+    assert wrong_arrows(GRAPH) == []
+
+
+def test_the_package_itself_gives_inner_modules_its_version_only():
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and _base(name, node) == "":
+                modules = {alias.name for alias in node.names if alias.name in RANK}
+                assert {alias.name for alias in node.names} - modules <= {"__version__"}, name
+
+
+def test_no_module_is_in_a_circle():
+    # a package's own __init__ and the two doors are set aside: they may list what is below them
+    graph = {name: {o for o in imports if o and o != name} for name, imports in GRAPH.items() if not name.endswith("__init__")}
+    TopologicalSorter(graph).prepare()  # CycleError names the circle
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "expected"),
+    [
+        ("memory.cam", "from ..pipeline import LongVideoPipeline", ["memory.cam -> pipeline"]),
+        ("io.run", "def f():\n    import streamingt2v.cli.video", ["io.run -> cli.video"]),
+        ("server.api", "from ..cli import main", ["server.api -> cli"]),
+        ("stages.seed", "from streamingt2v import pipeline", ["stages.seed -> pipeline"]),
+        ("pipeline", "from .stages.seed import first\nfrom .io import reader\nimport torch", []),
+    ],
+)
+def test_a_wrong_arrow_is_found(name, source, expected):
+    assert wrong_arrows({name: imported_modules(name, source, set(MODULES) | {"stages.seed"})}) == expected
