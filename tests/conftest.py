@@ -25,19 +25,12 @@ class FakePipeline:
     loads: list[tuple[str, str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        from streamingt2v.config import ModelConfig
+        from streamingt2v.config import ModelConfig, RefineConfig
 
-        self.config = ModelConfig("fake", height=32, width=48, fps=8)
-
-    def check(self, request) -> None:
-        from streamingt2v.errors import RequestError
-
-        request.validate()
-        if request.width not in (None, self.config.width):
-            raise RequestError("width", request.width, f"the model makes {self.config.width}")
+        self.config = ModelConfig("fake", height=32, width=48, fps=8, refine=RefineConfig(scale=1))
 
     def output_size(self, request) -> tuple[int, int]:
-        return self.config.height, self.config.width
+        return self.config.output_size(request)
 
     def output_fps(self, request) -> int:
         return request.fps or self.config.fps
@@ -63,11 +56,16 @@ class FakePipeline:
 
 
 @pytest.fixture
-def fake_pipeline(monkeypatch) -> FakePipeline:
-    """The pipeline that every command of the test gets instead of a model."""
+def fake_pipeline(monkeypatch, tmp_path_factory) -> FakePipeline:
+    """The pipeline that every command of the test gets instead of the model "tiny"."""
+    import streamingt2v.cli.video
     import streamingt2v.runner
+    from streamingt2v.config import find_model
 
     fake = FakePipeline()
+    folder = tmp_path_factory.mktemp("fake")
+    fake.config.save(folder)
+    monkeypatch.setattr(streamingt2v.cli.video, "find_model", lambda name: folder if name == "tiny" else find_model(name))
 
     def load(model: str, device: str, dtype: str) -> FakePipeline:
         fake.loads.append((model, device, dtype))

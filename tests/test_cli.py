@@ -206,7 +206,7 @@ def test_a_wrong_request_is_one_line_before_any_loading(fake_pipeline, capsys, a
 
 def test_what_the_model_cannot_do_leaves_nothing_behind(fake_pipeline, capsys):
     code, _, err = run(capsys, "generate", PROMPT, "-o", "o.mp4", "--width", 99)
-    assert code == 2 and "--width 99: the model makes 48" in err and listing() == set()
+    assert code == 2 and "--width 99: model 'fake' with preset 'preview' makes 48" in err and listing() == set()
 
 
 def test_an_error_as_json_says_the_same(fake_pipeline, capsys):

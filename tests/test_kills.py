@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from toy import write_toy_model
 
 from streamingt2v.io.reader import count_frames
+from toy import write_toy_model
 
 FRAMES = 72
 

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,8 @@ from .errors import ModelError, RequestError
 
 Preset = Literal["preview", "full"]
 PRESETS: tuple[Preset, ...] = ("preview", "full")
+EMBEDDED = ("tiny",)
+"""Models that come with the package."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Request:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise RequestError(name, value, "must be 1 or more")
-        _check_schedule(self.schedule)
+        _check_schedule(self.schedule, self.frames)
         return self
 
     def to_json(self) -> dict[str, Any]:
@@ -86,10 +89,12 @@ class Request:
         return next((text for first, text in reversed(self.schedule) if first <= frame), self.prompt)
 
 
-def _check_schedule(schedule: tuple[tuple[int, str], ...]) -> None:
+def _check_schedule(schedule: tuple[tuple[int, str], ...], frames: int | None) -> None:
     firsts = [first for first, _ in schedule]
     if any(first < 0 for first in firsts) or firsts != sorted(set(firsts)):
         raise RequestError("schedule", firsts, "frames must be 0 or more and strictly ascending")
+    if frames is not None and firsts and firsts[-1] >= frames:
+        raise RequestError("schedule", firsts[-1], f"the video has {frames} frames, counted from 0, so this entry would never be used")
     for first, prompt in schedule:
         if not prompt.strip():
             raise RequestError("schedule", first, "its prompt must not be empty")
@@ -134,6 +139,24 @@ class ModelConfig:
     extend: ExtendConfig = field(default_factory=ExtendConfig)
     refine: RefineConfig | None = None
 
+    def output_size(self, request: Request) -> tuple[int, int]:
+        """(height, width) of the frames that a request gives."""
+        scale = self.refine.scale if request.preset == "full" and self.refine else 1
+        return self.height * scale, self.width * scale
+
+    def check(self, request: Request) -> None:
+        """RequestError where the request is wrong or this model cannot do it; needs no weights."""
+        request.validate()
+        if request.preset == "full" and self.refine is None:
+            raise RequestError("preset", "full", f"model {self.name!r} has no refiner; use preview")
+        height, width = self.output_size(request)
+        for name, asked, made in (("width", request.width, width), ("height", request.height, height)):
+            if asked is not None and asked != made:
+                fix = f"model {self.name!r} with preset {request.preset!r} makes {made}; set that or leave it out"
+                raise RequestError(name, asked, fix)
+        if request.fps is not None and request.fps > self.fps:
+            raise RequestError("fps", request.fps, f"model {self.name!r} makes {self.fps} frames a second; set {self.fps} or less")
+
     def save(self, folder: Path) -> None:
         """Write `model.json`."""
         (folder / "model.json").write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
@@ -152,6 +175,15 @@ class ModelConfig:
             return cls(**values, extend=extend, refine=RefineConfig(**refine) if refine is not None else None)
         except (TypeError, RequestError) as error:
             raise ModelError(f"{path}: {error}") from error
+
+
+def find_model(name_or_folder: str | Path) -> Path:
+    """The folder of an embedded model's name, or the folder itself; ModelError if there is neither."""
+    embedded = str(name_or_folder) in EMBEDDED
+    folder = Path(str(files("streamingt2v") / "weights" / str(name_or_folder))) if embedded else Path(name_or_folder)
+    if not folder.is_dir():
+        raise ModelError(f"no model {str(name_or_folder)!r}: give {' or '.join(EMBEDDED)}, or a folder with a model.json")
+    return folder
 
 
 def _reject_unknown(cls: type, values: dict[str, Any], where: str) -> None:

@@ -12,7 +12,6 @@ import torch
 
 from .checkpoints.load import Components, load, save
 from .config import Preset, Request
-from .errors import RequestError
 from .io.reader import last_frames, read_image
 from .memory.stream import StreamMemory
 from .stages.extend import ExtendStage
@@ -78,28 +77,11 @@ class LongVideoPipeline:
 
     def check(self, request: Request) -> None:
         """RequestError where the request is wrong or this model cannot do it."""
-        request.validate()
-        height, width = self._base_size(request)
-        scale = self.config.refine.scale if request.preset == "full" and self.config.refine else 1
-        for name, value, native in (("width", request.width, self.config.width), ("height", request.height, self.config.height)):
-            if value is not None and value != native * scale:
-                raise RequestError(
-                    name,
-                    value,
-                    f"model {self.name!r} with preset {request.preset!r} makes {native * scale}; leave it out or set {native * scale}",
-                )
-        if request.preset == "full" and self.config.refine is None:
-            raise RequestError("preset", "full", f"model {self.name!r} has no refiner; use preview")
-        if request.fps is not None and request.fps > self.config.fps:
-            raise RequestError(
-                "fps", request.fps, f"model {self.name!r} makes {self.config.fps} frames a second; set {self.config.fps} or less"
-            )
+        self.config.check(request)
 
     def output_size(self, request: Request) -> tuple[int, int]:
         """(height, width) of the frames that the stream will yield."""
-        height, width = self._base_size(request)
-        scale = self.config.refine.scale if request.preset == "full" and self.config.refine else 1
-        return height * scale, width * scale
+        return self.config.output_size(request)
 
     def output_fps(self, request: Request) -> int:
         """Frames a second that the video is to be played at."""
@@ -133,7 +115,7 @@ class LongVideoPipeline:
 
     def _begin(self, request: Request, stage: ExtendStage, text: TextCond) -> tuple[torch.Tensor, StreamMemory, int]:
         """First new frames (none when a video is extended), the memory after them, and their count."""
-        (height, width), overlap = self._base_size(request), stage.config.overlap
+        height, width, overlap = self.config.height, self.config.width, stage.config.overlap
         if request.video is not None:
             seen_TCHW = _to_float(last_frames(request.video, stage.config.frames, height, width))
             return seen_TCHW[:0], StreamMemory.start(seen_TCHW, overlap), 0
@@ -163,9 +145,6 @@ class LongVideoPipeline:
             return last[prompt]
 
         return text_at
-
-    def _base_size(self, request: Request) -> tuple[int, int]:
-        return self.config.height, self.config.width
 
 
 def _limited(count: int, total: int | None) -> int:

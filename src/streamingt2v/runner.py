@@ -14,8 +14,7 @@ from typing import Any
 
 import torch
 
-from .checkpoints.load import find_folder
-from .config import ModelConfig, Request
+from .config import Request, find_model
 from .errors import ModelError, RequestError
 from .io.reader import probe_video, read_video
 from .io.run import RunFolder
@@ -48,7 +47,7 @@ def load_pipeline(model: str, device: str, dtype: str) -> LongVideoPipeline:
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
         raise RequestError("device", device, f"cannot be used here ({str(error).splitlines()[0]}); cpu always can") from error
     try:
-        ModelConfig.load(find_folder(model))
+        find_model(model)
     except ModelError as error:
         raise RequestError("model", model, str(error)) from error
     return LongVideoPipeline.from_pretrained(model, device=device, dtype=getattr(torch, dtype))

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from streamingt2v import LongVideoPipeline, Request
+from streamingt2v.errors import ModelError, RequestError
 from streamingt2v.train import assemble, recipes
 
 LOOP = {"batch": 2, "seed": 5, "log_every": 1, "save_every": 100, "warmup": 2, "precision": "no"}
@@ -26,7 +27,7 @@ def settings(name: str, root: Path) -> dict:
         "cam": {**made, "image_tokens": 2},
         "apm": {**made, "cam": root / "cam", "image_tokens": 2},
         "refiner": {"text": made["text"], "size": 64, "frames": 4, "channels": (16, 32), "image_batch": 2},
-        "judge": {"frames": 4, "width": 8},
+        "judge": {"frames": 4, "width": 8, "image_batch": 2},
     }[name]
 
 
@@ -76,8 +77,13 @@ def test_cam_trains_the_mergers_and_apm_the_mixers_too(trained):
 
 
 def test_another_size_does_not_resume(trained):
-    with pytest.raises(ValueError, match=r"another recipe or size"):
+    with pytest.raises(ModelError, match=r"another recipe or size"):
         recipes.run_recipe("judge", trained / "vae", settings("judge", trained), {**LOOP, "steps": 6})
+
+
+def test_apm_goes_on_from_cam(trained, tmp_path):
+    with pytest.raises(RequestError, match="cam"):
+        recipes.run_recipe("apm", tmp_path, settings("cam", trained), {**LOOP, "steps": 1})
 
 
 def test_the_exports_assemble_to_a_model_that_runs(trained, tmp_path):

@@ -102,7 +102,7 @@ class StreamingUNet3D(UNet3DConditionModel):
         layers: list[AppearanceAttention] = list(sites(self))  # type: ignore[arg-type]
         return tuple(layer.context(layer.mix(text_BLD, image_tokens_BLD)) for layer in layers)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         sample_BCTHW: torch.Tensor,
         timestep: torch.Tensor | float,

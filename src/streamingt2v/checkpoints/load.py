@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,11 @@ from transformers import AutoTokenizer, CLIPTextModel, CLIPVisionModelWithProjec
 from streamingt2v.backbones.modelscope import ModelScopeBackbone
 from streamingt2v.backbones.refiner import RefinerBackbone
 from streamingt2v.backbones.unet3d import StreamingUNet3D
-from streamingt2v.config import ModelConfig
+from streamingt2v.config import ModelConfig, find_model
 from streamingt2v.errors import ModelError
 from streamingt2v.memory.apm import ImageTokens
 from streamingt2v.memory.cam import ConditionalAttentionModule
 from streamingt2v.text import TextEncoder, Vocabulary
-
-EMBEDDED = ("tiny",)
 
 
 @dataclass
@@ -37,17 +34,9 @@ class Components:
     refiner: RefinerBackbone | None
 
 
-def find_folder(name_or_folder: str | Path) -> Path:
-    """The folder of an embedded model's name, or the folder itself; ModelError if there is neither."""
-    folder = Path(str(files("streamingt2v") / "weights" / str(name_or_folder))) if str(name_or_folder) in EMBEDDED else Path(name_or_folder)
-    if not folder.is_dir():
-        raise ModelError(f"no model {str(name_or_folder)!r}: give {' or '.join(EMBEDDED)}, or a folder with a model.json")
-    return folder
-
-
 def load(name_or_folder: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Components:
     """Read a model folder. Weights are converted to `dtype`; the VAE stays in float32. ModelError names what is missing."""
-    folder = find_folder(name_or_folder)
+    folder = find_model(name_or_folder)
     config = ModelConfig.load(folder)
     place = _placer(folder, device)
     vae = place("vae", AutoencoderKL.from_pretrained, torch.float32)

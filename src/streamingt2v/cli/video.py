@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from ..config import Request
-from ..errors import MediaError, RequestError, RunError
+from ..config import ModelConfig, Request, find_model
+from ..errors import MediaError, ModelError, RequestError, RunError
 from .options import ModelOptions, OutputOptions, RequestOptions, ScreenOptions, build_request, takes_options
 from .places import Places, check_files, choose_places, places_of_run
 from .schedule import Schedule, read_schedule
@@ -76,11 +76,9 @@ def resume(
     check_files(output)
     show = Screen(screen.quiet, screen.json)
     with _open(run_dir) as run:
-        from ..io.header import Header
-
         for name, (then, now) in run.changed_versions().items():
             show.note(f"note: the run began with {name} {then}, this is {now}: the frames to come may differ in detail")
-        made_on = Header.read(run.path / "request.json").metadata
+        made_on = run.metadata
         model = ModelOptions(model=run.model, device=made_on["device"], dtype=made_on["dtype"])
         pipe = None if run.finished else _load(model, show)
         _finish(pipe, run, places_of_run(run.path, run.output, output), output, show, began)
@@ -89,10 +87,10 @@ def resume(
 def _make(wanted: Request, model: ModelOptions, output: OutputOptions, run_dir: Path | None, screen: ScreenOptions, began: float) -> None:
     """The new run of a checked request, from its door checks to its result."""
     places = choose_places(output, run_dir)
+    _check_model(wanted, model)
     _check_media(wanted)
     show = Screen(screen.quiet, screen.json)
     pipe = _load(model, show)
-    pipe.check(wanted)
     _note_unknown_words(pipe, wanted, show)
     from ..runner import create_run  # here and below: what imports torch is imported when it is needed
 
@@ -192,6 +190,15 @@ def _resume_line(run: RunFolder, files: OutputOptions) -> str:
     options += [("--xt-slice", files.xt_slice), ("--contact-sheet", files.contact_sheet)]
     words = ["streamingt2v", "resume", str(run.path), *(w for name, path in options if path for w in (name, str(path)))]
     return shlex.join([*words, "--overwrite"] if files.overwrite and len(words) > 3 else words)
+
+
+def _check_model(wanted: Request, model: ModelOptions) -> None:
+    """RequestError if there is no such model, or it cannot do what is asked for; no weights are read."""
+    try:
+        config = ModelConfig.load(find_model(model.model))
+    except ModelError as error:
+        raise RequestError("model", model.model, str(error)) from error
+    config.check(wanted)
 
 
 def _check_media(wanted: Request) -> None:

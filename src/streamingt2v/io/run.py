@@ -131,6 +131,11 @@ class RunFolder:
             self._lock = -1
 
     @property
+    def metadata(self) -> dict[str, Any]:
+        """The JSON values that `create` was given for the MP4's comment."""
+        return dict(self._header.metadata)
+
+    @property
     def frames_committed(self) -> int:
         """How many new frames are safe: `start` of the next chunk."""
         return sum(entry.frames for entry in self._journal.of_kind("chunk"))
@@ -316,7 +321,7 @@ class RunFolder:
         asked = self.request.to_json()
         for name in ("image", "video"):
             asked[name] = Path(asked[name]).name if asked[name] is not None else None
-        size = {"model": self.model, "fps": self.fps, "height": self.height, "width": self.width}
+        size = {"model": Path(self.model).name, "fps": self.fps, "height": self.height, "width": self.width}
         return asked | size | {"versions": self._header.versions} | self._header.metadata
 
 

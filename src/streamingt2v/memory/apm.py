@@ -19,7 +19,7 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-class ImageTokens(ModelMixin, ConfigMixin):  # type: ignore[misc]  # both have `config_name`, of different types
+class ImageTokens(ModelMixin, ConfigMixin):  # both have `config_name`, of different types
     """Pooled image embedding to tokens of the text's width (spec 4.3). The defaults are the published sizes."""
 
     @register_to_config

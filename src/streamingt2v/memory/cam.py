@@ -30,12 +30,12 @@ class CamFeatures(NamedTuple):
     mid: torch.Tensor
 
 
-class ConditionalAttentionModule(ModelMixin, ConfigMixin):  # type: ignore[misc]  # both have `config_name`, of different types
+class ConditionalAttentionModule(ModelMixin, ConfigMixin):  # both have `config_name`, of different types
     """The defaults are the published sizes. `conditioning_channels`: widths of the frame encoder, which halves the frames'
     height and width once for each entry after the first; pixels and latents must differ by that factor.
     """
 
-    _skip_layerwise_casting_patterns = ("norm", "time_embedding")  # type: ignore[assignment]  # declared as None
+    _skip_layerwise_casting_patterns = ("norm", "time_embedding")  # declared as None
 
     @register_to_config
     def __init__(

@@ -20,7 +20,7 @@ from ..world import clip, vocabulary
 from . import data, diffusion
 
 EXTEND = ExtendConfig(frames=16, overlap=8, steps=8, guidance_scale=4.0, guidance_rescale=0.5, eta=0.0)
-REFINE = RefineConfig(frames=16, overlap=4, strength=0.5, steps=6, guidance_scale=2.0, guidance_rescale=0.5, scale=2)
+REFINE = RefineConfig(frames=16, overlap=4, strength=0.15, steps=4, guidance_scale=2.0, guidance_rescale=0.5, scale=2)
 
 
 @dataclass(frozen=True)

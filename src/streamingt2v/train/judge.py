@@ -18,9 +18,11 @@ from .loop import Batch
 
 @dataclass(frozen=True)
 class JudgeConfig:
-    """`frames`: of a clip."""
+    """`frames`: of a clip. All steps but one in `clip_every` are made of single pictures (`image_batch`), which teach noun and scene."""
 
     frames: int = 16
+    clip_every: int = 2
+    image_batch: int = 64
     width: int = 32
     size: int = 64
 
@@ -35,6 +37,8 @@ class JudgeModule(nn.Module):
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         logits = self.judge(_worse(batch["pixels"]))
         losses = [F.cross_entropy(row.float(), batch["labels"][:, i]) for i, row in enumerate(logits)]
+        if batch["pixels"].shape[1] == 1:
+            losses[2] = 0 * losses[2]  # a single picture shows no motion; the head stays in the graph for several processes
         right = [(row.argmax(1) == batch["labels"][:, i]).float().mean() for i, row in enumerate(logits)]
         return {"loss": sum(losses), "noun": right[0], "scene": right[1], "motion": right[2]}
 
@@ -48,7 +52,10 @@ class JudgeTask:
         self.module = JudgeModule(self.judge)
 
     def batch(self, rng: np.random.Generator, step: int, size: int) -> Batch:
-        pixels, _, specs = data.draw(rng, size, self.config.frames, data.noun_names(len(vocabulary.NOUNS)), self.config.size)
+        frames = self.config.frames
+        if step % self.config.clip_every:
+            frames, size = 1, self.config.image_batch
+        pixels, _, specs = data.draw(rng, size, frames, data.noun_names(len(vocabulary.NOUNS)), self.config.size)
         labels = [[names.index(v) for names, v in zip(LABELS, (s.noun, s.scene, s.motion), strict=True)] for s in specs]
         return {"pixels": pixels, "labels": torch.tensor(labels)}
 

@@ -19,6 +19,8 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from diffusers.training_utils import EMAModel
 
+from ..errors import ModelError
+
 Batch = dict[str, Any]
 
 
@@ -143,7 +145,7 @@ def _load(out: Path, module: torch.nn.Module, optimizer, ema: EMAModel) -> int:
     state = torch.load(path, map_location="cpu", weights_only=True)
     missing = set(_trained_state(module)) ^ set(state["module"])
     if missing:
-        raise ValueError(f"{path} was written by another recipe or size: {sorted(missing)[:3]} ...")
+        raise ModelError(f"{path} was written by another recipe or size: {sorted(missing)[:3]} ...")
     module.load_state_dict(state["module"], strict=False)
     optimizer.load_state_dict(state["optimizer"])
     ema.load_state_dict(state["ema"])

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..errors import RequestError
 from . import base, judge, loop, memory, refiner, text, vae
 
 
@@ -46,6 +47,10 @@ def run_recipe(
 ) -> dict[str, float]:
     """Train (or go on training) a recipe into `out`. `settings`, `loop_settings`: fields of its config and of LoopConfig by name."""
     recipe = RECIPES[name]
+    if name == "apm" and settings.get("cam") is None:
+        raise RequestError("cam", None, "the apm recipe goes on from a folder of the cam recipe; name it")
+    if name == "cam" and settings.get("cam") is not None:
+        raise RequestError("cam", str(settings["cam"]), "the cam recipe starts from the base; leave it out, or train apm")
     defaults = {"steps": recipe.steps, "batch": recipe.batch, "lr": recipe.lr, "ema": recipe.ema}
     config = loop.LoopConfig(out=out, **(defaults | loop_settings))
     torch.manual_seed(config.seed)  # the first weights

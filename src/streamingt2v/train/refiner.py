@@ -33,7 +33,7 @@ class RefinerConfig:
     frames: int = 8
     image_every: int = 2
     image_batch: int = 8
-    levels: int = 600
+    levels: int = 250
     soften: float = 0.5
     channels: tuple[int, ...] = (48, 96, 144)
 
@@ -56,9 +56,9 @@ class RefinerModule(nn.Module):
         noisy = alpha * start + sigma * torch.randn_like(clean)
         velocity = (alpha * noisy - clean) / sigma
         predicted = self.unet(noisy, t, text_BLD).sample.float()
-        # sigma^2 turns the velocity's error into that of the clean clip, which stays finite where sigma is small
-        error = ((predicted - velocity) * sigma) ** 2
-        return {"loss": (error.mean(1) * batch["weight"]).mean() / 0.3}
+        # the same weight over noise as the base's; its sigma^2 keeps the softened clips' velocity finite where sigma is small
+        error = ((predicted - velocity) * sigma) ** 2 * ((alpha / sigma) ** 2).clamp(max=5).add(1)
+        return {"loss": (error.mean(1) * batch["weight"]).mean()}
 
 
 class RefinerTask:
