@@ -24,7 +24,7 @@ def settings(name: str, root: Path) -> dict:
         "text": TEXT,
         "vae": {"channels": (16, 16, 16, 16)},
         "base": {"text": made["text"], "frames": 4, "image_every": 2, "image_batch": 2, "channels": (32, 64)},
-        "cam": {**made, "image_tokens": 2},
+        "cam": {**made, "image_tokens": 2, "encoder_steps": 2},
         "apm": {**made, "cam": root / "cam", "image_tokens": 2},
         "refiner": {"text": made["text"], "size": 64, "frames": 4, "channels": (16, 32), "image_batch": 2},
         "judge": {"frames": 4, "width": 8, "image_batch": 2},

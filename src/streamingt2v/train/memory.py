@@ -1,7 +1,8 @@
 """Recipes `cam` and `apm`: the two memories on a frozen base (spec 7).
 
-`cam`: the window is the target's first 8 frames; the module learns to show them again and to go on. `apm` starts from
-`cam` and adds the anchor: one frame from among the 16 before the target. The base stays as it is, since it also makes the seed.
+`cam`: the window is the target's first 8 frames; the module learns to show them again and to go on. Its frame encoder first
+learns, alone, to say of a frame what the base's first layer says of its latents: from zeros, the signal through a silent encoder
+and silent mergers is too faint to learn from in a few hundred steps. `apm` starts from `cam` and adds the anchor: one frame from among the 16 before the target. The base stays as it is, since it also makes the seed.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class MemoryConfig:
 
     `disturb`: largest noise on the window's latents before they are decoded, since at inference the window is generated.
     `still`: share of clips whose window is one frame repeated, as when a video starts from an image.
+    `encoder_steps`: of the cam recipe's steps, the first, for its frame encoder alone.
     """
 
     base: Path
@@ -44,6 +46,7 @@ class MemoryConfig:
     overlap: int = 8
     disturb: float = 0.3
     still: float = 0.1
+    encoder_steps: int = 300
     image_tokens: int = 8
     head_dim: int = 16
 
@@ -68,6 +71,8 @@ class MemoryModule(nn.Module):
         return self
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+        if batch["encoder_only"]:
+            return self._encoder_loss(batch["window"])
         with torch.no_grad():
             text_BLD = self.frozen["text"](batch["ids"]).last_hidden_state
             window_BTCHW = self._as_generated(batch["window"], batch["disturb"])
@@ -81,6 +86,14 @@ class MemoryModule(nn.Module):
             seen = window_BTCHW.shape[1]
             errors = ((predicted - velocity) ** 2).float()
         return {"loss": loss, "overlap": errors[:, :, :seen].mean(), "new": errors[:, :, seen:].mean()}
+
+    def _encoder_loss(self, latents_BCTHW: torch.Tensor) -> dict[str, torch.Tensor]:
+        """How far the frame encoder is from the base's first layer on the same frames' latents."""
+        with torch.no_grad():
+            frames_BTCHW = self._as_generated(latents_BCTHW, torch.zeros_like(latents_BCTHW[:, 0, 0, 0, 0]))
+            seen = self.unet.conv_in(latents_BCTHW.transpose(1, 2).flatten(0, 1)).float()
+        encoded = self.cam.encode_frames(frames_BTCHW).flatten(0, 1).float()
+        return {"loss": ((encoded - seen) ** 2).mean() / seen.var()}
 
     def _as_generated(self, latents_BCTHW: torch.Tensor, amount_B: torch.Tensor) -> torch.Tensor:
         """The window's frames as a denoiser and the decoder would leave them."""
@@ -122,6 +135,7 @@ class MemoryTask:
         return {
             "latents": latents,
             "window": latents[:, :, : c.overlap],
+            "encoder_only": c.cam is None and step < c.encoder_steps,
             "disturb": torch.from_numpy(c.disturb * rng.random(size)).float(),
             "anchor": anchor,
             "weight": diffusion.foreground_weight(masks[:, 1:]),
