@@ -28,7 +28,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY) ## make demo.mp4: 240 frames of a prompt through all three stages
 	@echo "Making demo.mp4: 240 frames of \"$(DEMO_PROMPT)\" with the embedded model"
-	@if [ -d demo.run ]; then $(BIN)/streamingt2v resume demo.run --overwrite; \
+	@if [ -f demo.run/request.json ]; then $(BIN)/streamingt2v resume demo.run --overwrite; \
 	else $(BIN)/streamingt2v generate "$(DEMO_PROMPT)" --frames 240 --preset full --overwrite -o demo.mp4; fi
 
 test: $(READY) ## run the tests, as continuous integration does

@@ -48,10 +48,10 @@ def killed_and_resumed(options: argparse.Namespace, folder: Path, number: int, s
     journal = run / "journal.jsonl"
     committed = len(journal.read_text().splitlines()) if journal.is_file() else 0
     what = "had ended" if ended else f"killed at {moment:5.1f} s, {committed} chunks committed"
-    if not journal.is_file():  # killed before there was a run: the same command starts it
-        start(options, run).wait()
-    elif not ended:
+    if (run / "request.json").is_file():
         subprocess.run(command("resume", run, "--quiet", "--overwrite"), check=True, stdout=subprocess.DEVNULL)
+    elif start(options, run).wait() != 0:  # killed before there was a run: the same command starts it
+        raise SystemExit(f"trial {number}: the command did not start again after a kill")
     return digest(run.with_suffix(".mp4")), what
 
 

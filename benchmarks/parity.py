@@ -281,7 +281,7 @@ def randomized_blending(golden: Golden) -> Results:
     yield "timesteps", torch.tensor([node.timestep for node in nodes])
     noised = schedule.diffuse(given["video_latents"], given["noise"], config["total_noise_levels"] - 1)
     yield "noised_latents", noised
-    windows = blend.plan_windows(noised.shape[2], config["chunk_size"], config["overlap_size"])
+    windows = tuple(blend.windows(noised.shape[2], config["chunk_size"], config["overlap_size"]))
     first_parts: list[torch.Tensor] = []
     step = iter(range(len(nodes)))
 

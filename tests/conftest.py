@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,10 +20,12 @@ class FakePipeline:
     """Chunks of noise that depend on (seed, frame) alone, with the interface of `LongVideoPipeline` that the runner uses.
 
     before_chunk: called with a chunk's index before it is yielded; tests raise in it. loads: the arguments of every load.
+    folder: what stands for the folder of its weights.
     """
 
     before_chunk: Callable[[int], None] = lambda index: None
     loads: list[tuple[str, str, str]] = field(default_factory=list)
+    folder: Path = Path()
 
     def __post_init__(self) -> None:
         from streamingt2v.config import ModelConfig, RefineConfig
@@ -37,6 +40,9 @@ class FakePipeline:
 
     def unknown_words(self, prompt: str) -> dict[str, str | None]:
         return {word: nearest for word, nearest in (("lion", "tiger"), ("blorp", None)) if word in prompt}
+
+    def surplus_tokens(self, prompt: str) -> int:
+        return max(0, len(prompt.split()) - 30)
 
     def stream(self, request, state=None) -> Iterator:
         from streamingt2v.types import Chunk
@@ -63,9 +69,10 @@ def fake_pipeline(monkeypatch, tmp_path_factory) -> FakePipeline:
     from streamingt2v.config import find_model
 
     fake = FakePipeline()
-    folder = tmp_path_factory.mktemp("fake")
-    fake.config.save(folder)
-    monkeypatch.setattr(streamingt2v.cli.video, "find_model", lambda name: folder if name == "tiny" else find_model(name))
+    fake.folder = tmp_path_factory.mktemp("fake")
+    fake.config.save(fake.folder)
+    for module in (streamingt2v.cli.video, streamingt2v.runner):
+        monkeypatch.setattr(module, "find_model", lambda name: fake.folder if Path(name).name in ("tiny", "m") else find_model(name))
 
     def load(model: str, device: str, dtype: str) -> FakePipeline:
         fake.loads.append((model, device, dtype))

@@ -14,14 +14,15 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 
+from streamingt2v import runner
 from streamingt2v.cli import main, train
 from streamingt2v.cli.options import RequestOptions
 from streamingt2v.cli.schedule import read_schedule
 from streamingt2v.config import Request
-from streamingt2v.errors import RequestError
+from streamingt2v.errors import RequestError, RunError
 from streamingt2v.io.reader import count_frames, probe_video, read_video
 from streamingt2v.io.run import RunFolder
-from streamingt2v.io.writer import write_video
+from streamingt2v.io.writer import read_metadata, write_video
 
 PROMPT = "A cat running on the street"
 JSON_FIELDS = (
@@ -138,6 +139,13 @@ def test_unknown_words_are_told_unless_quiet(fake_pipeline, capsys):
     assert run(capsys, "generate", "A lion with a blorp", "-o", "b.mp4", "--quiet") == (0, str(Path("b.mp4").absolute()) + "\n", "")
 
 
+def test_prompts_without_effect_are_told(fake_pipeline, capsys):
+    code, _, err = run(capsys, "generate", "blorp", "-o", "a.mp4")
+    assert code == 0 and "knows no word of 'blorp'" in err and "too long" not in err
+    code, _, err = run(capsys, "generate", "A cat" + " and so on" * 10, "-o", "b.mp4")
+    assert code == 0 and "too long for the model by 2 tokens" in err and "knows no word" not in err
+
+
 def test_pictures_are_written(fake_pipeline, capsys):
     assert run(capsys, "generate", PROMPT, "--frames", 20, "-o", "o.mp4", "--xt-slice", "x.png", "--contact-sheet", "c.png")[0] == 0
     from PIL import Image
@@ -169,6 +177,7 @@ WRONG = [
     (["generate", "-o", "o.mp4"], "PROMPT", "Missing"),
     (["generate", PROMPT], "--output", "-o out.mp4"),
     (["generate", PROMPT, "-o", "o.avi"], "--output 'o.avi'", "must end in .mp4"),
+    (["generate", PROMPT, "-o", "."], "--output '.'", "is a folder"),
     (["generate", PROMPT, "-o", "no/o.mp4"], "--output 'no/o.mp4'", "mkdir -p no"),
     (["generate", PROMPT, "-o", "folder.mp4"], "--output 'folder.mp4'", "is a folder"),
     (["generate", PROMPT, "-o", "/proc/o.mp4"], "--output '/proc/o.mp4'", "cannot be written"),
@@ -295,6 +304,137 @@ def test_a_bug_shows_its_traceback_and_keeps_the_run(fake_pipeline, capsys):
     assert resume_line(err) == shlex.split(json.loads(out)["resume"])[1:]
 
 
+def cut_after_one_chunk(fake_pipeline, capsys, *options: object) -> None:
+    """Leaves out.run (or the --run-dir in `options`), 8 of 20 frames made; what follows is not interrupted."""
+    fake_pipeline.before_chunk = interrupt_at(1)
+    assert run(capsys, "generate", PROMPT, "--frames", 20, "-o", "out.mp4", *options)[0] == 130
+    fake_pipeline.before_chunk = lambda index: None
+
+
+def test_a_run_of_the_python_interface_resumes(fake_pipeline, capsys):
+    request = Request(PROMPT, frames=20)
+    with runner.create_run(fake_pipeline, request, Path("a.run"), "tiny", Path("a.mp4"), device="cpu", dtype="float16"):
+        pass
+    assert run(capsys, "resume", "a.run")[0] == 0 and fake_pipeline.loads == [("tiny", "cpu", "float16")]
+    assert count_frames("a.mp4") == 20 and Path("a.run").is_dir(), "nobody said that the folder may go"
+
+
+def test_a_resumed_run_computes_with_the_threads_it_began_with(fake_pipeline, capsys):
+    import torch
+
+    before, seen = torch.get_num_threads(), []
+    try:
+        torch.set_num_threads(3)
+        cut_after_one_chunk(fake_pipeline, capsys)
+        torch.set_num_threads(1)
+        fake_pipeline.before_chunk = lambda index: seen.append(torch.get_num_threads())
+        assert run(capsys, "resume", "out.run")[0] == 0
+        assert seen == [3, 3] and torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    assert "threads" not in read_metadata("out.mp4")
+
+
+def test_other_weights_are_a_wrong_run(fake_pipeline, capsys):
+    weights = fake_pipeline.folder / "unet" / "weights.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"then")
+    cut_after_one_chunk(fake_pipeline, capsys)
+    fake_pipeline.loads.clear()
+    weights.write_bytes(b"now!")
+    code, _, err = run(capsys, "resume", "out.run", "-q")
+    assert code == 2 and len(err.splitlines()) == 1 and "RUN_DIR 'out.run': the files of its model 'tiny' are not those" in err
+    assert fake_pipeline.loads == []
+    weights.write_bytes(b"then")
+    assert run(capsys, "resume", "out.run")[0] == 0
+
+
+def test_a_run_dir_asked_for_is_kept_whatever_its_name(fake_pipeline, capsys):
+    assert run(capsys, "generate", PROMPT, "--frames", 8, "-o", "cat.mp4", "--run-dir", "cat.run")[0] == 0
+    cut_after_one_chunk(fake_pipeline, capsys, "--run-dir", "out.run")
+    assert run(capsys, "resume", "out.run")[0] == 0
+    assert Path("cat.run/request.json").exists() and Path("out.run/request.json").exists()
+
+
+def test_an_embedded_name_stays_a_name_beside_a_folder_called_so(fake_pipeline, capsys):
+    Path("tiny").mkdir()
+    Path("m").mkdir()
+    for model, lasting in (("tiny", "tiny"), ("m", str(Path("m").absolute()))):
+        assert run(capsys, "generate", PROMPT, "--model", model, "--frames", 8, "--run-dir", f"{model}.run")[0] == 0
+        with RunFolder.open(f"{model}.run") as kept:
+            assert kept.model == lasting
+
+
+@pytest.mark.parametrize("left", [["lock"], ["lock", "init.mp4"], ["lock", "journal.jsonl", "playlist.m3u8", "seg_00000.m4s"]])
+def test_leftovers_do_not_lock_the_user_out(fake_pipeline, capsys, left):
+    Path("out.run").mkdir()
+    for name in left:
+        Path("out.run", name).write_text("left")
+    assert run(capsys, "generate", PROMPT, "--frames", 20, "-o", "out.mp4")[0] == 0
+    assert count_frames("out.mp4") == 20 and listing() == {"out.mp4"}
+
+
+def test_a_folder_of_others_is_not_taken_for_leftovers(fake_pipeline, capsys):
+    Path("out.run").mkdir()
+    Path("out.run/init.mp4").write_text("mine")
+    code, _, err = run(capsys, "generate", PROMPT, "-o", "out.mp4")
+    assert code == 2 and "it holds init.mp4" in err and listing() == {"out.run", "out.run/init.mp4"}
+
+
+def test_what_this_command_did_not_make_is_not_removed(fake_pipeline, capsys):
+    fake_pipeline.before_chunk = interrupt_at(0)
+    for run_dir in ("mine", "out.run"):
+        code, _, err = run(capsys, "generate", PROMPT, "--frames", 9, "-o", "out.mp4", "--run-dir", run_dir)
+        assert code == 130 and resume_line(err)[:2] == ["resume", str(Path(run_dir).absolute())]
+        code, _, err = run(capsys, *resume_line(err))
+        assert code == 130 and resume_line(err) and Path(run_dir, "request.json").exists()
+
+
+def test_a_discard_that_fails_does_not_hide_the_error(fake_pipeline, capsys, monkeypatch):
+    def failing(self) -> None:
+        raise RunError("cannot be deleted")
+
+    fake_pipeline.before_chunk = interrupt_at(0)
+    monkeypatch.setattr(RunFolder, "discard", failing)
+    code, _, err = run(capsys, "generate", PROMPT, "-o", "out.mp4")
+    assert code == 130 and "interrupted" in err and "cannot be deleted" not in err
+
+
+def test_resume_replaces_no_file_that_it_was_not_told_to(fake_pipeline, capsys):
+    cut_after_one_chunk(fake_pipeline, capsys)
+    fake_pipeline.loads.clear()
+    Path("out.mp4").write_text("precious")
+    code, _, err = run(capsys, "resume", "out.run")
+    assert code == 2 and "--output" in err and "--overwrite" in err and Path("out.mp4").read_text() == "precious"
+    assert fake_pipeline.loads == []
+    assert run(capsys, "resume", "out.run", "--overwrite")[0] == 0 and count_frames("out.mp4") == 20
+
+
+def test_resume_remembers_that_it_may_overwrite(fake_pipeline, capsys):
+    Path("out.mp4").write_text("old")
+    cut_after_one_chunk(fake_pipeline, capsys, "--overwrite")
+    assert run(capsys, "resume", "out.run")[0] == 0 and count_frames("out.mp4") == 20
+
+
+def test_a_finished_run_replaces_its_own_video_only(fake_pipeline, capsys):
+    run(capsys, "generate", PROMPT, "--frames", 9, "--run-dir", "kept", "-o", "out.mp4")
+    assert run(capsys, "resume", "kept")[0] == 0
+    run(capsys, "generate", PROMPT, "--frames", 9, "--seed", 1, "-o", "other.mp4")
+    os.replace("other.mp4", "out.mp4")
+    code, _, err = run(capsys, "resume", "kept")
+    assert code == 2 and "--overwrite" in err
+
+
+def test_resume_checks_the_remembered_folder_before_loading(fake_pipeline, capsys):
+    Path("there").mkdir()
+    cut_after_one_chunk(fake_pipeline, capsys, "-o", "there/out.mp4", "--run-dir", "kept")
+    fake_pipeline.loads.clear()
+    Path("there").rmdir()
+    code, _, err = run(capsys, "resume", "kept")
+    assert code == 2 and "mkdir -p" in err and fake_pipeline.loads == []
+    assert run(capsys, "resume", "kept", "-o", "here.mp4")[0] == 0
+
+
 # --- extend and schedules -------------------------------------------------------------------------------------------------
 
 
@@ -306,6 +446,16 @@ def test_extend_gives_the_input_and_then_new_frames(fake_pipeline, capsys):
     before, after = list(read_video(source)), list(read_video("out.mp4"))
     assert len(after) == 23
     assert max(np.abs(a.astype(int) - b).mean() for a, b in zip(before, after, strict=False)) < 3
+
+
+@pytest.mark.parametrize(
+    ("options", "paces"), [([], "30 its motion plays 1 times, the new motion 3.75"), (["--fps", 8], "8 its motion plays 0.267")]
+)
+def test_a_source_of_another_rate_is_told(fake_pipeline, capsys, options, paces):
+    code, _, err = run(capsys, "extend", a_video("in.mp4", 13, fps=30), PROMPT, "--frames", 8, "-o", "out.mp4", *options)
+    assert code == 0 and "has 30 frames a second, the model makes 8" in err and paces in err
+    code, _, err = run(capsys, "extend", a_video("in.mp4", 13, fps=8), PROMPT, "--frames", 8, "-o", "same.mp4")
+    assert code == 0 and "frames a second" not in err
 
 
 def test_an_interrupted_extension_goes_on_to_the_same_bytes(fake_pipeline, capsys):

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from streamingt2v.cli import main
 from streamingt2v.io.reader import count_frames, probe_video
+from streamingt2v.io.run import RunFolder
 from streamingt2v.io.writer import write_video
 from toy import write_toy_model
 
@@ -91,3 +93,22 @@ def test_a_model_folder_that_is_not_one_is_a_wrong_request(tmp_path, capfd):
     assert main(["generate", PROMPT, "--model", str(tmp_path), "-o", str(tmp_path / "out.mp4"), "--quiet"]) == 2
     err = capfd.readouterr().err
     assert f"--model '{tmp_path}'" in err and "model.json" in err
+
+
+def test_a_run_resumed_with_another_number_of_threads_has_the_same_bytes(tmp_path, model):
+    options = [PROMPT, "--frames", 24, "--model", model]
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert main(["generate", *map(str, options), "-o", str(tmp_path / "whole.mp4")]) == 0
+        assert main(["generate", *map(str, options), "-o", str(tmp_path / "out.mp4"), "--run-dir", str(tmp_path / "run")]) == 0
+    finally:
+        torch.set_num_threads(before)
+    with RunFolder.open(tmp_path / "run") as kept:
+        assert kept.header.threads == 2
+    journal = tmp_path / "run" / "journal.jsonl"
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:-1]))  # as if stopped before the last chunk
+    (tmp_path / "out.mp4").unlink()
+    code, out, err = run(tmp_path, "resume", "run")  # a process of one thread
+    assert (code, out.strip()) == (0, str(tmp_path / "out.mp4")), err
+    assert (tmp_path / "out.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()

@@ -19,6 +19,7 @@ TWELVE = assemble.build_vocabulary(data.noun_names(12))
         ("A cat running on the street", "a cat running on the street", {}),
         ("A DOG walking on the highway", "a cat running on the road", {"dog": "cat", "walking": "running", "highway": "road"}),
         ("cats jumpin in the xyzzy forest", "cat jumping in the forest", {"cats": "cat", "jumpin": "jumping", "xyzzy": None}),
+        ("a y cat", "a cat", {"y": None}),
         ("two puppies, resting", "cat, resting", {"two": None, "puppies": "cat"}),
     ],
 )

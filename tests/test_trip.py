@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +14,10 @@ from PIL import Image
 
 from streamingt2v import Chunk, LongVideoPipeline, Request
 from streamingt2v.errors import MediaError, ModelError, RequestError
+from streamingt2v.io.reader import read_video
 from streamingt2v.io.state import pack_state, unpack_state
 from streamingt2v.io.writer import write_video
+from streamingt2v.types import TextCond
 from toy import write_toy_model
 
 PROMPT = "A cat running on the street"
@@ -87,11 +91,72 @@ def test_every_setting_changes_the_seed_chunk_and_the_later_ones(pipe, change):
 
 
 def test_a_schedule_takes_over_at_its_frame(pipe):
-    """A chunk follows the prompt in force at its first new frame."""
+    """An entry takes over with the first chunk that begins at or after its frame."""
     plain = collect(pipe.stream(Request(PROMPT, 40)))
     turned = collect(pipe.stream(Request(PROMPT, 40, schedule=((24, "A whale floating under water"),))))
     assert np.array_equal(plain[:24], turned[:24])
     assert not np.array_equal(plain[24:32], turned[24:32])
+    between = collect(pipe.stream(Request(PROMPT, 40, schedule=((17, "A whale floating under water"),))))
+    assert np.array_equal(between, turned)
+
+
+@pytest.mark.parametrize(
+    "start, frames, schedule, says",
+    [
+        ("text", 40, [25], None),
+        ("text", 40, [33], "33.*the last begins at 32"),
+        ("text", 8, [1], "1.*the last begins at 0"),
+        ("text", 40, [0, 1, 17, 32], None),
+        ("text", 40, [17, 24], "17.*takes over with the same chunk, at 24.*the chunk before begins at 16"),
+        ("text", None, [10**12 + 1, 10**12 + 8], "1000000000001.*the same chunk, at 1000000000008"),
+        ("image", 40, [0, 2, 17, 33], None),
+        ("image", 40, [0, 1], "0.*the same chunk, at 1, so this one would never be used$"),
+        ("image", 40, [34], "34.*the last begins at 33"),
+        ("image", 1, [0], "0: no chunk begins there or later, so this entry would never be used$"),
+        ("video", 40, [0, 1, 9], None),
+        ("video", 40, [0, 1, 8], "1.*the same chunk, at 8"),
+    ],
+)
+def test_a_schedule_entry_that_no_chunk_would_use_is_refused(pipe, tmp_path, start, frames, schedule, says):
+    (tmp_path / "file").touch()
+    source = {start: str(tmp_path / "file")} if start != "text" else {}
+    request = Request(PROMPT, frames, schedule=tuple((frame, f"A cat, {frame}") for frame in schedule), **source)
+    if says is None:
+        pipe.check(request)
+        return
+    with pytest.raises(RequestError, match=f"schedule={says}"):
+        pipe.check(request)
+
+
+def test_each_window_is_refined_with_the_prompt_of_its_middle_and_prompts_are_embedded_once(pipe, monkeypatch):
+    """40 frames: windows give out 0-11, 12-23 and 24-39; their middles 5, 17 and 31 are of the chunks at 0, 16 and 24."""
+    embedded, refined = [], []
+    text, refiner = pipe.components.text, pipe.components.refiner
+
+    def embed(prompt: str, negative: str) -> TextCond:
+        embedded.append(prompt)
+        return TextCond(text(prompt, negative).positive_BLD, prompt)
+
+    def predictor(cond: TextCond, scale: float, rescale: float):
+        refined.append(cond.negative_BLD)
+        return lambda latents, timestep: torch.zeros_like(latents)
+
+    def condition(cond: TextCond, anchor_CHW: torch.Tensor | None):
+        return plain(text(cond.negative_BLD, ""), anchor_CHW)
+
+    plain = pipe.components.backbone.condition
+    monkeypatch.setattr(pipe.components, "text", embed)
+    monkeypatch.setattr(refiner, "predictor", predictor)
+    monkeypatch.setattr(pipe.components.backbone, "condition", condition)
+    schedule = ((14, "A whale floating under water"), (20, "A bird flying over the sea"))
+    list(pipe.stream(Request(PROMPT, 40, preset="full", schedule=schedule)))
+    assert refined == [PROMPT, schedule[0][1], schedule[1][1]]
+    assert embedded == [PROMPT, schedule[0][1], schedule[1][1]]
+
+
+def test_tokens_beyond_what_the_model_reads_are_told(pipe):
+    assert pipe.surplus_tokens(PROMPT) == 0
+    assert pipe.surplus_tokens("cat " * 100) > 70
 
 
 def test_without_end_until_the_consumer_stops(pipe):
@@ -126,6 +191,8 @@ def test_a_video_is_gone_on_with_by_new_frames_only(pipe, tmp_path, length):
     assert_well_formed(chunks, 21)
     rest = list(pipe.stream(Request(PROMPT, 21, video=str(path)), chunks[0].state))
     assert np.array_equal(collect(chunks[1:]), collect(rest))
+    anchor_HWC = np.asarray((chunks[0].state["anchor_CHW"].permute(1, 2, 0) + 1) * 127.5)
+    assert np.allclose(anchor_HWC, next(read_video(path, 32, 32)), atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +201,7 @@ def test_a_video_is_gone_on_with_by_new_frames_only(pipe, tmp_path, length):
 )
 def test_a_wrong_request_is_refused_before_any_work(pipe, wrong):
     with pytest.raises(RequestError, match=next(iter(wrong))):
-        next(pipe.stream(replace(Request(PROMPT, 8), **wrong)))
+        pipe.stream(replace(Request(PROMPT, 8), **wrong))
 
 
 def test_a_text_file_is_no_image(pipe, tmp_path):
@@ -163,9 +230,64 @@ def test_saved_and_loaded_again_gives_the_same_video(pipe, tmp_path):
     assert np.array_equal(collect(again.stream(request)), collect(pipe.stream(request)))
 
 
-def test_the_weights_of_a_folder_are_all_needed(folder, tmp_path):
-    import shutil
+def test_saving_leaves_the_weights_in_memory_alone(tmp_path, folder):
+    pipe = LongVideoPipeline.from_pretrained(folder)
+    unet = pipe.components.backbone.unet
+    with torch.no_grad():
+        for parameter in unet.parameters():
+            parameter += 1e-6  # what float16 cannot hold
+    before = {name: value.clone() for name, value in unet.state_dict().items()}
+    pipe.save_pretrained(tmp_path / "half")
+    assert all(torch.equal(value, before[name]) for name, value in unet.state_dict().items())
+    pipe.save_pretrained(tmp_path / "single", dtype=torch.float32)
+    again = LongVideoPipeline.from_pretrained(tmp_path / "single").components.backbone.unet.state_dict()
+    assert all(torch.equal(value, before[name]) for name, value in again.items())
 
+
+def test_a_save_that_fails_changes_nothing(pipe, tmp_path, monkeypatch):
+    there = tmp_path / "there"
+    pipe.save_pretrained(there)
+    (there / "README.md").write_text("mine")
+    before = {path: path.read_bytes() for path in there.rglob("*") if path.is_file()}
+    monkeypatch.setattr(type(pipe.components.backbone.image_tokens), "save_pretrained", lambda self, folder: 1 / 0)
+    for folder in (there, tmp_path / "new"):
+        with pytest.raises(ZeroDivisionError):
+            pipe.save_pretrained(folder)
+    assert list(tmp_path.iterdir()) == [there]
+    assert {path: path.read_bytes() for path in there.rglob("*") if path.is_file()} == before
+    monkeypatch.undo()
+    pipe.save_pretrained(there, dtype=torch.float32)
+    assert (there / "README.md").read_text() == "mine"
+    assert LongVideoPipeline.from_pretrained(there).components.backbone.unet.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["model.json", "vocabulary.json", "scheduler/scheduler_config.json"])
+@pytest.mark.parametrize("content", ["{", "5", "[]"])
+def test_a_broken_file_is_named(folder, tmp_path, name, content):
+    copy = shutil.copytree(folder, tmp_path / "model")
+    (copy / name).write_text(content)
+    with pytest.raises(ModelError, match=name):
+        LongVideoPipeline.from_pretrained(copy)
+
+
+@pytest.mark.parametrize(
+    "part, wrong",
+    [
+        ("extend", {"overlap": 16}), ("extend", {"overlap": 0}), ("extend", {"steps": 0}), ("extend", {"eta": 2}),
+        ("extend", {"frames": "16"}), ("refine", {"overlap": 16}), ("refine", {"strength": 0}), ("refine", {"guidance_scale": -1}),
+        ("", {"height": 33}), ("", {"width": 0}), ("", {"fps": 0}), ("", {"height": 36}), ("", {"colour": 1}),
+    ],
+)  # fmt: skip
+def test_a_model_with_values_that_make_no_sense_is_refused(folder, tmp_path, part, wrong):
+    copy = shutil.copytree(folder, tmp_path / "model")
+    values = json.loads((copy / "model.json").read_text())
+    (values[part] if part else values).update(wrong)
+    (copy / "model.json").write_text(json.dumps(values))
+    with pytest.raises(ModelError, match="model"):
+        LongVideoPipeline.from_pretrained(copy)
+
+
+def test_the_weights_of_a_folder_are_all_needed(folder, tmp_path):
     for part in ("unet", "cam", "vae", "tokenizer", "scheduler", "image_tokens"):
         copy = shutil.copytree(folder, tmp_path / part)
         shutil.rmtree(copy / part)

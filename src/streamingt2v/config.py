@@ -11,6 +11,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from importlib.resources import files
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,9 +28,13 @@ class Request:
     """One long video. Everything that its bytes depend on, besides the model's weights.
 
     prompt: what is to be seen. frames: how many frames (with `video`: how many new ones), exactly; None means without end.
-    image: a picture to start from. video: a video to go on with. schedule: (first frame, prompt) pairs, ascending, that
-    take over from `prompt` at their frame. preset: "preview" runs stages 1-2, "full" refines as well.
-    steps, guidance_scale, width, height, fps: None for the model's own.
+    image: a picture to start from. video: a video to go on with. schedule: (frame, prompt) pairs, ascending, that take over
+    from `prompt`, each with the first chunk that begins at or after its frame. preset: "preview" runs stages 1-2, "full" refines
+    as well. steps, guidance_scale, width, height, fps: None for the model's own.
+
+    Chunks begin at 0, F, F + N, F + 2 N, ... for a model whose chunks have F frames, N = F - overlap of them new. After an image, which
+    is frame 0, they begin at 1, 1 + N, 1 + 2 N, ..., and after a video, whose first new frame is 0, at 0, N, 2 N, ...
+    `ModelConfig.check` refuses an entry that no chunk would use.
     """
 
     prompt: str
@@ -85,7 +90,7 @@ class Request:
         return cls(**{**values, "schedule": schedule})
 
     def prompt_at(self, frame: int) -> str:
-        """The prompt in force at a frame: the last schedule entry at or before it, else `prompt`."""
+        """The prompt of a chunk that begins at `frame`: the last schedule entry at or before it, else `prompt`."""
         return next((text for first, text in reversed(self.schedule) if first <= frame), self.prompt)
 
 
@@ -104,7 +109,8 @@ def _check_schedule(schedule: tuple[tuple[int, str], ...], frames: int | None) -
 class ExtendConfig:
     """Stages 1 and 2: chunk length and overlap in frames, denoising steps, guidance, and eta of the solver (spec 1.2, 5).
 
-    `guidance_rescale` (0..1) pulls the guided prediction's spread back to the conditional one's (spec 6.4).
+    `guidance_rescale` (0..1) pulls the guided prediction's spread back to the conditional one's (spec 6.4). ModelError for values
+    that make no sense.
     """
 
     frames: int = 16
@@ -114,10 +120,18 @@ class ExtendConfig:
     guidance_rescale: float = 0.0
     eta: float = 1.0
 
+    def __post_init__(self) -> None:
+        _require(1 <= self.overlap < self.frames, "extend.overlap", self.overlap, f"at least 1 and below extend.frames={self.frames}")
+        _check_sampling("extend", self.steps, self.guidance_scale, self.guidance_rescale)
+        _require(0 <= self.eta <= 1, "extend.eta", self.eta, "between 0 and 1")
+
 
 @dataclass(frozen=True)
 class RefineConfig:
-    """Stage 3: window and overlap in frames, share of the noise schedule that is redone, steps, guidance (spec 6)."""
+    """Stage 3: window and overlap in frames, share of the noise schedule that is redone, steps, guidance (spec 6).
+
+    ModelError for values that make no sense.
+    """
 
     frames: int = 24
     overlap: int = 8
@@ -127,10 +141,30 @@ class RefineConfig:
     guidance_rescale: float = 0.2
     scale: int = 2
 
+    def __post_init__(self) -> None:
+        _require(0 <= self.overlap < self.frames, "refine.overlap", self.overlap, f"0 or more and below refine.frames={self.frames}")
+        _check_sampling("refine", self.steps, self.guidance_scale, self.guidance_rescale)
+        _require(0 < self.strength <= 1, "refine.strength", self.strength, "above 0 and at most 1")
+        _require(self.scale >= 1, "refine.scale", self.scale, "1 or more")
+
+
+def _check_sampling(stage: str, steps: int, guidance_scale: float, guidance_rescale: float) -> None:
+    _require(1 <= steps <= 1000, f"{stage}.steps", steps, "between 1 and 1000")
+    _require(math.isfinite(guidance_scale) and guidance_scale >= 0, f"{stage}.guidance_scale", guidance_scale, "finite, 0 or more")
+    _require(0 <= guidance_rescale <= 1, f"{stage}.guidance_rescale", guidance_rescale, "between 0 and 1")
+
+
+def _require(holds: bool, name: str, value: object, what: str) -> None:
+    if not holds:
+        raise ModelError(f"{name}={value!r} must be {what}")
+
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """`model.json` of a model folder: its native size and rate, and each stage's settings. `refine` None: it has no stage 3."""
+    """`model.json` of a model folder: its native size and rate, and each stage's settings. `refine` None: it has no stage 3.
+
+    ModelError for values that make no sense; sides are even, since video files halve them for colour.
+    """
 
     name: str
     height: int
@@ -138,6 +172,11 @@ class ModelConfig:
     fps: int
     extend: ExtendConfig = field(default_factory=ExtendConfig)
     refine: RefineConfig | None = None
+
+    def __post_init__(self) -> None:
+        for name, side in (("height", self.height), ("width", self.width)):
+            _require(side >= 2 and side % 2 == 0, name, side, "an even number, 2 or more")
+        _require(self.fps >= 1, "fps", self.fps, "1 or more")
 
     def output_size(self, request: Request) -> tuple[int, int]:
         """(height, width) of the frames that a request gives."""
@@ -156,6 +195,39 @@ class ModelConfig:
                 raise RequestError(name, asked, fix)
         if request.fps is not None and request.fps > self.fps:
             raise RequestError("fps", request.fps, f"model {self.name!r} makes {self.fps} frames a second; set {self.fps} or less")
+        self._check_schedule(request)
+
+    def chunk_start(self, request: Request, frame: int) -> int:
+        """The first frame of the chunk that makes `frame`, see `Request` (with an image, whose frame 0 no chunk makes, 0 for that)."""
+        second, new = self._grid(request)
+        return second + (frame - second) // new * new if frame >= second else 0
+
+    def _grid(self, request: Request) -> tuple[int, int]:
+        """Where the chunks of stage 2 begin: the first one's frame, and the distance between them."""
+        of_stage_1 = self.extend.frames if request.image is None and request.video is None else 0
+        return of_stage_1 or int(request.image is not None), self.extend.frames - self.extend.overlap
+
+    def _taken_over_at(self, request: Request, frame: int) -> int:
+        """The first frame of the first chunk that begins at `frame` or later."""
+        second, new = self._grid(request)
+        if frame <= 0 and request.image is None:
+            return 0
+        return second - (min(0, second - frame) // new) * new
+
+    def _check_schedule(self, request: Request) -> None:
+        """RequestError for an entry that no chunk would use."""
+        starts = [self._taken_over_at(request, frame) for frame, _ in request.schedule]
+        for (frame, _), start, following in zip_longest(request.schedule, starts, starts[1:]):
+            if request.frames is not None and start >= request.frames:
+                last = self.chunk_start(request, request.frames - 1)
+                latest = f"; the last begins at {last}" if last or request.image is None else ""
+                fix = f"no chunk begins there or later, so this entry would never be used{latest}"
+                raise RequestError("schedule", frame, fix)
+            if start == following:
+                before = self.chunk_start(request, start - 1)
+                earlier = f"; the chunk before begins at {before}" if before or request.image is None else ""
+                fix = f"the next entry takes over with the same chunk, at {start}, so this one would never be used{earlier}"
+                raise RequestError("schedule", frame, fix)
 
     def save(self, folder: Path) -> None:
         """Write `model.json`."""
@@ -163,17 +235,17 @@ class ModelConfig:
 
     @classmethod
     def load(cls, folder: Path) -> ModelConfig:
-        """Read `model.json`; ModelError if it is missing or holds unknown names."""
+        """Read `model.json`; ModelError if it is missing or broken, or holds unknown names or values that make no sense."""
         path = folder / "model.json"
         if not path.is_file():
             raise ModelError(f"{folder} is no model folder: it has no model.json")
-        values = json.loads(path.read_text())
+        values = read_json(path)
         try:
             _reject_unknown(cls, values, "model.json")
             extend = ExtendConfig(**values.pop("extend", {}))
             refine = values.pop("refine", None)
             return cls(**values, extend=extend, refine=RefineConfig(**refine) if refine is not None else None)
-        except (TypeError, RequestError) as error:
+        except (TypeError, AttributeError, RequestError, ModelError) as error:
             raise ModelError(f"{path}: {error}") from error
 
 
@@ -184,6 +256,14 @@ def find_model(name_or_folder: str | Path) -> Path:
     if not folder.is_dir():
         raise ModelError(f"no model {str(name_or_folder)!r}: give {' or '.join(EMBEDDED)}, or a folder with a model.json")
     return folder
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file of a model holds; ModelError with its name if it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read as JSON: {error}") from error
 
 
 def _reject_unknown(cls: type, values: dict[str, Any], where: str) -> None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from .checkpoints.load import Components, load, save
-from .config import Preset, Request
-from .io.reader import last_frames, read_image
+from .config import ExtendConfig, Preset, Request
+from .io.reader import last_frames, read_image, read_video
 from .memory.stream import StreamMemory
 from .stages.extend import ExtendStage
-from .stages.piece import Piece
-from .stages.refine import RefineStage
+from .stages.piece import Piece, to_float, to_uint8
+from .stages.refine import RefineStage, TextAt
 from .types import Chunk, State, TextCond
 
 OnStep = Callable[[int, int], None]
@@ -43,27 +43,23 @@ class LongVideoPipeline:
         """The embedded model "tiny" or a model folder, on a device, in a dtype. ModelError if it is missing or incomplete."""
         return cls(load(name_or_folder, device, dtype), str(name_or_folder))
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write a model folder, weights in float16."""
-        save(self.components, Path(folder))
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
+        """Write a model folder, weights in `dtype`; those in memory stay as they are. A save that fails leaves nothing."""
+        save(self.components, Path(folder), dtype)
 
     def stream(self, request: Request, state: State | None = None, on_step: OnStep | None = None) -> Iterator[Chunk]:
         """The video, chunk by chunk, exactly `request.frames` frames; with `request.video` only the new ones.
 
         state: of the last chunk that was kept; the stream goes on after it with the same bytes as if never stopped.
         on_step: called with (step, steps) after every denoising step of stages 1-2; raising in it cancels.
-        RequestError for what the model cannot do, before any work. Memory does not grow with the length.
+        RequestError for what the model cannot do, at once, before the first chunk is asked for. Memory does not grow with the length.
         """
         self.check(request)
-        pieces = self._extend(request, state, on_step)
+        text_at = self._text_at(request)
+        pieces = self._extend(request, text_at, state, on_step)
         if request.preset == "full":
-            pieces = self._refiner(request).stream(pieces, self._text_at(request), state)
-        index, start = (int(state["chunk"]), int(state["frame"])) if state else (0, 0)
-        for piece in pieces:
-            after = start + len(piece.frames_TCHW)
-            going_on = {**piece.state, "chunk": index + 1, "frame": after}
-            yield Chunk(index, start, _to_uint8(piece.frames_TCHW), piece.final, going_on)
-            index, start = index + 1, after
+            pieces = self._refiner(request).stream(pieces, text_at, state)
+        return _chunks(pieces, state)
 
     def __call__(
         self, prompt: str, num_frames: int = 80, *, image: str | None = None, video: str | None = None, negative_prompt: str = "",
@@ -91,12 +87,16 @@ class LongVideoPipeline:
         """Words of a prompt that the model does not know, and the word used instead of each (None: left out)."""
         return self.components.text.unknown_words(prompt)
 
-    def _extend(self, request: Request, state: State | None, on_step: OnStep | None) -> Iterator[Piece]:
+    def surplus_tokens(self, prompt: str) -> int:
+        """How many tokens of a prompt are beyond what the model reads and so have no effect."""
+        return self.components.text.surplus_tokens(prompt)
+
+    def _extend(self, request: Request, text_at: TextAt, state: State | None, on_step: OnStep | None) -> Iterator[Piece]:
         """Stages 1 and 2: the first frames, then the memory goes on until there are enough."""
         stage = ExtendStage(self.components.backbone, self.components.scheduler, self._extend_config(request), request.seed, on_step)
-        text_at, total = self._text_at(request), request.frames
+        total = request.frames
         if state is None:
-            frames_TCHW, memory, done = self._begin(request, stage, text_at(0))
+            frames_TCHW, memory, done = self._begin(request, stage, text_at)
             if len(frames_TCHW):
                 done = _limited(len(frames_TCHW), total)
                 yield Piece(frames_TCHW[:done], _state(memory, done), done == total)
@@ -113,38 +113,48 @@ class LongVideoPipeline:
             done += kept
             yield Piece(frames_TCHW[:kept], _state(memory, done), done == total)
 
-    def _begin(self, request: Request, stage: ExtendStage, text: TextCond) -> tuple[torch.Tensor, StreamMemory, int]:
+    def _begin(self, request: Request, stage: ExtendStage, text_at: TextAt) -> tuple[torch.Tensor, StreamMemory, int]:
         """First new frames (none when a video is extended), the memory after them, and their count."""
         height, width, overlap = self.config.height, self.config.width, stage.config.overlap
         if request.video is not None:
-            seen_TCHW = _to_float(last_frames(request.video, stage.config.frames, height, width))
-            return seen_TCHW[:0], StreamMemory.start(seen_TCHW, overlap), 0
+            seen_TCHW = to_float(last_frames(request.video, stage.config.frames, height, width))
+            # the video's very first frame, so that a video extended again and again keeps its looks
+            anchor_CHW = to_float(next(read_video(request.video, height, width))[None])[0]
+            return seen_TCHW[:0], replace(StreamMemory.start(seen_TCHW, overlap), anchor_CHW=anchor_CHW), 0
         if request.image is not None:
-            frames_TCHW = _to_float(read_image(request.image, height, width)[None])
+            frames_TCHW = to_float(read_image(request.image, height, width)[None])
         else:
-            frames_TCHW = stage.first(text, height, width)
+            frames_TCHW = stage.first(text_at(0), height, width)
         return frames_TCHW, StreamMemory.start(frames_TCHW, overlap), len(frames_TCHW)
 
     def _refiner(self, request: Request) -> RefineStage:
         assert self.components.refiner is not None and self.config.refine is not None, "checked before"
         return RefineStage(self.components.refiner, self.config.refine, request.seed, request.frames)
 
-    def _extend_config(self, request: Request) -> Any:
-        asked: dict[str, Any] = {"steps": request.steps, "guidance_scale": request.guidance_scale}
-        return replace(self.config.extend, **{name: value for name, value in asked.items() if value is not None})
+    def _extend_config(self, request: Request) -> ExtendConfig:
+        own = self.config.extend
+        guidance_scale = own.guidance_scale if request.guidance_scale is None else request.guidance_scale
+        return replace(own, steps=request.steps or own.steps, guidance_scale=guidance_scale)
 
-    def _text_at(self, request: Request) -> Callable[[int], TextCond]:
-        """The embedded prompt in force at a frame; only the last one used is kept."""
-        last: dict[str, TextCond] = {}
+    def _text_at(self, request: Request) -> TextAt:
+        """The embedded prompt of the chunk that makes a frame."""
 
-        def text_at(frame: int) -> TextCond:
-            prompt = request.prompt_at(frame)
-            if prompt not in last:
-                last.clear()
-                last[prompt] = self.components.text(prompt, request.negative_prompt)
-            return last[prompt]
+        # refinement follows a few chunks behind, so a few prompts are in use at a time
+        @lru_cache(maxsize=4)
+        def embedded(prompt: str) -> TextCond:
+            return self.components.text(prompt, request.negative_prompt)
 
-        return text_at
+        return lambda frame: embedded(request.prompt_at(self.config.chunk_start(request, frame)))
+
+
+def _chunks(pieces: Iterator[Piece], state: State | None) -> Iterator[Chunk]:
+    """Finished pieces as numbered chunks; `state`: of the chunk before them."""
+    index, start = (int(state["chunk"]), int(state["frame"])) if state else (0, 0)
+    for piece in pieces:
+        after = start + len(piece.frames_TCHW)
+        going_on = {**piece.state, "chunk": index + 1, "frame": after}
+        yield Chunk(index, start, to_uint8(piece.frames_TCHW), piece.final, going_on)
+        index, start = index + 1, after
 
 
 def _limited(count: int, total: int | None) -> int:
@@ -153,12 +163,3 @@ def _limited(count: int, total: int | None) -> int:
 
 def _state(memory: StreamMemory, extended: int) -> State:
     return {**memory.state_dict(), "extended": extended}
-
-
-def _to_uint8(frames_TCHW: torch.Tensor) -> np.ndarray:
-    """[-1, 1] to uint8 (T, H, W, 3), rounded."""
-    return ((frames_TCHW + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
-
-
-def _to_float(frames_THWC: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2).float() / 127.5 - 1

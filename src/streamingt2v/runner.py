@@ -7,15 +7,17 @@ comes, then the finished file. What is already committed is not made again, so a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .config import Request, find_model
-from .errors import ModelError, RequestError
+from .checkpoints.fingerprint import fingerprint
+from .config import EMBEDDED, Request, find_model
+from .errors import ModelError, RequestError, RunError
 from .io.reader import probe_video, read_video
 from .io.run import RunFolder
 from .pipeline import LongVideoPipeline
@@ -60,16 +62,51 @@ def create_run(
     model: str,
     output: Path | None = None,
     metadata: Mapping[str, Any] | None = None,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    temporary: bool = False,
+    overwrite: bool = False,
 ) -> RunFolder:
     """A new run folder for the request, of the size that the pipeline will yield.
 
     It is played at the rate asked for, else that of the video it extends, else the model's own.
 
-    `model`: name or folder that the pipeline was loaded from. RunError if `folder` cannot be used.
+    model: name or folder that the pipeline was loaded from. device, dtype: as users write them; None: the pipeline's own.
+    temporary, overwrite: see `Header`. RunError if `folder` cannot be used, ModelError if there is no such model.
     """
     height, width = pipe.output_size(request)
-    fps = _source_rate(request) or pipe.output_fps(request)
-    return RunFolder.create(folder, request, model=model, fps=fps, height=height, width=width, output=output, metadata=metadata)
+    return RunFolder.create(
+        folder,
+        request,
+        model=_lasting_name(model),
+        fps=_source_rate(request) or pipe.output_fps(request),
+        height=height,
+        width=width,
+        output=output,
+        metadata=metadata,
+        device=device if device is not None else str(pipe.components.backbone.unet.device),
+        dtype=dtype if dtype is not None else str(pipe.components.backbone.unet.dtype).removeprefix("torch."),
+        weights=fingerprint(find_model(model)),
+        temporary=temporary,
+        overwrite=overwrite,
+    )
+
+
+def reload_pipeline(run: RunFolder) -> LongVideoPipeline:
+    """The pipeline that an opened run began with, on the same device and in the same dtype. RunError: see `check_weights`."""
+    check_weights(run)
+    return load_pipeline(run.model, run.header.device, run.header.dtype)
+
+
+def check_weights(run: RunFolder) -> None:
+    """RunError if the run's model is gone, or its files are not those that the run began with."""
+    try:
+        now = fingerprint(find_model(run.model))
+    except ModelError as error:
+        raise RunError(f"{run.path}: its model cannot be loaded: {error}") from error
+    if run.header.weights not in (None, now):
+        raise RunError(f"{run.path}: the files of its model {run.model!r} are not those that the run began with; put those back")
 
 
 def render(
@@ -86,11 +123,12 @@ def render(
         assert pipe is not None, "a run that is not finished needs a pipeline"
         if run.request.video is not None and not run.source_done:
             run.commit_source(read_video(run.request.video, run.height, run.width))
-        for chunk in pipe.stream(run.request, run.state):
-            run.commit(chunk)
-            first_commit = first_commit or time.monotonic()
-            if on_chunk is not None:
-                on_chunk(chunk)
+        with _threads_of(run):
+            for chunk in pipe.stream(run.request, run.state):
+                run.commit(chunk)
+                first_commit = first_commit or time.monotonic()
+                if on_chunk is not None:
+                    on_chunk(chunk)
     path = run.finish(output)
     return Summary(
         output=path,
@@ -99,6 +137,23 @@ def render(
         seconds=time.monotonic() - began,
         first_frame_seconds=None if first_commit is None else first_commit - began,
     )
+
+
+@contextmanager
+def _threads_of(run: RunFolder) -> Iterator[None]:
+    """As many threads as the run began with: sums on a CPU differ in the last bits by how they are split."""
+    before = torch.get_num_threads()
+    try:
+        if torch.device(run.header.device).type == "cpu":
+            torch.set_num_threads(run.header.threads)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _lasting_name(model: str) -> str:
+    """A model folder by its absolute path, so that a run resumes from anywhere; the name of an embedded model stays one."""
+    return model if model in EMBEDDED else str(Path(model).absolute())
 
 
 def _source_rate(request: Request) -> int | None:

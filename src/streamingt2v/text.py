@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from .config import read_json
 from .errors import ModelError
 from .types import TextCond
 
@@ -24,9 +25,12 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
-        """Read `vocabulary.json`."""
-        values = json.loads(path.read_text())
-        return cls(frozenset(values["known"]), dict(values["nearest"]))
+        """Read `vocabulary.json`; ModelError if it cannot be."""
+        values = read_json(path)
+        try:
+            return cls(frozenset(values["known"]), dict(values["nearest"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"{path}: needs a list of words `known` and an object `nearest`") from error
 
     def save(self, path: Path) -> None:
         """Write `vocabulary.json`."""
@@ -48,8 +52,8 @@ class Vocabulary:
         return " ".join(re.sub(r"[^\W\d_]+|\d+", known, prompt.lower()).split())
 
     def _nearest(self, word: str) -> str | None:
-        stems = (word, word.removesuffix("s"), word.removesuffix("es"), word.removesuffix("ies") + "y")
-        for stem in stems:
+        stems = (word, word.removesuffix("s"), word.removesuffix("es"))
+        for stem in (*stems, word.removesuffix("ies") + "y") if word.endswith("ies") else stems:
             if stem in self.known:
                 return stem
             if self.nearest.get(stem) in self.known:

@@ -6,8 +6,7 @@ L tokens, D width of a token. Pixels of a `Chunk` are uint8; inside the model fr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ class Chunk:
     frames_THWC: np.ndarray
     final: bool = False
     state: State | None = None
-    timings: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def frames(self) -> np.ndarray:

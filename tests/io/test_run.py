@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -192,12 +193,12 @@ def test_after_a_failed_commit_the_same_run_can_try_again(tmp_path, undisturbed,
         assert digest(run.finish()) == undisturbed
 
 
-def failing_after(calls, operation):
+def failing_after(calls, operation, error=None):
     count = iter(range(10**6))
 
     def run(*args):
         if next(count) == calls:
-            raise OSError(errno.EIO, "Input/output error")
+            raise error or OSError(errno.EIO, "Input/output error")
         return operation(*args)
 
     return run
@@ -418,10 +419,55 @@ def test_a_damaged_journal_or_request_is_named(tmp_path):
     change(tmp_path / "run" / "journal.jsonl", lambda data: b"{" + data)
     with pytest.raises(RunError, match=r"journal\.jsonl: line 1 is damaged"):
         RunFolder.open(tmp_path / "run")
-    for content in (b"", b"[]", b"{}", b'{"format": 99}', b'{"format": 1}', b'{"format": 1, "request": {"promt": "x"}}'):
+    for content in (b"", b"[]", b"{}", b'{"format": 99}', b'{"format": 2}', b'{"format": 2, "request": {"promt": "x"}}'):
         change(tmp_path / "run" / "request.json", lambda data, content=content: content)
         with pytest.raises(RunError, match=r"request\.json: cannot be read"):
             RunFolder.open(tmp_path / "run")
+
+
+def test_a_create_that_fails_leaves_nothing(tmp_path):
+    folder = tmp_path / "deep" / "run"
+    for calls in range(4):  # of init.mp4, the folder, request.json, the folder
+        for error in (OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(os, "fsync", failing_after(calls, os.fsync, error))
+                with pytest.raises((RunError, KeyboardInterrupt)):
+                    create(folder)
+            assert names(tmp_path) == []
+    with pytest.raises(RunError, match="No such file"):
+        create(folder, Request("a cat", frames=TOTAL, image=str(tmp_path / "none.png")))
+    assert names(tmp_path) == []
+
+
+def test_a_create_that_fails_leaves_what_was_there(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for mine in (["init.mp4"], ["init.mp4", "thesis.tex"], ["seg_00000.m4s"]):  # without our lock they are not ours
+        for name in mine:
+            (folder / name).touch()
+        with pytest.raises(RunError, match="is not empty"):
+            create(folder)
+        assert names(folder) == mine
+        for name in mine:
+            (folder / name).unlink()
+
+
+def test_a_discard_cut_short_anywhere_leaves_a_folder_to_start_in(tmp_path, undisturbed, request_):
+    if request_.video is not None:
+        pytest.skip("the files are of the same kinds")
+    for lives in range(20):
+        folder = tmp_path / str(lives)
+        run = create(folder, request_, output=tmp_path / "v.mp4")
+        complete(run)
+        with pytest.MonkeyPatch.context() as patch, suppress(Killed):
+            patch.setattr(os, "unlink", failing_after(lives, os.unlink, Killed()))
+            run.discard()
+        run.close()
+        if not folder.exists():
+            return
+        with RunFolder.open(folder) if lives == 0 else create(folder, request_, output=tmp_path / "v.mp4") as again:
+            assert digest(complete(again)) == undisturbed
+    raise AssertionError("a discard takes more steps than were tried")
 
 
 def test_files_of_others_are_left_alone(tmp_path):
@@ -545,6 +591,17 @@ def test_other_versions_are_told(tmp_path, monkeypatch):
         assert run.changed_versions() == {"torch": (torch.__version__, "99.0")}
 
 
+def test_another_cpu_is_told_where_it_computes(tmp_path, monkeypatch):
+    for device in ("cpu", "cuda:1"):
+        with create(tmp_path / device, device=device):
+            pass
+    then = run_module.cpu_capability()
+    monkeypatch.setattr(run_module, "cpu_capability", lambda: "other")
+    for device, told in (("cpu", {"CPU capability": (then, "other")}), ("cuda:1", {})):
+        with RunFolder.open(tmp_path / device) as run:
+            assert run.changed_versions() == told and run.header.threads == torch.get_num_threads()
+
+
 def test_an_encoder_with_another_head_is_refused(tmp_path, monkeypatch):
     from streamingt2v.io import writer
 
@@ -554,3 +611,12 @@ def test_an_encoder_with_another_head_is_refused(tmp_path, monkeypatch):
         with pytest.raises(RunError, match="do not fit the earlier ones"):
             run.commit(list(story(run.request))[1])
         assert run.chunks_committed == 1
+
+
+def test_a_run_knows_its_own_video(tmp_path):
+    with create(tmp_path / "run", Request("a cat", frames=TOTAL, schedule=((4, "a dog"),)), output=tmp_path / "v.mp4") as run:
+        assert not run.wrote(tmp_path / "v.mp4")
+        complete(run)
+        (tmp_path / "text.mp4").write_text("precious")
+        assert run.wrote(tmp_path / "v.mp4")
+        assert not any(run.wrote(tmp_path / name) for name in ("text.mp4", "missing.mp4", "run"))

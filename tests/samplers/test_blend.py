@@ -1,6 +1,7 @@
 """Randomized blending: windows, seams and their law."""
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
@@ -8,8 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamingt2v.samplers.blend import assemble, owners, plan_seams, plan_windows
+from streamingt2v.samplers import blend
+from streamingt2v.samplers.blend import assemble, plan_seams
 from streamingt2v.samplers.noise import integer
+
+
+def owners(windows: Sequence[range], seams: Sequence[int]) -> tuple[int, ...]:
+    """For each frame the number of the window that it is taken from."""
+    return tuple(max(k for k, seam in enumerate(seams) if seam <= frame) for frame in range(windows[-1].stop))
 
 
 @st.composite
@@ -22,7 +29,7 @@ def plans(draw):
 @given(plan=plans())
 def test_windows_cover_every_frame(plan):
     frames, size, overlap = plan
-    windows = plan_windows(frames, size, overlap)
+    windows = tuple(blend.windows(frames, size, overlap))
     assert windows[0].start == 0 and windows[-1].stop == frames
     assert {len(window) for window in windows} == {min(size, frames)}
     for left, right in pairwise(windows):
@@ -34,7 +41,7 @@ def test_windows_cover_every_frame(plan):
 @settings(max_examples=200, deadline=None)
 @given(plan=plans(), law=st.sampled_from(["code", "paper"]), seed=st.integers(0, 1000))
 def test_every_frame_comes_from_one_window_that_has_it(plan, law, seed):
-    windows = plan_windows(*plan)
+    windows = tuple(blend.windows(*plan))
     seams = plan_seams(windows, law, lambda number, high: integer(seed, "blend", number, 0, high))
     takers = owners(windows, seams)
     assert len(takers) == plan[0]
@@ -53,7 +60,7 @@ def test_every_frame_comes_from_one_window_that_has_it(plan, law, seed):
 @pytest.mark.parametrize("law, choices", [("code", 4), ("paper", 5)])
 def test_marginals(law, choices):
     """Frame j of an overlap of O comes from the left window with probability (O-1-j)/O as coded, (O-j)/(O+1) in the paper (spec 6.5)."""
-    windows, draws = plan_windows(12, 8, 4), 4000
+    windows, draws = tuple(blend.windows(12, 8, 4)), 4000
     left = Counter()
     for step in range(draws):
         seams = plan_seams(windows, law, lambda number, high, step=step: integer(3, "blend", number, step, high))
@@ -64,11 +71,23 @@ def test_marginals(law, choices):
 
 
 def test_one_window_for_a_short_video():
-    assert plan_windows(5, 24, 8) == (range(5),)
+    assert tuple(blend.windows(5, 24, 8)) == (range(5),)
     assert plan_seams((range(5),), "code", lambda number, high: pytest.fail("nothing to draw")) == (0,)
 
 
 @pytest.mark.parametrize("frames, window, overlap", [(0, 8, 4), (9, 8, 8), (9, 8, -1), (9, 0, 0)])
 def test_bad_plans_are_refused(frames, window, overlap):
     with pytest.raises(ValueError, match="must be"):
-        plan_windows(frames, window, overlap)
+        tuple(blend.windows(frames, window, overlap))
+
+
+@settings(max_examples=100, deadline=None)
+@given(plan=plans(), later=st.integers(0, 200))
+def test_windows_can_be_taken_up_at_any_of_them_and_without_end_begin_alike(plan, later):
+    frames, size, overlap = plan
+    whole = tuple(blend.windows(frames, size, overlap))
+    later %= len(whole)
+    assert tuple(blend.windows(frames, size, overlap, start=whole[later].start)) == whole[later:]
+    assert tuple(blend.windows(frames, size, overlap, start=frames)) == ()
+    endless = blend.windows(None, size, overlap)
+    assert [next(endless) for _ in whole[:-1]] == list(whole[:-1])

@@ -113,26 +113,3 @@ def test_no_gradients_are_kept():
     step = next(denoise(lambda x, t: x * weight, START, DDIMScheduler(), 2))
     assert not step.latents_BCTHW.requires_grad
     assert torch.is_grad_enabled()
-
-
-@pytest.mark.parametrize("name", ["ddim", "dpm++", "euler", "unipc"])
-def test_starts_from_clean_latents_at_a_strength(name):
-    """Little strength: few steps, a result near the start. All of it: as many steps as asked for."""
-    scheduler, eta = SCHEDULERS[name]
-    clean = randn(1, 4, 3, 2, 2, seed=5)
-
-    def exact(latents, timestep):
-        """The noise in the latents, were they noised from `clean`: VP-scaled, or VE-scaled for Euler."""
-        alpha = scheduler.alphas_cumprod[int(timestep)].sqrt()
-        if name == "euler":
-            sigma = (1 - alpha**2).sqrt() / alpha
-            return (latents * (sigma**2 + 1).sqrt() - clean) / sigma
-        return (latents - alpha * clean) / (1 - alpha**2).sqrt()
-
-    for strength, count in ((0.2, 2), (1.0, 10), (0.01, 1)):
-        steps = list(denoise(exact, START, scheduler, 10, clean_BCTHW=clean, strength=strength, eta=eta, step_noise=step_noise))
-        assert len(steps) == count
-        # The first DDIM schedule stops a little before no noise at all.
-        assert (steps[-1].latents_BCTHW - clean).abs().max() < 0.2
-    with pytest.raises(ValueError, match="strength=0"):
-        final(denoise(exact, START, scheduler, 10, clean_BCTHW=clean, strength=0))

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from recorded import assert_near, config, golden
-from streamingt2v.samplers.blend import assemble, plan_seams, plan_windows
+from streamingt2v.samplers import blend
+from streamingt2v.samplers.blend import assemble, plan_seams
 from streamingt2v.samplers.guidance import guide
 from streamingt2v.samplers.sdedit import logsnr_cosine_interp, solve, trailing_nodes
 from toy_networks import randn
@@ -35,7 +36,7 @@ def test_golden_randomized_blending():
     assert [node.timestep for node in nodes] == made["outputs.timesteps"].tolist()
     noised = schedule.diffuse(made["inputs.video_latents"], made["inputs.noise"], settings["total_noise_levels"] - 1)
     assert_near(noised, made["outputs.noised_latents"])
-    windows = plan_windows(settings["frames"], settings["chunk_size"], settings["overlap_size"])
+    windows = tuple(blend.windows(settings["frames"], settings["chunk_size"], settings["overlap_size"]))
     seen = []
 
     def predict_clean(x, timestep):

@@ -11,10 +11,10 @@ from transformers import CLIPVisionModelWithProjection
 from streamingt2v.memory.apm import ImageTokens, anchor_tokens, preprocess
 from streamingt2v.memory.cam import ConditionalAttentionModule
 from streamingt2v.memory.context import Contexts
+from streamingt2v.samplers.denoise import Predict
 from streamingt2v.samplers.guidance import guide_pair
 from streamingt2v.types import TextCond
 
-from .base import Predict
 from .unet3d import StreamingUNet3D
 
 
@@ -41,8 +41,8 @@ class ModelScopeBackbone:
         self.image_encoder, self.image_tokens = image_encoder, image_tokens
 
     @property
-    def multiple(self) -> int:
-        return vae_factor(self.vae) * 2 ** (len(self.unet.config.block_out_channels) - 1)
+    def device(self) -> torch.device:
+        return self.unet.device
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         factor = vae_factor(self.vae)
@@ -53,10 +53,10 @@ class ModelScopeBackbone:
 
     @torch.no_grad()
     def condition(self, text: TextCond, anchor_CHW: torch.Tensor | None) -> Condition:
-        text_BLD = torch.cat([text.negative_BLD, text.positive_BLD]).to(self.unet.dtype)
+        text_BLD = torch.cat([text.negative_BLD, text.positive_BLD]).to(self.device, self.unet.dtype)
         image_BLD = None
         if anchor_CHW is not None:
-            anchor_BCHW = anchor_CHW[None].to(self.unet.device, self.unet.dtype)
+            anchor_BCHW = anchor_CHW[None].to(self.device, self.unet.dtype)
             image_BLD = torch.cat(anchor_tokens(self._embed_image, self.image_tokens, anchor_BCHW))
         return Condition(self.unet.contexts(text_BLD, image_BLD), self.cam.contexts(text_BLD))
 
@@ -64,7 +64,7 @@ class ModelScopeBackbone:
     def predictor(self, condition: Condition, window_TCHW: torch.Tensor | None, scale: float, rescale: float) -> Predict:
         embedding = None
         if window_TCHW is not None:
-            embedding = self.cam.encode_frames(window_TCHW[None].to(self.unet.device, self.unet.dtype))
+            embedding = self.cam.encode_frames(window_TCHW[None].to(self.device, self.unet.dtype))
 
         def predict(latents_BCTHW: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
             pair_BCTHW = torch.cat([latents_BCTHW, latents_BCTHW]).to(self.unet.dtype)

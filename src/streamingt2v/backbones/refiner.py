@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from diffusers import AutoencoderKL, UNet3DConditionModel
 
+from streamingt2v.samplers.denoise import Predict
 from streamingt2v.samplers.guidance import guide_pair
 from streamingt2v.types import TextCond
 
-from .base import Predict
 from .modelscope import decode_frames, encode_frames
 
 
@@ -28,7 +28,7 @@ class RefinerBackbone:
 
     def predictor(self, text: TextCond, scale: float, rescale: float) -> Predict:
         """The guided v-prediction of one window."""
-        text_BLD = torch.cat([text.negative_BLD, text.positive_BLD]).to(self.unet.dtype)
+        text_BLD = torch.cat([text.negative_BLD, text.positive_BLD]).to(self.unet.device, self.unet.dtype)
 
         def predict(latents_BCTHW: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
             pair_BCTHW = torch.cat([latents_BCTHW, latents_BCTHW]).to(self.unet.dtype)

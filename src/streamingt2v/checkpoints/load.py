@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import copy
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import diffusers
@@ -13,10 +15,10 @@ import torch
 from diffusers import AutoencoderKL, UNet3DConditionModel
 from transformers import AutoTokenizer, CLIPTextModel, CLIPVisionModelWithProjection
 
-from streamingt2v.backbones.modelscope import ModelScopeBackbone
+from streamingt2v.backbones.modelscope import ModelScopeBackbone, vae_factor
 from streamingt2v.backbones.refiner import RefinerBackbone
 from streamingt2v.backbones.unet3d import StreamingUNet3D
-from streamingt2v.config import ModelConfig, find_model
+from streamingt2v.config import ModelConfig, find_model, read_json
 from streamingt2v.errors import ModelError
 from streamingt2v.memory.apm import ImageTokens
 from streamingt2v.memory.cam import ConditionalAttentionModule
@@ -40,6 +42,8 @@ def load(name_or_folder: str | Path, device: str = "cpu", dtype: torch.dtype = t
     config = ModelConfig.load(folder)
     place = _placer(folder, device)
     vae = place("vae", AutoencoderKL.from_pretrained, torch.float32)
+    if config.height % (factor := vae_factor(vae)) or config.width % factor:
+        raise ModelError(f"{folder}: {config.height} x {config.width} pixels: the autoencoder needs multiples of {factor}")
     backbone = ModelScopeBackbone(
         vae,
         place("unet", StreamingUNet3D.from_pretrained, dtype),
@@ -52,8 +56,26 @@ def load(name_or_folder: str | Path, device: str = "cpu", dtype: torch.dtype = t
 
 
 def save(components: Components, folder: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write a model folder that `load` reads. The parts keep their dtype in memory."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a model folder that `load` reads; the weights in memory stay as they are.
+
+    It is written beside its place and moved there when it is whole, so a save that fails changes nothing. In a folder that is there
+    already the files of a model are replaced, others stay.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as made:
+        whole = Path(made) / "model"
+        whole.mkdir()
+        _write(components, whole, dtype)
+        if not folder.exists():
+            whole.rename(folder)
+            return
+        for part in whole.iterdir():
+            if (folder / part.name).is_dir():
+                shutil.rmtree(folder / part.name)
+            part.replace(folder / part.name)
+
+
+def _write(components: Components, folder: Path, dtype: torch.dtype) -> None:
     components.config.save(folder)
     components.text.tokenizer.save_pretrained(folder / "tokenizer")
     if components.text.vocabulary:
@@ -65,10 +87,8 @@ def save(components: Components, folder: Path, dtype: torch.dtype = torch.float1
     if components.refiner:
         parts["refiner"] = components.refiner.unet
     for name, part in parts.items():
-        before = part.dtype
         # the plain Module.to: diffusers' own warns of parts to keep in float32, of which these networks have none
-        torch.nn.Module.to(part, dtype).save_pretrained(folder / name)
-        torch.nn.Module.to(part, before)
+        torch.nn.Module.to(copy.deepcopy(part), dtype).save_pretrained(folder / name)
 
 
 def _placer(folder: Path, device: str) -> Callable[[str, Callable, torch.dtype], Any]:
@@ -95,11 +115,12 @@ def _load_text(folder: Path, place: Callable, dtype: torch.dtype) -> TextEncoder
 
 def _load_scheduler(folder: Path) -> Any:
     """Any scheduler of diffusers, by the class its configuration names."""
-    part = _part(folder, "scheduler")
-    values = json.loads((part / "scheduler_config.json").read_text())
-    kind = getattr(diffusers, values["_class_name"], None)
+    path = _part(folder, "scheduler") / "scheduler_config.json"
+    values = read_json(path)
+    name = values.get("_class_name") if isinstance(values, dict) else None
+    kind = getattr(diffusers, str(name), None)
     if kind is None:
-        raise ModelError(f"{part}: diffusers has no scheduler {values['_class_name']!r}")
+        raise ModelError(f"{path}: diffusers has no scheduler {name!r}")
     return kind.from_config(values)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,7 +57,8 @@ def extend(
 ) -> None:
     """Continue any video by new frames.
 
-    The output is the frames of VIDEO followed by --frames new ones.
+    The output is the frames of VIDEO followed by --frames new ones. All have the size that the model makes: the frames of VIDEO are
+    scaled to fill it, and what hangs over is cut off evenly at both sides. They play at the rate of VIDEO, or at --fps.
     """
     began = time.monotonic()
     wanted = build_request(prompt, request, _schedule(request), video=_text(video))
@@ -76,12 +79,11 @@ def resume(
     check_files(output)
     show = Screen(screen.quiet, screen.json)
     with _open(run_dir) as run:
+        places = places_of_run(run, output)
         for name, (then, now) in run.changed_versions().items():
             show.note(f"note: the run began with {name} {then}, this is {now}: the frames to come may differ in detail")
-        made_on = run.metadata
-        model = ModelOptions(model=run.model, device=made_on["device"], dtype=made_on["dtype"])
-        pipe = None if run.finished else _load(model, show)
-        _finish(pipe, run, places_of_run(run.path, run.output, output), output, show, began)
+        pipe = None if run.finished else _reload(run, run_dir, show)
+        _finish(pipe, run, places, output, show, began)
 
 
 def _make(wanted: Request, model: ModelOptions, output: OutputOptions, run_dir: Path | None, screen: ScreenOptions, began: float) -> None:
@@ -91,11 +93,21 @@ def _make(wanted: Request, model: ModelOptions, output: OutputOptions, run_dir: 
     _check_media(wanted)
     show = Screen(screen.quiet, screen.json)
     pipe = _load(model, show)
-    _note_unknown_words(pipe, wanted, show)
+    _note_prompts(pipe, wanted, show)
     from ..runner import create_run  # here and below: what imports torch is imported when it is needed
 
-    metadata = {"device": model.device, "dtype": model.dtype}
-    with create_run(pipe, wanted, places.run_folder, _lasting_name(model.model), output.output, metadata) as run:
+    with create_run(
+        pipe,
+        wanted,
+        places.run_folder,
+        model.model,
+        output.output,
+        device=model.device,
+        dtype=model.dtype,
+        temporary=places.temporary,
+        overwrite=output.overwrite,
+    ) as run:
+        _note_rates(pipe, run, show)
         _finish(pipe, run, places, output, show, began)
 
 
@@ -109,7 +121,7 @@ def _finish(pipe: LongVideoPipeline | None, run: RunFolder, places: Places, file
             summary = render(pipe, run, places.output, on_chunk=lambda chunk: progress.add(len(chunk.frames_THWC)))
         _write_pictures(summary.output, files)
     except (Exception, KeyboardInterrupt) as error:
-        raise _stopped(error, run, files) from error
+        raise _stopped(error, run, places, files) from error
     if places.temporary:
         run.discard()
     values = _result(run, summary, places, before)
@@ -150,14 +162,30 @@ def peak_rss_mb() -> float:
 
 def _load(model: ModelOptions, show: Screen) -> LongVideoPipeline:
     show.note(f"loading model {model.model}")
+    _silence_bars()
+    from ..runner import load_pipeline
+
+    return load_pipeline(model.model, model.device, model.dtype)
+
+
+def _reload(run: RunFolder, run_dir: Path, show: Screen) -> LongVideoPipeline:
+    show.note(f"loading model {run.model}")
+    _silence_bars()
+    from ..runner import reload_pipeline
+
+    try:
+        return reload_pipeline(run)
+    except RunError as error:
+        raise _wrong_run(run_dir, str(error).removeprefix(f"{run.path}: ")) from error
+
+
+def _silence_bars() -> None:
+    """The libraries' bars, one a network, would drown the notes."""
     import diffusers
     import transformers
 
-    from ..runner import load_pipeline
-
-    for library in (diffusers, transformers):  # their bars, one a network, would drown the notes
+    for library in (diffusers, transformers):
         library.utils.logging.disable_progress_bar()
-    return load_pipeline(model.model, model.device, model.dtype)
 
 
 def _open(run_dir: Path) -> RunFolder:
@@ -175,12 +203,13 @@ def _wrong_run(run_dir: Path, fix: str) -> Stopped:
     return Stopped(f"RUN_DIR {str(run_dir)!r}: {fix}", 2, details={"argument": "run_dir", "value": str(run_dir), "fix": fix})
 
 
-def _stopped(error: BaseException, run: RunFolder, files: OutputOptions) -> Stopped:
-    """The error with the way to go on; a run in which nothing is safe yet is removed instead."""
+def _stopped(error: BaseException, run: RunFolder, places: Places, files: OutputOptions) -> Stopped:
+    """The error with the way to go on; a temporary folder of this command, in which nothing is safe yet, is removed instead."""
     stopped = describe(error)
-    if run.frames_committed or run.source_frames:
+    if run.frames_committed or run.source_frames or not (places.new and places.temporary):
         return Stopped(str(stopped), stopped.exit_code, _resume_line(run, files), stopped.details)
-    run.discard()
+    with suppress(RunError):  # the error that ended the command is the one to tell
+        run.discard()
     return Stopped(f"{stopped} (nothing was written)", stopped.exit_code, details=stopped.details)
 
 
@@ -216,11 +245,28 @@ def _check_media(wanted: Request) -> None:
         raise RequestError(name, path, str(error).removeprefix(f"{path}: ")) from error
 
 
-def _note_unknown_words(pipe: LongVideoPipeline, wanted: Request, show: Screen) -> None:
-    prompts = (wanted.prompt, wanted.negative_prompt, *(prompt for _, prompt in wanted.schedule))
-    unknown = {word: nearest for prompt in prompts for word, nearest in pipe.unknown_words(prompt).items()}
-    for word, nearest in unknown.items():
+def _note_prompts(pipe: LongVideoPipeline, wanted: Request, show: Screen) -> None:
+    """What of the prompts has no effect, or another than the words say."""
+    prompts = list(dict.fromkeys(filter(None, (wanted.prompt, wanted.negative_prompt, *(prompt for _, prompt in wanted.schedule)))))
+    unknown = {prompt: pipe.unknown_words(prompt) for prompt in prompts}
+    for word, nearest in {word: nearest for words in unknown.values() for word, nearest in words.items()}.items():
         show.note(f"note: the model does not know {word!r}; " + (f"it takes it for {nearest!r}" if nearest else "it is left out"))
+    for prompt in prompts:
+        if all(unknown[prompt].get(word, word) is None for word in re.findall(r"[^\W\d_]+|\d+", prompt.lower())):
+            show.note(f"note: the model knows no word of {prompt!r}; it makes what it likes")
+        surplus = pipe.surplus_tokens(prompt)
+        if surplus:
+            show.note(f"note: {prompt!r} is too long for the model by {surplus} tokens (about a word each); its end has no effect")
+
+
+def _note_rates(pipe: LongVideoPipeline, run: RunFolder, show: Screen) -> None:
+    """That a video to extend was made for another rate than the model makes: one of them will not play at its own pace."""
+    from ..io.reader import probe_video
+
+    rate, made = probe_video(run.request.video).fps if run.request.video is not None else None, pipe.config.fps
+    if rate and round(rate) != made:
+        pace = f"its motion plays {run.fps / rate:.3g} times, the new motion {run.fps / made:.3g} times as fast as it is"
+        show.note(f"note: the video has {rate:.4g} frames a second, the model makes {made}; at {run.fps} {pace}")
 
 
 def _write_pictures(video: Path, files: OutputOptions) -> None:
@@ -238,8 +284,3 @@ def _schedule(options: RequestOptions) -> Schedule:
 
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
-
-
-def _lasting_name(model: str) -> str:
-    """A model folder by its absolute path, so that a run resumes from anywhere; a name stays a name."""
-    return str(Path(model).absolute()) if Path(model).is_dir() else model

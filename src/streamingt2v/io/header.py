@@ -13,10 +13,10 @@ from ..config import Request
 from ..errors import RequestError, RunError
 from . import durable
 
-FORMAT = 1
+FORMAT = 2
 """Number of the run folder's layout; a folder with another is refused."""
 
-VERSIONED = ("streamingt2v", "torch", "diffusers", "transformers", "av")
+VERSIONED = ("streamingt2v", "torch", "numpy", "diffusers", "transformers", "tokenizers", "av", "pillow")
 """Packages that the bytes of a video depend on."""
 
 
@@ -24,15 +24,25 @@ VERSIONED = ("streamingt2v", "torch", "diffusers", "transformers", "av")
 class Header:
     """What `request.json` holds.
 
-    inputs: sha256 of the files that the request names. init_sha256: of the segments' common head. output: where the MP4 goes.
+    model: name, or absolute folder. weights: fingerprint of its files, None if it was not taken. device, dtype: what computes the
+    frames, as users write them. threads, cpu: of torch on the CPU; sums differ in the last bits by both. output: where the MP4
+    goes. overwrite: it may replace a file there. temporary: the folder goes once the MP4 is there. metadata: for the MP4's comment.
+    inputs: sha256 of the files that the request names. init_sha256: of the segments' common head.
     """
 
     request: Request
     model: str
+    weights: str | None
+    device: str
+    dtype: str
+    threads: int
+    cpu: str
     fps: int
     height: int
     width: int
     output: str | None
+    overwrite: bool
+    temporary: bool
     metadata: dict[str, Any]
     versions: dict[str, str]
     inputs: dict[str, str]
@@ -79,3 +89,17 @@ def versions() -> dict[str, str]:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
+
+
+def cpu_threads() -> int:
+    """How many threads torch splits an operation over."""
+    import torch  # here and below: not needed to look at a run, and slow to import
+
+    return torch.get_num_threads()
+
+
+def cpu_capability() -> str:
+    """The CPU's instructions that torch uses, for example "AVX2"."""
+    import torch
+
+    return torch.backends.cpu.get_cpu_capability()

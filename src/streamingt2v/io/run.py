@@ -16,27 +16,26 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from ..config import Request
-from ..errors import RunError
+from ..errors import MediaError, RunError
 from ..types import Chunk, State
 from . import durable
-from .header import Header, input_hashes, versions, with_absolute_paths
+from .folder import INIT, JOURNAL, PLAYLIST, REQUEST, VIDEO, delete_run, locked, may_be_stray, taken
+from .header import Header, cpu_capability, cpu_threads, input_hashes, versions, with_absolute_paths
 from .journal import Entry, Journal
 from .playlist import playlist
 from .reader import Frame
 from .state import pack_state, unpack_state
-from .writer import LONGEST_SEGMENT, Segment, VideoSpec, batches, encode_segment, init_segment, write_mp4
+from .writer import LONGEST_SEGMENT, Segment, VideoSpec, batches, encode_segment, init_segment, read_metadata, write_mp4
 
 STATES_KEPT = 2
-_REQUEST, _JOURNAL, _INIT, _PLAYLIST, _LOCK, _VIDEO = "request.json", "journal.jsonl", "init.mp4", "playlist.m3u8", "lock", "video.mp4"
-_COMING_AND_GOING = re.compile(r"seg_\d+\.m4s|state_\d+\.safetensors")
 
 
 class RunFolder:
@@ -46,12 +45,12 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, header: Header, journal: Journal, lock: int):
-        self.path, self._header, self._journal, self._lock = path, header, journal, lock
+        self.path, self.header, self._journal, self._lock = path, header, journal, lock
         self._spec = VideoSpec(header.height, header.width, header.fps)
         self.request, self.model = header.request, header.model
         self.height, self.width, self.fps = header.height, header.width, header.fps
-        self.output = Path(header.output) if header.output is not None else path / _VIDEO
-        self.playlist = path / _PLAYLIST
+        self.output = Path(header.output) if header.output is not None else path / VIDEO
+        self.playlist = path / PLAYLIST
 
     @classmethod
     def create(
@@ -64,40 +63,48 @@ class RunFolder:
         width: int,
         output: str | os.PathLike[str] | None = None,
         metadata: Mapping[str, Any] | None = None,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        weights: str | None = None,
+        temporary: bool = False,
+        overwrite: bool = False,
     ) -> RunFolder:
         """A new run in an empty or missing folder, for a video of that even size and rate (RequestError if odd).
 
-        `output` is where `finish` puts the MP4 (None: into the folder), `metadata` more JSON values for its comment.
-        RunError if the folder is in use, cannot be written, or the output could not be.
+        `output` is where `finish` puts the MP4 (None: into the folder), `metadata` more JSON values for its comment. What the
+        other arguments mean is said at `Header`; the number of threads and the CPU are those of this process.
+        RunError if the folder is in use, cannot be written, or the output could not be; then nothing new is left there.
         """
         path = Path(path).absolute()
         init = init_segment(VideoSpec(height, width, fps))
         with _explained(path, "cannot be made a run folder"):
             if output is not None:
                 _check_output(Path(output))
-            path.mkdir(parents=True, exist_ok=True)
-            lock = _locked(path)
-            try:
-                _check_unused(path)
+            with taken(path) as lock:
                 request = with_absolute_paths(request)
                 header = Header(
-                    request,
-                    model,
-                    fps,
-                    height,
-                    width,
-                    str(Path(output).absolute()) if output is not None else None,
-                    dict(metadata or {}),
-                    versions(),
-                    input_hashes(request),
-                    hashlib.sha256(init).hexdigest(),
+                    request=request,
+                    model=model,
+                    weights=weights,
+                    device=device,
+                    dtype=dtype,
+                    threads=cpu_threads(),
+                    cpu=cpu_capability(),
+                    fps=fps,
+                    height=height,
+                    width=width,
+                    output=str(Path(output).absolute()) if output is not None else None,
+                    overwrite=overwrite,
+                    temporary=temporary,
+                    metadata=dict(metadata or {}),
+                    versions=versions(),
+                    inputs=input_hashes(request),
+                    init_sha256=hashlib.sha256(init).hexdigest(),
                 )
-                durable.write_file(path / _INIT, init)
-                durable.write_file(path / _REQUEST, header.to_bytes())
-                return cls(path, header, Journal(path / _JOURNAL), lock)
-            except BaseException:
-                durable.unlock(lock)
-                raise
+                durable.write_file(path / INIT, init)
+                durable.write_file(path / REQUEST, header.to_bytes())
+                return cls(path, header, Journal(path / JOURNAL), lock)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunFolder:
@@ -106,12 +113,12 @@ class RunFolder:
         RunError if it is no run folder, another process writes it, or committed files are damaged (the message names the file).
         """
         path = Path(path).absolute()
-        if not (path / _REQUEST).is_file():
-            raise RunError(f"{path}: is no run folder (it has no {_REQUEST})")
+        if not (path / REQUEST).is_file():
+            raise RunError(f"{path}: is no run folder (it has no {REQUEST})")
         with _explained(path, "cannot be opened"):
-            lock = _locked(path)
+            lock = locked(path)
             try:
-                run = cls(path, Header.read(path / _REQUEST), Journal.read(path / _JOURNAL), lock)
+                run = cls(path, Header.read(path / REQUEST), Journal.read(path / JOURNAL), lock)
                 run._recover()
                 return run
             except BaseException:
@@ -129,11 +136,6 @@ class RunFolder:
         if self._lock >= 0:
             durable.unlock(self._lock)
             self._lock = -1
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """The JSON values that `create` was given for the MP4's comment."""
-        return dict(self._header.metadata)
 
     @property
     def frames_committed(self) -> int:
@@ -171,9 +173,14 @@ class RunFolder:
             return unpack_state((self.path / chunks[-1].state).read_bytes())
 
     def changed_versions(self) -> dict[str, tuple[str, str]]:
-        """Packages that are not of the version the run began with: name -> (then, now). The rest may then differ in its bits."""
-        now = versions()
-        return {name: (then, now[name]) for name, then in self._header.versions.items() if now.get(name, then) != then}
+        """What is not as it was when the run began: name -> (then, now). The rest of the video may then differ in its bits.
+
+        Packages by their versions, and for a run on the CPU its "CPU capability", the instructions that torch uses of it.
+        """
+        then, now = dict(self.header.versions), versions()
+        if self.header.device.startswith("cpu"):
+            then, now = then | {"CPU capability": self.header.cpu}, now | {"CPU capability": cpu_capability()}
+        return {name: (value, now[name]) for name, value in then.items() if now.get(name, value) != value}
 
     def commit(self, chunk: Chunk) -> None:
         """Encode the chunk and make it safe with its state. It must be the next one, and the last must end at `request.frames`."""
@@ -210,18 +217,25 @@ class RunFolder:
         """Write what is committed so far as an MP4 and give its path. RunError if that is nothing or it cannot be written."""
         if not self._journal.entries:
             raise RunError(f"{self.path}: has no frames yet")
-        init = (self.path / _INIT).read_bytes()
+        init = (self.path / INIT).read_bytes()
         segments = (init + (self.path / entry.segment).read_bytes() for entry in self._journal.entries)
         write_mp4(Path(output), segments, self._metadata())
         return Path(output)
 
+    def wrote(self, output: Path) -> bool:
+        """Whether that file is the finished video of this very run, by what it says about itself."""
+        try:
+            return self.finished and read_metadata(output) == json.loads(json.dumps(self._metadata()))
+        except MediaError:
+            return False
+
     def discard(self) -> None:
-        """Delete the run, and its folder unless there are files of others (or the finished MP4) in it."""
+        """Delete the run, and its folder unless there are files of others (or the finished MP4) in it.
+
+        Cut short, it leaves a folder that a new run can be made in.
+        """
         with _explained(self.path, "cannot be deleted"):
-            (self.path / _REQUEST).unlink(missing_ok=True)  # first: without it the rest is no run any more
-            for file in list(self.path.iterdir()):
-                if _is_ours(file.name) or _may_be_stray(file.name):
-                    file.unlink(missing_ok=True)
+            delete_run(self.path)
             self.close()
             with suppress(OSError):
                 self.path.rmdir()
@@ -230,8 +244,8 @@ class RunFolder:
         """Files first, then the journal's line, then what can be made again."""
         if self._lock < 0:
             raise RunError(f"{self.path}: was closed; open it again to write")
-        if hashlib.sha256(segment.init).hexdigest() != self._header.init_sha256:
-            raise RunError(f"{self.path}: this encoder's segments do not fit the earlier ones; resume with the versions in {_REQUEST}")
+        if hashlib.sha256(segment.init).hexdigest() != self.header.init_sha256:
+            raise RunError(f"{self.path}: this encoder's segments do not fit the earlier ones; resume with the versions in {REQUEST}")
         with _explained(self.path, f"cannot keep frames {entry.start} to {entry.start + entry.frames - 1}"):
             try:
                 durable.write_named_later(self.path / entry.segment, segment.media)
@@ -270,13 +284,13 @@ class RunFolder:
         keep = self._resume_point()
         if keep < len(self._journal.entries) or self._journal.path.exists():
             self._journal.rewind(keep)
-        if not self.finished and input_hashes(self.request) != self._header.inputs:
+        if not self.finished and input_hashes(self.request) != self.header.inputs:
             raise RunError(f"{self.path}: its input {self.request.image or self.request.video} is not the file that the run began with")
         self._write_playlist()
         self._delete_strays()
 
     def _check_files(self) -> None:
-        expected = [(_INIT, self._header.init_sha256), *((e.segment, e.segment_sha256) for e in self._journal.entries)]
+        expected = [(INIT, self.header.init_sha256), *((e.segment, e.segment_sha256) for e in self._journal.entries)]
         for name, digest in expected:
             if not (self.path / name).is_file() or durable.sha256_of(self.path / name) != digest:
                 raise RunError(f"{self.path / name}: is missing or damaged; this run cannot be resumed")
@@ -300,14 +314,14 @@ class RunFolder:
 
     def _write_playlist(self) -> None:
         if self._journal.entries:
-            durable.write_unsynced(self.playlist, playlist(self._journal.entries, self.fps, _INIT, self.finished).encode())
+            durable.write_unsynced(self.playlist, playlist(self._journal.entries, self.fps, INIT, self.finished).encode())
 
     def _delete_strays(self) -> None:
         """Delete files of ours that no entry needs: half-written ones, later ones, old states."""
         entries = self._journal.entries
         kept = {entry.segment for entry in entries} | {entry.state for entry in entries[-STATES_KEPT:]}
         for file in list(self.path.iterdir()):
-            if _may_be_stray(file.name) and file.name not in kept:
+            if may_be_stray(file.name) and file.name not in kept:
                 file.unlink(missing_ok=True)
 
     def _drop_old_state(self) -> None:
@@ -322,7 +336,8 @@ class RunFolder:
         for name in ("image", "video"):
             asked[name] = Path(asked[name]).name if asked[name] is not None else None
         size = {"model": Path(self.model).name, "fps": self.fps, "height": self.height, "width": self.width}
-        return asked | size | {"versions": self._header.versions} | self._header.metadata
+        made_with = {"device": self.header.device, "dtype": self.header.dtype, "versions": self.header.versions}
+        return asked | size | made_with | self.header.metadata
 
 
 def _entry(
@@ -351,22 +366,6 @@ def _explained(path: Path, what: str) -> Iterator[None]:
         raise RunError(f"{path}: {what}: {error.strerror or error}{where}") from error
 
 
-def _locked(path: Path) -> int:
-    handle = durable.lock(path / _LOCK)
-    if handle is None:
-        raise RunError(f"{path}: another process is writing this run; wait for it or stop it")
-    return handle
-
-
-def _check_unused(path: Path) -> None:
-    """A folder may be used if all it holds is what an earlier `create` left when it was cut short."""
-    if (path / _REQUEST).exists():
-        raise RunError(f"{path}: holds a run already; go on with it by `streamingt2v resume {path}`, or take another folder")
-    others = sorted(file.name for file in path.iterdir() if file.name not in (_LOCK, _INIT) and not _may_be_stray(file.name))
-    if others:
-        raise RunError(f"{path}: is not empty (it holds {others[0]}); take an empty or a new folder")
-
-
 def _check_output(output: Path) -> None:
     """Say before hours of work that the result could not be written."""
     folder = output.absolute().parent
@@ -376,13 +375,3 @@ def _check_output(output: Path) -> None:
         raise RunError(f"{folder}: no such folder to write {output.name} to; make it first")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise RunError(f"{folder}: cannot be written")
-
-
-def _may_be_stray(name: str) -> bool:
-    """One of our files that come and go: a segment, a state, or anything of ours in the making."""
-    half = durable.finished_name(name)
-    return bool(_COMING_AND_GOING.fullmatch(name)) or (half is not None and (half == _VIDEO or _is_ours(half)))
-
-
-def _is_ours(name: str) -> bool:
-    return name in (_REQUEST, _JOURNAL, _INIT, _PLAYLIST, _LOCK) or bool(_COMING_AND_GOING.fullmatch(name))

@@ -36,14 +36,11 @@ def denoise(
     *,
     eta: float = 0.0,
     step_noise: StepNoise | None = None,
-    clean_BCTHW: torch.Tensor | None = None,
-    strength: float = 1.0,
 ) -> Iterator[Step]:
     """From noise to latents, a step at a time: stop iterating to cancel, use `final` for the last latents alone.
 
     noise_BCTHW: standard normal start. scheduler: any diffusers scheduler; it is copied fresh, and its state is not touched.
     eta: amount of noise put back at each step (0..1), for schedulers that have it. step_noise: needed by stochastic steps only.
-    clean_BCTHW: start from these latents, noised to the level from which the last `strength` (0..1] of the steps is left.
     Raises ValueError for an eta that the scheduler does not know, or a stochastic step without `step_noise`.
     """
     scheduler = type(scheduler).from_config(scheduler.config)
@@ -51,34 +48,19 @@ def denoise(
     takes = set(inspect.signature(scheduler.step).parameters)
     if eta and "eta" not in takes:
         raise ValueError(f"eta={eta}: {type(scheduler).__name__} has none; set it to 0")
-    timesteps, latents = _start(scheduler, noise_BCTHW, clean_BCTHW, strength, steps)
-    for index, timestep in enumerate(timesteps):
+    latents = noise_BCTHW * scheduler.init_noise_sigma
+    for index, timestep in enumerate(scheduler.timesteps):
         model_input = scheduler.scale_model_input(latents, timestep)
         prediction = predict(model_input, timestep).to(latents.dtype)
         extra = _randomness(scheduler, takes, eta, step_noise, index)
         latents = scheduler.step(prediction, timestep, latents, return_dict=False, **extra)[0]
-        yield Step(index, len(timesteps), timestep, latents)
+        yield Step(index, len(scheduler.timesteps), timestep, latents)
 
 
 def final(trajectory: Iterator[Step]) -> torch.Tensor:
     """The latents after the last step of `denoise`."""
     (last,) = deque(trajectory, maxlen=1)
     return last.latents_BCTHW
-
-
-def _start(
-    scheduler: Any, noise_BCTHW: torch.Tensor, clean_BCTHW: torch.Tensor | None, strength: float, steps: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Timesteps to walk, and the latents before the first of them."""
-    if clean_BCTHW is None:
-        return scheduler.timesteps, noise_BCTHW * scheduler.init_noise_sigma
-    if not 0 < strength <= 1:
-        raise ValueError(f"strength={strength} must be above 0 and at most 1")
-    begin = (steps - max(1, int(steps * strength))) * getattr(scheduler, "order", 1)
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(begin)
-    timesteps = scheduler.timesteps[begin:]
-    return timesteps, scheduler.add_noise(clean_BCTHW, noise_BCTHW, timesteps[:1])
 
 
 def _randomness(scheduler: Any, takes: set[str], eta: float, step_noise: StepNoise | None, index: int) -> dict[str, Any]:

@@ -34,11 +34,14 @@ class ExtendStage:
         return self._chunk(condition, None, range(self.config.frames), "seed", height, width)
 
     def next(self, memory: StreamMemory, condition: Any) -> torch.Tensor:
-        """The new frames after `memory` (T - overlap, 3, H, W). `condition`: of the backbone, for the prompt and the memory's anchor."""
+        """The new frames after `memory` (T - overlap, 3, H, W). `condition`: of the backbone, for the prompt and the memory's anchor.
+
+        Noise belongs to a frame, so what two neighbouring chunks both show begins in both from the same noise; the published code
+        draws every chunk's anew (spec 1.2). Its frames are counted from `memory.position`, one overlap late, and so never below 0: a
+        memory that began with fewer frames than its window reaches back before frame 0.
+        """
         height, width = memory.anchor_CHW.shape[-2:]
-        start = memory.position - memory.overlap
-        # a memory that began with fewer frames than its window reaches back before frame 0; noise counts from 0
-        frames = range(start + memory.overlap, start + memory.overlap + self.config.frames)
+        frames = range(memory.position, memory.position + self.config.frames)
         return self._chunk(condition, memory.window_TCHW, frames, "extend", height, width)[memory.overlap :]
 
     def denoise(self, condition: Any, window_TCHW: torch.Tensor | None, noise: StepNoise) -> Iterator[Step]:
@@ -54,6 +57,6 @@ class ExtendStage:
         shape = self.backbone.latent_shape(height, width)
 
         def noise(step: int) -> torch.Tensor:
-            return frame_noise(self.seed, stage, frames, step, shape).transpose(0, 1)[None]
+            return frame_noise(self.seed, stage, frames, step, shape).transpose(0, 1)[None].to(self.backbone.device)
 
         return self.backbone.decode(final(self.denoise(condition, window_TCHW, noise)))

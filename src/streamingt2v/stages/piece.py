@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from streamingt2v.types import State
@@ -16,3 +17,13 @@ class Piece:
     frames_TCHW: torch.Tensor
     state: State
     final: bool
+
+
+def to_uint8(frames: torch.Tensor) -> np.ndarray:
+    """(..., 3, H, W) in [-1, 1] to uint8 (..., H, W, 3), clamped and rounded."""
+    return ((frames.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(-3, -1).contiguous().cpu().numpy()
+
+
+def to_float(frames_THWC: np.ndarray) -> torch.Tensor:
+    """uint8 (T, H, W, 3) to float32 (T, 3, H, W) in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2).float() / 127.5 - 1

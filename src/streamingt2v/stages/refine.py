@@ -2,7 +2,8 @@
 
 The causal form (paper, section 4.3): a window is refined as soon as its left neighbour is done, and at every solver step
 the first frames of their overlap are the neighbour's clean predictions of that step. Where the cut falls is drawn anew at
-each step. Noise belongs to frames, not windows, so neighbours share it in their overlap (spec 6.4, 6.5).
+each step. Noise belongs to frames, not windows, so neighbours share it in their overlap (spec 6.4, 6.5). A window follows the prompt
+of the frame in the middle of those that it gives out.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 
 from streamingt2v.backbones.refiner import RefinerBackbone
 from streamingt2v.config import RefineConfig
+from streamingt2v.samplers.blend import assemble, plan_seams, windows
 from streamingt2v.samplers.noise import frame_noise, integer
 from streamingt2v.samplers.sdedit import logsnr_cosine_interp, solve, trailing_nodes
 from streamingt2v.types import State, TextCond
@@ -66,39 +68,29 @@ class RefineStage:
         carry = Carry.from_state(state) if state else None
         upstream: State = state or {}
         source = iter(pieces)
-        while carry is None or self.total is None or carry.start < self.total:
-            while carry is None or carry.start + len(carry.frames_TCHW) < self._stop(carry.start):
+        plan = windows(self.total, self.config.frames, self.config.overlap, start=carry.start if carry else 0)
+        window = next(plan, None)
+        while window is not None:
+            while carry is None or carry.start + len(carry.frames_TCHW) < window.stop:
                 piece = next(source)
                 upstream = piece.state
                 carry = _fed(carry, piece.frames_TCHW)
-            frames_TCHW, carry = self._window(carry, text_at(carry.start))
-            done = self.total is not None and carry.start >= self.total
-            yield Piece(frames_TCHW, {**upstream, **carry.state_dict()}, done)
+            following = next(plan, None)
+            ahead = following.start if following else window.stop
+            frames_TCHW, carry = self._window(carry, window, ahead, text_at((window.start + ahead - 1) // 2))
+            yield Piece(frames_TCHW, {**upstream, **carry.state_dict()}, following is None)
+            window = following
 
-    def _stop(self, start: int) -> int:
-        """The frame after the window that begins at `start`."""
-        stop = start + self.config.frames
-        return stop if self.total is None else min(stop, self.total)
-
-    def _next_start(self, start: int) -> int:
-        """The first frame of the window after the one at `start`; `total` if there is none. The last is anchored to the end."""
-        stop = self._stop(start)
-        if self.total is not None and stop >= self.total:
-            return self.total
-        following = stop - self.config.overlap
-        return following if self.total is None else min(following, self.total - self.config.frames)
-
-    def _window(self, carry: Carry, text: TextCond) -> tuple[torch.Tensor, Carry]:
-        """Refined frames up to where the next window begins, and the carry for it."""
-        frames, ahead = range(carry.start, self._stop(carry.start)), self._next_start(carry.start)
-        taken = carry.frames_TCHW[: len(frames)]
-        latents_BCTHW, clean_SCTHW = self._denoise(carry, taken, frames, text)
-        emitted = ahead - carry.start
+    def _window(self, carry: Carry, window: range, ahead: int, text: TextCond) -> tuple[torch.Tensor, Carry]:
+        """Refined frames up to `ahead`, where the next window begins, and the carry for it."""
+        taken = carry.frames_TCHW[: len(window)]
+        latents_BCTHW, clean_SCTHW = self._denoise(carry, taken, window, text)
+        emitted = ahead - window.start
         refined_TCHW = self.backbone.decode(latents_BCTHW[:, :, :emitted])
-        kept_SCTHW = clean_SCTHW[:, :, emitted:].clone() if ahead < frames.stop else None
+        kept_SCTHW = clean_SCTHW[:, :, emitted:].clone() if ahead < window.stop else None
         return refined_TCHW, Carry(carry.number + 1, ahead, carry.frames_TCHW[emitted:].clone(), kept_SCTHW)
 
-    def _denoise(self, carry: Carry, frames_TCHW: torch.Tensor, frames: range, text: TextCond) -> tuple[torch.Tensor, torch.Tensor]:
+    def _denoise(self, carry: Carry, frames_TCHW: torch.Tensor, window: range, text: TextCond) -> tuple[torch.Tensor, torch.Tensor]:
         """Final latents (1, C, T, h, w) of a window and its clean predictions at every solver step (S, C, T, h, w)."""
         rows, columns = (self.config.scale * side for side in frames_TCHW.shape[-2:])
         upscaled_TCHW = F.interpolate(frames_TCHW, (rows, columns), mode="bicubic", antialias=True).clamp(-1, 1)
@@ -106,14 +98,14 @@ class RefineStage:
         shape = (clean_BCTHW.shape[1], *clean_BCTHW.shape[3:])
 
         def noise(step: int) -> torch.Tensor:
-            return frame_noise(self.seed, "refine", frames, step, shape).transpose(0, 1)[None].to(clean_BCTHW)
+            return frame_noise(self.seed, "refine", window, step, shape).transpose(0, 1)[None].to(clean_BCTHW)
 
         predict = self.backbone.predictor(text, self.config.guidance_scale, self.config.guidance_rescale)
         record: list[torch.Tensor] = []
 
         def predict_clean(x_BCTHW: torch.Tensor, timestep: int) -> torch.Tensor:
             clean = self.schedule.clean_from_v(x_BCTHW, predict(x_BCTHW, torch.tensor(timestep)), timestep)
-            clean = self._spliced(clean, carry, len(record))
+            clean = self._spliced(clean, carry, window, len(record))
             record.append(clean[0].cpu())
             return clean
 
@@ -123,13 +115,14 @@ class RefineStage:
             latents_BCTHW = step.latents_BCTHW
         return latents_BCTHW, torch.stack(record)
 
-    def _spliced(self, clean_BCTHW: torch.Tensor, carry: Carry, step: int) -> torch.Tensor:
+    def _spliced(self, clean_BCTHW: torch.Tensor, carry: Carry, window: range, step: int) -> torch.Tensor:
         """The prediction with its first frames from the left neighbour, up to a cut drawn for this overlap and step."""
         if carry.clean_SCTHW is None:
             return clean_BCTHW
         left_CTHW = carry.clean_SCTHW[step]
-        cut = integer(self.seed, "blend", carry.number, step, left_CTHW.shape[1] + 1)
-        return torch.cat([left_CTHW[None, :, :cut].to(clean_BCTHW), clean_BCTHW[:, :, cut:]], dim=2)
+        pair = (range(window.start, window.start + left_CTHW.shape[1]), window)
+        seams = plan_seams(pair, "paper", lambda _, high: integer(self.seed, "blend", carry.number, step, high))
+        return assemble((left_CTHW[None].to(clean_BCTHW), clean_BCTHW), pair, seams)
 
 
 def _fed(carry: Carry | None, frames_TCHW: torch.Tensor) -> Carry:

@@ -11,6 +11,7 @@ from diffusers import UNet3DConditionModel
 from torch import nn
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
+from ..samplers.guidance import guide
 from . import data, diffusion
 from .loop import Batch
 from .text import tokenize
@@ -58,7 +59,7 @@ class BaseModule(nn.Module):
 
     def __init__(self, unet: UNet3DConditionModel, text: CLIPTextModel):
         super().__init__()
-        self.unet, self.text = unet, text.requires_grad_(False).eval()
+        self.unet, self.text = unet, text.requires_grad_(False)
         self.scheduler = diffusion.make_scheduler()
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
@@ -122,7 +123,6 @@ def sample_clips(
     guidance: float = 4.0,
 ) -> np.ndarray:
     """Clips (N, T, H, W, 3) uint8 by plain DDIM, decoded by the patch PCA: what the denoiser knows, without the autoencoder."""
-    module.unet.eval()
     device = next(module.unet.parameters()).device
     ids = tokenize(tokenizer, [""] * len(captions) + captions).to(device)
     text_BLD = module.text(ids).last_hidden_state
@@ -132,9 +132,6 @@ def sample_clips(
     for t in scheduler.timesteps:
         with torch.autocast(device.type, torch.bfloat16):
             negative, positive = module.unet(torch.cat([z, z]), t, text_BLD).sample.float().chunk(2)
-        guided = negative + guidance * (positive - negative)
-        guided = 0.5 * guided + 0.5 * guided * (positive.std((1, 2, 3, 4), keepdim=True) / guided.std((1, 2, 3, 4), keepdim=True))
-        z = scheduler.step(guided, t, z).prev_sample
-    module.unet.train()
+        z = scheduler.step(guide(negative, positive, guidance, rescale=0.5), t, z).prev_sample
     flat = data.world_pca().decode(z.transpose(1, 2).flatten(0, 1).cpu())
     return diffusion.to_uint8(flat.unflatten(0, (len(captions), frames)))

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from PIL import Image
 
+from ..stages.piece import to_uint8 as to_uint8
 from . import data
 
 
@@ -73,8 +74,3 @@ def save_sheet(frames_NTHWC: np.ndarray, path: Path, columns: int = 8) -> None:
     rows = [np.concatenate(list(cells[i : i + columns]), 1) for i in range(0, len(cells), columns)]
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate(rows, 0)).save(path)
-
-
-def to_uint8(pixels: torch.Tensor) -> np.ndarray:
-    """(..., C, H, W) in [-1, 1] -> uint8 (..., H, W, C), rounded."""
-    return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(-3, -1).cpu().numpy()

@@ -68,6 +68,7 @@ def run(task: Task, config: LoopConfig, stop_after: int | None = None) -> dict[s
     accelerator = Accelerator(
         mixed_precision=config.precision, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)]
     )
+    task.module.eval()  # no dropout: every batch is new, so there is nothing to overfit
     trained = [p for p in task.module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay)
     ema = EMAModel(trained, decay=config.ema, use_ema_warmup=True, power=0.75)
@@ -76,7 +77,10 @@ def run(task: Task, config: LoopConfig, stop_after: int | None = None) -> dict[s
     module, optimizer = accelerator.prepare(task.module, optimizer)
     ema.to(accelerator.device)
 
-    metrics, began, first = {}, time.monotonic(), step
+    metrics: dict[str, float] = {}
+    began, first = time.monotonic(), step
+    if step >= config.steps:  # perhaps killed between its last checkpoint and its export
+        _export(accelerator, config, task, ema, trained, step)
     end = config.steps if stop_after is None else min(config.steps, step + stop_after)
     while step < end:
         rng = np.random.default_rng([config.seed, step, accelerator.process_index])
@@ -118,13 +122,19 @@ def _log(accelerator: Accelerator, config: LoopConfig, metrics: dict[str, float]
 
 
 def _checkpoint(accelerator: Accelerator, config: LoopConfig, task: Task, optimizer, ema: EMAModel, trained: list, step: int) -> None:
-    """Save the state to resume from, then export and sample with the averaged weights."""
+    """Save the state to resume from, then export and sample."""
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         state = {"step": step, "optimizer": optimizer.state_dict(), "ema": ema.state_dict(), "module": _trained_state(task.module)}
         temporary = config.out / "checkpoint.tmp"
         torch.save(state, temporary)
         os.replace(temporary, config.out / "checkpoint.pt")
+    _export(accelerator, config, task, ema, trained, step)
+
+
+def _export(accelerator: Accelerator, config: LoopConfig, task: Task, ema: EMAModel, trained: list, step: int) -> None:
+    """The averaged weights as model folders, and samples of what they do."""
+    if accelerator.is_main_process:
         ema.store(trained)
         ema.copy_to(trained)
         task.export(config.out)

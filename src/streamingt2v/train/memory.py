@@ -1,8 +1,9 @@
 """Recipes `cam` and `apm`: the two memories on a frozen base (spec 7).
 
-`cam`: the window is the target's first 8 frames; the module learns to show them again and to go on. Its frame encoder first
-learns, alone, to say of a frame what the base's first layer says of its latents: from zeros, the signal through a silent encoder
-and silent mergers is too faint to learn from in a few hundred steps. `apm` starts from `cam` and adds the anchor: one frame from among the 16 before the target. The base stays as it is, since it also makes the seed.
+`cam`: the window is the target's first 8 frames; the module learns to show them again and to go on. Its frame encoder learns
+first, alone, to say of a frame what the base's first layer says of its latents: from zeros, the signal through a silent encoder
+and silent mergers is too faint to learn from in a few hundred steps. `apm` starts from `cam` and adds the anchor: one frame from
+among the 16 before the target. The base stays as it is, since it also makes the seed.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from transformers import CLIPTextModel, CLIPVisionModelWithProjection, PreTraine
 from ..backbones.unet3d import StreamingUNet3D
 from ..memory.apm import ImageTokens, preprocess
 from ..memory.cam import ConditionalAttentionModule
+from ..samplers.denoise import denoise, final
 from ..world import clip
 from . import data, diffusion
 from .base import encode_clips
@@ -59,16 +61,11 @@ class MemoryModule(nn.Module):
     ):
         super().__init__()
         self.unet, self.cam, self.tokens, self.with_anchor = unet, cam, tokens, with_anchor
-        self.frozen: Any = nn.ModuleDict(parts).requires_grad_(False).eval()
+        self.frozen: Any = nn.ModuleDict(parts).requires_grad_(False)
         for name, parameter in unet.named_parameters():
             parameter.requires_grad_("cross_attention_merger" in name or (with_anchor and _is_mixer(name)))
         tokens.requires_grad_(with_anchor)
         self.scheduler = diffusion.make_scheduler()
-
-    def train(self, mode: bool = True) -> MemoryModule:
-        super().train(mode)
-        self.frozen.eval()
-        return self
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         if batch["encoder_only"]:
@@ -76,16 +73,23 @@ class MemoryModule(nn.Module):
         with torch.no_grad():
             text_BLD = self.frozen["text"](batch["ids"]).last_hidden_state
             window_BTCHW = self._as_generated(batch["window"], batch["disturb"])
-            embeds = self.frozen["vision"](pixel_values=preprocess(batch["anchor"], self.frozen["vision"].config.image_size)).image_embeds
         noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler)
         features = self.cam(noisy, t, text_BLD, self.cam.encode_frames(window_BTCHW))
-        image_BLD = self.tokens(embeds) if self.with_anchor else None
-        predicted = self.unet(noisy, t, text_BLD, image_BLD, features)
+        predicted = self.unet(noisy, t, text_BLD, self.image_tokens(batch["anchor"]), features)
         loss = diffusion.velocity_loss(predicted, velocity, t, batch["weight"], self.scheduler)
         with torch.no_grad():
             seen = window_BTCHW.shape[1]
             errors = ((predicted - velocity) ** 2).float()
         return {"loss": loss, "overlap": errors[:, :, :seen].mean(), "new": errors[:, :, seen:].mean()}
+
+    def image_tokens(self, anchor_BCHW: torch.Tensor) -> torch.Tensor | None:
+        """Tokens of the anchors (B, N, D); None while only CAM is trained."""
+        if not self.with_anchor:
+            return None
+        with torch.no_grad():
+            vision = self.frozen["vision"]
+            embeds_BD = vision(pixel_values=preprocess(anchor_BCHW, vision.config.image_size)).image_embeds
+        return self.tokens(embeds_BD)
 
     def _encoder_loss(self, latents_BCTHW: torch.Tensor) -> dict[str, torch.Tensor]:
         """How far the frame encoder is from the base's first layer on the same frames' latents."""
@@ -160,7 +164,30 @@ class MemoryTask:
         self.module.tokens.save_pretrained(folder / "image_tokens")
 
     def sample(self, folder: Path, step: int) -> None:
-        """Nothing of its own: `assemble` makes a model of the export, and `generate` shows it."""
+        """True clips that were not trained on, each above what the memories make of its first frames and its caption."""
+        batch = self.batch(np.random.default_rng([0, 1]), self.config.encoder_steps, 4)
+        made = go_on(self.module, batch, self.config.overlap)
+        true = self.module.frozen["vae"].decode(batch["latents"].to(made.device).transpose(1, 2).flatten(0, 1)).sample
+        rows = torch.stack([true.unflatten(0, made.shape[:2]), made], 1).flatten(0, 1)
+        diffusion.save_sheet(diffusion.to_uint8(rows), folder / "samples" / f"{step:06d}.png")
+
+
+@torch.no_grad()
+def go_on(module: MemoryModule, batch: Batch, overlap: int, steps: int = 8) -> torch.Tensor:
+    """Frames (B, T, 3, H, W) that the memories make of a batch's windows, anchors and captions, without guidance."""
+    device = next(module.unet.parameters()).device
+    batch = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+    text_BLD = module.frozen["text"](batch["ids"]).last_hidden_state
+    window_BTCHW = module.frozen["vae"].decode(batch["window"].transpose(1, 2).flatten(0, 1)).sample.clamp(-1, 1)
+    embedding_BTCHW = module.cam.encode_frames(window_BTCHW.unflatten(0, (-1, overlap)))
+    contexts = module.unet.contexts(text_BLD, module.image_tokens(batch["anchor"]))
+
+    def predict(latents_BCTHW: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        return module.unet(latents_BCTHW, timestep, contexts, cam_features=module.cam(latents_BCTHW, timestep, text_BLD, embedding_BTCHW))
+
+    noise_BCTHW = torch.randn(batch["latents"].shape, generator=torch.Generator().manual_seed(0)).to(device)
+    latents_BCTHW = final(denoise(predict, noise_BCTHW, diffusion.make_sampler(), steps))
+    return module.frozen["vae"].decode(latents_BCTHW.transpose(1, 2).flatten(0, 1)).sample.unflatten(0, noise_BCTHW.shape[:3:2])
 
 
 def _is_mixer(name: str) -> bool:

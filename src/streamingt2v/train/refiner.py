@@ -12,7 +12,7 @@ from diffusers import UNet3DConditionModel
 from torch import nn
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
-from ..samplers.sdedit import logsnr_cosine_interp
+from ..samplers.sdedit import logsnr_cosine_interp, solve, trailing_nodes
 from . import data, diffusion
 from .base import build_unet, encode_clips
 from .loop import Batch
@@ -43,7 +43,7 @@ class RefinerModule(nn.Module):
 
     def __init__(self, unet: UNet3DConditionModel, text: CLIPTextModel, levels: int):
         super().__init__()
-        self.unet, self.text = unet, text.requires_grad_(False).eval()
+        self.unet, self.text = unet, text.requires_grad_(False)
         self.schedule, self.levels = logsnr_cosine_interp(), levels
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
@@ -89,7 +89,29 @@ class RefinerTask:
         self.module.unet.save_pretrained(folder / "unet")
 
     def sample(self, folder: Path, step: int) -> None:
-        """Nothing of its own: `assemble` makes a model of the export, and `refine` shows it."""
+        """Softened clips, what the refiner makes of them, and the true ones; decoded by the patch PCA."""
+        batch = self.batch(np.random.default_rng([0, 1]), 1, 4)
+        refined = refine(self.module, batch)
+        rows = torch.stack([batch["start"], refined.cpu(), batch["latents"]], 1).flatten(0, 1)
+        flat = data.world_pca().decode(rows.transpose(1, 2).flatten(0, 1)).unflatten(0, rows.shape[:3:2])
+        diffusion.save_sheet(diffusion.to_uint8(flat), folder / "samples" / f"{step:06d}.png")
+
+
+@torch.no_grad()
+def refine(module: RefinerModule, batch: Batch, steps: int = 4) -> torch.Tensor:
+    """Latents (B, C, T, h, w) of a batch's start, noised to the highest trained level and denoised, without guidance."""
+    device = next(module.unet.parameters()).device
+    text_BLD, start = module.text(batch["ids"].to(device)).last_hidden_state, batch["start"].to(device)
+    nodes, generator = trailing_nodes(module.schedule, steps, module.levels), torch.Generator().manual_seed(0)
+
+    def noise(step: int) -> torch.Tensor:
+        return torch.randn(start.shape, generator=generator).to(device)
+
+    def predict_clean(x_BCTHW: torch.Tensor, timestep: int) -> torch.Tensor:
+        return module.schedule.clean_from_v(x_BCTHW, module.unet(x_BCTHW, timestep, text_BLD).sample, timestep)
+
+    noised = module.schedule.diffuse(start, noise(-1), nodes[0].timestep)
+    return list(solve(predict_clean, noised, nodes, noise))[-1].latents_BCTHW
 
 
 def _softened(pixels_BTCHW: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, pr
 from torch import nn
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig, CLIPVisionModelWithProjection, PreTrainedTokenizerFast
 
+from ..memory.apm import CLIP_MEAN, CLIP_STD
 from ..world import vocabulary
 from . import data
 from .loop import Batch
@@ -139,6 +140,5 @@ def export_towers(clip_model: CLIPModel, tokenizer: PreTrainedTokenizerFast, fol
 
 def clip_normalise(pixels_NCHW: torch.Tensor) -> torch.Tensor:
     """[-1, 1] pixels -> CLIP's mean and deviation."""
-    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(1, 3, 1, 1)
-    std = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(1, 3, 1, 1)
-    return ((pixels_NCHW + 1) / 2 - mean) / std
+    mean_C11, std_C11 = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+    return ((pixels_NCHW + 1) / 2 - mean_C11) / std_C11

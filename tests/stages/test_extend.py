@@ -1,0 +1,73 @@
+"""Where latents are made: on the device of the network, whatever that is."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+
+from streamingt2v.backbones.modelscope import ModelScopeBackbone
+from streamingt2v.backbones.refiner import RefinerBackbone
+from streamingt2v.config import ExtendConfig
+from streamingt2v.memory.apm import ImageTokens
+from streamingt2v.memory.stream import StreamMemory
+from streamingt2v.stages.extend import ExtendStage
+from streamingt2v.types import TextCond
+from toy_networks import cam, randn, stock, streaming
+
+META = torch.device("meta")
+"""A device that computes nothing, but that refuses tensors of another, as a GPU does."""
+
+TEXT = TextCond(torch.zeros(1, 5, 12), torch.zeros(1, 5, 12))
+
+
+class Elsewhere(ModelScopeBackbone):
+    """A backbone on another device, without autoencoder and image encoder. `decoded`: the devices of the latents that came back."""
+
+    def __init__(self) -> None:
+        super().__init__(None, streaming().to(META), cam().to(META), None, ImageTokens(6, 8, 3, 12).to(META))  # type: ignore[arg-type]
+        self.decoded: list[torch.device] = []
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        return 4, height // 2, width // 2
+
+    def decode(self, latents_BCTHW: torch.Tensor) -> torch.Tensor:
+        self.decoded.append(latents_BCTHW.device)
+        return torch.zeros(latents_BCTHW.shape[2], 3, 16, 16)
+
+    def _embed_image(self, image_BCHW: torch.Tensor) -> torch.Tensor:
+        return image_BCHW.new_zeros(len(image_BCHW), 6)
+
+
+class Subtract:
+    """A scheduler without tables."""
+
+    config: ClassVar[dict[str, Any]] = {}
+    init_noise_sigma = 1.0
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Subtract:
+        return cls()
+
+    def set_timesteps(self, steps: int, device: torch.device) -> None:
+        self.timesteps = torch.arange(steps, device=device)
+
+    def scale_model_input(self, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        return latents
+
+    def step(self, prediction: torch.Tensor, timestep: torch.Tensor, latents: torch.Tensor, return_dict: bool) -> tuple[torch.Tensor]:
+        return (latents - prediction,)
+
+
+def test_chunks_are_denoised_on_the_backbones_device():
+    backbone = Elsewhere()
+    stage = ExtendStage(backbone, Subtract(), ExtendConfig(4, 2, 2, eta=0.0), seed=0)
+    first_TCHW = stage.first(TEXT, 16, 16)
+    memory = StreamMemory.start(first_TCHW, 2)
+    assert len(stage.next(memory, backbone.condition(TEXT, memory.anchor_CHW))) == 2
+    assert backbone.decoded == [META, META]
+
+
+def test_windows_are_refined_on_the_networks_device():
+    predict = RefinerBackbone(None, stock().to(META)).predictor(TEXT, 2.0, 0.0)  # type: ignore[arg-type]
+    assert predict(randn(1, 4, 3, 8, 8).to(META), torch.tensor(5)).device == META
