@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,8 +54,3 @@ def run_recipe(
     config = loop.LoopConfig(out=out, **(defaults | loop_settings))
     torch.manual_seed(config.seed)  # the first weights
     return loop.run(recipe.task(recipe.config(**settings)), config, stop_after)
-
-
-def settings_of(name: str) -> tuple[dataclasses.Field[Any], ...]:
-    """The fields of a recipe's config, in order."""
-    return dataclasses.fields(RECIPES[name].config)
