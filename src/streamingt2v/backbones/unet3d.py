@@ -89,6 +89,14 @@ class StreamingUNet3D(UNet3DConditionModel):
             raise ValueError(f"the base network has unknown weights: {unexpected[:3]}, {len(unexpected)} in all")
         return net
 
+    def stock(self) -> UNet3DConditionModel:
+        """The base alone, as diffusers' own class: a copy of its weights, without the memories."""
+        names = inspect.signature(UNet3DConditionModel).parameters
+        net = UNet3DConditionModel(**{name: self.config[name] for name in names})
+        own = self.state_dict()
+        net.load_state_dict({name: own[name] for name in net.state_dict()})
+        return net
+
     def contexts(self, text_BLD: torch.Tensor, image_tokens_BLD: torch.Tensor | None = None) -> Contexts:
         """Keys and values of all cross-attentions, image tokens mixed in where given (spec 4.4).
 

@@ -11,10 +11,11 @@ from diffusers import UNet3DConditionModel
 from torch import nn
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
+from ..backbones.unet3d import StreamingUNet3D
 from ..samplers.guidance import guide
 from . import data, diffusion
 from .loop import Batch
-from .text import tokenize
+from .text import load_text, tokenize
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,13 @@ def build_unet(channels: tuple[int, ...], sample_size: int, text_width: int, hea
     )
 
 
+def load_unet(folder: Path) -> UNet3DConditionModel:
+    """The stock network, in float32, of the base recipe's folder, or of a folder where the memories are joined on, without them."""
+    if UNet3DConditionModel.load_config(folder / "unet")["_class_name"] == "UNet3DConditionModel":
+        return UNet3DConditionModel.from_pretrained(folder / "unet").float()
+    return StreamingUNet3D.from_pretrained(folder / "unet").stock().float()
+
+
 class BaseModule(nn.Module):
     """The UNet with the frozen text encoder under one forward."""
 
@@ -76,10 +84,9 @@ class BaseTask:
     def __init__(self, config: BaseConfig):
         self.config = config
         self.nouns = data.noun_names(config.nouns)
-        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(config.text / "tokenizer")
-        text = CLIPTextModel.from_pretrained(config.text / "text_encoder")
+        self.tokenizer, text = load_text(config.text)
         if config.init is not None:
-            unet = UNet3DConditionModel.from_pretrained(config.init / "unet")
+            unet = load_unet(config.init)
         else:
             unet = build_unet(config.channels, config.size // data.PATCH, text.config.hidden_size)
         self.module = BaseModule(unet, text)

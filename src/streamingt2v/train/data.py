@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 
 from ..world import clip, vocabulary
 
 PATCH = 8  # pixels a side that one latent stands for
 LATENT_CHANNELS = 16
+PCA_FILE = Path(__file__).with_name("patch_pca.safetensors")
 
 
 def noun_names(count: int) -> tuple[str, ...]:
@@ -60,7 +63,13 @@ class PatchPCA:
 
 @lru_cache(maxsize=1)
 def world_pca() -> PatchPCA:
-    """The world's patch PCA, from a fixed sample of pictures at both resolutions; the same on every machine up to rounding."""
+    """The patch PCA that the embedded model's latents are; in a file, so that a change of the world leaves latents what they were."""
+    stored = load_file(PCA_FILE)
+    return PatchPCA(stored["weight"], stored["mean"])
+
+
+def fit_pca() -> PatchPCA:
+    """The patch PCA of a fixed sample of pictures at both resolutions; what `PCA_FILE` once held, for the world of that day."""
     rng = np.random.default_rng(7)
     names = noun_names(len(vocabulary.NOUNS))
     patches = [

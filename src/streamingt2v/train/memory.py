@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, UNet3DConditionModel
+from diffusers import AutoencoderKL
 from torch import nn
-from transformers import CLIPTextModel, CLIPVisionModelWithProjection, PreTrainedTokenizerFast
+from transformers import CLIPVisionModelWithProjection
 
 from ..backbones.unet3d import StreamingUNet3D
 from ..memory.apm import ImageTokens, preprocess
@@ -24,9 +24,9 @@ from ..memory.cam import ConditionalAttentionModule
 from ..samplers.denoise import denoise, final
 from ..world import clip
 from . import data, diffusion
-from .base import encode_clips
+from .base import encode_clips, load_unet
 from .loop import Batch
-from .text import TEXT_LENGTH, tokenize
+from .text import TEXT_LENGTH, load_text, tokenize
 
 
 @dataclass(frozen=True)
@@ -113,17 +113,16 @@ class MemoryTask:
     def __init__(self, config: MemoryConfig):
         self.config = config
         self.nouns = data.noun_names(config.nouns)
-        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(config.text / "tokenizer")
-        text = CLIPTextModel.from_pretrained(config.text / "text_encoder")
-        vision = CLIPVisionModelWithProjection.from_pretrained(config.text / "image_encoder")
-        parts = {"text": text, "vision": vision, "vae": AutoencoderKL.from_pretrained(config.vae / "vae")}
+        self.tokenizer, text = load_text(config.text)
+        vision = CLIPVisionModelWithProjection.from_pretrained(config.text / "image_encoder").float()
+        parts = {"text": text, "vision": vision, "vae": AutoencoderKL.from_pretrained(config.vae / "vae").float()}
         if config.cam is None:
-            base = UNet3DConditionModel.from_pretrained(config.base / "unet")
+            base = load_unet(config.base)
             unet = StreamingUNet3D.from_base(base, config.head_dim, TEXT_LENGTH, config.image_tokens)
             cam = ConditionalAttentionModule.from_base(base, (16, 32, 48, 64))
         else:
-            unet = StreamingUNet3D.from_pretrained(config.cam / "unet")
-            cam = ConditionalAttentionModule.from_pretrained(config.cam / "cam")
+            unet = StreamingUNet3D.from_pretrained(config.cam / "unet").float()
+            cam = ConditionalAttentionModule.from_pretrained(config.cam / "cam").float()
         width = text.config.hidden_size
         tokens = ImageTokens(vision.config.projection_dim, 2 * width, config.image_tokens, width)
         self.module = MemoryModule(unet, cam, tokens, parts, config.cam is not None)

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from diffusers import UNet3DConditionModel
 from torch import nn
-from transformers import CLIPTextModel, PreTrainedTokenizerFast
+from transformers import CLIPTextModel
 
 from ..samplers.sdedit import logsnr_cosine_interp, solve, trailing_nodes
 from . import data, diffusion
 from .base import build_unet, encode_clips
 from .loop import Batch
-from .text import tokenize
+from .text import load_text, tokenize
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,7 @@ class RefinerTask:
     def __init__(self, config: RefinerConfig):
         self.config = config
         self.nouns = data.noun_names(config.nouns)
-        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(config.text / "tokenizer")
-        text = CLIPTextModel.from_pretrained(config.text / "text_encoder")
+        self.tokenizer, text = load_text(config.text)
         unet = build_unet(config.channels, config.size // data.PATCH, text.config.hidden_size, head_dim=16)
         self.module = RefinerModule(unet, text, config.levels)
 

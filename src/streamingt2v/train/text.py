@@ -15,7 +15,15 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import nn
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig, CLIPVisionModelWithProjection, PreTrainedTokenizerFast
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    PreTrainedTokenizerFast,
+)
 
 from ..memory.apm import CLIP_MEAN, CLIP_STD
 from ..world import vocabulary
@@ -73,6 +81,11 @@ def tokenize(tokenizer: PreTrainedTokenizerFast, captions: list[str]) -> torch.T
     return tokenizer(captions, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt").input_ids
 
 
+def load_text(folder: Path) -> tuple[PreTrainedTokenizerFast, CLIPTextModel]:
+    """Tokenizer and text tower, in float32, of the text recipe's folder or of a model folder."""
+    return PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer"), CLIPTextModel.from_pretrained(folder / "text_encoder").float()
+
+
 class ContrastiveModule(nn.Module):
     """CLIP and its two throw-away helpers under one forward."""
 
@@ -111,14 +124,12 @@ class TextTask:
 
     def batch(self, rng: np.random.Generator, step: int, size: int) -> Batch:
         pixels, _, specs = data.draw(rng, size, 1, data.noun_names(len(vocabulary.NOUNS)), self.size)
-        # the direction is only known to the text where the caption tells it
-        told = [1 + s.told_direction * any(w in s.caption.lower() for ws in vocabulary.DIRECTIONS.values() for w in ws) for s in specs]
         labels = [[names.index(v) for names, v in zip(self._names, (s.noun, s.scene, s.motion), strict=True)] for s in specs]
         looks = [[*(10 * (c - 0.98) for c in s.cast), *(10 * (c - 0.975) for c in s.sprite_cast), 20 * (s.size - 0.64)] for s in specs]
         return {
             "pixels": clip_normalise(pixels[:, 0]),
             "ids": tokenize(self.tokenizer, [s.caption for s in specs]),
-            "labels": torch.tensor([[*row, t] for row, t in zip(labels, told, strict=True)]),
+            "labels": torch.tensor([[*row, 1 + s.told_direction] for row, s in zip(labels, specs, strict=True)]),
             "appearance": torch.tensor(looks, dtype=torch.float32),
         }
 

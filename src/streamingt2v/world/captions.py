@@ -6,7 +6,7 @@ from . import vocabulary as v
 
 
 def caption(noun: str, scene: str, motion: str, direction: int, rng: np.random.Generator, held_out: bool = False) -> str:
-    """A caption drawn at random. `direction` (-1, 0, 1) is told half the times it is not 0.
+    """A caption drawn at random, which tells `direction` (-1 left, 1 right) unless it is 0.
 
     With `held_out`, words or word order (or both) are ones that training captions never have.
     """
@@ -19,7 +19,7 @@ def caption(noun: str, scene: str, motion: str, direction: int, rng: np.random.G
     else:
         name, place, doing = (_pick(rng, x) for x in (n.synonyms, s.phrases, m.phrases))
         template = _pick(rng, v.TEMPLATES)
-    told = f" {_pick(rng, v.DIRECTIONS[direction])}" if direction and rng.random() < 0.5 else ""
+    told = f" {_pick(rng, v.DIRECTIONS[direction])}" if direction else ""
     article = "an" if name[0] in "aeio" else "a"
     text = template.format(n=f"{article} {name}", m=doing, s=place, d=told)
     return text[0].upper() + text[1:]

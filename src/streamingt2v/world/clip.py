@@ -29,7 +29,7 @@ class ClipSpec:
     scene: str
     motion: str
     direction: int
-    told_direction: int  # as `direction` where the motion has one a caption may tell, else 0
+    told_direction: int  # as `direction` where the caption tells it, else 0
     caption: str
     variant: int
     camera_start: float
@@ -50,8 +50,9 @@ def sample(seed: int | tuple[int, ...], nouns: tuple[str, ...] | None = None, he
         "scene": _one(rng, tuple(s.name for s in vocabulary.SCENES)),
         "motion": _one(rng, tuple(m.name for m in vocabulary.MOTIONS)),
     } | fixed
-    direction = 1 if rng.random() < 0.5 else -1
-    told = direction if choice["motion"] in ("run",) else 0
+    # a caption that says nothing means the way the thing's picture faces: to draw both ways at once is to draw two heads
+    told = 0 if choice["motion"] != "run" or rng.random() < 0.5 else 1 if rng.random() < 0.5 else -1
+    direction = told or vocabulary.noun(choice["noun"]).facing or 1
     size = rng.uniform(0.58, 0.7)
     floats = choice["noun"] in SWIMMERS or choice["motion"] in ("float", "circle")
     return ClipSpec(
