@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,6 +77,30 @@ def test_cam_trains_the_mergers_and_apm_the_mixers_too(trained):
     mixers, mergers = ([k for k in cam if part in k] for part in (".attn2.alpha", "cross_attention_merger"))
     assert all(not cam[k].any() for k in mixers) and any(apm[k].any() for k in mixers)
     assert all(cam[k].any() for k in mergers if "proj_out" in k)
+
+
+def test_a_recipe_goes_on_from_weights_in_half_precision(trained, tmp_path):
+    """As the shipped ones are, and in a folder where the memories are joined on to the base."""
+    model = tmp_path / "model"
+    assemble.assemble(assemble.AssembleConfig(trained / "text", trained / "vae", trained / "apm"), model)
+    base = {**settings("base", trained), "text": model, "init": model}
+    recipes.run_recipe("base", tmp_path / "base", base, {**LOOP, "steps": 1, "lr": 0.0})
+    before, after = weights(model / "unet"), weights(tmp_path / "base")
+    assert all(torch.equal(before[key].float(), value) for key, value in after.items())
+    cam = {**settings("cam", trained), "init": trained / "apm"}
+    recipes.run_recipe("cam", tmp_path / "cam", cam, {**LOOP, "steps": 1, "lr": 0.0})
+    taken = [key for key in weights(tmp_path / "cam") if "cross_attention_merger" in key or "controlnet_cond_embedding" in key]
+    old, new = weights(trained / "apm"), weights(tmp_path / "cam")
+    assert taken and all(torch.equal(old[key], new[key]) for key in taken)
+
+
+def test_two_processes_train_one_model(trained, tmp_path):
+    words = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "streamingt2v", "train", "judge", "-o", str(tmp_path)]
+    toy = {**settings("judge", trained), **LOOP, "steps": 2}
+    words += [word for name, value in toy.items() for word in ("--set", f"{name}={value}")]
+    subprocess.run([sys.executable, "-m", *words], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2], "each process trained by itself"
 
 
 def test_another_size_does_not_resume(trained):

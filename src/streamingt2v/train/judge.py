@@ -18,13 +18,17 @@ from .loop import Batch
 
 @dataclass(frozen=True)
 class JudgeConfig:
-    """`frames`: of a clip. All steps but one in `clip_every` are made of single pictures (`image_batch`), which teach noun and scene."""
+    """`frames`: of a clip. All steps but one in `clip_every` are made of single pictures (`image_batch`), which teach noun and scene.
+
+    `init`: folder of a judge to start from.
+    """
 
     frames: int = 16
     clip_every: int = 2
     image_batch: int = 64
     width: int = 32
     size: int = 64
+    init: Path | None = None
 
 
 class JudgeModule(nn.Module):
@@ -48,7 +52,7 @@ class JudgeTask:
 
     def __init__(self, config: JudgeConfig):
         self.config = config
-        self.judge = Judge(config.width, config.size)
+        self.judge = Judge.from_pretrained(config.init / "judge").float() if config.init else Judge(config.width, config.size)
         self.module = JudgeModule(self.judge)
 
     def batch(self, rng: np.random.Generator, step: int, size: int) -> Batch:

@@ -33,6 +33,7 @@ from .text import TEXT_LENGTH, load_text, tokenize
 class MemoryConfig:
     """`base`, `text`, `vae`: folders of those recipes. `cam`: folder of the cam recipe, for apm; None trains cam itself.
 
+    `init`: for cam, a folder with the memories of an earlier base, whose mergers and frame encoder to start from.
     `disturb`: largest noise on the window's latents before they are decoded, since at inference the window is generated.
     `still`: share of clips whose window is one frame repeated, as when a video starts from an image.
     `encoder_steps`: of the cam recipe's steps, the first, for its frame encoder alone.
@@ -42,6 +43,7 @@ class MemoryConfig:
     text: Path
     vae: Path
     cam: Path | None = None
+    init: Path | None = None
     nouns: int = 12
     size: int = 64
     frames: int = 16
@@ -120,6 +122,9 @@ class MemoryTask:
             base = load_unet(config.base)
             unet = StreamingUNet3D.from_base(base, config.head_dim, TEXT_LENGTH, config.image_tokens)
             cam = ConditionalAttentionModule.from_base(base, (16, 32, 48, 64))
+            if config.init is not None:
+                _take(unet, StreamingUNet3D.from_pretrained(config.init / "unet"), "cross_attention_merger")
+                _take(cam, ConditionalAttentionModule.from_pretrained(config.init / "cam"), "controlnet_cond_embedding")
         else:
             unet = StreamingUNet3D.from_pretrained(config.cam / "unet").float()
             cam = ConditionalAttentionModule.from_pretrained(config.cam / "cam").float()
@@ -187,6 +192,11 @@ def go_on(module: MemoryModule, batch: Batch, overlap: int, steps: int = 8) -> t
     noise_BCTHW = torch.randn(batch["latents"].shape, generator=torch.Generator().manual_seed(0)).to(device)
     latents_BCTHW = final(denoise(predict, noise_BCTHW, diffusion.make_sampler(), steps))
     return module.frozen["vae"].decode(latents_BCTHW.transpose(1, 2).flatten(0, 1)).sample.unflatten(0, noise_BCTHW.shape[:3:2])
+
+
+def _take(module: nn.Module, earlier: nn.Module, part: str) -> None:
+    """The weights of `earlier` whose names begin with `part`, into `module`."""
+    module.load_state_dict({n: w for n, w in earlier.state_dict().items() if n.startswith(part)}, strict=False)
 
 
 def _is_mixer(name: str) -> bool:

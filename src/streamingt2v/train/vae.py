@@ -22,11 +22,16 @@ from .loop import Batch
 
 @dataclass(frozen=True)
 class VaeConfig:
-    """`size`: side of the training pictures. Half are windows of pictures twice as large, for the refiner. `disturb`: largest noise."""
+    """`size`: side of the training pictures. Half are windows of pictures twice as large, for the refiner. `init`: folder to start from.
+
+    `disturb`: largest noise on the latents that are decoded. The finest of them have a spread of 0.4: more noise than that, and the
+    decoder learns to leave them out.
+    """
 
     size: int = 64
     channels: tuple[int, ...] = (16, 32, 64, 128)
-    disturb: float = 0.4
+    disturb: float = 0.1
+    init: Path | None = None
 
 
 def build_vae(config: VaeConfig) -> AutoencoderKL:
@@ -67,7 +72,7 @@ class VaeTask:
 
     def __init__(self, config: VaeConfig):
         self.config = config
-        self.vae = build_vae(config)
+        self.vae = AutoencoderKL.from_pretrained(config.init / "vae").float() if config.init else build_vae(config)
         self.module = VaeModule(self.vae, config.disturb)
         self.nouns = data.noun_names(len(vocabulary.NOUNS))
 
