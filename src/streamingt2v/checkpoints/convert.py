@@ -58,7 +58,15 @@ def split(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tens
 
 
 def load_part(module: nn.Module, tensors: Mapping[str, torch.Tensor], part: str) -> None:
-    """Load a part's tensors into its module, every one of them; ModelError lists what is missing, unknown or of another shape."""
+    """Load a part's tensors into its module, every one of them; ModelError as of `fitting`."""
+    module.load_state_dict(fitting(module, tensors, part))
+
+
+def fitting(module: nn.Module, tensors: Mapping[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
+    """A part's tensors under its module's names; ModelError lists what is missing, unknown or of another shape.
+
+    The module may be on the meta device.
+    """
     own = module.state_dict()
     if part == "text_encoder" and not any(name.startswith("text_model.") for name in own):
         # transformers has dropped this level; checkpoints keep it.
@@ -70,7 +78,7 @@ def load_part(module: nn.Module, tensors: Mapping[str, torch.Tensor], part: str)
     }
     if any(problems.values()):
         raise ModelError(f"{part} does not fit: " + "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names))
-    module.load_state_dict(tensors)
+    return dict(tensors)
 
 
 def _current_name(name: str) -> str:
