@@ -42,7 +42,14 @@ CHANNELS = (32, 32, 64, 64)
 
 
 def vision(projection: int = 64) -> CLIPVisionModelWithProjection:
-    sizes_ = {"hidden_size": 80, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 1, "patch_size": 4, "image_size": 8}
+    sizes_ = {
+        "hidden_size": 80,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 1,
+        "patch_size": 4,
+        "image_size": 8,
+    }
     return stir(CLIPVisionModelWithProjection(CLIPVisionConfig(**sizes_, projection_dim=projection, hidden_act="gelu")))
 
 
@@ -51,7 +58,7 @@ def streaming_t2v() -> dict[str, torch.nn.Module]:
     vocabulary = len(text.build_tokenizer())
     clip = CLIPTextConfig(
         vocab_size=vocabulary, hidden_size=64, intermediate_size=48, num_hidden_layers=2, num_attention_heads=1, projection_dim=64,
-        max_position_embeddings=text.TEXT_LENGTH, hidden_act="gelu", bos_token_id=None, eos_token_id=None, pad_token_id=None,
+        max_position_embeddings=text.TEXT_LENGTH, hidden_act="gelu", bos_token_id=vocabulary - 2, eos_token_id=vocabulary - 1,
     )  # fmt: skip
     levels = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
     return {
@@ -80,6 +87,40 @@ def streaming_t2v_names(networks: dict[str, torch.nn.Module]) -> Tensors:
 
 def vid2vid(**changes: Any) -> Vid2VidUNet:
     return stir(Vid2VidUNet(**{**UNET, **changes}))  # type: ignore[return-value]
+
+
+def vid2vid_names(network: Vid2VidUNet) -> Tensors:
+    """Its weights under the published names; temporal projections as convolutions of length 1."""
+    layers = network.config["layers_per_block"]
+    return {
+        vid2vid_name(name, layers): x[..., None] if _is_temporal(name) and x.ndim == 2 else x for name, x in network.state_dict().items()
+    }
+
+
+def _is_temporal(name: str) -> bool:
+    return ("temp_attentions" in name or "transformer_in" in name) and name.endswith(("proj_in.weight", "proj_out.weight"))
+
+
+def vid2vid_name(name: str, layers: int) -> str:
+    words = name.split(".")
+    if words[0] == "transformer_in":
+        return name.replace("transformer_in", "input_blocks.0.1")
+    if words[0] == "mid_block":
+        kind, index = words[1], int(words[2])
+        place = {"resnets": 3 * index, "temp_convs": 3 * index, "attentions": 1, "temp_attentions": 2}[kind]
+        return f"middle_block.{place}.{vid2vid_inner(kind, words[3:])}"
+    if words[0] in ("down_blocks", "up_blocks") and words[2] in ("resnets", "temp_convs", "attentions", "temp_attentions"):
+        down = words[0] == "down_blocks"
+        block = int(down) + int(words[1]) * (layers + 1) + int(words[3])
+        column = {"resnets": 0, "temp_convs": 0, "attentions": 1, "temp_attentions": 2}[words[2]]
+        return f"{'input' if down else 'output'}_blocks.{block}.{column}.{vid2vid_inner(words[2], words[4:])}"
+    return sgm_name(name, layers).replace(".0.op.", ".op.")
+
+
+def vid2vid_inner(kind: str, words: list[str]) -> str:
+    if kind == "temp_convs":
+        return ".".join(["temopral_conv", *words])
+    return ".".join([dict(_RESNET).get(words[0], words[0]) if kind == "resnets" else words[0], *words[1:]])
 
 
 def streaming_svd() -> dict[str, torch.nn.Module]:

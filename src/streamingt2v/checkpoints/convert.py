@@ -6,7 +6,7 @@ Every key is accounted for: it belongs to a part, it is known to carry nothing, 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -52,9 +52,14 @@ def split(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tens
         parts["vae"] = {_current_name(name): tensor for name, tensor in parts["vae"].items()}
     # A table 0, 1, 2, ... that older versions of transformers saved.
     parts.get("text_encoder", {}).pop("text_model.embeddings.position_ids", None)
-    if unknown:
-        raise ModelError(f"unknown keys in the checkpoint: {_some(unknown)}")
+    refuse_unknown(unknown)
     return parts
+
+
+def refuse_unknown(names: Sequence[str]) -> None:
+    """ModelError that lists the keys of a checkpoint which belong nowhere, if there are any."""
+    if names:
+        raise ModelError(f"unknown keys in the checkpoint: {_some(names)}")
 
 
 def load_part(module: nn.Module, tensors: Mapping[str, torch.Tensor], part: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from streamingt2v.config import ModelConfig, read_json
 from streamingt2v.memory.cam import ConditionalAttentionModule
 
 
+@lru_cache(maxsize=4)
 def step_flops(folder: Path, config: ModelConfig) -> int:
     """Of a guided step of stage 2 with CAM; 0 for a network that is not counted here."""
     sizes = read_json(folder / "unet" / "config.json")
@@ -29,6 +31,7 @@ def step_flops(folder: Path, config: ModelConfig) -> int:
     return _counted(lambda: net(latents, timestep, text, cam_features=cam(latents, timestep, text, embedding)))
 
 
+@lru_cache(maxsize=4)
 def refine_step_flops(folder: Path, config: ModelConfig) -> int:
     """Of a guided step of a window of stage 3; 0 for a model without, or whose network is not counted here."""
     if config.refine is None:

@@ -21,11 +21,12 @@ from streamingt2v.config import ExtendConfig, ModelConfig, RefineConfig, read_js
 from streamingt2v.errors import ModelError, RequestError
 
 from . import sizes
-from .convert import PREFIXES, fitting, split
+from .convert import PREFIXES, fitting, refuse_unknown, split
+from .hub import check_disk
 from .ldm import VID2VID, rename_unet
 from .reading import Tensors, read_tensors
 from .svd import split_svd
-from .writing import appearing, write_part
+from .writing import appearing, size_of, write_part
 
 KINDS = ("streaming-t2v", "streaming-svd", "vid2vid")
 FILES = {"streaming-t2v": "streaming_t2v.ckpt", "streaming-svd": "model.safetensors", "vid2vid": "non_ema_0035000.pth"}
@@ -42,7 +43,7 @@ Note = Callable[[str], None]
 
 
 def check_target(kind: str, target: Path) -> None:
-    """RequestError unless a model of a kind can be written to `target`: a new or empty folder, for `vid2vid` also a model without refiner."""
+    """RequestError unless `target` is a new or empty folder, or, for `vid2vid`, a model's without refiner."""
     if kind not in KINDS:
         raise RequestError("kind", kind, f"must be one of {', '.join(KINDS)}")
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
@@ -55,8 +56,22 @@ def check_target(kind: str, target: Path) -> None:
     raise RequestError("target", str(target), f"is there already; name a new folder{also}")
 
 
+def find_source(kind: str, source: Path) -> Path:
+    """The checkpoint itself, where `source` is it or the folder it is published in; RequestError if it is not there."""
+    file = source / FILES[kind] if source.is_dir() else source
+    if not file.is_file():
+        raise RequestError("source", str(source), f"there is no file {file}; give the published {FILES[kind]} or its folder")
+    return file
+
+
 def convert(
-    kind: str, source: Path, target: Path, *, dtype: torch.dtype | None = None, tokenizer: Path | None = None, note: Note = lambda text: None
+    kind: str,
+    source: Path,
+    target: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    tokenizer: Path | None = None,
+    note: Note = lambda text: None,
 ) -> None:
     """Write the model folder `target` from a checkpoint, a file or the folder it is published in.
 
@@ -64,11 +79,11 @@ def convert(
     RequestError and ModelError tell what is wrong; then there is nothing new on the disk.
     """
     check_target(kind, target)
-    file = source / FILES[kind] if source.is_dir() else source
+    file = find_source(kind, source)
+    words = load_tokenizer(tokenizer) if kind == "streaming-t2v" else None
     note(f"reading {file}")
     tensors = read_tensors(file)
     if kind == "streaming-t2v":
-        words = load_tokenizer(tokenizer)
         with appearing(target) as folder:
             _streaming_t2v(tensors, folder, dtype, words, note)
     elif kind == "streaming-svd":
@@ -89,7 +104,7 @@ def load_tokenizer(folder: Path | None) -> Any:
 
 
 def _check_tokenizer(tokenizer: Any, config: Any) -> None:
-    """RequestError if it gives more words or longer texts than the text encoder knows; its own length where it has none is the encoder's."""
+    """RequestError if it has more words than the text encoder; texts are cut to the encoder's length where it has no shorter one."""
     if len(tokenizer) > config.vocab_size:
         fix = f"has {len(tokenizer)} words and the text encoder {config.vocab_size}; give the one of {TOKENIZER_REPO}"
         raise RequestError("tokenizer", tokenizer.name_or_path, fix)
@@ -136,11 +151,10 @@ def _streaming_svd(tensors: Tensors, folder: Path, dtype: torch.dtype | None, no
 def _vid2vid(tensors: Tensors, target: Path, dtype: torch.dtype | None, note: Note) -> None:
     """A folder `refiner`: alone in a new folder, or in that of a model, whose model.json then tells of stage 3."""
     renamed, unknown = rename_unet(tensors, VID2VID)
-    if unknown:
-        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-        raise ModelError(f"unknown keys in the checkpoint: {', '.join(unknown[:5])}{more}")
+    refuse_unknown(unknown)
     network = sizes.vid2vid(renamed)
     fitted = fitting(network, renamed, "refiner")
+    check_disk(size_of(fitted, dtype), target, "the model folder")
     note("writing refiner")
     if not (target / "model.json").is_file():
         with appearing(target) as folder:
@@ -172,8 +186,9 @@ def _all_parts(parts: dict[str, Tensors], wanted: Any) -> dict[str, Tensors]:
 
 
 def _write_parts(folder: Path, networks: dict[str, Any], parts: dict[str, Tensors], dtype: torch.dtype | None, note: Note) -> None:
-    """Every part is checked before the first is written."""
+    """Every part, and the room for all of them, is checked before the first is written."""
     fitted = {part: fitting(network, parts[part], part) for part, network in networks.items()}
+    check_disk(sum(size_of(tensors, dtype) for tensors in fitted.values()), folder, "the model folder")
     for part, network in networks.items():
         note(f"writing {part}")
         write_part(folder / part, network, fitted[part], dtype)

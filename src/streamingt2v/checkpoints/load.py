@@ -52,7 +52,9 @@ def load(name_or_folder: str | Path, device: str = "cpu", dtype: torch.dtype = t
         place("image_encoder", CLIPVisionModelWithProjection.from_pretrained, dtype),
         place("image_tokens", ImageTokens.from_pretrained, dtype),
     )
-    refiner = RefinerBackbone(vae, place("refiner", _refiner_class(folder, config, factor).from_pretrained, dtype)) if config.refine else None
+    refiner = None
+    if config.refine:
+        refiner = RefinerBackbone(vae, place("refiner", _refiner_class(folder, config, factor).from_pretrained, dtype))
     return Components(config, _load_text(folder, place, dtype), backbone, _load_scheduler(folder), refiner)
 
 

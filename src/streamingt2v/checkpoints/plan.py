@@ -16,12 +16,11 @@ from typing import Any
 
 from streamingt2v.config import ModelConfig, Request, read_json
 from streamingt2v.errors import ModelError, RequestError
-from streamingt2v.samplers.blend import windows
 
 from .hub import readable
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_OVERHEAD = 600 * 10**6  # Python and its libraries, measured
+_OVERHEAD = 600 * 10**6  # Python and its libraries, about
 
 
 @dataclass(frozen=True)
@@ -101,8 +100,9 @@ def count_steps(config: ModelConfig, request: Request) -> tuple[int, int]:
     steps = chunks * (request.steps or config.extend.steps)
     if request.preset != "full" or config.refine is None:
         return steps, 0
-    spans = windows(request.frames, config.refine.frames, config.refine.overlap)
-    return steps, sum(1 for _ in spans) * config.refine.steps
+    new = config.refine.frames - config.refine.overlap
+    windows = 1 + max(0, math.ceil((request.frames - config.refine.frames) / new))
+    return steps, windows * config.refine.steps
 
 
 def parameters_of(part: Path) -> int:
@@ -117,7 +117,7 @@ def _header(file: Path) -> dict[str, Any]:
     try:
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
-            if length > file.stat().st_size:
+            if 8 + length > file.stat().st_size:
                 raise ValueError("its header is longer than the file")
             return json.loads(stream.read(length))
     except (OSError, ValueError) as error:
@@ -181,14 +181,14 @@ def _time(
 ) -> tuple[float | None, str]:
     from .flops import refine_step_flops, step_flops
 
+    if measured is not None and not refine_steps:
+        return measured * steps, "the seconds a step that were given"
     own = step_flops(folder, config)
-    share = refine_step_flops(folder, config) / own if own and refine_steps else 0.0
-    if measured is not None:
-        if refine_steps and not own:
-            return None, "unknown: the work of a step of stage 3 cannot be counted for this model"
-        return measured * (steps + refine_steps * share), "the seconds a step that were given" + ("; stage 3 by its work" if share else "")
     if not own:
-        return None, "unknown: give --seconds-per-step"
+        return None, "unknown: the arithmetic of this network is not counted" + ("; give --seconds-per-step" if measured is None else "")
+    share = refine_step_flops(folder, config) / own if refine_steps else 0.0
+    if measured is not None:
+        return measured * (steps + refine_steps * share), "the seconds a step that were given; stage 3 by its arithmetic"
     rate = _matrix_rate(device, dtype)
     label = "estimate: the arithmetic of the steps at half the speed of a matrix product here; real runs take about one to three times that"
     return own * (steps + refine_steps * share) / (0.5 * rate), label

@@ -70,7 +70,7 @@ ENTRIES: tuple[Entry, ...] = (
         verified="parameters of the network: counted here",
     ),
     Entry(
-        "vid2vid", "enhancer", "MS-Vid2Vid-XL: damo/Video-to-Video, version v1.1.0, of ModelScope's own hub", "see the card", "convert vid2vid",
+        "vid2vid", "enhancer", "MS-Vid2Vid-XL: damo/Video-to-Video v1.1.0 of ModelScope's hub", "see the card", "convert vid2vid",
         file="non_ema_0035000.pth", parameters=1_411_233_860, download_bytes=2_822_000_000, width=1280, height=720, fps=8,
         verified="parameters: counted from the published key list; size: those in float16",
     ),

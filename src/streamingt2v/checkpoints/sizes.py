@@ -56,9 +56,7 @@ def streaming_unet(tensors: Tensors) -> StreamingUNet3D:
     site = next((name for name in tensors if name.endswith(".attn2.conv.weight")), "down_blocks.0...attn2.conv.weight")
     text, both, _ = shape(site)
     with torch.device("meta"):
-        return StreamingUNet3D(
-            **sizes, merger_head_dim=sizes["attention_head_dim"], num_text_tokens=text, num_image_tokens=both - text
-        )
+        return StreamingUNet3D(**sizes, merger_head_dim=sizes["attention_head_dim"], num_text_tokens=text, num_image_tokens=both - text)
 
 
 def cam(tensors: Tensors) -> ConditionalAttentionModule:
@@ -97,9 +95,11 @@ def svd_unet(tensors: Tensors) -> UNetSpatioTemporalConditionModel:
     widths = [net.config["block_out_channels"][0]]
     for block in blocks:
         widths += [block.resnets[0].spatial_res_block.out_channels] * (len(block.resnets) + bool(block.downsamplers))
+    head_dim = min(64, widths[0])
     with torch.device("meta"):
-        net.cross_attention_merger_down_blocks = nn.ModuleList(SkipMerger(width, min(64, width), 32) for width in widths)
-        net.cross_attention_merger_mid_block = SkipMerger(widths[-1], min(64, widths[-1]), 32)
+        net.cross_attention_merger_down_blocks = nn.ModuleList(SkipMerger(width, head_dim, 32) for width in widths)
+        net.cross_attention_merger_mid_block = SkipMerger(widths[-1], head_dim, 32)
+    net.register_to_config(merger_head_dim=head_dim)
     return net
 
 
@@ -113,7 +113,7 @@ def svd_cam(tensors: Tensors, unet: Tensors) -> UNetSpatioTemporalConditionModel
     channels = conditioning_channels(Shapes(tensors, "cam"))
     with torch.device("meta"):
         frames = ControlNetConditioningEmbedding(net.config["block_out_channels"][0], block_out_channels=channels)
-        frames.norms = nn.ModuleList(nn.LayerNorm(block.out_channels) for block in frames.blocks)  # type: ignore[union-attr]
+        frames.norms = nn.ModuleList(nn.LayerNorm(block.out_channels) for block in frames.blocks)
     net.controlnet_cond_embedding = frames
     net.register_to_config(conditioning_channels=channels)
     return net
@@ -190,7 +190,6 @@ def text_encoder(tensors: Tensors) -> CLIPTextModel:
     """OpenCLIP's text tower without its last layer, as ModelScope uses it; names with or without the level `text_model.`."""
     shape = Shapes({name.removeprefix("text_model."): x for name, x in tensors.items()}, "text_encoder")
     words, width = shape("embeddings.token_embedding.weight")
-    ends: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None} if words <= 49407 else {}
     config = CLIPTextConfig(
         vocab_size=words,
         hidden_size=width,
@@ -200,7 +199,8 @@ def text_encoder(tensors: Tensors) -> CLIPTextModel:
         max_position_embeddings=shape("embeddings.position_embedding.weight")[0],
         projection_dim=width,
         hidden_act="gelu",
-        **ends,
+        bos_token_id=words - 2,  # CLIP's vocabulary ends with these two
+        eos_token_id=words - 1,
     )
     with torch.device("meta"):
         return CLIPTextModel(config)

@@ -13,8 +13,7 @@ from collections.abc import Mapping
 
 import torch
 
-from streamingt2v.errors import ModelError
-
+from .convert import refuse_unknown
 from .ldm import SVD, rename_temporal_vae, rename_unet
 from .openclip import rename_vision
 
@@ -42,9 +41,7 @@ def split_svd(tensors: Mapping[str, torch.Tensor]) -> dict[str, Tensors]:
     for prefix, part in (("model.diffusion_model.", "unet"), ("controlnet.", "cam")):
         parts[part], strange = rename_unet(groups[part], SVD)
         unknown += [prefix + name for name in strange]
-    if unknown:
-        shown = ", ".join(unknown[:5])
-        raise ModelError(f"unknown keys in the checkpoint: {shown}" + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""))
+    refuse_unknown(unknown)
     return parts
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,9 +19,12 @@ _NAMES = {
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
 
+_PIECE = 2**22
+"""Numbers converted at once."""
+
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype | None = None) -> None:
-    """A safetensors file, floating-point tensors in `dtype` (None: as they are); never more than one tensor in memory beside the source."""
+    """A safetensors file, floating-point tensors in `dtype` (None: as they are); a few megabytes at a time."""
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     begin = 0
     for name, tensor in tensors.items():
@@ -35,8 +37,8 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], dtype: torch.
     with path.open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         for tensor in tensors.values():
-            flat = tensor.to(_written_as(tensor, dtype)).contiguous().reshape(-1)
-            file.write(flat.view(torch.uint8).numpy().data)
+            for piece in tensor.reshape(-1).split(_PIECE):
+                file.write(piece.to(_written_as(tensor, dtype)).view(torch.uint8).numpy().data)
     sync_file(path)
 
 
@@ -67,8 +69,14 @@ def appearing(folder: Path) -> Iterator[Path]:
             whole.replace(folder)
     except BaseException:
         for parent in missing:
-            shutil.rmtree(parent, ignore_errors=True)
+            with suppress(OSError):
+                parent.rmdir()
         raise
+
+
+def size_of(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype | None = None) -> int:
+    """Bytes that the tensors have in a file."""
+    return sum(tensor.numel() * _written_as(tensor, dtype).itemsize for tensor in tensors.values())
 
 
 def _written_as(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.dtype:

@@ -53,6 +53,7 @@ def convert(
         place = hub.fetch(source, (file,), revision=revision, offline=offline, note=show.note)
     elif revision is not None:
         raise RequestError("revision", revision, f"{source} is on this machine; leave it out")
+    place = kinds.find_source(kind, place)
     if kind == "streaming-t2v" and tokenizer is None:
         tokenizer = _published_tokenizer(offline, show)
     kinds.convert(kind, place, target, dtype=getattr(torch, dtype) if dtype else None, tokenizer=tokenizer, note=show.note)
@@ -121,26 +122,24 @@ def plan(
         raise RequestError("model", model.model, fix) from error
     from ..checkpoints.plan import plan as make_plan
 
-    found = make_plan(
-        folder, wanted, name=model.model, device=model.device, dtype=model.dtype, seconds_per_step=seconds_per_step
-    )
+    found = make_plan(folder, wanted, name=model.model, device=model.device, dtype=model.dtype, seconds_per_step=seconds_per_step)
     Screen(screen.quiet, screen.json).result(_told(found), {**asdict(found), "memory": found.memory})
 
 
 def _told(found: Plan) -> str:
     from ..checkpoints.hub import readable
 
+    weights = f"{found.parameters / 1e6:.1f} million parameters: {readable(found.weights)}"
     seconds = "unknown" if found.seconds is None else f"{found.seconds:.3g} s"
-    return "\n".join(
-        (
-            f"{found.frames} frames of {found.width}x{found.height}, preset {found.preset}, on {found.device} in {found.dtype}",
-            f"memory  {readable(found.memory)} ({found.parameters / 1e6:.1f} million parameters: {readable(found.weights)}; a step besides, "
-            f"estimated: {readable(found.working)}), {readable(found.memory_free)} are free",
-            f"disk    about {readable(found.disk)} for the video while it is made, {readable(found.disk_free)} are free",
-            f"time    {seconds} for {found.steps} steps" + (f" and {found.refine_steps} of stage 3" if found.refine_steps else "")
-            + f" ({found.seconds_from})",
-        )
-    )  # fmt: skip
+    steps = f"{found.steps} steps" + (f" and {found.refine_steps} of stage 3" if found.refine_steps else "")
+    lines = [
+        f"{found.frames} frames of {found.width}x{found.height}, preset {found.preset}, on {found.device} in {found.dtype}",
+        f"memory  {readable(found.memory)}, of {readable(found.memory_free)} that are free",
+        f"        {weights}; a step besides, estimated: {readable(found.working)}",
+        f"disk    about {readable(found.disk)} for the video while it is made, of {readable(found.disk_free)} that are free",
+        f"time    {seconds} for {steps} ({found.seconds_from})",
+    ]
+    return "\n".join(lines)
 
 
 def _or_unknown(value: int | None) -> str:
