@@ -83,8 +83,9 @@ def test_a_device_that_is_not_there():
 
 
 def test_broken_folders_are_told(tmp_path):
-    with pytest.raises(ModelError, match="has no weights"):
-        parameters_of(tmp_path)
+    ModelConfig("x", 64, 64, 8).save(tmp_path)
+    with pytest.raises(ModelError, match="is incomplete: it has no weights in cam, unet, vae"):
+        plan(tmp_path, Request("a cat"), name="x", device="cpu", dtype="float32")
     for content in (b"", b"\xff" * 8, (5).to_bytes(8, "little") + b"{}"):
         (tmp_path / "model.safetensors").write_bytes(content)
         with pytest.raises(ModelError, match=r"model\.safetensors: is cut short"):

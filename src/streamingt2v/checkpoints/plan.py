@@ -62,13 +62,13 @@ def plan(
     config = ModelConfig.load(folder)
     config.check(request)
     assert request.frames is not None, "a video without end needs no plan"
-    parts = {part: parameters_of(folder / part) for part in _parts(config)}
+    parts = {part.name: parameters_of(part) for part in _parts(folder, config)}
     height, width = config.output_size(request)
     steps, refine_steps = count_steps(config, request)
     seconds, seconds_from = _time(folder, config, request, steps, refine_steps, seconds_per_step, device, dtype)
     found = Plan(
         name, request.frames, width, height, request.preset, device, dtype, sum(parts.values()),
-        sum(count * (4 if part == "vae" else BYTES[dtype]) for part, count in parts.items()),
+        sum(count * (4 if part.endswith("vae") else BYTES[dtype]) for part, count in parts.items()),
         working_bytes(folder, config, request, BYTES[dtype]), free_memory(device),
         output_bytes(config, request), shutil.disk_usage(_existing(output)).free, steps, refine_steps, seconds, seconds_from,
     )  # fmt: skip
@@ -106,10 +106,8 @@ def count_steps(config: ModelConfig, request: Request) -> tuple[int, int]:
 
 
 def parameters_of(part: Path) -> int:
-    """Numbers in the safetensors files of a part's folder, counted from their headers. ModelError if there are none."""
+    """Numbers in the safetensors files of a part's folder, counted from their headers. ModelError if one is cut short."""
     files = sorted(part.glob("*.safetensors"))
-    if not files:
-        raise ModelError(f"{part}: has no weights in safetensors files")
     return sum(math.prod(entry["shape"]) for file in files for name, entry in _header(file).items() if name != "__metadata__")
 
 
@@ -124,9 +122,13 @@ def _header(file: Path) -> dict[str, Any]:
         raise ModelError(f"{file}: is cut short or no safetensors file ({error})") from error
 
 
-def _parts(config: ModelConfig) -> list[str]:
-    parts = ["unet", "cam", "image_encoder", "image_tokens", "text_encoder", "vae"]
-    return [*parts, "refiner"] if config.refine else parts
+def _parts(folder: Path, config: ModelConfig) -> list[Path]:
+    """The folders of the networks that are loaded; ModelError if there are none where there must be."""
+    found = [part for part in sorted(folder.iterdir()) if any(part.glob("*.safetensors"))]
+    needed = {"unet", "cam", "vae"} | ({"refiner"} if config.refine else set())
+    if missing := sorted(needed - {part.name for part in found}):
+        raise ModelError(f"{folder} is incomplete: it has no weights in {', '.join(missing)}")
+    return [part for part in found if config.refine or not part.name.startswith("refiner")]
 
 
 def working_bytes(folder: Path, config: ModelConfig, request: Request, size: int) -> int:
@@ -190,7 +192,7 @@ def _time(
     if measured is not None:
         return measured * (steps + refine_steps * share), "the seconds a step that were given; stage 3 by its arithmetic"
     rate = _matrix_rate(device, dtype)
-    label = "estimate: the arithmetic of the steps at half the speed of a matrix product here; real runs take about one to three times that"
+    label = "estimate: the arithmetic of the steps at half the speed of a matrix product here"
     return own * (steps + refine_steps * share) / (0.5 * rate), label
 
 
