@@ -37,27 +37,30 @@ def convert(
     Files are read as data only: a file that would run code is refused. Nothing is written unless all of it fits.
     """
     show = Screen(screen.quiet, screen.json)
-    from ..checkpoints.registry import find_entry
-
     if tokenizer is not None and kind != "streaming-t2v":
         raise RequestError("tokenizer", str(tokenizer), f"{kind} reads no text; leave it out")
     import torch
 
-    from ..checkpoints import hub, kinds
+    from ..checkpoints import kinds
 
     kinds.check_target(kind, target)
-    place = Path(source)
-    if hub.is_hub_name(source):
-        entry = find_entry(source) or find_entry(kind)
-        file = entry.file if entry is not None and entry.file is not None else "*"
-        place = hub.fetch(source, (file,), revision=revision, offline=offline, note=show.note)
-    elif revision is not None:
-        raise RequestError("revision", revision, f"{source} is on this machine; leave it out")
-    place = kinds.find_source(kind, place)
+    place = _published_file(kind, source, revision, offline, show)
     if kind == "streaming-t2v" and tokenizer is None:
         tokenizer = _published_tokenizer(offline, show)
     kinds.convert(kind, place, target, dtype=getattr(torch, dtype) if dtype else None, tokenizer=tokenizer, note=show.note)
     show.result(str(target), {"kind": kind, "source": source, "output": str(target), "bytes": _size(target), "dtype": dtype})
+
+
+def _published_file(kind: Kind, source: str, revision: str | None, offline: bool, show: Screen) -> Path:
+    """The checkpoint on this machine, from the hub where `source` is no place here."""
+    from ..checkpoints import hub, kinds
+
+    place = Path(source)
+    if hub.is_hub_name(source):
+        place = hub.fetch(source, (kinds.FILES[kind],), revision=revision, offline=offline, note=show.note)
+    elif revision is not None:
+        raise RequestError("revision", revision, f"{source} is not taken from the hub; leave it out")
+    return kinds.find_source(kind, place)
 
 
 def _published_tokenizer(offline: bool, show: Screen) -> Path:
