@@ -41,9 +41,21 @@ def known(sizes: dict[str, Any], cls: type) -> dict[str, Any]:
 
 def checkpoint_keys() -> dict[str, tuple[int, ...]]:
     """Names and shapes of the published checkpoint."""
-    lines = gzip.decompress((FOLDER / "checkpoint_keys.tsv.gz").read_bytes()).decode().splitlines()
-    pairs = (line.split("\t") for line in lines)
-    return {name: tuple(int(size) for size in shape.strip("()").split(",") if size.strip()) for name, shape in pairs}
+    return {name: _shape(shape) for name, shape in _table("checkpoint_keys.tsv.gz")}
+
+
+def vid2vid_keys() -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Names of the published enhancer's network: diffusers' name, and the published shape."""
+    return {name: (new, _shape(shape)) for name, new, shape in _table("vid2vid_keys.tsv.gz")}
+
+
+def _table(name: str) -> list[list[str]]:
+    lines = gzip.decompress((FOLDER / name).read_bytes()).decode().splitlines()
+    return [line.split("\t") for line in lines]
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    return tuple(int(size) for size in text.strip("()").split(",") if size.strip())
 
 
 def assert_near(actual: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> None:

@@ -6,7 +6,7 @@ Every key is accounted for: it belongs to a part, it is known to carry nothing, 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -52,13 +52,26 @@ def split(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tens
         parts["vae"] = {_current_name(name): tensor for name, tensor in parts["vae"].items()}
     # A table 0, 1, 2, ... that older versions of transformers saved.
     parts.get("text_encoder", {}).pop("text_model.embeddings.position_ids", None)
-    if unknown:
-        raise ModelError(f"unknown keys in the checkpoint: {_some(unknown)}")
+    refuse_unknown(unknown)
     return parts
 
 
+def refuse_unknown(names: Sequence[str]) -> None:
+    """ModelError that lists the keys of a checkpoint which belong nowhere, if there are any."""
+    if names:
+        raise ModelError(f"unknown keys in the checkpoint: {_some(names)}")
+
+
 def load_part(module: nn.Module, tensors: Mapping[str, torch.Tensor], part: str) -> None:
-    """Load a part's tensors into its module, every one of them; ModelError lists what is missing, unknown or of another shape."""
+    """Load a part's tensors into its module, every one of them; ModelError as of `fitting`."""
+    module.load_state_dict(fitting(module, tensors, part))
+
+
+def fitting(module: nn.Module, tensors: Mapping[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
+    """A part's tensors under its module's names; ModelError lists what is missing, unknown or of another shape.
+
+    The module may be on the meta device.
+    """
     own = module.state_dict()
     if part == "text_encoder" and not any(name.startswith("text_model.") for name in own):
         # transformers has dropped this level; checkpoints keep it.
@@ -70,7 +83,7 @@ def load_part(module: nn.Module, tensors: Mapping[str, torch.Tensor], part: str)
     }
     if any(problems.values()):
         raise ModelError(f"{part} does not fit: " + "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names))
-    module.load_state_dict(tensors)
+    return dict(tensors)
 
 
 def _current_name(name: str) -> str:

@@ -18,6 +18,7 @@ from transformers import AutoTokenizer, CLIPTextModel, CLIPVisionModelWithProjec
 from streamingt2v.backbones.modelscope import ModelScopeBackbone, vae_factor
 from streamingt2v.backbones.refiner import RefinerBackbone
 from streamingt2v.backbones.unet3d import StreamingUNet3D
+from streamingt2v.backbones.vid2vid import Vid2VidUNet, check_latent_size
 from streamingt2v.config import ModelConfig, find_model, read_json
 from streamingt2v.errors import ModelError
 from streamingt2v.memory.apm import ImageTokens
@@ -51,7 +52,9 @@ def load(name_or_folder: str | Path, device: str = "cpu", dtype: torch.dtype = t
         place("image_encoder", CLIPVisionModelWithProjection.from_pretrained, dtype),
         place("image_tokens", ImageTokens.from_pretrained, dtype),
     )
-    refiner = RefinerBackbone(vae, place("refiner", UNet3DConditionModel.from_pretrained, dtype)) if config.refine else None
+    refiner = None
+    if config.refine:
+        refiner = RefinerBackbone(vae, place("refiner", _refiner_class(folder, config, factor).from_pretrained, dtype))
     return Components(config, _load_text(folder, place, dtype), backbone, _load_scheduler(folder), refiner)
 
 
@@ -104,6 +107,21 @@ def _placer(folder: Path, device: str) -> Callable[[str, Callable, torch.dtype],
         return model.to(device).eval().requires_grad_(False)
 
     return place
+
+
+def _refiner_class(folder: Path, config: ModelConfig, factor: int) -> type[UNet3DConditionModel]:
+    """The class that the refiner's configuration names; ModelError if the model's frames, enlarged, do not pass through it."""
+    assert config.refine is not None, "asked for with a refiner only"
+    path = _part(folder, "refiner") / "config.json"
+    values = read_json(path)
+    if values.get("_class_name") != Vid2VidUNet.__name__:
+        return UNet3DConditionModel
+    height, width = (side * config.refine.scale // factor for side in (config.height, config.width))
+    try:
+        check_latent_size(height, width, len(values["block_out_channels"]))
+    except ValueError as error:
+        raise ModelError(f"{path}: {error}") from error
+    return Vid2VidUNet
 
 
 def _load_text(folder: Path, place: Callable, dtype: torch.dtype) -> TextEncoder:

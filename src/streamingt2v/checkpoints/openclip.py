@@ -38,7 +38,7 @@ def rename_vision(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.
         if name in _STEM:
             renamed[_STEM[name]] = tensor
         elif name == "visual.proj":
-            renamed["visual_projection.weight"] = tensor.T.contiguous()
+            renamed["visual_projection.weight"] = tensor.T
         elif block and block[2] == "attn.in_proj":
             for part, rows in zip("qkv", tensor.chunk(3), strict=True):
                 renamed[f"vision_model.encoder.layers.{block[1]}.self_attn.{part}_proj.{block[3]}"] = rows

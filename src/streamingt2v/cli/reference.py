@@ -17,7 +17,14 @@ the `resume` line to type. With `--json` the last line on stdout is one JSON obj
 JSON of `generate`, `extend` and `resume`: `output`, `frames` (in the file, those of an extended video included), `fps`, `width`,
 `height`, `seed`, `model`, `preset`, `seconds` (of the whole command), `first_frame_seconds` (from the start of the command until the
 first new frames could be watched; null if none was left to make), `new_frames_per_second` (frames that this command made, by the
-seconds after the model was loaded), `peak_rss_mb` (MiB), `run_dir` (null if it was removed). After an error: `error`, `exit_code`,
+seconds after the model was loaded), `peak_rss_mb` (MiB), `run_dir` (null if it was removed).
+
+JSON of `convert`: `kind`, `source`, `output`, `bytes`, `dtype` (null: as published). Of `models`: `models`, a list; null is what no source
+gives, and `verified` says which figures were checked. Of `plan`: `model`, `frames`, `width`, `height`, `preset`, `device`, `dtype`,
+`parameters`, `weights`, `working`, `memory` (the sum of the two), `memory_free`, `disk`, `disk_free` (all in bytes), `steps`,
+`refine_steps`, `seconds` (null if unknown), `seconds_from`.
+
+After an error: `error`, `exit_code`,
 with a wrong argument `argument`, `value` and `fix`, and `resume` where a run can be gone on with.
 """
 

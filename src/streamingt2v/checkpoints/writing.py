@@ -1,0 +1,83 @@
+"""Model folders written part by part, tensor by tensor, and put in their place when they are whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from streamingt2v.io.durable import sync_file
+
+_NAMES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+
+_PIECE = 2**22
+"""Numbers converted at once."""
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype | None = None) -> None:
+    """A safetensors file, floating-point tensors in `dtype` (None: as they are); a few megabytes at a time."""
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    begin = 0
+    for name, tensor in tensors.items():
+        kind = _written_as(tensor, dtype)
+        end = begin + tensor.numel() * kind.itemsize
+        entries[name] = {"dtype": _NAMES[kind], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        begin = end
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # aligns the data
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        for tensor in tensors.values():
+            for piece in tensor.reshape(-1).split(_PIECE):
+                file.write(piece.to(_written_as(tensor, dtype)).view(torch.uint8).numpy().data)
+    sync_file(path)
+
+
+def write_part(folder: Path, network: Any, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype | None = None) -> None:
+    """A part's folder as `from_pretrained` of its class reads it. `network` may be on the meta device: only its configuration is used."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(network, PreTrainedModel):
+        network.config.save_pretrained(folder)
+        write_tensors(folder / "model.safetensors", tensors, dtype)
+    else:
+        network.save_config(folder)
+        write_tensors(folder / "diffusion_pytorch_model.safetensors", tensors, dtype)
+
+
+@contextmanager
+def appearing(folder: Path) -> Iterator[Path]:
+    """A folder to fill that is renamed to `folder` when the block ends well, and removed when it does not.
+
+    `folder` must not exist, or be empty. Folders above it are made.
+    """
+    missing = [parent for parent in folder.parents if not parent.exists()]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as made:
+            whole = Path(made) / "whole"
+            whole.mkdir()
+            yield whole
+            whole.replace(folder)
+    except BaseException:
+        for parent in missing:
+            with suppress(OSError):
+                parent.rmdir()
+        raise
+
+
+def size_of(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype | None = None) -> int:
+    """Bytes that the tensors have in a file."""
+    return sum(tensor.numel() * _written_as(tensor, dtype).itemsize for tensor in tensors.values())
+
+
+def _written_as(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    return dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype

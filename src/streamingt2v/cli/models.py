@@ -1,0 +1,149 @@
+"""`convert`, `models`, `plan`: published weights to model folders, what can be used, and what a request would need."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from typer import Argument, Option
+
+from ..config import ModelConfig, find_model
+from ..errors import ModelError, RequestError
+from .options import Dtype, ModelOptions, RequestOptions, ScreenOptions, build_request, takes_options
+from .schedule import read_schedule
+from .screen import Screen
+
+if TYPE_CHECKING:
+    from ..checkpoints.plan import Plan
+
+Kind = Literal["streaming-t2v", "streaming-svd", "vid2vid"]
+
+
+@takes_options
+def convert(
+    kind: Annotated[Kind, Argument(metavar="KIND", help="streaming-t2v, streaming-svd or vid2vid.")],
+    source: Annotated[str, Argument(metavar="SRC", help="The published file, its folder, or its id on the hub.")],
+    target: Annotated[Path, Argument(metavar="DST", help="The model folder to write; for vid2vid also a model that gets a refiner.")],
+    *,
+    dtype: Annotated[Dtype | None, Option(help="Of all weights; default: as they are published.")] = None,
+    tokenizer: Annotated[Path | None, Option(help="Folder of the tokenizer; default: from the hub. For streaming-t2v.")] = None,
+    revision: Annotated[str | None, Option(help="Commit, tag or branch of SRC on the hub.")] = None,
+    offline: Annotated[bool, Option("--offline", help="Use what is in the hub's cache, and no network.")] = False,
+    screen: ScreenOptions,
+) -> None:
+    """Turn published weights into a model folder for --model.
+
+    Files are read as data only: a file that would run code is refused. Nothing is written unless all of it fits.
+    """
+    show = Screen(screen.quiet, screen.json)
+    if tokenizer is not None and kind != "streaming-t2v":
+        raise RequestError("tokenizer", str(tokenizer), f"{kind} reads no text; leave it out")
+    import torch
+
+    from ..checkpoints import kinds
+
+    kinds.check_target(kind, target)
+    place = _published_file(kind, source, revision, offline, show)
+    if kind == "streaming-t2v" and tokenizer is None:
+        tokenizer = _published_tokenizer(offline, show)
+    kinds.convert(kind, place, target, dtype=getattr(torch, dtype) if dtype else None, tokenizer=tokenizer, note=show.note)
+    show.result(str(target), {"kind": kind, "source": source, "output": str(target), "bytes": _size(target), "dtype": dtype})
+
+
+def _published_file(kind: Kind, source: str, revision: str | None, offline: bool, show: Screen) -> Path:
+    """The checkpoint on this machine, from the hub where `source` is no place here."""
+    from ..checkpoints import hub, kinds
+
+    place = Path(source)
+    if hub.is_hub_name(source):
+        place = hub.fetch(source, (kinds.FILES[kind],), revision=revision, offline=offline, note=show.note)
+    elif revision is not None:
+        raise RequestError("revision", revision, f"{source} is not taken from the hub; leave it out")
+    return kinds.find_source(kind, place)
+
+
+def _published_tokenizer(offline: bool, show: Screen) -> Path:
+    from ..checkpoints import hub, kinds
+
+    try:
+        return hub.fetch(kinds.TOKENIZER_REPO, ("tokenizer/*",), offline=offline, note=show.note) / "tokenizer"
+    except ModelError as error:
+        fix = f"the checkpoint holds none, and {error}; give the folder `tokenizer` of {kinds.TOKENIZER_REPO}"
+        raise RequestError("tokenizer", None, fix) from error
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+@takes_options
+def models(*, screen: ScreenOptions) -> None:
+    """List what can be used: the included model, published ones, bases of stage 1 and enhancers of stage 3.
+
+    Figures of published models are from their cards, unless it says otherwise. Licences are the cards' to tell.
+    """
+    from ..checkpoints.registry import ENTRIES
+
+    lines = []
+    for entry in ENTRIES:
+        size = f"{entry.width}x{entry.height}" if entry.width else "?"
+        lines.append(f"{entry.name:14} {entry.role:9} {size:10} {_or_unknown(entry.frames):>4} frames  {entry.about}")
+        lines.append(f"{'':14} licence: {entry.licence}; use: {entry.use}; {entry.hub_id or 'not on the Hugging Face hub'}")
+        numbers = [("parameters", entry.parameters, 1e9, "billion"), ("download", entry.download_bytes, 1e9, "GB")]
+        known = [f"{what} {value / unit:.2f} {name}" for what, value, unit, name in numbers if value]
+        lines.append(f"{'':14} {', '.join([*known, f'checked: {entry.verified}'])}")
+    show = Screen(screen.quiet, screen.json)
+    show.result("\n".join(lines), {"models": [entry.to_json() for entry in ENTRIES]})
+
+
+@takes_options
+def plan(
+    prompt: Annotated[str, Argument(metavar="PROMPT", help="What is to be seen; it does not matter to a plan.")] = "anything",
+    *,
+    image: Annotated[Path | None, Option(help="A picture to start from.")] = None,
+    request: RequestOptions,
+    model: ModelOptions,
+    seconds_per_step: Annotated[float | None, Option(help="Of a step of stage 2, measured; default: an estimate.", min=0)] = None,
+    screen: ScreenOptions,
+) -> None:
+    """Tell the memory, disk and time that `generate` with the same options would need. No weights are read.
+
+    What cannot fit this machine is an error that tells the way out.
+    """
+    schedule = read_schedule(request.schedule) if request.schedule is not None else ()
+    wanted = build_request(prompt, request, schedule, image=str(image) if image is not None else None)
+    from ..checkpoints.registry import find_entry
+
+    try:
+        folder = find_model(model.model)
+        ModelConfig.load(folder).check(wanted)
+    except ModelError as error:
+        entry = find_entry(model.model)
+        size = f" of {entry.download_bytes / 1e9:.3g} GB" if entry and entry.download_bytes else ""
+        fix = f"is not on this machine; it is a download{size}, then: streamingt2v {entry.use} SRC DST" if entry else str(error)
+        raise RequestError("model", model.model, fix) from error
+    from ..checkpoints.plan import plan as make_plan
+
+    found = make_plan(folder, wanted, name=model.model, device=model.device, dtype=model.dtype, seconds_per_step=seconds_per_step)
+    Screen(screen.quiet, screen.json).result(_told(found), {**asdict(found), "memory": found.memory})
+
+
+def _told(found: Plan) -> str:
+    from ..checkpoints.hub import readable
+
+    weights = f"{found.parameters / 1e6:.1f} million parameters: {readable(found.weights)}"
+    seconds = "unknown" if found.seconds is None else f"{found.seconds:.3g} s"
+    steps = f"{found.steps} steps" + (f" and {found.refine_steps} of stage 3" if found.refine_steps else "")
+    lines = [
+        f"{found.frames} frames of {found.width}x{found.height}, preset {found.preset}, on {found.device} in {found.dtype}",
+        f"memory  {readable(found.memory)}, of {readable(found.memory_free)} that are free",
+        f"        {weights}; a step besides, estimated: {readable(found.working)}",
+        f"disk    about {readable(found.disk)} for the video while it is made, of {readable(found.disk_free)} that are free",
+        f"time    {seconds} for {steps} ({found.seconds_from})",
+    ]
+    return "\n".join(lines)
+
+
+def _or_unknown(value: int | None) -> str:
+    return "?" if value is None else str(value)

@@ -1,0 +1,107 @@
+"""Plans: counted from headers and configurations, and refusals that tell the way out."""
+
+import json
+
+import pytest
+
+from streamingt2v.checkpoints import plan as planning
+from streamingt2v.checkpoints.flops import refine_step_flops, step_flops
+from streamingt2v.checkpoints.load import load
+from streamingt2v.checkpoints.plan import count_steps, parameters_of, plan
+from streamingt2v.config import EMBEDDED, ModelConfig, Request, find_model
+from streamingt2v.errors import ModelError, RequestError
+
+TINY = find_model(EMBEDDED[0])
+
+
+def made(frames=240, preset="full", dtype="float32", **named):
+    return plan(TINY, Request("a cat", frames, preset=preset), name="tiny", device="cpu", dtype=dtype, **named)
+
+
+def test_weights_are_those_that_loading_holds():
+    components = load(TINY)
+    backbone = components.backbone
+    parts = [backbone.unet, backbone.cam, backbone.image_encoder, backbone.image_tokens, components.text.encoder, components.refiner.unet]
+    counts = [sum(x.numel() for x in part.state_dict().values() if x.is_floating_point()) for part in [*parts, backbone.vae]]
+    found = made(preset="preview", seconds_per_step=1.0)
+    assert found.parameters == sum(counts) and found.weights == 4 * sum(counts)
+    assert (
+        made(preset="preview", dtype="float16", seconds_per_step=1.0).weights == 2 * sum(counts[:-1]) + 4 * counts[-1]
+    )  # the autoencoder stays
+
+
+@pytest.mark.parametrize(
+    ("frames", "image", "steps"),
+    [
+        (1, False, 1),
+        (16, False, 1),
+        (17, False, 2),
+        (24, False, 2),
+        (25, False, 3),
+        (1, True, 0),
+        (2, True, 1),
+        (9, True, 1),
+        (10, True, 2),
+    ],
+)
+def test_steps_are_chunks_times_steps(tmp_path, frames, image, steps):
+    picture = tmp_path / "x.png"
+    picture.touch()
+    config = ModelConfig.load(TINY)
+    request = Request("a cat", frames, image=str(picture) if image else None, steps=5)
+    assert count_steps(config, request) == (5 * steps, 0)
+
+
+def test_time_is_measured_seconds_or_says_that_it_is_an_estimate():
+    found = made(preset="preview", seconds_per_step=0.5)
+    assert (found.steps, found.refine_steps, found.seconds) == (29 * 8, 0, 29 * 4.0) and "given" in found.seconds_from
+    full = made(seconds_per_step=0.5)
+    ratio = refine_step_flops(TINY, ModelConfig.load(TINY)) / step_flops(TINY, ModelConfig.load(TINY))
+    assert full.seconds == pytest.approx(29 * 4.0 + 0.5 * 20 * 4 * ratio) and ratio > 0.5
+    guess = made(frames=16, preset="preview")
+    assert guess.seconds_from.startswith("estimate") and guess.seconds > 0
+
+
+def test_longer_videos_need_no_more_memory_but_more_disk_and_time():
+    short, long = (made(frames=frames, preset="preview", seconds_per_step=1.0) for frames in (240, 2400))
+    assert long.memory == short.memory and long.disk > short.disk and long.seconds > 9 * short.seconds
+
+
+def test_what_does_not_fit_is_refused_with_a_way_out(monkeypatch):
+    monkeypatch.setattr(planning, "free_memory", lambda device: 700 * 10**6)
+    with pytest.raises(RequestError, match=r"needs about .* on cpu, where 700 MB are free; use --preset preview or --dtype bf"):
+        made(seconds_per_step=1.0)
+    monkeypatch.undo()
+    monkeypatch.setattr(planning.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10})())
+    with pytest.raises(RequestError, match=r"frames=240: needs about .* on the disk, where 10 B are free; make fewer"):
+        made(preset="preview", seconds_per_step=1.0)
+
+
+def test_a_device_that_is_not_there():
+    with pytest.raises(RequestError, match="device='cuda:77': cannot be used here"):
+        planning.free_memory("cuda:77")
+
+
+def test_broken_folders_are_told(tmp_path):
+    ModelConfig("x", 64, 64, 8).save(tmp_path)
+    with pytest.raises(ModelError, match="is incomplete: it has no weights in cam, unet, vae"):
+        plan(tmp_path, Request("a cat"), name="x", device="cpu", dtype="float32")
+    for content in (b"", b"\xff" * 8, (5).to_bytes(8, "little") + b"{}"):
+        (tmp_path / "model.safetensors").write_bytes(content)
+        with pytest.raises(ModelError, match=r"model\.safetensors: is cut short"):
+            parameters_of(tmp_path)
+
+
+def test_published_sizes_are_counted_without_weights(tmp_path):
+    """StreamingT2V's networks at full size: tens of teraflops for a guided step of a chunk."""
+    from streamingt2v.backbones.unet3d import StreamingUNet3D
+    from streamingt2v.memory.cam import ConditionalAttentionModule
+
+    for part, cls in (("unet", StreamingUNet3D), ("cam", ConditionalAttentionModule)):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "config.json").write_text(json.dumps({"_class_name": cls.__name__}))
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "config.json").write_text(json.dumps({"block_out_channels": [128, 256, 512, 512]}))
+    sizes = {"in_channels": 4, "block_out_channels": [320, 640, 1280, 1280], "num_text_tokens": 77, "cross_attention_dim": 1024}
+    (tmp_path / "unet" / "config.json").write_text(json.dumps({"_class_name": "StreamingUNet3D", **sizes}))
+    assert 5e12 < step_flops(tmp_path, ModelConfig("x", 256, 256, 8)) < 5e13
