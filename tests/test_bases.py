@@ -23,7 +23,8 @@ from streamingt2v.io.run import RunFolder
 from streamingt2v.io.state import pack_state, unpack_state
 from streamingt2v.io.writer import write_video
 from streamingt2v.runner import create_run, reload_pipeline
-from streamingt2v.stages.seed import PipelineSeed, covered, frames_of_codec, video_of, window
+from streamingt2v.stages.calling import covered, frames_of_codec, video_of, window
+from streamingt2v.stages.seed import PipelineSeed
 from toy import write_toy_model
 
 PROMPT = "A cat running on the street"

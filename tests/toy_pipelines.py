@@ -53,6 +53,16 @@ def modelscope(folder: Path) -> Path:
     return _saved(diffusers.TextToVideoSDPipeline(stir(vae), encoder, tokenizer, stir(unet), diffusers.DDIMScheduler()), folder)
 
 
+def modelscope_video_to_video(folder: Path) -> Path:
+    whole = diffusers.TextToVideoSDPipeline.from_pretrained(modelscope(folder))
+    return _saved(diffusers.VideoToVideoSDPipeline(**whole.components), folder)
+
+
+def cogvideox_video_to_video(folder: Path) -> Path:
+    whole = diffusers.CogVideoXPipeline.from_pretrained(cogvideox(folder))
+    return _saved(diffusers.CogVideoXVideoToVideoPipeline(**whole.components), folder)
+
+
 def stable_diffusion(folder: Path) -> Path:
     tokenizer, encoder = _clip_text()
     unet = diffusers.UNet2DConditionModel(

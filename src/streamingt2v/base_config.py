@@ -87,6 +87,36 @@ class SeedConfig:
             raise ModelError(f"{path}: {error}") from error
 
 
+@dataclass(frozen=True)
+class RefineByConfig:
+    """Stage 3 by a video-to-video pipeline of diffusers that starts from a strength. ModelError for values that make no sense.
+
+    pipeline: its folder, relative to `model.json`. frames, overlap: of a window, and of it with its neighbour. scale: how many times as
+    high and wide as they are its frames are handed over. strength, steps, guidance_scale: what it is called with; None: the pipeline's own.
+    seam: how windows join in their overlap: "cut" goes over at a frame drawn at random, "fade" mixes them, more of the later one by and by.
+    """
+
+    pipeline: str
+    frames: int = 16
+    overlap: int = 4
+    scale: int = 2
+    strength: float = 0.6
+    steps: int = 30
+    guidance_scale: float | None = None
+    seam: Literal["cut", "fade"] = "cut"
+
+    def __post_init__(self) -> None:
+        require(0 <= self.overlap < self.frames, "refine_by.overlap", self.overlap, f"0 or more and below refine_by.frames={self.frames}")
+        require(self.scale >= 1, "refine_by.scale", self.scale, "1 or more")
+        require(0 < self.strength <= 1, "refine_by.strength", self.strength, "above 0 and at most 1")
+        require(int(self.steps * self.strength) >= 1, "refine_by.steps", self.steps, f"enough for one step at strength {self.strength}")
+        require(self.seam in ("cut", "fade"), "refine_by.seam", self.seam, "cut or fade")
+
+    def within(self, folder: Path) -> RefineByConfig:
+        """With an absolute path, for settings that were read in `folder`."""
+        return dataclasses.replace(self, pipeline=str((folder / self.pipeline).absolute()))
+
+
 def require(holds: bool, name: str, value: object, what: str) -> None:
     """ModelError unless it holds that the value called `name` is `what`."""
     if not holds:

@@ -11,14 +11,15 @@ import json
 import math
 from dataclasses import dataclass, field
 from importlib.resources import files
+from importlib.util import find_spec
 from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
-from .base_config import SeedConfig, SvdConfig, read_json
+from .base_config import RefineByConfig, SeedConfig, SvdConfig, read_json
 from .base_config import reject_unknown as _reject_unknown
 from .base_config import require as _require
-from .errors import ModelError, RequestError
+from .errors import MissingExtra, ModelError, RequestError
 
 Preset = Literal["preview", "full"]
 PRESETS: tuple[Preset, ...] = ("preview", "full")
@@ -36,7 +37,8 @@ class Request:
     image: a picture to start from. video: a video to go on with. base: folder of another pipeline that makes the first chunk (see
     `SeedConfig`), in the place of the model's own. schedule: (frame, prompt) pairs, ascending, that take over
     from `prompt`, each with the first chunk that begins at or after its frame. preset: "preview" runs stages 1-2, "full" refines
-    as well. steps, guidance_scale, width, height, fps: None for the model's own.
+    as well. fps: the rate it is played at; a multiple of the model's own puts frames between those that it makes, and `frames` still is
+    the number of all. steps, guidance_scale, width, height, fps: None for the model's own.
 
     Chunks begin at 0, F, F + N, F + 2 N, ... for a model whose chunks have F frames, N = F - overlap of them new. After an image that
     is frame 0 (see `ModelConfig.begins_with_image`) they begin at 1, 1 + N, 1 + 2 N, ..., and after a video, whose first new frame is 0,
@@ -170,8 +172,9 @@ def _check_sampling(stage: str, steps: int, guidance_scale: float, guidance_resc
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """`model.json` of a model folder: its native size and rate, and each stage's settings. `refine` None: it has no stage 3.
+    """`model.json` of a model folder: its native size and rate, and each stage's settings.
 
+    refine: stage 3 by a network of its own; refine_by: by a pipeline of diffusers; both None: it has no stage 3.
     backbone: the network of stage 2, ModelScope's or that of Stable Video Diffusion, which starts from a picture and reads no text; `svd`
     is for that one alone. seed: None where the network makes the first chunk from the text by itself.
 
@@ -187,9 +190,11 @@ class ModelConfig:
     backbone: Backbone = "modelscope"
     svd: SvdConfig | None = None
     seed: SeedConfig | None = None
+    refine_by: RefineByConfig | None = None
 
     def __post_init__(self) -> None:
         _require(self.backbone in BACKBONES, "backbone", self.backbone, f"one of {', '.join(BACKBONES)}")
+        _require(self.refine is None or self.refine_by is None, "refine_by", self.refine_by, "left out where there is refine")
         _require(self.svd is None or self.backbone == "svd", "svd", self.svd, f"left out for backbone {self.backbone!r}")
         seeds = self.seed is None or self.seed.pipeline is not None or self.backbone == "svd"
         _require(seeds, "seed.pipeline", None, "given: the network of this model starts from no picture")
@@ -199,23 +204,45 @@ class ModelConfig:
 
     def output_size(self, request: Request) -> tuple[int, int]:
         """(height, width) of the frames that a request gives."""
-        scale = self.refine.scale if request.preset == "full" and self.refine else 1
+        refine = self.refine or self.refine_by
+        scale = refine.scale if request.preset == "full" and refine else 1
         return self.height * scale, self.width * scale
 
     def check(self, request: Request) -> None:
         """RequestError where the request is wrong or this model cannot do it; needs no weights."""
         request.validate()
-        if request.preset == "full" and self.refine is None:
+        if request.preset == "full" and self.refine is None and self.refine_by is None:
             raise RequestError("preset", "full", f"model {self.name!r} has no refiner; use preview")
         height, width = self.output_size(request)
         for name, asked, made in (("width", request.width, width), ("height", request.height, height)):
             if asked is not None and asked != made:
                 fix = f"model {self.name!r} with preset {request.preset!r} makes {made}; set that or leave it out"
                 raise RequestError(name, asked, fix)
-        if request.fps is not None and request.fps > self.fps:
-            raise RequestError("fps", request.fps, f"model {self.name!r} makes {self.fps} frames a second; set {self.fps} or less")
+        self._check_rate(request)
         self._check_prompts(request)
-        self._check_schedule(request)
+        self._check_schedule(self.without_interpolation(request))
+
+    def interpolation(self, request: Request) -> int:
+        """How many times the frames of stages 1 to 3 the file has: more than 1 for a playback rate above the model's."""
+        return 1 if request.fps is None or request.fps <= self.fps else request.fps // self.fps
+
+    def without_interpolation(self, request: Request) -> Request:
+        """What stages 1 to 3 are asked for: of the file's frames every k-th, up to the first at or after its last."""
+        k = self.interpolation(request)
+        frames = request.frames if request.frames is None else -(-(request.frames - 1) // k) + 1
+        return dataclasses.replace(request, frames=frames, schedule=tuple((-(-first // k), prompt) for first, prompt in request.schedule))
+
+    def _check_rate(self, request: Request) -> None:
+        """RequestError for a playback rate that is no multiple of the model's, or where nothing can be put between frames."""
+        if request.fps is None or request.fps <= self.fps:
+            return
+        if request.video is not None:
+            raise RequestError("fps", request.fps, f"frames are not put into a video that is gone on with; set {self.fps} or less")
+        if request.fps % self.fps:
+            nearest = f"{request.fps // self.fps * self.fps} or {-(-request.fps // self.fps) * self.fps}"
+            raise RequestError("fps", request.fps, f"model {self.name!r} makes {self.fps} frames a second; set {nearest}, or less")
+        if find_spec("cv2") is None:
+            raise MissingExtra("fps", "interpolate")
 
     def chunk_start(self, request: Request, frame: int) -> int:
         """The first frame of the chunk that makes `frame`, see `Request` (with an image, whose frame 0 no chunk makes, 0 for that)."""
@@ -291,13 +318,13 @@ class ModelConfig:
         try:
             _reject_unknown(cls, values, "model.json")
             extend = ExtendConfig(**values.pop("extend", {}))
-            optional = {"refine": RefineConfig, "svd": SvdConfig, "seed": SeedConfig}
+            optional = {"refine": RefineConfig, "svd": SvdConfig, "seed": SeedConfig, "refine_by": RefineByConfig}
             parts: dict[str, Any] = {}
             for name, kind in optional.items():
                 if (part := values.pop(name, None)) is not None:
                     parts[name] = kind(**part)
-            if "seed" in parts:
-                parts["seed"] = parts["seed"].within(folder)
+            for name in parts.keys() & {"seed", "refine_by"}:
+                parts[name] = parts[name].within(folder)
             return cls(**values, extend=extend, **parts)
         except (TypeError, AttributeError, RequestError, ModelError) as error:
             raise ModelError(f"{path}: {error}") from error

@@ -1,4 +1,4 @@
-"""The whole trip: a request becomes a stream of chunks, through seed, extend and refine."""
+"""The whole trip: a request becomes a stream of chunks, through seed, extend, refine and interpolate."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from .checkpoints.load import Components, load, save
 from .config import ExtendConfig, ModelConfig, Preset, Request
 from .io.reader import last_frames, read_image, read_video
 from .memory.stream import StreamMemory
+from .stages.calling import Open
 from .stages.extend import ExtendStage
+from .stages.interpolate import InterpolateStage
 from .stages.piece import Piece, to_float, to_uint8
 from .stages.refine import RefineStage, TextAt
-from .stages.seed import NetworkSeed, Open, Picture, PipelineSeed, Seed, made_picture
+from .stages.refine_by_pipeline import PipelineRefineStage
+from .stages.seed import NetworkSeed, Picture, PipelineSeed, Seed, made_picture
 from .types import Chunk, State, TextCond
 
 OnStep = Callable[[int, int], None]
@@ -58,10 +61,13 @@ class LongVideoPipeline:
         RequestError for what the model cannot do, at once, before the first chunk is asked for. Memory does not grow with the length.
         """
         config = self._checked(request)
-        text_at = self._text_at(request, config)
-        pieces = self._extend(request, config, text_at, state, on_step)
+        made, factor = config.without_interpolation(request), config.interpolation(request)
+        text_at = self._text_at(made, config)
+        pieces = self._extend(made, config, text_at, state, on_step)
         if request.preset == "full":
-            pieces = self._refiner(request).stream(pieces, text_at, state)
+            pieces = self._refined(made, config, pieces, text_at, state)
+        if factor > 1:
+            pieces = InterpolateStage(factor, request.frames).stream(pieces, state)
         return _chunks(pieces, state)
 
     def __call__(
@@ -162,6 +168,16 @@ class LongVideoPipeline:
     def _opener(self, folder: str, adapter: str | None = None) -> Open:
         backbone = self.components.backbone
         return lambda: opened(folder, backbone.device, backbone.dtype, adapter)
+
+    def _refined(
+        self, request: Request, config: ModelConfig, pieces: Iterator[Piece], text_at: TextAt, state: State | None
+    ) -> Iterator[Piece]:
+        """Stage 3: by the model's own network, or by a pipeline of diffusers."""
+        if config.refine_by is not None:
+            opener = self._opener(config.refine_by.pipeline)
+            stage = PipelineRefineStage(opener, config.refine_by, request.seed, request.frames, request.negative_prompt)
+            return stage.stream(pieces, lambda frame: request.prompt_at(config.chunk_start(request, frame)), state)
+        return self._refiner(request).stream(pieces, text_at, state)
 
     def _refiner(self, request: Request) -> RefineStage:
         assert self.components.refiner is not None and self.config.refine is not None, "checked before"

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from .checkpoints.bases import base_folders, with_seed
+from .checkpoints.bases import pipeline_folders, with_seed
 from .checkpoints.fingerprint import fingerprint
 from .config import EMBEDDED, ModelConfig, Request, find_model
 from .errors import ModelError, RequestError, RunError
@@ -153,10 +153,10 @@ def _threads_of(run: RunFolder) -> Iterator[None]:
 
 
 def _weights(model: str, request: Request) -> str:
-    """Fingerprint of all that the frames are computed with: the model's folder, and the folders of the pipelines of its first chunk."""
+    """Fingerprint of all that the frames are computed with: the model's folder, and those of the pipelines that it works with."""
     folder = find_model(model)
-    seed = with_seed(ModelConfig.load(folder), request).seed
-    return fingerprint(folder, *(base_folders(seed) if request.video is None else ()))
+    config = with_seed(ModelConfig.load(folder), request)
+    return fingerprint(folder, *pipeline_folders(config, request))
 
 
 def _lasting_name(model: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 
-from streamingt2v.base_config import SeedConfig, read_json
+from streamingt2v.base_config import RefineByConfig, SeedConfig, read_json
 from streamingt2v.config import ModelConfig, Request
 from streamingt2v.errors import ModelError, RequestError
 
@@ -70,6 +70,8 @@ def with_seed(config: ModelConfig, request: Request) -> ModelConfig:
     RequestError where base and request do not fit together, ModelError if the model's own pipelines cannot be used. No weights are read.
     """
     config = dataclasses.replace(config, seed=_resolved(config.seed, request))
+    if config.refine_by is not None:
+        _check_refiner(config.refine_by)
     if request.base is not None and request.video is not None:
         raise RequestError("base", request.base, "a video to go on with needs no first chunk; leave the base out")
     if request.base is not None and request.image is not None and not config.reads_image:
@@ -81,11 +83,13 @@ def with_seed(config: ModelConfig, request: Request) -> ModelConfig:
     return config
 
 
-def base_folders(seed: SeedConfig | None) -> list[Path]:
-    """The folders whose files a first chunk depends on."""
-    if seed is None:
-        return []
-    return [Path(folder) for folder in (seed.pipeline, seed.adapter, seed.picture) if folder is not None]
+def pipeline_folders(config: ModelConfig, request: Request) -> list[Path]:
+    """The folders of others' pipelines, whose files the video depends on as well."""
+    seed = config.seed if request.video is None else None
+    folders = [seed.pipeline, seed.adapter, seed.picture] if seed is not None else []
+    if config.refine_by is not None and request.preset == "full":
+        folders.append(config.refine_by.pipeline)
+    return [Path(folder) for folder in folders if folder is not None]
 
 
 @contextmanager
@@ -146,6 +150,14 @@ def _filled(seed: SeedConfig) -> SeedConfig:
     if seed.image and can.image == "no":
         raise ModelError(f"seed.image=True: the pipeline in {seed.pipeline} takes no picture; leave it out")
     return seed if seed.image is not None else dataclasses.replace(seed, image=can.image != "no")
+
+
+def _check_refiner(refine: RefineByConfig) -> None:
+    """ModelError unless its pipeline makes videos from videos and a strength."""
+    kind = pipeline_class(Path(refine.pipeline))
+    lacking = {"video", "strength"} - inspect.signature(kind.__call__).parameters.keys()
+    if lacking:
+        raise ModelError(f"{refine.pipeline}: its pipeline takes no {' and no '.join(sorted(lacking))}, so it cannot refine")
 
 
 def _abilities_of(seed: SeedConfig) -> Abilities:

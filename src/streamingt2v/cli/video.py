@@ -226,7 +226,7 @@ def _check_model(wanted: Request, model: ModelOptions) -> None:
     """RequestError if there is no such model, or it cannot do what is asked for; no weights are read."""
     try:
         config = ModelConfig.load(find_model(model.model))
-        if config.seed is not None or wanted.base is not None or config.backbone == "svd":
+        if config.seed or config.refine_by or wanted.base is not None or config.backbone == "svd":
             from ..checkpoints.bases import with_seed  # its pipelines are judged by their classes, which takes some seconds
 
             config = with_seed(config, wanted)
