@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -188,7 +190,7 @@ def test_a_base_that_does_not_fit_is_refused_before_weights_load(toy, home, base
     "values",
     [
         {"frames": 0}, {"fit": "squeeze"}, {"resample": "cubic"}, {"height": 32}, {"colour": 1}, {"guidance_scale": 2.0},
-        {"adapter": "nowhere"}, {"picture": "nowhere"}, [],
+        {"adapter": "nowhere"}, {"picture": "nowhere"}, {"image": False}, [],
     ],
 )  # fmt: skip
 def test_settings_of_a_base_that_make_no_sense_are_refused(toy, home, tmp_path, values):
@@ -196,6 +198,13 @@ def test_settings_of_a_base_that_make_no_sense_are_refused(toy, home, tmp_path, 
     (copy / "seed.json").write_text(json.dumps(values))
     with pytest.raises(RequestError, match="base"):
         toy.stream(Request(PROMPT, 20, image=str(home / "red.png"), base=str(copy)))
+
+
+def test_a_pipelines_networks_are_let_go_when_it_has_worked(home):
+    with opened(str(home / "modelscope"), "cpu", torch.float32) as pipe:
+        networks = [weakref.ref(pipe.unet), weakref.ref(pipe.vae), weakref.ref(pipe.text_encoder)]
+    gc.collect()
+    assert pipe is not None and [network() for network in networks] == [None] * 3
 
 
 def test_a_base_that_does_not_load_is_named(toy, home, tmp_path):
@@ -307,7 +316,7 @@ def test_a_picture_of_another_shape_fills_the_frame_or_stands_beside_bars(home):
     """Published (spec 1.2): a square model's picture in SVD's wide frame stands between black bars, which are cut off again."""
 
     def framed(fit: str) -> torch.Tensor:
-        seed = PipelineSeed(lambda: pytest.fail(), SeedConfig(fit=fit), 6, 32, 32, 0)
+        seed = PipelineSeed(lambda: pytest.fail(), SeedConfig(fit=fit), PROMPT, "", 6, 32, 32, 0)
         return seed._framed(lambda height, width: torch.ones(3, height, width), 36, 64)
 
     assert (framed("cover") == 1).all()

@@ -113,7 +113,7 @@ class LongVideoPipeline:
         stage = ExtendStage(self.components.backbone, self.components.scheduler, self._extend_config(request), request.seed, on_step)
         total = request.frames
         if state is None:
-            frames_TCHW, memory, done = self._begin(request, config, stage)
+            frames_TCHW, memory, done = self._begin(request, config, stage, text_at)
             if len(frames_TCHW):
                 done = _limited(len(frames_TCHW), total)
                 yield Piece(frames_TCHW[:done], _state(memory, done), done == total)
@@ -130,7 +130,7 @@ class LongVideoPipeline:
             done += kept
             yield Piece(frames_TCHW[:kept], _state(memory, done), done == total)
 
-    def _begin(self, request: Request, config: ModelConfig, stage: ExtendStage) -> tuple[torch.Tensor, StreamMemory, int]:
+    def _begin(self, request: Request, config: ModelConfig, stage: ExtendStage, text_at: TextAt) -> tuple[torch.Tensor, StreamMemory, int]:
         """First new frames (none when a video is extended), the memory after them, and their count."""
         height, width, overlap, anchor = config.height, config.width, stage.config.overlap, stage.config.anchor
         if request.video is not None:
@@ -143,18 +143,26 @@ class LongVideoPipeline:
             assert picture is not None, "it has an image"
             frames_TCHW = picture(height, width)[None]
         else:
-            frames_TCHW = self._seed(request, config, stage).first(request.prompt_at(0), request.negative_prompt, picture)
+            frames_TCHW = self._seed(request, config, stage, text_at).first(picture)
         return frames_TCHW, StreamMemory.start(frames_TCHW, overlap, min(anchor, len(frames_TCHW) - 1)), len(frames_TCHW)
 
-    def _seed(self, request: Request, config: ModelConfig, stage: ExtendStage) -> Seed:
+    def _seed(self, request: Request, config: ModelConfig, stage: ExtendStage, text_at: TextAt) -> Seed:
         """Stage 1: a pipeline of diffusers where the model or the request names one, else the network itself."""
         own = config.seed
         if own is None or own.pipeline is None:
-            return NetworkSeed(stage, self.components.text, config.height, config.width)
+            return NetworkSeed(stage, text_at(0), config.height, config.width)
         guidance_scale = own.guidance_scale if request.guidance_scale is None else request.guidance_scale
         seed = replace(own, steps=request.steps or own.steps, guidance_scale=guidance_scale)
-        opener = self._opener(own.pipeline, own.adapter)
-        return PipelineSeed(opener, seed, config.extend.frames, config.height, config.width, request.seed)
+        return PipelineSeed(
+            self._opener(own.pipeline, own.adapter),
+            seed,
+            request.prompt_at(0),
+            request.negative_prompt,
+            config.extend.frames,
+            config.height,
+            config.width,
+            request.seed,
+        )
 
     def _picture(self, request: Request, config: ModelConfig) -> Picture | None:
         """What to start from: the request's picture, or one made of its prompt where stage 1 needs one and the model says how."""

@@ -6,7 +6,6 @@ What a pipeline can do is read from the signature of its class, before any of it
 from __future__ import annotations
 
 import dataclasses
-import gc
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -108,10 +107,8 @@ def opened(folder: str, device: str | torch.device, dtype: torch.dtype, adapter:
     try:
         yield pipeline.to(device)
     finally:
-        del pipeline
-        gc.collect()  # parts of a pipeline refer to each other
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        for name in list(pipeline.components):  # let go here, whoever still holds the pipeline itself
+            setattr(pipeline, name, None)
 
 
 def _with_adapter(folder: str, adapter: str, dtype: torch.dtype) -> Any:
@@ -147,6 +144,8 @@ def _filled(seed: SeedConfig) -> SeedConfig:
         raise ModelError(f"{seed.pipeline}: its pipeline makes pictures, not videos; {fix}")
     if seed.guidance_scale is not None and not can.guidance:
         raise ModelError(f"seed.guidance_scale={seed.guidance_scale}: the pipeline in {seed.pipeline} has none; leave it out")
+    if seed.image is False and can.image == "needed":
+        raise ModelError(f"seed.image=False: the pipeline in {seed.pipeline} needs a picture; leave it out")
     if seed.image and can.image == "no":
         raise ModelError(f"seed.image=True: the pipeline in {seed.pipeline} takes no picture; leave it out")
     return seed if seed.image is not None else dataclasses.replace(seed, image=can.image != "no")

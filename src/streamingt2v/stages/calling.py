@@ -68,10 +68,9 @@ def window(height: int, width: int, rows: int, columns: int) -> tuple[int, int]:
 
 def frames_of_codec(pipe: Any, frames: int) -> int:
     """The fewest frames, `frames` or more, that the pipeline's autoencoder packs without rest: r k + 1 for one that packs r into one."""
-    names = ("vae_scale_factor_temporal", "vae_temporal_compression_ratio", "temporal_compression_ratio")
-    codec = getattr(getattr(pipe, "vae", None), "config", {})
-    ratio = next((getattr(pipe, name) for name in names if hasattr(pipe, name)), codec.get("temporal_compression_ratio", 1)) or 1
-    return -(-(frames - 1) // int(ratio)) * int(ratio) + 1
+    names = ("vae_scale_factor_temporal", "vae_temporal_compression_ratio", "vae_temporal_scale_factor")  # as pipelines call it
+    ratio = next((int(getattr(pipe, name)) for name in names if hasattr(pipe, name)), 1)
+    return -(-(frames - 1) // ratio) * ratio + 1
 
 
 def unit_to_float(frames_TCHW: torch.Tensor) -> torch.Tensor:

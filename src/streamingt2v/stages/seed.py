@@ -30,7 +30,7 @@ Picture = Callable[[int, int], torch.Tensor]
 class Seed(Protocol):
     """Makes the first chunk."""
 
-    def first(self, prompt: str, negative_prompt: str, picture: Picture | None) -> torch.Tensor:
+    def first(self, picture: Picture | None) -> torch.Tensor:
         """(T, 3, H, W) in [-1, 1], of the model's size and chunk length. picture: to start from, where the seed reads one."""
 
 
@@ -39,14 +39,14 @@ class NetworkSeed:
     """Stage 1 by the network of stage 2 itself."""
 
     stage: ExtendStage
-    embed: Callable[[str, str], TextCond]
+    text: TextCond
     height: int
     width: int
 
-    def first(self, prompt: str, negative_prompt: str, picture: Picture | None) -> torch.Tensor:
+    def first(self, picture: Picture | None) -> torch.Tensor:
         """See `Seed.first`."""
         picture_CHW = picture(self.height, self.width) if picture is not None else None
-        return self.stage.first(self.embed(prompt, negative_prompt), self.height, self.width, picture_CHW)
+        return self.stage.first(self.text, self.height, self.width, picture_CHW)
 
 
 @dataclass(frozen=True)
@@ -55,15 +55,17 @@ class PipelineSeed:
 
     open: Open
     config: SeedConfig
+    prompt: str
+    negative_prompt: str
     frames: int
     height: int
     width: int
     seed: int
 
-    def first(self, prompt: str, negative_prompt: str, picture: Picture | None) -> torch.Tensor:
+    def first(self, picture: Picture | None) -> torch.Tensor:
         """See `Seed.first`. ModelError if the pipeline gives fewer frames or others than it says."""
         with own_randomness(self.seed, "base") as generator, self.open() as pipe:
-            wanted = self._arguments(pipe, picture) | {"prompt": prompt, "negative_prompt": negative_prompt, "generator": generator}
+            wanted = self._arguments(pipe, picture) | {"generator": generator}
             clip_TCHW = video_of(called(pipe, wanted, self.seed))
         if len(clip_TCHW) < self.frames:
             fix = f"set seed.frames so that it gives {self.frames} or more"
@@ -71,11 +73,13 @@ class PipelineSeed:
         return covered(clip_TCHW[: self.frames], self.height, self.width, self.config.resample)
 
     def _arguments(self, pipe: Any, picture: Picture | None) -> dict[str, Any]:
-        """Of the clip: its sizes, what it starts from, and how it is made, under all names that pipelines have for them."""
+        """What the clip shows, its sizes, and how it is made, under all names that pipelines have for them."""
         takes = inspect.signature(pipe.__call__).parameters
         height, width = _own_size(pipe, takes, self.config) or (self.height, self.width)
         count = self._frame_count(pipe, takes)
         return {
+            "prompt": self.prompt,
+            "negative_prompt": self.negative_prompt,
             "height": height,
             "width": width,
             "num_frames": count,
