@@ -19,12 +19,13 @@ from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.base_config import SeedConfig
 from streamingt2v.checkpoints.bases import opened
 from streamingt2v.cli import main
-from streamingt2v.errors import ModelError, RequestError
+from streamingt2v.config import RefineConfig
+from streamingt2v.errors import ModelError, RequestError, RunError
 from streamingt2v.io.reader import read_video
 from streamingt2v.io.run import RunFolder
 from streamingt2v.io.state import pack_state, unpack_state
 from streamingt2v.io.writer import write_video
-from streamingt2v.runner import create_run, reload_pipeline
+from streamingt2v.runner import check_weights, create_run, reload_pipeline
 from streamingt2v.stages.calling import covered, frames_of_codec, video_of, window
 from streamingt2v.stages.seed import PipelineSeed
 from toy import write_toy_model
@@ -140,13 +141,14 @@ def test_a_run_with_a_base_resumes_to_the_same_bytes(home, toy, tmp_path, base, 
     assert np.array_equal(np.concatenate([whole[:16], rest]), whole)
 
 
-def test_a_changed_base_is_told_when_a_run_is_opened(home, toy, tmp_path):
-    from streamingt2v.errors import RunError
-
-    shutil.copytree(home / "modelscope", tmp_path / "base")
-    request = replace(request_of(home, "modelscope", 33), base=str(tmp_path / "base"))
+@pytest.mark.parametrize("base, change", [("animatediff", "seed.json"), ("animatediff", "adapter/config.json"), ("wan", "seed.json")])
+def test_a_changed_base_is_told_when_a_run_is_opened(home, toy, tmp_path, base, change):
+    shutil.copytree(home / base, tmp_path / "base")
+    request = replace(request_of(home, base, 33), base=str(tmp_path / "base"))
     with create_run(toy, request, tmp_path / "run", str(home / "toy")) as run:
-        (tmp_path / "base" / "seed.json").write_text('{"steps": 3}')
+        check_weights(run)
+        file = tmp_path / "base" / change
+        file.write_text(file.read_text() + "\n")
         with pytest.raises(RunError, match="are not those that the run began with"):
             reload_pipeline(run)
 
@@ -176,6 +178,7 @@ def test_a_model_can_name_its_base_and_how_pictures_are_made(home, tmp_path):
         ("modelscope", {"image": "red.png"}, "base=.*from text alone"),
         ("modelscope", {"video": "red.png"}, "base=.*needs no first chunk"),
         ("svd", {"image": None}, "image=None.*made from a picture"),
+        ("modelscope", {"schedule": ((17, "a dog"), (20, "a horse"))}, "schedule"),
         ("svd", {"schedule": ((1, "a dog"), (2, "a horse"))}, "schedule"),
     ],
 )
@@ -283,6 +286,15 @@ def test_streaming_svd_from_text_goes_by_a_picture(home, tmp_path):
     pipe = LongVideoPipeline.from_pretrained(folder)
     a, b = (collect(pipe.stream(Request(prompt, 7, steps=2))) for prompt in (PROMPT, "A whale floating under water"))
     assert len(a) == 7 and not np.array_equal(a[:6], b[:6])
+
+
+def test_streaming_svd_with_a_refiner_of_its_own_reads_prompts_there(home, tmp_path):
+    folder = toy_pipelines.streaming_svd(tmp_path / "model", refine=RefineConfig(frames=6, overlap=2, strength=0.5, steps=2))
+    pipe = LongVideoPipeline.from_pretrained(folder)
+    request = Request(PROMPT, 13, image=str(home / "red.png"), preset="full", schedule=((6, "A whale floating under water"),))
+    video = collect(pipe.stream(request))
+    assert video.shape == (13, 32, 32, 3)
+    assert not np.array_equal(video, collect(pipe.stream(replace(request, schedule=()))))
 
 
 def test_the_anchor_of_a_picture_alone_is_the_picture(home, toy):

@@ -10,13 +10,14 @@ import diffusers
 import torch
 import transformers
 
+from streamingt2v.backbones.refiner import RefinerBackbone
 from streamingt2v.backbones.svd import SvdBackbone
 from streamingt2v.backbones.svd_unet import StreamingUNetSpatioTemporal
 from streamingt2v.base_config import SeedConfig, SvdConfig
 from streamingt2v.checkpoints.load import Components, save
 from streamingt2v.config import ExtendConfig, ModelConfig, RefineConfig
 from streamingt2v.memory.spatiotemporal import SpatioTemporalCam
-from streamingt2v.text import NoText
+from streamingt2v.text import NoText, TextEncoder
 from streamingt2v.train import text
 from toy_networks import stir
 
@@ -45,12 +46,8 @@ SPATIAL_VAE: dict[str, Any] = {
 
 def modelscope(folder: Path) -> Path:
     tokenizer, encoder = _clip_text()
-    unet = diffusers.UNet3DConditionModel(
-        sample_size=16, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, cross_attention_dim=WIDTH, attention_head_dim=4,
-        down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"), up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
-    )  # fmt: skip
     vae = diffusers.AutoencoderKL(**SPATIAL_VAE)
-    return _saved(diffusers.TextToVideoSDPipeline(stir(vae), encoder, tokenizer, stir(unet), diffusers.DDIMScheduler()), folder)
+    return _saved(diffusers.TextToVideoSDPipeline(stir(vae), encoder, tokenizer, _unet3d(), diffusers.DDIMScheduler()), folder)
 
 
 def modelscope_video_to_video(folder: Path) -> Path:
@@ -154,8 +151,22 @@ def streaming_svd(folder: Path, seed: SeedConfig | None = None, refine: RefineCo
     """A model folder of 16 x 16 pixels, chunks of 6 frames that overlap by 2, and 2 steps."""
     extend = ExtendConfig(frames=6, overlap=2, steps=2, guidance_scale=3.0, eta=0.0, anchor=3, sigmas=(700.0, 54.5, 4.2, 0.002))
     config = ModelConfig("toy-svd", 16, 16, 8, extend, refine, "svd", SvdConfig(), seed)
-    save(Components(config, NoText(), svd_backbone(), diffusers.EulerDiscreteScheduler(**EDM), None), folder, torch.float32)
+    text_encoder: NoText | TextEncoder = NoText()
+    refiner = None
+    if refine is not None:  # its network reads text, and its autoencoder single frames
+        text_encoder = TextEncoder(*_clip_text())
+        refiner = RefinerBackbone(stir(diffusers.AutoencoderKL(**SPATIAL_VAE)), _unet3d())  # type: ignore[arg-type]
+    parts = Components(config, text_encoder, svd_backbone(), diffusers.EulerDiscreteScheduler(**EDM), refiner)
+    save(parts, folder, torch.float32)
     return folder
+
+
+def _unet3d() -> diffusers.UNet3DConditionModel:
+    unet = diffusers.UNet3DConditionModel(
+        sample_size=16, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, cross_attention_dim=WIDTH, attention_head_dim=4,
+        down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"), up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
+    )  # fmt: skip
+    return stir(unet)  # type: ignore[return-value]
 
 
 def _saved(pipe: Any, folder: Path) -> Path:

@@ -1,4 +1,5 @@
-"""How a model works with networks that others have made: Stable Video Diffusion's in stage 2, any pipeline of diffusers in stage 1.
+"""How a model works with networks that others have made: Stable Video Diffusion's in stage 2, any pipeline of diffusers in
+stages 1 and 3.
 
 Frozen dataclasses, parts of `config.ModelConfig`, and how such parts are read and checked.
 """

@@ -28,7 +28,6 @@ FRAME_COUNT = ("num_frames", "video_length")
 class Abilities:
     """What a pipeline takes. video: it makes videos. image: whether it starts from a picture."""
 
-    text: bool
     video: bool
     image: Literal["no", "optional", "needed"]
     guidance: bool
@@ -39,7 +38,7 @@ def abilities(kind: type) -> Abilities:
     takes = inspect.signature(kind.__call__).parameters
     needed = "image" in takes and (takes["image"].default is inspect.Parameter.empty or "ImageToVideo" in kind.__name__)
     image: Literal["no", "optional", "needed"] = "needed" if needed else "optional" if "image" in takes else "no"
-    return Abilities("prompt" in takes, any(name in takes for name in FRAME_COUNT), image, "guidance_scale" in takes)
+    return Abilities(any(name in takes for name in FRAME_COUNT), image, "guidance_scale" in takes)
 
 
 def pipeline_class(folder: Path) -> type:
@@ -83,12 +82,12 @@ def with_seed(config: ModelConfig, request: Request) -> ModelConfig:
 
 
 def pipeline_folders(config: ModelConfig, request: Request) -> list[Path]:
-    """The folders of others' pipelines, whose files the video depends on as well."""
+    """The folders of others' pipelines and their settings, whose files the video depends on as well."""
     seed = config.seed if request.video is None else None
-    folders = [seed.pipeline, seed.adapter, seed.picture] if seed is not None else []
+    folders = [request.base, seed.pipeline, seed.adapter, seed.picture] if seed is not None else []
     if config.refine_by is not None and request.preset == "full":
         folders.append(config.refine_by.pipeline)
-    return [Path(folder) for folder in folders if folder is not None]
+    return [Path(folder) for folder in dict.fromkeys(folders) if folder is not None]
 
 
 @contextmanager
@@ -146,8 +145,9 @@ def _filled(seed: SeedConfig) -> SeedConfig:
         raise ModelError(f"seed.guidance_scale={seed.guidance_scale}: the pipeline in {seed.pipeline} has none; leave it out")
     if seed.image is False and can.image == "needed":
         raise ModelError(f"seed.image=False: the pipeline in {seed.pipeline} needs a picture; leave it out")
-    if seed.image and can.image == "no":
-        raise ModelError(f"seed.image=True: the pipeline in {seed.pipeline} takes no picture; leave it out")
+    for name, asks in (("image", seed.image), ("picture", seed.picture)):
+        if asks and can.image == "no":
+            raise ModelError(f"seed.{name}={asks!r}: the pipeline in {seed.pipeline} takes no picture; leave it out")
     return seed if seed.image is not None else dataclasses.replace(seed, image=can.image != "no")
 
 
