@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from streamingt2v.backbones.svd_unet import StreamingUNetSpatioTemporal
 from streamingt2v.backbones.unet3d import StreamingUNet3D
 from streamingt2v.backbones.vid2vid import Vid2VidUNet
-from streamingt2v.checkpoints import sizes
 from streamingt2v.memory.apm import ImageTokens
 from streamingt2v.memory.cam import ConditionalAttentionModule
+from streamingt2v.memory.spatiotemporal import SpatioTemporalCam
 from streamingt2v.train import text
 from toy_networks import stir
 
@@ -124,14 +125,12 @@ def vid2vid_inner(kind: str, words: list[str]) -> str:
 
 
 def streaming_svd() -> dict[str, torch.nn.Module]:
-    """Networks of every part; those with added parts are built by `sizes` from the shapes of stock ones."""
-    stock = UNetSpatioTemporalConditionModel(**SVD).state_dict()
-    frames = {f"controlnet_cond_embedding.blocks.{i}.weight": torch.empty(c, 1) for i, c in enumerate((4, 8, 8, 8))}
-    frames["controlnet_cond_embedding.conv_in.weight"] = torch.empty(4, 3)
+    """Networks of every part, all of them in effect."""
     vae = AutoencoderKLTemporalDecoder(down_block_types=("DownEncoderBlock2D",) * 4, block_out_channels=CHANNELS, layers_per_block=1)
+    encoder = {name: value for name, value in SVD.items() if name != "up_block_types"}
     return {
-        "unet": stir(sizes.svd_unet(stock).to_empty(device="cpu")),
-        "cam": stir(sizes.svd_cam(frames, stock).to_empty(device="cpu"), seed=1),
+        "unet": stir(StreamingUNetSpatioTemporal(**SVD, merger_head_dim=32)),
+        "cam": stir(SpatioTemporalCam(**encoder, conditioning_channels=(4, 8, 8, 8)), seed=1),
         "image_encoder": vision(16),
         "vae": stir(vae),
     }

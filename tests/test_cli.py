@@ -87,7 +87,7 @@ def test_the_installed_command_starts():
 
 def test_every_field_of_a_request_has_an_option_or_argument():
     options = {field.name for field in dataclasses.fields(RequestOptions)}
-    assert options | {"prompt", "image", "video"} == {field.name for field in dataclasses.fields(Request)}
+    assert options | {"prompt", "image", "video", "base"} == {field.name for field in dataclasses.fields(Request)}
 
 
 def test_defaults_are_those_of_a_request():

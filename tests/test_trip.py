@@ -141,7 +141,7 @@ def test_each_window_is_refined_with_the_prompt_of_its_middle_and_prompts_are_em
         refined.append(cond.negative_BLD)
         return lambda latents, timestep: torch.zeros_like(latents)
 
-    def condition(cond: TextCond, anchor_CHW: torch.Tensor | None):
+    def condition(cond: TextCond, anchor_CHW: torch.Tensor | None, seed: int):
         return plain(text(cond.negative_BLD, ""), anchor_CHW)
 
     plain = pipe.components.backbone.condition

@@ -11,14 +11,20 @@ import json
 import math
 from dataclasses import dataclass, field
 from importlib.resources import files
-from itertools import zip_longest
+from importlib.util import find_spec
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
-from .errors import ModelError, RequestError
+from .base_config import RefineByConfig, SeedConfig, SvdConfig, read_json
+from .base_config import reject_unknown as _reject_unknown
+from .base_config import require as _require
+from .errors import MissingExtra, ModelError, RequestError
 
 Preset = Literal["preview", "full"]
 PRESETS: tuple[Preset, ...] = ("preview", "full")
+Backbone = Literal["modelscope", "svd"]
+BACKBONES: tuple[Backbone, ...] = ("modelscope", "svd")
 EMBEDDED = ("tiny",)
 """Models that come with the package."""
 
@@ -28,13 +34,15 @@ class Request:
     """One long video. Everything that its bytes depend on, besides the model's weights.
 
     prompt: what is to be seen. frames: how many frames (with `video`: how many new ones), exactly; None means without end.
-    image: a picture to start from. video: a video to go on with. schedule: (frame, prompt) pairs, ascending, that take over
+    image: a picture to start from. video: a video to go on with. base: folder of another pipeline that makes the first chunk (see
+    `SeedConfig`), in the place of the model's own. schedule: (frame, prompt) pairs, ascending, that take over
     from `prompt`, each with the first chunk that begins at or after its frame. preset: "preview" runs stages 1-2, "full" refines
-    as well. steps, guidance_scale, width, height, fps: None for the model's own.
+    as well. fps: the rate it is played at; a multiple of the model's own puts frames between those that it makes, and `frames` still is
+    the number of all. steps, guidance_scale, width, height, fps: None for the model's own.
 
-    Chunks begin at 0, F, F + N, F + 2 N, ... for a model whose chunks have F frames, N = F - overlap of them new. After an image, which
-    is frame 0, they begin at 1, 1 + N, 1 + 2 N, ..., and after a video, whose first new frame is 0, at 0, N, 2 N, ...
-    `ModelConfig.check` refuses an entry that no chunk would use.
+    Chunks begin at 0, F, F + N, F + 2 N, ... for a model whose chunks have F frames, N = F - overlap of them new. After an image that
+    is frame 0 (see `ModelConfig.begins_with_image`) they begin at 1, 1 + N, 1 + 2 N, ..., and after a video, whose first new frame is 0,
+    at 0, N, 2 N, ... `ModelConfig.check` refuses an entry that no chunk would use.
     """
 
     prompt: str
@@ -50,6 +58,7 @@ class Request:
     width: int | None = None
     height: int | None = None
     fps: int | None = None
+    base: str | None = None
 
     def validate(self) -> Request:
         """Itself, or RequestError. Files are only checked to exist; their content is checked when they are opened."""
@@ -109,8 +118,9 @@ def _check_schedule(schedule: tuple[tuple[int, str], ...], frames: int | None) -
 class ExtendConfig:
     """Stages 1 and 2: chunk length and overlap in frames, denoising steps, guidance, and eta of the solver (spec 1.2, 5).
 
-    `guidance_rescale` (0..1) pulls the guided prediction's spread back to the conditional one's (spec 6.4). ModelError for values
-    that make no sense.
+    `guidance_rescale` (0..1) pulls the guided prediction's spread back to the conditional one's (spec 6.4). anchor: which frame of the
+    first chunk appearance is kept from. sigmas: noise levels, descending and above 0, through which the steps are laid evenly in the
+    logarithm; empty for the scheduler's own. ModelError for values that make no sense.
     """
 
     frames: int = 16
@@ -119,11 +129,17 @@ class ExtendConfig:
     guidance_scale: float = 7.5
     guidance_rescale: float = 0.0
     eta: float = 1.0
+    anchor: int = 0
+    sigmas: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         _require(1 <= self.overlap < self.frames, "extend.overlap", self.overlap, f"at least 1 and below extend.frames={self.frames}")
         _check_sampling("extend", self.steps, self.guidance_scale, self.guidance_rescale)
         _require(0 <= self.eta <= 1, "extend.eta", self.eta, "between 0 and 1")
+        _require(0 <= self.anchor < self.frames, "extend.anchor", self.anchor, f"0 or more and below extend.frames={self.frames}")
+        object.__setattr__(self, "sigmas", tuple(self.sigmas))  # JSON has lists
+        falling = all(a > b > 0 for a, b in pairwise(self.sigmas)) and len(self.sigmas) != 1
+        _require(falling, "extend.sigmas", self.sigmas, "empty, or two and more numbers above 0, each below the one before")
 
 
 @dataclass(frozen=True)
@@ -154,14 +170,13 @@ def _check_sampling(stage: str, steps: int, guidance_scale: float, guidance_resc
     _require(0 <= guidance_rescale <= 1, f"{stage}.guidance_rescale", guidance_rescale, "between 0 and 1")
 
 
-def _require(holds: bool, name: str, value: object, what: str) -> None:
-    if not holds:
-        raise ModelError(f"{name}={value!r} must be {what}")
-
-
 @dataclass(frozen=True)
 class ModelConfig:
-    """`model.json` of a model folder: its native size and rate, and each stage's settings. `refine` None: it has no stage 3.
+    """`model.json` of a model folder: its native size and rate, and each stage's settings.
+
+    refine: stage 3 by a network of its own; refine_by: by a pipeline of diffusers; both None: it has no stage 3.
+    backbone: the network of stage 2, ModelScope's or that of Stable Video Diffusion, which starts from a picture and reads no text; `svd`
+    is for that one alone. seed: None where the network makes the first chunk from the text by itself.
 
     ModelError for values that make no sense; sides are even, since video files halve them for colour.
     """
@@ -172,30 +187,62 @@ class ModelConfig:
     fps: int
     extend: ExtendConfig = field(default_factory=ExtendConfig)
     refine: RefineConfig | None = None
+    backbone: Backbone = "modelscope"
+    svd: SvdConfig | None = None
+    seed: SeedConfig | None = None
+    refine_by: RefineByConfig | None = None
 
     def __post_init__(self) -> None:
+        _require(self.backbone in BACKBONES, "backbone", self.backbone, f"one of {', '.join(BACKBONES)}")
+        _require(self.refine is None or self.refine_by is None, "refine_by", self.refine_by, "left out where there is refine")
+        _require(self.svd is None or self.backbone == "svd", "svd", self.svd, f"left out for backbone {self.backbone!r}")
+        seeds = self.seed is None or self.seed.pipeline is not None or self.backbone == "svd"
+        _require(seeds, "seed.pipeline", None, "given: the network of this model starts from no picture")
         for name, side in (("height", self.height), ("width", self.width)):
             _require(side >= 2 and side % 2 == 0, name, side, "an even number, 2 or more")
         _require(self.fps >= 1, "fps", self.fps, "1 or more")
 
     def output_size(self, request: Request) -> tuple[int, int]:
         """(height, width) of the frames that a request gives."""
-        scale = self.refine.scale if request.preset == "full" and self.refine else 1
+        refine = self.refine or self.refine_by
+        scale = refine.scale if request.preset == "full" and refine else 1
         return self.height * scale, self.width * scale
 
     def check(self, request: Request) -> None:
         """RequestError where the request is wrong or this model cannot do it; needs no weights."""
         request.validate()
-        if request.preset == "full" and self.refine is None:
+        if request.preset == "full" and self.refine is None and self.refine_by is None:
             raise RequestError("preset", "full", f"model {self.name!r} has no refiner; use preview")
         height, width = self.output_size(request)
         for name, asked, made in (("width", request.width, width), ("height", request.height, height)):
             if asked is not None and asked != made:
                 fix = f"model {self.name!r} with preset {request.preset!r} makes {made}; set that or leave it out"
                 raise RequestError(name, asked, fix)
-        if request.fps is not None and request.fps > self.fps:
-            raise RequestError("fps", request.fps, f"model {self.name!r} makes {self.fps} frames a second; set {self.fps} or less")
-        self._check_schedule(request)
+        self._check_rate(request)
+        self._check_prompts(request)
+        self._check_schedule(self.without_interpolation(request))
+
+    def interpolation(self, request: Request) -> int:
+        """How many times the frames of stages 1 to 3 the file has: more than 1 for a playback rate above the model's."""
+        return 1 if request.fps is None or request.fps <= self.fps else request.fps // self.fps
+
+    def without_interpolation(self, request: Request) -> Request:
+        """What stages 1 to 3 are asked for: of the file's frames every k-th, up to the first at or after its last."""
+        k = self.interpolation(request)
+        frames = request.frames if request.frames is None else -(-(request.frames - 1) // k) + 1
+        return dataclasses.replace(request, frames=frames, schedule=tuple((-(-first // k), prompt) for first, prompt in request.schedule))
+
+    def _check_rate(self, request: Request) -> None:
+        """RequestError for a playback rate that is no multiple of the model's, or where nothing can be put between frames."""
+        if request.fps is None or request.fps <= self.fps:
+            return
+        if request.video is not None:
+            raise RequestError("fps", request.fps, f"frames are not put into a video that is gone on with; set {self.fps} or less")
+        if request.fps % self.fps:
+            nearest = f"{request.fps // self.fps * self.fps} or {-(-request.fps // self.fps) * self.fps}"
+            raise RequestError("fps", request.fps, f"model {self.name!r} makes {self.fps} frames a second; set {nearest}, or less")
+        if find_spec("cv2") is None:
+            raise MissingExtra("fps", "interpolate")
 
     def chunk_start(self, request: Request, frame: int) -> int:
         """The first frame of the chunk that makes `frame`, see `Request` (with an image, whose frame 0 no chunk makes, 0 for that)."""
@@ -204,15 +251,43 @@ class ModelConfig:
 
     def _grid(self, request: Request) -> tuple[int, int]:
         """Where the chunks of stage 2 begin: the first one's frame, and the distance between them."""
-        of_stage_1 = self.extend.frames if request.image is None and request.video is None else 0
-        return of_stage_1 or int(request.image is not None), self.extend.frames - self.extend.overlap
+        if request.video is not None:
+            second = 0
+        else:
+            second = 1 if self.begins_with_image(request) else self.extend.frames
+        return second, self.extend.frames - self.extend.overlap
+
+    def begins_with_image(self, request: Request) -> bool:
+        """Whether the request's picture is frame 0 itself; else, if it has one, stage 1 makes the first chunk from it."""
+        return request.image is not None and not self.reads_image
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether prompts reach the chunks of stage 2."""
+        return self.backbone != "svd"
+
+    @property
+    def reads_image(self) -> bool:
+        """Whether stage 1 makes its chunk from a picture where there is one."""
+        if self.seed is not None and self.seed.pipeline is not None:
+            return bool(self.seed.image)
+        return self.backbone == "svd"
 
     def _taken_over_at(self, request: Request, frame: int) -> int:
         """The first frame of the first chunk that begins at `frame` or later."""
         second, new = self._grid(request)
-        if frame <= 0 and request.image is None:
+        if frame <= 0 and not self.begins_with_image(request):
             return 0
         return second - (min(0, second - frame) // new) * new
+
+    def _check_prompts(self, request: Request) -> None:
+        """RequestError for prompts besides the first that would have no effect."""
+        if self.reads_text or request.preset == "full":
+            return
+        if request.schedule:
+            raise RequestError("schedule", len(request.schedule), f"model {self.name!r} goes on from pictures alone; leave it out")
+        if request.negative_prompt and self.seed is None:
+            raise RequestError("negative_prompt", request.negative_prompt, f"model {self.name!r} reads pictures alone; leave it out")
 
     def _check_schedule(self, request: Request) -> None:
         """RequestError for an entry that no chunk would use."""
@@ -220,12 +295,12 @@ class ModelConfig:
         for (frame, _), start, following in zip_longest(request.schedule, starts, starts[1:]):
             if request.frames is not None and start >= request.frames:
                 last = self.chunk_start(request, request.frames - 1)
-                latest = f"; the last begins at {last}" if last or request.image is None else ""
+                latest = f"; the last begins at {last}" if last or not self.begins_with_image(request) else ""
                 fix = f"no chunk begins there or later, so this entry would never be used{latest}"
                 raise RequestError("schedule", frame, fix)
             if start == following:
                 before = self.chunk_start(request, start - 1)
-                earlier = f"; the chunk before begins at {before}" if before or request.image is None else ""
+                earlier = f"; the chunk before begins at {before}" if before or not self.begins_with_image(request) else ""
                 fix = f"the next entry takes over with the same chunk, at {start}, so this one would never be used{earlier}"
                 raise RequestError("schedule", frame, fix)
 
@@ -243,8 +318,14 @@ class ModelConfig:
         try:
             _reject_unknown(cls, values, "model.json")
             extend = ExtendConfig(**values.pop("extend", {}))
-            refine = values.pop("refine", None)
-            return cls(**values, extend=extend, refine=RefineConfig(**refine) if refine is not None else None)
+            optional = {"refine": RefineConfig, "svd": SvdConfig, "seed": SeedConfig, "refine_by": RefineByConfig}
+            parts: dict[str, Any] = {}
+            for name, kind in optional.items():
+                if (part := values.pop(name, None)) is not None:
+                    parts[name] = kind(**part)
+            for name in parts.keys() & {"seed", "refine_by"}:
+                parts[name] = parts[name].within(folder)
+            return cls(**values, extend=extend, **parts)
         except (TypeError, AttributeError, RequestError, ModelError) as error:
             raise ModelError(f"{path}: {error}") from error
 
@@ -256,17 +337,3 @@ def find_model(name_or_folder: str | Path) -> Path:
     if not folder.is_dir():
         raise ModelError(f"no model {str(name_or_folder)!r}: give {' or '.join(EMBEDDED)}, or a folder with a model.json")
     return folder
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file of a model holds; ModelError with its name if it cannot be read."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read as JSON: {error}") from error
-
-
-def _reject_unknown(cls: type, values: dict[str, Any], where: str) -> None:
-    unknown = sorted(set(values) - {f.name for f in dataclasses.fields(cls)})
-    if unknown:
-        raise RequestError(where, unknown, "unknown names")

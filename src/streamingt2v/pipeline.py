@@ -1,22 +1,28 @@
-"""The whole trip: a request becomes a stream of chunks, through seed, extend and refine."""
+"""The whole trip: a request becomes a stream of chunks, through seed, extend, refine and interpolate."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from .checkpoints.bases import opened, with_seed
 from .checkpoints.load import Components, load, save
-from .config import ExtendConfig, Preset, Request
+from .config import ExtendConfig, ModelConfig, Preset, Request
 from .io.reader import last_frames, read_image, read_video
 from .memory.stream import StreamMemory
+from .stages.calling import Open
 from .stages.extend import ExtendStage
+from .stages.interpolate import InterpolateStage
 from .stages.piece import Piece, to_float, to_uint8
 from .stages.refine import RefineStage, TextAt
+from .stages.refine_by_pipeline import PipelineRefineStage
+from .stages.seed import NetworkSeed, Picture, PipelineSeed, Seed, made_picture
 from .types import Chunk, State, TextCond
 
 OnStep = Callable[[int, int], None]
@@ -54,11 +60,14 @@ class LongVideoPipeline:
         on_step: called with (step, steps) after every denoising step of stages 1-2; raising in it cancels.
         RequestError for what the model cannot do, at once, before the first chunk is asked for. Memory does not grow with the length.
         """
-        self.check(request)
-        text_at = self._text_at(request)
-        pieces = self._extend(request, text_at, state, on_step)
+        config = self._checked(request)
+        made, factor = config.without_interpolation(request), config.interpolation(request)
+        text_at = self._text_at(made, config)
+        pieces = self._extend(made, config, text_at, state, on_step)
         if request.preset == "full":
-            pieces = self._refiner(request).stream(pieces, text_at, state)
+            pieces = self._refined(made, config, pieces, text_at, state)
+        if factor > 1:
+            pieces = InterpolateStage(factor, request.frames).stream(pieces, state)
         return _chunks(pieces, state)
 
     def __call__(
@@ -72,8 +81,8 @@ class LongVideoPipeline:
         return PipelineOutput(np.concatenate([chunk.frames for chunk in self.stream(request)]))
 
     def check(self, request: Request) -> None:
-        """RequestError where the request is wrong or this model cannot do it."""
-        self.config.check(request)
+        """RequestError where the request is wrong or this model, or the base it names, cannot do it."""
+        self._checked(request)
 
     def output_size(self, request: Request) -> tuple[int, int]:
         """(height, width) of the frames that the stream will yield."""
@@ -91,12 +100,20 @@ class LongVideoPipeline:
         """How many tokens of a prompt are beyond what the model reads and so have no effect."""
         return self.components.text.surplus_tokens(prompt)
 
-    def _extend(self, request: Request, text_at: TextAt, state: State | None, on_step: OnStep | None) -> Iterator[Piece]:
+    def _checked(self, request: Request) -> ModelConfig:
+        """The configuration for this request, see `with_seed`."""
+        config = with_seed(self.config, request)
+        config.check(request)
+        return config
+
+    def _extend(
+        self, request: Request, config: ModelConfig, text_at: TextAt, state: State | None, on_step: OnStep | None
+    ) -> Iterator[Piece]:
         """Stages 1 and 2: the first frames, then the memory goes on until there are enough."""
         stage = ExtendStage(self.components.backbone, self.components.scheduler, self._extend_config(request), request.seed, on_step)
         total = request.frames
         if state is None:
-            frames_TCHW, memory, done = self._begin(request, stage, text_at)
+            frames_TCHW, memory, done = self._begin(request, config, stage, text_at)
             if len(frames_TCHW):
                 done = _limited(len(frames_TCHW), total)
                 yield Piece(frames_TCHW[:done], _state(memory, done), done == total)
@@ -106,26 +123,69 @@ class LongVideoPipeline:
         while total is None or done < total:
             if text is not text_at(done):
                 text = text_at(done)
-                condition = self.components.backbone.condition(text, memory.anchor_CHW)
+                condition = self.components.backbone.condition(text, memory.anchor_CHW, request.seed)
             frames_TCHW = stage.next(memory, condition)
             memory = memory.advance(frames_TCHW)
             kept = _limited(done + len(frames_TCHW), total) - done
             done += kept
             yield Piece(frames_TCHW[:kept], _state(memory, done), done == total)
 
-    def _begin(self, request: Request, stage: ExtendStage, text_at: TextAt) -> tuple[torch.Tensor, StreamMemory, int]:
+    def _begin(self, request: Request, config: ModelConfig, stage: ExtendStage, text_at: TextAt) -> tuple[torch.Tensor, StreamMemory, int]:
         """First new frames (none when a video is extended), the memory after them, and their count."""
-        height, width, overlap = self.config.height, self.config.width, stage.config.overlap
+        height, width, overlap, anchor = config.height, config.width, stage.config.overlap, stage.config.anchor
         if request.video is not None:
             seen_TCHW = to_float(last_frames(request.video, stage.config.frames, height, width))
-            # the video's very first frame, so that a video extended again and again keeps its looks
-            anchor_CHW = to_float(next(read_video(request.video, height, width))[None])[0]
-            return seen_TCHW[:0], replace(StreamMemory.start(seen_TCHW, overlap), anchor_CHW=anchor_CHW), 0
-        if request.image is not None:
-            frames_TCHW = to_float(read_image(request.image, height, width)[None])
+            # of the video's very first frames, so that a video extended again and again keeps its looks
+            *_, anchor_HWC = islice(read_video(request.video, height, width), anchor + 1)
+            return seen_TCHW[:0], replace(StreamMemory.start(seen_TCHW, overlap), anchor_CHW=to_float(anchor_HWC[None])[0]), 0
+        picture = self._picture(request, config)
+        if config.begins_with_image(request):
+            assert picture is not None, "it has an image"
+            frames_TCHW = picture(height, width)[None]
         else:
-            frames_TCHW = stage.first(text_at(0), height, width)
-        return frames_TCHW, StreamMemory.start(frames_TCHW, overlap), len(frames_TCHW)
+            frames_TCHW = self._seed(request, config, stage, text_at).first(picture)
+        return frames_TCHW, StreamMemory.start(frames_TCHW, overlap, min(anchor, len(frames_TCHW) - 1)), len(frames_TCHW)
+
+    def _seed(self, request: Request, config: ModelConfig, stage: ExtendStage, text_at: TextAt) -> Seed:
+        """Stage 1: a pipeline of diffusers where the model or the request names one, else the network itself."""
+        own = config.seed
+        if own is None or own.pipeline is None:
+            return NetworkSeed(stage, text_at(0), config.height, config.width)
+        guidance_scale = own.guidance_scale if request.guidance_scale is None else request.guidance_scale
+        seed = replace(own, steps=request.steps or own.steps, guidance_scale=guidance_scale)
+        return PipelineSeed(
+            self._opener(own.pipeline, own.adapter),
+            seed,
+            request.prompt_at(0),
+            request.negative_prompt,
+            config.extend.frames,
+            config.height,
+            config.width,
+            request.seed,
+        )
+
+    def _picture(self, request: Request, config: ModelConfig) -> Picture | None:
+        """What to start from: the request's picture, or one made of its prompt where stage 1 needs one and the model says how."""
+        image, seed = request.image, config.seed
+        if image is not None:
+            return lambda height, width: to_float(read_image(image, height, width)[None])[0]
+        if seed is None or seed.picture is None or not config.reads_image:
+            return None
+        return made_picture(self._opener(seed.picture), request.prompt_at(0), request.negative_prompt, request.seed, request.steps)
+
+    def _opener(self, folder: str, adapter: str | None = None) -> Open:
+        backbone = self.components.backbone
+        return lambda: opened(folder, backbone.device, backbone.dtype, adapter)
+
+    def _refined(
+        self, request: Request, config: ModelConfig, pieces: Iterator[Piece], text_at: TextAt, state: State | None
+    ) -> Iterator[Piece]:
+        """Stage 3: by the model's own network, or by a pipeline of diffusers."""
+        if config.refine_by is not None:
+            opener = self._opener(config.refine_by.pipeline)
+            stage = PipelineRefineStage(opener, config.refine_by, request.seed, request.frames, request.negative_prompt)
+            return stage.stream(pieces, lambda frame: request.prompt_at(config.chunk_start(request, frame)), state)
+        return self._refiner(request).stream(pieces, text_at, state)
 
     def _refiner(self, request: Request) -> RefineStage:
         assert self.components.refiner is not None and self.config.refine is not None, "checked before"
@@ -136,7 +196,7 @@ class LongVideoPipeline:
         guidance_scale = own.guidance_scale if request.guidance_scale is None else request.guidance_scale
         return replace(own, steps=request.steps or own.steps, guidance_scale=guidance_scale)
 
-    def _text_at(self, request: Request) -> TextAt:
+    def _text_at(self, request: Request, config: ModelConfig) -> TextAt:
         """The embedded prompt of the chunk that makes a frame."""
 
         # refinement follows a few chunks behind, so a few prompts are in use at a time
@@ -144,7 +204,7 @@ class LongVideoPipeline:
         def embedded(prompt: str) -> TextCond:
             return self.components.text(prompt, request.negative_prompt)
 
-        return lambda frame: embedded(request.prompt_at(self.config.chunk_start(request, frame)))
+        return lambda frame: embedded(request.prompt_at(config.chunk_start(request, frame)))
 
 
 def _chunks(pieces: Iterator[Piece], state: State | None) -> Iterator[Chunk]:

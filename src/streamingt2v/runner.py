@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
+from .checkpoints.bases import pipeline_folders, with_seed
 from .checkpoints.fingerprint import fingerprint
-from .config import EMBEDDED, Request, find_model
+from .config import EMBEDDED, ModelConfig, Request, find_model
 from .errors import ModelError, RequestError, RunError
 from .io.reader import probe_video, read_video
 from .io.run import RunFolder
@@ -85,9 +86,9 @@ def create_run(
         width=width,
         output=output,
         metadata=metadata,
-        device=device if device is not None else str(pipe.components.backbone.unet.device),
-        dtype=dtype if dtype is not None else str(pipe.components.backbone.unet.dtype).removeprefix("torch."),
-        weights=fingerprint(find_model(model)),
+        device=device if device is not None else str(pipe.components.backbone.device),
+        dtype=dtype if dtype is not None else str(pipe.components.backbone.dtype).removeprefix("torch."),
+        weights=_weights(model, request),
         temporary=temporary,
         overwrite=overwrite,
     )
@@ -102,8 +103,8 @@ def reload_pipeline(run: RunFolder) -> LongVideoPipeline:
 def check_weights(run: RunFolder) -> None:
     """RunError if the run's model is gone, or its files are not those that the run began with."""
     try:
-        now = fingerprint(find_model(run.model))
-    except ModelError as error:
+        now = _weights(run.model, run.request)
+    except (ModelError, RequestError) as error:
         raise RunError(f"{run.path}: its model cannot be loaded: {error}") from error
     if run.header.weights not in (None, now):
         raise RunError(f"{run.path}: the files of its model {run.model!r} are not those that the run began with; put those back")
@@ -149,6 +150,13 @@ def _threads_of(run: RunFolder) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _weights(model: str, request: Request) -> str:
+    """Fingerprint of all that the frames are computed with: the model's folder, and those of the pipelines that it works with."""
+    folder = find_model(model)
+    config = with_seed(ModelConfig.load(folder), request)
+    return fingerprint(folder, *pipeline_folders(config, request))
 
 
 def _lasting_name(model: str) -> str:

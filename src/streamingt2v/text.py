@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .config import read_json
+from .base_config import read_json
 from .errors import ModelError
 from .types import TextCond
 
@@ -94,3 +94,19 @@ class TextEncoder:
             raise ModelError(f"the tokenizer gives id {int(ids.max())}, the text encoder knows {self.encoder.config.vocab_size}")
         device = next(self.encoder.parameters()).device
         return self.encoder(ids.to(device)).last_hidden_state
+
+
+class NoText:
+    """In the place of a `TextEncoder` for a model that reads none: every prompt becomes no tokens."""
+
+    def __call__(self, prompt: str, negative_prompt: str = "") -> TextCond:
+        """No tokens, (1, 0, 0) each."""
+        return TextCond(torch.zeros(1, 0, 0), torch.zeros(1, 0, 0))
+
+    def unknown_words(self, prompt: str) -> dict[str, str | None]:
+        """None."""
+        return {}
+
+    def surplus_tokens(self, prompt: str) -> int:
+        """None: there is no length to be beyond."""
+        return 0

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionModelWithProjection
 
@@ -177,12 +178,27 @@ def test_streaming_svd_fills_the_stock_classes(tmp_path):
         assert weights.keys() == own.keys() and all(torch.equal(x, own[name]) for name, x in weights.items()), part
     stock = UNetSpatioTemporalConditionModel.from_pretrained(tmp_path / "model" / "unet")
     given = (randn(1, 2, 8, 8, 8), 0.3, randn(1, 1, 16), torch.tensor([[6.0, 127.0, 0.02]]))
-    assert torch.equal(stock(*given).sample, networks["unet"](*given).sample)
+    assert torch.equal(stock(*given).sample, networks["unet"](*given))
     vae = AutoencoderKLTemporalDecoder.from_pretrained(tmp_path / "model" / "vae")
     latents = randn(2, 4, 4, 4)
     assert torch.equal(vae.decode(latents, num_frames=2).sample, networks["vae"].decode(latents, num_frames=2).sample)
     vision = CLIPVisionModelWithProjection.from_pretrained(tmp_path / "model" / "image_encoder")
     assert torch.equal(vision(randn(1, 3, 8, 8)).image_embeds, networks["image_encoder"](randn(1, 3, 8, 8)).image_embeds)
+
+
+def test_streaming_svd_goes_on_with_a_picture(tmp_path):
+    networks = published.streaming_svd()
+    names = published.streaming_svd_names({part: network.state_dict() for part, network in networks.items()})
+    save_file({name: x.contiguous().clone() for name, x in names.items()}, tmp_path / "model.safetensors")
+    convert("streaming-svd", tmp_path, tmp_path / "model")
+    settings = json.loads((tmp_path / "model" / "model.json").read_text())
+    assert settings["extend"]["anchor"] == 6 and settings["backbone"] == "svd"
+    settings |= {"height": 64, "width": 64}
+    settings["extend"] |= {"frames": 4, "overlap": 2, "steps": 2, "anchor": 1}
+    (tmp_path / "model" / "model.json").write_text(json.dumps(settings))
+    Image.new("RGB", (64, 64), "orange").save(tmp_path / "start.png")
+    frames = LongVideoPipeline.from_pretrained(tmp_path / "model")("anything", num_frames=7, image=str(tmp_path / "start.png")).frames
+    assert frames.shape == (7, 64, 64, 3)
 
 
 def test_vid2vid_to_a_folder_of_its_own(tmp_path):

@@ -6,11 +6,13 @@ from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionM
 
 import published
 from recorded import vid2vid_keys
+from streamingt2v.backbones.svd_unet import StreamingUNetSpatioTemporal
 from streamingt2v.checkpoints import sizes
 from streamingt2v.checkpoints.convert import fitting
 from streamingt2v.checkpoints.ldm import VID2VID, rename_temporal_vae, rename_unet
 from streamingt2v.checkpoints.svd import split_svd
 from streamingt2v.errors import ModelError
+from streamingt2v.memory.spatiotemporal import SpatioTemporalCam
 
 SVD_XT = {"block_out_channels": (320, 640, 1280, 1280), "num_attention_heads": (5, 10, 20, 20)}
 
@@ -34,10 +36,8 @@ def test_streaming_svd_at_full_size_fills_the_stock_classes():
             down_block_types=("DownEncoderBlock2D",) * 4, block_out_channels=(128, 256, 512, 512), layers_per_block=2
         )
         small = published.vision(1024)
-    net = sizes.svd_unet(unet.state_dict())
+        net, cam = StreamingUNetSpatioTemporal(), SpatioTemporalCam()
     assert len(net.cross_attention_merger_down_blocks) == 12
-    frames = {f"controlnet_cond_embedding.blocks.{i}.weight": torch.empty(w, 1) for i, w in enumerate((32, 96, 96, 256, 256, 512))}
-    cam = sizes.svd_cam({**frames, "controlnet_cond_embedding.conv_in.weight": torch.empty(32, 3)}, unet.state_dict())
     parts = {"unet": net.state_dict(), "cam": cam.state_dict(), "image_encoder": small.state_dict(), "vae": vae.state_dict()}
     back = split_svd(published.streaming_svd_names(parts))
     for part, tensors in parts.items():
@@ -47,6 +47,8 @@ def test_streaming_svd_at_full_size_fills_the_stock_classes():
     assert [name for name in back["cam"] if name.startswith("controlnet_cond_embedding.norms.5.")] != []
     for name in ("block_out_channels", "num_attention_heads", "cross_attention_dim", "addition_time_embed_dim", "layers_per_block"):
         assert sizes.svd_unet(back["unet"]).config[name] == unet.config[name], name
+    read = sizes.svd_cam(back["cam"]).config
+    assert all(read[name] == value for name, value in cam.config.items() if name != "_use_default_values")
     assert sizes.temporal_vae(back["vae"]).config.block_out_channels == vae.config.block_out_channels
 
 

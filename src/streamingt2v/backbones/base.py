@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from streamingt2v.samplers.denoise import Predict
 from streamingt2v.types import TextCond
@@ -17,14 +18,22 @@ class Backbone(Protocol):
     def device(self) -> torch.device:
         """Where latents are denoised."""
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the network computes in."""
+
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(C, h, w) of one frame's latents."""
 
     def decode(self, latents_BCTHW: torch.Tensor) -> torch.Tensor:
         """Latents of one video (1, C, T, h, w) to frames (T, 3, H, W), clamped."""
 
-    def condition(self, text: TextCond, anchor_CHW: torch.Tensor | None) -> Any:
-        """Everything of text and anchor that no timestep changes: made once a prompt, used in every chunk."""
+    def parts(self) -> dict[str, nn.Module]:
+        """The networks, under the names of their folders in a model folder."""
+
+    def condition(self, text: TextCond, anchor_CHW: torch.Tensor | None, seed: int = 0) -> Any:
+        """Everything of text and anchor that no timestep changes: made once a prompt, used in every chunk. `seed`: of the video, for a
+        network that conditions on noise."""
 
     def predictor(self, condition: Any, window_TCHW: torch.Tensor | None, scale: float, rescale: float) -> Predict:
         """The guided denoiser of one chunk, for latents on `device`. `window_TCHW`: the frames before it, encoded here once; None for the

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
+from torch import nn
 from transformers import CLIPVisionModelWithProjection
 
 from streamingt2v.memory.apm import ImageTokens, anchor_tokens, preprocess
@@ -44,6 +46,14 @@ class ModelScopeBackbone:
     def device(self) -> torch.device:
         return self.unet.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.unet.dtype
+
+    def parts(self) -> dict[str, nn.Module]:
+        networks: dict[str, nn.Module] = {"vae": self.vae, "unet": self.unet, "cam": self.cam}
+        return networks | {"image_encoder": self.image_encoder, "image_tokens": self.image_tokens}
+
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         factor = vae_factor(self.vae)
         return self.vae.config.latent_channels, height // factor, width // factor
@@ -52,7 +62,7 @@ class ModelScopeBackbone:
         return decode_frames(self.vae, latents_BCTHW)
 
     @torch.no_grad()
-    def condition(self, text: TextCond, anchor_CHW: torch.Tensor | None) -> Condition:
+    def condition(self, text: TextCond, anchor_CHW: torch.Tensor | None, seed: int = 0) -> Condition:
         text_BLD = torch.cat([text.negative_BLD, text.positive_BLD]).to(self.device, self.unet.dtype)
         image_BLD = None
         if anchor_CHW is not None:
@@ -79,7 +89,7 @@ class ModelScopeBackbone:
         return self.image_encoder(pixel_values=preprocess(image_BCHW, size)).image_embeds
 
 
-def vae_factor(vae: AutoencoderKL) -> int:
+def vae_factor(vae: Any) -> int:
     """Pixels a side that one latent stands for."""
     return 2 ** (len(vae.config.block_out_channels) - 1)
 

@@ -17,7 +17,8 @@ from diffusers import DDIMScheduler, EulerDiscreteScheduler
 from transformers import AutoTokenizer
 
 from streamingt2v.backbones.vid2vid import check_latent_size
-from streamingt2v.config import ExtendConfig, ModelConfig, RefineConfig, read_json
+from streamingt2v.base_config import SvdConfig, read_json
+from streamingt2v.config import ExtendConfig, ModelConfig, RefineConfig
 from streamingt2v.errors import ModelError, RequestError
 
 from . import sizes
@@ -36,7 +37,10 @@ TOKENIZER_REPO = "damo-vilab/text-to-video-ms-1.7b"
 """Whose folder `tokenizer` StreamingT2V was made with; the checkpoint does not hold it."""
 
 STREAMING_T2V = ModelConfig("streaming-t2v", 256, 256, 8, ExtendConfig(16, 8, 50, 7.5, 0.0, 1.0))
-STREAMING_SVD = ModelConfig("streaming-svd", 576, 1024, 12, ExtendConfig(25, 7, 30, 3.0, 0.0, 0.0))
+ALIGN_YOUR_STEPS = (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002)
+STREAMING_SVD = ModelConfig(
+    "streaming-svd", 576, 1024, 12, ExtendConfig(25, 7, 30, 3.0, 0.0, 0.0, 6, ALIGN_YOUR_STEPS), backbone="svd", svd=SvdConfig()
+)
 VID2VID_REFINE = RefineConfig(frames=24, overlap=8, strength=0.6, steps=30, guidance_scale=7.5, guidance_rescale=0.2)
 
 Note = Callable[[str], None]
@@ -135,7 +139,7 @@ def _streaming_svd(tensors: Tensors, folder: Path, dtype: torch.dtype | None, no
     parts = _all_parts(split_svd(tensors), ("unet", "cam", "image_encoder", "vae"))
     networks = {
         "unet": sizes.svd_unet(parts["unet"]),
-        "cam": sizes.svd_cam(parts["cam"], parts["unet"]),
+        "cam": sizes.svd_cam(parts["cam"]),
         "image_encoder": sizes.image_encoder(parts["image_encoder"]),
         "vae": sizes.temporal_vae(parts["vae"]),
     }

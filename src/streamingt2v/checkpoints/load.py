@@ -12,18 +12,26 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL, UNet3DConditionModel
+from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder, UNet3DConditionModel
 from transformers import AutoTokenizer, CLIPTextModel, CLIPVisionModelWithProjection
 
+from streamingt2v.backbones.base import Backbone
 from streamingt2v.backbones.modelscope import ModelScopeBackbone, vae_factor
 from streamingt2v.backbones.refiner import RefinerBackbone
+from streamingt2v.backbones.svd import SvdBackbone
+from streamingt2v.backbones.svd_unet import StreamingUNetSpatioTemporal
 from streamingt2v.backbones.unet3d import StreamingUNet3D
 from streamingt2v.backbones.vid2vid import Vid2VidUNet, check_latent_size
-from streamingt2v.config import ModelConfig, find_model, read_json
+from streamingt2v.base_config import SvdConfig, read_json
+from streamingt2v.config import ModelConfig, find_model
 from streamingt2v.errors import ModelError
 from streamingt2v.memory.apm import ImageTokens
 from streamingt2v.memory.cam import ConditionalAttentionModule
-from streamingt2v.text import TextEncoder, Vocabulary
+from streamingt2v.memory.spatiotemporal import SpatioTemporalCam
+from streamingt2v.text import NoText, TextEncoder, Vocabulary
+
+Place = Callable[[str, Callable, torch.dtype], Any]
+"""(name of a part, its `from_pretrained`, dtype) -> the part, ready for use."""
 
 
 @dataclass
@@ -31,8 +39,8 @@ class Components:
     """All parts of a model. `refiner` is None where the model has no stage 3."""
 
     config: ModelConfig
-    text: TextEncoder
-    backbone: ModelScopeBackbone
+    text: TextEncoder | NoText
+    backbone: Backbone
     scheduler: Any
     refiner: RefinerBackbone | None
 
@@ -42,20 +50,35 @@ def load(name_or_folder: str | Path, device: str = "cpu", dtype: torch.dtype = t
     folder = find_model(name_or_folder)
     config = ModelConfig.load(folder)
     place = _placer(folder, device)
-    vae = place("vae", AutoencoderKL.from_pretrained, torch.float32)
-    if config.height % (factor := vae_factor(vae)) or config.width % factor:
+    backbone = (_svd if config.backbone == "svd" else _modelscope)(config, place, dtype)
+    if config.height % (factor := vae_factor(backbone.parts()["vae"])) or config.width % factor:
         raise ModelError(f"{folder}: {config.height} x {config.width} pixels: the autoencoder needs multiples of {factor}")
-    backbone = ModelScopeBackbone(
-        vae,
+    refiner = None
+    if config.refine:
+        own = config.backbone == "svd"  # the decoder of its videos knows nothing of single frames
+        vae = place("refiner_vae", AutoencoderKL.from_pretrained, torch.float32) if own else backbone.parts()["vae"]
+        refiner = RefinerBackbone(vae, place("refiner", _refiner_class(folder, config, factor).from_pretrained, dtype))
+    return Components(config, _load_text(folder, config, place, dtype), backbone, _load_scheduler(folder), refiner)
+
+
+def _modelscope(config: ModelConfig, place: Place, dtype: torch.dtype) -> Backbone:
+    return ModelScopeBackbone(
+        place("vae", AutoencoderKL.from_pretrained, torch.float32),
         place("unet", StreamingUNet3D.from_pretrained, dtype),
         place("cam", ConditionalAttentionModule.from_pretrained, dtype),
         place("image_encoder", CLIPVisionModelWithProjection.from_pretrained, dtype),
         place("image_tokens", ImageTokens.from_pretrained, dtype),
     )
-    refiner = None
-    if config.refine:
-        refiner = RefinerBackbone(vae, place("refiner", _refiner_class(folder, config, factor).from_pretrained, dtype))
-    return Components(config, _load_text(folder, place, dtype), backbone, _load_scheduler(folder), refiner)
+
+
+def _svd(config: ModelConfig, place: Place, dtype: torch.dtype) -> Backbone:
+    return SvdBackbone(
+        place("vae", AutoencoderKLTemporalDecoder.from_pretrained, torch.float32),
+        place("unet", StreamingUNetSpatioTemporal.from_pretrained, dtype),
+        place("cam", SpatioTemporalCam.from_pretrained, dtype),
+        place("image_encoder", CLIPVisionModelWithProjection.from_pretrained, dtype),
+        config.svd or SvdConfig(),
+    )
 
 
 def save(components: Components, folder: Path, dtype: torch.dtype = torch.float16) -> None:
@@ -80,21 +103,24 @@ def save(components: Components, folder: Path, dtype: torch.dtype = torch.float1
 
 def _write(components: Components, folder: Path, dtype: torch.dtype) -> None:
     components.config.save(folder)
-    components.text.tokenizer.save_pretrained(folder / "tokenizer")
-    if components.text.vocabulary:
-        components.text.vocabulary.save(folder / "vocabulary.json")
     components.scheduler.save_pretrained(folder / "scheduler")
-    backbone = components.backbone
-    parts = {"text_encoder": components.text.encoder, "vae": backbone.vae, "unet": backbone.unet, "cam": backbone.cam}
-    parts |= {"image_encoder": backbone.image_encoder, "image_tokens": backbone.image_tokens}
+    parts = components.backbone.parts()
+    if isinstance(components.text, TextEncoder):
+        parts["text_encoder"] = components.text.encoder
+        components.text.tokenizer.save_pretrained(folder / "tokenizer")
+        if components.text.vocabulary:
+            components.text.vocabulary.save(folder / "vocabulary.json")
     if components.refiner:
         parts["refiner"] = components.refiner.unet
+        if components.refiner.vae is not parts["vae"]:
+            parts["refiner_vae"] = components.refiner.vae
+    part: Any
     for name, part in parts.items():
         # the plain Module.to: diffusers' own warns of parts to keep in float32, of which these networks have none
         torch.nn.Module.to(copy.deepcopy(part), dtype).save_pretrained(folder / name)
 
 
-def _placer(folder: Path, device: str) -> Callable[[str, Callable, torch.dtype], Any]:
+def _placer(folder: Path, device: str) -> Place:
     def place(name: str, from_pretrained: Callable, dtype: torch.dtype) -> Any:
         part = _part(folder, name)
         try:
@@ -124,7 +150,9 @@ def _refiner_class(folder: Path, config: ModelConfig, factor: int) -> type[UNet3
     return Vid2VidUNet
 
 
-def _load_text(folder: Path, place: Callable, dtype: torch.dtype) -> TextEncoder:
+def _load_text(folder: Path, config: ModelConfig, place: Place, dtype: torch.dtype) -> TextEncoder | NoText:
+    if not config.reads_text and config.refine is None:
+        return NoText()
     encoder = place("text_encoder", CLIPTextModel.from_pretrained, dtype)
     path = folder / "vocabulary.json"
     vocabulary = Vocabulary.load(path) if path.is_file() else None

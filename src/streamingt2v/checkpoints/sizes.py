@@ -12,17 +12,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
-from diffusers.models.controlnets.controlnet import ControlNetConditioningEmbedding
-from torch import nn
+from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from streamingt2v.backbones.svd_unet import StreamingUNetSpatioTemporal
 from streamingt2v.backbones.unet3d import StreamingUNet3D
 from streamingt2v.backbones.vid2vid import Vid2VidUNet
 from streamingt2v.errors import ModelError
 from streamingt2v.memory.apm import ImageTokens
 from streamingt2v.memory.cam import ConditionalAttentionModule
-from streamingt2v.memory.merger import SkipMerger
+from streamingt2v.memory.spatiotemporal import SpatioTemporalCam
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -88,55 +87,44 @@ def vid2vid(tensors: Tensors) -> Vid2VidUNet:
         return Vid2VidUNet(**_unet3d_encoder(shape), **_unet3d_decoder(shape))
 
 
-def svd_unet(tensors: Tensors) -> UNetSpatioTemporalConditionModel:
-    """StreamingSVD's network: the stock one with a merger for each skip and for the middle."""
-    net = _svd_stock(Shapes(tensors, "unet"))
-    blocks: Any = net.down_blocks
-    widths = [net.config["block_out_channels"][0]]
-    for block in blocks:
-        widths += [block.resnets[0].spatial_res_block.out_channels] * (len(block.resnets) + bool(block.downsamplers))
-    head_dim = min(64, widths[0])
+def svd_unet(tensors: Tensors) -> StreamingUNetSpatioTemporal:
+    """StreamingSVD's network with its mergers."""
+    shape = Shapes(tensors, "unet")
+    sizes = _svd_encoder(shape)
     with torch.device("meta"):
-        net.cross_attention_merger_down_blocks = nn.ModuleList(SkipMerger(width, head_dim, 32) for width in widths)
-        net.cross_attention_merger_mid_block = SkipMerger(widths[-1], head_dim, 32)
-    net.register_to_config(merger_head_dim=head_dim)
-    return net
-
-
-def svd_cam(tensors: Tensors, unet: Tensors) -> UNetSpatioTemporalConditionModel:
-    """StreamingSVD's conditional attention module: the stock network's encoder half and a frame encoder with norms.
-
-    The encoder half is as large as that of the base network `unet`, whose tensors tell what those of one half alone do not.
-    """
-    net = _svd_stock(Shapes(unet, "unet"))
-    del net.up_blocks, net.conv_norm_out, net.conv_out
-    channels = conditioning_channels(Shapes(tensors, "cam"))
-    with torch.device("meta"):
-        frames = ControlNetConditioningEmbedding(net.config["block_out_channels"][0], block_out_channels=channels)
-        frames.norms = nn.ModuleList(nn.LayerNorm(block.out_channels) for block in frames.blocks)
-    net.controlnet_cond_embedding = frames
-    net.register_to_config(conditioning_channels=channels)
-    return net
-
-
-def _svd_stock(shape: Shapes) -> UNetSpatioTemporalConditionModel:
-    channels = _channels(shape, "down_blocks", "spatial_res_block.conv1.weight")
-    kinds = tuple(f"{'CrossAttn' if a else ''}{{}}BlockSpatioTemporal" for a in _attention_levels(shape, "down_blocks", len(channels)))
-    site = "down_blocks.0.attentions.0.transformer_blocks"
-    with torch.device("meta"):
-        return UNetSpatioTemporalConditionModel(
-            in_channels=shape("conv_in.weight")[1],
+        return StreamingUNetSpatioTemporal(
+            **sizes,
             out_channels=shape("conv_out.weight")[0],
-            down_block_types=tuple(kind.format("Down") for kind in kinds),
-            up_block_types=tuple(kind.format("Up") for kind in reversed(kinds)),
-            block_out_channels=channels,
-            addition_time_embed_dim=shape("add_embedding.linear_1.weight")[1] // 3,  # frame rate, motion, noise
-            projection_class_embeddings_input_dim=shape("add_embedding.linear_1.weight")[1],
-            layers_per_block=shape.count(r"down_blocks\.0\.resnets\.(\d+)\."),
-            cross_attention_dim=shape(f"{site}.0.attn2.to_k.weight")[1],
-            transformer_layers_per_block=shape.count(rf"{re.escape(site)}\.(\d+)\."),
-            num_attention_heads=tuple(max(1, width // 64) for width in channels),
+            up_block_types=tuple(kind.replace("Down", "Up") for kind in reversed(sizes["down_block_types"])),
+            transformer_layers_per_block=shape.count(rf"{re.escape(_SVD_SITE)}\.(\d+)\."),
+            merger_head_dim=min(64, sizes["block_out_channels"][0]),
         )
+
+
+def svd_cam(tensors: Tensors) -> SpatioTemporalCam:
+    """StreamingSVD's conditional attention module."""
+    shape = Shapes(tensors, "cam")
+    with torch.device("meta"):
+        return SpatioTemporalCam(**_svd_encoder(shape), conditioning_channels=conditioning_channels(shape))
+
+
+_SVD_SITE = "down_blocks.0.attentions.0.transformer_blocks"
+
+
+def _svd_encoder(shape: Shapes) -> dict[str, Any]:
+    """Arguments that the network and the copy of its encoder half share."""
+    channels = _channels(shape, "down_blocks", "spatial_res_block.conv1.weight")
+    attends = _attention_levels(shape, "down_blocks", len(channels))
+    return {
+        "in_channels": shape("conv_in.weight")[1],
+        "down_block_types": tuple(f"{'CrossAttn' if level else ''}DownBlockSpatioTemporal" for level in attends),
+        "block_out_channels": channels,
+        "addition_time_embed_dim": shape("add_embedding.linear_1.weight")[1] // 3,  # frame rate, motion, noise
+        "projection_class_embeddings_input_dim": shape("add_embedding.linear_1.weight")[1],
+        "layers_per_block": shape.count(r"down_blocks\.0\.resnets\.(\d+)\."),
+        "cross_attention_dim": shape(f"{_SVD_SITE}.0.attn2.to_k.weight")[1],
+        "num_attention_heads": tuple(max(1, width // 64) for width in channels),
+    }
 
 
 def vae(tensors: Tensors) -> AutoencoderKL:

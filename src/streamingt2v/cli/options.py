@@ -32,7 +32,9 @@ class RequestOptions:
     schedule: Annotated[Path | None, Option(help="File of prompts that take over from PROMPT: lines 'FRAME: prompt', or JSON.")] = None
     width: Annotated[int | None, Option(help="In pixels; default: the model's.")] = None
     height: Annotated[int | None, Option(help="In pixels; default: the model's.")] = None
-    fps: Annotated[int | None, Option(help="Playback rate of the file; default: the model's, or that of the video to extend.")] = None
+    fps: Annotated[
+        int | None, Option(help="Playback rate of the file; default: the model's, or that of the video to extend. More interpolates.")
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

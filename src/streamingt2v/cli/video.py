@@ -32,6 +32,7 @@ def generate(
     prompt: Prompt,
     *,
     image: Annotated[Path | None, Option(help="A picture to start from.")] = None,
+    base: Annotated[Path | None, Option(help="Folder of any diffusers pipeline that makes videos: it makes the first chunk.")] = None,
     request: RequestOptions,
     model: ModelOptions,
     output: OutputOptions,
@@ -40,7 +41,7 @@ def generate(
 ) -> None:
     """Make a long video from a prompt, or from a prompt and a picture."""
     began = time.monotonic()
-    wanted = build_request(prompt, request, _schedule(request), image=_text(image))
+    wanted = build_request(prompt, request, _schedule(request), image=_text(image), base=_text(base))
     _make(wanted, model, output, run_dir, screen, began)
 
 
@@ -225,6 +226,10 @@ def _check_model(wanted: Request, model: ModelOptions) -> None:
     """RequestError if there is no such model, or it cannot do what is asked for; no weights are read."""
     try:
         config = ModelConfig.load(find_model(model.model))
+        if config.seed or config.refine_by or wanted.base is not None or config.backbone == "svd":
+            from ..checkpoints.bases import with_seed  # its pipelines are judged by their classes, which takes some seconds
+
+            config = with_seed(config, wanted)
     except ModelError as error:
         raise RequestError("model", model.model, str(error)) from error
     config.check(wanted)

@@ -72,8 +72,8 @@ class Header:
 
 def with_absolute_paths(request: Request) -> Request:
     """So that the run can be resumed from any working directory."""
-    image, video = (str(Path(p).absolute()) if p is not None else None for p in (request.image, request.video))
-    return dataclasses.replace(request, image=image, video=video)
+    image, video, base = (str(Path(p).absolute()) if p is not None else None for p in (request.image, request.video, request.base))
+    return dataclasses.replace(request, image=image, video=video, base=base)
 
 
 def input_hashes(request: Request) -> dict[str, str]:

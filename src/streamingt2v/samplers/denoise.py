@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -36,15 +37,22 @@ def denoise(
     *,
     eta: float = 0.0,
     step_noise: StepNoise | None = None,
+    sigmas: Sequence[float] = (),
 ) -> Iterator[Step]:
     """From noise to latents, a step at a time: stop iterating to cancel, use `final` for the last latents alone.
 
     noise_BCTHW: standard normal start. scheduler: any diffusers scheduler; it is copied fresh, and its state is not touched.
     eta: amount of noise put back at each step (0..1), for schedulers that have it. step_noise: needed by stochastic steps only.
-    Raises ValueError for an eta that the scheduler does not know, or a stochastic step without `step_noise`.
+    sigmas: noise levels that the steps are laid through, see `log_linear`, for schedulers that take them; empty for their own.
+    Raises ValueError for an eta or sigmas that the scheduler does not know, or a stochastic step without `step_noise`.
     """
     scheduler = type(scheduler).from_config(scheduler.config)
-    scheduler.set_timesteps(steps, device=noise_BCTHW.device)
+    if sigmas:
+        if "sigmas" not in inspect.signature(scheduler.set_timesteps).parameters:
+            raise ValueError(f"sigmas={list(sigmas)}: {type(scheduler).__name__} takes none; leave them out")
+        scheduler.set_timesteps(sigmas=[*log_linear(sigmas, steps), 0.0], device=noise_BCTHW.device)
+    else:
+        scheduler.set_timesteps(steps, device=noise_BCTHW.device)
     takes = set(inspect.signature(scheduler.step).parameters)
     if eta and "eta" not in takes:
         raise ValueError(f"eta={eta}: {type(scheduler).__name__} has none; set it to 0")
@@ -61,6 +69,12 @@ def final(trajectory: Iterator[Step]) -> torch.Tensor:
     """The latents after the last step of `denoise`."""
     (last,) = deque(trajectory, maxlen=1)
     return last.latents_BCTHW
+
+
+def log_linear(sigmas: Sequence[float], steps: int) -> list[float]:
+    """`steps` noise levels from the first of `sigmas` to its last, through those between, evenly in the logarithm (spec 9)."""
+    places = np.linspace(0, len(sigmas) - 1, steps)
+    return np.exp(np.interp(places, np.arange(len(sigmas)), np.log(sigmas))).tolist()
 
 
 def _randomness(scheduler: Any, takes: set[str], eta: float, step_noise: StepNoise | None, index: int) -> dict[str, Any]:

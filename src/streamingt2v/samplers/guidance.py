@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 
 
-def guide(uncond: torch.Tensor, cond: torch.Tensor, scale: float, rescale: float = 0.0) -> torch.Tensor:
-    """uncond + scale * (cond - uncond). rescale in [0, 1]: how far its spread is pulled back to that of `cond` (spec 6.4)."""
+def guide(uncond: torch.Tensor, cond: torch.Tensor, scale: float | torch.Tensor, rescale: float = 0.0) -> torch.Tensor:
+    """uncond + scale * (cond - uncond). scale: a tensor broadcasts, for instance one value a frame. rescale in [0, 1]: how far the
+    spread is pulled back to that of `cond` (spec 6.4)."""
     guided = uncond + scale * (cond - uncond)
     return match_spread(guided, cond, rescale) if rescale else guided
 
 
-def guide_pair(pair: torch.Tensor, scale: float, rescale: float = 0.0) -> torch.Tensor:
+def guide_pair(pair: torch.Tensor, scale: float | torch.Tensor, rescale: float = 0.0) -> torch.Tensor:
     """`guide` for a batch of [all unconditional | all conditional] predictions, (2B, ...) to (B, ...)."""
     uncond, cond = pair.chunk(2)
     return guide(uncond, cond, scale, rescale)

@@ -28,9 +28,9 @@ class ExtendStage:
         self.backbone, self.scheduler, self.config, self.seed = backbone, scheduler, config, seed
         self.on_step = on_step
 
-    def first(self, text: TextCond, height: int, width: int) -> torch.Tensor:
-        """Stage 1 by the backbone itself, without memories: (T, 3, H, W) in [-1, 1]."""
-        condition = self.backbone.condition(text, None)
+    def first(self, text: TextCond, height: int, width: int, picture_CHW: torch.Tensor | None = None) -> torch.Tensor:
+        """Stage 1 by the backbone itself, without memories, from the text or the picture: (T, 3, H, W) in [-1, 1]."""
+        condition = self.backbone.condition(text, picture_CHW, self.seed)
         return self._chunk(condition, None, range(self.config.frames), "seed", height, width)
 
     def next(self, memory: StreamMemory, condition: Any) -> torch.Tensor:
@@ -48,7 +48,7 @@ class ExtendStage:
         """The denoising of one chunk, step by step. noise: of step -1 is the start, (1, C, T, h, w); of later steps for eta above 0."""
         config = self.config
         predict = self.backbone.predictor(condition, window_TCHW, config.guidance_scale, config.guidance_rescale)
-        for step in denoise(predict, noise(-1), self.scheduler, config.steps, eta=config.eta, step_noise=noise):
+        for step in denoise(predict, noise(-1), self.scheduler, config.steps, eta=config.eta, step_noise=noise, sigmas=config.sigmas):
             if self.on_step is not None:
                 self.on_step(step.index + 1, step.total)
             yield step

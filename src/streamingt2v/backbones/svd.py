@@ -1,0 +1,114 @@
+"""StreamingSVD: Stable Video Diffusion's VAE, `StreamingUNetSpatioTemporal` and its CAM as one backbone (spec 9).
+
+It reads pictures, no text: a chunk follows from the anchor frame, which the network sees as CLIP token and as latents beside the
+noisy ones, and from the last frames through CAM.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import AutoencoderKLTemporalDecoder
+from torch import nn
+from transformers import CLIPVisionModelWithProjection
+
+from streamingt2v.base_config import SvdConfig
+from streamingt2v.memory.apm import preprocess
+from streamingt2v.memory.spatiotemporal import SpatioTemporalCam
+from streamingt2v.samplers.denoise import Predict
+from streamingt2v.samplers.guidance import guide_pair
+from streamingt2v.samplers.noise import frame_noise
+from streamingt2v.types import TextCond
+
+from .modelscope import vae_factor
+from .svd_unet import StreamingUNetSpatioTemporal
+
+
+@dataclass(frozen=True)
+class PictureCondition:
+    """For [without | with] the picture: its CLIP token (2, 1, D), its latents (2, C, h, w), the micro-conditions (2, 3)."""
+
+    context_BLD: torch.Tensor
+    latents_BCHW: torch.Tensor
+    added_BN: torch.Tensor
+
+
+class SvdBackbone:
+    """See `base.Backbone`."""
+
+    def __init__(
+        self,
+        vae: AutoencoderKLTemporalDecoder,
+        unet: StreamingUNetSpatioTemporal,
+        cam: SpatioTemporalCam,
+        image_encoder: CLIPVisionModelWithProjection,
+        config: SvdConfig,
+    ):
+        self.vae, self.unet, self.cam, self.image_encoder, self.config = vae, unet, cam, image_encoder, config
+
+    @property
+    def device(self) -> torch.device:
+        return self.unet.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.unet.dtype
+
+    def parts(self) -> dict[str, nn.Module]:
+        return {"vae": self.vae, "unet": self.unet, "cam": self.cam, "image_encoder": self.image_encoder}
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        factor = vae_factor(self.vae)
+        return self.vae.config.latent_channels, height // factor, width // factor
+
+    @torch.no_grad()
+    def decode(self, latents_BCTHW: torch.Tensor, batch: int = 8) -> torch.Tensor:
+        """`batch` frames at a time, as published: within a batch the decoder looks at neighbouring frames."""
+        latents_TCHW = latents_BCTHW[0].transpose(0, 1).to(self.vae.device, self.vae.dtype) / self.vae.config.scaling_factor
+        parts = [self.vae.decode(part, num_frames=len(part)).sample.float().cpu() for part in latents_TCHW.split(batch)]
+        return torch.cat(parts).clamp(-1, 1).contiguous()  # contiguous: see `modelscope.decode_frames`
+
+    @torch.no_grad()
+    def condition(self, text: TextCond, anchor_CHW: torch.Tensor | None, seed: int = 0) -> PictureCondition:
+        """`text` is not read: this network has no place for it."""
+        if anchor_CHW is None:
+            raise ValueError("this network makes a chunk from a picture; give one as anchor")
+        clean_BCHW = anchor_CHW[None].to(self.device, self.unet.dtype)
+        size = self.image_encoder.config.image_size
+        embeds_BD = self.image_encoder(pixel_values=preprocess(clean_BCHW, size)).image_embeds
+        noised_BCHW = anchor_CHW[None] + self.config.augmentation * self._augmentation(seed, tuple(anchor_CHW.shape))
+        # unlike those of frames, latents that condition are not scaled
+        latents_BCHW = self.vae.encode(noised_BCHW.to(self.vae.device, self.vae.dtype)).latent_dist.mode().to(clean_BCHW)
+        added_N = embeds_BD.new_tensor([self.config.fps_id, self.config.motion_bucket, self.config.augmentation])
+        return PictureCondition(_after_zeros(embeds_BD)[:, None], _after_zeros(latents_BCHW), added_N.expand(2, -1))
+
+    @torch.no_grad()
+    def predictor(self, condition: PictureCondition, window_TCHW: torch.Tensor | None, scale: float, rescale: float) -> Predict:
+        """Guidance rises evenly from the first frame's, `SvdConfig.first_guidance`, to `scale` at the last."""
+        embedding = None
+        if window_TCHW is not None:
+            embedding = self.cam.encode_frames(window_TCHW[None].to(self.device, self.unet.dtype))
+        context, added = condition.context_BLD, condition.added_BN
+
+        def predict(latents_BCTHW: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+            noisy_BTCHW = torch.cat([latents_BCTHW, latents_BCTHW]).transpose(1, 2).to(self.unet.dtype)
+            picture_BTCHW = condition.latents_BCHW[:, None].expand(-1, noisy_BTCHW.shape[1], -1, -1, -1)
+            sample_BTCHW = torch.cat([noisy_BTCHW, picture_BTCHW], dim=2)
+            features = self.cam(sample_BTCHW, timestep, context, added, embedding) if embedding is not None else None
+            prediction_BTCHW = self.unet(sample_BTCHW, timestep, context, added, cam_features=features)
+            scales_T11 = torch.linspace(self.config.first_guidance, scale, latents_BCTHW.shape[2])[:, None, None].to(latents_BCTHW)
+            return guide_pair(prediction_BTCHW.transpose(1, 2).float(), scales_T11, rescale)
+
+        return predict
+
+    def _augmentation(self, seed: int, shape_CHW: tuple[int, ...]) -> torch.Tensor:
+        """Noise (1, 3, H, W) of a video's pictures: standard normal, or uniform in [0, 1) as published."""
+        noise_BCHW = frame_noise(seed, "augmentation", [0], -1, shape_CHW)
+        uniform = self.config.augmentation_kind == "uniform"
+        return torch.special.ndtr(noise_BCHW) if uniform else noise_BCHW
+
+
+def _after_zeros(x: torch.Tensor) -> torch.Tensor:
+    """(1, ...) to (2, ...): zeros, which stand for no picture, then the value."""
+    return torch.cat([torch.zeros_like(x), x])

@@ -1,0 +1,139 @@
+"""How a model works with networks that others have made: Stable Video Diffusion's in stage 2, any pipeline of diffusers in
+stages 1 and 3.
+
+Frozen dataclasses, parts of `config.ModelConfig`, and how such parts are read and checked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import ModelError, RequestError
+
+ALIGN_YOUR_STEPS = (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002)
+"""Noise levels that StreamingSVD's steps are laid through (spec 9), for `ExtendConfig.sigmas`."""
+
+
+@dataclass(frozen=True)
+class SvdConfig:
+    """What StreamingSVD's network is told besides the picture (spec 9). ModelError for values that make no sense.
+
+    fps_id, motion_bucket: numbers it was trained with. augmentation: noise put on the picture before it is encoded, 0 or more;
+    augmentation_kind: "normal", or "uniform" as the published code has it. first_guidance: guidance of a chunk's first frame; it rises
+    evenly to `extend.guidance_scale` at its last.
+    """
+
+    fps_id: int = 6
+    motion_bucket: int = 127
+    augmentation: float = 0.02
+    augmentation_kind: Literal["normal", "uniform"] = "normal"
+    first_guidance: float = 1.5
+
+    def __post_init__(self) -> None:
+        require(self.augmentation_kind in ("normal", "uniform"), "svd.augmentation_kind", self.augmentation_kind, "normal or uniform")
+        for name in ("augmentation", "first_guidance"):
+            value = getattr(self, name)
+            require(math.isfinite(value) and value >= 0, f"svd.{name}", value, "finite, 0 or more")
+
+
+@dataclass(frozen=True)
+class SeedConfig:
+    """Stage 1 by a pipeline of diffusers: in `model.json`, or in a `seed.json` beside the pipeline's own files. None: the pipeline's own.
+
+    pipeline: its folder, relative to the file's; None: the model's own network makes the first chunk. adapter: folder of a motion
+    adapter for it. picture: folder of a text-to-image pipeline that makes the picture where one is needed and only text is given.
+    frames, steps, guidance_scale, height, width: what it is called with. image: whether it is given the request's picture. fit: how a
+    picture of another shape gets into its frame, which the model's frames are cut out of again: "cover" cuts the picture off, "pad" puts
+    black bars beside it. resample: how frames come to the model's size.
+    """
+
+    pipeline: str | None = None
+    adapter: str | None = None
+    picture: str | None = None
+    frames: int | None = None
+    steps: int | None = None
+    guidance_scale: float | None = None
+    height: int | None = None
+    width: int | None = None
+    image: bool | None = None
+    fit: Literal["cover", "pad"] = "cover"
+    resample: Literal["antialias", "nearest"] = "antialias"
+
+    def __post_init__(self) -> None:
+        require(self.fit in ("cover", "pad"), "seed.fit", self.fit, "cover or pad")
+        require(self.resample in ("antialias", "nearest"), "seed.resample", self.resample, "antialias or nearest")
+        require((self.height is None) == (self.width is None), "seed.height", self.height, "given together with seed.width")
+        for name in ("frames", "steps", "height", "width"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"seed.{name}", value, "1 or more")
+
+    def within(self, folder: Path) -> SeedConfig:
+        """With absolute paths, for settings that were read in `folder`."""
+        pipeline, adapter, picture = (path and str((folder / path).absolute()) for path in (self.pipeline, self.adapter, self.picture))
+        return dataclasses.replace(self, pipeline=pipeline, adapter=adapter, picture=picture)
+
+    @classmethod
+    def load(cls, path: Path) -> SeedConfig:
+        """Read a `seed.json`; ModelError if it is broken, or holds unknown names or values that make no sense."""
+        values = read_json(path)
+        try:
+            reject_unknown(cls, values, path.name)
+            return cls(**values)
+        except (TypeError, AttributeError, RequestError, ModelError) as error:
+            raise ModelError(f"{path}: {error}") from error
+
+
+@dataclass(frozen=True)
+class RefineByConfig:
+    """Stage 3 by a video-to-video pipeline of diffusers that starts from a strength. ModelError for values that make no sense.
+
+    pipeline: its folder, relative to `model.json`. frames, overlap: of a window, and of it with its neighbour. scale: how many times as
+    high and wide as they are its frames are handed over. strength, steps, guidance_scale: what it is called with; None: the pipeline's own.
+    seam: how windows join in their overlap: "cut" goes over at a frame drawn at random, "fade" mixes them, more of the later one by and by.
+    """
+
+    pipeline: str
+    frames: int = 16
+    overlap: int = 4
+    scale: int = 2
+    strength: float = 0.6
+    steps: int = 30
+    guidance_scale: float | None = None
+    seam: Literal["cut", "fade"] = "cut"
+
+    def __post_init__(self) -> None:
+        require(0 <= self.overlap < self.frames, "refine_by.overlap", self.overlap, f"0 or more and below refine_by.frames={self.frames}")
+        require(self.scale >= 1, "refine_by.scale", self.scale, "1 or more")
+        require(0 < self.strength <= 1, "refine_by.strength", self.strength, "above 0 and at most 1")
+        require(int(self.steps * self.strength) >= 1, "refine_by.steps", self.steps, f"enough for one step at strength {self.strength}")
+        require(self.seam in ("cut", "fade"), "refine_by.seam", self.seam, "cut or fade")
+
+    def within(self, folder: Path) -> RefineByConfig:
+        """With an absolute path, for settings that were read in `folder`."""
+        return dataclasses.replace(self, pipeline=str((folder / self.pipeline).absolute()))
+
+
+def require(holds: bool, name: str, value: object, what: str) -> None:
+    """ModelError unless it holds that the value called `name` is `what`."""
+    if not holds:
+        raise ModelError(f"{name}={value!r} must be {what}")
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file of a model holds; ModelError with its name if it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read as JSON: {error}") from error
+
+
+def reject_unknown(cls: type, values: dict[str, Any], where: str) -> None:
+    """RequestError for names that the dataclass `cls` has no field of."""
+    unknown = sorted(set(values) - {f.name for f in dataclasses.fields(cls)})
+    if unknown:
+        raise RequestError(where, unknown, "unknown names")
