@@ -19,7 +19,7 @@ from .flow import to_nchw
 
 @dataclass(frozen=True)
 class Eyes:
-    """name: for results. see: a frame (H, W, 3) uint8 to its embedding (D,), of length 1. read: a text to one beside it; None without text."""
+    """name: for results. see: a frame (H, W, 3) uint8 to its embedding (D,), of length 1. read: a text to one; None without text."""
 
     name: str
     see: Callable[[Frame], np.ndarray]
