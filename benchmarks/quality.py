@@ -22,7 +22,7 @@ from streamingt2v.checkpoints.fingerprint import fingerprint
 from streamingt2v.config import find_model
 from streamingt2v.eval import protocol, results
 from streamingt2v.eval.baselines import METHODS
-from streamingt2v.eval.chart import MiddleRows
+from streamingt2v.eval.chart import MiddleRows, Track
 from streamingt2v.eval.judge import Judge, load_judge
 from streamingt2v.eval.metric import Tools, measure
 from streamingt2v.eval.seams import Grid
@@ -39,7 +39,12 @@ def main() -> None:
     options = parsed()
     pipe, judge, tools = LongVideoPipeline.from_pretrained(options.model), load_judge(), make_tools(MEASURED)
     nouns = [noun.name for noun in vocabulary.NOUNS if not pipe.unknown_words(noun.name)]
-    settings = {"model": options.model, "weights": fingerprint(find_model(options.model)), "frames": options.frames, "steps": options.steps}
+    settings = {
+        "model": options.model,
+        "weights": fingerprint(find_model(options.model))[:12],
+        "frames": options.frames,
+        "steps": options.steps,
+    }
     file = results.ItemFile(options.out, settings | measured_with(tools))
     specs = protocol.prompts(nouns, options.prompts)
     for seed in options.seeds:
@@ -48,8 +53,8 @@ def main() -> None:
                 if (method, number, seed) not in file:
                     make_item(file, pipe, judge, tools, method, number, spec, seed, options)
     truth = protocol.accuracy(judge, nouns, options.truth)
-    rows = {m: results.load_rows(path) for m in options.methods if (path := rows_of(options.out, m)).exists()}
-    results.write_page(options.page, file, truth, rows, OURS, command_of(options))
+    slices = [slice_of(pipe, options, method) for method in options.methods]
+    results.write_page(options.page, file, results.Telling(OURS, TRUTH, truth, slices, command_of(options)))
     print(json.dumps({"benchmark": "quality", "videos": len(file.items), "page": str(options.page), **settings}))
 
 
@@ -76,9 +81,9 @@ def make_item(
 ) -> None:  # fmt: skip
     """Make one video, measure it as it streams by, and keep its numbers; of the first prompt and seed, its slice through time."""
     began = time.monotonic()
-    extend, chunked = pipe.config.extend, method == TRUTH or METHODS[method].chunked
-    names = [name for name in MEASURED if chunked or name != "seam"]
-    metrics = make_metrics(names, Setting(tools, Grid(extend.frames, extend.overlap)))
+    grid = grid_of(pipe, method)
+    names = [name for name in MEASURED if grid is not None or name != "seam"]
+    metrics = make_metrics(names, Setting(tools, grid))
     windows, rows = protocol.Windows(), MiddleRows()
 
     def seen() -> Iterator[np.ndarray]:
@@ -107,6 +112,19 @@ def video(pipe: LongVideoPipeline, method: str, spec: clip.ClipSpec, seed: int, 
     for start in range(0, options.frames, protocol.WINDOW):
         count = min(protocol.WINDOW, options.frames - start)
         yield from clip.render(spec, clip.frame_times(count, start / clip.FPS), pipe.config.height, pipe.config.width)[0]
+
+
+def grid_of(pipe: LongVideoPipeline, method: str) -> Grid | None:
+    """Where the method's chunks begin. True clips have none, and are measured at the same frames for comparison."""
+    extend = pipe.config.extend
+    return Grid(extend.frames, extend.overlap) if method == TRUTH or METHODS[method].chunked else None
+
+
+def slice_of(pipe: LongVideoPipeline, options: argparse.Namespace, method: str) -> Track:
+    """The method's video of the first prompt and seed, through time."""
+    grid = None if method == TRUTH else grid_of(pipe, method)
+    row_TWC = results.load_rows(rows_of(options.out, method))
+    return Track(method, row_TWC=row_TWC, borders=grid.borders(len(row_TWC)) if grid else ())
 
 
 def rows_of(folder: Path, method: str) -> Path:

@@ -92,6 +92,7 @@ class _Sheet:
         self.frames, self.height = frames, height
         self.image = Image.new("RGB", (WIDTH * FINE, height * FINE), "white")
         self.pen = ImageDraw.Draw(self.image)
+        self.marked = False
         self.font = ImageFont.load_default(12 * FINE)
 
     def x(self, frame: float) -> float:
@@ -135,23 +136,27 @@ class _Sheet:
             picture.resize(size, Image.Resampling.NEAREST if enlarged else Image.Resampling.BOX), (LEFT * FINE, round(top * FINE))
         )
         self.text(LEFT, top - 5, label)
-        for border in borders:
-            self.line([(self.x(border), top + height), (self.x(border), top + height + 4)], SEAM)
+        self.marks(borders, top + height)
 
     def seams(self, borders: Sequence[int], top: float, bottom: float) -> None:
         """Through the panel, or as ticks below it where they are too close for lines."""
         close = len(borders) > 1 and self.x(borders[1]) - self.x(borders[0]) < CLOSEST
+        for x in () if close else map(self.x, borders):
+            for y in range(int(top), int(bottom), 8):
+                self.line([(x, y), (x, y + 3)], FAINT)
+        self.marks(borders, bottom)
+
+    def marks(self, borders: Sequence[int], bottom: float) -> None:
         for x in map(self.x, borders):
             self.line([(x, bottom), (x, bottom + 4)], SEAM)
-            for y in () if close else range(int(top), int(bottom), 8):
-                self.line([(x, y), (x, y + 3)], FAINT)
+            self.marked = True
 
     def time_axis(self) -> None:
         _, _, ticks = _scale(np.array([0.0, self.frames]), 8)
         for tick in ticks:
             if 0 <= tick <= self.frames:
                 self.text(self.x(tick), self.height - 18, f"{tick:g}", anchor="ms")
-        self.text(WIDTH - RIGHT, self.height - 4, "frame; marks show where chunks begin", SEAM, anchor="rs")
+        self.text(WIDTH - RIGHT, self.height - 4, "frame; marks show where chunks begin" if self.marked else "frame", SEAM, anchor="rs")
 
     def save(self, path: str | PathLike[str]) -> None:
         save_picture(self.image.resize((WIDTH, self.height), Image.Resampling.LANCZOS), path)

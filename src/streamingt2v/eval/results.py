@@ -124,10 +124,11 @@ def difference_table(items: Sequence[Item], ours: str) -> str:
     return markdown(["", "better", *methods], rows)
 
 
-def losses(items: Sequence[Item], ours: str) -> list[str]:
-    """What `ours` does not win: for each number with a better side, the methods that are surely on that side of it."""
+def losses(items: Sequence[Item], ours: str, reference: str) -> list[str]:
+    """What `ours` does not win: for each number with a better side, the methods but the reference that are surely on that side of it."""
     methods = by_method(items)
     own = methods.pop(ours)
+    methods.pop(reference, None)
     found = []
     for name in value_names(items):
         ahead = [method for method, theirs in methods.items() if is_ahead(name, pairs(own, name), pairs(theirs, name))]
@@ -203,7 +204,7 @@ def marked(difference: Estimate, name: str) -> str:
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def mean_curves(items: Sequence[Item]) -> dict[str, np.ndarray]:
@@ -219,27 +220,52 @@ def mean_curves(items: Sequence[Item]) -> dict[str, np.ndarray]:
     return curves
 
 
-def write_page(page: Path, file: ItemFile, truth: dict[str, Estimate], rows: dict[str, np.ndarray], ours: str, command: str) -> None:
-    """The page with its tables, and beside it `images/results-*.png`. rows: middle rows of each method's video of the first prompt."""
+@dataclass(frozen=True)
+class Telling:
+    """What a page says besides the items. ours: the method that the others are compared with; reference: one that is no rival.
+
+    truth: the judge's accuracy. slices: the first prompt's video of each method. command: what makes the items.
+    """
+
+    ours: str
+    reference: str
+    truth: dict[str, Estimate]
+    slices: Sequence[Track]
+    command: str
+
+
+def write_page(page: Path, file: ItemFile, telling: Telling) -> None:
+    """The page with its tables, and beside it `images/results-*.png`."""
     images = page.parent / "images"
     images.mkdir(parents=True, exist_ok=True)
     draw_curves([Track(method, mean_curves(own)) for method, own in by_method(file.items).items()], images / "results-curves.png")
-    draw_slices([Track(method, row_TWC=row) for method, row in rows.items()], images / "results-slices.png")
-    lost = losses(file.items, ours)
+    draw_slices(telling.slices, images / "results-slices.png")
+    durable.write_file(page, "\n\n".join(_sections(file, telling)).encode() + b"\n")
+
+
+def _sections(file: ItemFile, telling: Telling) -> list[str]:
+    items, ours = file.items, telling.ours
     said = "; ".join(f"{name}: {value}" for name, value in file.settings.items())
-    sections = [
-        f"# Results\n\nWritten by `{command}`. What the numbers are is told in [evaluation.md](evaluation.md). Intervals are of 95 %.",
+    lost = losses(items, ours, telling.reference)
+    return [
+        "# Results",
+        f"Written by `{telling.command}`. What the numbers are is told in [evaluation.md](evaluation.md). Intervals are of 95 %.",
         f"Settings: {said}.",
-        "## What a judge sees\n\n" + recognition_table(file.items, truth),
-        "## Metrics\n\n" + metrics_table(file.items),
-        f"## Differences to {ours}\n\nOn the same prompts and seeds; bold where the interval leaves out 0.\n\n"
-        + difference_table(file.items, ours),
-        "## What is not won\n\n"
-        + ("\n".join(f"- {line}" for line in lost) if lost else "Nothing is surely better by any of these numbers."),
-        f"## Slices through time\n\nThe prompt: {file.items[0].caption}.\n\n![The middle row of every frame](images/results-slices.png)",
-        "## Over time\n\n![Means over all videos](images/results-curves.png)",
+        "## What a judge sees",
+        recognition_table(items, telling.truth),
+        "## Metrics",
+        metrics_table(items),
+        f"## Differences to {ours}",
+        "On the same prompts and seeds; bold where the interval leaves out 0.",
+        difference_table(items, ours),
+        "## What is not won",
+        "\n".join(f"- {line}" for line in lost) or "No method is surely better by any of these numbers.",
+        "## Slices through time",
+        f"The prompt: {items[0].caption}.",
+        "![The middle row of every frame](images/results-slices.png)",
+        "## Over time",
+        "![Means over all videos](images/results-curves.png)",
     ]
-    durable.write_file(page, ("\n\n".join(section.rstrip() for section in sections) + "\n").encode())
 
 
 def save_rows(row_TWC: np.ndarray, path: Path) -> None:
