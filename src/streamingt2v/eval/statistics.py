@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,7 +30,7 @@ def share(hits: int, count: int) -> Estimate:
     return Estimate(p, max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half)), n)
 
 
-def bootstrap(groups: Mapping[Hashable, Sequence[float]], draws: int = 2000, seed: int = 0) -> Estimate:
+def bootstrap(groups: Mapping[Any, Sequence[float]], draws: int = 2000, seed: int = 0) -> Estimate:
     """Mean of all values, with the percentile interval of the bootstrap over groups (Efron and Tibshirani 1993).
 
     Groups are drawn, not values: videos of one prompt resemble each other. Values that are not finite are left out. Same seed, same
@@ -46,6 +46,6 @@ def bootstrap(groups: Mapping[Hashable, Sequence[float]], draws: int = 2000, see
     return Estimate(float(sums.sum() / counts.sum()), float(low), float(high), int(counts.sum()))
 
 
-def paired(ours: Mapping[Hashable, Mapping[Hashable, float]], theirs: Mapping[Hashable, Mapping[Hashable, float]]) -> Estimate:
+def paired(ours: Mapping[Any, Mapping[Any, float]], theirs: Mapping[Any, Mapping[Any, float]]) -> Estimate:
     """Mean difference theirs - ours over what both have, group by group; see `bootstrap`. An interval without 0 is a difference."""
     return bootstrap({g: [theirs[g][k] - value for k, value in ours[g].items() if k in theirs[g]] for g in ours if g in theirs})
