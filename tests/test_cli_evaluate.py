@@ -7,11 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from constructed import moving
+from constructed import constant_flow, moving
 from streamingt2v.cli import evaluate, main
 from streamingt2v.eval import suite
+from streamingt2v.eval.eyes import Eyes
+from streamingt2v.eval.metric import Tools, measure
+from streamingt2v.eval.seams import Grid
 from streamingt2v.io.writer import write_video
 
+EYES = Eyes("one way", lambda frame: np.ones(1), lambda prompt: np.ones(1))
 CHEAP = "seam,drift,sharpness"
 MADE = {"chunk": 16, "overlap": 8, "image": None, "video": None, "frames": 30, "prompt": "a cat"}
 
@@ -31,6 +35,15 @@ def run(capsys, *arguments: object) -> tuple[int, str, str]:
 
 def test_the_command_knows_all_metrics_and_no_other():
     assert tuple(suite.METRICS) == evaluate.NAMES
+
+
+def test_the_command_knows_what_metrics_use_and_draw():
+    for needed, names in (("flow", evaluate.FLOWING), ("eyes", evaluate.SEEING)):
+        assert names == {name for name, kind in suite.METRICS.items() if needed in kind.needs}
+    setting = suite.Setting(Tools(constant_flow(1, 0), EYES), Grid(16, 8), "a cat")
+    frames = np.zeros((3, 32, 32, 3), np.uint8)
+    drawn = {n for n in suite.METRICS if n != "cuts" and measure(frames, suite.make_metrics([n], setting), setting.tools).curves}
+    assert drawn == evaluate.WITH_CURVES
 
 
 def test_a_table_of_videos_with_their_mean(capsys):
@@ -77,6 +90,13 @@ def test_pictures_are_written_and_not_over_others(capsys):
         (["a.mp4", "--metrics", "drift", "--chunk", "16"], "--overlap: give it together with --chunk"),
         (["a.mp4", "--metrics", "drift", "--chunk", "8", "--overlap", "8"], "--overlap 8: must be 0 or more and below --chunk 8"),
         (["a.mp4", "--metrics", "anchor", "--clip", "."], "--clip '.': no whole CLIP"),
+        (
+            ["a.mp4", "--metrics", "drift", "--prompt", "x"],
+            "--metrics 'drift': --prompt has no effect with these; leave it out, or add one of text",
+        ),
+        (["a.mp4", "--metrics", "drift", "--clip", "x"], "--metrics 'drift': --clip has no effect"),
+        (["a.mp4", "--metrics", "drift", "--flow-size", "64"], "--metrics 'drift': --flow-size has no effect"),
+        (["a.mp4", "--metrics", "drift", "--curves", "c.png"], "--metrics 'drift': --curves has no effect"),
         (["a.mp4", "--curves", "c.jpg"], "--curves 'c.jpg': must end in .png"),
     ],
 )

@@ -48,7 +48,7 @@ def test_videos_of_one_prompt_count_as_one():
     values = np.random.default_rng(1).normal(size=12)
     apart = bootstrap({i: [v] for i, v in enumerate(values)})
     tripled = bootstrap({i: [v] * 3 for i, v in enumerate(values)})
-    assert tripled.low == pytest.approx(apart.low) and tripled.high == pytest.approx(apart.high) and tripled.count == 36
+    assert tripled.low == pytest.approx(apart.low) and tripled.high == pytest.approx(apart.high) and tripled.n == 36
     assert bootstrap({0: [1.0, math.nan], 1: [math.inf, 3.0]}).value == 2 and math.isnan(bootstrap({0: [math.nan]}).value)
 
 
@@ -57,7 +57,7 @@ def test_pairs_tell_a_difference_that_means_hide():
     ours = {p: {s: float(10 * p + rng.normal()) for s in range(3)} for p in range(20)}
     theirs = {p: {s: v + 1 + 0.1 * float(rng.normal()) for s, v in row.items()} for p, row in ours.items()} | {99: {0: 1e6}}
     difference = paired(ours, theirs)
-    assert difference.low > 0.9 and difference.high < 1.1 and difference.count == 60
+    assert difference.low > 0.9 and difference.high < 1.1 and difference.n == 60
     assert bootstrap({p: list(row.values()) for p, row in ours.items()}).high - 95 > 10
 
 
@@ -66,7 +66,7 @@ def test_accuracy_is_the_share_of_clips_that_are_named_rightly():
     rates = protocol.accuracy(OneTruth(), ("cat", "bus"), 12)
     for kind, name in (("noun", "cat"), ("scene", "snow"), ("motion", "run")):
         assert rates[kind].value == pytest.approx(np.mean([getattr(spec, kind) == name for spec in specs]))
-        assert rates[kind].count == 12
+        assert rates[kind].n == 12
     assert protocol.accuracy(load_judge(), ("cat", "bus"), 6)["scene"].value > 0.5
 
 

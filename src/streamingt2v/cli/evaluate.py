@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ..io.reader import Frame
 
 NAMES = ("mawe", "warp", "flow", "stagnation", "seam", "cuts", "anchor", "text", "drift", "colour", "flicker", "sharpness", "repetition")
+FLOWING, SEEING = {"mawe", "warp", "flow", "stagnation"}, {"anchor", "text"}
+WITH_CURVES = {"warp", "flow", "seam", "anchor", "text", "colour", "flicker", "sharpness"}
 COLUMNS = 5  # videos beside each other in a table
 ARROWS = {"higher": "↑", "lower": "↓", None: ""}
 
@@ -47,6 +49,7 @@ def evaluate(
     Each video is read once, whatever its length. What the numbers mean, and what they cannot see, is in docs/evaluation.md.
     """
     names = _names(metrics)
+    _check_used(names, {"prompt": prompt, "clip": clip, "flow_size": flow_size, "curves": curves})
     for name, path in (("curves", curves), ("slice", slice_)):
         if path is not None:
             check_file(name, path, ".png", overwrite)
@@ -81,6 +84,14 @@ def _names(metrics: str | None) -> list[str] | None:
         if name not in NAMES:
             raise RequestError("metrics", name, f"no such metric; there are {','.join(NAMES)}")
     return names
+
+
+def _check_used(names: list[str] | None, given: dict[str, object]) -> None:
+    """RequestError for an option that none of the named metrics has a use for."""
+    for name, users in (("prompt", {"text"}), ("clip", SEEING), ("flow_size", FLOWING), ("curves", WITH_CURVES)):
+        if names is not None and given[name] is not None and not users & set(names):
+            fix = f"--{name.replace('_', '-')} has no effect with these; leave it out, or add one of {','.join(n for n in NAMES if n in users)}"
+            raise RequestError("metrics", ",".join(names), fix)
 
 
 def _check_videos(videos: list[Path]) -> int | None:

@@ -96,7 +96,7 @@ class ItemFile:
 def recognition_table(items: Sequence[Item], truth: dict[str, Estimate]) -> str:
     """The judge's verdicts in Markdown: a row a method, first window and last; above them, the judge on true clips."""
     head = ["", *(f"{kind}, {part}" for part in ("first chunk", "end") for kind in KINDS), "videos"]
-    rows = [["judge, true clips", *(percent(truth[kind]) for kind in KINDS), "", "", "", str(truth["noun"].count)]]
+    rows = [["judge, true clips", *(percent(truth[kind]) for kind in KINDS), "", "", "", str(truth["noun"].n)]]
     for method, own in by_method(items).items():
         parts = [share(sum(getattr(i, part)[kind] for i in own), len(own)) for part in ("first", "last") for kind in KINDS]
         rows.append([method, *map(percent, parts), str(len(own))])
@@ -191,13 +191,13 @@ def percent(estimate: Estimate) -> str:
 
 def number(estimate: Estimate, name: str) -> str:
     digits = VALUES[name].digits if VALUES[name].digits else 1
-    if not estimate.count:
+    if not estimate.n:
         return "–"
     return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
 
 
 def marked(difference: Estimate, name: str) -> str:
-    sure = difference.count and not difference.low <= 0 <= difference.high
+    sure = difference.n and not difference.low <= 0 <= difference.high
     return f"**{number(difference, name)}**" if sure else number(difference, name)
 
 

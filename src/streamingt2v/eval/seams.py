@@ -37,21 +37,21 @@ class Grid:
 
 
 def grid_of(video: Path) -> Grid | None:
-    """The grid of a file that this package has made; None of any other. MediaError if it is no video."""
+    """The grid of a file that this package has made; None of any other, and of an endless one. MediaError if it is no video."""
     made = read_metadata(video)
     try:
         chunk, overlap = int(made["chunk"]), int(made["overlap"])
+        new_frames = int(made["frames"]) if made.get("video") is not None else None
     except (KeyError, TypeError, ValueError):
         return None
-    if made.get("video") is not None:
-        return Grid(chunk, overlap, new_frames=int(made["frames"]))
-    return Grid(chunk, overlap, first=1 if made.get("image") is not None else None)
+    return Grid(chunk, overlap, 1 if made.get("image") is not None else None, new_frames)
 
 
 def prompt_of(video: Path) -> str | None:
-    """The prompt that a file of this package was made from."""
-    prompt = read_metadata(video).get("prompt")
-    return prompt if isinstance(prompt, str) else None
+    """The prompt that a file of this package was made from; None of any other, and where a schedule made it from several."""
+    made = read_metadata(video)
+    prompt = made.get("prompt")
+    return prompt if isinstance(prompt, str) and not made.get("schedule") else None
 
 
 def video_of(path: Path) -> Path:

@@ -12,12 +12,12 @@ Z = 1.959964  # of a normal's 95 %
 
 
 class Estimate(NamedTuple):
-    """A number, its 95 % interval, and how many values it is from; NaN without any."""
+    """A number, its 95 % interval, and `n`, how many values it is from; NaN without any."""
 
     value: float
     low: float
     high: float
-    count: int
+    n: int
 
 
 def share(hits: int, count: int) -> Estimate:
