@@ -90,7 +90,8 @@ def _check_used(names: list[str] | None, given: dict[str, object]) -> None:
     """RequestError for an option that none of the named metrics has a use for."""
     for name, users in (("prompt", {"text"}), ("clip", SEEING), ("flow_size", FLOWING), ("curves", WITH_CURVES)):
         if names is not None and given[name] is not None and not users & set(names):
-            fix = f"--{name.replace('_', '-')} has no effect with these; leave it out, or add one of {','.join(n for n in NAMES if n in users)}"
+            some = ",".join(n for n in NAMES if n in users)
+            fix = f"--{name.replace('_', '-')} has no effect with these; leave it out, or add one of {some}"
             raise RequestError("metrics", ",".join(names), fix)
 
 
