@@ -106,6 +106,12 @@ def test_wrong_requests_are_said_at_the_door(capsys, arguments, said):
     assert not Path("c.jpg").exists()
 
 
+def test_a_fault_of_the_last_video_is_told_before_the_first_is_read(capsys, monkeypatch):
+    monkeypatch.setattr(suite, "measure", lambda *_: pytest.fail("a video was read"))
+    code, _, err = run(capsys, "a.mp4", "b.mp4", "--metrics", "seam")
+    assert code == 2 and "--metrics 'seam': needs to know where chunks begin" in err
+
+
 def test_without_a_seam_known_it_is_left_out_with_a_note(capsys, monkeypatch):
     monkeypatch.setattr(suite, "find_spec", lambda name: None)
     code, out, err = run(capsys, "b.mp4")

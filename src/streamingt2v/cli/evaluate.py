@@ -53,15 +53,17 @@ def evaluate(
     for name, path in (("curves", curves), ("slice", slice_)):
         if path is not None:
             check_file(name, path, ".png", overwrite)
-    total = _check_videos(videos)
+    grid, total = _grid(chunk, overlap), _check_videos(videos)
     show = Screen(screen.quiet, screen.json)
     from ..eval.chart import MiddleRows
-    from ..eval.suite import METRICS, make_tools, what_is_not_installed
+    from ..eval.seams import video_of
+    from ..eval.suite import METRICS, make_metrics, make_tools, setting_of, what_is_not_installed
     from ..eval.suite import evaluate as measured
 
-    grid = _grid(chunk, overlap)
     _silence_bars()
     tools = make_tools([n for n in names or METRICS if names or what_is_not_installed(n) is None], clip, flow_size)
+    for video in videos if names else ():  # so that the last one's fault is not told after an hour
+        make_metrics(names or (), setting_of(video_of(video), tools, prompt, grid))
     reports: list[Report] = []
     rows = [MiddleRows() for _ in videos]
     with show.progress(total, 0) as progress:

@@ -124,6 +124,11 @@ def make_tools(names: Iterable[str], clip: str | None = None, flow_size: int | N
     return Tools(best_flow(flow_size) if "flow" in needs else None, eyes)
 
 
+def setting_of(file: Path, tools: Tools, prompt: str | None = None, grid: Grid | None = None) -> Setting:
+    """What is given, and else what the file says of itself."""
+    return Setting(tools, grid or grid_of(file), prompt or prompt_of(file))
+
+
 @dataclass(frozen=True)
 class Report:
     """What was measured of one video, and with what. left_out: metrics that could not be taken, and why."""
@@ -153,7 +158,7 @@ def evaluate(
     file = video_of(video)
     named = check_names(METRICS if names is None else names)
     tools = tools or make_tools(name for name in named if what_is_not_installed(name) is None)
-    setting = Setting(tools, grid or grid_of(file), prompt or prompt_of(file))
+    setting = setting_of(file, tools, prompt, grid)
     left_out = {} if names is not None else {name: why for name in named if (why := what_is_missing(name, setting))}
     metrics = make_metrics([name for name in named if name not in left_out], setting)
     counter = _Counter(on_frame)
