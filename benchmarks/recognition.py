@@ -15,31 +15,9 @@ import numpy as np
 from PIL import Image
 
 from streamingt2v import LongVideoPipeline, Request
+from streamingt2v.eval import protocol
 from streamingt2v.eval.judge import load_judge
-from streamingt2v.world import clip, vocabulary
-
-WINDOW = 16
-
-
-def true_clips(judge, nouns: tuple[str, ...], count: int) -> dict[str, float]:
-    """Share of true clips, from seeds never trained on, that the judge names rightly."""
-    right = np.zeros(3)
-    for seed in range(count):
-        spec = clip.sample((77, seed), nouns)
-        verdict = judge.judge(clip.render(spec, clip.frame_times(WINDOW), 64)[0])
-        right += np.array([verdict.noun == spec.noun, verdict.scene == spec.scene, verdict.motion == spec.motion])
-    return dict(zip(("noun", "scene", "motion"), (right / count).tolist(), strict=True))
-
-
-def prompts(nouns: tuple[str, ...], count: int) -> list[clip.ClipSpec]:
-    """Captions with nouns, scenes and motions taken in turn, from seeds never trained on."""
-    scenes, motions = vocabulary.SCENES, vocabulary.MOTIONS
-    return [
-        clip.sample(
-            (78, i), noun=nouns[i % len(nouns)], scene=scenes[(i + i // 8) % len(scenes)].name, motion=motions[i % len(motions)].name
-        )
-        for i in range(count)
-    ]
+from streamingt2v.world import vocabulary
 
 
 def main() -> None:
@@ -48,45 +26,35 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=80)
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--seed", type=int, default=33)
+    parser.add_argument("--held-out", action="store_true", help="captions in words and word orders that training never had")
     parser.add_argument("--sheet", type=Path)
     options = parser.parse_args()
     pipe, judge = LongVideoPipeline.from_pretrained(options.model), load_judge()
-    nouns = tuple(n.name for n in vocabulary.NOUNS if not pipe.unknown_words(n.name))
-    truth = true_clips(judge, nouns, 200)
+    nouns = [n.name for n in vocabulary.NOUNS if not pipe.unknown_words(n.name)]
+    truth = {kind: share.value for kind, share in protocol.accuracy(judge, nouns, 200).items()}
     print(f"{len(nouns)} nouns; the judge on 200 true clips: " + ", ".join(f"{k} {v:.3f}" for k, v in truth.items()), flush=True)
     rows, pictures = [], []
-    for spec in prompts(nouns, options.prompts):
-        first, last = ends(pipe, Request(spec.caption, options.frames, options.seed))
-        verdicts = [judge.judge(part) for part in (first, last)]
-        rows.append([v == getattr(spec, kind) for verdict in verdicts for kind, v in verdict._asdict().items()])
-        print(f"{spec.caption:64s} first {verdicts[0].noun}/{verdicts[0].scene}  last {verdicts[1].noun}/{verdicts[1].scene}", flush=True)
-        pictures.append(np.concatenate([first[len(first) // 2], last[-1]], 1))
-    names = [f"{kind}_{part}" for part in ("first", "last") for kind in ("noun", "scene", "motion")]
-    shares = dict(zip(names, np.mean(rows, 0).tolist(), strict=True))
+    for spec in protocol.prompts(nouns, options.prompts, options.held_out):
+        seen = windows(pipe, Request(spec.caption, options.frames, options.seed))
+        parts = {"first": seen.first, "last": seen.last}
+        rows.append({f"{k}_{part}": hit for part, frames in parts.items() for k, hit in protocol.hits(judge, frames, spec).items()})
+        print(f"{spec.caption:64s} " + "  ".join(f"{part} {'/'.join(judge.judge(frames))}" for part, frames in parts.items()), flush=True)
+        pictures.append(np.concatenate([seen.first[len(seen.first) // 2], seen.last[-1]], 1))
+    shares = {name: share.value for name, share in protocol.shares(rows).items()}
     print("  ".join(f"{k} {v:.3f}" for k, v in shares.items()))
     if options.sheet:
         save_sheet(pictures, options.sheet)
-    print(
-        json.dumps(
-            {
-                "benchmark": "recognition",
-                "model": options.model,
-                "prompts": options.prompts,
-                "frames": options.frames,
-                "truth": truth,
-                **shares,
-            }
-        )
-    )
+    asked = {"model": options.model, "prompts": options.prompts, "frames": options.frames, "held_out": options.held_out}
+    print(json.dumps({"benchmark": "recognition", **asked, "truth": truth, **shares}))
 
 
-def ends(pipe: LongVideoPipeline, request: Request) -> tuple[np.ndarray, np.ndarray]:
-    """The first and the last frames of a stream, a window each, nothing between kept."""
-    first = last = np.empty((0, 1, 1, 3), np.uint8)
+def windows(pipe: LongVideoPipeline, request: Request) -> protocol.Windows:
+    """The first and the last frames of a stream, nothing between kept."""
+    seen = protocol.Windows()
     for chunk in pipe.stream(request):
-        first = chunk.frames if chunk.index == 0 else first
-        last = np.concatenate([last, chunk.frames])[-WINDOW:] if len(last) else chunk.frames[-WINDOW:]
-    return first, last
+        for frame in chunk.frames:
+            seen.add(frame)
+    return seen
 
 
 def save_sheet(pictures: list[np.ndarray], path: Path, columns: int = 8) -> None:

@@ -85,13 +85,18 @@ def create_run(
         height=height,
         width=width,
         output=output,
-        metadata=metadata,
+        metadata=_grid(pipe) | dict(metadata or {}),
         device=device if device is not None else str(pipe.components.backbone.device),
         dtype=dtype if dtype is not None else str(pipe.components.backbone.dtype).removeprefix("torch."),
         weights=_weights(model, request),
         temporary=temporary,
         overwrite=overwrite,
     )
+
+
+def _grid(pipe: LongVideoPipeline) -> dict[str, int]:
+    """What `evaluate` needs to know of a finished file to find the seams of its chunks."""
+    return {"chunk": pipe.config.extend.frames, "overlap": pipe.config.extend.overlap}
 
 
 def reload_pipeline(run: RunFolder) -> LongVideoPipeline:

@@ -120,8 +120,9 @@ class StreamingUNet3D(UNet3DConditionModel):
     ) -> torch.Tensor:
         """Prediction (B, C, T, H, W) for noisy latents.
 
-        timestep: a number or a tensor of shape () or (B,). text: tokens (B, L, D), or the result of `contexts`, which already has the
-        image tokens in it. cam_features: from `ConditionalAttentionModule`, for any number of frames; None skips the mergers.
+        timestep: a number or a tensor of shape (), (B,) or (B or 1, T). text: tokens (B, L, D), or the result of `contexts`, which
+        already has the image tokens in it. cam_features: from `ConditionalAttentionModule`, for any number of frames; None skips the
+        mergers.
         """
         if image_tokens_BLD is not None and not isinstance(text, torch.Tensor):
             raise ValueError("image tokens are given twice: contexts already hold them")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from . import models, train, video
+from . import evaluate, models, train, video
 from .screen import INTERRUPTED, interruptible, plain_warnings, report_error
 
 app = typer.Typer(
@@ -31,7 +31,16 @@ def _start(context: typer.Context, version: Annotated[bool, typer.Option("--vers
         print(context.get_help())
 
 
-for _command in (video.generate, video.extend, video.resume, models.convert, models.models, models.plan, train.train):
+for _command in (
+    video.generate,
+    video.extend,
+    video.resume,
+    evaluate.evaluate,
+    models.convert,
+    models.models,
+    models.plan,
+    train.train,
+):
     app.command()(_command)
 
 

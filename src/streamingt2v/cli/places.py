@@ -63,10 +63,11 @@ def check_files(options: OutputOptions) -> None:
         ("contact_sheet", options.contact_sheet, ".png"),
     ):
         if path is not None:
-            _check_file(name, path, suffix, options.overwrite)
+            check_file(name, path, suffix, options.overwrite)
 
 
-def _check_file(name: str, path: Path, suffix: str, overwrite: bool) -> None:
+def check_file(name: str, path: Path, suffix: str, overwrite: bool) -> None:
+    """RequestError unless the file has the right suffix, a folder that can be written, and is new or may be replaced."""
     if not path.is_dir() and path.suffix.lower() != suffix:
         raise RequestError(name, str(path), f"must end in {suffix}, e.g. {path.with_suffix(suffix)}")
     _check_place(name, path, overwrite)

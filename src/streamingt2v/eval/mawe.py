@@ -33,14 +33,17 @@ def warp_errors(frames_TCHW: np.ndarray, flows_T2HW: Sequence[np.ndarray] | np.n
     """frames_TCHW: uint8. flows_T2HW: T - 1 forward flows in pixels (dx, dy), from each frame to the next."""
     if len(flows_T2HW) != len(frames_TCHW) - 1:
         raise ValueError(f"{len(flows_T2HW)} flows for {len(frames_TCHW)} frames")
-    errors, motions = [], []
-    for before_CHW, after_CHW, flow_2HW in zip(frames_TCHW, frames_TCHW[1:], flows_T2HW, strict=False):
-        warped_CHW, known_HW = warp(before_CHW, flow_2HW)
-        difference_CHW = after_CHW.astype(np.float64) - warped_CHW
-        # A flow that leaves the picture everywhere predicts nothing, and counts as no error.
-        errors.append(float(np.mean(difference_CHW[:, known_HW] ** 2)) if known_HW.any() else 0.0)
-        motions.append(float(np.mean(np.hypot(*flow_2HW.astype(np.float64)))))
-    return WarpErrors(np.array(errors), np.array(motions))
+    pairs = [pair_error(*three) for three in zip(frames_TCHW, frames_TCHW[1:], flows_T2HW, strict=False)]
+    return WarpErrors(*np.array(pairs, np.float64).reshape(-1, 2).T)
+
+
+def pair_error(before_CHW: np.ndarray, after_CHW: np.ndarray, flow_2HW: np.ndarray) -> tuple[float, float]:
+    """(mean squared warp error, mean length of the flow) of two uint8 frames and the flow from one to the other."""
+    warped_CHW, known_HW = warp(before_CHW, flow_2HW)
+    difference_CHW = after_CHW.astype(np.float64) - warped_CHW
+    # A flow that leaves the picture everywhere predicts nothing, and counts as no error.
+    error = float(np.mean(difference_CHW[:, known_HW] ** 2)) if known_HW.any() else 0.0
+    return error, float(np.mean(np.hypot(*flow_2HW.astype(np.float64))))
 
 
 def warp(frame_CHW: np.ndarray, flow_2HW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

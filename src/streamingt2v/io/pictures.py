@@ -34,7 +34,7 @@ def contact_sheet(frames: Iterable[Frame], path: str | PathLike[str], columns: i
     sheet = Image.new("RGB", (columns * width, -(-len(tiles) // columns) * height))
     for i, tile in enumerate(tiles):
         sheet.paste(Image.fromarray(tile), (i % columns * width, i // columns * height))
-    _save(sheet, path)
+    save_picture(sheet, path)
 
 
 def xt_slice(frames: Iterable[Frame], path: str | PathLike[str], row: int | None = None) -> None:
@@ -53,7 +53,7 @@ def xt_slice(frames: Iterable[Frame], path: str | PathLike[str], row: int | None
         raise MediaError(f"{path}: there are no frames to show")
     image = Image.fromarray(np.stack(rows))
     scale = -(-READABLE // image.width)
-    _save(image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST), path)
+    save_picture(image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST), path)
 
 
 def _thumbnail(frame: Frame) -> Frame:
@@ -62,7 +62,8 @@ def _thumbnail(frame: Frame) -> Frame:
     return np.array(image)
 
 
-def _save(image: Image.Image, path: str | PathLike[str]) -> None:
+def save_picture(image: Image.Image, path: str | PathLike[str]) -> None:
+    """Write the picture, whole or not at all, as the kind the name's end says. RequestError for an unknown kind, RunError if it fails."""
     path = Path(path)
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind is None:

@@ -23,11 +23,13 @@ def unflatten_frames(x: torch.Tensor, num_frames: int) -> torch.Tensor:
 
 
 def embed_timestep(network: Any, timestep: torch.Tensor | float, sample_BCTHW: torch.Tensor) -> torch.Tensor:
-    """Time embedding for each frame, (B T, D). timestep: a number, or a tensor of shape () or (B,)."""
+    """Time embedding for each frame, (B T, D). timestep: a number, or a tensor of shape (), (B,), or (B or 1, T) for one a frame."""
     batch, _, num_frames, _, _ = sample_BCTHW.shape
-    timesteps_B = torch.as_tensor(timestep, device=sample_BCTHW.device).reshape(-1).expand(batch)
-    waves_BD = network.time_proj(timesteps_B).to(network.conv_in.weight.dtype)
-    return network.time_embedding(waves_BD).repeat_interleave(num_frames, dim=0)
+    timesteps = torch.as_tensor(timestep, device=sample_BCTHW.device)
+    by_frame = timesteps.ndim == 2
+    each = timesteps.expand(batch, num_frames).reshape(-1) if by_frame else timesteps.reshape(-1).expand(batch)
+    embedded = network.time_embedding(network.time_proj(each).to(network.conv_in.weight.dtype))
+    return embedded if by_frame else embedded.repeat_interleave(num_frames, dim=0)
 
 
 def enter(network: Any, sample_BCTHW: torch.Tensor) -> torch.Tensor:
