@@ -137,20 +137,21 @@ def test_each_window_is_refined_with_the_prompt_of_its_middle_and_prompts_are_em
         embedded.append(prompt)
         return TextCond(text(prompt, negative).positive_BLD, prompt)
 
-    def predictor(cond: TextCond, scale: float, rescale: float):
-        refined.append(cond.negative_BLD)
-        return lambda latents, timestep: torch.zeros_like(latents)
+    def velocity(latents: torch.Tensor, timesteps: list[int], texts: list[TextCond], scale: float, rescale: float):
+        refined.extend(text.negative_BLD for text in texts)
+        return torch.zeros_like(latents)
 
     def condition(cond: TextCond, anchor_CHW: torch.Tensor | None):
         return plain(text(cond.negative_BLD, ""), anchor_CHW)
 
     plain = pipe.components.backbone.condition
     monkeypatch.setattr(pipe.components, "text", embed)
-    monkeypatch.setattr(refiner, "predictor", predictor)
+    monkeypatch.setattr(refiner, "velocity", velocity)
     monkeypatch.setattr(pipe.components.backbone, "condition", condition)
     schedule = ((14, "A whale floating under water"), (20, "A bird flying over the sea"))
     list(pipe.stream(Request(PROMPT, 40, preset="full", schedule=schedule)))
-    assert refined == [PROMPT, schedule[0][1], schedule[1][1]]
+    steps = pipe.config.refine.steps
+    assert refined == [PROMPT] * steps + [schedule[0][1]] * steps + [schedule[1][1]] * steps
     assert embedded == [PROMPT, schedule[0][1], schedule[1][1]]
 
 
@@ -275,6 +276,8 @@ def test_a_broken_file_is_named(folder, tmp_path, name, content):
     [
         ("extend", {"overlap": 16}), ("extend", {"overlap": 0}), ("extend", {"steps": 0}), ("extend", {"eta": 2}),
         ("extend", {"frames": "16"}), ("refine", {"overlap": 16}), ("refine", {"strength": 0}), ("refine", {"guidance_scale": -1}),
+        ("refine", {"form": "both"}), ("refine", {"blend": "soft"}), ("refine", {"law": "mine"}), ("refine", {"splice": ""}),
+        ("refine", {"shared_noise": 1}), ("refine", {"batch": 0}),
         ("", {"height": 33}), ("", {"width": 0}), ("", {"fps": 0}), ("", {"height": 36}), ("", {"colour": 1}),
     ],
 )  # fmt: skip

@@ -10,13 +10,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .checkpoints.fingerprint import fingerprint
-from .config import EMBEDDED, Request, find_model
+from .checkpoints.load import load_refiner
+from .config import EMBEDDED, ModelConfig, Request, find_model
+from .distributed import Pool, check_ray
 from .errors import ModelError, RequestError, RunError
 from .io.reader import probe_video, read_video
 from .io.run import RunFolder
@@ -70,7 +73,7 @@ def create_run(
 ) -> RunFolder:
     """A new run folder for the request, of the size that the pipeline will yield.
 
-    It is played at the rate asked for, else that of the video it extends, else the model's own.
+    It is played at the rate asked for, else that of the video it extends or refines, else the model's own.
 
     model: name or folder that the pipeline was loaded from. device, dtype: as users write them; None: the pipeline's own.
     temporary, overwrite: see `Header`. RunError if `folder` cannot be used, ModelError if there is no such model.
@@ -109,12 +112,32 @@ def check_weights(run: RunFolder) -> None:
         raise RunError(f"{run.path}: the files of its model {run.model!r} are not those that the run began with; put those back")
 
 
+def check_workers(workers: int, request: Request, config: ModelConfig) -> None:
+    """RequestError unless so many processes can share a run's work, with the bytes of one. Needs no weights."""
+    if workers < 1:
+        raise RequestError("workers", workers, "must be 1 or more")
+    if workers == 1:
+        return
+    if request.preset != "full" or config.refine is None:
+        raise RequestError("workers", workers, "they share the work of refining, and this run has none; leave it out")
+    if config.refine.batch > 1:
+        raise RequestError(
+            "workers", workers, f"model {config.name!r} predicts {config.refine.batch} windows a call; set refine.batch to 1"
+        )
+    check_ray()
+
+
 def render(
-    pipe: LongVideoPipeline | None, run: RunFolder, output: Path | None = None, on_chunk: Callable[[Chunk], None] | None = None
+    pipe: LongVideoPipeline | None,
+    run: RunFolder,
+    output: Path | None = None,
+    on_chunk: Callable[[Chunk], None] | None = None,
+    workers: int = 1,
 ) -> Summary:
     """Make what the run still lacks and finish its file at `output` (None: where the run was told to put it).
 
-    `on_chunk` sees every new chunk after its commit. `pipe` may be None only for a run whose chunks are all committed.
+    `on_chunk` sees every new chunk after its commit. `pipe` may be None only for a run whose chunks are all committed. workers: processes
+    that refine, see `check_workers`; each uses as many threads as the run began with, and on CUDA a GPU of its own.
     """
     began = time.monotonic()
     first_commit = None
@@ -123,7 +146,7 @@ def render(
         assert pipe is not None, "a run that is not finished needs a pipeline"
         if run.request.video is not None and not run.source_done:
             run.commit_source(read_video(run.request.video, run.height, run.width))
-        with _threads_of(run):
+        with _threads_of(run), _spread(pipe, run, workers) as pipe:
             for chunk in pipe.stream(run.request, run.state):
                 run.commit(chunk)
                 first_commit = first_commit or time.monotonic()
@@ -137,6 +160,19 @@ def render(
         seconds=time.monotonic() - began,
         first_frame_seconds=None if first_commit is None else first_commit - began,
     )
+
+
+@contextmanager
+def _spread(pipe: LongVideoPipeline, run: RunFolder, workers: int) -> Iterator[LongVideoPipeline]:
+    """The pipeline with so many processes to refine in, for the time of the block."""
+    if workers == 1:
+        yield pipe
+        return
+    header = run.header
+    kind = torch.device(header.device).type
+    make = partial(load_refiner, find_model(run.model), kind, getattr(torch, header.dtype), header.threads)
+    with Pool(make, workers, gpus=kind == "cuda") as pool:
+        yield LongVideoPipeline(pipe.components, pipe.name, pool)
 
 
 @contextmanager
@@ -157,8 +193,9 @@ def _lasting_name(model: str) -> str:
 
 
 def _source_rate(request: Request) -> int | None:
-    """Whole frames a second of the video to extend; None without one, or where another rate was asked for or the file names none."""
-    if request.video is None or request.fps is not None:
+    """Whole frames a second of the video to extend or refine; None without one, where another was asked for or the file names none."""
+    source = request.video or request.refine
+    if source is None or request.fps is not None:
         return None
-    rate = probe_video(request.video).fps
+    rate = probe_video(source).fps
     return max(1, round(rate)) if rate else None

@@ -51,8 +51,15 @@ def load(name_or_folder: str | Path, device: str = "cpu", dtype: torch.dtype = t
         place("image_encoder", CLIPVisionModelWithProjection.from_pretrained, dtype),
         place("image_tokens", ImageTokens.from_pretrained, dtype),
     )
-    refiner = RefinerBackbone(vae, place("refiner", UNet3DConditionModel.from_pretrained, dtype)) if config.refine else None
+    refiner = _refiner(vae, place, dtype) if config.refine else None
     return Components(config, _load_text(folder, place, dtype), backbone, _load_scheduler(folder), refiner)
+
+
+def load_refiner(folder: Path, device: str, dtype: torch.dtype, threads: int) -> RefinerBackbone:
+    """Of a model folder only what refines, for a process of its own, which on a CPU uses so many threads."""
+    torch.set_num_threads(threads)
+    place = _placer(folder, device)
+    return _refiner(place("vae", AutoencoderKL.from_pretrained, torch.float32), place, dtype)
 
 
 def save(components: Components, folder: Path, dtype: torch.dtype = torch.float16) -> None:
@@ -89,6 +96,10 @@ def _write(components: Components, folder: Path, dtype: torch.dtype) -> None:
     for name, part in parts.items():
         # the plain Module.to: diffusers' own warns of parts to keep in float32, of which these networks have none
         torch.nn.Module.to(copy.deepcopy(part), dtype).save_pretrained(folder / name)
+
+
+def _refiner(vae: AutoencoderKL, place: Callable, dtype: torch.dtype) -> RefinerBackbone:
+    return RefinerBackbone(vae, place("refiner", UNet3DConditionModel.from_pretrained, dtype))
 
 
 def _placer(folder: Path, device: str) -> Callable[[str, Callable, torch.dtype], Any]:

@@ -31,7 +31,7 @@ def _start(context: typer.Context, version: Annotated[bool, typer.Option("--vers
         print(context.get_help())
 
 
-for _command in (video.generate, video.extend, video.resume, train.train):
+for _command in (video.generate, video.extend, video.refine, video.resume, train.train):
     app.command()(_command)
 
 
