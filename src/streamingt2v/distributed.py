@@ -58,6 +58,7 @@ class Pool:
 
         import ray
 
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing that is made here is told to anyone
         cluster = "RAY_ADDRESS" in os.environ
         ray.init(**({} if cluster else {"num_cpus": self.size}), logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
         if self._gpus and ray.cluster_resources().get("GPU", 0) < self.size:
@@ -74,8 +75,8 @@ class Pool:
 
         ray.shutdown()
         if isinstance(error, ray.exceptions.RayActorError):
-            reason = str(error).strip().splitlines()[0]
-            raise RunError(f"a worker ended before its work was done (out of memory, perhaps): {reason}") from error
+            reason = str(error).strip().splitlines()[-1]  # the lines before tell which process it was
+            raise RunError(f"a worker ended before its work was done: {reason}") from error
 
     def submit(self, method: str, *arguments: Any) -> Future:
         """See `Crew`; an error is raised by the future."""

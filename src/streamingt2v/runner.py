@@ -121,9 +121,8 @@ def check_workers(workers: int, request: Request, config: ModelConfig) -> None:
     if request.preset != "full" or config.refine is None:
         raise RequestError("workers", workers, "they share the work of refining, and this run has none; leave it out")
     if config.refine.batch > 1:
-        raise RequestError(
-            "workers", workers, f"model {config.name!r} predicts {config.refine.batch} windows a call; set refine.batch to 1"
-        )
+        fix = f"model {config.name!r} predicts {config.refine.batch} windows a call; set refine.batch to 1"
+        raise RequestError("workers", workers, fix)
     check_ray()
 
 

@@ -92,6 +92,20 @@ def model_input(latents_BCTHW: torch.Tensor, node: Node) -> torch.Tensor:
     return latents_BCTHW / math.sqrt(node.sigma**2 + 1)
 
 
+def rest(
+    nodes: tuple[Node, ...], index: int, latents_BCTHW: torch.Tensor, previous_BCTHW: torch.Tensor | None, step_noise: StepNoise
+) -> torch.Tensor:
+    """What step `index`, not the last, makes of all but the clean prediction: see `advance`, whose arguments these are."""
+    ratio, strength = nodes[index + 1].sigma / nodes[index].sigma, nodes[index + 1].sigma * math.sqrt(_share(nodes, index))
+    x = ratio**2 * latents_BCTHW + strength * step_noise(index)
+    return x if previous_BCTHW is None else x - _momentum(nodes, index) * previous_BCTHW
+
+
+def completed(nodes: tuple[Node, ...], index: int, rest_BCTHW: torch.Tensor, clean_BCTHW: torch.Tensor) -> torch.Tensor:
+    """VE latents after step `index`, not the last, of its `rest` and the clean prediction."""
+    return rest_BCTHW + (_share(nodes, index) + _momentum(nodes, index)) * clean_BCTHW
+
+
 def advance(
     nodes: tuple[Node, ...],
     index: int,
@@ -100,20 +114,27 @@ def advance(
     previous_BCTHW: torch.Tensor | None,
     step_noise: StepNoise,
 ) -> torch.Tensor:
-    """VE latents after step `index` of DPM-Solver++(2M), midpoint, as an SDE with eta 1: of the last step, the clean ones.
+    """VE latents after step `index` of DPM-Solver++(2M), midpoint, as an SDE with eta 1: after the last step, the clean ones.
 
     previous_BCTHW: the clean latents of the step before, None at the first. Every value depends on the values at its own place alone,
     so a video may be advanced range by range of its frames, with the same bits. step_noise is not asked at the last step.
     """
     if index == len(nodes) - 1:
         return clean_BCTHW
-    sigma, ahead = nodes[index].sigma, nodes[index + 1].sigma
-    h = math.log(sigma / ahead)
-    share = 1 - math.exp(-2 * h)
-    x = (ahead / sigma) * math.exp(-h) * latents_BCTHW + share * clean_BCTHW + ahead * math.sqrt(share) * step_noise(index)
-    if previous_BCTHW is not None:
-        x = x + 0.5 * share * (h / math.log(nodes[index - 1].sigma / sigma)) * (clean_BCTHW - previous_BCTHW)
-    return x
+    return completed(nodes, index, rest(nodes, index, latents_BCTHW, previous_BCTHW, step_noise), clean_BCTHW)
+
+
+def _share(nodes: tuple[Node, ...], index: int) -> float:
+    """How much of the next latents is the clean prediction."""
+    return 1 - (nodes[index + 1].sigma / nodes[index].sigma) ** 2
+
+
+def _momentum(nodes: tuple[Node, ...], index: int) -> float:
+    """How much of the clean prediction's change since the step before is added."""
+    if index == 0:
+        return 0.0
+    before, now, after = (nodes[index + k].sigma for k in (-1, 0, 1))
+    return 0.5 * _share(nodes, index) * math.log(now / after) / math.log(before / now)
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ import torch
 from streamingt2v.config import RefineConfig
 from streamingt2v.samplers.blend import assemble, cross_fade, seam, window_at
 from streamingt2v.samplers.noise import frame_noise, integer
-from streamingt2v.samplers.sdedit import Node, VPSchedule, advance, begin, model_input
+from streamingt2v.samplers.sdedit import Node, VPSchedule, begin, completed, model_input, rest
 from streamingt2v.types import State
 
 
@@ -44,10 +45,14 @@ class Work(NamedTuple):
 
 @dataclass
 class Track:
-    """A window on its way: VE latents (1, C, T, h, w) at `step`, and the clean prediction of the step before, if there was one."""
+    """A window on its way, (1, C, T, h, w) each.
+
+    latents_BCTHW: VE latents at `step`; once the window has proposed, what is left of them to complete the step with (`sdedit.rest`), or
+    None where nothing is. previous_BCTHW: clean prediction of the step before as long as it is needed.
+    """
 
     step: int
-    latents_BCTHW: torch.Tensor
+    latents_BCTHW: torch.Tensor | None
     previous_BCTHW: torch.Tensor | None = None
 
 
@@ -75,7 +80,7 @@ class Wavefront:
 
     def admit(self, number: int, clean_BCTHW: torch.Tensor) -> None:
         """The next window, by the latents of what is to be refined."""
-        noise = self._noise(number, -1, clean_BCTHW)
+        noise = self._noise(number, clean_BCTHW, -1)
         noised_BCTHW = self.schedule.diffuse(clean_BCTHW, noise, self.nodes[0].timestep)
         self._tracks[number] = Track(0, begin(noised_BCTHW, self.nodes))
 
@@ -86,12 +91,8 @@ class Wavefront:
 
     def put(self, work: Work, velocity_BCTHW: torch.Tensor) -> None:
         """The network's v-prediction for a work. Windows that were waiting for it go on to their next step."""
-        track = self._tracks[work.number]
-        proposal_BCTHW = clean_BCTHW = self.schedule.clean_from_v(work.latents_BCTHW, velocity_BCTHW, work.timestep)
-        if self.config.splice == "latents":
-            proposal_BCTHW = self._advanced(work.number, clean_BCTHW)
-            track.previous_BCTHW = clean_BCTHW
-        self._proposals[work.number, work.step] = Part(self._window(work.number), proposal_BCTHW)
+        clean_BCTHW = self.schedule.clean_from_v(work.latents_BCTHW, velocity_BCTHW, work.timestep)
+        self._proposals[work.number, work.step] = Part(self._window(work.number), self._proposed(work.number, clean_BCTHW))
         for number, waiting in self._tracks.items():
             heard = self._heard(number, waiting.step)
             if waiting.step < self.last and all((other, waiting.step) in self._proposals for other in heard):
@@ -117,7 +118,7 @@ class Wavefront:
             "refine.released": self.released,
             "refine.tracks": [[number, track.step] for number, track in tracks],
             "refine.proposals": [[*key, part.frames.start, part.frames.stop] for key, part in proposals],
-            **{f"refine.latents.{n}": track.latents_BCTHW for n, track in tracks},
+            **{f"refine.latents.{n}": track.latents_BCTHW for n, track in tracks if track.latents_BCTHW is not None},
             **{f"refine.previous.{n}": track.previous_BCTHW for n, track in tracks if track.previous_BCTHW is not None},
             **{f"refine.proposal.{n}.{step}": part.latents_BCTHW for (n, step), part in proposals},
         }
@@ -126,15 +127,31 @@ class Wavefront:
         """Go on from a `state_dict`."""
         self.released = int(state["refine.released"])
         for number, step in state["refine.tracks"]:
-            self._tracks[number] = Track(step, state[f"refine.latents.{number}"], state.get(f"refine.previous.{number}"))
+            self._tracks[number] = Track(step, state.get(f"refine.latents.{number}"), state.get(f"refine.previous.{number}"))
         for number, step, start, stop in state["refine.proposals"]:
             self._proposals[number, step] = Part(range(start, stop), state[f"refine.proposal.{number}.{step}"])
 
     def _work(self, number: int) -> Work:
         track = self._tracks[number]
+        assert track.latents_BCTHW is not None, "it has not proposed yet"
         node = self.nodes[track.step]
         # contiguous: some kernels sum in another order where the layout is another
         return Work(number, track.step, node.timestep, model_input(track.latents_BCTHW, node).contiguous())
+
+    def _proposed(self, number: int, clean_BCTHW: torch.Tensor) -> torch.Tensor:
+        """What a window offers at its step; it keeps no more than it needs to go on."""
+        track = self._tracks[number]
+        latents_BCTHW, previous_BCTHW, track.latents_BCTHW, track.previous_BCTHW = track.latents_BCTHW, track.previous_BCTHW, None, None
+        if track.step == self.last:
+            return clean_BCTHW
+        assert latents_BCTHW is not None, "it has not proposed yet"
+        noise = partial(self._noise, number, clean_BCTHW)
+        rest_BCTHW = rest(self.nodes, track.step, latents_BCTHW, previous_BCTHW, noise)
+        if self.config.splice == "latents":
+            track.previous_BCTHW = clean_BCTHW
+            return completed(self.nodes, track.step, rest_BCTHW, clean_BCTHW)
+        track.latents_BCTHW = rest_BCTHW
+        return clean_BCTHW
 
     def _pass(self, number: int) -> None:
         """To the next step, by what all that are heard have proposed."""
@@ -143,19 +160,12 @@ class Wavefront:
         if self.config.splice == "latents":
             track.latents_BCTHW = joined_BCTHW
         else:
-            track.latents_BCTHW = self._advanced(number, joined_BCTHW)
+            assert track.latents_BCTHW is not None, "kept for this"
+            track.latents_BCTHW = completed(self.nodes, track.step, track.latents_BCTHW, joined_BCTHW)
             track.previous_BCTHW = joined_BCTHW
         track.step += 1
 
-    def _advanced(self, number: int, clean_BCTHW: torch.Tensor) -> torch.Tensor:
-        track = self._tracks[number]
-
-        def noise(step: int) -> torch.Tensor:
-            return self._noise(number, step, clean_BCTHW)
-
-        return advance(self.nodes, track.step, track.latents_BCTHW, clean_BCTHW, track.previous_BCTHW, noise)
-
-    def _noise(self, number: int, step: int, like_BCTHW: torch.Tensor) -> torch.Tensor:
+    def _noise(self, number: int, like_BCTHW: torch.Tensor, step: int) -> torch.Tensor:
         stage = "refine" if self.config.shared_noise else f"refine {number}"
         shape = (like_BCTHW.shape[1], *like_BCTHW.shape[3:])
         return frame_noise(self.seed, stage, self._window(number), step, shape).transpose(0, 1)[None]
