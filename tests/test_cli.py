@@ -454,8 +454,9 @@ def test_options_reach_the_request_to_refine(fake_pipeline, capsys):
     asked = "--frames 9 --form joint --strength 0.4 --steps 3 --guidance-scale 2.5 --negative-prompt dull --seed 7".split()
     assert run(capsys, "refine", "in.mp4", PROMPT, *asked, "--run-dir", "kept")[0] == 0
     with RunFolder.open("kept") as kept:
-        wanted = Request(PROMPT, 9, 7, None, None, str(Path("in.mp4").absolute()), "dull", preset="full", form="joint", strength=0.4)
-        assert kept.request == dataclasses.replace(wanted, steps=3, guidance_scale=2.5)
+        path = str(Path("in.mp4").absolute())
+        wanted = Request(PROMPT, 9, 7, negative_prompt="dull", preset="full", steps=3, guidance_scale=2.5)
+        assert kept.request == dataclasses.replace(wanted, refine=path, form="joint", strength=0.4)
 
 
 def test_a_stopped_refinement_goes_on_to_the_same_file(fake_pipeline, capsys):

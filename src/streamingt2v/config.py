@@ -46,17 +46,17 @@ class Request:
     seed: int = 33
     image: str | None = None
     video: str | None = None
-    refine: str | None = None
     negative_prompt: str = ""
     schedule: tuple[tuple[int, str], ...] = ()
     preset: Preset = "preview"
-    form: Form | None = None
-    strength: float | None = None
     steps: int | None = None
     guidance_scale: float | None = None
     width: int | None = None
     height: int | None = None
     fps: int | None = None
+    refine: str | None = None
+    form: Form | None = None
+    strength: float | None = None
 
     def validate(self) -> Request:
         """Itself, or RequestError. Files are only checked to exist; their content is checked when they are opened."""
