@@ -61,9 +61,10 @@ class Pool:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing that is made here is told to anyone
         cluster = "RAY_ADDRESS" in os.environ
         ray.init(**({} if cluster else {"num_cpus": self.size}), logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
-        if self._gpus and ray.cluster_resources().get("GPU", 0) < self.size:
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        if self._gpus and gpus < self.size:
             ray.shutdown()
-            raise RunError(f"{self.size} workers need a GPU each; there are {ray.cluster_resources().get('GPU', 0):.0f}; use fewer workers")
+            raise RunError(f"{self.size} workers need a GPU each and there are {gpus}: use fewer workers")
         kind = ray.remote(num_cpus=1, num_gpus=int(self._gpus))(_Worker)
         self._idle: SimpleQueue = SimpleQueue()
         for _ in range(self.size):

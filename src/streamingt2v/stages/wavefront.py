@@ -141,16 +141,16 @@ class Wavefront:
     def _proposed(self, number: int, clean_BCTHW: torch.Tensor) -> torch.Tensor:
         """What a window offers at its step; it keeps no more than it needs to go on."""
         track = self._tracks[number]
-        latents_BCTHW, previous_BCTHW, track.latents_BCTHW, track.previous_BCTHW = track.latents_BCTHW, track.previous_BCTHW, None, None
+        assert track.latents_BCTHW is not None, "it has not proposed yet"
         if track.step == self.last:
+            track.latents_BCTHW = track.previous_BCTHW = None
             return clean_BCTHW
-        assert latents_BCTHW is not None, "it has not proposed yet"
         noise = partial(self._noise, number, clean_BCTHW)
-        rest_BCTHW = rest(self.nodes, track.step, latents_BCTHW, previous_BCTHW, noise)
+        rest_BCTHW = rest(self.nodes, track.step, track.latents_BCTHW, track.previous_BCTHW, noise)
         if self.config.splice == "latents":
-            track.previous_BCTHW = clean_BCTHW
+            track.latents_BCTHW, track.previous_BCTHW = None, clean_BCTHW
             return completed(self.nodes, track.step, rest_BCTHW, clean_BCTHW)
-        track.latents_BCTHW = rest_BCTHW
+        track.latents_BCTHW, track.previous_BCTHW = rest_BCTHW, None
         return clean_BCTHW
 
     def _pass(self, number: int) -> None:
