@@ -212,18 +212,18 @@ def test_part_of_a_file_is_refined_and_more_than_there_is_refused(pipe, tmp_path
         list(pipe.stream(Request(PROMPT, 21, refine=path, preset="full")))
 
 
-@pytest.mark.parametrize(
-    "change", [{"steps": 3}, {"guidance_scale": 1.0}, {"strength": 0.3}, {"form": "joint"}, {"negative_prompt": "a dog"}]
-)
-def test_settings_of_refining_reach_it(pipe, tmp_path, change):
+def test_settings_of_refining_reach_it(pipe, tmp_path):
     request = Request(PROMPT, None, refine=write_noise(tmp_path / "in.mp4", 24), preset="full")
-    assert not np.array_equal(collect(pipe.stream(request)), collect(pipe.stream(replace(request, **change))))
+    plain = collect(pipe.stream(request))
+    for change in ({"steps": 3}, {"guidance_scale": 1.0}, {"strength": 0.3}, {"form": "joint"}, {"negative_prompt": "a dog"}):
+        assert not np.array_equal(plain, collect(pipe.stream(replace(request, **change)))), change
 
 
-@pytest.mark.parametrize("change", [{"strength": 0.3}, {"form": "joint"}])
-def test_settings_of_refining_reach_stage_3_of_the_whole_trip_too(pipe, change):
+def test_settings_of_refining_reach_stage_3_of_the_whole_trip_too(pipe):
     request = Request(PROMPT, 24, preset="full")
-    assert not np.array_equal(collect(pipe.stream(request)), collect(pipe.stream(replace(request, **change))))
+    plain = collect(pipe.stream(request))
+    for change in ({"strength": 0.3}, {"form": "joint"}):
+        assert not np.array_equal(plain, collect(pipe.stream(replace(request, **change)))), change
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Files refined through the command: the bytes are the same whoever does the work and wherever it stops. Without Ray, its test is skipped."""
+"""Files refined through the command: the same bytes whoever does the work and wherever it stops. Ray's test is skipped without Ray."""
 
 from __future__ import annotations
 
