@@ -59,6 +59,7 @@ class Pool:
         import ray
 
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing that is made here is told to anyone
+        os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 lets the workers starve beside anything else that computes
         cluster = "RAY_ADDRESS" in os.environ
         ray.init(**({} if cluster else {"num_cpus": self.size}), logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
         gpus = int(ray.cluster_resources().get("GPU", 0))
