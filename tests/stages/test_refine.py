@@ -190,7 +190,7 @@ def test_the_joint_form_is_the_published_one(config, total):
     assert torch.equal(pixels(streamed(config, total)), toy.decode(last.latents_BCTHW))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(config=configs(), total=st.integers(1, 30), length=st.integers(1, 8))
 def test_resumed_after_any_piece_it_goes_on_bit_for_bit(config, total, length):
     whole = streamed(config, total, length)
