@@ -14,9 +14,9 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 
-from streamingt2v import runner
+from streamingt2v import distributed, runner
 from streamingt2v.cli import main, train
-from streamingt2v.cli.options import RequestOptions
+from streamingt2v.cli.options import RefineOptions, RequestOptions
 from streamingt2v.cli.schedule import read_schedule
 from streamingt2v.config import Request
 from streamingt2v.errors import RequestError, RunError
@@ -63,7 +63,7 @@ def interrupt_at(chunk: int, number: int = signal.SIGINT):
 
 
 def a_video(path: str, frames: int, fps: int) -> str:
-    write_video(Path(path), (np.full((32, 48, 3), 10 * i, np.uint8) for i in range(frames)), fps)
+    write_video(Path(path), (np.full((32, 48, 3), 7 * i, np.uint8) for i in range(frames)), fps)
     return path
 
 
@@ -87,7 +87,8 @@ def test_the_installed_command_starts():
 
 def test_every_field_of_a_request_has_an_option_or_argument():
     options = {field.name for field in dataclasses.fields(RequestOptions)}
-    assert options | {"prompt", "image", "video", "base"} == {field.name for field in dataclasses.fields(Request)}
+    assert options | {"prompt", "image", "video", "refine", "base"} == {field.name for field in dataclasses.fields(Request)}
+    assert {field.name for field in dataclasses.fields(RefineOptions)} < options
 
 
 def test_defaults_are_those_of_a_request():
@@ -433,6 +434,78 @@ def test_resume_checks_the_remembered_folder_before_loading(fake_pipeline, capsy
     code, _, err = run(capsys, "resume", "kept")
     assert code == 2 and "mkdir -p" in err and fake_pipeline.loads == []
     assert run(capsys, "resume", "kept", "-o", "here.mp4")[0] == 0
+
+
+# --- refine ---------------------------------------------------------------------------------------------------------------
+
+
+def test_refine_makes_as_many_frames_as_the_video_has_at_its_rate(fake_pipeline, capsys):
+    a_video("in.mp4", 21, 12)
+    code, out, _ = run(capsys, "refine", "in.mp4", PROMPT, "-o", "out.mp4", "--json")
+    values = json.loads(out)
+    assert code == 0 and list(values) == JSON_FIELDS
+    assert [values[k] for k in ("frames", "fps", "width", "height", "preset")] == [21, 12, 48, 32, "full"]
+    assert count_frames("out.mp4") == 21 and read_metadata("out.mp4")["refine"] == "in.mp4"
+    assert listing() == {"in.mp4", "out.mp4"}
+
+
+def test_options_reach_the_request_to_refine(fake_pipeline, capsys):
+    a_video("in.mp4", 12, 8)
+    asked = "--frames 9 --form joint --strength 0.4 --steps 3 --guidance-scale 2.5 --negative-prompt dull --seed 7".split()
+    assert run(capsys, "refine", "in.mp4", PROMPT, *asked, "--run-dir", "kept")[0] == 0
+    with RunFolder.open("kept") as kept:
+        path = str(Path("in.mp4").absolute())
+        wanted = Request(PROMPT, 9, 7, negative_prompt="dull", preset="full", steps=3, guidance_scale=2.5)
+        assert kept.request == dataclasses.replace(wanted, refine=path, form="joint", strength=0.4)
+
+
+def test_a_stopped_refinement_goes_on_to_the_same_file(fake_pipeline, capsys):
+    a_video("in.mp4", 30, 8)
+    assert run(capsys, "refine", "in.mp4", PROMPT, "-o", "out.mp4")[0] == 0
+    whole = Path("out.mp4").read_bytes()
+    Path("out.mp4").unlink()
+    fake_pipeline.before_chunk = interrupt_at(2)
+    code, _, err = run(capsys, "refine", "in.mp4", PROMPT, "-o", "out.mp4")
+    assert code == 130
+    fake_pipeline.before_chunk = lambda index: None
+    assert run(capsys, *resume_line(err))[0] == 0
+    assert Path("out.mp4").read_bytes() == whole
+
+
+def test_a_refinement_is_not_gone_on_with_when_its_video_is_another(fake_pipeline, capsys):
+    a_video("in.mp4", 30, 8)
+    fake_pipeline.before_chunk = interrupt_at(2)
+    err = run(capsys, "refine", "in.mp4", PROMPT, "-o", "out.mp4")[2]
+    a_video("in.mp4", 29, 8)
+    assert "in.mp4 is not the file that the run began with" in run(capsys, *resume_line(err))[2]
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["in.mp4", "--frames", 13], "--frames 13: the video has 12"),
+        (["none.mp4"], "VIDEO 'none.mp4': no such file"),
+        (["text.mp4"], "VIDEO 'text.mp4': cannot be read"),
+        (["in.mp4", "--strength", 2], "--strength 2.0: must be above 0"),
+        (["in.mp4", "--workers", 0], "--workers 0: must be 1 or more"),
+        (["in.mp4", "--workers", 2], "pip install 'streamingt2v[ray]'"),
+    ],
+)
+def test_a_wrong_refinement_is_refused_at_the_door(fake_pipeline, capsys, monkeypatch, arguments, says):
+    monkeypatch.setattr(distributed, "find_spec", lambda name: None)
+    a_video("in.mp4", 12, 8)
+    Path("text.mp4").write_text("not a video")
+    before = listing()
+    code, _, err = run(capsys, "refine", *arguments[:1], PROMPT, "-o", "out.mp4", *arguments[1:])
+    assert (code, fake_pipeline.loads, listing()) == (2, [], before)
+    assert says in err
+
+
+def test_workers_are_for_refining_only(fake_pipeline, capsys):
+    fake_pipeline.before_chunk = interrupt_at(1)
+    err = run(capsys, "generate", PROMPT, "-o", "out.mp4")[2]
+    code, _, err = run(capsys, *resume_line(err), "--workers", 2)
+    assert code == 2 and "--workers 2: they share the work of refining" in err
 
 
 # --- extend and schedules -------------------------------------------------------------------------------------------------

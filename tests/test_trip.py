@@ -17,6 +17,7 @@ from streamingt2v.errors import MediaError, ModelError, RequestError
 from streamingt2v.io.reader import read_video
 from streamingt2v.io.state import pack_state, unpack_state
 from streamingt2v.io.writer import write_video
+from streamingt2v.stages.piece import to_uint8
 from streamingt2v.types import TextCond
 from toy import write_toy_model
 
@@ -53,9 +54,9 @@ def test_exactly_the_frames_asked_for(pipe, preset, side, frames):
     assert chunks[0].frames.shape[1:] == (side, side, 3)
 
 
-@pytest.mark.parametrize("preset", ["preview", "full"])
-def test_a_stream_taken_up_after_any_chunk_goes_on_bit_for_bit(pipe, preset):
-    request = Request(PROMPT, 50, preset=preset)
+@pytest.mark.parametrize("preset, form", [("preview", None), ("full", "causal"), ("full", "joint")])
+def test_a_stream_taken_up_after_any_chunk_goes_on_bit_for_bit(pipe, preset, form):
+    request = Request(PROMPT, 50, preset=preset, form=form)
     whole = list(pipe.stream(request))
     for kept in range(1, len(whole)):
         rest = list(pipe.stream(request, unpack_state(pack_state(whole[kept - 1].state))))
@@ -137,20 +138,21 @@ def test_each_window_is_refined_with_the_prompt_of_its_middle_and_prompts_are_em
         embedded.append(prompt)
         return TextCond(text(prompt, negative).positive_BLD, prompt)
 
-    def predictor(cond: TextCond, scale: float, rescale: float):
-        refined.append(cond.negative_BLD)
-        return lambda latents, timestep: torch.zeros_like(latents)
+    def velocity(latents: torch.Tensor, timesteps: list[int], texts: list[TextCond], scale: float, rescale: float):
+        refined.extend(text.negative_BLD for text in texts)
+        return torch.zeros_like(latents)
 
     def condition(cond: TextCond, anchor_CHW: torch.Tensor | None, seed: int):
         return plain(text(cond.negative_BLD, ""), anchor_CHW)
 
     plain = pipe.components.backbone.condition
     monkeypatch.setattr(pipe.components, "text", embed)
-    monkeypatch.setattr(refiner, "predictor", predictor)
+    monkeypatch.setattr(refiner, "velocity", velocity)
     monkeypatch.setattr(pipe.components.backbone, "condition", condition)
     schedule = ((14, "A whale floating under water"), (20, "A bird flying over the sea"))
     list(pipe.stream(Request(PROMPT, 40, preset="full", schedule=schedule)))
-    assert refined == [PROMPT, schedule[0][1], schedule[1][1]]
+    steps = pipe.config.refine.steps
+    assert refined == [PROMPT] * steps + [schedule[0][1]] * steps + [schedule[1][1]] * steps
     assert embedded == [PROMPT, schedule[0][1], schedule[1][1]]
 
 
@@ -170,6 +172,72 @@ def test_endless_refinement_begins_as_that_of_a_long_video(pipe):
     stream = pipe.stream(Request(PROMPT, None, preset="full"))
     endless = collect([next(stream) for _ in range(3)])
     assert np.array_equal(endless, collect(pipe.stream(Request(PROMPT, 80, preset="full")))[: len(endless)])
+
+
+def write_noise(path: Path, frames: int, height: int = 32, width: int = 32) -> str:
+    rng = np.random.default_rng(0)
+    write_video(
+        path,
+        (np.kron(rng.integers(0, 256, (height // 8, width // 8, 3), np.uint8), np.ones((8, 8, 1), np.uint8)) for _ in range(frames)),
+        8,
+    )
+    return str(path)
+
+
+@pytest.mark.parametrize("form", ["causal", "joint"])
+@pytest.mark.parametrize("frames", [1, 17, 40])
+def test_a_file_is_refined_frame_by_frame_and_taken_up_anywhere(pipe, tmp_path, form, frames):
+    request = Request(PROMPT, None, refine=write_noise(tmp_path / "in.mp4", frames), preset="full", form=form)
+    whole = list(pipe.stream(request))
+    assert_well_formed(whole, frames)
+    assert whole[0].frames.shape[1:] == (64, 64, 3)
+    for kept in range(1, len(whole)):
+        rest = list(pipe.stream(request, unpack_state(pack_state(whole[kept - 1].state))))
+        assert np.array_equal(collect([*whole[:kept], *rest]), collect(whole))
+
+
+def test_frames_that_have_the_refined_size_are_not_made_smaller(pipe, tmp_path, monkeypatch):
+    seen = []
+    encode = pipe.components.refiner.encode
+    monkeypatch.setattr(pipe.components.refiner, "encode", lambda frames_TCHW: seen.append(frames_TCHW) or encode(frames_TCHW))
+    path = write_noise(tmp_path / "in.mp4", 5, 64, 64)
+    list(pipe.stream(Request(PROMPT, 5, refine=path, preset="full")))
+    assert np.array_equal(to_uint8(seen[0]), np.stack(list(read_video(path))))
+
+
+def test_part_of_a_file_is_refined_and_more_than_there_is_refused(pipe, tmp_path):
+    path = write_noise(tmp_path / "in.mp4", 20)
+    assert_well_formed(list(pipe.stream(Request(PROMPT, 9, refine=path, preset="full"))), 9)
+    with pytest.raises(MediaError, match="has 20 frames, 21 were to be refined"):
+        list(pipe.stream(Request(PROMPT, 21, refine=path, preset="full")))
+
+
+def test_settings_of_refining_reach_it(pipe, tmp_path):
+    request = Request(PROMPT, None, refine=write_noise(tmp_path / "in.mp4", 24), preset="full")
+    plain = collect(pipe.stream(request))
+    for change in ({"steps": 3}, {"guidance_scale": 1.0}, {"strength": 0.3}, {"form": "joint"}, {"negative_prompt": "a dog"}):
+        assert not np.array_equal(plain, collect(pipe.stream(replace(request, **change)))), change
+
+
+def test_settings_of_refining_reach_stage_3_of_the_whole_trip_too(pipe):
+    request = Request(PROMPT, 24, preset="full")
+    plain = collect(pipe.stream(request))
+    for change in ({"strength": 0.3}, {"form": "joint"}):
+        assert not np.array_equal(plain, collect(pipe.stream(replace(request, **change)))), change
+
+
+@pytest.mark.parametrize(
+    "wrong, name",
+    [
+        ({"preset": "preview"}, "refine"), ({"preset": "preview", "refine": None, "form": "joint"}, "form"),
+        ({"strength": 0.0}, "strength"), ({"strength": 1.5}, "strength"), ({"form": "other"}, "form"),
+        ({"schedule": ((8, "A cat"),)}, "schedule"), ({"refine": "nowhere.mp4"}, "refine"), ({"video": "in.mp4"}, "video"),
+    ],
+)  # fmt: skip
+def test_a_wrong_request_to_refine_is_refused(pipe, tmp_path, wrong, name):
+    request = Request(PROMPT, 9, refine=write_noise(tmp_path / "in.mp4", 1), preset="full")
+    with pytest.raises(RequestError, match=f"^{name}="):
+        pipe.stream(replace(request, **wrong))
 
 
 def test_an_image_is_the_first_frame_and_shapes_the_rest(pipe, tmp_path):
@@ -275,6 +343,8 @@ def test_a_broken_file_is_named(folder, tmp_path, name, content):
     [
         ("extend", {"overlap": 16}), ("extend", {"overlap": 0}), ("extend", {"steps": 0}), ("extend", {"eta": 2}),
         ("extend", {"frames": "16"}), ("refine", {"overlap": 16}), ("refine", {"strength": 0}), ("refine", {"guidance_scale": -1}),
+        ("refine", {"form": "both"}), ("refine", {"blend": "soft"}), ("refine", {"law": "mine"}), ("refine", {"splice": ""}),
+        ("refine", {"shared_noise": 1}), ("refine", {"batch": 0}),
         ("", {"height": 33}), ("", {"width": 0}), ("", {"fps": 0}), ("", {"height": 36}), ("", {"colour": 1}),
     ],
 )  # fmt: skip

@@ -14,7 +14,7 @@ from importlib.resources import files
 from importlib.util import find_spec
 from itertools import pairwise, zip_longest
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 from .base_config import RefineByConfig, SeedConfig, SvdConfig, read_json
 from .base_config import reject_unknown as _reject_unknown
@@ -25,6 +25,8 @@ Preset = Literal["preview", "full"]
 PRESETS: tuple[Preset, ...] = ("preview", "full")
 Backbone = Literal["modelscope", "svd"]
 BACKBONES: tuple[Backbone, ...] = ("modelscope", "svd")
+Form = Literal["causal", "joint"]
+FORMS: tuple[Form, ...] = ("causal", "joint")
 EMBEDDED = ("tiny",)
 """Models that come with the package."""
 
@@ -34,11 +36,12 @@ class Request:
     """One long video. Everything that its bytes depend on, besides the model's weights.
 
     prompt: what is to be seen. frames: how many frames (with `video`: how many new ones), exactly; None means without end.
-    image: a picture to start from. video: a video to go on with. base: folder of another pipeline that makes the first chunk (see
-    `SeedConfig`), in the place of the model's own. schedule: (frame, prompt) pairs, ascending, that take over
-    from `prompt`, each with the first chunk that begins at or after its frame. preset: "preview" runs stages 1-2, "full" refines
-    as well. fps: the rate it is played at; a multiple of the model's own puts frames between those that it makes, and `frames` still is
-    the number of all. steps, guidance_scale, width, height, fps: None for the model's own.
+    image: a picture to start from. video: a video to go on with. refine: a video to refine by stage 3 alone, its first `frames`
+    frames, None for all; needs preset "full". base: folder of another pipeline that makes the first chunk (see `SeedConfig`), in the
+    place of the model's own. schedule: (frame, prompt) pairs, ascending, that take over from `prompt`, each with the first chunk that
+    begins at or after its frame. preset: "preview" runs stages 1-2, "full" refines as well. form, strength: how it refines, see
+    `RefineConfig`. fps: the rate it is played at; a multiple of the model's own puts frames between those that it makes, and `frames`
+    still is the number of all. steps, guidance_scale: of stages 1-2, with `refine` of stage 3. What is None is the model's own.
 
     Chunks begin at 0, F, F + N, F + 2 N, ... for a model whose chunks have F frames, N = F - overlap of them new. After an image that
     is frame 0 (see `ModelConfig.begins_with_image`) they begin at 1, 1 + N, 1 + 2 N, ..., and after a video, whose first new frame is 0,
@@ -59,6 +62,9 @@ class Request:
     height: int | None = None
     fps: int | None = None
     base: str | None = None
+    refine: str | None = None
+    form: Form | None = None
+    strength: float | None = None
 
     def validate(self) -> Request:
         """Itself, or RequestError. Files are only checked to exist; their content is checked when they are opened."""
@@ -74,18 +80,35 @@ class Request:
             raise RequestError("steps", self.steps, "must be between 1 and 1000")
         if self.guidance_scale is not None and not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 0):
             raise RequestError("guidance_scale", self.guidance_scale, "must be a finite number, 0 or more")
-        if self.image is not None and self.video is not None:
-            raise RequestError("image", self.image, "give an image or a video to start from, not both")
-        for name in ("image", "video"):
-            path = getattr(self, name)
-            if path is not None and not Path(path).is_file():
+        files = self.files()
+        if len(files) > 1:
+            raise RequestError(next(iter(files)), next(iter(files.values())), f"give one of {', '.join(files)}, not more")
+        for name, path in files.items():
+            if not Path(path).is_file():
                 raise RequestError(name, path, "no such file")
+        self._validate_refining()
         for name in ("width", "height", "fps"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise RequestError(name, value, "must be 1 or more")
         _check_schedule(self.schedule, self.frames)
         return self
+
+    def _validate_refining(self) -> None:
+        if self.preset != "full":
+            for name in ("refine", "form", "strength"):
+                if getattr(self, name) is not None:
+                    raise RequestError(name, getattr(self, name), f"preset {self.preset!r} refines nothing; set full")
+        if self.form not in (None, *FORMS):
+            raise RequestError("form", self.form, f"must be one of {', '.join(FORMS)}")
+        if self.strength is not None and not 0 < self.strength <= 1:
+            raise RequestError("strength", self.strength, "must be above 0 and at most 1")
+        if self.refine is not None and self.schedule:
+            raise RequestError("schedule", self.schedule[0][0], "a video is refined with one prompt; leave it out")
+
+    def files(self) -> dict[str, str]:
+        """The files that it names: "image", "video" or "refine" -> path."""
+        return {name: path for name in ("image", "video", "refine") if (path := getattr(self, name)) is not None}
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; `from_json` reads them back."""
@@ -144,8 +167,17 @@ class ExtendConfig:
 
 @dataclass(frozen=True)
 class RefineConfig:
-    """Stage 3: window and overlap in frames, share of the noise schedule that is redone, steps, guidance (spec 6).
+    """Stage 3: window and overlap in frames, share of the noise schedule that is redone, steps, guidance, and how windows are joined.
 
+    form: "causal": at each step a window hears its left neighbours, and the first frames are there after one window's work; "joint": also
+    the right ones, as published, and the first frames are there once `steps` windows have come in. A live stream cannot wait for that,
+    hence the default. blend: "random" cuts at each step, or, to compare with, a "linear" cross-fade of windows refined apart, or
+    "none": apart, the later window replacing the earlier. The rest is about "random" alone. law: see `samplers.blend.Law`. splice: what
+    is cut and joined, the "clean" predictions (as coded) or the "latents" after a step (as in the paper; a window's solver then
+    remembers its own predictions). shared_noise: noise belongs to frames, not to windows. batch: predictions that are made in one call
+    of the network; another number may change the last bits.
+
+    An overlap of more than half a window puts frames into three windows or more, which is allowed.
     ModelError for values that make no sense.
     """
 
@@ -156,12 +188,23 @@ class RefineConfig:
     guidance_scale: float = 7.5
     guidance_rescale: float = 0.2
     scale: int = 2
+    form: Form = "causal"
+    blend: Literal["random", "linear", "none"] = "random"
+    law: Literal["code", "paper"] = "paper"
+    splice: Literal["clean", "latents"] = "clean"
+    shared_noise: bool = True
+    batch: int = 1
 
     def __post_init__(self) -> None:
         _require(0 <= self.overlap < self.frames, "refine.overlap", self.overlap, f"0 or more and below refine.frames={self.frames}")
         _check_sampling("refine", self.steps, self.guidance_scale, self.guidance_rescale)
         _require(0 < self.strength <= 1, "refine.strength", self.strength, "above 0 and at most 1")
         _require(self.scale >= 1, "refine.scale", self.scale, "1 or more")
+        for name, kind in get_type_hints(type(self)).items():
+            choices = get_args(kind)
+            _require(not choices or getattr(self, name) in choices, f"refine.{name}", getattr(self, name), f"one of {', '.join(choices)}")
+        _require(isinstance(self.shared_noise, bool), "refine.shared_noise", self.shared_noise, "true or false")
+        _require(self.batch >= 1, "refine.batch", self.batch, "1 or more")
 
 
 def _check_sampling(stage: str, steps: int, guidance_scale: float, guidance_rescale: float) -> None:
@@ -213,6 +256,10 @@ class ModelConfig:
         request.validate()
         if request.preset == "full" and self.refine is None and self.refine_by is None:
             raise RequestError("preset", "full", f"model {self.name!r} has no refiner; use preview")
+        if self.refine_by is not None:
+            for name in ("refine", "form", "strength"):
+                if (value := getattr(request, name)) is not None:
+                    raise RequestError(name, value, f"model {self.name!r} refines by a pipeline of diffusers, which has none; leave it out")
         height, width = self.output_size(request)
         for name, asked, made in (("width", request.width, width), ("height", request.height, height)):
             if asked is not None and asked != made:
@@ -223,8 +270,11 @@ class ModelConfig:
         self._check_schedule(self.without_interpolation(request))
 
     def interpolation(self, request: Request) -> int:
-        """How many times the frames of stages 1 to 3 the file has: more than 1 for a playback rate above the model's."""
-        return 1 if request.fps is None or request.fps <= self.fps else request.fps // self.fps
+        """How many times the frames of stages 1 to 3 the file has: more than 1 for a playback rate above the model's.
+
+        A video to be refined has a rate of its own, whatever the model's: then it is 1.
+        """
+        return 1 if request.refine is not None or request.fps is None or request.fps <= self.fps else request.fps // self.fps
 
     def without_interpolation(self, request: Request) -> Request:
         """What stages 1 to 3 are asked for: of the file's frames every k-th, up to the first at or after its last."""
@@ -234,7 +284,7 @@ class ModelConfig:
 
     def _check_rate(self, request: Request) -> None:
         """RequestError for a playback rate that is no multiple of the model's, or where nothing can be put between frames."""
-        if request.fps is None or request.fps <= self.fps:
+        if request.refine is not None or request.fps is None or request.fps <= self.fps:
             return
         if request.video is not None:
             raise RequestError("fps", request.fps, f"frames are not put into a video that is gone on with; set {self.fps} or less")

@@ -13,8 +13,10 @@ import torch
 
 from .checkpoints.bases import opened, with_seed
 from .checkpoints.load import Components, load, save
-from .config import ExtendConfig, ModelConfig, Preset, Request
-from .io.reader import last_frames, read_image, read_video
+from .config import ExtendConfig, ModelConfig, Preset, RefineConfig, Request
+from .distributed import Alone, Crew
+from .errors import MediaError
+from .io.reader import count_frames, last_frames, read_image, read_video
 from .memory.stream import StreamMemory
 from .stages.calling import Open
 from .stages.extend import ExtendStage
@@ -36,10 +38,13 @@ class PipelineOutput:
 
 
 class LongVideoPipeline:
-    """Long video from a text, an image or a video, as a stream. `from_pretrained` makes one."""
+    """Long video from a text, an image or a video, as a stream. `from_pretrained` makes one.
 
-    def __init__(self, components: Components, name: str = "custom"):
-        self.components, self.name = components, name
+    refiners: who refines; None for this process alone.
+    """
+
+    def __init__(self, components: Components, name: str = "custom", refiners: Crew | None = None):
+        self.components, self.name, self.refiners = components, name, refiners
         self.config = components.config
 
     @classmethod
@@ -56,14 +61,18 @@ class LongVideoPipeline:
     def stream(self, request: Request, state: State | None = None, on_step: OnStep | None = None) -> Iterator[Chunk]:
         """The video, chunk by chunk, exactly `request.frames` frames; with `request.video` only the new ones.
 
+        With `request.refine` they are the file's, all of them where `frames` is None; MediaError if it has fewer.
+
         state: of the last chunk that was kept; the stream goes on after it with the same bytes as if never stopped.
         on_step: called with (step, steps) after every denoising step of stages 1-2; raising in it cancels.
         RequestError for what the model cannot do, at once, before the first chunk is asked for. Memory does not grow with the length.
         """
         config = self._checked(request)
+        if request.refine is not None and request.frames is None:
+            request = replace(request, frames=count_frames(request.refine))
         made, factor = config.without_interpolation(request), config.interpolation(request)
         text_at = self._text_at(made, config)
-        pieces = self._extend(made, config, text_at, state, on_step)
+        pieces = self._extend(made, config, text_at, state, on_step) if request.refine is None else self._read(made, state)
         if request.preset == "full":
             pieces = self._refined(made, config, pieces, text_at, state)
         if factor > 1:
@@ -187,9 +196,30 @@ class LongVideoPipeline:
             return stage.stream(pieces, lambda frame: request.prompt_at(config.chunk_start(request, frame)), state)
         return self._refiner(request).stream(pieces, text_at, state)
 
+    def _read(self, request: Request, state: State | None) -> Iterator[Piece]:
+        """The frames of the file to refine, one by one, in the size that they are refined to: what is there already is kept."""
+        assert request.refine is not None and request.frames is not None, "the caller has seen to it"
+        height, width = self.output_size(request)
+        done = int(state["read"]) if state else 0
+        for frame_HWC in islice(read_video(request.refine, height, width), done, request.frames):
+            done += 1
+            yield Piece(to_float(frame_HWC[None]), {"read": done}, done == request.frames)
+        if done < request.frames:
+            raise MediaError(f"{request.refine}: has {done} frames, {request.frames} were to be refined")
+
     def _refiner(self, request: Request) -> RefineStage:
-        assert self.components.refiner is not None and self.config.refine is not None, "checked before"
-        return RefineStage(self.components.refiner, self.config.refine, request.seed, request.frames)
+        assert self.components.refiner is not None, "checked before"
+        crew = self.refiners or Alone(self.components.refiner)
+        return RefineStage(crew, self._refine_config(request), request.seed, request.frames, self.output_size(request))
+
+    def _refine_config(self, request: Request) -> RefineConfig:
+        own = self.config.refine
+        assert own is not None, "checked before"
+        own = replace(own, form=request.form or own.form, strength=own.strength if request.strength is None else request.strength)
+        if request.refine is None:  # then steps and guidance are those of stages 1 and 2
+            return own
+        guidance_scale = own.guidance_scale if request.guidance_scale is None else request.guidance_scale
+        return replace(own, steps=request.steps or own.steps, guidance_scale=guidance_scale)
 
     def _extend_config(self, request: Request) -> ExtendConfig:
         own = self.config.extend
@@ -199,8 +229,8 @@ class LongVideoPipeline:
     def _text_at(self, request: Request, config: ModelConfig) -> TextAt:
         """The embedded prompt of the chunk that makes a frame."""
 
-        # refinement follows a few chunks behind, so a few prompts are in use at a time
-        @lru_cache(maxsize=4)
+        # the windows that are being refined at a time are some chunks behind, and have the prompts of theirs
+        @lru_cache(maxsize=64)
         def embedded(prompt: str) -> TextCond:
             return self.components.text(prompt, request.negative_prompt)
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ import torch
 
 from .checkpoints.bases import pipeline_folders, with_seed
 from .checkpoints.fingerprint import fingerprint
+from .checkpoints.load import load_refiner
 from .config import EMBEDDED, ModelConfig, Request, find_model
+from .distributed import Pool, check_ray
 from .errors import ModelError, RequestError, RunError
 from .io.reader import probe_video, read_video
 from .io.run import RunFolder
@@ -71,7 +74,7 @@ def create_run(
 ) -> RunFolder:
     """A new run folder for the request, of the size that the pipeline will yield.
 
-    It is played at the rate asked for, else that of the video it extends, else the model's own.
+    It is played at the rate asked for, else that of the video it extends or refines, else the model's own.
 
     model: name or folder that the pipeline was loaded from. device, dtype: as users write them; None: the pipeline's own.
     temporary, overwrite: see `Header`. RunError if `folder` cannot be used, ModelError if there is no such model.
@@ -85,7 +88,7 @@ def create_run(
         height=height,
         width=width,
         output=output,
-        metadata=_grid(pipe) | dict(metadata or {}),
+        metadata=_grid(pipe, request) | dict(metadata or {}),
         device=device if device is not None else str(pipe.components.backbone.device),
         dtype=dtype if dtype is not None else str(pipe.components.backbone.dtype).removeprefix("torch."),
         weights=_weights(model, request),
@@ -94,9 +97,12 @@ def create_run(
     )
 
 
-def _grid(pipe: LongVideoPipeline) -> dict[str, int]:
-    """What `evaluate` needs to know of a finished file to find the seams of its chunks."""
-    return {"chunk": pipe.config.extend.frames, "overlap": pipe.config.extend.overlap}
+def _grid(pipe: LongVideoPipeline, request: Request) -> dict[str, int]:
+    """What `evaluate` needs to know of a finished file to find the seams of its chunks; nothing of a video made elsewhere."""
+    if request.refine is not None:
+        return {}
+    extend, factor = pipe.config.extend, pipe.config.interpolation(request)
+    return {"chunk": factor * extend.frames, "overlap": factor * extend.overlap}
 
 
 def reload_pipeline(run: RunFolder) -> LongVideoPipeline:
@@ -115,12 +121,31 @@ def check_weights(run: RunFolder) -> None:
         raise RunError(f"{run.path}: the files of its model {run.model!r} are not those that the run began with; put those back")
 
 
+def check_workers(workers: int, request: Request, config: ModelConfig) -> None:
+    """RequestError unless so many processes can share a run's work, with the bytes of one. Needs no weights."""
+    if workers < 1:
+        raise RequestError("workers", workers, "must be 1 or more")
+    if workers == 1:
+        return
+    if request.preset != "full" or config.refine is None:
+        raise RequestError("workers", workers, "they share the work of refining, and this run has none; leave it out")
+    if config.refine.batch > 1:
+        fix = f"model {config.name!r} predicts {config.refine.batch} windows a call; set refine.batch to 1"
+        raise RequestError("workers", workers, fix)
+    check_ray()
+
+
 def render(
-    pipe: LongVideoPipeline | None, run: RunFolder, output: Path | None = None, on_chunk: Callable[[Chunk], None] | None = None
+    pipe: LongVideoPipeline | None,
+    run: RunFolder,
+    output: Path | None = None,
+    on_chunk: Callable[[Chunk], None] | None = None,
+    workers: int = 1,
 ) -> Summary:
     """Make what the run still lacks and finish its file at `output` (None: where the run was told to put it).
 
-    `on_chunk` sees every new chunk after its commit. `pipe` may be None only for a run whose chunks are all committed.
+    `on_chunk` sees every new chunk after its commit. `pipe` may be None only for a run whose chunks are all committed. workers: processes
+    that refine, see `check_workers`; each uses as many threads as the run began with, and on CUDA a GPU of its own.
     """
     began = time.monotonic()
     first_commit = None
@@ -129,7 +154,7 @@ def render(
         assert pipe is not None, "a run that is not finished needs a pipeline"
         if run.request.video is not None and not run.source_done:
             run.commit_source(read_video(run.request.video, run.height, run.width))
-        with _threads_of(run):
+        with _threads_of(run), _spread(pipe, run, workers) as pipe:
             for chunk in pipe.stream(run.request, run.state):
                 run.commit(chunk)
                 first_commit = first_commit or time.monotonic()
@@ -143,6 +168,19 @@ def render(
         seconds=time.monotonic() - began,
         first_frame_seconds=None if first_commit is None else first_commit - began,
     )
+
+
+@contextmanager
+def _spread(pipe: LongVideoPipeline, run: RunFolder, workers: int) -> Iterator[LongVideoPipeline]:
+    """The pipeline with so many processes to refine in, for the time of the block."""
+    if workers == 1:
+        yield pipe
+        return
+    header = run.header
+    kind = torch.device(header.device).type
+    make = partial(load_refiner, find_model(run.model), kind, getattr(torch, header.dtype), header.threads)
+    with Pool(make, workers, gpus=kind == "cuda") as pool:
+        yield LongVideoPipeline(pipe.components, pipe.name, pool)
 
 
 @contextmanager
@@ -170,8 +208,9 @@ def _lasting_name(model: str) -> str:
 
 
 def _source_rate(request: Request) -> int | None:
-    """Whole frames a second of the video to extend; None without one, or where another rate was asked for or the file names none."""
-    if request.video is None or request.fps is not None:
+    """Whole frames a second of the video to extend or refine; None without one, where another was asked for or the file names none."""
+    source = request.video or request.refine
+    if source is None or request.fps is not None:
         return None
-    rate = probe_video(request.video).fps
+    rate = probe_video(source).fps
     return max(1, round(rate)) if rate else None

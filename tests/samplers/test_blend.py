@@ -82,12 +82,38 @@ def test_bad_plans_are_refused(frames, window, overlap):
 
 
 @settings(max_examples=100, deadline=None)
-@given(plan=plans(), later=st.integers(0, 200))
-def test_windows_can_be_taken_up_at_any_of_them_and_without_end_begin_alike(plan, later):
+@given(plan=plans())
+def test_windows_by_number_are_all_there_and_without_end_begin_alike(plan):
     frames, size, overlap = plan
-    whole = tuple(blend.windows(frames, size, overlap))
-    later %= len(whole)
-    assert tuple(blend.windows(frames, size, overlap, start=whole[later].start)) == whole[later:]
-    assert tuple(blend.windows(frames, size, overlap, start=frames)) == ()
-    endless = blend.windows(None, size, overlap)
-    assert [next(endless) for _ in whole[:-1]] == list(whole[:-1])
+    whole = list(blend.windows(frames, size, overlap))
+    assert [blend.window_at(number, frames, size, overlap) for number in range(len(whole))] == whole
+    assert all(blend.window_at(len(whole) + later, frames, size, overlap) is None for later in range(3))
+    assert [blend.window_at(number, None, size, overlap) for number in range(len(whole) - 1)] == whole[:-1]
+
+
+@pytest.mark.parametrize("law", ["code", "paper"])
+@pytest.mark.parametrize("shared", [1, 2, 3, 5])
+def test_the_laws_over_all_draws(law, shared):
+    """Every draw counted once: frame j is the left window's in (O-1-j)/O of the cases as coded, (O-j)/(O+1) in the paper (spec 6.5)."""
+    left, right = range(8), range(8 - shared, 16 - shared)
+    highs: list[int] = []
+    blend.seam(0, left, right, law, lambda number, high: highs.append(high) or 0)
+    (high,) = highs
+    seams = [blend.seam(0, left, right, law, lambda number, high, draw=draw: draw) for draw in range(high)]
+    for j in range(shared):
+        taken = sum(seam > right.start + j for seam in seams)
+        assert (taken, high) == ((shared - 1 - j, shared) if law == "code" else (shared - j, shared + 1))
+
+
+@settings(max_examples=100, deadline=None)
+@given(plan=plans())
+def test_a_cross_fade_keeps_what_windows_agree_on_and_rises_evenly(plan):
+    windows = list(blend.windows(*plan))
+    frames = range(plan[0])
+    same = [torch.tensor(list(window), dtype=torch.float32).view(1, 1, -1, 1, 1) for window in windows]
+    assert torch.allclose(blend.cross_fade(same, windows, frames).flatten(), torch.arange(float(plan[0])), atol=1e-3)
+    if len(windows) == 2:
+        ones = [torch.full((1, 1, len(window), 1, 1), float(number)) for number, window in enumerate(windows)]
+        shared = windows[0].stop - windows[1].start
+        rising = blend.cross_fade(ones, windows, frames).flatten()[windows[1].start :][:shared]
+        assert torch.allclose(rising, (torch.arange(shared) + 1) / (shared + 1))

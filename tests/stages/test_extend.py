@@ -7,13 +7,12 @@ from typing import Any, ClassVar
 import torch
 
 from streamingt2v.backbones.modelscope import ModelScopeBackbone
-from streamingt2v.backbones.refiner import RefinerBackbone
 from streamingt2v.config import ExtendConfig
 from streamingt2v.memory.apm import ImageTokens
 from streamingt2v.memory.stream import StreamMemory
 from streamingt2v.stages.extend import ExtendStage
 from streamingt2v.types import TextCond
-from toy_networks import cam, randn, stock, streaming
+from toy_networks import cam, streaming
 
 META = torch.device("meta")
 """A device that computes nothing, but that refuses tensors of another, as a GPU does."""
@@ -66,8 +65,3 @@ def test_chunks_are_denoised_on_the_backbones_device():
     memory = StreamMemory.start(first_TCHW, 2)
     assert len(stage.next(memory, backbone.condition(TEXT, memory.anchor_CHW))) == 2
     assert backbone.decoded == [META, META]
-
-
-def test_windows_are_refined_on_the_networks_device():
-    predict = RefinerBackbone(None, stock().to(META)).predictor(TEXT, 2.0, 0.0)  # type: ignore[arg-type]
-    assert predict(randn(1, 4, 3, 8, 8).to(META), torch.tensor(5)).device == META

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from diffusers import AutoencoderKL, UNet3DConditionModel
 
-from streamingt2v.samplers.denoise import Predict
 from streamingt2v.samplers.guidance import guide_pair
 from streamingt2v.types import TextCond
 
@@ -13,26 +14,26 @@ from .modelscope import decode_frames, encode_frames
 
 
 class RefinerBackbone:
-    """Frames are float32 on the CPU in [-1, 1]."""
+    """Takes and gives tensors on the CPU, float32; frames are in [-1, 1]. Keeps nothing from call to call, so many may do its work."""
 
     def __init__(self, vae: AutoencoderKL, unet: UNet3DConditionModel):
         self.vae, self.unet = vae, unet
 
     def encode(self, frames_TCHW: torch.Tensor) -> torch.Tensor:
         """(T, 3, H, W) to latents (1, C, T, h, w)."""
-        return encode_frames(self.vae, frames_TCHW)
+        return encode_frames(self.vae, frames_TCHW).cpu()
 
     def decode(self, latents_BCTHW: torch.Tensor) -> torch.Tensor:
         """Latents (1, C, T, h, w) to frames (T, 3, H, W), clamped."""
         return decode_frames(self.vae, latents_BCTHW)
 
-    def predictor(self, text: TextCond, scale: float, rescale: float) -> Predict:
-        """The guided v-prediction of one window."""
-        text_BLD = torch.cat([text.negative_BLD, text.positive_BLD]).to(self.unet.device, self.unet.dtype)
-
-        def predict(latents_BCTHW: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-            pair_BCTHW = torch.cat([latents_BCTHW, latents_BCTHW]).to(self.unet.dtype)
-            prediction = self.unet(pair_BCTHW, timestep, text_BLD).sample
-            return guide_pair(prediction.float(), scale, rescale)
-
-        return predict
+    @torch.no_grad()
+    def velocity(
+        self, latents_BCTHW: torch.Tensor, timesteps: Sequence[int], texts: Sequence[TextCond], scale: float, rescale: float
+    ) -> torch.Tensor:
+        """The guided v-prediction of windows, each at a timestep and with a text of its own."""
+        place = {"device": self.unet.device, "dtype": self.unet.dtype}
+        text_BLD = torch.cat([*(text.negative_BLD for text in texts), *(text.positive_BLD for text in texts)]).to(**place)
+        pair_BCTHW = torch.cat([latents_BCTHW, latents_BCTHW]).to(**place)
+        prediction = self.unet(pair_BCTHW, torch.tensor([*timesteps, *timesteps], device=self.unet.device), text_BLD).sample
+        return guide_pair(prediction.float(), scale, rescale).cpu()

@@ -53,11 +53,9 @@ def load(name_or_folder: str | Path, device: str = "cpu", dtype: torch.dtype = t
     backbone = (_svd if config.backbone == "svd" else _modelscope)(config, place, dtype)
     if config.height % (factor := vae_factor(backbone.parts()["vae"])) or config.width % factor:
         raise ModelError(f"{folder}: {config.height} x {config.width} pixels: the autoencoder needs multiples of {factor}")
-    refiner = None
-    if config.refine:
-        own = config.backbone == "svd"  # the decoder of its videos knows nothing of single frames
-        vae = place("refiner_vae", AutoencoderKL.from_pretrained, torch.float32) if own else backbone.parts()["vae"]
-        refiner = RefinerBackbone(vae, place("refiner", _refiner_class(folder, config, factor).from_pretrained, dtype))
+    # the decoder of StreamingSVD's videos knows nothing of single frames
+    vae = None if config.backbone == "svd" else backbone.parts()["vae"]
+    refiner = _refiner(folder, config, place, dtype, vae) if config.refine else None
     return Components(config, _load_text(folder, config, place, dtype), backbone, _load_scheduler(folder), refiner)
 
 
@@ -79,6 +77,12 @@ def _svd(config: ModelConfig, place: Place, dtype: torch.dtype) -> Backbone:
         place("image_encoder", CLIPVisionModelWithProjection.from_pretrained, dtype),
         config.svd or SvdConfig(),
     )
+
+
+def load_refiner(folder: Path, device: str, dtype: torch.dtype, threads: int) -> RefinerBackbone:
+    """Of a model folder only what refines, for a process of its own, which on a CPU uses so many threads."""
+    torch.set_num_threads(threads)
+    return _refiner(folder, ModelConfig.load(folder), _placer(folder, device), dtype)
 
 
 def save(components: Components, folder: Path, dtype: torch.dtype = torch.float16) -> None:
@@ -118,6 +122,13 @@ def _write(components: Components, folder: Path, dtype: torch.dtype) -> None:
     for name, part in parts.items():
         # the plain Module.to: diffusers' own warns of parts to keep in float32, of which these networks have none
         torch.nn.Module.to(copy.deepcopy(part), dtype).save_pretrained(folder / name)
+
+
+def _refiner(folder: Path, config: ModelConfig, place: Place, dtype: torch.dtype, vae: AutoencoderKL | None = None) -> RefinerBackbone:
+    """`vae`: that of stage 2, where it decodes single frames; else it is read here."""
+    if vae is None:
+        vae = place("refiner_vae" if config.backbone == "svd" else "vae", AutoencoderKL.from_pretrained, torch.float32)
+    return RefinerBackbone(vae, place("refiner", _refiner_class(folder, config, vae_factor(vae)).from_pretrained, dtype))
 
 
 def _placer(folder: Path, device: str) -> Place:

@@ -34,6 +34,7 @@ def _start(context: typer.Context, version: Annotated[bool, typer.Option("--vers
 for _command in (
     video.generate,
     video.extend,
+    video.refine,
     video.resume,
     evaluate.evaluate,
     models.convert,

@@ -14,9 +14,11 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from typer import Option
 
-from ..config import Preset, Request
+from ..config import Form, Preset, Request
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+FORM_HELP = "How refined windows are joined: causal, so that frames come soon, or joint, as published; default: the model's."
+STRENGTH_HELP = "How much refining redraws, above 0 to 1; default: the model's."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +31,27 @@ class RequestOptions:
     negative_prompt: Annotated[str, Option(help="What is not to be seen.")] = ""
     steps: Annotated[int | None, Option(help="Denoising steps of a chunk; default: the model's.")] = None
     guidance_scale: Annotated[float | None, Option(help="How strongly the prompt pulls; default: the model's.")] = None
+    form: Annotated[Form | None, Option(help=FORM_HELP)] = None
+    strength: Annotated[float | None, Option(help=STRENGTH_HELP)] = None
     schedule: Annotated[Path | None, Option(help="File of prompts that take over from PROMPT: lines 'FRAME: prompt', or JSON.")] = None
     width: Annotated[int | None, Option(help="In pixels; default: the model's.")] = None
     height: Annotated[int | None, Option(help="In pixels; default: the model's.")] = None
     fps: Annotated[
         int | None, Option(help="Playback rate of the file; default: the model's, or that of the video to extend. More interpolates.")
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineOptions:
+    """What `refine` is asked for: the fields of `Request` that it uses, under the same names."""
+
+    frames: Annotated[int | None, Option(help="How many frames to refine, from the first; default: all.")] = None
+    seed: Annotated[int, Option(help="The same seed gives the same video.")] = 33
+    negative_prompt: Annotated[str, Option(help="What is not to be seen.")] = ""
+    steps: Annotated[int | None, Option(help="Denoising steps of a window; default: the model's.")] = None
+    guidance_scale: Annotated[float | None, Option(help="How strongly the prompt pulls; default: the model's.")] = None
+    form: Annotated[Form | None, Option(help=FORM_HELP)] = None
+    strength: Annotated[float | None, Option(help=STRENGTH_HELP)] = None
 
 
 @dataclass(frozen=True, kw_only=True)

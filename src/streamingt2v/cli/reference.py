@@ -14,7 +14,7 @@ This page is written by `make docs` from `--help`; a test keeps it true.
 Exit codes: 0 done; 2 the request is wrong (said before any weights load); 1 it failed while running; 130 interrupted, with
 the `resume` line to type. With `--json` the last line on stdout is one JSON object and everything else goes to stderr.
 
-JSON of `generate`, `extend` and `resume`: `output`, `frames` (in the file, those of an extended video included), `fps`, `width`,
+JSON of `generate`, `extend`, `refine` and `resume`: `output`, `frames` (in the file, those of an extended video included), `fps`, `width`,
 `height`, `seed`, `model`, `preset`, `seconds` (of the whole command), `first_frame_seconds` (from the start of the command until the
 first new frames could be watched; null if none was left to make), `new_frames_per_second` (frames that this command made, by the
 seconds after the model was loaded), `peak_rss_mb` (MiB), `run_dir` (null if it was removed).

@@ -19,7 +19,9 @@ from ..errors import RequestError, StreamingT2VError
 
 INTERRUPTED = 130
 LINE_EVERY_SECONDS = 10.0  # between lines of progress where there is no terminal to draw a bar on
-ARGUMENTS = {"prompt": "PROMPT", "video": "VIDEO", "recipe": "RECIPE", "kind": "KIND", "source": "SRC", "target": "DST"}
+ARGUMENTS = {
+    "prompt": "PROMPT", "video": "VIDEO", "refine": "VIDEO", "recipe": "RECIPE", "kind": "KIND", "source": "SRC", "target": "DST",
+}  # fmt: skip
 
 
 class Stopped(Exception):

@@ -1,7 +1,8 @@
-"""`generate`, `extend`, `resume`: a request in, a video file out."""
+"""`generate`, `extend`, `refine`, `resume`: a request in, a video file out."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
 import time
@@ -13,7 +14,7 @@ from typer import Argument, Option
 
 from ..config import ModelConfig, Request, find_model
 from ..errors import MediaError, ModelError, RequestError, RunError
-from .options import ModelOptions, OutputOptions, RequestOptions, ScreenOptions, build_request, takes_options
+from .options import ModelOptions, OutputOptions, RefineOptions, RequestOptions, ScreenOptions, build_request, takes_options
 from .places import Places, check_files, choose_places, places_of_run
 from .schedule import Schedule, read_schedule
 from .screen import Screen, Stopped, describe
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ..runner import Summary
 
 Prompt = Annotated[str, Argument(metavar="PROMPT", help="What is to be seen.")]
+Workers = Annotated[int, Option(help="Processes that refine side by side, with the bytes of one; above 1 needs the extra 'ray'.")]
 RunDir = Annotated[Path | None, Option(help="Folder for the run, kept afterwards; default: OUT.run, removed when OUT.mp4 is there.")]
 
 
@@ -67,10 +69,34 @@ def extend(
 
 
 @takes_options
+def refine(
+    video: Annotated[Path, Argument(metavar="VIDEO", help="Any video file.")],
+    prompt: Prompt,
+    *,
+    request: RefineOptions,
+    model: ModelOptions,
+    output: OutputOptions,
+    run_dir: RunDir = None,
+    workers: Workers = 1,
+    screen: ScreenOptions,
+) -> None:
+    """Refine any video of any length by stage 3 alone.
+
+    The output has as many frames as VIDEO, or --frames, at its rate. All have the size that the model refines to: the frames of VIDEO are
+    scaled to fill it, and what hangs over is cut off evenly at both sides. Frames go from file to file, so memory does not grow
+    with the length.
+    """
+    began = time.monotonic()
+    wanted = Request(prompt=prompt, refine=str(video), preset="full", **dataclasses.asdict(request)).validate()
+    _make(wanted, model, output, run_dir, screen, began, workers)
+
+
+@takes_options
 def resume(
     run_dir: Annotated[Path, Argument(metavar="RUN_DIR", help="The folder of an interrupted run.")],
     output: OutputOptions,
     screen: ScreenOptions,
+    workers: Workers = 1,
 ) -> None:
     """Go on with an interrupted run, bit for bit the same.
 
@@ -84,14 +110,24 @@ def resume(
         for name, (then, now) in run.changed_versions().items():
             show.note(f"note: the run began with {name} {then}, this is {now}: the frames to come may differ in detail")
         pipe = None if run.finished else _reload(run, run_dir, show)
-        _finish(pipe, run, places, output, show, began)
+        if pipe is not None:
+            _check_workers(workers, run.request, pipe.config)
+        _finish(pipe, run, places, output, show, began, workers)
 
 
-def _make(wanted: Request, model: ModelOptions, output: OutputOptions, run_dir: Path | None, screen: ScreenOptions, began: float) -> None:
+def _make(
+    wanted: Request,
+    model: ModelOptions,
+    output: OutputOptions,
+    run_dir: Path | None,
+    screen: ScreenOptions,
+    began: float,
+    workers: int = 1,
+) -> None:
     """The new run of a checked request, from its door checks to its result."""
     places = choose_places(output, run_dir)
-    _check_model(wanted, model)
-    _check_media(wanted)
+    _check_workers(workers, wanted, _check_model(wanted, model))
+    wanted = _check_media(wanted)
     show = Screen(screen.quiet, screen.json)
     pipe = _load(model, show)
     _note_prompts(pipe, wanted, show)
@@ -109,17 +145,19 @@ def _make(wanted: Request, model: ModelOptions, output: OutputOptions, run_dir: 
         overwrite=output.overwrite,
     ) as run:
         _note_rates(pipe, run, show)
-        _finish(pipe, run, places, output, show, began)
+        _finish(pipe, run, places, output, show, began, workers)
 
 
-def _finish(pipe: LongVideoPipeline | None, run: RunFolder, places: Places, files: OutputOptions, show: Screen, began: float) -> None:
+def _finish(
+    pipe: LongVideoPipeline | None, run: RunFolder, places: Places, files: OutputOptions, show: Screen, began: float, workers: int
+) -> None:
     """Render what the run lacks, write the pictures, remove the run folder if it is a temporary one, and tell the result."""
     from ..runner import render
 
     before = time.monotonic() - began
     try:
         with show.progress(run.request.frames, run.frames_committed) as progress:
-            summary = render(pipe, run, places.output, on_chunk=lambda chunk: progress.add(len(chunk.frames_THWC)))
+            summary = render(pipe, run, places.output, on_chunk=lambda chunk: progress.add(len(chunk.frames_THWC)), workers=workers)
         _write_pictures(summary.output, files)
     except (Exception, KeyboardInterrupt) as error:
         raise _stopped(error, run, places, files) from error
@@ -222,8 +260,15 @@ def _resume_line(run: RunFolder, files: OutputOptions) -> str:
     return shlex.join([*words, "--overwrite"] if files.overwrite and len(words) > 3 else words)
 
 
-def _check_model(wanted: Request, model: ModelOptions) -> None:
-    """RequestError if there is no such model, or it cannot do what is asked for; no weights are read."""
+def _check_workers(workers: int, wanted: Request, config: ModelConfig) -> None:
+    if workers != 1:  # what checks them imports torch
+        from ..runner import check_workers
+
+        check_workers(workers, wanted, config)
+
+
+def _check_model(wanted: Request, model: ModelOptions) -> ModelConfig:
+    """The model's configuration; RequestError if there is no such model, or it cannot do what is asked for; no weights are read."""
     try:
         config = ModelConfig.load(find_model(model.model))
         if config.seed or config.refine_by or wanted.base is not None or config.backbone == "svd":
@@ -233,21 +278,30 @@ def _check_model(wanted: Request, model: ModelOptions) -> None:
     except ModelError as error:
         raise RequestError("model", model.model, str(error)) from error
     config.check(wanted)
+    return config
 
 
-def _check_media(wanted: Request) -> None:
-    """RequestError if the picture or video to start from cannot be decoded."""
-    from ..io.reader import probe_video, read_image
+def _check_media(wanted: Request) -> Request:
+    """The request, with the number of frames of a video to refine; RequestError if a file that it names cannot be decoded."""
+    from ..io.reader import count_frames, probe_video, read_image
 
-    try:
-        if wanted.image is not None:
-            read_image(wanted.image, 8, 8)
-        if wanted.video is not None:
-            probe_video(wanted.video)
-    except MediaError as error:
-        name = "image" if wanted.image is not None else "video"
-        path = getattr(wanted, name)
-        raise RequestError(name, path, str(error).removeprefix(f"{path}: ")) from error
+    for name, path in wanted.files().items():
+        try:
+            if name == "image":
+                read_image(path, 8, 8)
+            elif name == "video":
+                probe_video(path)
+            else:
+                return _counted(wanted, count_frames(path))
+        except MediaError as error:
+            raise RequestError(name, path, str(error).removeprefix(f"{path}: ")) from error
+    return wanted
+
+
+def _counted(wanted: Request, frames: int) -> Request:
+    if wanted.frames is not None and wanted.frames > frames:
+        raise RequestError("frames", wanted.frames, f"the video has {frames}; ask for that or less, or leave it out for all")
+    return dataclasses.replace(wanted, frames=wanted.frames or frames)
 
 
 def _note_prompts(pipe: LongVideoPipeline, wanted: Request, show: Screen) -> None:

@@ -35,8 +35,8 @@ class Method:
 class WithoutApm(ModelScopeBackbone):
     """The anchor is forgotten: later chunks see the text alone."""
 
-    def condition(self, text: TextCond, anchor_CHW: torch.Tensor | None) -> Condition:
-        return super().condition(text, None)
+    def condition(self, text: TextCond, anchor_CHW: torch.Tensor | None, seed: int = 0) -> Condition:
+        return super().condition(text, None, seed)
 
 
 class WithoutCam(ModelScopeBackbone):

@@ -38,7 +38,7 @@ def free_noise(components: Components, request: Request) -> Iterator[Frame]:
         frames = rescheduled(total, extend.frames, request.seed) if step < 0 else range(total)
         return frame_noise(request.seed, "freenoise", frames, step, shape).transpose(0, 1)[None].to(backbone.device)
 
-    with windowed_attention(backbone.unet, extend.frames, STRIDE):
+    with windowed_attention(backbone.parts()["unet"], extend.frames, STRIDE):
         steps = denoise(predict, noise(-1), components.scheduler, request.steps or extend.steps, eta=extend.eta, step_noise=noise)
         latents_BCTHW = final(steps)
     for start in range(0, total, extend.frames):

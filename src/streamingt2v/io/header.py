@@ -72,14 +72,13 @@ class Header:
 
 def with_absolute_paths(request: Request) -> Request:
     """So that the run can be resumed from any working directory."""
-    image, video, base = (str(Path(p).absolute()) if p is not None else None for p in (request.image, request.video, request.base))
-    return dataclasses.replace(request, image=image, video=video, base=base)
+    paths = request.files() | ({"base": request.base} if request.base is not None else {})
+    return Request.from_json(request.to_json() | {name: str(Path(path).absolute()) for name, path in paths.items()})
 
 
 def input_hashes(request: Request) -> dict[str, str]:
-    """sha256 of the files that the request names: "image", "video" -> hex. OSError if one cannot be read."""
-    paths = {"image": request.image, "video": request.video}
-    return {name: durable.sha256_of(Path(path)) for name, path in paths.items() if path is not None}
+    """sha256 of the files that the request names, see `Request.files`. OSError if one cannot be read."""
+    return {name: durable.sha256_of(Path(path)) for name, path in request.files().items()}
 
 
 def versions() -> dict[str, str]:

@@ -285,7 +285,7 @@ class RunFolder:
         if keep < len(self._journal.entries) or self._journal.path.exists():
             self._journal.rewind(keep)
         if not self.finished and input_hashes(self.request) != self.header.inputs:
-            raise RunError(f"{self.path}: its input {self.request.image or self.request.video} is not the file that the run began with")
+            raise RunError(f"{self.path}: its input {', '.join(self.request.files().values())} is not the file that the run began with")
         self._write_playlist()
         self._delete_strays()
 
@@ -332,9 +332,7 @@ class RunFolder:
 
     def _metadata(self) -> dict[str, Any]:
         """What the MP4 says about itself: no clock, no machine, no folder, so that the same run has the same bytes."""
-        asked = self.request.to_json()
-        for name in ("image", "video"):
-            asked[name] = Path(asked[name]).name if asked[name] is not None else None
+        asked = self.request.to_json() | {name: Path(path).name for name, path in self.request.files().items()}
         size = {"model": Path(self.model).name, "fps": self.fps, "height": self.height, "width": self.width}
         made_with = {"device": self.header.device, "dtype": self.header.dtype, "versions": self.header.versions}
         return asked | size | made_with | self.header.metadata

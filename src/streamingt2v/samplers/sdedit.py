@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import torch
 
+from .denoise import StepNoise
+
 Clean = Callable[[torch.Tensor, int], torch.Tensor]
 """(VP-scaled latents BCTHW, timestep) -> predicted clean latents BCTHW; blending and guidance happen inside."""
 
@@ -76,34 +78,77 @@ class SolverStep:
     latents_BCTHW: torch.Tensor
 
 
-@torch.no_grad()
-def solve(
-    predict_clean: Clean,
-    noised_BCTHW: torch.Tensor,
-    nodes: tuple[Node, ...],
-    step_noise: Callable[[int], torch.Tensor],
-    *,
-    exact_start: bool = True,
-) -> Iterator[SolverStep]:
-    """DPM-Solver++(2M), midpoint, as an SDE with eta 1, from the first node to clean latents (the last step's).
+def begin(noised_BCTHW: torch.Tensor, nodes: tuple[Node, ...], exact_start: bool = True) -> torch.Tensor:
+    """VE latents at the first node, of VP-scaled ones.
 
-    noised_BCTHW: VP-scaled, at the first node. step_noise: standard normal noise of step i; the last step takes none.
-    exact_start=False scales the start as the published code does, sigma / alpha instead of 1 / alpha: 3 % too small.
+    exact_start=False scales as the published code does, sigma / alpha instead of 1 / alpha: 3 % too small.
     """
     sigma = nodes[0].sigma
-    x = noised_BCTHW * (math.sqrt(sigma**2 + 1) if exact_start else sigma)
-    previous: tuple[torch.Tensor, float] | None = None
-    for index, (sigma, timestep) in enumerate(nodes):
-        model_input = x / math.sqrt(sigma**2 + 1)
-        clean = predict_clean(model_input, timestep)
-        if index == len(nodes) - 1:
-            yield SolverStep(index, model_input, clean, clean)
-            return
-        ahead = nodes[index + 1].sigma
-        h = math.log(sigma / ahead)
-        share = 1 - math.exp(-2 * h)
-        x = (ahead / sigma) * math.exp(-h) * x + share * clean + ahead * math.sqrt(share) * step_noise(index)
-        if previous is not None:
-            x = x + 0.5 * share * (h / previous[1]) * (clean - previous[0])
-        previous = (clean, h)
-        yield SolverStep(index, model_input, clean, x)
+    return noised_BCTHW * (math.sqrt(sigma**2 + 1) if exact_start else sigma)
+
+
+def model_input(latents_BCTHW: torch.Tensor, node: Node) -> torch.Tensor:
+    """What the network is shown of VE latents at a node: VP-scaled."""
+    return latents_BCTHW / math.sqrt(node.sigma**2 + 1)
+
+
+def rest(
+    nodes: tuple[Node, ...], index: int, latents_BCTHW: torch.Tensor, previous_BCTHW: torch.Tensor | None, step_noise: StepNoise
+) -> torch.Tensor:
+    """What step `index`, not the last, makes of all but the clean prediction: see `advance`, whose arguments these are."""
+    ratio, strength = nodes[index + 1].sigma / nodes[index].sigma, nodes[index + 1].sigma * math.sqrt(_share(nodes, index))
+    x = ratio**2 * latents_BCTHW + strength * step_noise(index)
+    return x if previous_BCTHW is None else x - _momentum(nodes, index) * previous_BCTHW
+
+
+def completed(nodes: tuple[Node, ...], index: int, rest_BCTHW: torch.Tensor, clean_BCTHW: torch.Tensor) -> torch.Tensor:
+    """VE latents after step `index`, not the last, of its `rest` and the clean prediction."""
+    return rest_BCTHW + (_share(nodes, index) + _momentum(nodes, index)) * clean_BCTHW
+
+
+def advance(
+    nodes: tuple[Node, ...],
+    index: int,
+    latents_BCTHW: torch.Tensor,
+    clean_BCTHW: torch.Tensor,
+    previous_BCTHW: torch.Tensor | None,
+    step_noise: StepNoise,
+) -> torch.Tensor:
+    """VE latents after step `index` of DPM-Solver++(2M), midpoint, as an SDE with eta 1: after the last step, the clean ones.
+
+    previous_BCTHW: the clean latents of the step before, None at the first. Every value depends on the values at its own place alone,
+    so a video may be advanced range by range of its frames, with the same bits. step_noise is not asked at the last step.
+    """
+    if index == len(nodes) - 1:
+        return clean_BCTHW
+    return completed(nodes, index, rest(nodes, index, latents_BCTHW, previous_BCTHW, step_noise), clean_BCTHW)
+
+
+def _share(nodes: tuple[Node, ...], index: int) -> float:
+    """How much of the next latents is the clean prediction."""
+    return 1 - (nodes[index + 1].sigma / nodes[index].sigma) ** 2
+
+
+def _momentum(nodes: tuple[Node, ...], index: int) -> float:
+    """How much of the clean prediction's change since the step before is added."""
+    if index == 0:
+        return 0.0
+    before, now, after = (nodes[index + k].sigma for k in (-1, 0, 1))
+    return 0.5 * _share(nodes, index) * math.log(now / after) / math.log(before / now)
+
+
+@torch.no_grad()
+def solve(
+    predict_clean: Clean, noised_BCTHW: torch.Tensor, nodes: tuple[Node, ...], step_noise: StepNoise, *, exact_start: bool = True
+) -> Iterator[SolverStep]:
+    """The whole way of a video that is in memory, from the first node to clean latents (the last step's).
+
+    noised_BCTHW: VP-scaled, at the first node. step_noise: standard normal noise of step i. exact_start: see `begin`.
+    """
+    x, previous = begin(noised_BCTHW, nodes, exact_start), None
+    for index, node in enumerate(nodes):
+        shown = model_input(x, node)
+        clean = predict_clean(shown, node.timestep)
+        x = advance(nodes, index, x, clean, previous, step_noise)
+        previous = clean
+        yield SolverStep(index, shown, clean, x)

@@ -1,131 +1,174 @@
 """Stage 3: windows of upscaled frames, noised and denoised again by a high-resolution network, joined by randomized blending.
 
-The causal form (paper, section 4.3): a window is refined as soon as its left neighbour is done, and at every solver step
-the first frames of their overlap are the neighbour's clean predictions of that step. Where the cut falls is drawn anew at
-each step. Noise belongs to frames, not windows, so neighbours share it in their overlap (spec 6.4, 6.5). A window follows the prompt
-of the frame in the middle of those that it gives out.
+What is to be done comes from a `Wavefront`, who does it is a `Crew`: this process, or several. Each frame is encoded once, with the
+window that it first appears in. A window follows the prompt of the frame in the middle of those that it gives out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from streamingt2v.backbones.refiner import RefinerBackbone
 from streamingt2v.config import RefineConfig
-from streamingt2v.samplers.blend import assemble, plan_seams, windows
-from streamingt2v.samplers.noise import frame_noise, integer
-from streamingt2v.samplers.sdedit import logsnr_cosine_interp, solve, trailing_nodes
+from streamingt2v.distributed import Crew
+from streamingt2v.samplers.sdedit import logsnr_cosine_interp, trailing_nodes
 from streamingt2v.types import State, TextCond
 
 from .piece import Piece
+from .wavefront import Wavefront, Work
 
 TextAt = Callable[[int], TextCond]
-
-
-@dataclass(frozen=True)
-class Carry:
-    """What the next window needs: its number, its first frame, the frames of it that have come, and the left neighbour's predictions.
-
-    frames_TCHW: unrefined, from frame `start` on. clean_SCTHW: (steps, C, T, h, w) clean latents of the overlap at each solver
-    step, or None before the first window.
-    """
-
-    number: int
-    start: int
-    frames_TCHW: torch.Tensor
-    clean_SCTHW: torch.Tensor | None
-
-    def state_dict(self) -> State:
-        """Flat, under names of its own."""
-        clean = {} if self.clean_SCTHW is None else {"refine.clean": self.clean_SCTHW}
-        return {"refine.number": self.number, "refine.start": self.start, "refine.frames": self.frames_TCHW, **clean}
-
-    @classmethod
-    def from_state(cls, state: State) -> Carry:
-        """The carry of `state_dict`."""
-        return cls(int(state["refine.number"]), int(state["refine.start"]), state["refine.frames"], state.get("refine.clean"))
+Answer = Callable[[torch.Tensor], Piece | None]
+"""What to do with a worker's result; a piece if this made one."""
 
 
 class RefineStage:
-    """Refines a stream of pieces with one network and seed; `total`: frames in all, None without end."""
+    """Refines a stream of pieces with one crew of `RefinerBackbone`s and one seed, to frames of `size` (height, width).
 
-    def __init__(self, backbone: RefinerBackbone, config: RefineConfig, seed: int, total: int | None):
-        self.backbone, self.config, self.seed, self.total = backbone, config, seed, total
-        schedule = logsnr_cosine_interp()
-        self.schedule = schedule
-        self.nodes = trailing_nodes(schedule, config.steps, levels=round(config.strength * len(schedule.sigmas)))
+    total: frames in all, None without end.
+    """
+
+    def __init__(self, crew: Crew, config: RefineConfig, seed: int, total: int | None, size: tuple[int, int]):
+        self.crew, self.config, self.seed, self.total, self.size = crew, config, seed, total, size
+        self.schedule = logsnr_cosine_interp()
+        self.nodes = trailing_nodes(self.schedule, config.steps, levels=round(config.strength * len(self.schedule.sigmas)))
 
     def stream(self, pieces: Iterable[Piece], text_at: TextAt, state: State | None = None) -> Iterator[Piece]:
-        """Refined pieces of the same frames, `config.scale` times as high and wide, in order and exactly once.
+        """Refined pieces of the same frames, in order and exactly once, a window's own frames each.
 
-        A refined piece's state is that of the last piece taken in together with the carry. `state`: of the last one kept;
-        `pieces` then go on after the last piece that was taken in.
+        A refined piece's state is that of the last piece taken in together with this stage's own. `state`: of the last one kept;
+        `pieces` then go on after the last piece that was taken in. A crew of several may take in more at a time, not other results.
         """
-        carry = Carry.from_state(state) if state else None
-        upstream: State = state or {}
-        source = iter(pieces)
-        plan = windows(self.total, self.config.frames, self.config.overlap, start=carry.start if carry else 0)
-        window = next(plan, None)
-        while window is not None:
-            while carry is None or carry.start + len(carry.frames_TCHW) < window.stop:
-                piece = next(source)
-                upstream = piece.state
-                carry = _fed(carry, piece.frames_TCHW)
-            following = next(plan, None)
-            ahead = following.start if following else window.stop
-            frames_TCHW, carry = self._window(carry, window, ahead, text_at((window.start + ahead - 1) // 2))
-            yield Piece(frames_TCHW, {**upstream, **carry.state_dict()}, following is None)
-            window = following
-
-    def _window(self, carry: Carry, window: range, ahead: int, text: TextCond) -> tuple[torch.Tensor, Carry]:
-        """Refined frames up to `ahead`, where the next window begins, and the carry for it."""
-        taken = carry.frames_TCHW[: len(window)]
-        latents_BCTHW, clean_SCTHW = self._denoise(carry, taken, window, text)
-        emitted = ahead - window.start
-        refined_TCHW = self.backbone.decode(latents_BCTHW[:, :, :emitted])
-        kept_SCTHW = clean_SCTHW[:, :, emitted:].clone() if ahead < window.stop else None
-        return refined_TCHW, Carry(carry.number + 1, ahead, carry.frames_TCHW[emitted:].clone(), kept_SCTHW)
-
-    def _denoise(self, carry: Carry, frames_TCHW: torch.Tensor, window: range, text: TextCond) -> tuple[torch.Tensor, torch.Tensor]:
-        """Final latents (1, C, T, h, w) of a window and its clean predictions at every solver step (S, C, T, h, w)."""
-        rows, columns = (self.config.scale * side for side in frames_TCHW.shape[-2:])
-        upscaled_TCHW = F.interpolate(frames_TCHW, (rows, columns), mode="bicubic", antialias=True).clamp(-1, 1)
-        clean_BCTHW = self.backbone.encode(upscaled_TCHW)
-        shape = (clean_BCTHW.shape[1], *clean_BCTHW.shape[3:])
-
-        def noise(step: int) -> torch.Tensor:
-            return frame_noise(self.seed, "refine", window, step, shape).transpose(0, 1)[None].to(clean_BCTHW)
-
-        predict = self.backbone.predictor(text, self.config.guidance_scale, self.config.guidance_rescale)
-        record: list[torch.Tensor] = []
-
-        def predict_clean(x_BCTHW: torch.Tensor, timestep: int) -> torch.Tensor:
-            clean = self.schedule.clean_from_v(x_BCTHW, predict(x_BCTHW, torch.tensor(timestep)), timestep)
-            clean = self._spliced(clean, carry, window, len(record))
-            record.append(clean[0].cpu())
-            return clean
-
-        noised_BCTHW = self.schedule.diffuse(clean_BCTHW, noise(-1), self.nodes[0].timestep)
-        latents_BCTHW = clean_BCTHW
-        for step in solve(predict_clean, noised_BCTHW, self.nodes, noise):
-            latents_BCTHW = step.latents_BCTHW
-        return latents_BCTHW, torch.stack(record)
-
-    def _spliced(self, clean_BCTHW: torch.Tensor, carry: Carry, window: range, step: int) -> torch.Tensor:
-        """The prediction with its first frames from the left neighbour, up to a cut drawn for this overlap and step."""
-        if carry.clean_SCTHW is None:
-            return clean_BCTHW
-        left_CTHW = carry.clean_SCTHW[step]
-        pair = (range(window.start, window.start + left_CTHW.shape[1]), window)
-        seams = plan_seams(pair, "paper", lambda _, high: integer(self.seed, "blend", carry.number, step, high))
-        return assemble((left_CTHW[None].to(clean_BCTHW), clean_BCTHW), pair, seams)
+        front = Wavefront(self.config, self.schedule, self.nodes, self.seed, self.total)
+        if state:
+            front.load_state_dict(state)
+        return iter(_Refinement(self, front, _Inlet(iter(pieces), state), text_at))
 
 
-def _fed(carry: Carry | None, frames_TCHW: torch.Tensor) -> Carry:
-    if carry is None:
-        return Carry(0, 0, frames_TCHW, None)
-    return Carry(carry.number, carry.start, torch.cat([carry.frames_TCHW, frames_TCHW]), carry.clean_SCTHW)
+class _Inlet:
+    """What has come and is not in the wavefront yet.
+
+    number: of the next window. frames_TCHW: raw, from where the window before it ends. shared_BCTHW: latents of the frames that it
+    shares with the windows before. upstream: state of the last piece that was taken in.
+    """
+
+    def __init__(self, source: Iterator[Piece], state: State | None):
+        self._source, self.upstream = source, state or {}
+        self.number = int(self.upstream.get("refine.number", 0))
+        self.frames_TCHW: torch.Tensor | None = self.upstream.get("refine.frames")
+        self.shared_BCTHW: torch.Tensor | None = self.upstream.get("refine.shared")
+
+    def take(self, count: int) -> torch.Tensor:
+        """The next `count` raw frames; they stay here until `encoded`."""
+        while self.frames_TCHW is None or len(self.frames_TCHW) < count:
+            piece = next(self._source)
+            self.upstream = piece.state
+            self.frames_TCHW = piece.frames_TCHW if self.frames_TCHW is None else torch.cat([self.frames_TCHW, piece.frames_TCHW])
+        return self.frames_TCHW[:count]
+
+    def encoded(self, latents_BCTHW: torch.Tensor, shared_with_next: int) -> torch.Tensor:
+        """The latents of the next window, now that those of the frames taken are there."""
+        assert self.frames_TCHW is not None, "they were taken"
+        self.frames_TCHW = self.frames_TCHW[latents_BCTHW.shape[2] :].clone()
+        window_BCTHW = latents_BCTHW if self.shared_BCTHW is None else torch.cat([self.shared_BCTHW, latents_BCTHW], dim=2)
+        self.shared_BCTHW = window_BCTHW[:, :, window_BCTHW.shape[2] - shared_with_next :].clone()
+        self.number += 1
+        return window_BCTHW
+
+    def state_dict(self) -> State:
+        values = {"refine.number": self.number, "refine.frames": self.frames_TCHW, "refine.shared": self.shared_BCTHW}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass
+class _Refinement:
+    """One stream: hands out work while there are idle workers, and acts on what comes back."""
+
+    stage: RefineStage
+    front: Wavefront
+    inlet: _Inlet
+    text_at: TextAt
+    under_way: dict[Future, Answer] = field(default_factory=dict)
+    encoding: bool = False
+    decoding: bool = False
+    asked: set[int] = field(default_factory=set)  # windows that the network works on
+
+    def __iter__(self) -> Iterator[Piece]:
+        while self.front.window(self.front.released) is not None:
+            while len(self.under_way) < self.stage.crew.size and self._hand_out():
+                pass
+            done = wait(self.under_way, return_when=FIRST_COMPLETED).done
+            for future in [future for future in self.under_way if future in done]:
+                piece = self.under_way.pop(future)(future.result())
+                if piece is not None:
+                    yield piece
+
+    def _hand_out(self) -> bool:
+        """Give one more thing to do, the nearest to finished frames first; False if there is nothing."""
+        ready = [work for work in self.front.ready() if work.number not in self.asked]
+        new = None if self.encoding else self.front.window(self.inlet.number)
+        if not self.decoding and (latents_BCTHW := self.front.finished()) is not None:
+            self._decode(latents_BCTHW)
+        elif new is not None and len(ready) < self.stage.config.batch:
+            self._encode(new)
+        elif ready:
+            self._ask(list(islice(ready, self.stage.config.batch)))
+        else:
+            return False
+        return True
+
+    def _submit(self, answer: Answer, method: str, *arguments: Any) -> None:
+        self.under_way[self.stage.crew.submit(method, *arguments)] = answer
+
+    def _encode(self, window: range) -> None:
+        number = self.inlet.number
+        before = self.front.window(number - 1) if number else None
+        following = self.front.window(number + 1)
+        frames_TCHW = self.inlet.take(window.stop - (before.stop if before else 0))
+
+        def admit(latents_BCTHW: torch.Tensor) -> None:
+            self.encoding = False
+            self.front.admit(number, self.inlet.encoded(latents_BCTHW, window.stop - following.start if following else 0))
+
+        self.encoding = True
+        self._submit(admit, "encode", _resized(frames_TCHW, self.stage.size))
+
+    def _ask(self, works: list[Work]) -> None:
+        config = self.stage.config
+        latents_BCTHW = torch.cat([work.latents_BCTHW for work in works])
+        texts = [self._text(work.number) for work in works]
+
+        def put(velocity_BCTHW: torch.Tensor) -> None:
+            for work, one_BCTHW in zip(works, velocity_BCTHW.split(1), strict=True):
+                self.asked.remove(work.number)
+                self.front.put(work, one_BCTHW)
+
+        self.asked.update(work.number for work in works)
+        timesteps = [work.timestep for work in works]
+        self._submit(put, "velocity", latents_BCTHW, timesteps, texts, config.guidance_scale, config.guidance_rescale)
+
+    def _text(self, number: int) -> TextCond:
+        own = self.front.own(number)
+        return self.text_at((own.start + own.stop - 1) // 2)
+
+    def _decode(self, latents_BCTHW: torch.Tensor) -> None:
+        def piece(frames_TCHW: torch.Tensor) -> Piece:
+            self.decoding = False
+            self.front.release()
+            state = {**self.inlet.upstream, **self.inlet.state_dict(), **self.front.state_dict()}
+            return Piece(frames_TCHW, state, self.front.window(self.front.released) is None)
+
+        self.decoding = True
+        self._submit(piece, "decode", latents_BCTHW)
+
+
+def _resized(frames_TCHW: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    if frames_TCHW.shape[-2:] == size:
+        return frames_TCHW
+    return F.interpolate(frames_TCHW, size, mode="bicubic", antialias=True).clamp(-1, 1)
