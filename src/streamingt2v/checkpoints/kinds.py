@@ -41,7 +41,9 @@ ALIGN_YOUR_STEPS = (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.17
 STREAMING_SVD = ModelConfig(
     "streaming-svd", 576, 1024, 12, ExtendConfig(25, 7, 30, 3.0, 0.0, 0.0, 6, ALIGN_YOUR_STEPS), backbone="svd", svd=SvdConfig()
 )
-VID2VID_REFINE = RefineConfig(frames=24, overlap=8, strength=0.6, steps=30, guidance_scale=7.5, guidance_rescale=0.2)
+VID2VID_REFINE = RefineConfig(
+    frames=24, overlap=8, strength=0.6, steps=30, guidance_scale=7.5, guidance_rescale=0.2, law="code", form="joint"
+)
 
 Note = Callable[[str], None]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -122,6 +123,14 @@ def _write(components: Components, folder: Path, dtype: torch.dtype) -> None:
     for name, part in parts.items():
         # the plain Module.to: diffusers' own warns of parts to keep in float32, of which these networks have none
         torch.nn.Module.to(copy.deepcopy(part), dtype).save_pretrained(folder / name)
+        _forget_origin(folder / name / "config.json")
+
+
+def _forget_origin(path: Path) -> None:
+    """diffusers notes the folder that a network was read from, which means nothing on another machine."""
+    values = read_json(path)
+    if values.pop("_name_or_path", None) is not None:
+        path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
 def _refiner(folder: Path, config: ModelConfig, place: Place, dtype: torch.dtype, vae: AutoencoderKL | None = None) -> RefinerBackbone:
