@@ -32,15 +32,15 @@ def test_the_famous_prompt_through_all_three_stages(pipe):
 
 def test_it_knows_the_words_of_its_nouns_and_says_so_of_others(pipe):
     assert pipe.unknown_words("A cat running on the street") == {}
-    assert pipe.unknown_words("A dog running on the street") == {"dog": "cat"}
+    assert pipe.unknown_words("A wolf racing through the jungle") == {"wolf": "dog", "jungle": "forest"}
 
 
 def test_the_judge_knows_true_clips():
     judge = load_judge()
     specs = [clip.sample((79, i)) for i in range(24)]
     verdicts = [judge.judge(clip.render(spec, clip.frame_times(16), 64)[0]) for spec in specs]
-    assert np.mean([v.scene == s.scene for v, s in zip(verdicts, specs, strict=True)]) > 0.9
-    assert np.mean([v.noun == s.noun for v, s in zip(verdicts, specs, strict=True)]) > 0.7
+    assert np.mean([v.scene == s.scene for v, s in zip(verdicts, specs, strict=True)]) > 0.95
+    assert np.mean([v.noun == s.noun for v, s in zip(verdicts, specs, strict=True)]) > 0.95
 
 
 @pytest.mark.parametrize("scene", ["beach", "night", "snow"])

@@ -19,7 +19,7 @@ from ..text import TextEncoder, Vocabulary
 from ..world import clip, vocabulary
 from . import data, diffusion
 
-EXTEND = ExtendConfig(frames=16, overlap=8, steps=8, guidance_scale=4.0, guidance_rescale=0.5, eta=0.0)
+EXTEND = ExtendConfig(frames=16, overlap=8, steps=8, guidance_scale=2.5, guidance_rescale=0.5, eta=0.0)
 REFINE = RefineConfig(frames=16, overlap=4, strength=0.15, steps=4, guidance_scale=2.0, guidance_rescale=0.5, scale=2)
 
 

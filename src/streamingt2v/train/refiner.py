@@ -14,7 +14,7 @@ from transformers import CLIPTextModel
 
 from ..samplers.sdedit import logsnr_cosine_interp, solve, trailing_nodes
 from . import data, diffusion
-from .base import build_unet, encode_clips
+from .base import build_unet, encode_clips, load_unet
 from .loop import Batch
 from .text import load_text, tokenize
 
@@ -24,10 +24,12 @@ class RefinerConfig:
     """`text`: folder of the text recipe. `levels`: timesteps below this are trained, as the refiner starts from partly noised video.
 
     `size`: side of the pictures. `frames`: of a clip; one step in `image_every` is made of single pictures (`image_batch`).
-    `soften`: share of clips whose input was shrunk and enlarged before the noise, as the refiner's input is.
+    `soften`: share of clips whose input was shrunk and enlarged before the noise, as the refiner's input is. `init`: folder of an
+    earlier refiner to start from.
     """
 
     text: Path
+    init: Path | None = None
     nouns: int = 12
     size: int = 128
     frames: int = 8
@@ -68,7 +70,10 @@ class RefinerTask:
         self.config = config
         self.nouns = data.noun_names(config.nouns)
         self.tokenizer, text = load_text(config.text)
-        unet = build_unet(config.channels, config.size // data.PATCH, text.config.hidden_size, head_dim=16)
+        if config.init is not None:
+            unet = load_unet(config.init)
+        else:
+            unet = build_unet(config.channels, config.size // data.PATCH, text.config.hidden_size, head_dim=16)
         self.module = RefinerModule(unet, text, config.levels)
 
     def batch(self, rng: np.random.Generator, step: int, size: int) -> Batch:

@@ -22,7 +22,8 @@ from .loop import Batch
 
 @dataclass(frozen=True)
 class VaeConfig:
-    """`size`: side of the training pictures. Half are windows of pictures twice as large, for the refiner. `init`: folder to start from.
+    """`size`: side of the training pictures. Half are windows of pictures twice as large, for the refiner; one step in `whole_every` is
+    made of such pictures as a whole, a quarter as many, since norms and attention see all of a picture. `init`: folder to start from.
 
     `disturb`: largest noise on the latents that are decoded. The finest of them have a spread of 0.4: more noise than that, and the
     decoder learns to leave them out.
@@ -31,6 +32,7 @@ class VaeConfig:
     size: int = 64
     channels: tuple[int, ...] = (16, 32, 64, 128)
     disturb: float = 0.1
+    whole_every: int = 4
     init: Path | None = None
 
 
@@ -78,6 +80,9 @@ class VaeTask:
 
     def batch(self, rng: np.random.Generator, step: int, size: int) -> Batch:
         side = self.config.size
+        if step % self.config.whole_every == self.config.whole_every - 1:
+            whole = data.draw(rng, max(1, size // 4), 1, self.nouns, 2 * side)[0][:, 0]
+            return {"pixels": whole, "latents": data.world_pca().encode(whole)}
         small, _, _ = data.draw(rng, size - size // 2, 1, self.nouns, side)
         large, _, _ = data.draw(rng, size // 2, 1, self.nouns, 2 * side)
         windows = [_window(large[i, 0], side, rng) for i in range(len(large))]
@@ -89,7 +94,7 @@ class VaeTask:
 
     @torch.no_grad()
     def sample(self, folder: Path, step: int) -> None:
-        batch = self.batch(np.random.default_rng(0), step, 16)
+        batch = self.batch(np.random.default_rng(0), 0, 16)
         device = next(self.vae.parameters()).device
         drawn = self.vae.decode(self.vae.encode(batch["pixels"].to(device)).latent_dist.mean).sample.cpu()
         rows = torch.stack([batch["pixels"], drawn], 1).flatten(0, 1)[:, None]
