@@ -111,6 +111,8 @@ def test_another_size_does_not_resume(trained):
 def test_apm_goes_on_from_cam(trained, tmp_path):
     with pytest.raises(RequestError, match="cam"):
         recipes.run_recipe("apm", tmp_path, settings("cam", trained), {**LOOP, "steps": 1})
+    with pytest.raises(RequestError, match="init"):
+        recipes.run_recipe("apm", tmp_path, {**settings("apm", trained), "init": trained / "apm"}, {**LOOP, "steps": 1})
 
 
 def test_the_exports_assemble_to_a_model_that_runs(trained, tmp_path):

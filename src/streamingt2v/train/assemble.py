@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffusers import AutoencoderKL, UNet3DConditionModel
-from transformers import CLIPTextModel, CLIPVisionModelWithProjection, PreTrainedTokenizerFast
+from transformers import CLIPVisionModelWithProjection
 
 from ..backbones.modelscope import ModelScopeBackbone
 from ..backbones.refiner import RefinerBackbone
@@ -18,6 +18,7 @@ from ..memory.cam import ConditionalAttentionModule
 from ..text import TextEncoder, Vocabulary
 from ..world import clip, vocabulary
 from . import data, diffusion
+from .text import load_text
 
 EXTEND = ExtendConfig(frames=16, overlap=8, steps=8, guidance_scale=2.5, guidance_rescale=0.5, eta=0.0)
 REFINE = RefineConfig(frames=16, overlap=4, strength=0.15, steps=4, guidance_scale=2.0, guidance_rescale=0.5, scale=2)
@@ -38,11 +39,7 @@ class AssembleConfig:
 def assemble(config: AssembleConfig, out: Path) -> None:
     """Write the model folder, weights in float16."""
     vae = AutoencoderKL.from_pretrained(config.vae / "vae")
-    text = TextEncoder(
-        PreTrainedTokenizerFast.from_pretrained(config.text / "tokenizer"),
-        CLIPTextModel.from_pretrained(config.text / "text_encoder"),
-        build_vocabulary(data.noun_names(config.nouns)),
-    )
+    text = TextEncoder(*load_text(config.text), build_vocabulary(data.noun_names(config.nouns)))
     backbone = ModelScopeBackbone(
         vae,
         StreamingUNet3D.from_pretrained(config.memory / "unet"),

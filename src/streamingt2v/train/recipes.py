@@ -48,6 +48,8 @@ def run_recipe(
     recipe = RECIPES[name]
     if name == "apm" and settings.get("cam") is None:
         raise RequestError("cam", None, "the apm recipe goes on from a folder of the cam recipe; name it")
+    if name == "apm" and settings.get("init") is not None:
+        raise RequestError("init", str(settings["init"]), "the apm recipe starts from cam's folder alone; leave it out")
     if name == "cam" and settings.get("cam") is not None:
         raise RequestError("cam", str(settings["cam"]), "the cam recipe starts from the base; leave it out, or train apm")
     defaults = {"steps": recipe.steps, "batch": recipe.batch, "lr": recipe.lr, "ema": recipe.ema}
