@@ -23,6 +23,7 @@ class BaseConfig:
     """`text`: folder of the text recipe. `init`: folder of an earlier base to start from. `nouns`: how many of the world's.
 
     `frames`: 1 for pictures, else clips, of which one step in `image_every` is still made of pictures (`image_batch`).
+    `late`: how far clips are trained at much noise rather than little, see `diffusion.noised`.
     """
 
     text: Path
@@ -32,6 +33,7 @@ class BaseConfig:
     size: int = 64
     image_every: int = 7
     image_batch: int = 32
+    late: float = 1.0
     channels: tuple[int, ...] = (64, 128, 192)
 
 
@@ -65,15 +67,15 @@ def load_unet(folder: Path) -> UNet3DConditionModel:
 class BaseModule(nn.Module):
     """The UNet with the frozen text encoder under one forward."""
 
-    def __init__(self, unet: UNet3DConditionModel, text: CLIPTextModel):
+    def __init__(self, unet: UNet3DConditionModel, text: CLIPTextModel, late: float = 1.0):
         super().__init__()
-        self.unet, self.text = unet, text.requires_grad_(False)
+        self.unet, self.text, self.late = unet, text.requires_grad_(False), late
         self.scheduler = diffusion.make_scheduler()
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         with torch.no_grad():
             text_BLD = self.text(batch["ids"]).last_hidden_state
-        noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler)
+        noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler, late=self.late if batch["latents"].shape[2] > 1 else 1.0)
         predicted = self.unet(noisy, t, text_BLD).sample
         return {"loss": diffusion.velocity_loss(predicted, velocity, t, batch["weight"], self.scheduler)}
 
@@ -89,7 +91,7 @@ class BaseTask:
             unet = load_unet(config.init)
         else:
             unet = build_unet(config.channels, config.size // data.PATCH, text.config.hidden_size)
-        self.module = BaseModule(unet, text)
+        self.module = BaseModule(unet, text, config.late)
 
     def batch(self, rng: np.random.Generator, step: int, size: int) -> Batch:
         frames = self.config.frames
