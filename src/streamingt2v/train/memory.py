@@ -36,6 +36,8 @@ class MemoryConfig:
     `init`: for cam, a folder with the memories of an earlier base, whose mergers and frame encoder to start from.
     `disturb`: largest noise on the window's latents before they are decoded, since at inference the window is generated.
     `still`: share of clips whose window is one frame repeated, as when a video starts from an image.
+    `drift`: largest change of a window's red, green and blue (natural logarithm of the gain), which the target does not share: what
+    has drifted is to come back to the anchor's colours. `reach`: how many frames before the target the anchor may lie.
     `encoder_steps`: of the cam recipe's steps, the first, for its frame encoder alone.
     """
 
@@ -50,6 +52,8 @@ class MemoryConfig:
     overlap: int = 8
     disturb: float = 0.3
     still: float = 0.1
+    drift: float = 0.0
+    reach: int = 16
     encoder_steps: int = 300
     image_tokens: int = 8
     head_dim: int = 16
@@ -142,7 +146,7 @@ class MemoryTask:
         anchor[torch.from_numpy(rng.random(size) < 0.1)] = 0.0  # mid grey is guidance's negative (spec 4.5)
         return {
             "latents": latents,
-            "window": latents[:, :, : c.overlap],
+            "window": encode_clips(drifted(pixels[:, 1 : 1 + c.overlap], c.drift, rng)) if c.drift else latents[:, :, : c.overlap],
             "encoder_only": c.cam is None and step < c.encoder_steps,
             "disturb": torch.from_numpy(c.disturb * rng.random(size)).float(),
             "anchor": anchor,
@@ -156,9 +160,9 @@ class MemoryTask:
         steps = np.arange(c.frames, dtype=np.float64)
         if rng.random() < c.still:
             steps = np.maximum(0.0, steps - (c.overlap - 1))
-        anchor = -1.0 - rng.integers(c.frames)
+        anchor = -1.0 - rng.integers(c.reach)
         pixels, masks, specs = data.draw(
-            rng, 1, 1 + c.frames, self.nouns, c.size, times=(np.concatenate([[anchor], steps]) + c.frames) / clip.FPS
+            rng, 1, 1 + c.frames, self.nouns, c.size, times=(np.concatenate([[anchor], steps]) + c.reach) / clip.FPS
         )
         return pixels[0], masks[0], specs[0]
 
@@ -174,6 +178,13 @@ class MemoryTask:
         true = self.module.frozen["vae"].decode(batch["latents"].to(made.device).transpose(1, 2).flatten(0, 1)).sample
         rows = torch.stack([true.unflatten(0, made.shape[:2]), made], 1).flatten(0, 1)
         diffusion.save_sheet(diffusion.to_uint8(rows), folder / "samples" / f"{step:06d}.png")
+
+
+def drifted(frames_BTCHW: torch.Tensor, largest: float, rng: np.random.Generator) -> torch.Tensor:
+    """Frames in [-1, 1] with a gain of red, green and blue for each clip, exp of up to `largest` either way; half of them as they were."""
+    gains = np.exp(rng.uniform(-largest, largest, (len(frames_BTCHW), 3)) * (rng.random((len(frames_BTCHW), 1)) < 0.5))
+    gains_BTCHW = torch.from_numpy(gains).float()[:, None, :, None, None]
+    return ((frames_BTCHW + 1) * gains_BTCHW - 1).clamp(-1, 1)
 
 
 @torch.no_grad()
