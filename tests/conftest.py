@@ -44,7 +44,7 @@ class FakePipeline:
     def surplus_tokens(self, prompt: str) -> int:
         return max(0, len(prompt.split()) - 30)
 
-    def stream(self, request, state=None) -> Iterator:
+    def stream(self, request, state=None, on_step=None, prompt_at=None) -> Iterator:
         from streamingt2v.types import Chunk
 
         index = 0 if state is None else int(state["chunk"])

@@ -22,10 +22,14 @@ from .checkpoints.load import load_refiner
 from .config import EMBEDDED, ModelConfig, Request, find_model
 from .distributed import Pool, check_ray
 from .errors import ModelError, RequestError, RunError
+from .io.prompts import Change
 from .io.reader import probe_video, read_video
 from .io.run import RunFolder
-from .pipeline import LongVideoPipeline
-from .types import Chunk
+from .pipeline import LongVideoPipeline, OnStep, PromptAt
+from .types import Chunk, State
+
+NewPrompt = Callable[[int], tuple[int, str] | None]
+"""Number of the last change of the prompt that was taken up, 0 for none -> number and prompt of the newest one after it, if any."""
 
 
 @dataclass(frozen=True)
@@ -141,11 +145,15 @@ def render(
     output: Path | None = None,
     on_chunk: Callable[[Chunk], None] | None = None,
     workers: int = 1,
+    on_step: OnStep | None = None,
+    new_prompt: NewPrompt | None = None,
 ) -> Summary:
     """Make what the run still lacks and finish its file at `output` (None: where the run was told to put it).
 
     `on_chunk` sees every new chunk after its commit. `pipe` may be None only for a run whose chunks are all committed. workers: processes
-    that refine, see `check_workers`; each uses as many threads as the run began with, and on CUDA a GPU of its own.
+    that refine, see `check_workers`; each uses as many threads as the run began with, and on CUDA a GPU of its own. on_step: see
+    `LongVideoPipeline.stream`. new_prompt: asked as each chunk begins; a prompt that it gives takes over with this chunk, and is kept in
+    the run's folder.
     """
     began = time.monotonic()
     first_commit = None
@@ -155,7 +163,8 @@ def render(
         if run.request.video is not None and not run.source_done:
             run.commit_source(read_video(run.request.video, run.height, run.width))
         with _threads_of(run), _spread(pipe, run, workers) as pipe:
-            for chunk in pipe.stream(run.request, run.state):
+            state = run.state
+            for chunk in pipe.stream(run.request, state, on_step, _prompts(pipe, run, state, new_prompt)):
                 run.commit(chunk)
                 first_commit = first_commit or time.monotonic()
                 if on_chunk is not None:
@@ -168,6 +177,30 @@ def render(
         seconds=time.monotonic() - began,
         first_frame_seconds=None if first_commit is None else first_commit - began,
     )
+
+
+def _prompts(pipe: LongVideoPipeline, run: RunFolder, state: State | None, new_prompt: NewPrompt | None) -> PromptAt:
+    """The prompt of the chunk that begins at a frame of the file, changes on the way included; those come in between chunks only."""
+    factor = pipe.config.interpolation(run.request)
+    begun = factor * int(state["extended"]) - 1 if state and "extended" in state else -1
+    begun = max(begun, run.last_change.frame if run.last_change else -1)  # a chunk that was cut short keeps its prompt
+
+    def prompt_at(frame: int) -> str:
+        nonlocal begun
+        if frame > begun and new_prompt is not None:
+            begun = frame
+            found = new_prompt(run.last_change.number if run.last_change else 0)
+            if found is not None:
+                run.change_prompt(Change(found[0], frame, _chunk_before(pipe, run, frame), found[1]))
+        return run.prompts.prompt_at(frame)
+
+    return prompt_at
+
+
+def _chunk_before(pipe: LongVideoPipeline, run: RunFolder, frame: int) -> int:
+    """The first frame of the chunk before the one that begins at `frame`, as frames of the file; -1 without one."""
+    factor = pipe.config.interpolation(run.request)
+    return factor * pipe.config.chunk_start(run.request, frame // factor - 1) if frame else -1
 
 
 @contextmanager
