@@ -6,6 +6,7 @@ comes, then the finished file. What is already committed is not made again, so a
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from .config import EMBEDDED, ModelConfig, Request, find_model
 from .distributed import Pool, check_ray
 from .errors import ModelError, RequestError, RunError
 from .io.prompts import Change
-from .io.reader import probe_video, read_video
+from .io.reader import playback_rate, read_video
 from .io.run import RunFolder
 from .pipeline import LongVideoPipeline, OnStep, PromptAt
 from .types import Chunk, State
@@ -139,6 +140,21 @@ def check_workers(workers: int, request: Request, config: ModelConfig) -> None:
     check_ray()
 
 
+def prompt_notes(pipe: LongVideoPipeline, request: Request) -> list[str]:
+    """What of a request's prompts has no effect, or another than the words say; a line each."""
+    prompts = list(dict.fromkeys(filter(None, (request.prompt, request.negative_prompt, *(prompt for _, prompt in request.schedule)))))
+    unknown = {prompt: pipe.unknown_words(prompt) for prompt in prompts}
+    nearest = {word: other for words in unknown.values() for word, other in words.items()}
+    notes = [f"the model does not know {word!r}; " + (f"it takes it for {o!r}" if o else "it is left out") for word, o in nearest.items()]
+    for prompt in prompts:
+        if all(unknown[prompt].get(word, word) is None for word in re.findall(r"[^\W\d_]+|\d+", prompt.lower())):
+            notes.append(f"the model knows no word of {prompt!r}; it makes what it likes")
+        surplus = pipe.surplus_tokens(prompt)
+        if surplus:
+            notes.append(f"{prompt!r} is too long for the model by {surplus} tokens (about a word each); its end has no effect")
+    return notes
+
+
 def render(
     pipe: LongVideoPipeline | None,
     run: RunFolder,
@@ -245,5 +261,4 @@ def _source_rate(request: Request) -> int | None:
     source = request.video or request.refine
     if source is None or request.fps is not None:
         return None
-    rate = probe_video(source).fps
-    return max(1, round(rate)) if rate else None
+    return playback_rate(source)
