@@ -19,8 +19,8 @@ class Job:
     model: what clients call it. frames_total: of the finished video, those of an extended one included; frames_done: that can be watched
     now. step of steps: of the denoising of the chunk or window in the making. source: id of the job that was extended or remixed.
     revision: grows with every change of any job. cancelling: it was told to stop and will within one denoising step.
-    first_seconds: from the request to the first new frames. worked_seconds: spent on it. notes: what of the prompts has no effect, or another than the words
-    say. error_code, error_message: why it failed.
+    first_seconds: from the request to the first new frames. worked_seconds: spent on it. notes: what of the prompts has no effect, or
+    another than the words say. error_code, error_message: why it failed.
     """
 
     id: str

@@ -88,9 +88,9 @@ class JobService:
         """
         job = self.get(id)
         seed = job.request.seed + 1 if seed is None else seed
-        changes = {"prompt": prompt, "frames": frames, "seed": seed, "schedule": schedule}
-        video = {"video": str(self.files.video(job)), "image": None, "refine": None, "base": None, "fps": None}
-        return self._add("extension", dataclasses.replace(job.request, **changes, **video), job.model, id, key)
+        asked = dataclasses.replace(job.request, prompt=prompt, frames=frames, seed=seed, schedule=schedule, fps=None)
+        start = dataclasses.replace(asked, video=str(self.files.video(job)), image=None, refine=None, base=None)
+        return self._add("extension", start, job.model, id, key)
 
     def remix(self, id: str, prompt: str, key: Key | None = None) -> Job:
         """A job that is as the job `id` in everything but the prompt, which holds for the whole video. Raises as `submit`, `NoSuchJob`."""
@@ -165,7 +165,8 @@ class JobService:
         id = f"video_{secrets.token_hex(12)}"
         try:
             inputs = {name: str(self.files.take_in(id, Path(path))) for name, path in request.files().items()}
-            job = self.store.add(id, kind, model, dataclasses.replace(request, **inputs), size, source, self.limits.queue, key)
+            kept = Request.from_json(request.to_json() | inputs)
+            job = self.store.add(id, kind, model, kept, size, source, self.limits.queue, key)
         except BaseException:
             self.files.delete(id)
             raise

@@ -122,8 +122,8 @@ class JobStore:
             asked = json.dumps(request.to_json())
             named = (key.name, key.digest) if key else (None, None)
             db.execute(
-                "INSERT INTO jobs (id, kind, model, request, revision, width, height, fps, frames_total, source, created_at, key, key_digest)"
-                " VALUES (?, ?, ?, ?, (SELECT IFNULL(MAX(revision), 0) + 1 FROM jobs), ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO jobs (id, kind, model, request, width, height, fps, frames_total, source, created_at, key, key_digest,"
+                " revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, (SELECT IFNULL(MAX(revision), 0) + 1 FROM jobs))",
                 (id, kind, model, asked, *size, source, time.time(), *named),
             )
             _count(db, "jobs_created")
