@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ..io.reader import Frame
-from .eyes import Eyes
-from .flow import Flow
 from .mawe import pair_error
+
+if TYPE_CHECKING:  # both import torch, which most metrics do without
+    from .eyes import Eyes
+    from .flow import Flow
 
 END = 0.15
 """Share of a video that its beginning is, and its end, where the two are compared (as Helios measures drift)."""

@@ -7,7 +7,6 @@ from collections import deque
 import numpy as np
 
 from ..errors import MissingExtra
-from .flow import opencv
 from .metric import Look, Result, ends, mean, ratio
 
 _LINEAR = np.where(np.arange(256) <= 0.04045 * 255, np.arange(256) / 255 / 12.92, ((np.arange(256) / 255 + 0.055) / 1.055) ** 2.4)
@@ -148,6 +147,8 @@ class Cuts:
     """`cuts`: scene cuts that PySceneDetect's AdaptiveDetector finds with its own settings; the event `cuts`: where."""
 
     def __init__(self) -> None:
+        from .flow import opencv  # imports torch
+
         opencv()
         try:
             from scenedetect.detectors import AdaptiveDetector

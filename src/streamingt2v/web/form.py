@@ -1,0 +1,113 @@
+"""The form of the page: what its fields hold, as a request and back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..config import ModelConfig, Preset, Request
+from ..errors import RequestError
+
+FULL_FRAMES = 80
+PREVIEW_CHUNKS = 3
+"""Chunks after the first that a preview has where no length is chosen."""
+
+EXAMPLE_LINE = "40: A dog running on the beach"
+
+
+@dataclass(frozen=True)
+class Form:
+    """The fields in the order of the page; None and "" are empty ones. `frames`, `steps`: numbers as the browser sends them."""
+
+    prompt: str = ""
+    frames: float | None = None
+    model: str | None = None
+    negative_prompt: str = ""
+    seed: str = "33"
+    steps: float | None = None
+    guidance_scale: float | None = None
+    schedule: str = ""
+
+    def request(self, preset: Preset, config: ModelConfig, image: str | None, video: str | None) -> Request:
+        """What is asked for of a model. RequestError for a field that holds something else than it should."""
+        frames = _whole("frames", self.frames)
+        return Request(
+            prompt=self.prompt,
+            frames=default_frames(preset, config) if frames is None else frames,
+            seed=_seed(self.seed),
+            image=image,
+            video=video,
+            negative_prompt=self.negative_prompt,
+            schedule=parse_schedule(self.schedule),
+            preset=preset,
+            steps=_whole("steps", self.steps),
+            guidance_scale=self.guidance_scale,
+        )
+
+    @classmethod
+    def of(cls, request: Request, model: str | None) -> Form:
+        """The form that gives this request; what it starts from is not in it."""
+        return cls(
+            prompt=request.prompt,
+            frames=request.frames,
+            model=model,
+            negative_prompt=request.negative_prompt,
+            seed=str(request.seed),
+            steps=request.steps,
+            guidance_scale=request.guidance_scale,
+            schedule="\n".join(f"{frame}: {prompt}" for frame, prompt in request.schedule),
+        )
+
+
+NAMES = tuple(field.name for field in dataclasses.fields(Form))
+
+
+def default_frames(preset: Preset, config: ModelConfig) -> int:
+    """How many frames are made where no length is chosen: a short clip for a preview."""
+    if preset == "full":
+        return FULL_FRAMES
+    return config.extend.frames + PREVIEW_CHUNKS * (config.extend.frames - config.extend.overlap)
+
+
+def request_of_file(metadata: Mapping[str, Any]) -> Request | None:
+    """The request that a video says it was made from, without the files it started from; None of a video from elsewhere.
+
+    RequestError if it says something that makes no sense.
+    """
+    if not isinstance(metadata.get("prompt"), str) or "seed" not in metadata:
+        return None
+    names = {"prompt", "frames", "seed", "negative_prompt", "schedule", "preset", "steps", "guidance_scale"}
+    try:
+        request = Request.from_json({name: value for name, value in metadata.items() if name in names})
+        return dataclasses.replace(request, seed=int(request.seed), negative_prompt=str(request.negative_prompt)).validate()
+    except (TypeError, ValueError) as error:
+        raise RequestError("file", "settings", f"the settings in it cannot be read: {error}") from error
+
+
+def parse_schedule(text: str) -> tuple[tuple[int, str], ...]:
+    """The prompts that take over, from lines "FRAME: prompt". RequestError names the line that is wrong."""
+    entries = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        frame, colon, prompt = line.partition(":")
+        if not colon or not frame.strip().isdecimal() or not prompt.strip():
+            raise RequestError("schedule", line.strip()[:40], f"line {number} should be a frame, a colon and a prompt, as in “{EXAMPLE_LINE}”")
+        entries.append((int(frame), prompt.strip()))
+    return tuple(entries)
+
+
+def _whole(name: str, value: float | None) -> int | None:
+    if value is None:
+        return None
+    if value != int(value):
+        raise RequestError(name, value, "must be a whole number")
+    return int(value)
+
+
+def _seed(text: str) -> int:
+    if not text.strip().isdecimal():
+        raise RequestError("seed", text[:20], "must be a whole number, 0 or more")
+    return int(text)
