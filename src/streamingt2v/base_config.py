@@ -1,5 +1,5 @@
-"""How a model works with networks that others have made: Stable Video Diffusion's in stage 2, any pipeline of diffusers in
-stages 1 and 3.
+"""How a model works with networks besides its own: Stable Video Diffusion's in stage 2, any pipeline of diffusers in stages 1 and 3,
+and its own distilled to fewer steps.
 
 Frozen dataclasses, parts of `config.ModelConfig`, and how such parts are read and checked.
 """
@@ -116,6 +116,16 @@ class RefineByConfig:
     def within(self, folder: Path) -> RefineByConfig:
         """With an absolute path, for settings that were read in `folder`."""
         return dataclasses.replace(self, pipeline=str((folder / self.pipeline).absolute()))
+
+
+@dataclass(frozen=True)
+class FastConfig:
+    """A model's distilled network, in its folder `fast`: `steps` a chunk, guidance in its weights. ModelError for other values."""
+
+    steps: int = 4
+
+    def __post_init__(self) -> None:
+        require(1 <= self.steps <= 1000, "fast.steps", self.steps, "between 1 and 1000")
 
 
 def require(holds: bool, name: str, value: object, what: str) -> None:

@@ -16,7 +16,7 @@ from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
-from .base_config import RefineByConfig, SeedConfig, SvdConfig, read_json
+from .base_config import FastConfig, RefineByConfig, SeedConfig, SvdConfig, read_json
 from .base_config import reject_unknown as _reject_unknown
 from .base_config import require as _require
 from .errors import MissingExtra, ModelError, RequestError
@@ -219,7 +219,7 @@ class ModelConfig:
 
     refine: stage 3 by a network of its own; refine_by: by a pipeline of diffusers; both None: it has no stage 3.
     backbone: the network of stage 2, ModelScope's or that of Stable Video Diffusion, which starts from a picture and reads no text; `svd`
-    is for that one alone. seed: None where the network makes the first chunk from the text by itself.
+    is for that one alone. seed: None where the network makes the first chunk from the text by itself. fast: see `is_fast`.
 
     ModelError for values that make no sense; sides are even, since video files halve them for colour.
     """
@@ -234,11 +234,13 @@ class ModelConfig:
     svd: SvdConfig | None = None
     seed: SeedConfig | None = None
     refine_by: RefineByConfig | None = None
+    fast: FastConfig | None = None
 
     def __post_init__(self) -> None:
         _require(self.backbone in BACKBONES, "backbone", self.backbone, f"one of {', '.join(BACKBONES)}")
         _require(self.refine is None or self.refine_by is None, "refine_by", self.refine_by, "left out where there is refine")
         _require(self.svd is None or self.backbone == "svd", "svd", self.svd, f"left out for backbone {self.backbone!r}")
+        _require(self.fast is None or self.backbone == "modelscope", "fast", self.fast, f"left out for backbone {self.backbone!r}")
         seeds = self.seed is None or self.seed.pipeline is not None or self.backbone == "svd"
         _require(seeds, "seed.pipeline", None, "given: the network of this model starts from no picture")
         for name, side in (("height", self.height), ("width", self.width)):
@@ -323,6 +325,11 @@ class ModelConfig:
             return bool(self.seed.image)
         return self.backbone == "svd"
 
+    def is_fast(self, request: Request) -> bool:
+        """Whether the distilled network makes it: a preview that sets nothing of what is in its weights (steps, guidance, negative)."""
+        given = request.steps is not None or request.guidance_scale is not None or request.negative_prompt.strip() != ""
+        return self.fast is not None and request.preset == "preview" and not given
+
     def _taken_over_at(self, request: Request, frame: int) -> int:
         """The first frame of the first chunk that begins at `frame` or later."""
         second, new = self._grid(request)
@@ -368,7 +375,7 @@ class ModelConfig:
         try:
             _reject_unknown(cls, values, "model.json")
             extend = ExtendConfig(**values.pop("extend", {}))
-            optional = {"refine": RefineConfig, "svd": SvdConfig, "seed": SeedConfig, "refine_by": RefineByConfig}
+            optional = {"refine": RefineConfig, "svd": SvdConfig, "seed": SeedConfig, "refine_by": RefineByConfig, "fast": FastConfig}
             parts: dict[str, Any] = {}
             for name, kind in optional.items():
                 if (part := values.pop(name, None)) is not None:

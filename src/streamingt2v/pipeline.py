@@ -13,7 +13,7 @@ import torch
 
 from .checkpoints.bases import opened, with_seed
 from .checkpoints.load import Components, load, save
-from .config import ExtendConfig, ModelConfig, Preset, RefineConfig, Request
+from .config import ModelConfig, Preset, RefineConfig, Request
 from .distributed import Alone, Crew
 from .errors import MediaError
 from .io.reader import count_frames, last_frames, read_image, read_video
@@ -119,7 +119,7 @@ class LongVideoPipeline:
         self, request: Request, config: ModelConfig, text_at: TextAt, state: State | None, on_step: OnStep | None
     ) -> Iterator[Piece]:
         """Stages 1 and 2: the first frames, then the memory goes on until there are enough."""
-        stage = ExtendStage(self.components.backbone, self.components.scheduler, self._extend_config(request), request.seed, on_step)
+        stage = self._extender(request, config, on_step)
         total = request.frames
         if state is None:
             frames_TCHW, memory, done = self._begin(request, config, stage, text_at)
@@ -132,12 +132,22 @@ class LongVideoPipeline:
         while total is None or done < total:
             if text is not text_at(done):
                 text = text_at(done)
-                condition = self.components.backbone.condition(text, memory.anchor_CHW, request.seed)
+                condition = stage.backbone.condition(text, memory.anchor_CHW, request.seed)
             frames_TCHW = stage.next(memory, condition)
             memory = memory.advance(frames_TCHW)
             kept = _limited(done + len(frames_TCHW), total) - done
             done += kept
             yield Piece(frames_TCHW[:kept], _state(memory, done), done == total)
+
+    def _extender(self, request: Request, config: ModelConfig, on_step: OnStep | None) -> ExtendStage:
+        """Who makes the chunks: the model's network with the steps and guidance asked for, or its distilled one."""
+        parts, distilled, own = self.components, self.components.distilled, self.config.extend
+        if config.fast is not None and distilled is not None and config.is_fast(request):
+            own = replace(own, steps=config.fast.steps, guidance_scale=1.0, guidance_rescale=0.0, eta=0.0, sigmas=())
+            return ExtendStage(distilled.backbone, distilled.scheduler, own, request.seed, on_step)
+        guidance_scale = own.guidance_scale if request.guidance_scale is None else request.guidance_scale
+        own = replace(own, steps=request.steps or own.steps, guidance_scale=guidance_scale)
+        return ExtendStage(parts.backbone, parts.scheduler, own, request.seed, on_step)
 
     def _begin(self, request: Request, config: ModelConfig, stage: ExtendStage, text_at: TextAt) -> tuple[torch.Tensor, StreamMemory, int]:
         """First new frames (none when a video is extended), the memory after them, and their count."""
@@ -218,11 +228,6 @@ class LongVideoPipeline:
         own = replace(own, form=request.form or own.form, strength=own.strength if request.strength is None else request.strength)
         if request.refine is None:  # then steps and guidance are those of stages 1 and 2
             return own
-        guidance_scale = own.guidance_scale if request.guidance_scale is None else request.guidance_scale
-        return replace(own, steps=request.steps or own.steps, guidance_scale=guidance_scale)
-
-    def _extend_config(self, request: Request) -> ExtendConfig:
-        own = self.config.extend
         guidance_scale = own.guidance_scale if request.guidance_scale is None else request.guidance_scale
         return replace(own, steps=request.steps or own.steps, guidance_scale=guidance_scale)
 

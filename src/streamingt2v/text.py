@@ -86,14 +86,18 @@ class TextEncoder:
     def _translated(self, prompt: str) -> str:
         return self.vocabulary.translate(prompt) if self.vocabulary else prompt
 
-    def _embed(self, prompts: list[str]) -> torch.Tensor:
+    def token_ids(self, prompts: list[str]) -> torch.Tensor:
+        """What the encoder reads, (N, L) on the CPU: in known words, padded and cut to its length."""
         length = self.tokenizer.model_max_length
         texts = [self._translated(p) for p in prompts]
         ids = self.tokenizer(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids
         if int(ids.max()) >= self.encoder.config.vocab_size:
             raise ModelError(f"the tokenizer gives id {int(ids.max())}, the text encoder knows {self.encoder.config.vocab_size}")
+        return ids
+
+    def _embed(self, prompts: list[str]) -> torch.Tensor:
         device = next(self.encoder.parameters()).device
-        return self.encoder(ids.to(device)).last_hidden_state
+        return self.encoder(self.token_ids(prompts).to(device)).last_hidden_state
 
 
 class NoText:

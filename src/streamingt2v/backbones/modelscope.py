@@ -12,7 +12,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from streamingt2v.memory.apm import ImageTokens, anchor_tokens, preprocess
 from streamingt2v.memory.cam import ConditionalAttentionModule
-from streamingt2v.memory.context import Contexts
+from streamingt2v.memory.context import Contexts, halved
 from streamingt2v.samplers.denoise import Predict
 from streamingt2v.samplers.guidance import guide_pair
 from streamingt2v.types import TextCond
@@ -26,6 +26,10 @@ class Condition:
 
     base: Contexts
     cam: Contexts
+
+    def positive(self) -> Condition:
+        """The positive half alone."""
+        return Condition(halved(self.base), halved(self.cam))
 
 
 class ModelScopeBackbone:
@@ -72,15 +76,19 @@ class ModelScopeBackbone:
 
     @torch.no_grad()
     def predictor(self, condition: Condition, window_TCHW: torch.Tensor | None, scale: float, rescale: float) -> Predict:
+        """With a scale of 1, guidance is the positive half alone, and the other is not computed."""
         embedding = None
         if window_TCHW is not None:
             embedding = self.cam.encode_frames(window_TCHW[None].to(self.device, self.unet.dtype))
+        contexts = condition if scale != 1 else condition.positive()
 
         def predict(latents_BCTHW: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-            pair_BCTHW = torch.cat([latents_BCTHW, latents_BCTHW]).to(self.unet.dtype)
-            features = self.cam(pair_BCTHW, timestep, condition.cam, embedding) if embedding is not None else None
-            prediction = self.unet(pair_BCTHW, timestep, condition.base, cam_features=features)
-            return guide_pair(prediction.float(), scale, rescale)
+            sample_BCTHW = latents_BCTHW.to(self.unet.dtype)
+            if scale != 1:
+                sample_BCTHW = torch.cat([sample_BCTHW, sample_BCTHW])
+            features = self.cam(sample_BCTHW, timestep, contexts.cam, embedding) if embedding is not None else None
+            prediction = self.unet(sample_BCTHW, timestep, contexts.base, cam_features=features).float()
+            return guide_pair(prediction, scale, rescale) if scale != 1 else prediction
 
         return predict
 

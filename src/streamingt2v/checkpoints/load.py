@@ -31,19 +31,22 @@ from streamingt2v.memory.cam import ConditionalAttentionModule
 from streamingt2v.memory.spatiotemporal import SpatioTemporalCam
 from streamingt2v.text import NoText, TextEncoder, Vocabulary
 
+from .distilled import FAST, Distilled, read_changes
+
 Place = Callable[[str, Callable, torch.dtype], Any]
 """(name of a part, its `from_pretrained`, dtype) -> the part, ready for use."""
 
 
 @dataclass
 class Components:
-    """All parts of a model. `refiner` is None where the model has no stage 3."""
+    """All parts of a model. `refiner` is None where the model has no stage 3, `distilled` where none is in its folder."""
 
     config: ModelConfig
     text: TextEncoder | NoText
     backbone: Backbone
     scheduler: Any
     refiner: RefinerBackbone | None
+    distilled: Distilled | None = None
 
 
 def load(name_or_folder: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Components:
@@ -57,7 +60,12 @@ def load(name_or_folder: str | Path, device: str = "cpu", dtype: torch.dtype = t
     # the decoder of StreamingSVD's videos knows nothing of single frames
     vae = None if config.backbone == "svd" else backbone.parts()["vae"]
     refiner = _refiner(folder, config, place, dtype, vae) if config.refine else None
-    return Components(config, _load_text(folder, config, place, dtype), backbone, _load_scheduler(folder), refiner)
+    text, scheduler = _load_text(folder, config, place, dtype), _load_scheduler(folder / "scheduler")
+    distilled = None
+    if config.fast:
+        assert isinstance(backbone, ModelScopeBackbone), "the configuration has been checked"
+        distilled = Distilled(backbone, _load_scheduler(folder / FAST), *read_changes(_part(folder, FAST)))
+    return Components(config, text, backbone, scheduler, refiner, distilled)
 
 
 def _modelscope(config: ModelConfig, place: Place, dtype: torch.dtype) -> Backbone:
@@ -109,6 +117,8 @@ def save(components: Components, folder: Path, dtype: torch.dtype = torch.float1
 def _write(components: Components, folder: Path, dtype: torch.dtype) -> None:
     components.config.save(folder)
     components.scheduler.save_pretrained(folder / "scheduler")
+    if components.distilled:
+        components.distilled.save(folder / FAST, dtype)
     parts = components.backbone.parts()
     if isinstance(components.text, TextEncoder):
         parts["text_encoder"] = components.text.encoder
@@ -181,7 +191,7 @@ def _load_text(folder: Path, config: ModelConfig, place: Place, dtype: torch.dty
 
 def _load_scheduler(folder: Path) -> Any:
     """Any scheduler of diffusers, by the class its configuration names."""
-    path = _part(folder, "scheduler") / "scheduler_config.json"
+    path = _part(folder.parent, folder.name) / "scheduler_config.json"
     values = read_json(path)
     name = values.get("_class_name") if isinstance(values, dict) else None
     kind = getattr(diffusers, str(name), None)

@@ -97,7 +97,8 @@ def count_steps(config: ModelConfig, request: Request) -> tuple[int, int]:
     assert request.frames is not None, "checked before"
     made = range(1 if request.image is not None else 0, request.frames)  # a picture is frame 0 itself
     chunks = len({config.chunk_start(request, frame) for frame in made})
-    steps = chunks * (request.steps or config.extend.steps)
+    own = config.fast.steps if config.fast is not None and config.is_fast(request) else config.extend.steps
+    steps = chunks * (request.steps or own)
     if request.preset != "full" or config.refine is None:
         return steps, 0
     new = config.refine.frames - config.refine.overlap

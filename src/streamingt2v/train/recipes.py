@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import RequestError
-from . import base, judge, loop, memory, refiner, text, vae
+from . import base, distill, judge, loop, memory, refiner, text, vae
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,9 @@ RECIPES: dict[str, Recipe] = {
     "refiner": Recipe("the high-resolution network of stage 3", refiner.RefinerConfig, refiner.RefinerTask, 800, 2, 1e-3),
     "judge": Recipe(
         "the classifier of noun, scene and motion that generated clips are judged by", judge.JudgeConfig, judge.JudgeTask, 1200, 8, 1e-3
+    ),
+    "distill": Recipe(
+        "a whole model's network for fewer steps without guidance", distill.DistillConfig, distill.DistillTask, 1500, 8, 1e-3
     ),
 }
 
