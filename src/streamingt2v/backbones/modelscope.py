@@ -62,8 +62,8 @@ class ModelScopeBackbone:
         factor = vae_factor(self.vae)
         return self.vae.config.latent_channels, height // factor, width // factor
 
-    def decode(self, latents_BCTHW: torch.Tensor) -> torch.Tensor:
-        return decode_frames(self.vae, latents_BCTHW)
+    def decode(self, latents_BCTHW: torch.Tensor, skip: int = 0) -> torch.Tensor:
+        return decode_frames(self.vae, latents_BCTHW[:, :, skip:])
 
     @torch.no_grad()
     def condition(self, text: TextCond, anchor_CHW: torch.Tensor | None, seed: int = 0) -> Condition:
@@ -81,11 +81,10 @@ class ModelScopeBackbone:
         if window_TCHW is not None:
             embedding = self.cam.encode_frames(window_TCHW[None].to(self.device, self.unet.dtype))
         contexts = condition if scale != 1 else condition.positive()
+        dtype = self.unet.dtype  # asked once: it is looked for among all parameters
 
         def predict(latents_BCTHW: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-            sample_BCTHW = latents_BCTHW.to(self.unet.dtype)
-            if scale != 1:
-                sample_BCTHW = torch.cat([sample_BCTHW, sample_BCTHW])
+            sample_BCTHW = latents_BCTHW.to(dtype)  # one for both halves of the contexts
             features = self.cam(sample_BCTHW, timestep, contexts.cam, embedding) if embedding is not None else None
             prediction = self.unet(sample_BCTHW, timestep, contexts.base, cam_features=features).float()
             return guide_pair(prediction, scale, rescale) if scale != 1 else prediction

@@ -63,11 +63,11 @@ class SvdBackbone:
         return self.vae.config.latent_channels, height // factor, width // factor
 
     @torch.no_grad()
-    def decode(self, latents_BCTHW: torch.Tensor, batch: int = 8) -> torch.Tensor:
-        """`batch` frames at a time, as published: within a batch the decoder looks at neighbouring frames."""
+    def decode(self, latents_BCTHW: torch.Tensor, skip: int = 0, batch: int = 8) -> torch.Tensor:
+        """`batch` frames at a time, as published: within a batch the decoder looks at neighbouring frames, skipped ones too."""
         latents_TCHW = latents_BCTHW[0].transpose(0, 1).to(self.vae.device, self.vae.dtype) / self.vae.config.scaling_factor
         parts = [self.vae.decode(part, num_frames=len(part)).sample.float().cpu() for part in latents_TCHW.split(batch)]
-        return torch.cat(parts).clamp(-1, 1).contiguous()  # contiguous: see `modelscope.decode_frames`
+        return torch.cat(parts)[skip:].clamp(-1, 1).contiguous()  # contiguous: see `modelscope.decode_frames`
 
     @torch.no_grad()
     def condition(self, text: TextCond, anchor_CHW: torch.Tensor | None, seed: int = 0) -> PictureCondition:

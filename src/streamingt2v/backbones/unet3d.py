@@ -118,7 +118,7 @@ class StreamingUNet3D(UNet3DConditionModel):
         image_tokens_BLD: torch.Tensor | None = None,
         cam_features: CamFeatures | None = None,
     ) -> torch.Tensor:
-        """Prediction (B, C, T, H, W) for noisy latents.
+        """Prediction (B, C, T, H, W) for noisy latents, or for those of one video, (1, C, T, H, W), under each of B texts.
 
         timestep: a number or a tensor of shape (), (B,) or (B or 1, T). text: tokens (B, L, D), or the result of `contexts`, which
         already has the image tokens in it. cam_features: from `ConditionalAttentionModule`, for any number of frames; None skips the
@@ -128,12 +128,12 @@ class StreamingUNet3D(UNet3DConditionModel):
             raise ValueError("image tokens are given twice: contexts already hold them")
         contexts = self.contexts(text, image_tokens_BLD) if isinstance(text, torch.Tensor) else text
         num_frames = sample_BCTHW.shape[2]
-        emb = encoder.embed_timestep(self, timestep, sample_BCTHW)
-        hidden, skips = encoder.descend(self, encoder.enter(self, sample_BCTHW), emb, contexts, num_frames)
+        emb, hidden = encoder.begin(self, sample_BCTHW, timestep, contexts)
+        hidden, skips = encoder.descend(self, hidden, emb, contexts, num_frames)
         hidden = encoder.bottom(self, hidden, emb, contexts, num_frames)
         if cam_features is not None:
             # Only the decoder sees the merged features: the middle block above ran on the unmerged ones.
-            hidden, skips = self._merge(hidden, skips, cam_features, len(sample_BCTHW))
+            hidden, skips = self._merge(hidden, skips, cam_features, len(hidden) // num_frames)
         hidden = self._ascend(hidden, skips, emb, contexts, num_frames)
         hidden = self.conv_out(self.conv_act(self.conv_norm_out(hidden)))
         return encoder.unflatten_frames(hidden, num_frames)

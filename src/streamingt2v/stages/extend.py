@@ -42,7 +42,7 @@ class ExtendStage:
         """
         height, width = memory.anchor_CHW.shape[-2:]
         frames = range(memory.position, memory.position + self.config.frames)
-        return self._chunk(condition, memory.window_TCHW, frames, "extend", height, width)[memory.overlap :]
+        return self._chunk(condition, memory.window_TCHW, frames, "extend", height, width)
 
     def denoise(self, condition: Any, window_TCHW: torch.Tensor | None, noise: StepNoise) -> Iterator[Step]:
         """The denoising of one chunk, step by step. noise: of step -1 is the start, (1, C, T, h, w); of later steps for eta above 0."""
@@ -54,9 +54,11 @@ class ExtendStage:
             yield step
 
     def _chunk(self, condition: Any, window_TCHW: torch.Tensor | None, frames: range, stage: str, height: int, width: int) -> torch.Tensor:
+        """The frames of a chunk that are not in its window already."""
         shape = self.backbone.latent_shape(height, width)
 
         def noise(step: int) -> torch.Tensor:
             return frame_noise(self.seed, stage, frames, step, shape).transpose(0, 1)[None].to(self.backbone.device)
 
-        return self.backbone.decode(final(self.denoise(condition, window_TCHW, noise)))
+        overlap = 0 if window_TCHW is None else len(window_TCHW)
+        return self.backbone.decode(final(self.denoise(condition, window_TCHW, noise)), overlap)

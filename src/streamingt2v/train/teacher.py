@@ -113,7 +113,7 @@ class Teacher:
         for _ in range(1, self.lessons.chunks):
             nodes = self._chunk(stage, condition, memory.window_TCHW, memory.position)
             yield Passage(spec.caption, nodes, memory.window_TCHW, memory.anchor_CHW)
-            memory = memory.advance(self.backbone.decode(nodes[-1:])[memory.overlap :])
+            memory = memory.advance(self.backbone.decode(nodes[-1:], memory.overlap))
 
     def _chunk(self, stage: ExtendStage, condition: Any, window_TCHW: torch.Tensor | None, start: int) -> torch.Tensor:
         """The nodes of a chunk whose noise begins at frame `start`."""
