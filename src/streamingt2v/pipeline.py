@@ -109,6 +109,16 @@ class LongVideoPipeline:
         """How many tokens of a prompt are beyond what the model reads and so have no effect."""
         return self.components.text.surplus_tokens(prompt)
 
+    def extender(self, request: Request, on_step: OnStep | None = None) -> ExtendStage:
+        """Who makes the chunks of stages 1 and 2: the network, with the steps and guidance asked for, or its distilled form."""
+        parts, distilled, fast, own = self.components, self.components.distilled, self.config.fast, self.config.extend
+        if fast is not None and distilled is not None and self.config.is_fast(request):
+            own = replace(own, steps=fast.steps, guidance_scale=1.0, guidance_rescale=0.0, eta=0.0, sigmas=())
+            return ExtendStage(distilled.backbone, distilled.scheduler, own, request.seed, on_step)
+        guidance_scale = own.guidance_scale if request.guidance_scale is None else request.guidance_scale
+        own = replace(own, steps=request.steps or own.steps, guidance_scale=guidance_scale)
+        return ExtendStage(parts.backbone, parts.scheduler, own, request.seed, on_step)
+
     def _checked(self, request: Request) -> ModelConfig:
         """The configuration for this request, see `with_seed`."""
         config = with_seed(self.config, request)
@@ -119,7 +129,7 @@ class LongVideoPipeline:
         self, request: Request, config: ModelConfig, text_at: TextAt, state: State | None, on_step: OnStep | None
     ) -> Iterator[Piece]:
         """Stages 1 and 2: the first frames, then the memory goes on until there are enough."""
-        stage = self._extender(request, config, on_step)
+        stage = self.extender(request, on_step)
         total = request.frames
         if state is None:
             frames_TCHW, memory, done = self._begin(request, config, stage, text_at)
@@ -138,16 +148,6 @@ class LongVideoPipeline:
             kept = _limited(done + len(frames_TCHW), total) - done
             done += kept
             yield Piece(frames_TCHW[:kept], _state(memory, done), done == total)
-
-    def _extender(self, request: Request, config: ModelConfig, on_step: OnStep | None) -> ExtendStage:
-        """Who makes the chunks: the model's network with the steps and guidance asked for, or its distilled one."""
-        parts, distilled, own = self.components, self.components.distilled, self.config.extend
-        if config.fast is not None and distilled is not None and config.is_fast(request):
-            own = replace(own, steps=config.fast.steps, guidance_scale=1.0, guidance_rescale=0.0, eta=0.0, sigmas=())
-            return ExtendStage(distilled.backbone, distilled.scheduler, own, request.seed, on_step)
-        guidance_scale = own.guidance_scale if request.guidance_scale is None else request.guidance_scale
-        own = replace(own, steps=request.steps or own.steps, guidance_scale=guidance_scale)
-        return ExtendStage(parts.backbone, parts.scheduler, own, request.seed, on_step)
 
     def _begin(self, request: Request, config: ModelConfig, stage: ExtendStage, text_at: TextAt) -> tuple[torch.Tensor, StreamMemory, int]:
         """First new frames (none when a video is extended), the memory after them, and their count."""

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from . import evaluate, models, train, video
+from . import bench, evaluate, models, train, video
 from .screen import INTERRUPTED, interruptible, plain_warnings, report_error
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ for _command in (
     video.refine,
     video.resume,
     evaluate.evaluate,
+    bench.bench,
     models.convert,
     models.models,
     models.plan,
