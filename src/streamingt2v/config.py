@@ -143,7 +143,8 @@ class ExtendConfig:
 
     `guidance_rescale` (0..1) pulls the guided prediction's spread back to the conditional one's (spec 6.4). anchor: which frame of the
     first chunk appearance is kept from. sigmas: noise levels, descending and above 0, through which the steps are laid evenly in the
-    logarithm; empty for the scheduler's own. ModelError for values that make no sense.
+    logarithm; empty for the scheduler's own. mixed_noise: part of the noise that all frames share, as the networks were trained, see
+    `samplers.noise`. ModelError for values that make no sense.
     """
 
     frames: int = 16
@@ -154,11 +155,13 @@ class ExtendConfig:
     eta: float = 1.0
     anchor: int = 0
     sigmas: tuple[float, ...] = ()
+    mixed_noise: float = 0.0
 
     def __post_init__(self) -> None:
         _require(1 <= self.overlap < self.frames, "extend.overlap", self.overlap, f"at least 1 and below extend.frames={self.frames}")
         _check_sampling("extend", self.steps, self.guidance_scale, self.guidance_rescale)
         _require(0 <= self.eta <= 1, "extend.eta", self.eta, "between 0 and 1")
+        _require(0 <= self.mixed_noise < 1, "extend.mixed_noise", self.mixed_noise, "0 or more and below 1")
         _require(0 <= self.anchor < self.frames, "extend.anchor", self.anchor, f"0 or more and below extend.frames={self.frames}")
         object.__setattr__(self, "sigmas", tuple(self.sigmas))  # JSON has lists
         falling = all(a > b > 0 for a, b in pairwise(self.sigmas)) and len(self.sigmas) != 1

@@ -38,7 +38,7 @@ class MemoryConfig:
     `still`: share of clips whose window is one frame repeated, as when a video starts from an image.
     `drift`: largest change of a window's red, green and blue (natural logarithm of the gain), which the target does not share: what
     has drifted is to come back to the anchor's colours. `reach`: how many frames before the target the anchor may lie.
-    `encoder_steps`: of the cam recipe's steps, the first, for its frame encoder alone. `late`: see `diffusion.noised`.
+    `encoder_steps`: of the cam recipe's steps, the first, for its frame encoder alone. `late`, `mixed_noise`: see `diffusion.noised`.
     """
 
     base: Path
@@ -56,6 +56,7 @@ class MemoryConfig:
     reach: int = 16
     encoder_steps: int = 300
     late: float = 1.0
+    mixed_noise: float = 0.0
     image_tokens: int = 8
     head_dim: int = 16
 
@@ -65,10 +66,10 @@ class MemoryModule(nn.Module):
 
     def __init__(
         self, unet: StreamingUNet3D, cam: ConditionalAttentionModule, tokens: ImageTokens, parts: dict[str, nn.Module], with_anchor: bool,
-        late: float = 1.0,
+        config: MemoryConfig,
     ):  # fmt: skip
         super().__init__()
-        self.unet, self.cam, self.tokens, self.with_anchor, self.late = unet, cam, tokens, with_anchor, late
+        self.unet, self.cam, self.tokens, self.with_anchor, self.config = unet, cam, tokens, with_anchor, config
         self.frozen: Any = nn.ModuleDict(parts).requires_grad_(False)
         for name, parameter in unet.named_parameters():
             parameter.requires_grad_("cross_attention_merger" in name or (with_anchor and _is_mixer(name)))
@@ -81,7 +82,7 @@ class MemoryModule(nn.Module):
         with torch.no_grad():
             text_BLD = self.frozen["text"](batch["ids"]).last_hidden_state
             window_BTCHW = self._as_generated(batch["window"], batch["disturb"])
-        noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler, late=self.late)
+        noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler, late=self.config.late, mixed=self.config.mixed_noise)
         features = self.cam(noisy, t, text_BLD, self.cam.encode_frames(window_BTCHW))
         predicted = self.unet(noisy, t, text_BLD, self.image_tokens(batch["anchor"]), features)
         loss = diffusion.velocity_loss(predicted, velocity, t, batch["weight"], self.scheduler)
@@ -136,7 +137,7 @@ class MemoryTask:
             cam = ConditionalAttentionModule.from_pretrained(config.cam / "cam").float()
         width = text.config.hidden_size
         tokens = ImageTokens(vision.config.projection_dim, 2 * width, config.image_tokens, width)
-        self.module = MemoryModule(unet, cam, tokens, parts, config.cam is not None, config.late)
+        self.module = MemoryModule(unet, cam, tokens, parts, config.cam is not None, config)
 
     def batch(self, rng: np.random.Generator, step: int, size: int) -> Batch:
         c = self.config
@@ -202,7 +203,9 @@ def go_on(module: MemoryModule, batch: Batch, overlap: int, steps: int = 8) -> t
     def predict(latents_BCTHW: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         return module.unet(latents_BCTHW, timestep, contexts, cam_features=module.cam(latents_BCTHW, timestep, text_BLD, embedding_BTCHW))
 
-    noise_BCTHW = torch.randn(batch["latents"].shape, generator=torch.Generator().manual_seed(0)).to(device)
+    clean, mixed, generator = batch["latents"], module.config.mixed_noise, torch.Generator().manual_seed(0)
+    own, common = (torch.randn(part.shape, generator=generator).to(device) for part in (clean, clean[:, :, :1]))
+    noise_BCTHW = (1 - mixed) ** 0.5 * own + mixed**0.5 * common
     latents_BCTHW = final(denoise(predict, noise_BCTHW, diffusion.make_sampler(), steps))
     return module.frozen["vae"].decode(latents_BCTHW.transpose(1, 2).flatten(0, 1)).sample.unflatten(0, noise_BCTHW.shape[:3:2])
 
