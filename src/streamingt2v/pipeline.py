@@ -18,6 +18,7 @@ from .distributed import Alone, Crew
 from .errors import MediaError
 from .io.reader import count_frames, last_frames, read_image, read_video
 from .memory.stream import StreamMemory
+from .savings import PLAIN, Savings
 from .stages.calling import Open
 from .stages.extend import ExtendStage
 from .stages.interpolate import InterpolateStage
@@ -49,10 +50,13 @@ class LongVideoPipeline:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_folder: str | Path = "tiny", device: str = "cpu", dtype: torch.dtype = torch.float32
+        cls, name_or_folder: str | Path = "tiny", device: str = "cpu", dtype: torch.dtype = torch.float32, savings: Savings = PLAIN
     ) -> LongVideoPipeline:
-        """The embedded model "tiny" or a model folder, on a device, in a dtype. ModelError if it is missing or incomplete."""
-        return cls(load(name_or_folder, device, dtype), str(name_or_folder))
+        """The embedded model "tiny" or a model folder, on a device, in a dtype. ModelError if it is missing or incomplete.
+
+        RequestError for savings that the device or the model cannot use.
+        """
+        return cls(load(name_or_folder, device, dtype, savings), str(name_or_folder))
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
         """Write a model folder, weights in `dtype`; those in memory stay as they are. A save that fails leaves nothing."""
@@ -183,8 +187,8 @@ class LongVideoPipeline:
         return made_picture(self._opener(seed.picture), request.prompt_at(0), request.negative_prompt, request.seed, request.steps)
 
     def _opener(self, folder: str, adapter: str | None = None) -> Open:
-        backbone = self.components.backbone
-        return lambda: opened(folder, backbone.device, backbone.dtype, adapter)
+        backbone, savings = self.components.backbone, self.components.savings
+        return lambda: opened(folder, backbone.device, backbone.dtype, adapter, savings)
 
     def _refined(
         self, request: Request, config: ModelConfig, pieces: Iterator[Piece], text_at: TextAt, state: State | None

@@ -18,6 +18,9 @@ import torch
 from streamingt2v.base_config import RefineByConfig, SeedConfig, read_json
 from streamingt2v.config import ModelConfig, Request
 from streamingt2v.errors import ModelError, RequestError
+from streamingt2v.savings import PLAIN, Savings
+
+from .placing import offload_pipeline, save_in_vae
 
 SEED_FILE = "seed.json"
 FRAME_COUNT = ("num_frames", "video_length")
@@ -91,7 +94,9 @@ def pipeline_folders(config: ModelConfig, request: Request) -> list[Path]:
 
 
 @contextmanager
-def opened(folder: str, device: str | torch.device, dtype: torch.dtype, adapter: str | None = None) -> Iterator[Any]:
+def opened(
+    folder: str, device: str | torch.device, dtype: torch.dtype, adapter: str | None = None, savings: Savings = PLAIN
+) -> Iterator[Any]:
     """A pipeline on a device in a dtype, for as long as it is needed: its memory is free afterwards. ModelError if it does not load."""
     from diffusers import DiffusionPipeline
 
@@ -103,8 +108,10 @@ def opened(folder: str, device: str | torch.device, dtype: torch.dtype, adapter:
     except (OSError, ValueError, RuntimeError, TypeError, ImportError) as error:
         raise ModelError(f"{folder}: the pipeline cannot be loaded: {error}") from error
     pipeline.set_progress_bar_config(disable=True)
+    if hasattr(pipeline, "vae"):
+        save_in_vae(pipeline.vae, savings)
     try:
-        yield pipeline.to(device)
+        yield pipeline.to(device) if savings.offload == "none" else offload_pipeline(pipeline, torch.device(device), savings)
     finally:
         for name in list(pipeline.components):  # let go here, whoever still holds the pipeline itself
             setattr(pipeline, name, None)

@@ -38,7 +38,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], dtype: torch.
         file.write(len(header).to_bytes(8, "little") + header)
         for tensor in tensors.values():
             for piece in tensor.reshape(-1).split(_PIECE):
-                file.write(piece.to(_written_as(tensor, dtype)).view(torch.uint8).numpy().data)
+                file.write(piece.to("cpu", _written_as(tensor, dtype)).view(torch.uint8).numpy().data)
     sync_file(path)
 
 

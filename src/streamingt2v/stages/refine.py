@@ -20,7 +20,7 @@ from streamingt2v.distributed import Crew
 from streamingt2v.samplers.sdedit import logsnr_cosine_interp, trailing_nodes
 from streamingt2v.types import State, TextCond
 
-from .piece import Piece
+from .piece import Piece, whole
 from .wavefront import Wavefront, Work
 
 TextAt = Callable[[int], TextCond]
@@ -162,7 +162,7 @@ class _Refinement:
             self.decoding = False
             self.front.release()
             state = {**self.inlet.upstream, **self.inlet.state_dict(), **self.front.state_dict()}
-            return Piece(frames_TCHW, state, self.front.window(self.front.released) is None)
+            return Piece(whole(frames_TCHW), state, self.front.window(self.front.released) is None)
 
         self.decoding = True
         self._submit(piece, "decode", latents_BCTHW)
