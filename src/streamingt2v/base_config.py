@@ -90,11 +90,13 @@ class SeedConfig:
 
 @dataclass(frozen=True)
 class RefineByConfig:
-    """Stage 3 by a video-to-video pipeline of diffusers that starts from a strength. ModelError for values that make no sense.
+    """Stage 3 by a pipeline of diffusers: from video to video with a strength, or I2VGen-XL. ModelError for values that make no sense.
 
     pipeline: its folder, relative to `model.json`. frames, overlap: of a window, and of it with its neighbour. scale: how many times as
     high and wide as they are its frames are handed over. strength, steps, guidance_scale: what it is called with; None: the pipeline's own.
-    seam: how windows join in their overlap: "cut" goes over at a frame drawn at random, "fade" mixes them, more of the later one by and by.
+    seam: how windows of video to video join in their overlap: "cut", as None, goes over at a frame drawn at random, "fade" mixes them, more
+    of the later one by and by. Of I2VGen-XL alone, None for 8 and 38: keyframes, of how many windows the first frames are redrawn together
+    before; target_fps, the rate that it is told.
     """
 
     pipeline: str
@@ -104,14 +106,24 @@ class RefineByConfig:
     strength: float = 0.6
     steps: int = 30
     guidance_scale: float | None = None
-    seam: Literal["cut", "fade"] = "cut"
+    seam: Literal["cut", "fade"] | None = None
+    keyframes: int | None = None
+    target_fps: int | None = None
 
     def __post_init__(self) -> None:
         require(0 <= self.overlap < self.frames, "refine_by.overlap", self.overlap, f"0 or more and below refine_by.frames={self.frames}")
         require(self.scale >= 1, "refine_by.scale", self.scale, "1 or more")
         require(0 < self.strength <= 1, "refine_by.strength", self.strength, "above 0 and at most 1")
         require(int(self.steps * self.strength) >= 1, "refine_by.steps", self.steps, f"enough for one step at strength {self.strength}")
-        require(self.seam in ("cut", "fade"), "refine_by.seam", self.seam, "cut or fade")
+        require(self.seam in (None, "cut", "fade"), "refine_by.seam", self.seam, "cut or fade")
+        for name in ("keyframes", "target_fps"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"refine_by.{name}", value, "1 or more")
+
+    @property
+    def keyframe_group(self) -> int:
+        """Of how many windows the first frames are redrawn together."""
+        return self.keyframes or 8
 
     def within(self, folder: Path) -> RefineByConfig:
         """With an absolute path, for settings that were read in `folder`."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .checkpoints.bases import opened, with_seed
+from .checkpoints.bases import opened, redraws_from_keyframes, with_seed
 from .checkpoints.load import Components, load, save
 from .config import ExtendConfig, ModelConfig, Preset, RefineConfig, Request
 from .distributed import Alone, Crew
@@ -24,6 +24,7 @@ from .stages.extend import ExtendStage
 from .stages.interpolate import InterpolateStage
 from .stages.piece import Piece, to_float, to_uint8
 from .stages.refine import RefineStage, TextAt
+from .stages.refine_by_keyframes import KeyframeRefineStage
 from .stages.refine_by_pipeline import PipelineRefineStage
 from .stages.seed import NetworkSeed, Picture, PipelineSeed, Seed, made_picture
 from .types import Chunk, State, TextCond
@@ -196,7 +197,12 @@ class LongVideoPipeline:
         """Stage 3: by the model's own network, or by a pipeline of diffusers."""
         if config.refine_by is not None:
             opener = self._opener(config.refine_by.pipeline)
-            stage = PipelineRefineStage(opener, config.refine_by, request.seed, request.frames, request.negative_prompt)
+            stage: KeyframeRefineStage | PipelineRefineStage
+            given = (opener, config.refine_by, request.seed, request.frames, request.negative_prompt)
+            if redraws_from_keyframes(config.refine_by):
+                stage = KeyframeRefineStage(*given, self.components.backbone.device)
+            else:
+                stage = PipelineRefineStage(*given)
             return stage.stream(pieces, lambda frame: request.prompt_at(config.chunk_start(request, frame)), state)
         return self._refiner(request).stream(pieces, text_at, state)
 

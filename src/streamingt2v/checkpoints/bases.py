@@ -158,9 +158,20 @@ def _filled(seed: SeedConfig) -> SeedConfig:
     return seed if seed.image is not None else dataclasses.replace(seed, image=can.image != "no")
 
 
+def redraws_from_keyframes(refine: RefineByConfig) -> bool:
+    """Whether the pipeline is I2VGen-XL's, which starts from noisy latents and a picture."""
+    return pipeline_class(Path(refine.pipeline)).__name__ == "I2VGenXLPipeline"
+
+
 def _check_refiner(refine: RefineByConfig) -> None:
-    """ModelError unless its pipeline makes videos from videos and a strength."""
+    """ModelError unless its pipeline makes videos from videos and a strength, or from a picture as I2VGen-XL does."""
     kind = pipeline_class(Path(refine.pipeline))
+    by_keyframes = redraws_from_keyframes(refine)
+    for name in ("seam",) if by_keyframes else ("keyframes", "target_fps"):
+        if (value := getattr(refine, name)) is not None:
+            raise ModelError(f"refine_by.{name}={value!r}: the pipeline in {refine.pipeline} has none; leave it out")
+    if by_keyframes:
+        return
     lacking = {"video", "strength"} - inspect.signature(kind.__call__).parameters.keys()
     if lacking:
         raise ModelError(f"{refine.pipeline}: its pipeline takes no {' and no '.join(sorted(lacking))}, so it cannot refine")

@@ -128,7 +128,7 @@ class PipelineRefineStage:
     def _joined(self, left_TCHW: torch.Tensor, right_TCHW: torch.Tensor, number: int) -> torch.Tensor:
         """The window with its first frames from, or mixed with, the window before."""
         shared = len(left_TCHW)
-        if self.config.seam == "cut":
+        if self.config.seam != "fade":
             cut = integer(self.seed, "blend", number, 0, shared + 1)
             return torch.cat([left_TCHW[:cut], right_TCHW[cut:]])
         weight_T111 = (torch.arange(1, shared + 1) / (shared + 1))[:, None, None, None]
