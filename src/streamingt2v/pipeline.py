@@ -198,7 +198,7 @@ class LongVideoPipeline:
         if config.refine_by is not None:
             opener = self._opener(config.refine_by.pipeline)
             stage: KeyframeRefineStage | PipelineRefineStage
-            given = (opener, config.refine_by, request.seed, request.frames, request.negative_prompt)
+            given = (opener, config.refine_by, request.seed, request.frames, self.output_size(request), request.negative_prompt)
             if redraws_from_keyframes(config.refine_by):
                 stage = KeyframeRefineStage(*given, self.components.backbone.device)
             else:

@@ -80,7 +80,7 @@ def refined(pipe, total: int, pieces: int = 5, state=None, **changes) -> tuple[l
     done = 0 if state is None else int(state["done"])
     parts = [Piece(part, {"done": done + stop}, done + stop >= total) for part, stop in _parts(frames_TCHW[done:], pieces)]
     config = RefineByConfig("", **{"frames": 6, "overlap": 2, "scale": 2, "steps": 3, "strength": 0.7, **changes})
-    stage = KeyframeRefineStage(open_pipeline, config, 0, total, "", torch.device("cpu"))
+    stage = KeyframeRefineStage(open_pipeline, config, 0, total, (16, 16), "", torch.device("cpu"))
     return list(stage.stream(parts, lambda frame: f"frame {frame}", state)), watched.calls
 
 

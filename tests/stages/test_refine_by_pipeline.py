@@ -41,7 +41,7 @@ class Brighten:
 
 def stage_of(pipe: Brighten, total: int | None, **changes) -> PipelineRefineStage:
     config = RefineByConfig("", **{"frames": 6, "overlap": 2, "scale": 1, **changes})
-    return PipelineRefineStage(lambda: nullcontext(pipe), config, 0, total)
+    return PipelineRefineStage(lambda: nullcontext(pipe), config, 0, total, (4, 4))
 
 
 def pieces_of(total: int, length: int) -> list[Piece]:

@@ -72,7 +72,7 @@ def with_seed(config: ModelConfig, request: Request) -> ModelConfig:
     """
     config = dataclasses.replace(config, seed=_resolved(config.seed, request))
     if config.refine_by is not None:
-        _check_refiner(config.refine_by)
+        config = dataclasses.replace(config, refine_by=_refiner_asked(config.refine_by, request))
     if request.base is not None and request.video is not None:
         raise RequestError("base", request.base, "a video to go on with needs no first chunk; leave the base out")
     if request.base is not None and request.image is not None and not config.reads_image:
@@ -163,9 +163,21 @@ def redraws_from_keyframes(refine: RefineByConfig) -> bool:
     return pipeline_class(Path(refine.pipeline)).__name__ == "I2VGenXLPipeline"
 
 
+def _refiner_asked(own: RefineByConfig, request: Request) -> RefineByConfig:
+    """The settings of stage 3 with what the request asks of it; see `_check_refiner`."""
+    _check_refiner(own)
+    if request.refine is None:  # then steps and guidance are those of stages 1 and 2
+        return own.asked(request.strength, None, None)
+    if request.guidance_scale is not None and not abilities(pipeline_class(Path(own.pipeline))).guidance:
+        raise RequestError("guidance_scale", request.guidance_scale, f"the pipeline in {own.pipeline} has none; leave it out")
+    return own.asked(request.strength, request.steps, request.guidance_scale)
+
+
 def _check_refiner(refine: RefineByConfig) -> None:
     """ModelError unless its pipeline makes videos from videos and a strength, or from a picture as I2VGen-XL does."""
     kind = pipeline_class(Path(refine.pipeline))
+    if refine.guidance_scale is not None and not abilities(kind).guidance:
+        raise ModelError(f"refine_by.guidance_scale={refine.guidance_scale}: the pipeline in {refine.pipeline} has none; leave it out")
     by_keyframes = redraws_from_keyframes(refine)
     for name in ("seam",) if by_keyframes else ("keyframes", "target_fps"):
         if (value := getattr(refine, name)) is not None:

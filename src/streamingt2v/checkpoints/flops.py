@@ -21,7 +21,7 @@ def step_flops(folder: Path, config: ModelConfig) -> int:
     sizes = read_json(folder / "unet" / "config.json")
     if sizes.get("_class_name") != StreamingUNet3D.__name__:
         return 0
-    height, width = _latents(folder, config)
+    height, width = _latents(folder, config.height, config.width)
     net = _on_meta(StreamingUNet3D, folder / "unet")
     cam = _on_meta(ConditionalAttentionModule, folder / "cam")
     latents = torch.empty(2, sizes["in_channels"], config.extend.frames, height, width, device="meta")
@@ -37,16 +37,16 @@ def refine_step_flops(folder: Path, config: ModelConfig) -> int:
     if config.refine is None:
         return 0
     sizes = read_json(folder / "refiner" / "config.json")
-    height, width = (side * config.refine.scale for side in _latents(folder, config))
+    height, width = _latents(folder, *config.refine.size(config.height, config.width))
     net = _on_meta(UNet3DConditionModel, folder / "refiner")
     latents = torch.empty(2, sizes["in_channels"], config.refine.frames, height, width, device="meta")
     text = torch.empty(2, 77, sizes["cross_attention_dim"], device="meta")
     return _counted(lambda: net(latents, torch.zeros((), device="meta"), text))
 
 
-def _latents(folder: Path, config: ModelConfig) -> tuple[int, int]:
+def _latents(folder: Path, height: int, width: int) -> tuple[int, int]:
     factor = 2 ** (len(read_json(folder / "vae" / "config.json")["block_out_channels"]) - 1)
-    return config.height // factor, config.width // factor
+    return height // factor, width // factor
 
 
 def _on_meta(cls: Any, part: Path) -> Any:

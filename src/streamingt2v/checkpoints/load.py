@@ -139,7 +139,8 @@ def load_refiner(folder: Path, device: str, dtype: torch.dtype, threads: int, sa
 
 
 def save(components: Components, folder: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write a model folder that `load` reads; the weights in memory stay as they are.
+    """Write a model folder that `load` reads; the weights in memory stay as they are. Pipelines of others that the model works with are
+    not copied: it names them by their way from the folder.
 
     It is written beside its place and moved there when it is whole, so a save that fails changes nothing. In a folder that is there
     already the files of a model are replaced, others stay.
@@ -148,7 +149,7 @@ def save(components: Components, folder: Path, dtype: torch.dtype = torch.float1
     with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as made:
         whole = Path(made) / "model"
         whole.mkdir()
-        _write(components, whole, dtype)
+        _write(components, whole, folder, dtype)
         if not folder.exists():
             whole.rename(folder)
             return
@@ -158,8 +159,8 @@ def save(components: Components, folder: Path, dtype: torch.dtype = torch.float1
             part.replace(folder / part.name)
 
 
-def _write(components: Components, folder: Path, dtype: torch.dtype) -> None:
-    components.config.save(folder)
+def _write(components: Components, folder: Path, place: Path, dtype: torch.dtype) -> None:
+    components.config.save(folder, place)
     components.scheduler.save_pretrained(folder / "scheduler")
     if isinstance(components.text, TextEncoder):
         components.text.tokenizer.save_pretrained(folder / "tokenizer")
@@ -192,9 +193,11 @@ def _refiner_class(folder: Path, config: ModelConfig, factor: int) -> type[UNet3
     values = read_json(path)
     if values.get("_class_name") != Vid2VidUNet.__name__:
         return UNet3DConditionModel
-    height, width = (side * config.refine.scale // factor for side in (config.height, config.width))
+    height, width = config.refine.size(config.height, config.width)
+    if height % factor or width % factor:
+        raise ModelError(f"{path}: {height} x {width} pixels: the autoencoder needs multiples of {factor}")
     try:
-        check_latent_size(height, width, len(values["block_out_channels"]))
+        check_latent_size(height // factor, width // factor, len(values["block_out_channels"]))
     except ValueError as error:
         raise ModelError(f"{path}: {error}") from error
     return Vid2VidUNet

@@ -135,12 +135,11 @@ def working_bytes(folder: Path, config: ModelConfig, request: Request, size: int
     """Memory that the largest step needs besides the weights, about: guided U-Net passes, and decoding of eight frames in float32."""
     vae = read_json(folder / "vae" / "config.json")["block_out_channels"]
     factor = 2 ** (len(vae) - 1)
-    stages = [("unet", config.extend.frames, 1)]
+    stages = [("unet", config.extend.frames, (config.height, config.width))]
     if request.preset == "full" and config.refine:
-        stages.append(("refiner", min(config.refine.frames, request.frames or config.refine.frames), config.refine.scale))
+        stages.append(("refiner", min(config.refine.frames, request.frames or config.refine.frames), config.output_size(request)))
     needs = []
-    for part, frames, scale in stages:
-        height, width = config.height * scale, config.width * scale
+    for part, frames, (height, width) in stages:
         sizes = read_json(folder / part / "config.json")
         needs.append(_unet_bytes(sizes, height // factor, width // factor, frames, size))
         needs.append(8 * height * width * vae[0] * 4 * 4)  # four maps of the finest level

@@ -13,13 +13,13 @@ from itertools import islice
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from streamingt2v.config import RefineConfig
 from streamingt2v.distributed import Crew
 from streamingt2v.samplers.sdedit import logsnr_cosine_interp, trailing_nodes
 from streamingt2v.types import State, TextCond
 
+from .calling import covered
 from .piece import Piece, whole
 from .wavefront import Wavefront, Work
 
@@ -137,7 +137,7 @@ class _Refinement:
             self.front.admit(number, self.inlet.encoded(latents_BCTHW, window.stop - following.start if following else 0))
 
         self.encoding = True
-        self._submit(admit, "encode", _resized(frames_TCHW, self.stage.size))
+        self._submit(admit, "encode", covered(frames_TCHW, *self.stage.size))
 
     def _ask(self, works: list[Work]) -> None:
         config = self.stage.config
@@ -166,9 +166,3 @@ class _Refinement:
 
         self.decoding = True
         self._submit(piece, "decode", latents_BCTHW)
-
-
-def _resized(frames_TCHW: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    if frames_TCHW.shape[-2:] == size:
-        return frames_TCHW
-    return F.interpolate(frames_TCHW, size, mode="bicubic", antialias=True).clamp(-1, 1)

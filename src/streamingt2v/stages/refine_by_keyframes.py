@@ -74,17 +74,19 @@ class Carry:
 
 @dataclass(frozen=True)
 class KeyframeRefineStage:
-    """Refines a stream of pieces with one pipeline and seed. total: frames in all, None without end. device: where the pipeline works."""
+    """Refines a stream of pieces with one pipeline and seed. total: frames in all, None without end. size: (height, width) of
+    what comes out. device: where the pipeline works."""
 
     open: Open
     config: RefineByConfig
     seed: int
     total: int | None
+    size: tuple[int, int]
     negative_prompt: str
     device: torch.device
 
     def stream(self, pieces: Iterable[Piece], text_at: PromptAt, state: State | None = None) -> Iterator[Piece]:
-        """Refined pieces of the same frames, `config.scale` times as high and wide, in order and exactly once.
+        """Refined pieces of the same frames, in order and exactly once.
 
         A piece's state is that of the last piece taken in together with the carry; see `refine.RefineStage.stream`. text_at: the prompt
         of a frame; a window follows that of the middle of the frames it gives out.
@@ -175,8 +177,7 @@ class KeyframeRefineStage:
             pipe.scheduler = own
 
     def _enlarged(self, frames_TCHW: torch.Tensor) -> torch.Tensor:
-        height, width = (self.config.scale * side for side in frames_TCHW.shape[-2:])
-        return covered(frames_TCHW, height, width)
+        return covered(frames_TCHW, *self.size)
 
 
 @torch.no_grad()
