@@ -60,9 +60,8 @@ def test_time_is_measured_seconds_or_says_that_it_is_an_estimate():
     step = step_flops(TINY, ModelConfig.load(TINY))
     decoded = 29 * 16 * decode_flops(TINY, 64, 64) / step
     assert found.seconds == pytest.approx(0.5 * (29 * 8 + decoded)) and 0 < decoded < 29 * 8
-    refined = (
-        20 * 4 * refine_step_flops(TINY, ModelConfig.load(TINY)) + 240 * (decode_flops(TINY, 128, 128) + encode_flops(TINY, 128, 128))
-    ) / step
+    frame = decode_flops(TINY, 128, 128) + encode_flops(TINY, 128, 128)
+    refined = (20 * 4 * refine_step_flops(TINY, ModelConfig.load(TINY)) + 240 * frame) / step
     assert full.seconds == pytest.approx(found.seconds + 0.5 * refined) and refined > 40
     guess = made(frames=16, preset="preview")
     assert guess.seconds_from.startswith("estimate") and guess.seconds > 0

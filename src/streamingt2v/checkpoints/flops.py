@@ -90,7 +90,8 @@ def _vae(folder: Path) -> Any:
 
 def _on_meta(cls: Any, part: Path) -> Any:
     with torch.device("meta"):
-        return cls.from_config(cls.load_config(part)).eval()
+        network = cls.from_config(cls.load_config(part)).eval()
+    return network.to("meta")  # what old constructors have made elsewhere as well
 
 
 @torch.no_grad()

@@ -44,8 +44,10 @@ def skeleton(name: str, full: bool) -> Iterator[tuple[Path, dict[str, int]]]:
     if full and config is STREAMING_T2V:
         height, width = refined_size(config.height, config.width, factor=8, levels=4)
         config = replace(config, refine=replace(VID2VID_REFINE, height=height, width=width))
-    with TemporaryDirectory() as place, torch.device("meta"):
-        folder, networks = Path(place), _networks(config)
+    with torch.device("meta"):
+        networks = _networks(config)
+    with TemporaryDirectory() as place:
+        folder = Path(place)
         config.save(folder)
         for part, network in networks.items():
             if part in ("unet", "cam", "vae", "refiner"):
