@@ -106,7 +106,7 @@ class RefineConfig:
     "none": apart, the later window replacing the earlier. The rest is about "random" alone. law: see `samplers.blend.Law`. splice: what
     is cut and joined, the "clean" predictions (as coded) or the "latents" after a step (as in the paper; a window's solver then
     remembers its own predictions). shared_noise: noise belongs to frames, not to windows. batch: predictions that are made in one call
-    of the network; another number may change the last bits.
+    of the network; another number may change the last bits. height, width: to which size; None for `scale` times that of the model.
 
     An overlap of more than half a window puts frames into three windows or more, which is allowed.
     ModelError for values that make no sense.
@@ -132,11 +132,7 @@ class RefineConfig:
         require(0 <= self.overlap < self.frames, "refine.overlap", self.overlap, f"0 or more and below refine.frames={self.frames}")
         check_sampling("refine", self.steps, self.guidance_scale, self.guidance_rescale)
         require(0 < self.strength <= 1, "refine.strength", self.strength, "above 0 and at most 1")
-        require(self.scale >= 1, "refine.scale", self.scale, "1 or more")
-        require((self.height is None) == (self.width is None), "refine.height", self.height, "given together with refine.width")
-        for name in ("height", "width"):
-            side = getattr(self, name)
-            require(side is None or (side >= 2 and side % 2 == 0), f"refine.{name}", side, "an even number, 2 or more")
+        _check_size("refine", self.scale, self.height, self.width)
         for name, kind in get_type_hints(type(self)).items():
             choices = get_args(kind) if get_origin(kind) is Literal else ()
             require(not choices or getattr(self, name) in choices, f"refine.{name}", getattr(self, name), f"one of {', '.join(choices)}")
@@ -154,8 +150,8 @@ class RefineConfig:
 class RefineByConfig:
     """Stage 3 by a pipeline of diffusers: from video to video with a strength, or I2VGen-XL. ModelError for values that make no sense.
 
-    pipeline: its folder, relative to `model.json`. frames, overlap: of a window, and of it with its neighbour. scale: how many times as
-    high and wide as they are its frames are handed over. strength, steps, guidance_scale: what it is called with; None: the pipeline's own.
+    pipeline: its folder, relative to `model.json`. frames, overlap: of a window, and of it with its neighbour. height, width: to which
+    size; None for `scale` times that of the model. strength, steps, guidance_scale: what it is called with; None: the pipeline's own.
     seam: how windows of video to video join in their overlap: "cut", as None, goes over at a frame drawn at random, "fade" mixes them, more
     of the later one by and by. Of I2VGen-XL alone, None for 8 and 38: keyframes, of how many windows the first frames are redrawn together
     before; target_fps, the rate that it is told.
@@ -165,6 +161,8 @@ class RefineByConfig:
     frames: int = 16
     overlap: int = 4
     scale: int = 2
+    height: int | None = None
+    width: int | None = None
     strength: float = 0.6
     steps: int = 30
     guidance_scale: float | None = None
@@ -174,7 +172,7 @@ class RefineByConfig:
 
     def __post_init__(self) -> None:
         require(0 <= self.overlap < self.frames, "refine_by.overlap", self.overlap, f"0 or more and below refine_by.frames={self.frames}")
-        require(self.scale >= 1, "refine_by.scale", self.scale, "1 or more")
+        _check_size("refine_by", self.scale, self.height, self.width)
         require(0 < self.strength <= 1, "refine_by.strength", self.strength, "above 0 and at most 1")
         require(int(self.steps * self.strength) >= 1, "refine_by.steps", self.steps, f"enough for one step at strength {self.strength}")
         require(self.seam in (None, "cut", "fade"), "refine_by.seam", self.seam, "cut or fade")
@@ -189,6 +187,8 @@ class RefineByConfig:
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) that frames of a size are refined to."""
+        if self.height is not None and self.width is not None:
+            return self.height, self.width
         return self.scale * height, self.scale * width
 
     def asked(self, strength: float | None, steps: int | None, guidance_scale: float | None) -> RefineByConfig:
@@ -216,6 +216,13 @@ def _relative(path: str, folder: Path) -> str:
         return Path(os.path.relpath(path, folder.absolute())).as_posix()
     except ValueError:
         return path
+
+
+def _check_size(stage: str, scale: int, height: int | None, width: int | None) -> None:
+    require(scale >= 1, f"{stage}.scale", scale, "1 or more")
+    require((height is None) == (width is None), f"{stage}.height", height, f"given together with {stage}.width")
+    for name, side in (("height", height), ("width", width)):
+        require(side is None or (side >= 2 and side % 2 == 0), f"{stage}.{name}", side, "an even number, 2 or more")
 
 
 def check_sampling(stage: str, steps: int, guidance_scale: float, guidance_rescale: float) -> None:

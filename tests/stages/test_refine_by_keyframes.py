@@ -149,12 +149,14 @@ def test_the_size_of_the_pieces_has_no_say(pipe):
 
 def test_the_whole_trip_from_the_command_line(home, tmp_path, capsys):
     """StreamingSVD with its published enhancer, from a picture to a file."""
-    out = tmp_path / "out.mp4"
+    out, before = tmp_path / "out.mp4", (home / "svd" / "model.json").read_text()
+    with_refiner(home, height=40, width=48)
     line = ["generate", PROMPT, "-o", str(out), "--model", str(home / "svd"), "--image", str(home / "red.png"), "--preset", "full"]
     assert main([*line, "--frames", "11", "--json", "--quiet"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (result["frames"], result["height"], result["width"]) == (11, 32, 32)
+    assert (result["frames"], result["height"], result["width"]) == (11, 40, 48)
     assert sum(1 for _ in read_video(out)) == 11
+    (home / "svd" / "model.json").write_text(before)
 
 
 def test_prompt_and_seed_reach_it(home):

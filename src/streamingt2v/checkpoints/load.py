@@ -187,15 +187,15 @@ def _refiner(folder: Path, config: ModelConfig, place: Place, dtype: torch.dtype
 
 
 def _refiner_class(folder: Path, config: ModelConfig, factor: int) -> type[UNet3DConditionModel]:
-    """The class that the refiner's configuration names; ModelError if the model's frames, enlarged, do not pass through it."""
+    """The class that the refiner's configuration names; ModelError if frames of the size that it refines to do not pass."""
     assert config.refine is not None, "asked for with a refiner only"
     path = _part(folder, "refiner") / "config.json"
     values = read_json(path)
-    if values.get("_class_name") != Vid2VidUNet.__name__:
-        return UNet3DConditionModel
     height, width = config.refine.size(config.height, config.width)
     if height % factor or width % factor:
-        raise ModelError(f"{path}: {height} x {width} pixels: the autoencoder needs multiples of {factor}")
+        raise ModelError(f"{folder}: refines to {height} x {width} pixels: the autoencoder needs multiples of {factor}")
+    if values.get("_class_name") != Vid2VidUNet.__name__:
+        return UNet3DConditionModel
     try:
         check_latent_size(height // factor, width // factor, len(values["block_out_channels"]))
     except ValueError as error:
