@@ -141,6 +141,7 @@ def _make(
         output.output,
         device=model.device,
         dtype=model.dtype,
+        savings=model.savings,
         temporary=places.temporary,
         overwrite=output.overwrite,
     ) as run:
@@ -204,7 +205,7 @@ def _load(model: ModelOptions, show: Screen) -> LongVideoPipeline:
     _silence_bars()
     from ..runner import load_pipeline
 
-    return load_pipeline(model.model, model.device, model.dtype)
+    return load_pipeline(model.model, model.device, model.dtype, model.savings)
 
 
 def _reload(run: RunFolder, run_dir: Path, show: Screen) -> LongVideoPipeline:
@@ -278,6 +279,7 @@ def _check_model(wanted: Request, model: ModelOptions) -> ModelConfig:
     except ModelError as error:
         raise RequestError("model", model.model, str(error)) from error
     config.check(wanted)
+    model.savings.check(model.device, config)
     return config
 
 

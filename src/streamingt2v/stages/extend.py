@@ -18,6 +18,8 @@ from streamingt2v.samplers.denoise import Step, StepNoise, denoise, final
 from streamingt2v.samplers.noise import mixed_noise
 from streamingt2v.types import TextCond
 
+from .piece import whole
+
 
 class ExtendStage:
     """Makes chunks with one backbone, scheduler and seed. Nothing is carried from chunk to chunk but the memory given."""
@@ -60,4 +62,4 @@ class ExtendStage:
             noise_TCHW = mixed_noise(self.seed, stage, frames, step, shape, self.config.mixed_noise)
             return noise_TCHW.transpose(0, 1)[None].to(self.backbone.device)
 
-        return self.backbone.decode(final(self.denoise(condition, window_TCHW, noise)))
+        return whole(self.backbone.decode(final(self.denoise(condition, window_TCHW, noise))))
