@@ -20,7 +20,8 @@ from .store import NoSuchJob, QueueFull
 from .uploads import Uploads
 
 _ID = re.compile(r"video_[0-9a-f]{24}")
-REFUSALS: dict[int | str, dict] = {"4XX": {"model": ErrorBody, "description": "It is refused; the error says what to change."}}
+_ERROR = {"application/json": {"schema": {"$ref": f"#/components/schemas/{ErrorBody.__name__}"}}}
+REFUSALS: dict[int | str, dict] = {"4XX": {"content": _ERROR, "description": "It is refused; the error says what to change."}}
 
 
 @dataclass(frozen=True)
