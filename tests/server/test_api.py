@@ -346,8 +346,9 @@ def test_no_more_streams_and_sessions_than_allowed(service):
                 next(other.events(first))
             assert refused.value.status == 429
             client.delete(first)
-            with client.session("A cat", num_frames=4000), pytest.raises(ServerError, match="sessions are open"):
-                with client.session("A dog"):
+            with client.session("A cat", num_frames=4000):
+                second = client.session("A dog")
+                with pytest.raises(ServerError, match="sessions are open"), second:
                     pass
     finally:
         service.limits = before
