@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -37,15 +38,17 @@ class Tally:
 
 
 def start(options: argparse.Namespace, folder: Path) -> tuple[subprocess.Popen, str]:
-    """The server and its address."""
+    """The server and its address. What it says later goes to a file, printed if it failed."""
     command = [sys.executable, "-m", "streamingt2v", "serve", "--port", "0", "--model", options.model, "--data-dir", str(folder)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None, "it is a pipe"
-    for line in process.stderr:
-        print(line, end="", file=sys.stderr)
-        if "listening on" in line:
-            return process, line.split()[-1]
-    raise SystemExit("the server did not start")
+    log = folder / "log"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(command, stderr=stderr)
+    while process.poll() is None:
+        said = re.search(r"listening on (\S+)", log.read_text())
+        if said:
+            return process, said[1]
+        time.sleep(0.1)
+    raise SystemExit(f"the server did not start: {log.read_text()}")
 
 
 async def one_client(http: httpx2.AsyncClient, number: int, options: argparse.Namespace, tally: Tally, until: float) -> None:
@@ -144,6 +147,7 @@ def main() -> int:
         finally:
             process.terminate()
             process.wait()
+        log = (Path(name) / "log").read_text()
     times = sorted(tally.status_seconds)
     percentile = {f"status_p{share}_ms": round(1000 * times[len(times) * share // 100], 1) for share in (50, 95, 99)}
     server_errors = sum(count for answer, count in tally.answers.items() if answer.startswith("5"))
@@ -159,6 +163,8 @@ def main() -> int:
         "answers": dict(sorted(tally.answers.items())),
         "streamed_bytes": tally.streamed,
     }
+    if server_errors:
+        print(log[-5000:], file=sys.stderr)
     print(json.dumps(result))
     return 1 if ends["lost"] or ends["stuck"] or server_errors else 0
 

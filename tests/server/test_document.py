@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import schemathesis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
 
@@ -18,16 +18,10 @@ def test_no_request_brings_it_down(service, url):
             continue
 
         @settings(max_examples=8, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
-        @schemathesis.hypothesis.given(case=operation.as_strategy()) if hasattr(schemathesis, "hypothesis") else _given(operation)
+        @given(case=operation.as_strategy())
         def answers(case) -> None:
             case.call_and_validate(checks=list(CHECKS), timeout=20)
 
         answers()
     for job in service.list(100)[0]:
         service.delete(job.id)
-
-
-def _given(operation):
-    from hypothesis import given
-
-    return given(case=operation.as_strategy())

@@ -50,7 +50,7 @@ class Context:
         """`QueueFull` if as many connections of a kind are open as may be."""
         most = getattr(self.service.limits, kind)
         if self.open[kind] >= most:
-            raise QueueFull(f"{most} {kind} are open already; try again later")
+            raise QueueFull(most, f"{kind} are open")
 
 
 def context(connection: HTTPConnection) -> Context:
