@@ -13,6 +13,7 @@ import time
 import zlib
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -283,6 +284,37 @@ def test_a_data_url_is_a_picture(client):
     assert client.wait(made["id"])["status"] == "completed"
 
 
+@pytest.mark.parametrize(
+    ("url", "status"),
+    [
+        ("https://pictures.example/red.png", 200),
+        ("https://pictures.example/moved.png", 400),
+        ("https://pictures.example/large.png", 400),
+        ("https://pictures.example/text.png", 400),
+        ("https://PICTURES.example@evil.example/red.png", 400),
+        ("https://pictures.example.evil.example/red.png", 400),
+        ("http://pictures.example/red.png", 400),
+        ("https://[", 400),
+    ],
+)
+def test_only_allowed_hosts_are_asked_for_pictures(service, monkeypatch, url, status):
+    asked = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append(str(request.url))
+        bodies = {"/red.png": picture(), "/large.png": bytes(service.limits.upload_bytes + 1), "/text.png": b"<html>"}
+        moved = httpx2.Response(302, headers={"Location": "http://127.0.0.1/"})
+        return moved if request.url.path == "/moved.png" else httpx2.Response(200, content=bodies[request.url.path])
+
+    monkeypatch.setattr(httpx2, "AsyncClient", partial(httpx2.AsyncClient, transport=httpx2.MockTransport(answer)))
+    with TestClient(create_app(service, allowed_hosts=frozenset({"pictures.example"})), base_url="http://localhost") as client:
+        made = client.post("/v1/videos", json={"prompt": "A cat", "num_frames": 9, "input_reference": {"image_url": url}})
+        assert made.status_code == status, made.text
+        assert all(address.startswith("https://pictures.example/") for address in asked)
+        if status == 200:
+            assert client.delete(f"/v1/videos/{made.json()['id']}").status_code == 200
+
+
 def test_uploads_leave_nothing_behind(service, client, tmp_path):
     assert list(service.files.uploads.iterdir()) == []
 
@@ -324,6 +356,7 @@ def test_a_token_is_asked_for_everywhere_but_where_nothing_is(service, video):
         ({"Host": "localhost:80"}, 200),
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
         ({"Host": "[", "Origin": "http://["}, 403),
     ],
 )
