@@ -157,10 +157,6 @@ class JobStore:
         """How many jobs there are of each status."""
         return dict(self._db.execute("SELECT status, COUNT(*) FROM jobs WHERE deleted = 0 GROUP BY status").fetchall())
 
-    def place(self, job: Job) -> int:
-        """How many jobs wait in front of a waiting one."""
-        return self._db.execute("SELECT COUNT(*) FROM jobs WHERE status = 'queued' AND number < ?", (job.number,)).fetchone()[0]
-
     def totals(self) -> dict[str, float]:
         """What was counted since the file was made."""
         return dict(self._db.execute("SELECT name, value FROM totals").fetchall())
