@@ -15,7 +15,9 @@ LAYERS = (  # innermost first
     {"pipeline"},
     {"runner"},
     {"train", "eval"},
-    {"cli", "server", "web"},
+    {"client", "server"},
+    {"web"},
+    {"cli"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 DOORS = {"__init__", "__main__"}  # they lead in from outside: the one to every public name, the other to the command

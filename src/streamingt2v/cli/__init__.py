@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from . import evaluate, models, train, video
+from . import evaluate, models, serve, train, video
 from .screen import INTERRUPTED, interruptible, plain_warnings, report_error
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ for _command in (
     models.models,
     models.plan,
     train.train,
+    serve.serve,
 ):
     app.command()(_command)
 

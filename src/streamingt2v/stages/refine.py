@@ -31,11 +31,19 @@ Answer = Callable[[torch.Tensor], Piece | None]
 class RefineStage:
     """Refines a stream of pieces with one crew of `RefinerBackbone`s and one seed, to frames of `size` (height, width).
 
-    total: frames in all, None without end.
+    total: frames in all, None without end. on_step: called with (step, steps) after every step of a window; raising in it cancels.
     """
 
-    def __init__(self, crew: Crew, config: RefineConfig, seed: int, total: int | None, size: tuple[int, int]):
-        self.crew, self.config, self.seed, self.total, self.size = crew, config, seed, total, size
+    def __init__(
+        self,
+        crew: Crew,
+        config: RefineConfig,
+        seed: int,
+        total: int | None,
+        size: tuple[int, int],
+        on_step: Callable[[int, int], None] | None = None,
+    ):
+        self.crew, self.config, self.seed, self.total, self.size, self.on_step = crew, config, seed, total, size, on_step
         self.schedule = logsnr_cosine_interp()
         self.nodes = trailing_nodes(self.schedule, config.steps, levels=round(config.strength * len(self.schedule.sigmas)))
 
@@ -148,6 +156,8 @@ class _Refinement:
             for work, one_BCTHW in zip(works, velocity_BCTHW.split(1), strict=True):
                 self.asked.remove(work.number)
                 self.front.put(work, one_BCTHW)
+                if self.stage.on_step is not None:
+                    self.stage.on_step(work.step + 1, len(self.stage.nodes))
 
         self.asked.update(work.number for work in works)
         timesteps = [work.timestep for work in works]
