@@ -53,8 +53,8 @@ def assemble(config: AssembleConfig, out: Path) -> None:
 
 
 def build_vocabulary(nouns: tuple[str, ...]) -> Vocabulary:
-    """The world's words but for nouns that were not trained on; those lead to the nearest that was."""
-    untrained = {word for n in vocabulary.NOUNS if n.name not in nouns for word in (*n.synonyms, *n.held_out)}
+    """The words that training saw. Others of the world lead to the nearest of them: nouns not trained on, words held out."""
+    untrained = {word for n in vocabulary.NOUNS if n.name not in nouns for word in n.synonyms}
     known = frozenset(vocabulary.words()) - untrained - {","}
     nearest = {
         word: target for word in (*vocabulary.NEAREST, *untrained) if (target := _follow(word, known)) is not None and word not in known
@@ -65,7 +65,7 @@ def build_vocabulary(nouns: tuple[str, ...]) -> Vocabulary:
 def _follow(word: str, known: frozenset[str]) -> str | None:
     """The first known word on the way of nearest words; None where the way ends or turns in a circle."""
     seen = {word}
-    owner = {w: n.name for n in vocabulary.NOUNS for w in (*n.synonyms, *n.held_out)}
+    owner = {w: n.name for n in vocabulary.NOUNS for w in n.synonyms}
     while True:
         word = vocabulary.NEAREST.get(word) or vocabulary.NEAREST_NOUN.get(owner.get(word, ""), "")
         if word in known:

@@ -46,7 +46,7 @@ class TextConfig:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a word of the world; anything else is <unk>. Lower-cased, padded to TEXT_LENGTH."""
+    """One token a word of training captions; anything else is <unk>. Lower-cased, padded to TEXT_LENGTH."""
     specials = ["<pad>", "<unk>", "<bos>", "<eos>"]
     vocab = {word: i for i, word in enumerate([*specials, *vocabulary.words()])}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
