@@ -30,6 +30,7 @@ def settings(name: str, root: Path) -> dict:
         "cam": {**made, "image_tokens": 2, "encoder_steps": 2},
         "apm": {**made, "cam": root / "cam", "image_tokens": 2},
         "refiner": {"text": made["text"], "size": 64, "frames": 4, "channels": (16, 32), "image_batch": 2},
+        "rival": {**made, "kind": "additive", "encoder_steps": 2},
         "judge": {"frames": 4, "width": 8, "image_batch": 2},
     }[name]
 

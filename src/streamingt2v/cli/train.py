@@ -19,7 +19,7 @@ from .screen import Screen, Stopped, describe
 if TYPE_CHECKING:
     from ..train.recipes import Recipe
 
-NAMES = ("text", "vae", "base", "cam", "apm", "refiner", "judge")
+NAMES = ("text", "vae", "base", "cam", "apm", "refiner", "rival", "judge")
 
 
 @takes_options

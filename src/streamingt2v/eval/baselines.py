@@ -1,12 +1,15 @@
-"""Other ways to make a long video with the same weights: the method with a part taken away, and rivals that need no training.
+"""Other ways to make a long video on the same base: the method with a part taken away, rivals without training, rivals with it.
 
-A method is a function (components, request) -> frames, uint8 (H, W, 3), as a stream; `METHODS` names them.
+A method is a function (components, request) -> frames, uint8 (H, W, 3), as a stream. `METHODS` names those that need nothing
+but a model; `trained_rivals` reads the others from their recipe's folders.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +23,7 @@ from ..samplers.denoise import Predict
 from ..types import TextCond
 from .fifo import fifo_diffusion
 from .freenoise import free_noise
+from .rivals import NAMES, RivalBackbone, kind_of, load_rival
 
 Frames = Callable[[Components, Request], Iterator[Frame]]
 
@@ -59,11 +63,30 @@ def with_backbone(components: Components, kind: type[ModelScopeBackbone]) -> Com
 def streamed(kind: type[ModelScopeBackbone]) -> Frames:
     """The pipeline's own stream over a backbone of this kind."""
 
-    def frames(components: Components, request: Request) -> Iterator[Frame]:
-        for chunk in LongVideoPipeline(with_backbone(components, kind)).stream(request):
-            yield from chunk.frames
+    return lambda components, request: _frames(with_backbone(components, kind), request)
 
-    return frames
+
+def _frames(components: Components, request: Request) -> Iterator[Frame]:
+    for chunk in LongVideoPipeline(components).stream(request):
+        yield from chunk.frames
+
+
+def trained_rivals(folders: Iterable[Path], components: Components) -> dict[str, Method]:
+    """Methods by the names of `rivals.NAMES`, from folders of the rival recipe, for this model alone.
+
+    ModelError if a folder holds no rival, or one that was trained on another base.
+    """
+    own: Any = components.backbone
+    methods: dict[str, Method] = {}
+    for folder in folders:
+        rival = load_rival(folder, own.unet)
+        backbone = RivalBackbone(own, rival, components.config.extend.frames)
+        methods[NAMES[kind_of(rival)]] = Method(partial(_with_rival, backbone), chunked=True)
+    return methods
+
+
+def _with_rival(backbone: RivalBackbone, components: Components, request: Request) -> Iterator[Frame]:
+    return _frames(replace(components, backbone=backbone), request)
 
 
 METHODS: dict[str, Method] = {
