@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from diffusers import AutoencoderKL, UNet3DConditionModel
 from transformers import CLIPVisionModelWithProjection
 
@@ -13,6 +14,7 @@ from ..backbones.refiner import RefinerBackbone
 from ..backbones.unet3d import StreamingUNet3D
 from ..checkpoints.load import Components, save
 from ..config import ExtendConfig, ModelConfig, RefineConfig
+from ..eval.eyes import load_text_projection, save_text_projection
 from ..memory.apm import ImageTokens
 from ..memory.cam import ConditionalAttentionModule
 from ..text import TextEncoder, Vocabulary
@@ -50,6 +52,9 @@ def assemble(config: AssembleConfig, out: Path) -> None:
     refiner = RefinerBackbone(vae, UNet3DConditionModel.from_pretrained(config.refiner / "unet")) if config.refiner else None
     model = ModelConfig(config.name, 64, 64, clip.FPS, EXTEND, REFINE if refiner else None)
     save(Components(model, text, backbone, diffusion.make_sampler(), refiner), out)
+    projection = load_text_projection(config.text)
+    if projection is not None:
+        save_text_projection(out, projection, torch.float16)
 
 
 def build_vocabulary(nouns: tuple[str, ...]) -> Vocabulary:
