@@ -16,6 +16,8 @@ import json
 import sys
 from pathlib import Path
 
+import torch
+
 from streamingt2v.checkpoints.fingerprint import fingerprint
 from streamingt2v.config import find_model
 from streamingt2v.errors import StreamingT2VError
@@ -35,6 +37,7 @@ from streamingt2v.eval.comparison import (
     Task,
     rival_marks,
     tasks,
+    threads_of,
     work,
 )
 from streamingt2v.eval.rivals import NAMES
@@ -99,7 +102,10 @@ def make(file: results.ItemFile, maker: Maker, some: list[Task], jobs: int) -> N
     """All videos that are missing, the longest first, so that no process is left with one at the end."""
     if not some:
         return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads_of(jobs))  # to say how long it takes, be as quick as they will be
     seconds = maker.expected(some)
+    torch.set_num_threads(threads)
     print(
         f"{len(some)} videos, about {sum(seconds) / jobs / 60:.0f} minutes by {jobs} process{'es' * (jobs > 1)} on quiet cores", flush=True
     )

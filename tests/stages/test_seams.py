@@ -34,7 +34,7 @@ def test_scores_by_hand(seams):
 
 def test_every_way_is_taken_with_shared_noise_and_without(seams, tmp_path, monkeypatch, capsys):
     model, page = write_toy_model(tmp_path / "toy"), tmp_path / "docs" / "refining-results.md"
-    monkeypatch.setattr(sys, "argv", f"seams.py --videos 2 --frames 28 --model {model} --page {page}".split())
+    monkeypatch.setattr(sys, "argv", f"seams.py --videos 1 --frames 28 --model {model} --page {page}".split())
     seams.main()
     rows = {row["way"]: row for row in json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]}
     for way in ("joint", "causal", "cross-fade", "independent"):

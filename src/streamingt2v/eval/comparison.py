@@ -7,7 +7,6 @@ side by side, long videos with and without the anchor, and stage 3.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -131,12 +130,12 @@ class Maker:
             yield from clip.render(spec, times, self.pipe.config.height, self.pipe.config.width)[0]
 
     def expected(self, some: Sequence[Task]) -> list[float]:
-        """About how many seconds each will take, from one first chunk made and measured now."""
+        """About how many seconds each will take, from two chunks made and measured now."""
         extend = self.pipe.config.extend
         if self.source.steps is not None:
             extend = replace(extend, steps=self.source.steps)
         began = time.monotonic()
-        frames = list(self._video(Task(FIRST, OURS, 0, 0, extend.frames), self.spec(0)))
+        frames = list(self._video(Task(FIRST, OURS, 0, 0, 2 * extend.frames - extend.overlap), self.spec(0)))
         call = (time.monotonic() - began) / self.methods[OURS].calls(extend, len(frames))
         began = time.monotonic()
         measure(frames, self._metrics(OURS, self.spec(0)), self.tools)
@@ -165,10 +164,14 @@ def work(maker: Maker, some: Sequence[Task], jobs: int) -> Iterator[results.Item
     if jobs == 1:
         yield from map(maker.make, some)
         return
-    threads = max(1, (os.cpu_count() or jobs) // jobs)
     # spawned, not forked: a fork of a process that has run PyTorch's threads may hang
-    with multiprocessing.get_context("spawn").Pool(min(jobs, len(some)), _begin, (maker.source, threads)) as pool:
+    with multiprocessing.get_context("spawn").Pool(min(jobs, len(some)), _begin, (maker.source, threads_of(jobs))) as pool:
         yield from pool.imap_unordered(_make, some)
+
+
+def threads_of(jobs: int) -> int:
+    """Of each of so many processes, out of those that this one has."""
+    return max(1, torch.get_num_threads() // jobs)
 
 
 _maker: Maker | None = None  # of a process of `work`
