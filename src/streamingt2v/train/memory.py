@@ -41,7 +41,7 @@ class MemoryConfig:
     `still`: share of clips whose window is one frame repeated, as when a video starts from an image.
     `drift`: largest change of a window's red, green and blue (natural logarithm of the gain), which the target does not share: what
     has drifted is to come back to the anchor's colours. `reach`: how many frames before the target the anchor may lie.
-    `encoder_steps`: of the cam recipe's steps, the first, for its frame encoder alone.
+    `encoder_steps`: of the cam recipe's steps, the first, for its frame encoder alone. `late`: see `diffusion.noised`.
     """
 
     base: Path
@@ -58,6 +58,7 @@ class MemoryConfig:
     drift: float = 0.0
     reach: int = 16
     encoder_steps: int = 300
+    late: float = 1.0
     image_tokens: int = 8
     head_dim: int = 16
 
@@ -66,10 +67,11 @@ class MemoryModule(nn.Module):
     """Base with mergers and mixers, CAM, and (for apm) the image tokens, under one forward; only the memories are trained."""
 
     def __init__(
-        self, unet: StreamingUNet3D, cam: ConditionalAttentionModule, tokens: ImageTokens, parts: dict[str, nn.Module], with_anchor: bool
-    ):
+        self, unet: StreamingUNet3D, cam: ConditionalAttentionModule, tokens: ImageTokens, parts: dict[str, nn.Module], with_anchor: bool,
+        late: float = 1.0,
+    ):  # fmt: skip
         super().__init__()
-        self.unet, self.cam, self.tokens, self.with_anchor = unet, cam, tokens, with_anchor
+        self.unet, self.cam, self.tokens, self.with_anchor, self.late = unet, cam, tokens, with_anchor, late
         self.frozen: Any = nn.ModuleDict(parts).requires_grad_(False)
         for name, parameter in unet.named_parameters():
             parameter.requires_grad_("cross_attention_merger" in name or (with_anchor and _is_mixer(name)))
@@ -82,7 +84,7 @@ class MemoryModule(nn.Module):
         with torch.no_grad():
             text_BLD = self.frozen["text"](batch["ids"]).last_hidden_state
             window_BTCHW = as_generated(self.frozen["vae"], batch["window"], batch["disturb"])
-        noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler)
+        noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler, late=self.late)
         features = self.cam(noisy, t, text_BLD, self.cam.encode_frames(window_BTCHW))
         predicted = self.unet(noisy, t, text_BLD, self.image_tokens(batch["anchor"]), features)
         loss = diffusion.velocity_loss(predicted, velocity, t, batch["weight"], self.scheduler)
@@ -164,7 +166,7 @@ class MemoryTask(Continuations):
             cam = ConditionalAttentionModule.from_pretrained(config.cam / "cam").float()
         width = text.config.hidden_size
         tokens = ImageTokens(vision.config.projection_dim, 2 * width, config.image_tokens, width)
-        self.module = MemoryModule(unet, cam, tokens, parts, config.cam is not None)
+        self.module = MemoryModule(unet, cam, tokens, parts, config.cam is not None, config.late)
 
     def export(self, folder: Path) -> None:
         self.module.unet.save_pretrained(folder / "unet")

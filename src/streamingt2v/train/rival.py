@@ -44,6 +44,7 @@ class RivalConfig:
     disturb: float = 0.3
     still: float = 0.1
     encoder_steps: int = 300
+    late: float = 1.0
 
     def __post_init__(self) -> None:
         if self.kind not in rivals.NAMES:
@@ -53,9 +54,9 @@ class RivalConfig:
 class RivalModule(nn.Module):
     """The frozen base and a rival under one forward; only the rival is trained."""
 
-    def __init__(self, unet: StreamingUNet3D, rival: rivals.Rival, parts: dict[str, nn.Module]):
+    def __init__(self, unet: StreamingUNet3D, rival: rivals.Rival, parts: dict[str, nn.Module], late: float = 1.0):
         super().__init__()
-        self.unet, self.rival = unet.requires_grad_(False), rival
+        self.unet, self.rival, self.late = unet.requires_grad_(False), rival, late
         self.frozen: Any = nn.ModuleDict(parts).requires_grad_(False)
         self.scheduler = diffusion.make_scheduler()
 
@@ -66,7 +67,7 @@ class RivalModule(nn.Module):
             return {"loss": encoder_loss(self.rival.copied, self.unet, batch["window"], frames_BTCHW)}
         with torch.no_grad():
             window_BTCHW = as_generated(self.frozen["vae"], batch["window"], batch["disturb"])
-        noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler)
+        noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler, late=self.late)
         predicted = self.predictor(batch["ids"], window_BTCHW, noisy.shape[2])(noisy, t)
         loss = diffusion.velocity_loss(predicted, velocity, t, batch["weight"], self.scheduler)
         with torch.no_grad():
@@ -88,13 +89,13 @@ class RivalTask(Continuations):
 
     def __init__(self, config: RivalConfig):
         steps = config.encoder_steps if config.kind == "additive" else 0
-        shared = {name: getattr(config, name) for name in "base text vae nouns size frames overlap disturb still".split()}
+        shared = {name: getattr(config, name) for name in "base text vae nouns size frames overlap disturb still late".split()}
         tokenizer, text = load_text(config.text)
         super().__init__(MemoryConfig(**shared, encoder_steps=steps), tokenizer)
         base = load_unet(config.base)
         parts = {"text": text, "vae": AutoencoderKL.from_pretrained(config.vae / "vae").float()}
         unet = StreamingUNet3D.from_base(base, self.config.head_dim)  # its mergers and mixers are not used
-        self.module = RivalModule(unet, rivals.from_base(config.kind, base, FRAME_ENCODER), parts)
+        self.module = RivalModule(unet, rivals.from_base(config.kind, base, FRAME_ENCODER), parts, config.late)
 
     def export(self, folder: Path) -> None:
         whole: Any = torch.nn.Module.to(copy.deepcopy(self.module.rival), torch.float16)
