@@ -51,7 +51,7 @@ def main() -> None:
     plan = plan_of(options, maker)
     settings: dict[str, object] = {"model": options.model, "weights": fingerprint(find_model(options.model))[:12], "steps": options.steps}
     settings |= {f"frames, {part.name}": part.frames for part in plan}
-    file = results.ItemFile(options.out, settings | measured_with(maker.tools), rival_marks(options.rivals))
+    file = results.ItemFile(options.out, settings | measured_with(maker.tools), rival_marks(maker))
     make(file, maker, [task for task in tasks(plan) if task.key not in file], options.jobs)
     nouns = {maker.spec(number).noun for number in range(options.first)}
     truth = protocol.accuracy(maker.judge, maker.nouns, options.truth)

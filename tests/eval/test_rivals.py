@@ -122,6 +122,12 @@ def test_a_rival_of_another_base_is_refused(trained, model, tmp_path):
         rivals.load_rival(trained["additive"][2], unet)
 
 
+def test_two_rivals_of_a_kind_are_refused(trained, model):
+    folder = trained["additive"][2]
+    with pytest.raises(RequestError, match="second of kind 'additive'"):
+        trained_rivals([folder, folder], LongVideoPipeline.from_pretrained(model).components)
+
+
 def test_an_unknown_kind_is_a_wrong_request(model):
     with pytest.raises(RequestError, match="kind"):
         RivalConfig(base=model, text=model, vae=model, kind="average")

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from ..backbones.modelscope import Condition, ModelScopeBackbone
 from ..checkpoints.load import Components
 from ..config import ExtendConfig, Request
+from ..errors import RequestError
 from ..io.reader import Frame
 from ..pipeline import LongVideoPipeline
 from ..samplers.denoise import Predict
@@ -88,15 +89,17 @@ def _frames(components: Components, request: Request) -> Iterator[Frame]:
 
 
 def trained_rivals(folders: Iterable[Path], components: Components) -> dict[str, Method]:
-    """Methods by the names of `rivals.NAMES`, from folders of the rival recipe, for this model alone.
+    """Methods by the names of `rivals.NAMES`, from folders of the rival recipe and in their order, for this model alone.
 
-    ModelError if a folder holds no rival, or one that was trained on another base.
+    ModelError if a folder holds no rival, or one that was trained on another base; RequestError for two of a kind.
     """
     own: Any = components.backbone
     methods: dict[str, Method] = {}
     for folder in folders:
         rival = load_rival(folder, own.unet)
         backbone = RivalBackbone(own, rival, components.config.extend.frames)
+        if NAMES[kind_of(rival)] in methods:
+            raise RequestError("rivals", str(folder), f"is the second of kind {kind_of(rival)!r}; give one of each")
         methods[NAMES[kind_of(rival)]] = Method(partial(_with_rival, backbone))
     return methods
 

@@ -154,9 +154,10 @@ def picture(folder: Path, kind: str, key: results.Key) -> Path:
     return folder / kind / ("-".join(map(str, key)).replace(" ", "-") + ".png")
 
 
-def rival_marks(folders: Sequence[Path]) -> dict[str, object]:
-    """What the numbers of trained rivals depend on."""
-    return {f"rival {folder.name}": fingerprint(folder / "rival")[:12] for folder in folders}
+def rival_marks(maker: Maker) -> dict[str, object]:
+    """The weights that the numbers of each trained rival depend on."""
+    pairs = zip(maker.rivals, maker.source.rivals, strict=True)
+    return {f"weights, {name}": fingerprint(folder / "rival")[:12] for name, folder in pairs}
 
 
 def work(maker: Maker, some: Sequence[Task], jobs: int) -> Iterator[results.Item]:
