@@ -103,7 +103,7 @@ class RefineConfig:
     form: "causal": at each step a window hears its left neighbours, and the first frames are there after one window's work; "joint": also
     the right ones, as published, and the first frames are there once `steps` windows have come in. A live stream cannot wait for that,
     hence the default. blend: "random" cuts at each step, or, to compare with, a "linear" cross-fade of windows refined apart, or
-    "none": apart, the later window replacing the earlier. The rest is about "random" alone. law: see `samplers.blend.Law`. splice: what
+    "none": apart, the later window replacing the earlier. Of "random" alone: law, see `samplers.blend.Law`, and splice, what
     is cut and joined, the "clean" predictions (as coded) or the "latents" after a step (as in the paper; a window's solver then
     remembers its own predictions). shared_noise: noise belongs to frames, not to windows. batch: predictions that are made in one call
     of the network; another number may change the last bits. height, width: to which size; None for `scale` times that of the model.

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.errors import ModelError, RequestError
+from streamingt2v.eval.eyes import load_text_projection
 from streamingt2v.train import assemble, recipes
 
 LOOP = {"batch": 2, "seed": 5, "log_every": 1, "save_every": 100, "warmup": 2, "precision": "no"}
@@ -30,6 +31,7 @@ def settings(name: str, root: Path) -> dict:
         "cam": {**made, "image_tokens": 2, "encoder_steps": 2},
         "apm": {**made, "cam": root / "cam", "image_tokens": 2},
         "refiner": {"text": made["text"], "size": 64, "frames": 4, "channels": (16, 32), "image_batch": 2},
+        "rival": {**made, "kind": "additive", "encoder_steps": 2},
         "judge": {"frames": 4, "width": 8, "image_batch": 2},
     }[name]
 
@@ -94,6 +96,16 @@ def test_a_recipe_goes_on_from_weights_in_half_precision(trained, tmp_path):
     assert taken and all(torch.equal(old[key], new[key]) for key in taken)
 
 
+def test_the_projection_of_the_text_is_trained_alone(trained, tmp_path):
+    only = {"init": trained / "text", "only_projection": True}
+    recipes.run_recipe("text", tmp_path / "text", only, {**LOOP, "steps": 3, "batch": 8, "lr": 0.01})
+    before, after = weights(trained / "text"), weights(tmp_path / "text")
+    assert before.keys() == after.keys()
+    assert [key for key in before if not torch.equal(before[key], after[key])] == ["text/weight"]
+    with pytest.raises(RequestError, match="only_projection"):
+        recipes.run_recipe("text", tmp_path / "none", {"only_projection": True}, LOOP)
+
+
 def test_two_processes_train_one_model(trained, tmp_path):
     words = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "streamingt2v", "train", "judge", "-o", str(tmp_path)]
     toy = {**settings("judge", trained), **LOOP, "steps": 2}
@@ -118,6 +130,7 @@ def test_apm_goes_on_from_cam(trained, tmp_path):
 def test_the_exports_assemble_to_a_model_that_runs(trained, tmp_path):
     parts = assemble.AssembleConfig(trained / "text", trained / "vae", trained / "apm", trained / "refiner")
     assemble.assemble(parts, tmp_path / "model")
+    assert load_text_projection(tmp_path / "model") is not None
     pipe = LongVideoPipeline.from_pretrained(tmp_path / "model")
     chunks = list(pipe.stream(Request("A cat running on the street", 18, steps=1, preset="full")))
     assert sum(len(chunk.frames) for chunk in chunks) == 18

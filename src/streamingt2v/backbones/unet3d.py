@@ -136,6 +136,12 @@ class StreamingUNet3D(UNet3DConditionModel):
         if cam_features is not None:
             # Only the decoder sees the merged features: the middle block above ran on the unmerged ones.
             hidden, skips = self._merge(hidden, skips, cam_features, len(sample_BCTHW))
+        return self.decode(hidden, skips, emb, contexts, num_frames)
+
+    def decode(
+        self, hidden: torch.Tensor, skips: tuple[torch.Tensor, ...], emb: torch.Tensor, contexts: Contexts, num_frames: int
+    ) -> torch.Tensor:
+        """The second half: from the middle's output and the skips, each (B T, C, h, w), to the prediction (B, C, T, H, W)."""
         hidden = self._ascend(hidden, skips, emb, contexts, num_frames)
         hidden = self.conv_out(self.conv_act(self.conv_norm_out(hidden)))
         return encoder.unflatten_frames(hidden, num_frames)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import nn
-from transformers import CLIPVisionModelWithProjection
+from transformers import CLIPVisionModelWithProjection, PreTrainedTokenizerFast
 
 from ..backbones.unet3d import StreamingUNet3D
 from ..memory.apm import ImageTokens, preprocess
@@ -27,6 +27,9 @@ from . import data, diffusion
 from .base import encode_clips, load_unet
 from .loop import Batch
 from .text import TEXT_LENGTH, load_text, tokenize
+
+FRAME_ENCODER = (16, 32, 48, 64)
+"""Widths of the network that looks at the window's pixels."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class MemoryModule(nn.Module):
             return self._encoder_loss(batch["window"])
         with torch.no_grad():
             text_BLD = self.frozen["text"](batch["ids"]).last_hidden_state
-            window_BTCHW = self._as_generated(batch["window"], batch["disturb"])
+            window_BTCHW = as_generated(self.frozen["vae"], batch["window"], batch["disturb"])
         noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler, late=self.config.late, mixed=self.config.mixed_noise)
         features = self.cam(noisy, t, text_BLD, self.cam.encode_frames(window_BTCHW))
         predicted = self.unet(noisy, t, text_BLD, self.image_tokens(batch["anchor"]), features)
@@ -103,41 +106,15 @@ class MemoryModule(nn.Module):
     def _encoder_loss(self, latents_BCTHW: torch.Tensor) -> dict[str, torch.Tensor]:
         """How far the frame encoder is from the base's first layer on the same frames' latents."""
         with torch.no_grad():
-            frames_BTCHW = self._as_generated(latents_BCTHW, torch.zeros_like(latents_BCTHW[:, 0, 0, 0, 0]))
-            seen = self.unet.conv_in(latents_BCTHW.transpose(1, 2).flatten(0, 1)).float()
-        encoded = self.cam.encode_frames(frames_BTCHW).flatten(0, 1).float()
-        return {"loss": ((encoded - seen) ** 2).mean() / seen.var()}
-
-    def _as_generated(self, latents_BCTHW: torch.Tensor, amount_B: torch.Tensor) -> torch.Tensor:
-        """The window's frames as a denoiser and the decoder would leave them."""
-        b, _, t = latents_BCTHW.shape[:3]
-        noisy = latents_BCTHW + amount_B[:, None, None, None, None] * torch.randn_like(latents_BCTHW)
-        frames = self.frozen["vae"].decode(noisy.transpose(1, 2).flatten(0, 1)).sample
-        return frames.float().clamp(-1, 1).unflatten(0, (b, t))
+            frames_BTCHW = as_generated(self.frozen["vae"], latents_BCTHW)
+        return {"loss": encoder_loss(self.cam, self.unet, latents_BCTHW, frames_BTCHW)}
 
 
-class MemoryTask:
-    """See `loop.Task`."""
+class Continuations:
+    """Batches of captioned clips, each with its first frames as a window and an earlier one as the anchor."""
 
-    def __init__(self, config: MemoryConfig):
-        self.config = config
-        self.nouns = data.noun_names(config.nouns)
-        self.tokenizer, text = load_text(config.text)
-        vision = CLIPVisionModelWithProjection.from_pretrained(config.text / "image_encoder").float()
-        parts = {"text": text, "vision": vision, "vae": AutoencoderKL.from_pretrained(config.vae / "vae").float()}
-        if config.cam is None:
-            base = load_unet(config.base)
-            unet = StreamingUNet3D.from_base(base, config.head_dim, TEXT_LENGTH, config.image_tokens)
-            cam = ConditionalAttentionModule.from_base(base, (16, 32, 48, 64))
-            if config.init is not None:
-                _take(unet, StreamingUNet3D.from_pretrained(config.init / "unet"), "cross_attention_merger")
-                _take(cam, ConditionalAttentionModule.from_pretrained(config.init / "cam"), "controlnet_cond_embedding")
-        else:
-            unet = StreamingUNet3D.from_pretrained(config.cam / "unet").float()
-            cam = ConditionalAttentionModule.from_pretrained(config.cam / "cam").float()
-        width = text.config.hidden_size
-        tokens = ImageTokens(vision.config.projection_dim, 2 * width, config.image_tokens, width)
-        self.module = MemoryModule(unet, cam, tokens, parts, config.cam is not None, config)
+    def __init__(self, config: MemoryConfig, tokenizer: PreTrainedTokenizerFast):
+        self.config, self.tokenizer, self.nouns = config, tokenizer, data.noun_names(config.nouns)
 
     def batch(self, rng: np.random.Generator, step: int, size: int) -> Batch:
         c = self.config
@@ -169,6 +146,29 @@ class MemoryTask:
         )
         return pixels[0], masks[0], specs[0]
 
+
+class MemoryTask(Continuations):
+    """See `loop.Task`."""
+
+    def __init__(self, config: MemoryConfig):
+        tokenizer, text = load_text(config.text)
+        super().__init__(config, tokenizer)
+        vision = CLIPVisionModelWithProjection.from_pretrained(config.text / "image_encoder").float()
+        parts = {"text": text, "vision": vision, "vae": AutoencoderKL.from_pretrained(config.vae / "vae").float()}
+        if config.cam is None:
+            base = load_unet(config.base)
+            unet = StreamingUNet3D.from_base(base, config.head_dim, TEXT_LENGTH, config.image_tokens)
+            cam = ConditionalAttentionModule.from_base(base, FRAME_ENCODER)
+            if config.init is not None:
+                _take(unet, StreamingUNet3D.from_pretrained(config.init / "unet"), "cross_attention_merger")
+                _take(cam, ConditionalAttentionModule.from_pretrained(config.init / "cam"), "controlnet_cond_embedding")
+        else:
+            unet = StreamingUNet3D.from_pretrained(config.cam / "unet").float()
+            cam = ConditionalAttentionModule.from_pretrained(config.cam / "cam").float()
+        width = text.config.hidden_size
+        tokens = ImageTokens(vision.config.projection_dim, 2 * width, config.image_tokens, width)
+        self.module = MemoryModule(unet, cam, tokens, parts, config.cam is not None, config)
+
     def export(self, folder: Path) -> None:
         self.module.unet.save_pretrained(folder / "unet")
         self.module.cam.save_pretrained(folder / "cam")
@@ -188,6 +188,23 @@ def drifted(frames_BTCHW: torch.Tensor, largest: float, rng: np.random.Generator
     gains = np.exp(rng.uniform(-largest, largest, (len(frames_BTCHW), 3)) * (rng.random((len(frames_BTCHW), 1)) < 0.5))
     gains_BTCHW = torch.from_numpy(gains).float()[:, None, :, None, None]
     return ((frames_BTCHW + 1) * gains_BTCHW - 1).clamp(-1, 1)
+
+
+def as_generated(vae: AutoencoderKL, latents_BCTHW: torch.Tensor, amount_B: torch.Tensor | None = None) -> torch.Tensor:
+    """Frames (B, T, 3, H, W) of a window's latents as a denoiser and the decoder would leave them. amount: of noise, none if None."""
+    b, _, t = latents_BCTHW.shape[:3]
+    noise_BCTHW = 0 if amount_B is None else amount_B[:, None, None, None, None] * torch.randn_like(latents_BCTHW)
+    frames = vae.decode((latents_BCTHW + noise_BCTHW).transpose(1, 2).flatten(0, 1)).sample
+    return frames.float().clamp(-1, 1).unflatten(0, (b, t))
+
+
+def encoder_loss(
+    cam: ConditionalAttentionModule, unet: StreamingUNet3D, latents_BCTHW: torch.Tensor, frames_BTCHW: torch.Tensor
+) -> torch.Tensor:
+    """How far the frame encoder is from the base's first layer on the same frames' latents; 1 is as far as their mean."""
+    with torch.no_grad():
+        seen = unet.conv_in(latents_BCTHW.transpose(1, 2).flatten(0, 1)).float()
+    return ((cam.encode_frames(frames_BTCHW).flatten(0, 1).float() - seen) ** 2).mean() / seen.var()
 
 
 @torch.no_grad()

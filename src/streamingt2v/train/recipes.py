@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import RequestError
-from . import base, judge, loop, memory, refiner, text, vae
+from . import base, judge, loop, memory, refiner, rival, text, vae
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ RECIPES: dict[str, Recipe] = {
     "cam": Recipe("the short-term memory on a frozen base", memory.MemoryConfig, memory.MemoryTask, 1000, 4, 1e-3),
     "apm": Recipe("the long-term memory, from cam's folder", memory.MemoryConfig, memory.MemoryTask, 500, 4, 5e-4),
     "refiner": Recipe("the high-resolution network of stage 3", refiner.RefinerConfig, refiner.RefinerTask, 800, 2, 1e-3),
+    "rival": Recipe("another short-term memory, to be compared with cam", rival.RivalConfig, rival.RivalTask, 1000, 4, 1e-3),
     "judge": Recipe(
         "the classifier of noun, scene and motion that generated clips are judged by", judge.JudgeConfig, judge.JudgeTask, 1200, 8, 1e-3
     ),
