@@ -44,7 +44,7 @@ class FakePipeline:
     def surplus_tokens(self, prompt: str) -> int:
         return max(0, len(prompt.split()) - 30)
 
-    def stream(self, request, state=None) -> Iterator:
+    def stream(self, request, state=None, on_step=None, prompt_at=None) -> Iterator:
         from streamingt2v.types import Chunk
 
         index = 0 if state is None else int(state["chunk"])
@@ -64,14 +64,14 @@ class FakePipeline:
 @pytest.fixture
 def fake_pipeline(monkeypatch, tmp_path_factory) -> FakePipeline:
     """The pipeline that every command of the test gets instead of the model "tiny"."""
-    import streamingt2v.cli.video
+    import streamingt2v.checkpoints.door
     import streamingt2v.runner
     from streamingt2v.config import find_model
 
     fake = FakePipeline()
     fake.folder = tmp_path_factory.mktemp("fake")
     fake.config.save(fake.folder)
-    for module in (streamingt2v.cli.video, streamingt2v.runner):
+    for module in (streamingt2v.checkpoints.door, streamingt2v.runner):
         monkeypatch.setattr(module, "find_model", lambda name: fake.folder if Path(name).name in ("tiny", "m") else find_model(name))
 
     def load(model: str, device: str, dtype: str) -> FakePipeline:

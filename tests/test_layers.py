@@ -14,7 +14,7 @@ LAYERS = (  # innermost first
     {"checkpoints", "stages"},
     {"pipeline"},
     {"runner"},
-    {"train", "eval"},
+    {"train", "eval", "batch"},
     {"cli", "server", "web"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

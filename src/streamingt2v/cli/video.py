@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from ..config import ModelConfig, Request, find_model
-from ..errors import MediaError, ModelError, RequestError, RunError
+from ..checkpoints.door import checked_config
+from ..config import ModelConfig, Request
+from ..errors import MediaError, RequestError, RunError
 from .options import ModelOptions, OutputOptions, RefineOptions, RequestOptions, ScreenOptions, build_request, takes_options
 from .places import Places, check_files, choose_places, places_of_run
 from .schedule import Schedule, read_schedule
@@ -126,8 +127,8 @@ def _make(
 ) -> None:
     """The new run of a checked request, from its door checks to its result."""
     places = choose_places(output, run_dir)
-    _check_workers(workers, wanted, _check_model(wanted, model))
-    wanted = _check_media(wanted)
+    _check_workers(workers, wanted, checked_config(model.model, wanted))
+    wanted = check_media(wanted)
     show = Screen(screen.quiet, screen.json)
     pipe = _load(model, show)
     _note_prompts(pipe, wanted, show)
@@ -201,7 +202,7 @@ def peak_rss_mb() -> float:
 
 def _load(model: ModelOptions, show: Screen) -> LongVideoPipeline:
     show.note(f"loading model {model.model}")
-    _silence_bars()
+    silence_bars()
     from ..runner import load_pipeline
 
     return load_pipeline(model.model, model.device, model.dtype)
@@ -209,7 +210,7 @@ def _load(model: ModelOptions, show: Screen) -> LongVideoPipeline:
 
 def _reload(run: RunFolder, run_dir: Path, show: Screen) -> LongVideoPipeline:
     show.note(f"loading model {run.model}")
-    _silence_bars()
+    silence_bars()
     from ..runner import reload_pipeline
 
     try:
@@ -218,7 +219,7 @@ def _reload(run: RunFolder, run_dir: Path, show: Screen) -> LongVideoPipeline:
         raise _wrong_run(run_dir, str(error).removeprefix(f"{run.path}: ")) from error
 
 
-def _silence_bars() -> None:
+def silence_bars() -> None:
     """The libraries' bars, one a network, would drown the notes."""
     import diffusers
     import transformers
@@ -267,21 +268,7 @@ def _check_workers(workers: int, wanted: Request, config: ModelConfig) -> None:
         check_workers(workers, wanted, config)
 
 
-def _check_model(wanted: Request, model: ModelOptions) -> ModelConfig:
-    """The model's configuration; RequestError if there is no such model, or it cannot do what is asked for; no weights are read."""
-    try:
-        config = ModelConfig.load(find_model(model.model))
-        if config.seed or config.refine_by or wanted.base is not None or config.backbone == "svd":
-            from ..checkpoints.bases import with_seed  # its pipelines are judged by their classes, which takes some seconds
-
-            config = with_seed(config, wanted)
-    except ModelError as error:
-        raise RequestError("model", model.model, str(error)) from error
-    config.check(wanted)
-    return config
-
-
-def _check_media(wanted: Request) -> Request:
+def check_media(wanted: Request) -> Request:
     """The request, with the number of frames of a video to refine; RequestError if a file that it names cannot be decoded."""
     from ..io.reader import count_frames, probe_video, read_image
 
