@@ -8,6 +8,7 @@ among the 16 before the target. The base stays as it is, since it also makes the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from ..samplers.denoise import denoise, final
 from ..world import clip
 from . import data, diffusion
 from .base import encode_clips, load_unet
+from .draws import Noise, generators
 from .loop import Batch
 from .text import TEXT_LENGTH, load_text, tokenize
 
@@ -71,18 +73,18 @@ class MemoryModule(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         if batch["encoder_only"]:
-            return self._encoder_loss(batch["window"])
+            return self._encoder_loss(batch["window"], batch["noise"])
         with torch.no_grad():
             text_BLD = self.frozen["text"](batch["ids"]).last_hidden_state
-            window_BTCHW = self._as_generated(batch["window"], batch["disturb"])
-        noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler)
+            window_BTCHW = self._as_generated(batch["window"], batch["disturb"], batch["noise"])
+        noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler, batch["noise"])
         features = self.cam(noisy, t, text_BLD, self.cam.encode_frames(window_BTCHW))
         predicted = self.unet(noisy, t, text_BLD, self.image_tokens(batch["anchor"]), features)
         loss = diffusion.velocity_loss(predicted, velocity, t, batch["weight"], self.scheduler)
         with torch.no_grad():
             seen = window_BTCHW.shape[1]
             errors = ((predicted - velocity) ** 2).float()
-        return {"loss": loss, "overlap": errors[:, :, :seen].mean(), "new": errors[:, :, seen:].mean()}
+        return {"loss": loss, "overlap": errors[:, :, :seen].mean((1, 2, 3, 4)), "new": errors[:, :, seen:].mean((1, 2, 3, 4))}
 
     def image_tokens(self, anchor_BCHW: torch.Tensor) -> torch.Tensor | None:
         """Tokens of the anchors (B, N, D); None while only CAM is trained."""
@@ -93,18 +95,18 @@ class MemoryModule(nn.Module):
             embeds_BD = vision(pixel_values=preprocess(anchor_BCHW, vision.config.image_size)).image_embeds
         return self.tokens(embeds_BD)
 
-    def _encoder_loss(self, latents_BCTHW: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _encoder_loss(self, latents_BCTHW: torch.Tensor, noise: Noise) -> dict[str, torch.Tensor]:
         """How far the frame encoder is from the base's first layer on the same frames' latents."""
         with torch.no_grad():
-            frames_BTCHW = self._as_generated(latents_BCTHW, torch.zeros_like(latents_BCTHW[:, 0, 0, 0, 0]))
-            seen = self.unet.conv_in(latents_BCTHW.transpose(1, 2).flatten(0, 1)).float()
-        encoded = self.cam.encode_frames(frames_BTCHW).flatten(0, 1).float()
-        return {"loss": ((encoded - seen) ** 2).mean() / seen.var()}
+            frames_BTCHW = self._as_generated(latents_BCTHW, torch.zeros_like(latents_BCTHW[:, 0, 0, 0, 0]), noise)
+            seen = self.unet.conv_in(latents_BCTHW.transpose(1, 2).flatten(0, 1)).float().unflatten(0, frames_BTCHW.shape[:2])
+        encoded = self.cam.encode_frames(frames_BTCHW).float()
+        return {"loss": ((encoded - seen) ** 2).mean((1, 2, 3, 4)) / seen.var((1, 2, 3, 4))}
 
-    def _as_generated(self, latents_BCTHW: torch.Tensor, amount_B: torch.Tensor) -> torch.Tensor:
+    def _as_generated(self, latents_BCTHW: torch.Tensor, amount_B: torch.Tensor, noise: Noise) -> torch.Tensor:
         """The window's frames as a denoiser and the decoder would leave them."""
         b, _, t = latents_BCTHW.shape[:3]
-        noisy = latents_BCTHW + amount_B[:, None, None, None, None] * torch.randn_like(latents_BCTHW)
+        noisy = latents_BCTHW + amount_B[:, None, None, None, None] * noise.normal(latents_BCTHW)
         frames = self.frozen["vae"].decode(noisy.transpose(1, 2).flatten(0, 1)).sample
         return frames.float().clamp(-1, 1).unflatten(0, (b, t))
 
@@ -132,22 +134,25 @@ class MemoryTask:
         tokens = ImageTokens(vision.config.projection_dim, 2 * width, config.image_tokens, width)
         self.module = MemoryModule(unet, cam, tokens, parts, config.cam is not None)
 
-    def batch(self, rng: np.random.Generator, step: int, size: int) -> Batch:
+    def batch_size(self, step: int, batch: int) -> int:
+        return batch
+
+    def batch(self, rngs: Sequence[np.random.Generator], step: int) -> Batch:
         c = self.config
-        clips = [self._clip(rng) for _ in range(size)]
+        clips = [self._clip(rng) for rng in rngs]
         pixels = torch.stack([frames for frames, _, _ in clips])
         masks = torch.stack([mask for _, mask, _ in clips])
         latents = encode_clips(pixels[:, 1:])
         anchor = pixels[:, 0].clone()
-        anchor[torch.from_numpy(rng.random(size) < 0.1)] = 0.0  # mid grey is guidance's negative (spec 4.5)
+        anchor[torch.tensor([rng.random() < 0.1 for rng in rngs])] = 0.0  # mid grey is guidance's negative (spec 4.5)
         return {
             "latents": latents,
             "window": latents[:, :, : c.overlap],
             "encoder_only": c.cam is None and step < c.encoder_steps,
-            "disturb": torch.from_numpy(c.disturb * rng.random(size)).float(),
+            "disturb": torch.tensor([c.disturb * rng.random() for rng in rngs]),
             "anchor": anchor,
             "weight": diffusion.foreground_weight(masks[:, 1:]),
-            "ids": tokenize(self.tokenizer, diffusion.drop_captions([spec.caption for _, _, spec in clips], rng)),
+            "ids": tokenize(self.tokenizer, diffusion.drop_captions([spec.caption for _, _, spec in clips], rngs)),
         }
 
     def _clip(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, clip.ClipSpec]:
@@ -158,7 +163,7 @@ class MemoryTask:
             steps = np.maximum(0.0, steps - (c.overlap - 1))
         anchor = -1.0 - rng.integers(c.frames)
         pixels, masks, specs = data.draw(
-            rng, 1, 1 + c.frames, self.nouns, c.size, times=(np.concatenate([[anchor], steps]) + c.frames) / clip.FPS
+            [rng], 1 + c.frames, self.nouns, c.size, times=(np.concatenate([[anchor], steps]) + c.frames) / clip.FPS
         )
         return pixels[0], masks[0], specs[0]
 
@@ -169,7 +174,7 @@ class MemoryTask:
 
     def sample(self, folder: Path, step: int) -> None:
         """True clips that were not trained on, each above what the memories make of its first frames and its caption."""
-        batch = self.batch(np.random.default_rng([0, 1]), self.config.encoder_steps, 4)
+        batch = self.batch(generators(0, 1, range(4)), self.config.encoder_steps)
         made = go_on(self.module, batch, self.config.overlap)
         true = self.module.frozen["vae"].decode(batch["latents"].to(made.device).transpose(1, 2).flatten(0, 1)).sample
         rows = torch.stack([true.unflatten(0, made.shape[:2]), made], 1).flatten(0, 1)
