@@ -95,6 +95,8 @@ def run_batch(jobs: Sequence[Job], setting: Setting, workers: int = 1, retries: 
     """
     store = Store(setting.out)
     store.check()
+    if workers > 1:  # the longest first, so that in the end nobody waits long for the last
+        jobs = sorted(jobs, key=lambda job: -(job.request.frames or 0))
     with _field(setting, workers, gpus) as field:
         for attempt in range(1, retries + 2):
             again = []
