@@ -135,6 +135,12 @@ def test_contrast_needs_a_batch_that_the_processes_can_share(monkeypatch, tmp_pa
         recipes.run_recipe("text", tmp_path, TEXT, {**LOOP, "steps": 1})
 
 
+def test_a_network_in_parts_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ModelError, match="whole network"):
+        recipes.run_recipe("text", tmp_path, TEXT, {**LOOP, "steps": 1})
+
+
 @given(st.integers(1, 100), st.integers(1, 16))
 def test_every_sample_is_computed_by_one_process(total, processes):
     shares = [draws.share(total, rank, processes) for rank in range(processes)]

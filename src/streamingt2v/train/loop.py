@@ -137,6 +137,8 @@ def _accelerator(precision: str) -> Accelerator:
     """Accelerate's view of the processes. Unless told `cpu`, it looks for GPUs alone, and each process would train by itself."""
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=precision, kwargs_handlers=[unused])
+    if any(os.environ.get(f"ACCELERATE_USE_{kind}", "false").lower() == "true" for kind in ("FSDP", "DEEPSPEED")):
+        raise ModelError("every process trains a whole network here; start them without --use_fsdp and --use_deepspeed")
     asked = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != asked:
         raise ModelError(f"{asked} processes were started, but accelerate runs {accelerator.num_processes}; start them by torchrun")
