@@ -218,10 +218,10 @@ def test_a_place_of_no_known_kind_is_refused():
         Store("nowhere://x")
 
 
-def test_a_field_of_one_needs_no_ray(monkeypatch):
+def test_a_farm_of_one_needs_no_ray(monkeypatch):
     monkeypatch.setattr("streamingt2v.distributed.find_spec", lambda name: None)
-    with Farm(lambda: str.upper, 1) as field:
-        assert list(field.work_off(["a", "b"])) == [(0, "A"), (1, "B")]
+    with Farm(lambda: str.upper, 1) as farm:
+        assert list(farm.work_off(["a", "b"])) == [(0, "A"), (1, "B")]
 
 
 def hands() -> list[int]:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from .config import Request
-from .distributed import Farm, Field
+from .distributed import Farm
 from .errors import RequestError, RunError
 from .io import durable
 from .io.folder import REQUEST
@@ -97,10 +97,10 @@ def run_batch(jobs: Sequence[Job], setting: Setting, workers: int = 1, retries: 
     store.check()
     if workers > 1:  # the longest first, so that in the end nobody waits long for the last
         jobs = sorted(jobs, key=lambda job: -(job.request.frames or 0))
-    with _field(setting, workers, gpus) as field:
+    with _farm(setting, workers, gpus) as farm:
         for attempt in range(1, retries + 2):
             again = []
-            for job, answer in _answers(field, jobs):
+            for job, answer in _answers(farm, jobs):
                 record = {"name": job.name, **answer, "attempts": attempt}
                 if record.pop("retry", False) and attempt <= retries:
                     again.append(job)
@@ -113,16 +113,16 @@ def run_batch(jobs: Sequence[Job], setting: Setting, workers: int = 1, retries: 
                 return
 
 
-def _answers(field: Field, jobs: Sequence[Job]) -> Iterator[tuple[Job, Record]]:
+def _answers(farm: Farm, jobs: Sequence[Job]) -> Iterator[tuple[Job, Record]]:
     """Each job with its worker's answer; those without one at the end."""
     left = dict(enumerate(jobs))
-    for number, answer in field.work_off([json.dumps(asdict(job)) for job in jobs]):
+    for number, answer in farm.work_off([json.dumps(asdict(job)) for job in jobs]):
         yield left.pop(number), json.loads(answer)
     for job in left.values():
         yield job, {"status": "failed", "error": "its worker died on it again and again"}
 
 
-def _field(setting: Setting, workers: int, gpus: float | None) -> Field:
+def _farm(setting: Setting, workers: int, gpus: float | None) -> Farm:
     cuda = torch.device(setting.device).type == "cuda"
     share = float(cuda) if gpus is None else gpus
     return Farm(partial(Renderer, setting), workers, cpus=1 if cuda else setting.threads, gpus=share)

@@ -89,15 +89,8 @@ class _Worker:
         return getattr(self._object, method)(*arguments)
 
 
-class Field(Protocol):
-    """A list of tasks and those who work it off; tasks and answers are texts, since they may pass from machine to machine."""
-
-    def work_off(self, tasks: Sequence[str]) -> Iterator[tuple[int, str]]:
-        """Each task's number and answer as it comes, in no order; a task whose worker died on it too often has none."""
-
-
 class Farm:
-    """A field of `size` processes, each with a function that `make` makes there, on Ray Data; of size 1 it is this process, without Ray.
+    """`size` processes, each with a function that `make` makes there, on Ray Data; of size 1 it is this process, without Ray.
 
     cpus, gpus: what a worker needs of a machine's; a share of a GPU lets several work on one. Where they are: see `Pool`. A worker that
     dies is started anew with the task that it had, at most `LIVES` times a task. A context manager: leaving it ends them.
@@ -123,7 +116,10 @@ class Farm:
             ray.shutdown()
 
     def work_off(self, tasks: Sequence[str]) -> Iterator[tuple[int, str]]:
-        """See `Field`."""
+        """Each task's number and answer as it comes, in no order; a task whose worker died on it too often has none.
+
+        Tasks and answers are texts, since they may pass from machine to machine.
+        """
         if self._size == 1:
             work = self._make()
             return ((number, work(task)) for number, task in enumerate(tasks))

@@ -74,8 +74,8 @@ def fit_pca() -> PatchPCA:
     rng = np.random.default_rng(7)
     names = noun_names(len(vocabulary.NOUNS))
     patches = [
-        F.unfold(draw(rng, 400, 1, names, 64)[0][:, 0], PATCH, stride=PATCH),
-        F.unfold(draw(rng, 100, 1, names, 128)[0][:, 0], PATCH, stride=PATCH),
+        F.unfold(draw([rng] * 400, 1, names, 64)[0][:, 0], PATCH, stride=PATCH),
+        F.unfold(draw([rng] * 100, 1, names, 128)[0][:, 0], PATCH, stride=PATCH),
     ]
     rows = torch.cat([p.transpose(1, 2).reshape(-1, p.shape[1]) for p in patches]).double()
     mean = rows.mean(0)
