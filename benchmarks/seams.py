@@ -52,7 +52,7 @@ def ways(config: RefineConfig) -> dict[str, RefineConfig]:
 
 def refined(pipe: LongVideoPipeline, config: RefineConfig, soft_TCHW: torch.Tensor, prompt: str, seed: int) -> np.ndarray:
     """uint8 (T, H, W, 3)."""
-    height, width = (config.scale * side for side in soft_TCHW.shape[-2:])
+    height, width = config.size(*soft_TCHW.shape[-2:])
     stage = RefineStage(Alone(pipe.components.refiner), config, seed, len(soft_TCHW), (height, width))
     text = pipe.components.text(prompt, "")
     return to_uint8(torch.cat([piece.frames_TCHW for piece in stage.stream([Piece(soft_TCHW, {}, True)], lambda frame: text)]))
@@ -82,7 +82,7 @@ def measure(pipe: LongVideoPipeline, number: int, frames: int, out: Path | None)
     config = pipe.config.refine
     assert config is not None, "checked at the door"
     spec = clip.sample((11, number), noun_names(12))
-    sharp_THWC = clip.render(spec, clip.frame_times(frames), pipe.config.height * config.scale, pipe.config.width * config.scale)[0]
+    sharp_THWC = clip.render(spec, clip.frame_times(frames), *config.size(pipe.config.height, pipe.config.width))[0]
     soft_TCHW = F.interpolate(to_float(sharp_THWC), (pipe.config.height, pipe.config.width), mode="bilinear", antialias=True)
     true = changes(sharp_THWC)
     for name, way in ways(config).items():

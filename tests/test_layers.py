@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "streamingt2v"
 LAYERS = (  # innermost first
-    {"types", "config", "base_config", "errors"},
+    {"types", "config", "base_config", "savings", "errors"},
     {"samplers", "memory", "text", "io", "distributed", "world"},
     {"backbones"},
     {"checkpoints", "stages"},

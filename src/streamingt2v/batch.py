@@ -26,6 +26,7 @@ from .io.run import RunFolder
 from .io.store import Store
 from .pipeline import LongVideoPipeline
 from .runner import check_weights, create_run, lasting_name, load_pipeline, render
+from .savings import PLAIN, Savings
 
 Record = dict[str, Any]
 """How a video went, as JSON: name, status ("done" or "failed"), and more; see `run_batch`."""
@@ -45,7 +46,7 @@ class Job:
 @dataclass(frozen=True)
 class Setting:
     """What the videos of a batch share. model, device, dtype: as users write them. threads: of a worker; on a CPU sums differ in
-    their last bits by it. runs: folder of the run folders, on each worker's own disk. out: where finished files go, see `Store`.
+    their last bits by it. runs: folder of the run folders, on each worker's own disk. out: where finished files go, see `Store`. savings: of device memory.
     """
 
     model: str
@@ -54,13 +55,20 @@ class Setting:
     threads: int
     runs: str
     out: str
+    savings: Savings = PLAIN
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", lasting_name(self.model))
 
     def asked(self, job: Job) -> dict[str, Any]:
         """All that a video was asked for, as JSON values, to know it again. How many threads is not among it: it changes no picture."""
-        return {"request": job.request.to_json(), "model": self.model, "device": self.device, "dtype": self.dtype}
+        return {
+            "request": job.request.to_json(),
+            "model": self.model,
+            "device": self.device,
+            "dtype": self.dtype,
+            "savings": asdict(self.savings),
+        }
 
     def folder(self, job: Job) -> Path:
         """The job's run folder."""
@@ -172,9 +180,18 @@ class Renderer:
     def _run(self, job: Job, folder: Path) -> RunFolder:
         """The job's run: gone on with where there is one, else new."""
         setting = self._setting
-        self._pipe = self._pipe or load_pipeline(setting.model, setting.device, setting.dtype)
+        self._pipe = self._pipe or load_pipeline(setting.model, setting.device, setting.dtype, setting.savings)
         if not (folder / REQUEST).is_file():
-            return create_run(self._pipe, job.request, folder, setting.model, device=setting.device, dtype=setting.dtype, temporary=True)
+            return create_run(
+                self._pipe,
+                job.request,
+                folder,
+                setting.model,
+                device=setting.device,
+                dtype=setting.dtype,
+                savings=setting.savings,
+                temporary=True,
+            )
         if wrong := _begun_otherwise(job, setting):  # a worker's disk may hold what the one who gave the order does not see
             raise RequestError("out", setting.out, wrong)
         run = RunFolder.open(folder)
@@ -196,6 +213,7 @@ def _begun_otherwise(job: Job, setting: Setting) -> str | None:
     except RunError as error:
         return str(error)
     begun = {"request": header.request.to_json(), "model": header.model, "device": header.device, "dtype": header.dtype}
+    begun |= {"savings": asdict(header.savings)}
     wanted = setting.asked(job)
     return None if begun == wanted else f"{folder} was begun from {_difference(begun, wanted)}"
 

@@ -11,18 +11,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .checkpoints.bases import opened, with_seed
+from .checkpoints.bases import opened, redraws_from_keyframes, with_seed
 from .checkpoints.load import Components, load, save
 from .config import ExtendConfig, ModelConfig, Preset, RefineConfig, Request
 from .distributed import Alone, Crew
 from .errors import MediaError
 from .io.reader import count_frames, last_frames, read_image, read_video
 from .memory.stream import StreamMemory
+from .savings import PLAIN, Savings
 from .stages.calling import Open
 from .stages.extend import ExtendStage
 from .stages.interpolate import InterpolateStage
 from .stages.piece import Piece, to_float, to_uint8
 from .stages.refine import RefineStage, TextAt
+from .stages.refine_by_keyframes import KeyframeRefineStage
 from .stages.refine_by_pipeline import PipelineRefineStage
 from .stages.seed import NetworkSeed, Picture, PipelineSeed, Seed, made_picture
 from .types import Chunk, State, TextCond
@@ -49,10 +51,13 @@ class LongVideoPipeline:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_folder: str | Path = "tiny", device: str = "cpu", dtype: torch.dtype = torch.float32
+        cls, name_or_folder: str | Path = "tiny", device: str = "cpu", dtype: torch.dtype = torch.float32, savings: Savings = PLAIN
     ) -> LongVideoPipeline:
-        """The embedded model "tiny" or a model folder, on a device, in a dtype. ModelError if it is missing or incomplete."""
-        return cls(load(name_or_folder, device, dtype), str(name_or_folder))
+        """The embedded model "tiny" or a model folder, on a device, in a dtype. ModelError if it is missing or incomplete.
+
+        RequestError for savings that the device or the model cannot use.
+        """
+        return cls(load(name_or_folder, device, dtype, savings), str(name_or_folder))
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
         """Write a model folder, weights in `dtype`; those in memory stay as they are. A save that fails leaves nothing."""
@@ -183,8 +188,8 @@ class LongVideoPipeline:
         return made_picture(self._opener(seed.picture), request.prompt_at(0), request.negative_prompt, request.seed, request.steps)
 
     def _opener(self, folder: str, adapter: str | None = None) -> Open:
-        backbone = self.components.backbone
-        return lambda: opened(folder, backbone.device, backbone.dtype, adapter)
+        backbone, savings = self.components.backbone, self.components.savings
+        return lambda: opened(folder, backbone.device, backbone.dtype, adapter, savings)
 
     def _refined(
         self, request: Request, config: ModelConfig, pieces: Iterator[Piece], text_at: TextAt, state: State | None
@@ -192,7 +197,12 @@ class LongVideoPipeline:
         """Stage 3: by the model's own network, or by a pipeline of diffusers."""
         if config.refine_by is not None:
             opener = self._opener(config.refine_by.pipeline)
-            stage = PipelineRefineStage(opener, config.refine_by, request.seed, request.frames, request.negative_prompt)
+            stage: KeyframeRefineStage | PipelineRefineStage
+            given = (opener, config.refine_by, request.seed, request.frames, self.output_size(request), request.negative_prompt)
+            if redraws_from_keyframes(config.refine_by):
+                stage = KeyframeRefineStage(*given, self.components.backbone.device)
+            else:
+                stage = PipelineRefineStage(*given)
             return stage.stream(pieces, lambda frame: request.prompt_at(config.chunk_start(request, frame)), state)
         return self._refiner(request).stream(pieces, text_at, state)
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import nn
 
 from streamingt2v.memory import encoder
@@ -97,6 +98,7 @@ class StreamingUNet3D(UNet3DConditionModel):
         net.load_state_dict({name: own[name] for name in net.state_dict()})
         return net
 
+    @apply_forward_hook
     def contexts(self, text_BLD: torch.Tensor, image_tokens_BLD: torch.Tensor | None = None) -> Contexts:
         """Keys and values of all cross-attentions, image tokens mixed in where given (spec 4.4).
 

@@ -56,7 +56,7 @@ def batch(
     """
     began = time.monotonic()
     _check_workers(model.device, options)
-    rows = read_table(prompts, lambda wanted: _checked(wanted, model.model))
+    rows = read_table(prompts, lambda wanted: _checked(wanted, model))
     from ..batch import Job, left_to_do, run_batch
 
     jobs, setting = [Job(name, request) for name, request in rows], _setting(prompts, options, model)
@@ -93,7 +93,7 @@ def _setting(prompts: Path, options: BatchOptions, model: ModelOptions) -> Setti
 
     store = Store(options.out)
     runs = options.run_dir or (Path(store.address) if store.is_local else prompts.with_suffix(".runs"))
-    return Setting(model.model, model.device, model.dtype, options.threads, str(runs.absolute()), store.address)
+    return Setting(model.model, model.device, model.dtype, options.threads, str(runs.absolute()), store.address, model.savings)
 
 
 def _words(options: Any) -> list[str]:
@@ -106,8 +106,8 @@ def _words(options: Any) -> list[str]:
     return words
 
 
-def _checked(wanted: Request, model: str) -> Request:
-    checked_config(model, wanted.validate())
+def _checked(wanted: Request, model: ModelOptions) -> Request:
+    model.savings.check(model.device, checked_config(model.model, wanted.validate()))
     return check_media(wanted)
 
 

@@ -89,7 +89,9 @@ def parse_setting(name: str, text: str, hint: Any) -> Any:
     try:
         if getattr(kind, "__origin__", None) is tuple:
             return tuple(get_args(kind)[0](part) for part in text.split(","))
-        value = kind(text)
+        value = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+    except KeyError as error:
+        raise RequestError("set", f"{name}={text}", "must be true or false") from error
     except ValueError as error:
         example = "a comma-separated list" if kind is not int and kind is not float else f"a number ({kind.__name__})"
         raise RequestError("set", f"{name}={text}", f"must be {example}") from error

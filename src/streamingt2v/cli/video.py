@@ -127,7 +127,9 @@ def _make(
 ) -> None:
     """The new run of a checked request, from its door checks to its result."""
     places = choose_places(output, run_dir)
-    _check_workers(workers, wanted, checked_config(model.model, wanted))
+    config = checked_config(model.model, wanted)
+    model.savings.check(model.device, config)
+    _check_workers(workers, wanted, config)
     wanted = check_media(wanted)
     show = Screen(screen.quiet, screen.json)
     pipe = _load(model, show)
@@ -142,6 +144,7 @@ def _make(
         output.output,
         device=model.device,
         dtype=model.dtype,
+        savings=model.savings,
         temporary=places.temporary,
         overwrite=output.overwrite,
     ) as run:
@@ -205,7 +208,7 @@ def _load(model: ModelOptions, show: Screen) -> LongVideoPipeline:
     silence_bars()
     from ..runner import load_pipeline
 
-    return load_pipeline(model.model, model.device, model.dtype)
+    return load_pipeline(model.model, model.device, model.dtype, model.savings)
 
 
 def _reload(run: RunFolder, run_dir: Path, show: Screen) -> LongVideoPipeline:

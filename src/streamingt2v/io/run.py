@@ -25,6 +25,7 @@ from typing import Any, Literal
 
 from ..config import Request
 from ..errors import MediaError, RunError
+from ..savings import PLAIN, Savings
 from ..types import Chunk, State
 from . import durable
 from .folder import INIT, JOURNAL, PLAYLIST, REQUEST, VIDEO, delete_run, locked, may_be_stray, taken
@@ -66,6 +67,7 @@ class RunFolder:
         *,
         device: str = "cpu",
         dtype: str = "float32",
+        savings: Savings = PLAIN,
         weights: str | None = None,
         temporary: bool = False,
         overwrite: bool = False,
@@ -89,6 +91,7 @@ class RunFolder:
                     weights=weights,
                     device=device,
                     dtype=dtype,
+                    savings=savings,
                     threads=cpu_threads(),
                     cpu=cpu_capability(),
                     fps=fps,

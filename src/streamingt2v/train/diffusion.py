@@ -32,14 +32,21 @@ def make_sampler() -> DPMSolverMultistepScheduler:
 
 
 def noised(
-    latents_BCTHW: torch.Tensor, scheduler: DDIMScheduler, noise: Noise, max_timestep: int = 1000, late: float = 1.0
+    latents_BCTHW: torch.Tensor,
+    scheduler: DDIMScheduler,
+    noise: Noise,
+    max_timestep: int = 1000,
+    late: float = 1.0,
+    mixed: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Noisy latents, the velocity to be predicted, and the timesteps (B,) in 0..max_timestep-1.
 
     They are uniform for `late` 1; above it there are more with much noise, where it is decided what moves and how: 2 makes the
-    share of a timestep proportional to it.
+    share of a timestep proportional to it. `mixed`: see `samplers.noise.mixed_noise`.
     """
     normal_BCTHW = noise.normal(latents_BCTHW)
+    if mixed:
+        normal_BCTHW = (1 - mixed) ** 0.5 * normal_BCTHW + mixed**0.5 * noise.normal(latents_BCTHW[:, :, :1])
     t = (max_timestep * noise.uniform(latents_BCTHW) ** (1 / late)).long().clamp(max=max_timestep - 1)
     return scheduler.add_noise(latents_BCTHW, normal_BCTHW, t), scheduler.get_velocity(latents_BCTHW, normal_BCTHW, t), t
 

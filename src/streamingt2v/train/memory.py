@@ -38,7 +38,9 @@ class MemoryConfig:
     `init`: for cam, a folder with the memories of an earlier base, whose mergers and frame encoder to start from.
     `disturb`: largest noise on the window's latents before they are decoded, since at inference the window is generated.
     `still`: share of clips whose window is one frame repeated, as when a video starts from an image.
-    `encoder_steps`: of the cam recipe's steps, the first, for its frame encoder alone.
+    `drift`: largest change of a window's red, green and blue (natural logarithm of the gain), which the target does not share: what
+    has drifted is to come back to the anchor's colours. `reach`: how many frames before the target the anchor may lie.
+    `encoder_steps`: of the cam recipe's steps, the first, for its frame encoder alone. `late`, `mixed_noise`: see `diffusion.noised`.
     """
 
     base: Path
@@ -52,7 +54,11 @@ class MemoryConfig:
     overlap: int = 8
     disturb: float = 0.3
     still: float = 0.1
+    drift: float = 0.0
+    reach: int = 16
     encoder_steps: int = 300
+    late: float = 1.0
+    mixed_noise: float = 0.0
     image_tokens: int = 8
     head_dim: int = 16
 
@@ -61,10 +67,11 @@ class MemoryModule(nn.Module):
     """Base with mergers and mixers, CAM, and (for apm) the image tokens, under one forward; only the memories are trained."""
 
     def __init__(
-        self, unet: StreamingUNet3D, cam: ConditionalAttentionModule, tokens: ImageTokens, parts: dict[str, nn.Module], with_anchor: bool
-    ):
+        self, unet: StreamingUNet3D, cam: ConditionalAttentionModule, tokens: ImageTokens, parts: dict[str, nn.Module], with_anchor: bool,
+        config: MemoryConfig,
+    ):  # fmt: skip
         super().__init__()
-        self.unet, self.cam, self.tokens, self.with_anchor = unet, cam, tokens, with_anchor
+        self.unet, self.cam, self.tokens, self.with_anchor, self.config = unet, cam, tokens, with_anchor, config
         self.frozen: Any = nn.ModuleDict(parts).requires_grad_(False)
         for name, parameter in unet.named_parameters():
             parameter.requires_grad_("cross_attention_merger" in name or (with_anchor and _is_mixer(name)))
@@ -77,7 +84,8 @@ class MemoryModule(nn.Module):
         with torch.no_grad():
             text_BLD = self.frozen["text"](batch["ids"]).last_hidden_state
             window_BTCHW = self._as_generated(batch["window"], batch["disturb"], batch["noise"])
-        noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler, batch["noise"])
+        c = self.config
+        noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler, batch["noise"], late=c.late, mixed=c.mixed_noise)
         features = self.cam(noisy, t, text_BLD, self.cam.encode_frames(window_BTCHW))
         predicted = self.unet(noisy, t, text_BLD, self.image_tokens(batch["anchor"]), features)
         loss = diffusion.velocity_loss(predicted, velocity, t, batch["weight"], self.scheduler)
@@ -132,7 +140,7 @@ class MemoryTask:
             cam = ConditionalAttentionModule.from_pretrained(config.cam / "cam").float()
         width = text.config.hidden_size
         tokens = ImageTokens(vision.config.projection_dim, 2 * width, config.image_tokens, width)
-        self.module = MemoryModule(unet, cam, tokens, parts, config.cam is not None)
+        self.module = MemoryModule(unet, cam, tokens, parts, config.cam is not None, config)
 
     def batch_size(self, step: int, batch: int) -> int:
         return batch
@@ -147,7 +155,7 @@ class MemoryTask:
         anchor[torch.tensor([rng.random() < 0.1 for rng in rngs])] = 0.0  # mid grey is guidance's negative (spec 4.5)
         return {
             "latents": latents,
-            "window": latents[:, :, : c.overlap],
+            "window": encode_clips(drifted(pixels[:, 1 : 1 + c.overlap], c.drift, rngs)) if c.drift else latents[:, :, : c.overlap],
             "encoder_only": c.cam is None and step < c.encoder_steps,
             "disturb": torch.tensor([c.disturb * rng.random() for rng in rngs]),
             "anchor": anchor,
@@ -161,9 +169,9 @@ class MemoryTask:
         steps = np.arange(c.frames, dtype=np.float64)
         if rng.random() < c.still:
             steps = np.maximum(0.0, steps - (c.overlap - 1))
-        anchor = -1.0 - rng.integers(c.frames)
+        anchor = -1.0 - rng.integers(c.reach)
         pixels, masks, specs = data.draw(
-            [rng], 1 + c.frames, self.nouns, c.size, times=(np.concatenate([[anchor], steps]) + c.frames) / clip.FPS
+            [rng], 1 + c.frames, self.nouns, c.size, times=(np.concatenate([[anchor], steps]) + c.reach) / clip.FPS
         )
         return pixels[0], masks[0], specs[0]
 
@@ -181,6 +189,13 @@ class MemoryTask:
         diffusion.save_sheet(diffusion.to_uint8(rows), folder / "samples" / f"{step:06d}.png")
 
 
+def drifted(frames_BTCHW: torch.Tensor, largest: float, rngs: Sequence[np.random.Generator]) -> torch.Tensor:
+    """Frames in [-1, 1] with a gain of red, green and blue for each clip, exp of up to `largest` either way; half as they were."""
+    gains = np.exp([rng.uniform(-largest, largest, 3) * (rng.random() < 0.5) for rng in rngs])
+    gains_BTCHW = torch.from_numpy(gains).float()[:, None, :, None, None]
+    return ((frames_BTCHW + 1) * gains_BTCHW - 1).clamp(-1, 1)
+
+
 @torch.no_grad()
 def go_on(module: MemoryModule, batch: Batch, overlap: int, steps: int = 8) -> torch.Tensor:
     """Frames (B, T, 3, H, W) that the memories make of a batch's windows, anchors and captions, without guidance."""
@@ -194,7 +209,9 @@ def go_on(module: MemoryModule, batch: Batch, overlap: int, steps: int = 8) -> t
     def predict(latents_BCTHW: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         return module.unet(latents_BCTHW, timestep, contexts, cam_features=module.cam(latents_BCTHW, timestep, text_BLD, embedding_BTCHW))
 
-    noise_BCTHW = torch.randn(batch["latents"].shape, generator=torch.Generator().manual_seed(0)).to(device)
+    clean, mixed, generator = batch["latents"], module.config.mixed_noise, torch.Generator().manual_seed(0)
+    own, common = (torch.randn(part.shape, generator=generator).to(device) for part in (clean, clean[:, :, :1]))
+    noise_BCTHW = (1 - mixed) ** 0.5 * own + mixed**0.5 * common
     latents_BCTHW = final(denoise(predict, noise_BCTHW, diffusion.make_sampler(), steps))
     return module.frozen["vae"].decode(latents_BCTHW.transpose(1, 2).flatten(0, 1)).sample.unflatten(0, noise_BCTHW.shape[:3:2])
 
