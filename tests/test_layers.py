@@ -14,7 +14,7 @@ LAYERS = (  # innermost first
     {"checkpoints", "stages"},
     {"pipeline"},
     {"runner"},
-    {"train", "eval"},
+    {"train", "eval", "batch"},
     {"client", "server"},
     {"web"},
     {"cli"},

@@ -90,7 +90,7 @@ def create_run(
     return RunFolder.create(
         folder,
         request,
-        model=_lasting_name(model),
+        model=lasting_name(model),
         fps=_source_rate(request) or pipe.output_fps(request),
         height=height,
         width=width,
@@ -254,7 +254,7 @@ def _weights(model: str, request: Request) -> str:
     return fingerprint(folder, *pipeline_folders(config, request))
 
 
-def _lasting_name(model: str) -> str:
+def lasting_name(model: str) -> str:
     """A model folder by its absolute path, so that a run resumes from anywhere; the name of an embedded model stays one."""
     return model if model in EMBEDDED else str(Path(model).absolute())
 

@@ -126,8 +126,10 @@ def _make(
 ) -> None:
     """The new run of a checked request, from its door checks to its result."""
     places = choose_places(output, run_dir)
-    _check_workers(workers, wanted, _check_model(wanted, model))
-    wanted = _check_media(wanted)
+    config = checked_config(model.model, wanted)
+    model.savings.check(model.device, config)
+    _check_workers(workers, wanted, config)
+    wanted = check_media(wanted)
     show = Screen(screen.quiet, screen.json)
     pipe = _load(model, show)
     from ..runner import create_run, prompt_notes  # here and below: what imports torch is imported when it is needed
@@ -204,7 +206,7 @@ def peak_rss_mb() -> float:
 
 def _load(model: ModelOptions, show: Screen) -> LongVideoPipeline:
     show.note(f"loading model {model.model}")
-    _silence_bars()
+    silence_bars()
     from ..runner import load_pipeline
 
     return load_pipeline(model.model, model.device, model.dtype, model.savings)
@@ -212,7 +214,7 @@ def _load(model: ModelOptions, show: Screen) -> LongVideoPipeline:
 
 def _reload(run: RunFolder, run_dir: Path, show: Screen) -> LongVideoPipeline:
     show.note(f"loading model {run.model}")
-    _silence_bars()
+    silence_bars()
     from ..runner import reload_pipeline
 
     try:
@@ -221,7 +223,7 @@ def _reload(run: RunFolder, run_dir: Path, show: Screen) -> LongVideoPipeline:
         raise _wrong_run(run_dir, str(error).removeprefix(f"{run.path}: ")) from error
 
 
-def _silence_bars() -> None:
+def silence_bars() -> None:
     """The libraries' bars, one a network, would drown the notes."""
     import diffusers
     import transformers
@@ -277,7 +279,7 @@ def _check_model(wanted: Request, model: ModelOptions) -> ModelConfig:
     return config
 
 
-def _check_media(wanted: Request) -> Request:
+def check_media(wanted: Request) -> Request:
     """The request, with the number of frames of a video to refine; RequestError if a file that it names cannot be decoded."""
     from ..io.reader import count_frames, probe_video, read_image
 

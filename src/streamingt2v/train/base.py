@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from transformers import CLIPTextModel, PreTrainedTokenizerFast
 from ..backbones.unet3d import StreamingUNet3D
 from ..samplers.guidance import guide
 from . import data, diffusion
+from .draws import generators
 from .loop import Batch
 from .text import load_text, tokenize
 
@@ -81,7 +83,7 @@ class BaseModule(nn.Module):
         with torch.no_grad():
             text_BLD = self.text(batch["ids"]).last_hidden_state
         late = self.config.late if batch["latents"].shape[2] > 1 else 1.0
-        noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler, late=late, mixed=self.config.mixed_noise)
+        noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler, batch["noise"], late=late, mixed=self.config.mixed_noise)
         predicted = self.unet(noisy, t, text_BLD).sample
         return {"loss": diffusion.velocity_loss(predicted, velocity, t, batch["weight"], self.scheduler)}
 
@@ -104,24 +106,27 @@ class BaseTask:
             unet = build_unet(config.channels, config.size // data.PATCH, text.config.hidden_size)
         self.module = BaseModule(unet, text, config)
 
-    def batch(self, rng: np.random.Generator, step: int, size: int) -> Batch:
-        frames = self.config.frames
-        if frames > 1 and self.config.image_every and step % self.config.image_every == 0:
-            frames, size = 1, self.config.image_batch
-        pixels, masks, specs = data.draw(rng, size, frames, self.nouns, self.config.size)
+    def batch_size(self, step: int, batch: int) -> int:
+        return self.config.image_batch if self._is_of_pictures(step) else batch
+
+    def _is_of_pictures(self, step: int) -> bool:
+        return self.config.frames > 1 and self.config.image_every > 0 and step % self.config.image_every == 0
+
+    def batch(self, rngs: Sequence[np.random.Generator], step: int) -> Batch:
+        frames = 1 if self._is_of_pictures(step) else self.config.frames
+        pixels, masks, specs = data.draw(rngs, frames, self.nouns, self.config.size)
         return {
             "latents": encode_clips(pixels),
             "weight": diffusion.foreground_weight(masks),
-            "ids": tokenize(self.tokenizer, diffusion.drop_captions([s.caption for s in specs], rng)),
+            "ids": tokenize(self.tokenizer, diffusion.drop_captions([s.caption for s in specs], rngs)),
         }
 
     def export(self, folder: Path) -> None:
         self.module.unet.save_pretrained(folder / "unet")
 
     def sample(self, folder: Path, step: int) -> None:
-        rng = np.random.default_rng(0)
         count = 48 if self.config.frames == 1 else 8
-        _, _, specs = data.draw(rng, count, 1, self.nouns, 16)
+        _, _, specs = data.draw(generators(0, 0, range(count)), 1, self.nouns, 16)
         frames = sample_clips(self.module, self.tokenizer, [s.caption for s in specs], self.config.frames, self.config.size // data.PATCH)
         diffusion.save_sheet(frames, folder / "samples" / f"{step:06d}.png")
 

@@ -8,6 +8,7 @@ among the 16 before the target. The base stays as it is, since it also makes the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from ..samplers.denoise import denoise, final
 from ..world import clip
 from . import data, diffusion
 from .base import encode_clips, load_unet
+from .draws import Noise, generators
 from .loop import Batch
 from .text import TEXT_LENGTH, load_text, tokenize
 
@@ -84,15 +86,16 @@ class MemoryModule(nn.Module):
             return self._encoder_loss(batch["window"])
         with torch.no_grad():
             text_BLD = self.frozen["text"](batch["ids"]).last_hidden_state
-            window_BTCHW = as_generated(self.frozen["vae"], batch["window"], batch["disturb"])
-        noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler, late=self.config.late, mixed=self.config.mixed_noise)
+            window_BTCHW = as_generated(self.frozen["vae"], batch["window"], batch["disturb"], batch["noise"])
+        c = self.config
+        noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler, batch["noise"], late=c.late, mixed=c.mixed_noise)
         features = self.cam(noisy, t, text_BLD, self.cam.encode_frames(window_BTCHW))
         predicted = self.unet(noisy, t, text_BLD, self.image_tokens(batch["anchor"]), features)
         loss = diffusion.velocity_loss(predicted, velocity, t, batch["weight"], self.scheduler)
         with torch.no_grad():
             seen = window_BTCHW.shape[1]
             errors = ((predicted - velocity) ** 2).float()
-        return {"loss": loss, "overlap": errors[:, :, :seen].mean(), "new": errors[:, :, seen:].mean()}
+        return {"loss": loss, "overlap": errors[:, :, :seen].mean((1, 2, 3, 4)), "new": errors[:, :, seen:].mean((1, 2, 3, 4))}
 
     def image_tokens(self, anchor_BCHW: torch.Tensor) -> torch.Tensor | None:
         """Tokens of the anchors (B, N, D); None while only CAM is trained."""
@@ -116,22 +119,25 @@ class Continuations:
     def __init__(self, config: MemoryConfig, tokenizer: PreTrainedTokenizerFast):
         self.config, self.tokenizer, self.nouns = config, tokenizer, data.noun_names(config.nouns)
 
-    def batch(self, rng: np.random.Generator, step: int, size: int) -> Batch:
+    def batch_size(self, step: int, batch: int) -> int:
+        return batch
+
+    def batch(self, rngs: Sequence[np.random.Generator], step: int) -> Batch:
         c = self.config
-        clips = [self._clip(rng) for _ in range(size)]
+        clips = [self._clip(rng) for rng in rngs]
         pixels = torch.stack([frames for frames, _, _ in clips])
         masks = torch.stack([mask for _, mask, _ in clips])
         latents = encode_clips(pixels[:, 1:])
         anchor = pixels[:, 0].clone()
-        anchor[torch.from_numpy(rng.random(size) < 0.1)] = 0.0  # mid grey is guidance's negative (spec 4.5)
+        anchor[torch.tensor([rng.random() < 0.1 for rng in rngs])] = 0.0  # mid grey is guidance's negative (spec 4.5)
         return {
             "latents": latents,
-            "window": encode_clips(drifted(pixels[:, 1 : 1 + c.overlap], c.drift, rng)) if c.drift else latents[:, :, : c.overlap],
+            "window": encode_clips(drifted(pixels[:, 1 : 1 + c.overlap], c.drift, rngs)) if c.drift else latents[:, :, : c.overlap],
             "encoder_only": c.cam is None and step < c.encoder_steps,
-            "disturb": torch.from_numpy(c.disturb * rng.random(size)).float(),
+            "disturb": torch.tensor([c.disturb * rng.random() for rng in rngs]),
             "anchor": anchor,
             "weight": diffusion.foreground_weight(masks[:, 1:]),
-            "ids": tokenize(self.tokenizer, diffusion.drop_captions([spec.caption for _, _, spec in clips], rng)),
+            "ids": tokenize(self.tokenizer, diffusion.drop_captions([spec.caption for _, _, spec in clips], rngs)),
         }
 
     def _clip(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, clip.ClipSpec]:
@@ -142,7 +148,7 @@ class Continuations:
             steps = np.maximum(0.0, steps - (c.overlap - 1))
         anchor = -1.0 - rng.integers(c.reach)
         pixels, masks, specs = data.draw(
-            rng, 1, 1 + c.frames, self.nouns, c.size, times=(np.concatenate([[anchor], steps]) + c.reach) / clip.FPS
+            [rng], 1 + c.frames, self.nouns, c.size, times=(np.concatenate([[anchor], steps]) + c.reach) / clip.FPS
         )
         return pixels[0], masks[0], specs[0]
 
@@ -176,35 +182,38 @@ class MemoryTask(Continuations):
 
     def sample(self, folder: Path, step: int) -> None:
         """True clips that were not trained on, each above what the memories make of its first frames and its caption."""
-        batch = self.batch(np.random.default_rng([0, 1]), self.config.encoder_steps, 4)
+        batch = self.batch(generators(0, 1, range(4)), self.config.encoder_steps)
         made = go_on(self.module, batch, self.config.overlap)
         true = self.module.frozen["vae"].decode(batch["latents"].to(made.device).transpose(1, 2).flatten(0, 1)).sample
         rows = torch.stack([true.unflatten(0, made.shape[:2]), made], 1).flatten(0, 1)
         diffusion.save_sheet(diffusion.to_uint8(rows), folder / "samples" / f"{step:06d}.png")
 
 
-def drifted(frames_BTCHW: torch.Tensor, largest: float, rng: np.random.Generator) -> torch.Tensor:
-    """Frames in [-1, 1] with a gain of red, green and blue for each clip, exp of up to `largest` either way; half of them as they were."""
-    gains = np.exp(rng.uniform(-largest, largest, (len(frames_BTCHW), 3)) * (rng.random((len(frames_BTCHW), 1)) < 0.5))
+def drifted(frames_BTCHW: torch.Tensor, largest: float, rngs: Sequence[np.random.Generator]) -> torch.Tensor:
+    """Frames in [-1, 1] with a gain of red, green and blue for each clip, exp of up to `largest` either way; half as they were."""
+    gains = np.exp([rng.uniform(-largest, largest, 3) * (rng.random() < 0.5) for rng in rngs])
     gains_BTCHW = torch.from_numpy(gains).float()[:, None, :, None, None]
     return ((frames_BTCHW + 1) * gains_BTCHW - 1).clamp(-1, 1)
 
 
-def as_generated(vae: AutoencoderKL, latents_BCTHW: torch.Tensor, amount_B: torch.Tensor | None = None) -> torch.Tensor:
-    """Frames (B, T, 3, H, W) of a window's latents as a denoiser and the decoder would leave them. amount: of noise, none if None."""
+def as_generated(
+    vae: AutoencoderKL, latents_BCTHW: torch.Tensor, amount_B: torch.Tensor | None = None, noise: Noise | None = None
+) -> torch.Tensor:
+    """Frames (B, T, 3, H, W) of a window's latents as a denoiser and the decoder would leave them: with so much of the noise, if any."""
     b, _, t = latents_BCTHW.shape[:3]
-    noise_BCTHW = 0 if amount_B is None else amount_B[:, None, None, None, None] * torch.randn_like(latents_BCTHW)
-    frames = vae.decode((latents_BCTHW + noise_BCTHW).transpose(1, 2).flatten(0, 1)).sample
+    if amount_B is not None and noise is not None:
+        latents_BCTHW = latents_BCTHW + amount_B[:, None, None, None, None] * noise.normal(latents_BCTHW)
+    frames = vae.decode(latents_BCTHW.transpose(1, 2).flatten(0, 1)).sample
     return frames.float().clamp(-1, 1).unflatten(0, (b, t))
 
 
 def encoder_loss(
     cam: ConditionalAttentionModule, unet: StreamingUNet3D, latents_BCTHW: torch.Tensor, frames_BTCHW: torch.Tensor
 ) -> torch.Tensor:
-    """How far the frame encoder is from the base's first layer on the same frames' latents; 1 is as far as their mean."""
+    """(B,) how far the frame encoder is from the base's first layer on the same frames' latents; 1 is as far as their mean."""
     with torch.no_grad():
-        seen = unet.conv_in(latents_BCTHW.transpose(1, 2).flatten(0, 1)).float()
-    return ((cam.encode_frames(frames_BTCHW).flatten(0, 1).float() - seen) ** 2).mean() / seen.var()
+        seen = unet.conv_in(latents_BCTHW.transpose(1, 2).flatten(0, 1)).float().unflatten(0, frames_BTCHW.shape[:2])
+    return ((cam.encode_frames(frames_BTCHW).float() - seen) ** 2).mean((1, 2, 3, 4)) / seen.var((1, 2, 3, 4))
 
 
 @torch.no_grad()

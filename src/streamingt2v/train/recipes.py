@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from . import base, judge, loop, memory, refiner, rival, text, vae
 
 @dataclass(frozen=True)
 class Recipe:
-    """`config`: the dataclass of its settings; `task`: makes a `loop.Task` of one; the rest are the loop's defaults (batch: a process)."""
+    """`config`: the dataclass of its settings; `task`: makes a `loop.Task` of one; the rest are the loop's defaults."""
 
     help: str
     config: type
@@ -55,5 +56,8 @@ def run_recipe(
         raise RequestError("cam", str(settings["cam"]), "the cam recipe starts from the base; leave it out, or train apm")
     defaults = {"steps": recipe.steps, "batch": recipe.batch, "lr": recipe.lr, "ema": recipe.ema}
     config = loop.LoopConfig(out=out, **(defaults | loop_settings))
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if name == "text" and config.batch % processes:
+        raise RequestError("batch", config.batch, f"each of {processes} processes contrasts as many samples; make it a multiple of that")
     torch.manual_seed(config.seed)  # the first weights
     return loop.run(recipe.task(recipe.config(**settings)), config, stop_after)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import nn
@@ -21,6 +20,7 @@ from ..eval import rivals
 from ..samplers.denoise import denoise, final
 from . import diffusion
 from .base import load_unet
+from .draws import generators
 from .loop import Batch
 from .memory import FRAME_ENCODER, Continuations, MemoryConfig, as_generated, encoder_loss
 from .text import load_text
@@ -66,14 +66,14 @@ class RivalModule(nn.Module):
                 frames_BTCHW = as_generated(self.frozen["vae"], batch["window"])
             return {"loss": encoder_loss(self.rival.copied, self.unet, batch["window"], frames_BTCHW)}
         with torch.no_grad():
-            window_BTCHW = as_generated(self.frozen["vae"], batch["window"], batch["disturb"])
-        noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler, late=self.late)
+            window_BTCHW = as_generated(self.frozen["vae"], batch["window"], batch["disturb"], batch["noise"])
+        noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler, batch["noise"], late=self.late)
         predicted = self.predictor(batch["ids"], window_BTCHW, noisy.shape[2])(noisy, t)
         loss = diffusion.velocity_loss(predicted, velocity, t, batch["weight"], self.scheduler)
         with torch.no_grad():
             seen = window_BTCHW.shape[1]
             errors = ((predicted - velocity) ** 2).float()
-        return {"loss": loss, "overlap": errors[:, :, :seen].mean(), "new": errors[:, :, seen:].mean()}
+        return {"loss": loss, "overlap": errors[:, :, :seen].mean((1, 2, 3, 4)), "new": errors[:, :, seen:].mean((1, 2, 3, 4))}
 
     def predictor(self, ids: torch.Tensor, window_BTCHW: torch.Tensor, frames: int) -> Any:
         """(noisy latents, timestep) -> prediction, for captions and windows of as many clips."""
@@ -105,7 +105,7 @@ class RivalTask(Continuations):
     def sample(self, folder: Path, step: int) -> None:
         """True clips that were not trained on, each above what the rival makes of its first frames and its caption."""
         vae, device = self.module.frozen["vae"], next(self.module.rival.parameters()).device
-        batch = self.batch(np.random.default_rng([0, 1]), self.config.encoder_steps, 4)
+        batch = self.batch(generators(0, 1, range(4)), self.config.encoder_steps)
         true, window, ids = (batch[name].to(device) for name in ("latents", "window", "ids"))
         predict = self.module.predictor(ids, as_generated(vae, window), self.config.frames)
         noise = torch.randn(true.shape, generator=torch.Generator().manual_seed(0)).to(device)

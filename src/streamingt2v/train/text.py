@@ -10,6 +10,7 @@ The text's projection into the common space is not part of what generates videos
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from ..eval.eyes import load_text_projection, save_text_projection
 from ..memory.apm import CLIP_MEAN, CLIP_STD
 from ..world import vocabulary
 from . import data
-from .loop import Batch
+from .loop import Batch, gathered
 
 TEXT_LENGTH = 24
 
@@ -133,24 +134,26 @@ class ContrastiveModule(nn.Module):
         self.appearance = nn.Linear(width, 7)
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
-        out = self.clip(input_ids=batch["ids"], pixel_values=batch["pixels"], return_dict=True)
+        out, labels = self.clip(input_ids=batch["ids"], pixel_values=batch["pixels"], return_dict=True), batch["labels"]
         # clips that share noun and scene are equally right answers, since a still picture shows no more
-        same = (batch["labels"][:, None, :2] == batch["labels"][None, :, :2]).all(-1).float()
-        target = same / same.sum(1, keepdim=True)
-        logits = out.logits_per_image.float()
-        contrast = -0.5 * ((target * logits.log_softmax(1)).sum(1) + (target * logits.T.log_softmax(1)).sum(1)).mean()
-        hit = (target.gather(1, logits.argmax(1, keepdim=True)) > 0).float().mean()
+        same = (labels[:, None, :2] == gathered(labels)[None, :, :2]).all(-1).float()
+        target, scale = same / same.sum(1, keepdim=True), self.clip.logit_scale.exp()
+        # each sample against those of all processes, as if there were one
+        texts = (scale * out.image_embeds @ gathered(out.text_embeds).T).float()
+        images = (scale * out.text_embeds @ gathered(out.image_embeds).T).float()
+        contrast = -0.5 * ((target * texts.log_softmax(1)).sum(1) + (target * images.log_softmax(1)).sum(1))
+        hit = (target.gather(1, texts.argmax(1, keepdim=True)) > 0).float()[:, 0]
         if self.only_projection:
             return {"loss": contrast, "hit": hit}
         text, look = self._helpers(out, batch)
         return {"loss": contrast + text + look, "contrast": contrast, "text": text, "appearance": look, "hit": hit}
 
     def _helpers(self, out: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the text says of the labels, and what the picture's embedding says of the looks."""
-        text = sum(F.cross_entropy(head(out.text_embeds).float() * 10, batch["labels"][:, i]) for i, head in enumerate(self.labels))
-        text = text + F.cross_entropy(self.direction(out.text_embeds).float() * 10, batch["labels"][:, 3])
+        """(B,) each: what the text says of the labels, and what the picture's embedding says of the looks."""
+        heads, labels = [*self.labels, self.direction], batch["labels"]
+        told = [F.cross_entropy(head(out.text_embeds).float() * 10, labels[:, i], reduction="none") for i, head in enumerate(heads)]
         raw = self.clip.visual_projection(out.vision_model_output.pooler_output)
-        return text, F.mse_loss(self.appearance(raw).float(), batch["appearance"])
+        return torch.stack(told).sum(0), ((self.appearance(raw).float() - batch["appearance"]) ** 2).mean(1)
 
 
 class TextTask:
@@ -166,8 +169,11 @@ class TextTask:
         self.size = self.clip.config.vision_config.image_size
         self._names = [[x.name for x in g] for g in (vocabulary.NOUNS, vocabulary.SCENES, vocabulary.MOTIONS)]
 
-    def batch(self, rng: np.random.Generator, step: int, size: int) -> Batch:
-        pixels, _, specs = data.draw(rng, size, 1, data.noun_names(len(vocabulary.NOUNS)), self.size)
+    def batch_size(self, step: int, batch: int) -> int:
+        return batch
+
+    def batch(self, rngs: Sequence[np.random.Generator], step: int) -> Batch:
+        pixels, _, specs = data.draw(rngs, 1, data.noun_names(len(vocabulary.NOUNS)), self.size)
         labels = [[names.index(v) for names, v in zip(self._names, (s.noun, s.scene, s.motion), strict=True)] for s in specs]
         looks = [[*(10 * (c - 0.98) for c in s.cast), *(10 * (c - 0.975) for c in s.sprite_cast), 20 * (s.size - 0.64)] for s in specs]
         return {
