@@ -12,6 +12,7 @@ from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.errors import ModelError, RequestError
 from streamingt2v.eval import rivals
 from streamingt2v.eval.baselines import METHODS, trained_rivals
+from streamingt2v.train.draws import Noise, generators
 from streamingt2v.train.rival import RivalConfig, RivalTask
 from toy import SIZE, write_toy_model
 from toy_networks import randn
@@ -37,12 +38,12 @@ def trained(model, tmp_path_factory) -> dict[str, tuple[float, float, Path]]:
     found = {}
     for kind in KINDS:
         task = task_of(kind, model)
-        batch = task.batch(np.random.default_rng(0), 0, 2)
+        batch = task.batch(generators(0, 0, range(2)), 0)
         optimizer = torch.optim.AdamW([p for p in task.module.parameters() if p.requires_grad], lr=3e-3)
         losses = []
         for _ in range(9):
-            torch.manual_seed(1)
-            loss = task.module(batch)["loss"]
+            noise = Noise(generators(0, 1, range(2)))
+            loss = task.module({**batch, "noise": noise})["loss"].mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -54,7 +55,7 @@ def trained(model, tmp_path_factory) -> dict[str, tuple[float, float, Path]]:
 
 
 def predicted(task: RivalTask, window: torch.Tensor) -> torch.Tensor:
-    ids = task.batch(np.random.default_rng(0), 0, 1)["ids"]
+    ids = task.batch(generators(0, 0, range(1)), 0)["ids"]
     with torch.no_grad():
         return task.module.predictor(ids, window, 16)(randn(1, 16, 16, 4, 4), torch.tensor(500))
 
@@ -62,7 +63,7 @@ def predicted(task: RivalTask, window: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_new_rival_is_the_base(kind, model):
     task = task_of(kind, model)
-    batch = task.batch(np.random.default_rng(0), 0, 1)
+    batch = task.batch(generators(0, 0, range(1)), 0)
     with torch.no_grad():
         text = task.module.frozen["text"](batch["ids"]).last_hidden_state
         base = task.module.unet(randn(1, 16, 16, 4, 4), torch.tensor(500), text)

@@ -56,8 +56,8 @@ def trained(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_stopped_and_resumed_equals_never_stopped(name, trained, tmp_path):
     for _ in range(2):
-        recipes.run_recipe(name, tmp_path, settings(name, trained), {**LOOP, "steps": 4}, stop_after=2)
-    resumed, whole = weights(tmp_path), weights(trained / name)
+        recipes.run_recipe(name, tmp_path / name, settings(name, trained), {**LOOP, "steps": 4}, stop_after=2)
+    resumed, whole = weights(tmp_path / name), weights(trained / name)
     assert resumed.keys() == whole.keys()
     assert all(torch.equal(resumed[key], whole[key]) for key in whole)
 

@@ -113,7 +113,12 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
 def _fields_as_parameters(group: Any) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
     kind = inspect.Parameter.KEYWORD_ONLY
-    return [inspect.Parameter(f.name, kind, default=f.default, annotation=hints[f.name]) for f in dataclasses.fields(group)]
+    return [inspect.Parameter(f.name, kind, default=_default(f), annotation=hints[f.name]) for f in dataclasses.fields(group)]
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    """As a signature says it: a field without one is an option that must be given."""
+    return inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
 
 
 def build_request(prompt: str, options: RequestOptions, schedule: tuple[tuple[int, str], ...], **start: str | None) -> Request:
