@@ -121,7 +121,7 @@ def _value(name: str, value: Any, hint: Any) -> Any:
         if isinstance(value, bool) or (kind is int and isinstance(value, float)) or (kind is str and not isinstance(value, str)):
             raise ValueError(value)
         return kind(value)
-    except (ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError):
         what = {int: "a whole number", float: "a number", str: "a text"}[kind]
         raise RequestError(name, value, f"must be {what}") from None
 
