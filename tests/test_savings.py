@@ -65,9 +65,9 @@ def test_half_precision_goes_the_whole_trip(home, plain, dtype):
     pipe = LongVideoPipeline.from_pretrained(home / "toy", dtype=dtype)
     held = {name: {x.dtype for x in part.parameters()} for name, part in networks_of(pipe.components).items()}
     assert held.pop("vae") == {torch.float32} and all(kinds == {dtype} for kinds in held.values())
-    assert 0 < np.abs(video(pipe, request_of(home, "toy")) - plain["toy"]).mean() < 4
+    assert 0 < np.abs(video(pipe, request_of(home, "toy")) - plain["toy"]).mean() < 8
     based = Request(PROMPT, 2, base=str(home / "base"), steps=1)
-    assert 0 < np.abs(video(pipe, based) - video(LongVideoPipeline.from_pretrained(home / "toy"), based)).mean() < 4
+    assert 0 < np.abs(video(pipe, based) - video(LongVideoPipeline.from_pretrained(home / "toy"), based)).mean() < 8
 
 
 def test_half_precision_on_stable_video_diffusions_network(home, plain):
