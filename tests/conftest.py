@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,7 +30,9 @@ class FakePipeline:
 
     def __post_init__(self) -> None:
         from streamingt2v.config import ModelConfig, RefineConfig
+        from streamingt2v.savings import PLAIN
 
+        self.components = SimpleNamespace(savings=PLAIN)
         self.config = ModelConfig("fake", height=32, width=48, fps=8, refine=RefineConfig(scale=1))
 
     def output_size(self, request) -> tuple[int, int]:
@@ -44,7 +47,7 @@ class FakePipeline:
     def surplus_tokens(self, prompt: str) -> int:
         return max(0, len(prompt.split()) - 30)
 
-    def stream(self, request, state=None) -> Iterator:
+    def stream(self, request, state=None, on_step=None, prompt_at=None) -> Iterator:
         from streamingt2v.types import Chunk
 
         index = 0 if state is None else int(state["chunk"])
@@ -64,17 +67,17 @@ class FakePipeline:
 @pytest.fixture
 def fake_pipeline(monkeypatch, tmp_path_factory) -> FakePipeline:
     """The pipeline that every command of the test gets instead of the model "tiny"."""
-    import streamingt2v.cli.video
+    import streamingt2v.checkpoints.door
     import streamingt2v.runner
     from streamingt2v.config import find_model
 
     fake = FakePipeline()
     fake.folder = tmp_path_factory.mktemp("fake")
     fake.config.save(fake.folder)
-    for module in (streamingt2v.cli.video, streamingt2v.runner):
+    for module in (streamingt2v.checkpoints.door, streamingt2v.runner):
         monkeypatch.setattr(module, "find_model", lambda name: fake.folder if Path(name).name in ("tiny", "m") else find_model(name))
 
-    def load(model: str, device: str, dtype: str) -> FakePipeline:
+    def load(model: str, device: str, dtype: str, savings: object = None) -> FakePipeline:
         fake.loads.append((model, device, dtype))
         return fake
 

@@ -8,14 +8,16 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "streamingt2v"
 LAYERS = (  # innermost first
-    {"types", "config", "base_config", "errors"},
+    {"types", "config", "base_config", "savings", "errors"},
     {"samplers", "memory", "text", "io", "distributed", "world"},
     {"backbones"},
     {"checkpoints", "stages"},
     {"pipeline"},
     {"runner"},
-    {"train", "eval"},
-    {"cli", "server", "web"},
+    {"train", "eval", "batch"},
+    {"client", "server"},
+    {"web"},
+    {"cli"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 DOORS = {"__init__", "__main__"}  # they lead in from outside: the one to every public name, the other to the command

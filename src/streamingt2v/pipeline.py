@@ -11,23 +11,27 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .checkpoints.bases import opened, with_seed
+from .checkpoints.bases import opened, redraws_from_keyframes, with_seed
 from .checkpoints.load import Components, load, save
 from .config import ModelConfig, Preset, RefineConfig, Request
 from .distributed import Alone, Crew
 from .errors import MediaError
 from .io.reader import count_frames, last_frames, read_image, read_video
 from .memory.stream import StreamMemory
+from .savings import PLAIN, Savings
 from .stages.calling import Open
 from .stages.extend import ExtendStage
 from .stages.interpolate import InterpolateStage
 from .stages.piece import Piece, to_float, to_uint8
-from .stages.refine import RefineStage, TextAt
+from .stages.refine import RefineStage
+from .stages.refine_by_keyframes import KeyframeRefineStage
 from .stages.refine_by_pipeline import PipelineRefineStage
 from .stages.seed import NetworkSeed, Picture, PipelineSeed, Seed, made_picture
 from .types import Chunk, State, TextCond
 
 OnStep = Callable[[int, int], None]
+PromptAt = Callable[[int], str]
+Encoder = Callable[[str, str], TextCond]
 
 
 @dataclass(frozen=True)
@@ -49,32 +53,41 @@ class LongVideoPipeline:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_folder: str | Path = "tiny", device: str = "cpu", dtype: torch.dtype = torch.float32
+        cls, name_or_folder: str | Path = "tiny", device: str = "cpu", dtype: torch.dtype = torch.float32, savings: Savings = PLAIN
     ) -> LongVideoPipeline:
-        """The embedded model "tiny" or a model folder, on a device, in a dtype. ModelError if it is missing or incomplete."""
-        return cls(load(name_or_folder, device, dtype), str(name_or_folder))
+        """The embedded model "tiny" or a model folder, on a device, in a dtype. ModelError if it is missing or incomplete.
+
+        RequestError for savings that the device or the model cannot use.
+        """
+        return cls(load(name_or_folder, device, dtype, savings), str(name_or_folder))
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
         """Write a model folder, weights in `dtype`; those in memory stay as they are. A save that fails leaves nothing."""
         save(self.components, Path(folder), dtype)
 
-    def stream(self, request: Request, state: State | None = None, on_step: OnStep | None = None) -> Iterator[Chunk]:
+    def stream(
+        self, request: Request, state: State | None = None, on_step: OnStep | None = None, prompt_at: PromptAt | None = None
+    ) -> Iterator[Chunk]:
         """The video, chunk by chunk, exactly `request.frames` frames; with `request.video` only the new ones.
 
         With `request.refine` they are the file's, all of them where `frames` is None; MediaError if it has fewer.
 
         state: of the last chunk that was kept; the stream goes on after it with the same bytes as if never stopped.
-        on_step: called with (step, steps) after every denoising step of stages 1-2; raising in it cancels.
+        on_step: called with (step, steps) after every denoising step of a chunk or a window; raising in it cancels. Where a pipeline
+        of diffusers does a stage, that is after its work.
+        prompt_at: asked, in the place of the request's prompts, for that of the chunk whose first frame it is given. For one frame it
+        must always give the same; it is first asked when the chunk begins.
         RequestError for what the model cannot do, at once, before the first chunk is asked for. Memory does not grow with the length.
         """
         config = self._checked(request)
         if request.refine is not None and request.frames is None:
             request = replace(request, frames=count_frames(request.refine))
         made, factor = config.without_interpolation(request), config.interpolation(request)
-        text_at = self._text_at(made, config)
-        pieces = self._extend(made, config, text_at, state, on_step) if request.refine is None else self._read(made, state)
+        asked = made.prompt_at if prompt_at is None else lambda frame: prompt_at(factor * frame)
+        words = _Words(self.components.text, made.negative_prompt, lambda frame: asked(config.chunk_start(made, frame)))
+        pieces = self._extend(made, config, words, state, on_step) if request.refine is None else self._read(made, state)
         if request.preset == "full":
-            pieces = self._refined(made, config, pieces, text_at, state)
+            pieces = self._refined(made, config, pieces, words, state, on_step)
         if factor > 1:
             pieces = InterpolateStage(factor, request.frames).stream(pieces, state)
         return _chunks(pieces, state)
@@ -125,14 +138,12 @@ class LongVideoPipeline:
         config.check(request)
         return config
 
-    def _extend(
-        self, request: Request, config: ModelConfig, text_at: TextAt, state: State | None, on_step: OnStep | None
-    ) -> Iterator[Piece]:
+    def _extend(self, request: Request, config: ModelConfig, words: _Words, state: State | None, on_step: OnStep | None) -> Iterator[Piece]:
         """Stages 1 and 2: the first frames, then the memory goes on until there are enough."""
         stage = self.extender(request, on_step)
         total = request.frames
         if state is None:
-            frames_TCHW, memory, done = self._begin(request, config, stage, text_at)
+            frames_TCHW, memory, done = self._begin(request, config, stage, words)
             if len(frames_TCHW):
                 done = _limited(len(frames_TCHW), total)
                 yield Piece(frames_TCHW[:done], _state(memory, done), done == total)
@@ -140,8 +151,8 @@ class LongVideoPipeline:
             memory, done = StreamMemory.from_state(state), int(state["extended"])
         text, condition = None, None
         while total is None or done < total:
-            if text is not text_at(done):
-                text = text_at(done)
+            if text is not words.text_at(done):
+                text = words.text_at(done)
                 condition = stage.backbone.condition(text, memory.anchor_CHW, request.seed)
             frames_TCHW = stage.next(memory, condition)
             memory = memory.advance(frames_TCHW)
@@ -149,7 +160,7 @@ class LongVideoPipeline:
             done += kept
             yield Piece(frames_TCHW[:kept], _state(memory, done), done == total)
 
-    def _begin(self, request: Request, config: ModelConfig, stage: ExtendStage, text_at: TextAt) -> tuple[torch.Tensor, StreamMemory, int]:
+    def _begin(self, request: Request, config: ModelConfig, stage: ExtendStage, words: _Words) -> tuple[torch.Tensor, StreamMemory, int]:
         """First new frames (none when a video is extended), the memory after them, and their count."""
         height, width, overlap, anchor = config.height, config.width, stage.config.overlap, stage.config.anchor
         if request.video is not None:
@@ -157,25 +168,25 @@ class LongVideoPipeline:
             # of the video's very first frames, so that a video extended again and again keeps its looks
             *_, anchor_HWC = islice(read_video(request.video, height, width), anchor + 1)
             return seen_TCHW[:0], replace(StreamMemory.start(seen_TCHW, overlap), anchor_CHW=to_float(anchor_HWC[None])[0]), 0
-        picture = self._picture(request, config)
+        picture = self._picture(request, config, words)
         if config.begins_with_image(request):
             assert picture is not None, "it has an image"
             frames_TCHW = picture(height, width)[None]
         else:
-            frames_TCHW = self._seed(request, config, stage, text_at).first(picture)
+            frames_TCHW = self._seed(request, config, stage, words).first(picture)
         return frames_TCHW, StreamMemory.start(frames_TCHW, overlap, min(anchor, len(frames_TCHW) - 1)), len(frames_TCHW)
 
-    def _seed(self, request: Request, config: ModelConfig, stage: ExtendStage, text_at: TextAt) -> Seed:
+    def _seed(self, request: Request, config: ModelConfig, stage: ExtendStage, words: _Words) -> Seed:
         """Stage 1: a pipeline of diffusers where the model or the request names one, else the network itself."""
         own = config.seed
         if own is None or own.pipeline is None:
-            return NetworkSeed(stage, text_at(0), config.height, config.width)
+            return NetworkSeed(stage, words.text_at(0), config.height, config.width)
         guidance_scale = own.guidance_scale if request.guidance_scale is None else request.guidance_scale
         seed = replace(own, steps=request.steps or own.steps, guidance_scale=guidance_scale)
         return PipelineSeed(
             self._opener(own.pipeline, own.adapter),
             seed,
-            request.prompt_at(0),
+            words.prompt_at(0),
             request.negative_prompt,
             config.extend.frames,
             config.height,
@@ -183,28 +194,39 @@ class LongVideoPipeline:
             request.seed,
         )
 
-    def _picture(self, request: Request, config: ModelConfig) -> Picture | None:
+    def _picture(self, request: Request, config: ModelConfig, words: _Words) -> Picture | None:
         """What to start from: the request's picture, or one made of its prompt where stage 1 needs one and the model says how."""
         image, seed = request.image, config.seed
         if image is not None:
             return lambda height, width: to_float(read_image(image, height, width)[None])[0]
         if seed is None or seed.picture is None or not config.reads_image:
             return None
-        return made_picture(self._opener(seed.picture), request.prompt_at(0), request.negative_prompt, request.seed, request.steps)
+        return made_picture(self._opener(seed.picture), words.prompt_at(0), request.negative_prompt, request.seed, request.steps)
 
     def _opener(self, folder: str, adapter: str | None = None) -> Open:
-        backbone = self.components.backbone
-        return lambda: opened(folder, backbone.device, backbone.dtype, adapter)
+        backbone, savings = self.components.backbone, self.components.savings
+        return lambda: opened(folder, backbone.device, backbone.dtype, adapter, savings)
 
     def _refined(
-        self, request: Request, config: ModelConfig, pieces: Iterator[Piece], text_at: TextAt, state: State | None
+        self,
+        request: Request,
+        config: ModelConfig,
+        pieces: Iterator[Piece],
+        words: _Words,
+        state: State | None,
+        on_step: OnStep | None,
     ) -> Iterator[Piece]:
         """Stage 3: by the model's own network, or by a pipeline of diffusers."""
         if config.refine_by is not None:
             opener = self._opener(config.refine_by.pipeline)
-            stage = PipelineRefineStage(opener, config.refine_by, request.seed, request.frames, request.negative_prompt)
-            return stage.stream(pieces, lambda frame: request.prompt_at(config.chunk_start(request, frame)), state)
-        return self._refiner(request).stream(pieces, text_at, state)
+            stage: KeyframeRefineStage | PipelineRefineStage
+            given = (opener, config.refine_by, request.seed, request.frames, self.output_size(request), request.negative_prompt)
+            if redraws_from_keyframes(config.refine_by):
+                stage = KeyframeRefineStage(*given, self.components.backbone.device)
+            else:
+                stage = PipelineRefineStage(*given)
+            return stage.stream(pieces, words.prompt_at, state)
+        return self._refiner(request, on_step).stream(pieces, words.text_at, state)
 
     def _read(self, request: Request, state: State | None) -> Iterator[Piece]:
         """The frames of the file to refine, one by one, in the size that they are refined to: what is there already is kept."""
@@ -217,10 +239,10 @@ class LongVideoPipeline:
         if done < request.frames:
             raise MediaError(f"{request.refine}: has {done} frames, {request.frames} were to be refined")
 
-    def _refiner(self, request: Request) -> RefineStage:
+    def _refiner(self, request: Request, on_step: OnStep | None) -> RefineStage:
         assert self.components.refiner is not None, "checked before"
         crew = self.refiners or Alone(self.components.refiner)
-        return RefineStage(crew, self._refine_config(request), request.seed, request.frames, self.output_size(request))
+        return RefineStage(crew, self._refine_config(request), request.seed, request.frames, self.output_size(request), on_step)
 
     def _refine_config(self, request: Request) -> RefineConfig:
         own = self.config.refine
@@ -231,15 +253,18 @@ class LongVideoPipeline:
         guidance_scale = own.guidance_scale if request.guidance_scale is None else request.guidance_scale
         return replace(own, steps=request.steps or own.steps, guidance_scale=guidance_scale)
 
-    def _text_at(self, request: Request, config: ModelConfig) -> TextAt:
-        """The embedded prompt of the chunk that makes a frame."""
 
+class _Words:
+    """The prompt of the chunk that makes a frame, as text and embedded."""
+
+    def __init__(self, encoder: Encoder, negative_prompt: str, prompt_at: PromptAt):
+        self.prompt_at = prompt_at
         # the windows that are being refined at a time are some chunks behind, and have the prompts of theirs
-        @lru_cache(maxsize=64)
-        def embedded(prompt: str) -> TextCond:
-            return self.components.text(prompt, request.negative_prompt)
+        self._embedded = lru_cache(maxsize=64)(lambda prompt: encoder(prompt, negative_prompt))
 
-        return lambda frame: embedded(request.prompt_at(config.chunk_start(request, frame)))
+    def text_at(self, frame: int) -> TextCond:
+        """See `prompt_at`; the same object for the same prompt."""
+        return self._embedded(self.prompt_at(frame))
 
 
 def _chunks(pieces: Iterator[Piece], state: State | None) -> Iterator[Chunk]:

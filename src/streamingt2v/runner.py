@@ -6,6 +6,7 @@ comes, then the finished file. What is already committed is not made again, so a
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,10 +23,15 @@ from .checkpoints.load import load_refiner
 from .config import EMBEDDED, ModelConfig, Request, find_model
 from .distributed import Pool, check_ray
 from .errors import ModelError, RequestError, RunError
-from .io.reader import probe_video, read_video
+from .io.prompts import Change
+from .io.reader import playback_rate, read_video
 from .io.run import RunFolder
-from .pipeline import LongVideoPipeline
-from .types import Chunk
+from .pipeline import LongVideoPipeline, OnStep, PromptAt
+from .savings import PLAIN, Savings
+from .types import Chunk, State
+
+NewPrompt = Callable[[int], tuple[int, str] | None]
+"""Number of the last change of the prompt that was taken up, 0 for none -> number and prompt of the newest one after it, if any."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +49,10 @@ class Summary:
     first_frame_seconds: float | None
 
 
-def load_pipeline(model: str, device: str, dtype: str) -> LongVideoPipeline:
+def load_pipeline(model: str, device: str, dtype: str, savings: Savings = PLAIN) -> LongVideoPipeline:
     """The pipeline of a model's name or folder on a device ("cpu", "cuda:1") in a dtype ("float32"), all as users write them.
 
-    RequestError, before any weights are read, if there is no such model, or the device is not there.
+    RequestError, before any weights are read, if there is no such model, or the device is not there, or has no use for the savings.
     """
     try:
         torch.empty(1, device=device)
@@ -56,7 +62,7 @@ def load_pipeline(model: str, device: str, dtype: str) -> LongVideoPipeline:
         find_model(model)
     except ModelError as error:
         raise RequestError("model", model, str(error)) from error
-    return LongVideoPipeline.from_pretrained(model, device=device, dtype=getattr(torch, dtype))
+    return LongVideoPipeline.from_pretrained(model, device=device, dtype=getattr(torch, dtype), savings=savings)
 
 
 def create_run(
@@ -69,6 +75,7 @@ def create_run(
     *,
     device: str | None = None,
     dtype: str | None = None,
+    savings: Savings | None = None,
     temporary: bool = False,
     overwrite: bool = False,
 ) -> RunFolder:
@@ -76,14 +83,14 @@ def create_run(
 
     It is played at the rate asked for, else that of the video it extends or refines, else the model's own.
 
-    model: name or folder that the pipeline was loaded from. device, dtype: as users write them; None: the pipeline's own.
+    model: name or folder that the pipeline was loaded from. device, dtype, savings: as users write them; None: the pipeline's own.
     temporary, overwrite: see `Header`. RunError if `folder` cannot be used, ModelError if there is no such model.
     """
     height, width = pipe.output_size(request)
     return RunFolder.create(
         folder,
         request,
-        model=_lasting_name(model),
+        model=lasting_name(model),
         fps=_source_rate(request) or pipe.output_fps(request),
         height=height,
         width=width,
@@ -94,6 +101,7 @@ def create_run(
         weights=_weights(model, request),
         temporary=temporary,
         overwrite=overwrite,
+        savings=savings if savings is not None else pipe.components.savings,
     )
 
 
@@ -108,7 +116,7 @@ def _grid(pipe: LongVideoPipeline, request: Request) -> dict[str, int]:
 def reload_pipeline(run: RunFolder) -> LongVideoPipeline:
     """The pipeline that an opened run began with, on the same device and in the same dtype. RunError: see `check_weights`."""
     check_weights(run)
-    return load_pipeline(run.model, run.header.device, run.header.dtype)
+    return load_pipeline(run.model, run.header.device, run.header.dtype, run.header.savings)
 
 
 def check_weights(run: RunFolder) -> None:
@@ -135,17 +143,36 @@ def check_workers(workers: int, request: Request, config: ModelConfig) -> None:
     check_ray()
 
 
+def prompt_notes(pipe: LongVideoPipeline, request: Request) -> list[str]:
+    """What of a request's prompts has no effect, or another than the words say; a line each."""
+    prompts = list(dict.fromkeys(filter(None, (request.prompt, request.negative_prompt, *(prompt for _, prompt in request.schedule)))))
+    unknown = {prompt: pipe.unknown_words(prompt) for prompt in prompts}
+    nearest = {word: other for words in unknown.values() for word, other in words.items()}
+    notes = [f"the model does not know {word!r}; " + (f"it takes it for {o!r}" if o else "it is left out") for word, o in nearest.items()]
+    for prompt in prompts:
+        if all(unknown[prompt].get(word, word) is None for word in re.findall(r"[^\W\d_]+|\d+", prompt.lower())):
+            notes.append(f"the model knows no word of {prompt!r}; it makes what it likes")
+        surplus = pipe.surplus_tokens(prompt)
+        if surplus:
+            notes.append(f"{prompt!r} is too long for the model by {surplus} tokens (about a word each); its end has no effect")
+    return notes
+
+
 def render(
     pipe: LongVideoPipeline | None,
     run: RunFolder,
     output: Path | None = None,
     on_chunk: Callable[[Chunk], None] | None = None,
     workers: int = 1,
+    on_step: OnStep | None = None,
+    new_prompt: NewPrompt | None = None,
 ) -> Summary:
     """Make what the run still lacks and finish its file at `output` (None: where the run was told to put it).
 
     `on_chunk` sees every new chunk after its commit. `pipe` may be None only for a run whose chunks are all committed. workers: processes
-    that refine, see `check_workers`; each uses as many threads as the run began with, and on CUDA a GPU of its own.
+    that refine, see `check_workers`; each uses as many threads as the run began with, and on CUDA a GPU of its own. on_step: see
+    `LongVideoPipeline.stream`. new_prompt: asked as each chunk begins; a prompt that it gives takes over with this chunk, and is kept in
+    the run's folder.
     """
     began = time.monotonic()
     first_commit = None
@@ -155,7 +182,8 @@ def render(
         if run.request.video is not None and not run.source_done:
             run.commit_source(read_video(run.request.video, run.height, run.width))
         with _threads_of(run), _spread(pipe, run, workers) as pipe:
-            for chunk in pipe.stream(run.request, run.state):
+            state = run.state
+            for chunk in pipe.stream(run.request, state, on_step, _prompts(pipe, run, state, new_prompt)):
                 run.commit(chunk)
                 first_commit = first_commit or time.monotonic()
                 if on_chunk is not None:
@@ -170,6 +198,30 @@ def render(
     )
 
 
+def _prompts(pipe: LongVideoPipeline, run: RunFolder, state: State | None, new_prompt: NewPrompt | None) -> PromptAt:
+    """The prompt of the chunk that begins at a frame of the file, changes on the way included; those come in between chunks only."""
+    factor = pipe.config.interpolation(run.request)
+    begun = factor * int(state["extended"]) - 1 if state and "extended" in state else -1
+    begun = max(begun, run.last_change.frame if run.last_change else -1)  # a chunk that was cut short keeps its prompt
+
+    def prompt_at(frame: int) -> str:
+        nonlocal begun
+        if frame > begun and new_prompt is not None:
+            begun = frame
+            found = new_prompt(run.last_change.number if run.last_change else 0)
+            if found is not None:
+                run.change_prompt(Change(found[0], frame, _chunk_before(pipe, run, frame), found[1]))
+        return run.prompts.prompt_at(frame)
+
+    return prompt_at
+
+
+def _chunk_before(pipe: LongVideoPipeline, run: RunFolder, frame: int) -> int:
+    """The first frame of the chunk before the one that begins at `frame`, as frames of the file; -1 without one."""
+    factor = pipe.config.interpolation(run.request)
+    return factor * pipe.config.chunk_start(run.request, frame // factor - 1) if frame else -1
+
+
 @contextmanager
 def _spread(pipe: LongVideoPipeline, run: RunFolder, workers: int) -> Iterator[LongVideoPipeline]:
     """The pipeline with so many processes to refine in, for the time of the block."""
@@ -178,7 +230,7 @@ def _spread(pipe: LongVideoPipeline, run: RunFolder, workers: int) -> Iterator[L
         return
     header = run.header
     kind = torch.device(header.device).type
-    make = partial(load_refiner, find_model(run.model), kind, getattr(torch, header.dtype), header.threads)
+    make = partial(load_refiner, find_model(run.model), kind, getattr(torch, header.dtype), header.threads, header.savings)
     with Pool(make, workers, gpus=kind == "cuda") as pool:
         yield LongVideoPipeline(pipe.components, pipe.name, pool)
 
@@ -202,7 +254,7 @@ def _weights(model: str, request: Request) -> str:
     return fingerprint(folder, *pipeline_folders(config, request))
 
 
-def _lasting_name(model: str) -> str:
+def lasting_name(model: str) -> str:
     """A model folder by its absolute path, so that a run resumes from anywhere; the name of an embedded model stays one."""
     return model if model in EMBEDDED else str(Path(model).absolute())
 
@@ -212,5 +264,4 @@ def _source_rate(request: Request) -> int | None:
     source = request.video or request.refine
     if source is None or request.fps is not None:
         return None
-    rate = probe_video(source).fps
-    return max(1, round(rate)) if rate else None
+    return playback_rate(source)

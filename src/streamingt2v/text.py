@@ -64,10 +64,13 @@ class Vocabulary:
 
 
 class TextEncoder:
-    """Tokenizer and text encoder as one step: prompts in, `TextCond` out (spec 5: last hidden state, padded to full length)."""
+    """Tokenizer and text encoder as one step: prompts in, `TextCond` out (spec 5: last hidden state, padded to full length).
 
-    def __init__(self, tokenizer: Any, encoder: Any, vocabulary: Vocabulary | None = None):
-        self.tokenizer, self.encoder, self.vocabulary = tokenizer, encoder, vocabulary
+    device: where the encoder works, None for where its weights are.
+    """
+
+    def __init__(self, tokenizer: Any, encoder: Any, vocabulary: Vocabulary | None = None, device: torch.device | None = None):
+        self.tokenizer, self.encoder, self.vocabulary, self._device = tokenizer, encoder, vocabulary, device
 
     @torch.no_grad()
     def __call__(self, prompt: str, negative_prompt: str = "") -> TextCond:
@@ -96,7 +99,7 @@ class TextEncoder:
         return ids
 
     def _embed(self, prompts: list[str]) -> torch.Tensor:
-        device = next(self.encoder.parameters()).device
+        device = self._device or next(self.encoder.parameters()).device
         return self.encoder(self.token_ids(prompts).to(device)).last_hidden_state
 
 

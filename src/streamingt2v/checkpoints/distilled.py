@@ -34,7 +34,7 @@ class Distilled:
         unet, cam = copy.deepcopy(self.base.unet), copy.deepcopy(self.base.cam)
         merge(unet, self.unet)
         merge(cam, self.cam)
-        return ModelScopeBackbone(self.base.vae, unet, cam, self.base.image_encoder, self.base.image_tokens)
+        return ModelScopeBackbone(self.base.vae, unet, cam, self.base.image_encoder, self.base.image_tokens, self.base.device)
 
     def save(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
         """Write the folder `fast`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import shlex
 import time
 from contextlib import suppress
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from ..config import ModelConfig, Request, find_model
-from ..errors import MediaError, ModelError, RequestError, RunError
+from ..checkpoints.door import checked_config
+from ..config import ModelConfig, Request
+from ..errors import MediaError, RequestError, RunError
 from .options import ModelOptions, OutputOptions, RefineOptions, RequestOptions, ScreenOptions, build_request, takes_options
 from .places import Places, check_files, choose_places, places_of_run
 from .schedule import Schedule, read_schedule
@@ -126,12 +126,16 @@ def _make(
 ) -> None:
     """The new run of a checked request, from its door checks to its result."""
     places = choose_places(output, run_dir)
-    _check_workers(workers, wanted, _check_model(wanted, model))
-    wanted = _check_media(wanted)
+    config = checked_config(model.model, wanted)
+    model.savings.check(model.device, config)
+    _check_workers(workers, wanted, config)
+    wanted = check_media(wanted)
     show = Screen(screen.quiet, screen.json)
     pipe = _load(model, show)
-    _note_prompts(pipe, wanted, show)
-    from ..runner import create_run  # here and below: what imports torch is imported when it is needed
+    from ..runner import create_run, prompt_notes  # here and below: what imports torch is imported when it is needed
+
+    for note in prompt_notes(pipe, wanted):
+        show.note(f"note: {note}")
 
     with create_run(
         pipe,
@@ -141,6 +145,7 @@ def _make(
         output.output,
         device=model.device,
         dtype=model.dtype,
+        savings=model.savings,
         temporary=places.temporary,
         overwrite=output.overwrite,
     ) as run:
@@ -201,15 +206,15 @@ def peak_rss_mb() -> float:
 
 def _load(model: ModelOptions, show: Screen) -> LongVideoPipeline:
     show.note(f"loading model {model.model}")
-    _silence_bars()
+    silence_bars()
     from ..runner import load_pipeline
 
-    return load_pipeline(model.model, model.device, model.dtype)
+    return load_pipeline(model.model, model.device, model.dtype, model.savings)
 
 
 def _reload(run: RunFolder, run_dir: Path, show: Screen) -> LongVideoPipeline:
     show.note(f"loading model {run.model}")
-    _silence_bars()
+    silence_bars()
     from ..runner import reload_pipeline
 
     try:
@@ -218,7 +223,7 @@ def _reload(run: RunFolder, run_dir: Path, show: Screen) -> LongVideoPipeline:
         raise _wrong_run(run_dir, str(error).removeprefix(f"{run.path}: ")) from error
 
 
-def _silence_bars() -> None:
+def silence_bars() -> None:
     """The libraries' bars, one a network, would drown the notes."""
     import diffusers
     import transformers
@@ -269,19 +274,12 @@ def _check_workers(workers: int, wanted: Request, config: ModelConfig) -> None:
 
 def _check_model(wanted: Request, model: ModelOptions) -> ModelConfig:
     """The model's configuration; RequestError if there is no such model, or it cannot do what is asked for; no weights are read."""
-    try:
-        config = ModelConfig.load(find_model(model.model))
-        if config.seed or config.refine_by or wanted.base is not None or config.backbone == "svd":
-            from ..checkpoints.bases import with_seed  # its pipelines are judged by their classes, which takes some seconds
-
-            config = with_seed(config, wanted)
-    except ModelError as error:
-        raise RequestError("model", model.model, str(error)) from error
-    config.check(wanted)
+    config = checked_config(model.model, wanted)
+    model.savings.check(model.device, config)
     return config
 
 
-def _check_media(wanted: Request) -> Request:
+def check_media(wanted: Request) -> Request:
     """The request, with the number of frames of a video to refine; RequestError if a file that it names cannot be decoded."""
     from ..io.reader import count_frames, probe_video, read_image
 
@@ -302,20 +300,6 @@ def _counted(wanted: Request, frames: int) -> Request:
     if wanted.frames is not None and wanted.frames > frames:
         raise RequestError("frames", wanted.frames, f"the video has {frames}; ask for that or less, or leave it out for all")
     return dataclasses.replace(wanted, frames=wanted.frames or frames)
-
-
-def _note_prompts(pipe: LongVideoPipeline, wanted: Request, show: Screen) -> None:
-    """What of the prompts has no effect, or another than the words say."""
-    prompts = list(dict.fromkeys(filter(None, (wanted.prompt, wanted.negative_prompt, *(prompt for _, prompt in wanted.schedule)))))
-    unknown = {prompt: pipe.unknown_words(prompt) for prompt in prompts}
-    for word, nearest in {word: nearest for words in unknown.values() for word, nearest in words.items()}.items():
-        show.note(f"note: the model does not know {word!r}; " + (f"it takes it for {nearest!r}" if nearest else "it is left out"))
-    for prompt in prompts:
-        if all(unknown[prompt].get(word, word) is None for word in re.findall(r"[^\W\d_]+|\d+", prompt.lower())):
-            show.note(f"note: the model knows no word of {prompt!r}; it makes what it likes")
-        surplus = pipe.surplus_tokens(prompt)
-        if surplus:
-            show.note(f"note: {prompt!r} is too long for the model by {surplus} tokens (about a word each); its end has no effect")
 
 
 def _note_rates(pipe: LongVideoPipeline, run: RunFolder, show: Screen) -> None:

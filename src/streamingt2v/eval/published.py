@@ -52,7 +52,7 @@ class PublishedProcedure(ModelScopeBackbone):
         frames_BTCHW = None
         if window_TCHW is not None:
             for _ in range(2):
-                encode_frames(self.vae, window_TCHW)
+                encode_frames(self.vae, window_TCHW, self.device)
             frames_BTCHW = torch.stack([window_TCHW, window_TCHW]).to(self.device, dtype)
 
         def predict(latents_BCTHW: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:

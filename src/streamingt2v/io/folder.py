@@ -10,13 +10,14 @@ from pathlib import Path
 from ..errors import RunError
 from . import durable
 
-REQUEST, JOURNAL, INIT, PLAYLIST, LOCK, VIDEO = "request.json", "journal.jsonl", "init.mp4", "playlist.m3u8", "lock", "video.mp4"
+REQUEST, JOURNAL, PROMPTS, INIT = "request.json", "journal.jsonl", "prompts.jsonl", "init.mp4"
+PLAYLIST, LOCK, VIDEO = "playlist.m3u8", "lock", "video.mp4"
 _COMING_AND_GOING = re.compile(r"seg_\d+\.m4s|state_\d+\.safetensors")
 
 
 def is_ours(name: str) -> bool:
     """A file that a run consists of; the finished video is not one."""
-    return name in (REQUEST, JOURNAL, INIT, PLAYLIST, LOCK) or bool(_COMING_AND_GOING.fullmatch(name))
+    return name in (REQUEST, JOURNAL, PROMPTS, INIT, PLAYLIST, LOCK) or bool(_COMING_AND_GOING.fullmatch(name))
 
 
 def may_be_stray(name: str) -> bool:

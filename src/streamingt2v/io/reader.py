@@ -73,6 +73,12 @@ def probe_video(path: str | PathLike[str]) -> VideoInfo:
     return VideoInfo(frames, height, width, float(rate) if rate else None)
 
 
+def playback_rate(path: str | PathLike[str]) -> int | None:
+    """Whole frames a second that a video is played at, 1 or more; None if the file names no rate. MediaError if none decodes."""
+    rate = probe_video(path).fps
+    return max(1, round(rate)) if rate else None
+
+
 def read_video(path: str | PathLike[str], height: int | None = None, width: int | None = None) -> Iterator[Frame]:
     """The frames of the first video stream, uint8 (H, W, 3), one at a time; `height` and `width` are given together or not at all.
 

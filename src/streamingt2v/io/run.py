@@ -2,6 +2,7 @@
 
     request.json            what was asked for, the model, sizes, versions; written first, never changed
     journal.jsonl           one line a committed segment; a whole line is the commit
+    prompts.jsonl           one line a change of the prompt on the way; only where there were any
     init.mp4, seg_*.m4s     the video so far: HLS segments, each encoded once and never touched again
     playlist.m3u8           plays them, also while they are made
     state_*.safetensors     what the next chunk needs, of the two newest chunks
@@ -14,6 +15,7 @@ run was interrupted. Needs a POSIX system (file locks).
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -25,12 +27,14 @@ from typing import Any, Literal
 
 from ..config import Request
 from ..errors import MediaError, RunError
+from ..savings import PLAIN, Savings
 from ..types import Chunk, State
 from . import durable
-from .folder import INIT, JOURNAL, PLAYLIST, REQUEST, VIDEO, delete_run, locked, may_be_stray, taken
+from .folder import INIT, JOURNAL, PLAYLIST, PROMPTS, REQUEST, VIDEO, delete_run, locked, may_be_stray, taken
 from .header import Header, cpu_capability, cpu_threads, input_hashes, versions, with_absolute_paths
 from .journal import Entry, Journal
 from .playlist import playlist
+from .prompts import Change, PromptLog
 from .reader import Frame
 from .state import pack_state, unpack_state
 from .writer import LONGEST_SEGMENT, Segment, VideoSpec, batches, encode_segment, init_segment, read_metadata, write_mp4
@@ -46,6 +50,7 @@ class RunFolder:
 
     def __init__(self, path: Path, header: Header, journal: Journal, lock: int):
         self.path, self.header, self._journal, self._lock = path, header, journal, lock
+        self._prompts = PromptLog.read(path / PROMPTS)
         self._spec = VideoSpec(header.height, header.width, header.fps)
         self.request, self.model = header.request, header.model
         self.height, self.width, self.fps = header.height, header.width, header.fps
@@ -66,6 +71,7 @@ class RunFolder:
         *,
         device: str = "cpu",
         dtype: str = "float32",
+        savings: Savings = PLAIN,
         weights: str | None = None,
         temporary: bool = False,
         overwrite: bool = False,
@@ -89,6 +95,7 @@ class RunFolder:
                     weights=weights,
                     device=device,
                     dtype=dtype,
+                    savings=savings,
                     threads=cpu_threads(),
                     cpu=cpu_capability(),
                     fps=fps,
@@ -171,6 +178,21 @@ class RunFolder:
             return None
         with _explained(self.path, "cannot be read"):
             return unpack_state((self.path / chunks[-1].state).read_bytes())
+
+    @property
+    def prompts(self) -> Request:
+        """The request with all changes of its prompt so far in its schedule: a new run of it makes the same frames."""
+        return dataclasses.replace(self.request, schedule=self._prompts.merged(self.request.schedule))
+
+    @property
+    def last_change(self) -> Change | None:
+        """The newest change of the prompt that a chunk has begun with."""
+        return self._prompts.changes[-1] if self._prompts.changes else None
+
+    def change_prompt(self, change: Change) -> None:
+        """Make it safe that a chunk begins with another prompt; to be called before it does."""
+        with _explained(self.path, "cannot keep the changed prompt"):
+            self._prompts.append(change)
 
     def changed_versions(self) -> dict[str, tuple[str, str]]:
         """What is not as it was when the run began: name -> (then, now). The rest of the video may then differ in its bits.
@@ -332,7 +354,7 @@ class RunFolder:
 
     def _metadata(self) -> dict[str, Any]:
         """What the MP4 says about itself: no clock, no machine, no folder, so that the same run has the same bytes."""
-        asked = self.request.to_json() | {name: Path(path).name for name, path in self.request.files().items()}
+        asked = self.prompts.to_json() | {name: Path(path).name for name, path in self.request.files().items()}
         size = {"model": Path(self.model).name, "fps": self.fps, "height": self.height, "width": self.width}
         made_with = {"device": self.header.device, "dtype": self.header.dtype, "versions": self.header.versions}
         return asked | size | made_with | self.header.metadata

@@ -17,6 +17,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 from diffusers.models.unets.unet_3d_blocks import UNetMidBlock3DCrossAttn, get_down_block
 from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import nn
 
 from . import encoder
@@ -100,11 +101,13 @@ class ConditionalAttentionModule(ModelMixin, ConfigMixin):  # both have `config_
         cam.load_state_dict(copied, strict=False)
         return cam
 
+    @apply_forward_hook
     def encode_frames(self, frames_BTCHW: torch.Tensor) -> torch.Tensor:
         """Overlap frames (B, Tc, 3, H, W) in [-1, 1] to their embedding (B, Tc, C, h, w): once a chunk, for all steps (spec 3.3)."""
         embedding = self.controlnet_cond_embedding(frames_BTCHW.flatten(0, 1))
         return embedding.unflatten(0, frames_BTCHW.shape[:2])
 
+    @apply_forward_hook
     def contexts(self, text_BLD: torch.Tensor) -> Contexts:
         """Keys and values of all cross-attentions: once a video, for all steps. Image tokens do not enter CAM (spec 3.2)."""
         return tuple(layer.context(text_BLD) for layer in sites(self))

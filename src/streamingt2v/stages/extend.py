@@ -15,8 +15,10 @@ from streamingt2v.backbones.base import Backbone
 from streamingt2v.config import ExtendConfig
 from streamingt2v.memory.stream import StreamMemory
 from streamingt2v.samplers.denoise import Step, StepNoise, denoise, final
-from streamingt2v.samplers.noise import frame_noise
+from streamingt2v.samplers.noise import mixed_noise
 from streamingt2v.types import TextCond
+
+from .piece import whole
 
 
 class ExtendStage:
@@ -58,7 +60,8 @@ class ExtendStage:
         shape = self.backbone.latent_shape(height, width)
 
         def noise(step: int) -> torch.Tensor:
-            return frame_noise(self.seed, stage, frames, step, shape).transpose(0, 1)[None].to(self.backbone.device)
+            noise_TCHW = mixed_noise(self.seed, stage, frames, step, shape, self.config.mixed_noise)
+            return noise_TCHW.transpose(0, 1)[None].to(self.backbone.device)
 
         overlap = 0 if window_TCHW is None else len(window_TCHW)
-        return self.backbone.decode(final(self.denoise(condition, window_TCHW, noise)), overlap)
+        return whole(self.backbone.decode(final(self.denoise(condition, window_TCHW, noise)), overlap))

@@ -13,14 +13,14 @@ from itertools import islice
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from streamingt2v.config import RefineConfig
 from streamingt2v.distributed import Crew
 from streamingt2v.samplers.sdedit import logsnr_cosine_interp, trailing_nodes
 from streamingt2v.types import State, TextCond
 
-from .piece import Piece
+from .calling import covered
+from .piece import Piece, whole
 from .wavefront import Wavefront, Work
 
 TextAt = Callable[[int], TextCond]
@@ -31,11 +31,19 @@ Answer = Callable[[torch.Tensor], Piece | None]
 class RefineStage:
     """Refines a stream of pieces with one crew of `RefinerBackbone`s and one seed, to frames of `size` (height, width).
 
-    total: frames in all, None without end.
+    total: frames in all, None without end. on_step: called with (step, steps) after every step of a window; raising in it cancels.
     """
 
-    def __init__(self, crew: Crew, config: RefineConfig, seed: int, total: int | None, size: tuple[int, int]):
-        self.crew, self.config, self.seed, self.total, self.size = crew, config, seed, total, size
+    def __init__(
+        self,
+        crew: Crew,
+        config: RefineConfig,
+        seed: int,
+        total: int | None,
+        size: tuple[int, int],
+        on_step: Callable[[int, int], None] | None = None,
+    ):
+        self.crew, self.config, self.seed, self.total, self.size, self.on_step = crew, config, seed, total, size, on_step
         self.schedule = logsnr_cosine_interp()
         self.nodes = trailing_nodes(self.schedule, config.steps, levels=round(config.strength * len(self.schedule.sigmas)))
 
@@ -137,7 +145,7 @@ class _Refinement:
             self.front.admit(number, self.inlet.encoded(latents_BCTHW, window.stop - following.start if following else 0))
 
         self.encoding = True
-        self._submit(admit, "encode", _resized(frames_TCHW, self.stage.size))
+        self._submit(admit, "encode", covered(frames_TCHW, *self.stage.size))
 
     def _ask(self, works: list[Work]) -> None:
         config = self.stage.config
@@ -148,6 +156,8 @@ class _Refinement:
             for work, one_BCTHW in zip(works, velocity_BCTHW.split(1), strict=True):
                 self.asked.remove(work.number)
                 self.front.put(work, one_BCTHW)
+                if self.stage.on_step is not None:
+                    self.stage.on_step(work.step + 1, len(self.stage.nodes))
 
         self.asked.update(work.number for work in works)
         timesteps = [work.timestep for work in works]
@@ -162,13 +172,7 @@ class _Refinement:
             self.decoding = False
             self.front.release()
             state = {**self.inlet.upstream, **self.inlet.state_dict(), **self.front.state_dict()}
-            return Piece(frames_TCHW, state, self.front.window(self.front.released) is None)
+            return Piece(whole(frames_TCHW), state, self.front.window(self.front.released) is None)
 
         self.decoding = True
         self._submit(piece, "decode", latents_BCTHW)
-
-
-def _resized(frames_TCHW: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    if frames_TCHW.shape[-2:] == size:
-        return frames_TCHW
-    return F.interpolate(frames_TCHW, size, mode="bicubic", antialias=True).clamp(-1, 1)

@@ -9,6 +9,7 @@ teacher's weights (`checkpoints.lowrank`), which fits beside them in the model f
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ class DistillModule(nn.Module):
             tokens = self._image_tokens(batch["anchor"])
             features = self.cam(batch["noisy"], batch["t"], text_BLD, self.cam.encode_frames(batch["window"]))
         predicted = self.unet(batch["noisy"], batch["t"], text_BLD, tokens, features)
-        return {"loss": ((predicted.float() - batch["velocity"]) ** 2).mean()}
+        return {"loss": ((predicted.float() - batch["velocity"]) ** 2).mean((1, 2, 3, 4))}
 
     @torch.no_grad()
     def _image_tokens(self, anchor_BCHW: torch.Tensor) -> torch.Tensor:
@@ -84,13 +85,16 @@ class DistillTask:
         self.module = DistillModule(self.teacher.backbone, copy.deepcopy(self.teacher.text.encoder), config.rank)
         self.teacher.scheduler.set_timesteps(config.student_steps)
 
-    def batch(self, rng: np.random.Generator, step: int, size: int) -> Batch:
+    def batch_size(self, step: int, batch: int) -> int:
+        return batch
+
+    def batch(self, rngs: Sequence[np.random.Generator], step: int) -> Batch:
         seeds = step % self.config.seed_every == 0
-        passages = [self._passage(rng, seeds) for _ in range(size)]
-        places = rng.integers(self.config.student_steps, size=size)
+        passages = [self._passage(rng, seeds) for rng in rngs]
+        places = [int(rng.integers(self.config.student_steps)) for rng in rngs]
         noisy = torch.stack([p.nodes[k] for p, k in zip(passages, places, strict=True)])
         reached = torch.stack([p.nodes[k + 1] for p, k in zip(passages, places, strict=True)])
-        t = self.teacher.scheduler.timesteps[torch.from_numpy(places)]
+        t = self.teacher.scheduler.timesteps[torch.tensor(places)]
         batch = {"noisy": noisy, "t": t, "velocity": velocity_to(noisy, reached, t, self.teacher.scheduler)}
         batch["ids"] = self.teacher.text.token_ids([p.prompt for p in passages])
         if not seeds:

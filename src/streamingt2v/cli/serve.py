@@ -1,0 +1,126 @@
+"""`serve`: the HTTP API."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tempfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
+
+from ..errors import MissingExtra, RequestError
+from .options import Dtype, takes_options
+from .screen import Screen
+
+if TYPE_CHECKING:
+    from ..server.settings import Settings
+
+TOKEN = "STREAMINGT2V_TOKEN"
+_MODEL_HELP = "A model's name, or its folder; may be given more than once, the first is the default."
+
+_LIMITS = {
+    "queue": "max_queue",
+    "frames": "max_frames",
+    "prompt": "max_prompt",
+    "steps": "max_steps",
+    "sessions": "max_sessions",
+    "streams": "max_streams",
+    "upload_bytes": "max_upload_mb",
+    "upload_seconds": "max_upload_seconds",
+    "upload_pixels": "max_upload_pixels",
+}
+"""Fields of `Limits` and the options that set them."""
+_UNITS = {"max_upload_mb": 2**20}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceOptions:
+    """What the jobs are made with, and how much is taken on."""
+
+    data_dir: Annotated[Path, Option(help="Folder that jobs and videos are kept in.")] = Path("streamingt2v-data")
+    model: Annotated[list[str] | None, Option(help=_MODEL_HELP + "  [default: tiny]")] = None
+    device: Annotated[str, Option(help="cpu, cuda, cuda:1, mps.")] = "cpu"
+    dtype: Annotated[Dtype, Option(help="Numbers to compute with.")] = "float32"
+    workers: Annotated[int, Option(help="Processes that make videos, one each at a time, each with a model in memory.")] = 1
+    keep_hours: Annotated[float, Option(help="How long a video is kept after it has ended; 0: for ever.")] = 168.0
+    max_queue: Annotated[int, Option(help="Jobs that may wait; more are refused.")] = 64
+    max_frames: Annotated[int, Option(help="Frames of one job.")] = 4800
+    max_prompt: Annotated[int, Option(help="Characters of one prompt.")] = 2000
+    max_steps: Annotated[int, Option(help="Denoising steps of a chunk.")] = 200
+    max_sessions: Annotated[int, Option(help="WebSocket sessions open at once.")] = 16
+    max_streams: Annotated[int, Option(help="Event streams and growing downloads open at once.")] = 512
+    max_upload_mb: Annotated[int, Option(help="MiB of a request with its files.")] = 64
+    max_upload_seconds: Annotated[int, Option(help="Length of a video that is sent.")] = 600
+    max_upload_pixels: Annotated[int, Option(help="Pixels of a picture, or of a frame of a video, that is sent.")] = 4096 * 2304
+
+
+@takes_options
+def serve(
+    *,
+    host: Annotated[str, Option(help="Address to listen on; one that others reach needs a token.")] = "127.0.0.1",
+    port: Annotated[int, Option(help="Port to listen on; 0: a free one.")] = 8000,
+    token: Annotated[str | None, Option(help=f"What clients must have; better given as the environment variable {TOKEN}.")] = None,
+    allow_host: Annotated[list[str] | None, Option(help="A host whose https addresses of pictures may be fetched for clients.")] = None,
+    service: ServiceOptions,
+) -> None:
+    """Serve the HTTP API: videos as jobs that outlive this process, watched while they are made."""
+    check_extra("serve", "server", "fastapi", "uvicorn", "prometheus_client", "python_multipart", "websockets")
+    token = checked_token(host, token or os.environ.get(TOKEN))
+    settings = settings_of(service)
+    from ..server.listen import serve_until_told
+    from ..server.service import JobService
+
+    show = Screen()
+    with JobService(settings) as jobs:
+        show.note(f"loading {', '.join(settings.names)}")
+        jobs.wait_until_ready()
+        serve_until_told(jobs, host, port, token, frozenset(allow_host or ()), show.note)
+
+
+def settings_of(options: ServiceOptions) -> Settings:
+    """The service's settings. RequestError if one makes no sense, or the folder cannot be written to."""
+    from ..server.settings import Limits, Settings
+
+    folder = options.data_dir.absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise RequestError("data_dir", str(options.data_dir), f"cannot be written to: {error.strerror}") from error
+    given = {name: getattr(options, option) * _UNITS.get(option, 1) for name, option in _LIMITS.items()}
+    shared = {name: getattr(options, name) for name in ("device", "dtype", "workers")}
+    keep = options.keep_hours * 3600 if options.keep_hours else None
+    try:
+        return Settings(folder=folder, models=tuple(options.model or ["tiny"]), keep_seconds=keep, limits=Limits(**given), **shared)
+    except RequestError as error:  # by the names that were typed
+        option = (_LIMITS | {"keep_seconds": "keep_hours"}).get(error.argument, error.argument)
+        raise RequestError(option, getattr(options, option), error.fix) from error
+
+
+def checked_token(host: str, token: str | None) -> str | None:
+    """The token. RequestError if an address that others reach has none, or it is too short to keep anybody out."""
+    if token is None and not _is_loopback(host):
+        raise RequestError(
+            "host", host, f"others reach this address: give a token (the environment variable {TOKEN}), or listen on 127.0.0.1"
+        )
+    if token is not None and (len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token):
+        raise RequestError("token", "(hidden)", "must be 16 or more ASCII characters without spaces; e.g. that of: openssl rand -hex 24")
+    return token
+
+
+def check_extra(feature: str, extra: str, *modules: str) -> None:
+    """MissingExtra unless all these modules can be imported."""
+    if any(find_spec(module) is None for module in modules):
+        raise MissingExtra(feature, extra)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,50 @@
+"""The application on a port, until the process is told to end."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+
+import uvicorn
+
+from ..errors import RequestError
+from .app import create_app
+from .service import JobService
+
+END_SECONDS = 3  # that open connections get when the server ends
+_BACKLOG = 512
+_LARGEST_MESSAGE = 1 << 20  # of a WebSocket, from a client
+
+
+def serve_until_told(
+    service: JobService, host: str, port: int, token: str | None, allowed_hosts: frozenset[str], note: Callable[[str], None]
+) -> None:
+    """Serve until SIGINT or SIGTERM. RequestError if the port cannot be had. note: called with where the server is, once it is there."""
+    listener = _listening(host, port)
+    app = create_app(service, token, allowed_hosts)
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        ws_max_size=_LARGEST_MESSAGE,
+        timeout_graceful_shutdown=END_SECONDS,
+        lifespan="on",
+    )
+    shown = f"[{host}]" if ":" in host else host
+    note(f"listening on http://{shown}:{listener.getsockname()[1]}")
+    with listener, suppress(KeyboardInterrupt):  # the usual way for it to end; uvicorn has closed what was open
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        # TCP by its number: only then does asyncio send what is small at once, and not 40 ms later
+        listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host.strip("[]"), port))
+        listener.listen(_BACKLOG)
+        return listener
+    except (OSError, OverflowError) as error:
+        raise RequestError("port", port, f"cannot be listened on at {host}: {error}; choose another") from error

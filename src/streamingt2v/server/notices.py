@@ -1,0 +1,52 @@
+"""Wakes whoever waits for a job to change, however many they are: one look at the store for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from .job import Job
+from .store import JobStore
+
+LOOK_SECONDS = 0.05
+LONGEST_WAIT = 2.0  # then a waiter looks for itself: the job may be gone
+
+
+class Notices:
+    """`start` in the event loop, then `change`; `stop` at the end."""
+
+    def __init__(self, store: JobStore):
+        self._store = store
+        self._waiting: dict[str, asyncio.Event] = {}
+        self._seen = 0
+        self._task: asyncio.Task | None = None
+
+    async def start(self) -> None:
+        """Begin to look."""
+        self._task = asyncio.create_task(self._look())
+
+    async def stop(self) -> None:
+        """Look no more."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def change(self, job: Job, seconds: float = LONGEST_WAIT) -> Job:
+        """The job once it is not as it was any more, or as it is after so long. `NoSuchJob` if it is deleted meanwhile."""
+        event = self._waiting.setdefault(job.id, asyncio.Event())
+        now = self._store.get(job.id)
+        if now.revision != job.revision:
+            return now
+        with suppress(TimeoutError):
+            await asyncio.wait_for(event.wait(), seconds)
+        return self._store.get(job.id)
+
+    async def _look(self) -> None:
+        while True:
+            for id, revision in self._store.changed_since(self._seen).items():
+                self._seen = max(self._seen, revision)
+                event = self._waiting.pop(id, None)
+                if event is not None:
+                    event.set()
+            await asyncio.sleep(LOOK_SECONDS)

@@ -1,0 +1,45 @@
+"""A job service with a toy model and a real worker process, and the API on a real port."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from serving import served
+from streamingt2v.client import Client
+from streamingt2v.server.service import JobService
+from streamingt2v.server.settings import Settings
+from toy import write_toy_model
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory) -> Path:
+    return write_toy_model(tmp_path_factory.mktemp("models") / "toy")
+
+
+@pytest.fixture(scope="session")
+def service(toy, tmp_path_factory) -> Iterator[JobService]:
+    """One for all tests that do not break it."""
+    with JobService(Settings(tmp_path_factory.mktemp("service"), (str(toy),), tries=3)) as jobs:
+        jobs.wait_until_ready()
+        yield jobs
+
+
+@pytest.fixture(scope="session")
+def url(service) -> Iterator[str]:
+    with served(service) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def client(url):
+    with Client(url) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def video(client) -> dict:
+    """A finished one."""
+    return client.wait(client.create("A cat running on the street", num_frames=24)["id"])

@@ -1,0 +1,39 @@
+"""The HTTP API on a real port, for the time of a `with`, and what clients send to it."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from PIL import Image
+
+from streamingt2v.server.app import create_app
+from streamingt2v.server.service import JobService
+
+
+@contextmanager
+def served(service: JobService, token: str | None = None, **options) -> Iterator[str]:
+    """The address of an API on the service."""
+    config = uvicorn.Config(create_app(service, token, **options), port=0, log_level="warning", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def picture(kind: str = "PNG", size: tuple[int, int] = (40, 60)) -> bytes:
+    """A red one, as a file of that kind."""
+    buffer = io.BytesIO()
+    Image.new("RGB", size, "red").save(buffer, kind)
+    return buffer.getvalue()
