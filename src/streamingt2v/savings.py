@@ -29,7 +29,7 @@ class Savings:
         if self.offload != "none" and device.partition(":")[0] == "cpu":
             raise RequestError("offload", self.offload, "on the cpu weights are where they work; leave it out, or choose another device")
         if self.offload != "none" and config.fast is not None:
-            fix = f"the distilled network of {config.name!r} has to stay on its device; leave it out, or take the folder `fast` out of the model"
+            fix = f"the distilled network of {config.name!r} stays on its device; leave it out, or take `fast` out of the model"
             raise RequestError("offload", self.offload, fix)
         if config.backbone != "svd" or config.refine is not None or config.refine_by is not None:
             return

@@ -109,14 +109,8 @@ def warm(pipe: LongVideoPipeline, setting: Setting, frames: int, watched: bool =
 def cold(setting: Setting, frames: int) -> Cold:
     """A fresh process of the command, its video thrown away. For our own procedure alone, with the threads that it takes by itself."""
     with TemporaryDirectory() as folder:
-        options: dict[str, object] = {
-            "frames": frames,
-            "preset": setting.preset,
-            "model": setting.model,
-            "device": setting.device,
-            "dtype": setting.dtype,
-        }
-        options |= {"steps": setting.steps, "guidance-scale": setting.guidance_scale, "output": Path(folder) / "out.mp4"}
+        options: dict[str, object] = {name: getattr(setting, name) for name in ("preset", "model", "device", "dtype")}
+        options |= {"frames": frames, "steps": setting.steps, "guidance-scale": setting.guidance_scale, "output": Path(folder) / "out.mp4"}
         words = [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
         began = time.perf_counter()
         command = [sys.executable, "-m", "streamingt2v", "generate", PROMPT, "--quiet", "--json", *words]
