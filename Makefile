@@ -43,7 +43,7 @@ check: $(READY) ## lint, types, and the tests of the house's rules
 
 bench: $(READY) ## speed and memory of the trip on this machine
 	@echo "Measuring speed and peak memory"
-	@$(BIN)/python benchmarks/trip.py
+	@$(BIN)/streamingt2v bench
 
 docs: $(READY) ## write docs/cli.md again from --help
 	@$(BIN)/python -m streamingt2v.cli.reference > docs/cli.md

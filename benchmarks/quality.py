@@ -1,70 +1,78 @@
-"""The comparison: ways to make long videos with the same weights, on the same prompts and seeds, judged and measured.
+"""The comparison: ways to make long videos on the same base, with the same prompts and seeds, judged and measured.
 
-    python benchmarks/quality.py runs/quality                    # all methods, 60 prompts, 3 seeds, 1216 frames; then docs/results.md
-    python benchmarks/quality.py runs/smoke --prompts 2 --seeds 0 --frames 32 --page runs/smoke/results.md
+    python benchmarks/quality.py runs/quality --jobs 2          # the plan below; then docs/results.md
+    python benchmarks/quality.py runs/quality --jobs 2 --rivals runs/rival-last-frame runs/rival-concatenate runs/rival-additive
+    python benchmarks/quality.py runs/smoke --first 2 --compared 1 --long 1 --full 1 --long-frames 64 --page runs/smoke/results.md
 
-Finished videos are kept as lines of OUT/items.jsonl and not made again: stop it at any time, start the same command to go on.
-Prints a line a video; the last line is JSON.
+Four parts, each with as many prompts as its option says (0 leaves it out): the method's first chunks (every seed), all methods side by
+side, long videos with the anchor and without, and stage 3. What it will take is said first. Finished videos are kept as lines of
+OUT/items.jsonl and not made again: stop it at any time, start the same command to go on. Prints a line a video; the last line is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Iterator
+import sys
 from pathlib import Path
 
-import numpy as np
+import torch
 
-from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.checkpoints.fingerprint import fingerprint
 from streamingt2v.config import find_model
-from streamingt2v.eval import protocol, results
-from streamingt2v.eval.baselines import METHODS
-from streamingt2v.eval.chart import MiddleRows, Track
-from streamingt2v.eval.judge import Judge, load_judge
-from streamingt2v.eval.metric import Tools, measure
-from streamingt2v.eval.seams import Grid
-from streamingt2v.eval.suite import METRICS, Setting, make_metrics, make_tools, measured_with
-from streamingt2v.world import clip, vocabulary
-
-OURS = "CAM and APM"
-TRUTH = "true clips"
-NAMES = (TRUTH, *METHODS)
-MEASURED = tuple(name for name in METRICS if name != "text")
+from streamingt2v.errors import StreamingT2VError
+from streamingt2v.eval import page, protocol, results
+from streamingt2v.eval.baselines import METHODS, REFINING
+from streamingt2v.eval.comparison import (
+    COMPARED,
+    FIRST,
+    FULL,
+    LONG,
+    OURS,
+    TRUTH,
+    WITHOUT_ANCHOR,
+    Maker,
+    Part,
+    Source,
+    Task,
+    rival_marks,
+    tasks,
+    threads_of,
+    work,
+)
+from streamingt2v.eval.rivals import NAMES
+from streamingt2v.eval.suite import measured_with
 
 
 def main() -> None:
     options = parsed()
-    pipe, judge, tools = LongVideoPipeline.from_pretrained(options.model), load_judge(), make_tools(MEASURED)
-    nouns = [noun.name for noun in vocabulary.NOUNS if not pipe.unknown_words(noun.name)]
-    settings = {
-        "model": options.model,
-        "weights": fingerprint(find_model(options.model))[:12],
-        "frames": options.frames,
-        "steps": options.steps,
-    }
-    file = results.ItemFile(options.out, settings | measured_with(tools))
-    specs = protocol.prompts(nouns, options.prompts)
-    for seed in options.seeds:
-        for number, spec in enumerate(specs):
-            for method in options.methods:
-                if (method, number, seed) not in file:
-                    make_item(file, pipe, judge, tools, method, number, spec, seed, options)
-    truth = protocol.accuracy(judge, nouns, options.truth)
-    slices = [slice_of(pipe, options, method) for method in options.methods]
-    results.write_page(options.page, file, results.Telling(OURS, TRUTH, truth, slices, command_of(options)))
+    source = Source(options.model, tuple(options.rivals), options.out, options.steps)
+    maker = Maker(source)
+    plan = plan_of(options, maker)
+    settings: dict[str, object] = {"model": options.model, "weights": fingerprint(find_model(options.model))[:12], "steps": options.steps}
+    settings |= {f"frames, {part.name}": part.frames for part in plan}
+    file = results.ItemFile(options.out, settings | measured_with(maker.tools), rival_marks(maker))
+    make(file, maker, [task for task in tasks(plan) if task.key not in file], options.jobs)
+    nouns = {maker.spec(number).noun for number in range(options.first)}
+    truth = protocol.accuracy(maker.judge, maker.nouns, options.truth)
+    telling = page.Telling(truth, len(nouns), missing(maker), maker.grid(OURS), command_of(options))
+    page.write_page(options.page, file, telling)
     print(json.dumps({"benchmark": "quality", "videos": len(file.items), "page": str(options.page), **settings}))
 
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder of the finished items")
-    parser.add_argument("--methods", nargs="+", choices=NAMES, default=list(NAMES))
-    parser.add_argument("--prompts", type=int, default=60)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--frames", type=int, default=1200 + protocol.WINDOW, help="the last 16 are judged as the end")
+    parser.add_argument("--first", type=int, default=60, help="prompts of the method's first chunks, with every seed")
+    parser.add_argument("--compared", type=int, default=16, help="prompts of all methods side by side")
+    parser.add_argument("--long", type=int, default=6, help="prompts of long videos, with the anchor and without")
+    parser.add_argument("--full", type=int, default=6, help="prompts of refined videos")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the first part; the others take the first of them")
+    parser.add_argument("--frames", type=int, default=112, help="of the compared and the refined videos")
+    parser.add_argument("--long-frames", type=int, default=1200 + protocol.WINDOW, help="the last 16 are judged as the end")
+    parser.add_argument("--methods", nargs="+", choices=[TRUTH, *METHODS], default=[TRUTH, *METHODS], help="of those side by side")
+    parser.add_argument("--rivals", type=Path, nargs="*", default=[], help="folders of the rival recipe, to be compared as well")
+    parser.add_argument("--jobs", type=int, default=1, help="processes; 2 of one thread each use two cores better than one of two")
     parser.add_argument("--steps", type=int, help="of denoising; default: the model's")
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--truth", type=int, default=400, help="true clips that the judge is tested on")
@@ -72,71 +80,67 @@ def parsed() -> argparse.Namespace:
     options = parser.parse_args()
     if OURS not in options.methods:
         parser.error(f"--methods needs {OURS!r}, which the others are compared with")
+    if options.jobs < 1:
+        parser.error("--jobs must be 1 or more")
     return options
 
 
-def make_item(
-    file: results.ItemFile, pipe: LongVideoPipeline, judge: Judge, tools: Tools, method: str, number: int, spec: clip.ClipSpec, seed: int,
-    options: argparse.Namespace,
-) -> None:  # fmt: skip
-    """Make one video, measure it as it streams by, and keep its numbers; of the first prompt and seed, its slice through time."""
-    began = time.monotonic()
-    grid = grid_of(pipe, method)
-    names = [name for name in MEASURED if grid is not None or name != "seam"]
-    metrics = make_metrics(names, Setting(tools, grid))
-    windows, rows = protocol.Windows(), MiddleRows()
-
-    def seen() -> Iterator[np.ndarray]:
-        for frame in video(pipe, method, spec, seed, options):
-            windows.add(frame)
-            rows.add(frame)
-            yield frame
-
-    result = measure(seen(), metrics, tools)
-    if number == 0 and seed == options.seeds[0]:
-        results.save_rows(rows.row_TWC, rows_of(file.path.parent, method))
-    first, last = (protocol.hits(judge, part, spec) for part in (windows.first, windows.last))
-    values = {name: results.plain(value) for name, value in result.values.items()}
-    curves = {name: results.binned(result.curves[name]) for name in results.SHOWN}
-    file.add(results.Item(method, number, seed, spec.caption, options.frames, values, first, last, curves))
-    seam, drift = values.get("seam"), values["colour_drift"]
-    print(f"{time.monotonic() - began:7.1f} s  seed {seed}  {method:16s} {spec.caption:60s} seam {seam}  colour drift {drift}", flush=True)
+def plan_of(options: argparse.Namespace, maker: Maker) -> tuple[Part, ...]:
+    """The four parts."""
+    one, chunk = tuple(options.seeds[:1]), maker.pipe.config.extend.frames
+    side_by_side = (*options.methods, *maker.rivals)
+    refining = tuple(REFINING) if maker.pipe.components.refiner else ()
+    return (
+        Part(FIRST, (OURS,), options.first, tuple(options.seeds), chunk),
+        Part(COMPARED, side_by_side, options.compared, one, options.frames),
+        Part(LONG, (TRUTH, OURS, WITHOUT_ANCHOR), options.long, one, options.long_frames),
+        Part(FULL, refining, options.full, one, options.frames),
+    )
 
 
-def video(pipe: LongVideoPipeline, method: str, spec: clip.ClipSpec, seed: int, options: argparse.Namespace) -> Iterator[np.ndarray]:
-    """The frames of a method. True clips are the world's own: what the numbers of a perfect model would be."""
-    if method != TRUTH:
-        request = Request(spec.caption, options.frames, seed, steps=options.steps)
-        yield from METHODS[method].frames(pipe.components, request)
+def make(file: results.ItemFile, maker: Maker, some: list[Task], jobs: int) -> None:
+    """All videos that are missing, the longest first, so that no process is left with one at the end."""
+    if not some:
         return
-    for start in range(0, options.frames, protocol.WINDOW):
-        count = min(protocol.WINDOW, options.frames - start)
-        yield from clip.render(spec, clip.frame_times(count, start / clip.FPS), pipe.config.height, pipe.config.width)[0]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads_of(jobs))  # to say how long it takes, be as quick as they will be
+    seconds = maker.expected(some)
+    torch.set_num_threads(threads)
+    print(
+        f"{len(some)} videos, about {sum(seconds) / jobs / 60:.0f} minutes by {jobs} process{'es' * (jobs > 1)} on quiet cores", flush=True
+    )
+    ordered = [task for _, task in sorted(zip(seconds, some, strict=True), key=lambda pair: -pair[0])]
+    for number, item in enumerate(work(maker, ordered, jobs), 1):
+        file.add(item)
+        print(
+            f"{number:4d}/{len(some)} {item.seconds:7.1f} s  {item.part:9s} seed {item.seed}  {item.method:20s} {item.caption:60s} "
+            f"seam {item.values.get('seam')}  colour drift {item.values['colour_drift']}",
+            flush=True,
+        )
 
 
-def grid_of(pipe: LongVideoPipeline, method: str) -> Grid | None:
-    """Where the method's chunks begin. True clips have none, and are measured at the same frames for comparison."""
-    extend = pipe.config.extend
-    return Grid(extend.frames, extend.overlap) if method == TRUTH or METHODS[method].chunked else None
-
-
-def slice_of(pipe: LongVideoPipeline, options: argparse.Namespace, method: str) -> Track:
-    """The method's video of the first prompt and seed, through time."""
-    grid = None if method == TRUTH else grid_of(pipe, method)
-    row_TWC = results.load_rows(rows_of(options.out, method))
-    return Track(method, row_TWC=row_TWC, borders=grid.borders(len(row_TWC)) if grid else ())
-
-
-def rows_of(folder: Path, method: str) -> Path:
-    return folder / "rows" / f"{method.replace(' ', '-')}.png"
+def missing(maker: Maker) -> dict[str, str]:
+    """What the comparison lacks, and how to have it."""
+    kinds = {name: kind for kind, name in NAMES.items() if name not in maker.rivals}
+    recipe = "streamingt2v train rival --set kind={}"
+    found = {name: f"needs training, which takes as long as CAM's: `{recipe.format(kind)}` and `--rivals`" for name, kind in kinds.items()}
+    return found | ({} if maker.pipe.components.refiner else {"stage 3": "the model has no refiner"})
 
 
 def command_of(options: argparse.Namespace) -> str:
     """The command that makes the same items again."""
-    asked = f"--prompts {options.prompts} --seeds {' '.join(map(str, options.seeds))} --frames {options.frames}"
+    parts = " ".join(f"--{name} {getattr(options, name)}" for name in ("first", "compared", "long", "full", "frames"))
+    rivals = f" --rivals {' '.join(map(str, options.rivals))}" if options.rivals else ""
     steps = f" --steps {options.steps}" if options.steps else ""
-    return f"python benchmarks/quality.py {options.out} {asked}{steps} --model {options.model}"
+    seeds = " ".join(map(str, options.seeds))
+    return (
+        f"python benchmarks/quality.py {options.out} {parts} --long-frames {options.long_frames} --seeds {seeds}{rivals}{steps} "
+        f"--model {options.model} --jobs {options.jobs}"
+    )
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except StreamingT2VError as error:
+        sys.exit(f"error: {error}")

@@ -1,12 +1,12 @@
 """How visible the seams between refined windows are: joint, causal, and the controls.
 
-    python benchmarks/seams.py [--videos 40] [--frames 112] [--model tiny] [--out seams/]
+    python benchmarks/seams.py [--videos 40] [--frames 112] [--model tiny] [--out seams/] [--page docs/refining-results.md]
 
 Clips of the procedural world, shrunk to the size of stage 2, are refined in every way. Two numbers, 1.0 where no seam is to be
 seen: `score`, the mean change from frame to frame at the windows' borders over that elsewhere, and `worst`, the same of the largest
 change at each border over the largest of as many changes in a row elsewhere. A border is all of an overlap, since the cut may
 fall anywhere in it; of windows apart it is the one change where the next begins. Changes are relative to those of the true clip, whose
-motion is uneven. Prints a table and one JSON line, and writes slices through time of the first videos.
+motion is uneven. Prints a table and one JSON line; writes slices through time of the first videos, and a page of results.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ import torch.nn.functional as F
 from streamingt2v import LongVideoPipeline
 from streamingt2v.config import RefineConfig
 from streamingt2v.distributed import Alone
+from streamingt2v.eval.chart import Track, draw_slices
+from streamingt2v.eval.results import markdown
+from streamingt2v.eval.statistics import bootstrap, paired
+from streamingt2v.io import durable
 from streamingt2v.io.pictures import xt_slice
 from streamingt2v.samplers.blend import windows
 from streamingt2v.stages.piece import Piece, to_float, to_uint8
@@ -35,24 +39,28 @@ from streamingt2v.train.data import noun_names
 from streamingt2v.world import clip
 
 PICTURES = 3
+NOISE = {"": True, ", noise apart": False}
+OURS = "causal"
 
 
 def ways(config: RefineConfig) -> dict[str, RefineConfig]:
-    """What is compared, by name."""
-    return {
-        "joint": replace(config, form="joint"),
-        "joint, code's law": replace(config, form="joint", law="code"),
-        "causal": replace(config, form="causal"),
-        "causal, latents": replace(config, form="causal", splice="latents"),
-        "causal, noise apart": replace(config, form="causal", shared_noise=False),
+    """What is compared, by name: how windows are joined, each with noise that they share and with noise of their own; and variants."""
+    joined = {
+        "joint": replace(config, form="joint", blend="random"),
+        "causal": replace(config, form="causal", blend="random"),
         "cross-fade": replace(config, blend="linear"),
-        "none": replace(config, blend="none", overlap=0),
+        "independent": replace(config, blend="none"),
+    }
+    return {
+        **{f"{name}{said}": replace(way, shared_noise=shared) for name, way in joined.items() for said, shared in NOISE.items()},
+        "joint, code's law": replace(joined["joint"], law="code"),
+        "causal, latents": replace(joined["causal"], splice="latents"),
     }
 
 
 def refined(pipe: LongVideoPipeline, config: RefineConfig, soft_TCHW: torch.Tensor, prompt: str, seed: int) -> np.ndarray:
     """uint8 (T, H, W, 3)."""
-    height, width = (config.scale * side for side in soft_TCHW.shape[-2:])
+    height, width = config.size(*soft_TCHW.shape[-2:])
     stage = RefineStage(Alone(pipe.components.refiner), config, seed, len(soft_TCHW), (height, width))
     text = pipe.components.text(prompt, "")
     return to_uint8(torch.cat([piece.frames_TCHW for piece in stage.stream([Piece(soft_TCHW, {}, True)], lambda frame: text)]))
@@ -77,19 +85,17 @@ def scores(change: np.ndarray, config: RefineConfig) -> tuple[float, float]:
     return float(score), float(worst / statistics.mean(change[run.start : run.stop].max() for run in runs))
 
 
-def measure(pipe: LongVideoPipeline, number: int, frames: int, out: Path | None) -> Iterator[tuple[str, tuple[float, float]]]:
-    """(way, its scores) of one video."""
+def measure(pipe: LongVideoPipeline, number: int, frames: int) -> Iterator[tuple[str, np.ndarray, tuple[float, float]]]:
+    """(way, what it made, its scores) of one video."""
     config = pipe.config.refine
     assert config is not None, "checked at the door"
     spec = clip.sample((11, number), noun_names(12))
-    sharp_THWC = clip.render(spec, clip.frame_times(frames), pipe.config.height * config.scale, pipe.config.width * config.scale)[0]
+    sharp_THWC = clip.render(spec, clip.frame_times(frames), *config.size(pipe.config.height, pipe.config.width))[0]
     soft_TCHW = F.interpolate(to_float(sharp_THWC), (pipe.config.height, pipe.config.width), mode="bilinear", antialias=True)
     true = changes(sharp_THWC)
     for name, way in ways(config).items():
         video_THWC = refined(pipe, way, soft_TCHW, spec.caption, number)
-        if out is not None and number < PICTURES:
-            xt_slice(video_THWC, out / f"{number}-{name.replace(',', '').replace(' ', '-')}.png")
-        yield name, scores(np.divide(changes(video_THWC), true, out=np.zeros_like(true), where=true > 0), way)
+        yield name, video_THWC, scores(np.divide(changes(video_THWC), true, out=np.zeros_like(true), where=true > 0), way)
 
 
 def main() -> None:
@@ -98,7 +104,8 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=40)
     parser.add_argument("--frames", type=int, default=112)
     parser.add_argument("--model", default="tiny")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="folder for slices through time")
+    parser.add_argument("--page", type=Path, help="also write the table and the slices of the first video as a page")
     asked = parser.parse_args()
     pipe = LongVideoPipeline.from_pretrained(asked.model)
     if pipe.config.refine is None:
@@ -106,23 +113,55 @@ def main() -> None:
     if asked.out is not None:
         asked.out.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[tuple[float, float]]] = {}
+    slices: list[Track] = []
     for number in range(asked.videos):
-        for name, pair in measure(pipe, number, asked.frames, asked.out):
+        for name, video_THWC, pair in measure(pipe, number, asked.frames):
             found.setdefault(name, []).append(pair)
+            if asked.out is not None and number < PICTURES:
+                xt_slice(video_THWC, asked.out / f"{number}-{name.replace(',', '').replace(' ', '-')}.png")
+            if number == 0:
+                slices.append(Track(name, row_TWC=video_THWC[:, video_THWC.shape[1] // 2]))
         print(f"{number + 1} of {asked.videos} videos", file=sys.stderr, flush=True)
-    rows = [{"way": name, **_summary(pairs)} for name, pairs in found.items()]
-    print(f"{'way':24}{'score':>10}{'±':>10}{'worst':>10}{'±':>10}")
-    for row in rows:
-        print(f"{row['way']:24}" + "".join(f"{row[column]:10.3f}" for column in ("score", "score_error", "worst", "worst_error")))
+    rows = [row(name, pairs, found[OURS]) for name, pairs in found.items()]
+    print("\n".join(f"{line[0]:24}" + "".join(f"{cell:>26}" for cell in line[1:]) for line in table(rows)))
+    if asked.page is not None:
+        write_page(
+            asked.page, rows, slices, f"python benchmarks/seams.py --videos {asked.videos} --frames {asked.frames} --model {asked.model}"
+        )
     print(json.dumps({"benchmark": "seams", "model": asked.model, "videos": asked.videos, "frames": asked.frames, "rows": rows}))
 
 
-def _summary(pairs: list[tuple[float, float]]) -> dict[str, float]:
-    """Means over the videos and their standard errors."""
-    columns = zip(("score", "worst"), zip(*pairs, strict=True), strict=True)
-    error = {name: statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0 for name, values in columns}
-    score, worst = (statistics.mean(values) for values in zip(*pairs, strict=True))
-    return {"score": score, "score_error": error["score"], "worst": worst, "worst_error": error["worst"]}
+def row(name: str, pairs: list[tuple[float, float]], ours: list[tuple[float, float]]) -> dict[str, object]:
+    """Means over the videos, and how much more than `OURS` on the same ones, each [value, low, high] of a 95 % interval."""
+    found: dict[str, object] = {"way": name}
+    for column, (theirs, own) in zip(("score", "worst"), zip(zip(*pairs, strict=True), zip(*ours, strict=True), strict=True), strict=True):
+        found[column] = list(bootstrap({i: [value] for i, value in enumerate(theirs)})[:3])
+        found[f"{column}_more"] = list(paired(*({i: {0: value} for i, value in enumerate(values)} for values in (own, theirs)))[:3])
+    return found
+
+
+def table(rows: list[dict[str, object]]) -> list[list[str]]:
+    """Head and lines."""
+    columns = ("score", "score_more", "worst", "worst_more")
+    head = ["way", "score", f"more than {OURS}", "worst", f"more than {OURS}"]
+    return [head, *([str(one["way"]), *("{:.3f} [{:.3f}, {:.3f}]".format(*one[column]) for column in columns)] for one in rows)]  # type: ignore[misc]
+
+
+def write_page(page: Path, rows: list[dict[str, object]], slices: list[Track], command: str) -> None:
+    """The table and the first video's slices through time."""
+    (page.parent / "images").mkdir(parents=True, exist_ok=True)
+    draw_slices(slices, page.parent / "images" / "refining-slices.png")
+    head, *lines = table(rows)
+    sections = [
+        "# Joints of refined windows",
+        f"Written by `{command} --page {page}`, which tells what the numbers are: 1.0 where no seam is to be seen. Intervals are of 95 %.",
+        "Windows are refined jointly, causally, apart and faded over, or apart (the later replacing the earlier); each with noise that "
+        "belongs to a frame, so that windows share it where they overlap, and with noise apart.",
+        markdown(head, lines),
+        "The middle row of every frame of one video:",
+        "![Slices through time](images/refining-slices.png)",
+    ]
+    durable.write_file(page, "\n\n".join(sections).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,7 +30,9 @@ class FakePipeline:
 
     def __post_init__(self) -> None:
         from streamingt2v.config import ModelConfig, RefineConfig
+        from streamingt2v.savings import PLAIN
 
+        self.components = SimpleNamespace(savings=PLAIN)
         self.config = ModelConfig("fake", height=32, width=48, fps=8, refine=RefineConfig(scale=1))
 
     def output_size(self, request) -> tuple[int, int]:
@@ -74,7 +77,7 @@ def fake_pipeline(monkeypatch, tmp_path_factory) -> FakePipeline:
     for module in (streamingt2v.checkpoints.door, streamingt2v.runner):
         monkeypatch.setattr(module, "find_model", lambda name: fake.folder if Path(name).name in ("tiny", "m") else find_model(name))
 
-    def load(model: str, device: str, dtype: str) -> FakePipeline:
+    def load(model: str, device: str, dtype: str, savings: object = None) -> FakePipeline:
         fake.loads.append((model, device, dtype))
         return fake
 

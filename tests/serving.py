@@ -1,13 +1,15 @@
-"""The HTTP API on a real port, for the time of a `with`."""
+"""The HTTP API on a real port, for the time of a `with`, and what clients send to it."""
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from PIL import Image
 
 from streamingt2v.server.app import create_app
 from streamingt2v.server.service import JobService
@@ -28,3 +30,10 @@ def served(service: JobService, token: str | None = None, **options) -> Iterator
     finally:
         server.should_exit = True
         thread.join()
+
+
+def picture(kind: str = "PNG", size: tuple[int, int] = (40, 60)) -> bytes:
+    """A red one, as a file of that kind."""
+    buffer = io.BytesIO()
+    Image.new("RGB", size, "red").save(buffer, kind)
+    return buffer.getvalue()

@@ -355,7 +355,7 @@ def test_clips_have_the_fewest_frames_that_the_autoencoder_packs(home, base, fra
 
 @pytest.mark.parametrize("frames", [np.full((1, 2, 4, 4, 3), 2.0), np.full((1, 2, 4, 4, 3), np.nan), np.zeros((1, 2, 4, 4, 4))])
 def test_frames_of_another_range_or_kind_are_refused(frames):
-    with pytest.raises(ModelError, match="pipeline's frames"):
+    with pytest.raises(ModelError, match=r"pipeline's frames|no numbers"):
         video_of(type("Output", (), {"frames": frames})())
 
 
@@ -363,3 +363,17 @@ def test_frames_may_come_as_pictures_or_bytes():
     pictures = [[Image.new("RGB", (4, 4), (0, 255, 0))] * 2]
     video = video_of(type("Output", (), {"frames": pictures})())
     assert video.shape == (2, 3, 4, 4) and video[0, :, 0, 0].tolist() == [-1, 1, -1]
+
+
+def test_a_saved_folder_names_its_pipelines_by_their_way(home, tmp_path):
+    """Moved with what lies beside it, it is whole; no path of this machine is in it."""
+    place = tmp_path / "here"
+    for name in ("toy", "modelscope"):
+        shutil.copytree(home / name, place / name)
+    values = json.loads((place / "toy" / "model.json").read_text())
+    (place / "toy" / "model.json").write_text(json.dumps(values | {"seed": {"pipeline": "../modelscope"}}))
+    LongVideoPipeline.from_pretrained(place / "toy").save_pretrained(place / "deep" / "again", torch.float32)
+    assert json.loads((place / "deep" / "again" / "model.json").read_text())["seed"]["pipeline"] == "../../modelscope"
+    place.rename(tmp_path / "there")
+    moved = LongVideoPipeline.from_pretrained(tmp_path / "there" / "deep" / "again")
+    assert collect(moved.stream(Request(PROMPT, 2, steps=1))).shape == (2, 32, 32, 3)

@@ -626,5 +626,11 @@ def test_every_recipe_is_a_command_and_every_setting_can_be_given():
         own, loop = get_type_hints(recipe.config), get_type_hints(LoopConfig)
         assert not set(own) & set(loop), "a name must mean one thing"
         for name, hint in (own | loop).items():
-            text = "." if Path in (hint, *get_args(hint)) else "3"
-            assert train.parse_setting(name, text, hint) in (3, "3", (3,), Path())
+            text = "." if Path in (hint, *get_args(hint)) else "yes" if hint is bool else "3"
+            assert train.parse_setting(name, text, hint) in (3, "3", (3,), Path(), True)
+
+
+def test_a_setting_that_is_yes_or_no_takes_nothing_else():
+    assert train.parse_setting("x", "no", bool) is False
+    with pytest.raises(RequestError, match="must be yes or no"):
+        train.parse_setting("x", "False", bool)

@@ -86,7 +86,7 @@ def test_pictures_are_written_and_not_over_others(capsys):
         (["none.mp4"], "VIDEO 'none.mp4': no such file"),
         (["a.mp4", "--metrics", "beauty"], "--metrics 'beauty': no such metric; there are mawe,"),
         (["b.mp4", "--metrics", "seam"], "--metrics 'seam': needs to know where chunks begin"),
-        (["a.mp4", "--metrics", "text"], "--metrics 'text': needs a whole CLIP"),
+        (["b.mp4", "--metrics", "text"], "--metrics 'text': needs the prompt"),
         (["a.mp4", "--metrics", "drift", "--chunk", "16"], "--overlap: give it together with --chunk"),
         (["a.mp4", "--metrics", "drift", "--chunk", "8", "--overlap", "8"], "--overlap 8: must be 0 or more and below --chunk 8"),
         (["a.mp4", "--metrics", "anchor", "--clip", "."], "--clip '.': no whole CLIP"),

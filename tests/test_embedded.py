@@ -32,7 +32,8 @@ def test_the_famous_prompt_through_all_three_stages(pipe):
 
 def test_it_knows_the_words_of_its_nouns_and_says_so_of_others(pipe):
     assert pipe.unknown_words("A cat running on the street") == {}
-    assert pipe.unknown_words("A wolf racing through the jungle") == {"wolf": "dog", "jungle": "forest"}
+    assert pipe.unknown_words("A wolf racing in the jungle") == {"wolf": "dog", "jungle": "forest"}
+    assert pipe.unknown_words("A kitty on the street") == {"kitty": "cat"}  # has a token, but no caption of the training had it
 
 
 def test_the_judge_knows_true_clips():

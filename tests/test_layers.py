@@ -8,13 +8,13 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "streamingt2v"
 LAYERS = (  # innermost first
-    {"types", "config", "base_config", "errors"},
+    {"types", "config", "base_config", "savings", "errors"},
     {"samplers", "memory", "text", "io", "distributed", "world"},
     {"backbones"},
     {"checkpoints", "stages"},
     {"pipeline"},
     {"runner"},
-    {"train", "eval"},
+    {"train", "eval", "batch"},
     {"client", "server"},
     {"web"},
     {"cli"},

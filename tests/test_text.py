@@ -7,10 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamingt2v.config import find_model
 from streamingt2v.text import TextEncoder, Vocabulary
 from streamingt2v.train import assemble, data, text
+from streamingt2v.world import clip, vocabulary
 
 TWELVE = assemble.build_vocabulary(data.noun_names(12))
+ALL = assemble.build_vocabulary(data.noun_names(36))
 
 
 @pytest.mark.parametrize(
@@ -38,6 +41,21 @@ def test_a_translation_is_in_known_words_and_stays_as_it_is(prompt):
 def test_nouns_that_were_not_trained_lead_to_trained_ones():
     for name in data.noun_names(36)[12:]:
         assert TWELVE.nearest[name] in TWELVE.known
+
+
+@pytest.mark.parametrize("held_out", ["kitty", "stallion", "bobbing", "speeding", "dusk"])
+def test_a_word_that_no_training_caption_had_is_not_known(held_out):
+    """Its token, if the tokenizer has one, is as it was before training: it says nothing."""
+    assert list(ALL.replacements(f"a {held_out}")) == [held_out]
+    assert Vocabulary.load(find_model("tiny") / "vocabulary.json").replacements(held_out) == ALL.replacements(held_out)
+
+
+@given(st.integers(0, 2**62))
+def test_captions_with_held_out_words_are_read_in_words_of_training(seed):
+    spec = clip.sample(seed, held_out=True)
+    words = set(ALL.translate(spec.caption).replace(",", " ").split())
+    assert words <= set(vocabulary.words())
+    assert words & set(vocabulary.noun(spec.noun).synonyms), "it is still the same thing"
 
 
 def test_a_vocabulary_is_read_as_it_was_written(tmp_path):

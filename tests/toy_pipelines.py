@@ -55,6 +55,19 @@ def modelscope_video_to_video(folder: Path) -> Path:
     return _saved(diffusers.VideoToVideoSDPipeline(**whole.components), folder)
 
 
+def i2vgen_xl(folder: Path) -> Path:
+    tokenizer, encoder = _clip_text()
+    unet = diffusers.I2VGenXLUNet(
+        sample_size=16, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, cross_attention_dim=WIDTH, attention_head_dim=4,
+        down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"), up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
+    )  # fmt: skip
+    extractor = transformers.CLIPImageProcessor(crop_size=32, size=32)
+    scheduler = diffusers.DDIMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="leading")
+    vae = stir(diffusers.AutoencoderKL(**SPATIAL_VAE))
+    parts = (vae, encoder, tokenizer, _clip_vision(32, 16), extractor, stir(unet), scheduler)
+    return _saved(diffusers.I2VGenXLPipeline(*parts), folder)
+
+
 def cogvideox_video_to_video(folder: Path) -> Path:
     whole = diffusers.CogVideoXPipeline.from_pretrained(cogvideox(folder))
     return _saved(diffusers.CogVideoXVideoToVideoPipeline(**whole.components), folder)

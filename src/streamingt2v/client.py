@@ -14,7 +14,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -209,7 +209,10 @@ class Session:
 
     def send(self, kind: str, **values: Any) -> None:
         """A message of the protocol."""
-        self._socket.send(json.dumps({"type": kind, **values}))
+        from websockets.exceptions import ConnectionClosed
+
+        with suppress(ConnectionClosed):  # why it was closed is the next message that is read
+            self._socket.send(json.dumps({"type": kind, **values}))
 
     def expect(self, kind: str) -> Object:
         """The next message of a kind."""
@@ -218,7 +221,12 @@ class Session:
         return message
 
     def _message(self) -> Object:
-        message = json.loads(self._socket.recv())
+        from websockets.exceptions import ConnectionClosed
+
+        try:
+            message = json.loads(self._socket.recv())
+        except ConnectionClosed as error:
+            raise ServerError(f"the server closed the session: {error}", 503) from error
         if message["type"] == "error":
             raise ServerError(message["message"], 400, message.get("code"), message.get("param"))
         return message

@@ -14,9 +14,9 @@ from importlib.resources import files
 from importlib.util import find_spec
 from itertools import pairwise, zip_longest
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal
 
-from .base_config import RefineByConfig, SeedConfig, SvdConfig, read_json
+from .base_config import FORMS, FastConfig, Form, RefineByConfig, RefineConfig, SeedConfig, SvdConfig, check_sampling, read_json
 from .base_config import reject_unknown as _reject_unknown
 from .base_config import require as _require
 from .errors import MissingExtra, ModelError, RequestError
@@ -25,8 +25,6 @@ Preset = Literal["preview", "full"]
 PRESETS: tuple[Preset, ...] = ("preview", "full")
 Backbone = Literal["modelscope", "svd"]
 BACKBONES: tuple[Backbone, ...] = ("modelscope", "svd")
-Form = Literal["causal", "joint"]
-FORMS: tuple[Form, ...] = ("causal", "joint")
 EMBEDDED = ("tiny",)
 """Models that come with the package."""
 
@@ -143,7 +141,8 @@ class ExtendConfig:
 
     `guidance_rescale` (0..1) pulls the guided prediction's spread back to the conditional one's (spec 6.4). anchor: which frame of the
     first chunk appearance is kept from. sigmas: noise levels, descending and above 0, through which the steps are laid evenly in the
-    logarithm; empty for the scheduler's own. ModelError for values that make no sense.
+    logarithm; empty for the scheduler's own. mixed_noise: part of the noise that all frames share, as the networks were trained, see
+    `samplers.noise`. ModelError for values that make no sense.
     """
 
     frames: int = 16
@@ -154,63 +153,17 @@ class ExtendConfig:
     eta: float = 1.0
     anchor: int = 0
     sigmas: tuple[float, ...] = ()
+    mixed_noise: float = 0.0
 
     def __post_init__(self) -> None:
         _require(1 <= self.overlap < self.frames, "extend.overlap", self.overlap, f"at least 1 and below extend.frames={self.frames}")
-        _check_sampling("extend", self.steps, self.guidance_scale, self.guidance_rescale)
+        check_sampling("extend", self.steps, self.guidance_scale, self.guidance_rescale)
         _require(0 <= self.eta <= 1, "extend.eta", self.eta, "between 0 and 1")
+        _require(0 <= self.mixed_noise < 1, "extend.mixed_noise", self.mixed_noise, "0 or more and below 1")
         _require(0 <= self.anchor < self.frames, "extend.anchor", self.anchor, f"0 or more and below extend.frames={self.frames}")
         object.__setattr__(self, "sigmas", tuple(self.sigmas))  # JSON has lists
         falling = all(a > b > 0 for a, b in pairwise(self.sigmas)) and len(self.sigmas) != 1
         _require(falling, "extend.sigmas", self.sigmas, "empty, or two and more numbers above 0, each below the one before")
-
-
-@dataclass(frozen=True)
-class RefineConfig:
-    """Stage 3: window and overlap in frames, share of the noise schedule that is redone, steps, guidance, and how windows are joined.
-
-    form: "causal": at each step a window hears its left neighbours, and the first frames are there after one window's work; "joint": also
-    the right ones, as published, and the first frames are there once `steps` windows have come in. A live stream cannot wait for that,
-    hence the default. blend: "random" cuts at each step, or, to compare with, a "linear" cross-fade of windows refined apart, or
-    "none": apart, the later window replacing the earlier. The rest is about "random" alone. law: see `samplers.blend.Law`. splice: what
-    is cut and joined, the "clean" predictions (as coded) or the "latents" after a step (as in the paper; a window's solver then
-    remembers its own predictions). shared_noise: noise belongs to frames, not to windows. batch: predictions that are made in one call
-    of the network; another number may change the last bits.
-
-    An overlap of more than half a window puts frames into three windows or more, which is allowed.
-    ModelError for values that make no sense.
-    """
-
-    frames: int = 24
-    overlap: int = 8
-    strength: float = 0.6
-    steps: int = 30
-    guidance_scale: float = 7.5
-    guidance_rescale: float = 0.2
-    scale: int = 2
-    form: Form = "causal"
-    blend: Literal["random", "linear", "none"] = "random"
-    law: Literal["code", "paper"] = "paper"
-    splice: Literal["clean", "latents"] = "clean"
-    shared_noise: bool = True
-    batch: int = 1
-
-    def __post_init__(self) -> None:
-        _require(0 <= self.overlap < self.frames, "refine.overlap", self.overlap, f"0 or more and below refine.frames={self.frames}")
-        _check_sampling("refine", self.steps, self.guidance_scale, self.guidance_rescale)
-        _require(0 < self.strength <= 1, "refine.strength", self.strength, "above 0 and at most 1")
-        _require(self.scale >= 1, "refine.scale", self.scale, "1 or more")
-        for name, kind in get_type_hints(type(self)).items():
-            choices = get_args(kind)
-            _require(not choices or getattr(self, name) in choices, f"refine.{name}", getattr(self, name), f"one of {', '.join(choices)}")
-        _require(isinstance(self.shared_noise, bool), "refine.shared_noise", self.shared_noise, "true or false")
-        _require(self.batch >= 1, "refine.batch", self.batch, "1 or more")
-
-
-def _check_sampling(stage: str, steps: int, guidance_scale: float, guidance_rescale: float) -> None:
-    _require(1 <= steps <= 1000, f"{stage}.steps", steps, "between 1 and 1000")
-    _require(math.isfinite(guidance_scale) and guidance_scale >= 0, f"{stage}.guidance_scale", guidance_scale, "finite, 0 or more")
-    _require(0 <= guidance_rescale <= 1, f"{stage}.guidance_rescale", guidance_rescale, "between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -219,7 +172,7 @@ class ModelConfig:
 
     refine: stage 3 by a network of its own; refine_by: by a pipeline of diffusers; both None: it has no stage 3.
     backbone: the network of stage 2, ModelScope's or that of Stable Video Diffusion, which starts from a picture and reads no text; `svd`
-    is for that one alone. seed: None where the network makes the first chunk from the text by itself.
+    is for that one alone. seed: None where the network makes the first chunk from the text by itself. fast: see `is_fast`.
 
     ModelError for values that make no sense; sides are even, since video files halve them for colour.
     """
@@ -234,11 +187,13 @@ class ModelConfig:
     svd: SvdConfig | None = None
     seed: SeedConfig | None = None
     refine_by: RefineByConfig | None = None
+    fast: FastConfig | None = None
 
     def __post_init__(self) -> None:
         _require(self.backbone in BACKBONES, "backbone", self.backbone, f"one of {', '.join(BACKBONES)}")
         _require(self.refine is None or self.refine_by is None, "refine_by", self.refine_by, "left out where there is refine")
         _require(self.svd is None or self.backbone == "svd", "svd", self.svd, f"left out for backbone {self.backbone!r}")
+        _require(self.fast is None or self.backbone == "modelscope", "fast", self.fast, f"left out for backbone {self.backbone!r}")
         seeds = self.seed is None or self.seed.pipeline is not None or self.backbone == "svd"
         _require(seeds, "seed.pipeline", None, "given: the network of this model starts from no picture")
         for name, side in (("height", self.height), ("width", self.width)):
@@ -248,8 +203,7 @@ class ModelConfig:
     def output_size(self, request: Request) -> tuple[int, int]:
         """(height, width) of the frames that a request gives."""
         refine = self.refine or self.refine_by
-        scale = refine.scale if request.preset == "full" and refine else 1
-        return self.height * scale, self.width * scale
+        return refine.size(self.height, self.width) if request.preset == "full" and refine else (self.height, self.width)
 
     def check(self, request: Request) -> None:
         """RequestError where the request is wrong or this model cannot do it; needs no weights."""
@@ -257,9 +211,10 @@ class ModelConfig:
         if request.preset == "full" and self.refine is None and self.refine_by is None:
             raise RequestError("preset", "full", f"model {self.name!r} has no refiner; use preview")
         if self.refine_by is not None:
-            for name in ("refine", "form", "strength"):
-                if (value := getattr(request, name)) is not None:
-                    raise RequestError(name, value, f"model {self.name!r} refines by a pipeline of diffusers, which has none; leave it out")
+            if request.form is not None:
+                fix = f"model {self.name!r} refines by a pipeline of diffusers, which has none; leave it out"
+                raise RequestError("form", request.form, fix)
+            self.refine_by.asked(request.strength, *((request.steps, request.guidance_scale) if request.refine else (None, None)))
         height, width = self.output_size(request)
         for name, asked, made in (("width", request.width, width), ("height", request.height, height)):
             if asked is not None and asked != made:
@@ -323,6 +278,11 @@ class ModelConfig:
             return bool(self.seed.image)
         return self.backbone == "svd"
 
+    def is_fast(self, request: Request) -> bool:
+        """Whether the distilled network makes it: a preview that sets nothing of what is in its weights (steps, guidance, negative)."""
+        given = request.steps is not None or request.guidance_scale is not None or request.negative_prompt.strip() != ""
+        return self.fast is not None and request.preset == "preview" and not given
+
     def _taken_over_at(self, request: Request, frame: int) -> int:
         """The first frame of the first chunk that begins at `frame` or later."""
         second, new = self._grid(request)
@@ -354,9 +314,12 @@ class ModelConfig:
                 fix = f"the next entry takes over with the same chunk, at {start}, so this one would never be used{earlier}"
                 raise RequestError("schedule", frame, fix)
 
-    def save(self, folder: Path) -> None:
-        """Write `model.json`."""
-        (folder / "model.json").write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+    def save(self, folder: Path, place: Path | None = None) -> None:
+        """Write `model.json`. place: the folder that it will be in, None for `folder`; it names others' pipelines from there."""
+        seed = self.seed and self.seed.relative_to(place or folder)
+        refine_by = self.refine_by and self.refine_by.relative_to(place or folder)
+        values = dataclasses.asdict(dataclasses.replace(self, seed=seed, refine_by=refine_by))
+        (folder / "model.json").write_text(json.dumps(values, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> ModelConfig:
@@ -368,7 +331,7 @@ class ModelConfig:
         try:
             _reject_unknown(cls, values, "model.json")
             extend = ExtendConfig(**values.pop("extend", {}))
-            optional = {"refine": RefineConfig, "svd": SvdConfig, "seed": SeedConfig, "refine_by": RefineByConfig}
+            optional = {"refine": RefineConfig, "svd": SvdConfig, "seed": SeedConfig, "refine_by": RefineByConfig, "fast": FastConfig}
             parts: dict[str, Any] = {}
             for name, kind in optional.items():
                 if (part := values.pop(name, None)) is not None:

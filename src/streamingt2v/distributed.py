@@ -1,11 +1,12 @@
 """Work handed out: to this process alone, or to several by Ray. The only file that knows of Ray; it knows nothing of the work.
 
-A crew has `size` workers, each with an object of its own, and `submit` calls a method of one of these objects that is idle.
+A crew has `size` workers, each with an object of its own, and `submit` calls a method of one of these objects that is idle: for work
+whose parts wait for one another. A farm works off a list of tasks that do not, and goes on when a worker dies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from importlib.util import find_spec
 from queue import SimpleQueue
@@ -53,19 +54,9 @@ class Pool:
         self._make, self._gpus = make, gpus
 
     def __enter__(self) -> Pool:
-        import logging
-        import os
-
         import ray
 
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing that is made here is told to anyone
-        os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 lets the workers starve beside anything else that computes
-        cluster = "RAY_ADDRESS" in os.environ
-        ray.init(**({} if cluster else {"num_cpus": self.size}), logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
-        gpus = int(ray.cluster_resources().get("GPU", 0))
-        if self._gpus and gpus < self.size:
-            ray.shutdown()
-            raise RunError(f"{self.size} workers need a GPU each and there are {gpus}: use fewer workers")
+        _join(self.size, 1, float(self._gpus))
         kind = ray.remote(num_cpus=1, num_gpus=int(self._gpus))(_Worker)
         self._idle: SimpleQueue = SimpleQueue()
         for _ in range(self.size):
@@ -96,6 +87,106 @@ class _Worker:
 
     def call(self, method: str, *arguments: Any) -> Any:
         return getattr(self._object, method)(*arguments)
+
+
+class Farm:
+    """`size` processes, each with a function that `make` makes there, on Ray Data; of size 1 it is this process, without Ray.
+
+    cpus, gpus: what a worker needs of a machine's; a share of a GPU lets several work on one. Where they are: see `Pool`. A worker that
+    dies is started anew with the task that it had, at most `LIVES` times a task. A context manager: leaving it ends them.
+    MissingExtra without Ray; RunError where there are not as many CPUs or GPUs.
+    """
+
+    LIVES = 10
+
+    def __init__(self, make: Callable[[], Callable[[str], str]], size: int, cpus: int = 1, gpus: float = 0.0):
+        if size > 1:
+            check_ray()
+        self._make, self._size, self._cpus, self._gpus = make, size, cpus, gpus
+
+    def __enter__(self) -> Farm:
+        if self._size > 1:
+            _join(self._size, self._cpus, self._gpus)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._size > 1:
+            import ray
+
+            ray.shutdown()
+
+    def work_off(self, tasks: Sequence[str]) -> Iterator[tuple[int, str]]:
+        """Each task's number and answer as it comes, in no order; a task whose worker died on it too often has none.
+
+        Tasks and answers are texts, since they may pass from machine to machine.
+        """
+        if self._size == 1:
+            work = self._make()
+            return ((number, work(task)) for number, task in enumerate(tasks))
+        return self._on_ray(tasks)
+
+    def _on_ray(self, tasks: Sequence[str]) -> Iterator[tuple[int, str]]:
+        import logging
+
+        import ray
+        from ray import data
+
+        data.DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+        tally = ray.remote(num_cpus=0)(_Tally).remote()
+        rows = data.from_items([{"number": n, "task": task} for n, task in enumerate(tasks)], override_num_blocks=len(tasks))
+        answers = rows.map(  # each row is a block, which is what is handed out, and given back, at a time
+            _Hand,
+            fn_constructor_args=(self._make, tally, self.LIVES),
+            # nobody takes a second task while another worker may be free
+            compute=data.ActorPoolStrategy(size=min(self._size, len(tasks)), max_tasks_in_flight_per_actor=1),
+            num_cpus=self._cpus,
+            num_gpus=self._gpus,
+        )
+        return ((row["number"], row["answer"]) for row in answers.iter_rows() if row["answer"] is not None)
+
+
+class _Tally:
+    """How often each task was begun; it outlives the workers."""
+
+    def __init__(self) -> None:
+        self._begun: dict[int, int] = {}
+
+    def begin(self, number: int) -> int:
+        self._begun[number] = self._begun.get(number, 0) + 1
+        return self._begun[number]
+
+
+class _Hand:
+    """What Ray Data makes once a worker and calls once a row; Ray Data itself begins a row anew without end where workers die on it."""
+
+    def __init__(self, make: Callable[[], Callable[[str], str]], tally: Any, lives: int):
+        self._work, self._tally, self._lives = make(), tally, lives
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        import ray
+
+        begun = ray.get(self._tally.begin.remote(row["number"]))
+        return {"number": row["number"], "answer": self._work(row["task"]) if begun <= self._lives else None}
+
+
+def _join(size: int, cpus: int, gpus: float) -> None:
+    """Start Ray here with room for so many workers, or join the cluster that RAY_ADDRESS names. RunError where they have no room."""
+    import logging
+    import os
+
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing that is made here is told to anyone
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 lets the workers starve beside anything else that computes
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what Ray says of itself; what the workers say is told by their answers
+    local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": size * cpus}
+    ray.init(**local, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
+    there = ray.cluster_resources()
+    for kind, each in (("CPU", float(cpus)), ("GPU", gpus)):
+        if size * each > there.get(kind, 0.0):
+            ray.shutdown()
+            raise RunError(f"{size} workers need {each:g} {kind} each and there are {there.get(kind, 0.0):g}: use fewer workers")
 
 
 def check_ray() -> None:

@@ -11,18 +11,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .checkpoints.bases import opened, with_seed
+from .checkpoints.bases import opened, redraws_from_keyframes, with_seed
 from .checkpoints.load import Components, load, save
-from .config import ExtendConfig, ModelConfig, Preset, RefineConfig, Request
+from .config import ModelConfig, Preset, RefineConfig, Request
 from .distributed import Alone, Crew
 from .errors import MediaError
 from .io.reader import count_frames, last_frames, read_image, read_video
 from .memory.stream import StreamMemory
+from .savings import PLAIN, Savings
 from .stages.calling import Open
 from .stages.extend import ExtendStage
 from .stages.interpolate import InterpolateStage
 from .stages.piece import Piece, to_float, to_uint8
 from .stages.refine import RefineStage
+from .stages.refine_by_keyframes import KeyframeRefineStage
 from .stages.refine_by_pipeline import PipelineRefineStage
 from .stages.seed import NetworkSeed, Picture, PipelineSeed, Seed, made_picture
 from .types import Chunk, State, TextCond
@@ -51,10 +53,13 @@ class LongVideoPipeline:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_folder: str | Path = "tiny", device: str = "cpu", dtype: torch.dtype = torch.float32
+        cls, name_or_folder: str | Path = "tiny", device: str = "cpu", dtype: torch.dtype = torch.float32, savings: Savings = PLAIN
     ) -> LongVideoPipeline:
-        """The embedded model "tiny" or a model folder, on a device, in a dtype. ModelError if it is missing or incomplete."""
-        return cls(load(name_or_folder, device, dtype), str(name_or_folder))
+        """The embedded model "tiny" or a model folder, on a device, in a dtype. ModelError if it is missing or incomplete.
+
+        RequestError for savings that the device or the model cannot use.
+        """
+        return cls(load(name_or_folder, device, dtype, savings), str(name_or_folder))
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
         """Write a model folder, weights in `dtype`; those in memory stay as they are. A save that fails leaves nothing."""
@@ -117,6 +122,16 @@ class LongVideoPipeline:
         """How many tokens of a prompt are beyond what the model reads and so have no effect."""
         return self.components.text.surplus_tokens(prompt)
 
+    def extender(self, request: Request, on_step: OnStep | None = None) -> ExtendStage:
+        """Who makes the chunks of stages 1 and 2: the network, with the steps and guidance asked for, or its distilled form."""
+        parts, distilled, fast, own = self.components, self.components.distilled, self.config.fast, self.config.extend
+        if fast is not None and distilled is not None and self.config.is_fast(request):
+            own = replace(own, steps=fast.steps, guidance_scale=1.0, guidance_rescale=0.0, eta=0.0, sigmas=())
+            return ExtendStage(distilled.backbone, distilled.scheduler, own, request.seed, on_step)
+        guidance_scale = own.guidance_scale if request.guidance_scale is None else request.guidance_scale
+        own = replace(own, steps=request.steps or own.steps, guidance_scale=guidance_scale)
+        return ExtendStage(parts.backbone, parts.scheduler, own, request.seed, on_step)
+
     def _checked(self, request: Request) -> ModelConfig:
         """The configuration for this request, see `with_seed`."""
         config = with_seed(self.config, request)
@@ -125,7 +140,7 @@ class LongVideoPipeline:
 
     def _extend(self, request: Request, config: ModelConfig, words: _Words, state: State | None, on_step: OnStep | None) -> Iterator[Piece]:
         """Stages 1 and 2: the first frames, then the memory goes on until there are enough."""
-        stage = ExtendStage(self.components.backbone, self.components.scheduler, self._extend_config(request), request.seed, on_step)
+        stage = self.extender(request, on_step)
         total = request.frames
         if state is None:
             frames_TCHW, memory, done = self._begin(request, config, stage, words)
@@ -138,7 +153,7 @@ class LongVideoPipeline:
         while total is None or done < total:
             if text is not words.text_at(done):
                 text = words.text_at(done)
-                condition = self.components.backbone.condition(text, memory.anchor_CHW, request.seed)
+                condition = stage.backbone.condition(text, memory.anchor_CHW, request.seed)
             frames_TCHW = stage.next(memory, condition)
             memory = memory.advance(frames_TCHW)
             kept = _limited(done + len(frames_TCHW), total) - done
@@ -189,8 +204,8 @@ class LongVideoPipeline:
         return made_picture(self._opener(seed.picture), words.prompt_at(0), request.negative_prompt, request.seed, request.steps)
 
     def _opener(self, folder: str, adapter: str | None = None) -> Open:
-        backbone = self.components.backbone
-        return lambda: opened(folder, backbone.device, backbone.dtype, adapter)
+        backbone, savings = self.components.backbone, self.components.savings
+        return lambda: opened(folder, backbone.device, backbone.dtype, adapter, savings)
 
     def _refined(
         self,
@@ -204,7 +219,12 @@ class LongVideoPipeline:
         """Stage 3: by the model's own network, or by a pipeline of diffusers."""
         if config.refine_by is not None:
             opener = self._opener(config.refine_by.pipeline)
-            stage = PipelineRefineStage(opener, config.refine_by, request.seed, request.frames, request.negative_prompt)
+            stage: KeyframeRefineStage | PipelineRefineStage
+            given = (opener, config.refine_by, request.seed, request.frames, self.output_size(request), request.negative_prompt)
+            if redraws_from_keyframes(config.refine_by):
+                stage = KeyframeRefineStage(*given, self.components.backbone.device)
+            else:
+                stage = PipelineRefineStage(*given)
             return stage.stream(pieces, words.prompt_at, state)
         return self._refiner(request, on_step).stream(pieces, words.text_at, state)
 
@@ -230,11 +250,6 @@ class LongVideoPipeline:
         own = replace(own, form=request.form or own.form, strength=own.strength if request.strength is None else request.strength)
         if request.refine is None:  # then steps and guidance are those of stages 1 and 2
             return own
-        guidance_scale = own.guidance_scale if request.guidance_scale is None else request.guidance_scale
-        return replace(own, steps=request.steps or own.steps, guidance_scale=guidance_scale)
-
-    def _extend_config(self, request: Request) -> ExtendConfig:
-        own = self.config.extend
         guidance_scale = own.guidance_scale if request.guidance_scale is None else request.guidance_scale
         return replace(own, steps=request.steps or own.steps, guidance_scale=guidance_scale)
 

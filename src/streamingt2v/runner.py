@@ -27,6 +27,7 @@ from .io.prompts import Change
 from .io.reader import playback_rate, read_video
 from .io.run import RunFolder
 from .pipeline import LongVideoPipeline, OnStep, PromptAt
+from .savings import PLAIN, Savings
 from .types import Chunk, State
 
 NewPrompt = Callable[[int], tuple[int, str] | None]
@@ -48,10 +49,10 @@ class Summary:
     first_frame_seconds: float | None
 
 
-def load_pipeline(model: str, device: str, dtype: str) -> LongVideoPipeline:
+def load_pipeline(model: str, device: str, dtype: str, savings: Savings = PLAIN) -> LongVideoPipeline:
     """The pipeline of a model's name or folder on a device ("cpu", "cuda:1") in a dtype ("float32"), all as users write them.
 
-    RequestError, before any weights are read, if there is no such model, or the device is not there.
+    RequestError, before any weights are read, if there is no such model, or the device is not there, or has no use for the savings.
     """
     try:
         torch.empty(1, device=device)
@@ -61,7 +62,7 @@ def load_pipeline(model: str, device: str, dtype: str) -> LongVideoPipeline:
         find_model(model)
     except ModelError as error:
         raise RequestError("model", model, str(error)) from error
-    return LongVideoPipeline.from_pretrained(model, device=device, dtype=getattr(torch, dtype))
+    return LongVideoPipeline.from_pretrained(model, device=device, dtype=getattr(torch, dtype), savings=savings)
 
 
 def create_run(
@@ -74,6 +75,7 @@ def create_run(
     *,
     device: str | None = None,
     dtype: str | None = None,
+    savings: Savings | None = None,
     temporary: bool = False,
     overwrite: bool = False,
 ) -> RunFolder:
@@ -81,14 +83,14 @@ def create_run(
 
     It is played at the rate asked for, else that of the video it extends or refines, else the model's own.
 
-    model: name or folder that the pipeline was loaded from. device, dtype: as users write them; None: the pipeline's own.
+    model: name or folder that the pipeline was loaded from. device, dtype, savings: as users write them; None: the pipeline's own.
     temporary, overwrite: see `Header`. RunError if `folder` cannot be used, ModelError if there is no such model.
     """
     height, width = pipe.output_size(request)
     return RunFolder.create(
         folder,
         request,
-        model=_lasting_name(model),
+        model=lasting_name(model),
         fps=_source_rate(request) or pipe.output_fps(request),
         height=height,
         width=width,
@@ -99,6 +101,7 @@ def create_run(
         weights=_weights(model, request),
         temporary=temporary,
         overwrite=overwrite,
+        savings=savings if savings is not None else pipe.components.savings,
     )
 
 
@@ -113,7 +116,7 @@ def _grid(pipe: LongVideoPipeline, request: Request) -> dict[str, int]:
 def reload_pipeline(run: RunFolder) -> LongVideoPipeline:
     """The pipeline that an opened run began with, on the same device and in the same dtype. RunError: see `check_weights`."""
     check_weights(run)
-    return load_pipeline(run.model, run.header.device, run.header.dtype)
+    return load_pipeline(run.model, run.header.device, run.header.dtype, run.header.savings)
 
 
 def check_weights(run: RunFolder) -> None:
@@ -227,7 +230,7 @@ def _spread(pipe: LongVideoPipeline, run: RunFolder, workers: int) -> Iterator[L
         return
     header = run.header
     kind = torch.device(header.device).type
-    make = partial(load_refiner, find_model(run.model), kind, getattr(torch, header.dtype), header.threads)
+    make = partial(load_refiner, find_model(run.model), kind, getattr(torch, header.dtype), header.threads, header.savings)
     with Pool(make, workers, gpus=kind == "cuda") as pool:
         yield LongVideoPipeline(pipe.components, pipe.name, pool)
 
@@ -251,7 +254,7 @@ def _weights(model: str, request: Request) -> str:
     return fingerprint(folder, *pipeline_folders(config, request))
 
 
-def _lasting_name(model: str) -> str:
+def lasting_name(model: str) -> str:
     """A model folder by its absolute path, so that a run resumes from anywhere; the name of an embedded model stays one."""
     return model if model in EMBEDDED else str(Path(model).absolute())
 

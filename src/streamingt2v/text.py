@@ -64,10 +64,13 @@ class Vocabulary:
 
 
 class TextEncoder:
-    """Tokenizer and text encoder as one step: prompts in, `TextCond` out (spec 5: last hidden state, padded to full length)."""
+    """Tokenizer and text encoder as one step: prompts in, `TextCond` out (spec 5: last hidden state, padded to full length).
 
-    def __init__(self, tokenizer: Any, encoder: Any, vocabulary: Vocabulary | None = None):
-        self.tokenizer, self.encoder, self.vocabulary = tokenizer, encoder, vocabulary
+    device: where the encoder works, None for where its weights are.
+    """
+
+    def __init__(self, tokenizer: Any, encoder: Any, vocabulary: Vocabulary | None = None, device: torch.device | None = None):
+        self.tokenizer, self.encoder, self.vocabulary, self._device = tokenizer, encoder, vocabulary, device
 
     @torch.no_grad()
     def __call__(self, prompt: str, negative_prompt: str = "") -> TextCond:
@@ -86,14 +89,18 @@ class TextEncoder:
     def _translated(self, prompt: str) -> str:
         return self.vocabulary.translate(prompt) if self.vocabulary else prompt
 
-    def _embed(self, prompts: list[str]) -> torch.Tensor:
+    def token_ids(self, prompts: list[str]) -> torch.Tensor:
+        """What the encoder reads, (N, L) on the CPU: in known words, padded and cut to its length."""
         length = self.tokenizer.model_max_length
         texts = [self._translated(p) for p in prompts]
         ids = self.tokenizer(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids
         if int(ids.max()) >= self.encoder.config.vocab_size:
             raise ModelError(f"the tokenizer gives id {int(ids.max())}, the text encoder knows {self.encoder.config.vocab_size}")
-        device = next(self.encoder.parameters()).device
-        return self.encoder(ids.to(device)).last_hidden_state
+        return ids
+
+    def _embed(self, prompts: list[str]) -> torch.Tensor:
+        device = self._device or next(self.encoder.parameters()).device
+        return self.encoder(self.token_ids(prompts).to(device)).last_hidden_state
 
 
 class NoText:

@@ -4,10 +4,13 @@ import pytest
 import torch
 
 from recorded import assert_near, config, golden, group, known
+from streamingt2v.backbones.modelscope import ModelScopeBackbone
 from streamingt2v.backbones.unet3d import StreamingUNet3D
 from streamingt2v.checkpoints.convert import load_part, split
+from streamingt2v.memory.apm import ImageTokens
 from streamingt2v.memory.cam import CamFeatures, ConditionalAttentionModule
 from streamingt2v.memory.context import sites
+from streamingt2v.types import TextCond
 from toy_networks import BASE, JOINT, cam, randn, stock, streaming
 
 TEXT, IMAGE = randn(2, 5, 12, seed=1), randn(2, 3, 12, seed=2)
@@ -95,6 +98,26 @@ def test_save_and_load(tmp_path):
     again = StreamingUNet3D.from_pretrained(tmp_path).eval()
     assert {**BASE, **JOINT}.items() <= {k: tuple(v) if isinstance(v, list) else v for k, v in again.config.items()}.items()
     assert torch.equal(again(latents, 7, TEXT[:1], IMAGE[:1]), net(latents, 7, TEXT[:1], IMAGE[:1]))
+
+
+def test_a_shared_sample_is_predicted_as_its_copies_are():
+    """Both halves of guidance begin alike: one sample for two contexts gives what two equal samples give."""
+    net, module, one = streaming(), cam(), randn(1, 4, 6, 4, 4)
+    embedding = module.encode_frames(randn(1, 3, 3, 8, 8))
+    both = torch.cat([one, one])
+    shared = net(one, 7, TEXT, IMAGE, module(one, 7, TEXT, embedding))
+    copies = net(both, 7, TEXT, IMAGE, module(both, 7, TEXT, embedding))
+    assert len(shared) == 2 and not torch.allclose(shared[0], shared[1])
+    torch.testing.assert_close(shared, copies)
+
+
+def test_guidance_of_one_is_the_positive_half(monkeypatch):
+    backbone = ModelScopeBackbone(None, streaming(), cam(), None, ImageTokens(6, 8, 3, 12))
+    monkeypatch.setattr(backbone, "_embed_image", lambda image_BCHW: image_BCHW.flatten(1)[:, :6])
+    condition = backbone.condition(TextCond(TEXT[:1], TEXT[1:]), randn(3, 8, 8))
+    latents, window = randn(1, 4, 6, 4, 4), randn(3, 3, 8, 8).clamp(-1, 1)
+    alone, nearly = (backbone.predictor(condition, window, scale, 0.5)(latents, torch.tensor(7)) for scale in (1.0, 1.0 + 1e-6))
+    torch.testing.assert_close(alone, nearly, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("autocast", [False, True])

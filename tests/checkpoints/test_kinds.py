@@ -1,6 +1,7 @@
 """Whole conversions: toy checkpoints in the published layouts to model folders that compute the same."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +14,11 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionModelWithProjection
 
 import published
-from streamingt2v.backbones.vid2vid import Vid2VidUNet
+from streamingt2v.backbones.vid2vid import Vid2VidUNet, check_latent_size
 from streamingt2v.checkpoints import kinds
-from streamingt2v.checkpoints.kinds import convert
+from streamingt2v.checkpoints.kinds import convert, refined_size
 from streamingt2v.checkpoints.load import load
+from streamingt2v.cli import main
 from streamingt2v.errors import ModelError, RequestError
 from streamingt2v.pipeline import LongVideoPipeline
 from streamingt2v.train import text
@@ -223,9 +225,20 @@ def test_vid2vid_becomes_the_refiner_of_a_model(model, tmp_path):
     with pytest.raises(RequestError, match="has a refiner already"):
         convert("vid2vid", tmp_path / "x.pth", target)
     settings = json.loads((target / "model.json").read_text())
-    (target / "model.json").write_text(json.dumps(settings | {"height": 264, "refine": settings["refine"] | {"scale": 3}}))
+    (target / "model.json").write_text(json.dumps(settings | {"refine": settings["refine"] | {"height": 792, "width": 720}}))
     with pytest.raises(ModelError, match=r"refiner/config\.json: latents of 99 rows do not pass"):
         load(target)
+
+
+def test_an_enhancer_of_its_own_is_joined_later(model, tmp_path):
+    """What `convert vid2vid SRC NEW` wrote is a source for `convert vid2vid NEW MODEL`."""
+    torch.save(published.vid2vid_names(published.vid2vid()), tmp_path / "non_ema_0035000.pth")
+    convert("vid2vid", tmp_path, tmp_path / "enhancer")
+    target = shutil.copytree(model, tmp_path / "model")
+    convert("vid2vid", tmp_path / "enhancer", target)
+    weights, again = (load_file(folder / "refiner" / "diffusion_pytorch_model.safetensors") for folder in (tmp_path / "enhancer", target))
+    assert weights.keys() == again.keys() and all(torch.equal(x, again[name]) for name, x in weights.items())
+    assert isinstance(load(target).refiner.unet, Vid2VidUNet)
 
 
 MEASURE = """
@@ -253,3 +266,33 @@ def test_memory_stays_within_the_kept_tensors(checkpoint, tokenizer, tmp_path):
     words = [sys.executable, "-c", MEASURE, str(tmp_path / "big.ckpt"), str(tmp_path / "model"), str(tokenizer)]
     grown = float(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[-1])
     assert grown < 1.2 * kept, f"{grown:.0f} MiB for {kept:.0f} MiB of tensors"
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"), [((256, 256), (720, 704)), ((576, 1024), (720, 1280)), ((320, 512), (720, 1152)), ((1000, 1000), (1040, 1024))]
+)
+def test_published_sizes_are_refined_without_bars(shape, size):
+    """720 rows, as MS-Vid2Vid-XL was made for, at the proportions of the model, to the next width that passes (spec 6.6)."""
+    assert refined_size(*shape, factor=8, levels=4) == size
+    check_latent_size(size[0] // 8, size[1] // 8, levels=4)
+
+
+def test_a_converted_enhancer_joined_to_a_model_refines_its_videos(model, tmp_path, capsys):
+    """`convert vid2vid ... MODEL`, then `generate --preset full`: a square model, to a size that is no multiple of its own."""
+    torch.save(published.vid2vid_names(published.vid2vid()), tmp_path / "non_ema_0035000.pth")
+    target = shutil.copytree(model, tmp_path / "model")
+    assert main(["convert", "vid2vid", str(tmp_path), str(target), "--json", "--quiet"]) == 0
+    settings = json.loads((target / "model.json").read_text())
+    assert (settings["refine"]["height"], settings["refine"]["width"]) == (720, 720)  # two levels: rows must be even, columns too
+    settings |= {"height": 32, "width": 32}
+    settings["extend"] |= {"frames": 4, "overlap": 2, "steps": 1}
+    settings["refine"] |= {"height": 80, "width": 64, "frames": 4, "overlap": 2, "steps": 1}
+    (target / "model.json").write_text(json.dumps(settings))
+    line = ["generate", "A cat running on the street", "-o", str(tmp_path / "o.mp4"), "--model", str(target), "--frames", "7"]
+    capsys.readouterr()
+    assert main([*line, "--preset", "full", "--json", "--quiet"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result["frames"], result["height"], result["width"]) == (7, 80, 64)
+    (target / "model.json").write_text(json.dumps(settings | {"refine": settings["refine"] | {"height": 84}}))
+    with pytest.raises(ModelError, match=r"84 x 64 pixels: the autoencoder needs multiples of 8"):
+        load(target)

@@ -5,11 +5,13 @@ import json
 import pytest
 
 from streamingt2v.checkpoints import plan as planning
-from streamingt2v.checkpoints.flops import refine_step_flops, step_flops
+from streamingt2v.checkpoints.flops import decode_flops, encode_flops, refine_step_flops, step_flops
 from streamingt2v.checkpoints.load import load
 from streamingt2v.checkpoints.plan import count_steps, parameters_of, plan
+from streamingt2v.checkpoints.skeleton import skeleton
 from streamingt2v.config import EMBEDDED, ModelConfig, Request, find_model
 from streamingt2v.errors import ModelError, RequestError
+from streamingt2v.savings import Savings
 
 TINY = find_model(EMBEDDED[0])
 
@@ -53,11 +55,14 @@ def test_steps_are_chunks_times_steps(tmp_path, frames, image, steps):
 
 
 def test_time_is_measured_seconds_or_says_that_it_is_an_estimate():
-    found = made(preset="preview", seconds_per_step=0.5)
-    assert (found.steps, found.refine_steps, found.seconds) == (29 * 8, 0, 29 * 4.0) and "given" in found.seconds_from
-    full = made(seconds_per_step=0.5)
-    ratio = refine_step_flops(TINY, ModelConfig.load(TINY)) / step_flops(TINY, ModelConfig.load(TINY))
-    assert full.seconds == pytest.approx(29 * 4.0 + 0.5 * 20 * 4 * ratio) and ratio > 0.5
+    found, full = made(preset="preview", seconds_per_step=0.5), made(seconds_per_step=0.5)
+    assert (found.steps, found.refine_steps) == (29 * 8, 0) and "given" in found.seconds_from
+    step = step_flops(TINY, ModelConfig.load(TINY))
+    decoded = 29 * 16 * decode_flops(TINY, 64, 64) / step
+    assert found.seconds == pytest.approx(0.5 * (29 * 8 + decoded)) and 0 < decoded < 29 * 8
+    frame = decode_flops(TINY, 128, 128) + encode_flops(TINY, 128, 128)
+    refined = (20 * 4 * refine_step_flops(TINY, ModelConfig.load(TINY)) + 240 * frame) / step
+    assert full.seconds == pytest.approx(found.seconds + 0.5 * refined) and refined > 40
     guess = made(frames=16, preset="preview")
     assert guess.seconds_from.startswith("estimate") and guess.seconds > 0
 
@@ -105,3 +110,22 @@ def test_published_sizes_are_counted_without_weights(tmp_path):
     sizes = {"in_channels": 4, "block_out_channels": [320, 640, 1280, 1280], "num_text_tokens": 77, "cross_attention_dim": 1024}
     (tmp_path / "unet" / "config.json").write_text(json.dumps({"_class_name": "StreamingUNet3D", **sizes}))
     assert 5e12 < step_flops(tmp_path, ModelConfig("x", 256, 256, 8)) < 5e13
+
+
+def test_offloading_needs_less_of_the_device_and_the_machine_as_well(monkeypatch):
+    monkeypatch.setattr(planning, "free_memory", lambda device: 10**12)
+    request = Request("a cat", 16, preset="full")
+    named = {"name": "tiny", "device": "cuda", "dtype": "float32", "seconds_per_step": 1.0}
+    whole, model, group = (plan(TINY, request, **named, savings=Savings(kind)) for kind in ("none", "model", "group"))
+    assert whole.memory > model.memory > group.memory and whole.weights == model.offloaded == group.offloaded
+    sliced = plan(TINY, request, **named, savings=Savings(vae_slicing=True))
+    assert sliced.working <= whole.working
+    monkeypatch.setattr(planning, "free_memory", lambda device: 10**12 if device == "cuda" else 10**6)
+    with pytest.raises(RequestError, match=r"offload=.*of the machine's memory"):
+        plan(TINY, request, **named, savings=Savings("model"))
+
+
+def test_steps_of_stable_video_diffusions_network_are_counted(tmp_path):
+    """Every chunk of StreamingSVD is some hundred times one of the included model."""
+    with skeleton("streaming-svd", full=False) as (folder, parts):
+        assert step_flops(folder, ModelConfig.load(folder)) > 1e13 and sum(parts.values()) == 2_996_355_290

@@ -1,32 +1,23 @@
-"""The comparison's file of items and its page: resumable, and saying who wins and who does not."""
+"""The comparison's file of items and its tables: resumable, and saying who wins and who does not."""
 
-import importlib.util
-import json
 import math
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from streamingt2v.errors import RunError
 from streamingt2v.eval import results
-from streamingt2v.eval.chart import Track
 from streamingt2v.eval.results import Item, ItemFile
-from streamingt2v.eval.statistics import share
-from toy import write_toy_model
 
 SEEN = {"noun": True, "scene": True, "motion": False}
 
 
 def items(method: str, **values: float) -> list[Item]:
     """20 videos of a method whose numbers lie a little around the given ones, in the same way for every method."""
-    around = np.random.default_rng(0).normal(0, 1e-3, 20)
-    return [
-        Item(method, i, 0, "a cat", 40, {n: v + float(around[i]) for n, v in values.items()}, SEEN, SEEN, {"anchor": [1.0, 0.5, None]})
-        for i in range(20)
-    ]
+    around, curves = np.random.default_rng(0).normal(0, 1e-3, 20), {"anchor": [1.0, 0.5, None]}
+    numbers = [{n: v + float(difference) for n, v in values.items()} for difference in around]
+    return [Item("compared", method, i, 0, "a cat", 40, own, SEEN, SEEN, curves, 1.0) for i, own in enumerate(numbers)]
 
 
 def test_items_are_kept_line_by_line_and_a_torn_line_is_written_over(tmp_path):
@@ -42,6 +33,13 @@ def test_items_are_kept_line_by_line_and_a_torn_line_is_written_over(tmp_path):
     assert ItemFile(tmp_path, {"model": "m"}).items == [first, second, third]
     with pytest.raises(RunError, match="was begun with another frames, model"):
         ItemFile(tmp_path, {"model": "other", "frames": 3})
+
+
+def test_settings_of_what_comes_later_may_be_new_but_not_change(tmp_path):
+    for later in ({}, {"rival a": "1"}, {"rival b": "2"}, {"rival a": "1", "rival b": "2"}):
+        ItemFile(tmp_path, {"model": "m"}, later)
+    with pytest.raises(RunError, match="another rival b"):
+        ItemFile(tmp_path, {"model": "m"}, {"rival b": "3"})
 
 
 def test_numbers_that_json_has_not_are_none():
@@ -66,21 +64,6 @@ def test_a_difference_is_bold_only_if_sure():
     assert "**" not in lines["flicker"]
 
 
-def test_a_page_holds_all_tables_and_its_pictures(tmp_path):
-    file = ItemFile(tmp_path / "out", {"model": "m"})
-    for item in [*items("ours", mawe=2.0), *items("rival", mawe=1.0)]:
-        file.add(item)
-    truth = {kind: share(9, 10) for kind in ("noun", "scene", "motion")}
-    rows = np.zeros((40, 8, 3), np.uint8)
-    telling = results.Telling("ours", "true", truth, [Track("ours", row_TWC=rows)], "python benchmarks/quality.py x")
-    results.write_page(tmp_path / "docs" / "results.md", file, telling)
-    page = (tmp_path / "docs" / "results.md").read_text()
-    assert "| ours | 100 % [84, 100] | 100 % [84, 100] | 0 % [0, 16] |" in page
-    assert "| judge, true clips | 90 % [60, 98] |" in page and "- `mawe`: rival" in page
-    assert "| mawe | lower | 2.000 [" in page
-    assert {path.name for path in (tmp_path / "docs" / "images").iterdir()} == {"results-curves.png", "results-slices.png"}
-
-
 def test_mean_curves_stand_in_the_middle_of_their_stretches():
     curve = results.mean_curves([*items("a")[:1], replace(items("a")[0], curves={"anchor": [0.0, 0.5, None]})])["anchor"]
     assert len(curve) == 40 and np.flatnonzero(np.isfinite(curve)).tolist() == [6, 20]
@@ -91,27 +74,3 @@ def test_rows_of_pixels_are_kept_without_loss(tmp_path):
     rows = np.random.default_rng(0).integers(0, 256, (30, 16, 3), np.uint8)
     results.save_rows(rows, tmp_path / "deep" / "r.png")
     np.testing.assert_array_equal(results.load_rows(tmp_path / "deep" / "r.png"), rows)
-
-
-def test_the_benchmark_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
-    pytest.importorskip("scenedetect")
-    path = Path(__file__).parents[2] / "benchmarks" / "quality.py"
-    spec = importlib.util.spec_from_file_location("quality", path)
-    quality = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(quality)
-    model = write_toy_model(tmp_path / "toy", refiner=False)
-    small = f"--model {model} --frames 24 --seeds 5 --truth 2 --page {tmp_path}/results.md --methods".split()
-
-    def run(*more: str) -> dict:
-        monkeypatch.setattr(sys, "argv", ["quality.py", str(tmp_path / "out"), *small, quality.OURS, quality.TRUTH, *more])
-        quality.main()
-        return json.loads(capsys.readouterr().out.splitlines()[-1])
-
-    assert run("--prompts", "1")["videos"] == 2
-    before = (tmp_path / "out" / "items.jsonl").read_text()
-    made = []
-    whole = quality.video
-    monkeypatch.setattr(quality, "video", lambda *args: made.append(args[1]) or whole(*args))
-    assert run("--prompts", "2")["videos"] == 4 and made == [quality.OURS, quality.TRUTH]
-    assert (tmp_path / "out" / "items.jsonl").read_text().startswith(before)
-    assert "## What is not won" in (tmp_path / "results.md").read_text()

@@ -5,6 +5,7 @@ import weakref
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,11 +13,13 @@ from constructed import constant_flow, moving, result_of, texture
 from streamingt2v.config import ExtendConfig, ModelConfig, Request
 from streamingt2v.errors import MediaError, RequestError, RunError
 from streamingt2v.eval import seams, suite
-from streamingt2v.eval.eyes import Eyes, eyes_of_clip, eyes_of_model
+from streamingt2v.eval.eyes import TEXT_PROJECTION, Eyes, eyes_of_clip, eyes_of_model
 from streamingt2v.eval.flow import Flow
 from streamingt2v.eval.likeness import Anchor, TextAlignment
 from streamingt2v.eval.metric import Tools, ends, mean, measure, ratio
+from streamingt2v.eval.suite import Setting, what_is_missing
 from streamingt2v.io.writer import write_video
+from streamingt2v.train import assemble
 from streamingt2v.train import text as clip_towers
 from streamingt2v.world import clip
 
@@ -70,6 +73,23 @@ def test_a_whole_clip_by_its_folder_sees_and_reads(tmp_path):
     assert float(eyes.see(frame) @ out.image_embeds[0].detach().numpy()) > 0.99
     with pytest.raises(RequestError, match="no whole CLIP"):
         eyes_of_clip(tmp_path)
+
+
+def test_a_model_with_the_projection_of_its_text_reads_in_the_words_it_knows(tmp_path):
+    tokenizer = clip_towers.build_tokenizer()
+    config = clip_towers.TextConfig(width=16, text_layers=1, vision_layers=1, heads=2, image_size=32)
+    model = clip_towers.build_clip(config, tokenizer).eval()
+    clip_towers.export_towers(model, tokenizer, tmp_path)
+    assemble.build_vocabulary(("cat",)).save(tmp_path / "vocabulary.json")
+    ModelConfig("towers", 32, 32, 8).save(tmp_path)
+    eyes, prompt = eyes_of_model(tmp_path), "a cat in the snow"
+    ids = clip_towers.tokenize(tokenizer, [prompt])
+    expected = torch.nn.functional.normalize(model.text_projection(model.text_model(ids).pooler_output), dim=-1)[0]
+    np.testing.assert_allclose(eyes.read(prompt), expected.detach(), atol=1e-5)
+    np.testing.assert_array_equal(eyes.read("a KITTY in the snow"), eyes.read(prompt))
+    assert what_is_missing("text", Setting(Tools(eyes=eyes), prompt=prompt)) is None
+    (tmp_path / TEXT_PROJECTION).unlink()
+    assert eyes_of_model(tmp_path).read is None
 
 
 def clip_pixels(frame: np.ndarray):

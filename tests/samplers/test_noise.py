@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamingt2v.samplers.noise import frame_noise, integer
+from streamingt2v.samplers.noise import frame_noise, integer, mixed_noise
 
 
 @settings(max_examples=40, deadline=None)
@@ -71,3 +71,15 @@ def test_integers_are_uniform():
     assert integer(7, "blend", 3, 4, 1) == 0
     with pytest.raises(ValueError, match="high=0"):
         integer(7, "blend", 0, 0, 0)
+
+
+def test_mixed_noise_is_standard_normal_in_each_frame_and_correlated_between_frames():
+    values = mixed_noise(0, "seed", range(64), -1, (4, 32, 32), 0.4).flatten(1).double()
+    assert abs(float(values.var(1).mean()) - 1) < 0.02
+    assert abs(float(torch.corrcoef(values)[0, 1:].mean()) - 0.4) < 0.03
+    other = mixed_noise(0, "extend", [99], -1, (4, 32, 32), 0.4).flatten().double()  # another stage of the same video
+    assert abs(float(torch.corrcoef(torch.stack([values[0], other]))[0, 1]) - 0.4) < 0.06
+
+
+def test_no_mixture_is_frame_noise():
+    assert torch.equal(mixed_noise(3, "seed", range(4), 2, (2, 3), 0.0), frame_noise(3, "seed", range(4), 2, (2, 3)))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from serving import served
+from streamingt2v.client import Client
 from streamingt2v.server.service import JobService
 from streamingt2v.server.settings import Settings
 from toy import write_toy_model
@@ -30,3 +31,15 @@ def service(toy, tmp_path_factory) -> Iterator[JobService]:
 def url(service) -> Iterator[str]:
     with served(service) as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def client(url):
+    with Client(url) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def video(client) -> dict:
+    """A finished one."""
+    return client.wait(client.create("A cat running on the street", num_frames=24)["id"])

@@ -30,9 +30,9 @@ class Elsewhere(ModelScopeBackbone):
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         return 4, height // 2, width // 2
 
-    def decode(self, latents_BCTHW: torch.Tensor) -> torch.Tensor:
+    def decode(self, latents_BCTHW: torch.Tensor, skip: int = 0) -> torch.Tensor:
         self.decoded.append(latents_BCTHW.device)
-        return torch.zeros(latents_BCTHW.shape[2], 3, 16, 16)
+        return torch.zeros(latents_BCTHW.shape[2] - skip, 3, 16, 16)
 
     def _embed_image(self, image_BCHW: torch.Tensor) -> torch.Tensor:
         return image_BCHW.new_zeros(len(image_BCHW), 6)

@@ -18,8 +18,9 @@ import toy_pipelines
 from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.base_config import RefineByConfig
 from streamingt2v.config import ModelConfig
-from streamingt2v.errors import ModelError
+from streamingt2v.errors import ModelError, RequestError
 from streamingt2v.io.state import pack_state, unpack_state
+from streamingt2v.io.writer import write_video
 from streamingt2v.stages.piece import Piece
 from streamingt2v.stages.refine_by_pipeline import PipelineRefineStage
 from toy import write_toy_model
@@ -41,7 +42,7 @@ class Brighten:
 
 def stage_of(pipe: Brighten, total: int | None, **changes) -> PipelineRefineStage:
     config = RefineByConfig("", **{"frames": 6, "overlap": 2, "scale": 1, **changes})
-    return PipelineRefineStage(lambda: nullcontext(pipe), config, 0, total)
+    return PipelineRefineStage(lambda: nullcontext(pipe), config, 0, total, (4, 4))
 
 
 def pieces_of(total: int, length: int) -> list[Piece]:
@@ -135,3 +136,22 @@ def test_one_refiner_is_enough():
 
     with pytest.raises(ModelError, match="refine_by"):
         ModelConfig("m", 32, 32, 8, refine=RefineConfig(), refine_by=RefineByConfig("p"))
+
+
+def test_a_video_is_refined_as_asked(home, tmp_path):
+    """`refine` with a pipeline: steps, guidance and strength of the request reach it; with `generate` steps are those of stages 1 and 2."""
+    pipe = with_refiner(home, pipeline="../modelscope_video_to_video", frames=3, overlap=1)
+    rng = np.random.default_rng(0)
+    write_video(tmp_path / "in.mp4", [rng.integers(256, size=(64, 64, 3), dtype=np.uint8) for _ in range(4)], 8)
+    request = Request(PROMPT, None, refine=str(tmp_path / "in.mp4"), preset="full")
+
+    def video(**changes) -> np.ndarray:
+        return np.concatenate([chunk.frames for chunk in pipe.stream(replace(request, **changes))])
+
+    plain = video()
+    assert plain.shape == (4, 64, 64, 3)
+    for change in ({"steps": 4}, {"guidance_scale": 2.0}, {"strength": 1.0}):
+        assert not np.array_equal(plain, video(**change)), change
+    for change, argument in (({"strength": 0.1}, "strength"), ({"steps": 1}, "steps"), ({"form": "joint"}, "form")):
+        with pytest.raises(RequestError, match=argument):
+            video(**change)

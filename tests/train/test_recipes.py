@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.errors import ModelError, RequestError
-from streamingt2v.train import assemble, recipes
+from streamingt2v.eval.eyes import load_text_projection
+from streamingt2v.train import assemble, draws, recipes
 
 LOOP = {"batch": 2, "seed": 5, "log_every": 1, "save_every": 100, "warmup": 2, "precision": "no"}
 TEXT = {"width": 32, "text_layers": 1, "vision_layers": 1, "heads": 2}
@@ -26,18 +29,20 @@ def settings(name: str, root: Path) -> dict:
     return {
         "text": TEXT,
         "vae": {"channels": (16, 16, 16, 16)},
-        "base": {"text": made["text"], "frames": 4, "image_every": 2, "image_batch": 2, "channels": (32, 64)},
+        "base": {"text": made["text"], "frames": 4, "image_every": 2, "image_batch": 1, "channels": (32, 64)},
         "cam": {**made, "image_tokens": 2, "encoder_steps": 2},
         "apm": {**made, "cam": root / "cam", "image_tokens": 2},
         "refiner": {"text": made["text"], "size": 64, "frames": 4, "channels": (16, 32), "image_batch": 2},
-        "judge": {"frames": 4, "width": 8, "image_batch": 2},
+        "rival": {**made, "kind": "additive", "encoder_steps": 2},
+        "judge": {"frames": 4, "width": 8, "image_batch": 3},
+        "distill": {"model": root / "model", "cache": root / "videos", "videos": 2, "chunks": 2, "rank": 2, "seed_every": 2},
     }[name]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     files = sorted(folder.rglob("*.safetensors"))
     assert files, f"{folder} holds no export"
-    return {f"{path.parent.name}/{key}": value for path in files for key, value in load_file(path).items()}
+    return {f"{path.parent.name}.{path.stem}/{key}": value for path in files for key, value in load_file(path).items()}
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +50,10 @@ def trained(tmp_path_factory) -> Path:
     """All recipes run without a stop, 4 steps each, in the order in which they need each other."""
     root = tmp_path_factory.mktemp("runs")
     for name in recipes.RECIPES:
+        if name == "distill":  # it needs a whole model
+            parts = (root / part for part in ("text", "vae", "apm", "refiner"))
+            assemble.assemble(assemble.AssembleConfig(*parts), root / "model")
+            (root / "videos").mkdir()
         recipes.run_recipe(name, root / name, settings(name, root), {**LOOP, "steps": 4})
     return root
 
@@ -52,8 +61,8 @@ def trained(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_stopped_and_resumed_equals_never_stopped(name, trained, tmp_path):
     for _ in range(2):
-        recipes.run_recipe(name, tmp_path, settings(name, trained), {**LOOP, "steps": 4}, stop_after=2)
-    resumed, whole = weights(tmp_path), weights(trained / name)
+        recipes.run_recipe(name, tmp_path / name, settings(name, trained), {**LOOP, "steps": 4}, stop_after=2)
+    resumed, whole = weights(tmp_path / name), weights(trained / name)
     assert resumed.keys() == whole.keys()
     assert all(torch.equal(resumed[key], whole[key]) for key in whole)
 
@@ -94,13 +103,74 @@ def test_a_recipe_goes_on_from_weights_in_half_precision(trained, tmp_path):
     assert taken and all(torch.equal(old[key], new[key]) for key in taken)
 
 
-def test_two_processes_train_one_model(trained, tmp_path):
-    words = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "streamingt2v", "train", "judge", "-o", str(tmp_path)]
-    toy = {**settings("judge", trained), **LOOP, "steps": 2}
-    words += [word for name, value in toy.items() for word in ("--set", f"{name}={value}")]
+def test_the_projection_of_the_text_is_trained_alone(trained, tmp_path):
+    only = {"init": trained / "text", "only_projection": True}
+    recipes.run_recipe("text", tmp_path / "text", only, {**LOOP, "steps": 3, "batch": 8, "lr": 0.01})
+    before, after = weights(trained / "text"), weights(tmp_path / "text")
+    assert before.keys() == after.keys()
+    assert [key for key in before if not torch.equal(before[key], after[key])] == ["text/weight"]
+    with pytest.raises(RequestError, match="only_projection"):
+        recipes.run_recipe("text", tmp_path / "none", {"only_projection": True}, LOOP)
+
+
+def train_in_two_processes(name: str, out: Path, trained: Path, **more: object) -> None:
+    words = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "streamingt2v", "train", name, "-o", str(out), "-q"]
+    for key, value in {**settings(name, trained), **LOOP, "steps": 4}.items():
+        words += ["--set", f"{key}={','.join(map(str, value)) if isinstance(value, tuple) else value}"]
+    words += [word for key, value in more.items() for word in (f"--{key.replace('_', '-')}", str(value))]
     subprocess.run([sys.executable, "-m", *words], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [1, 2], "each process trained by itself"
+
+
+def gradients(out: Path) -> torch.Tensor:
+    """The mean of the gradients so far, as AdamW has it in the checkpoint: unlike its steps, it does not blow up what is all but zero."""
+    state = torch.load(out / "checkpoint.pt", weights_only=True)["optimizer"]["state"]
+    return torch.cat([state[index]["exp_avg"].flatten() for index in sorted(state)])
+
+
+def assert_equal_up_to_rounding(one: torch.Tensor, other: torch.Tensor) -> None:
+    assert (one - other).norm() < 1e-4 * other.norm()
+
+
+@pytest.mark.parametrize("name", ["text", "base", "judge"])
+def test_two_processes_take_the_steps_of_one_and_one_goes_on_with_them(name, trained, tmp_path):
+    """Contrast over all samples; a process without a share (a batch of one picture); shares of different size (three pictures)."""
+    recipes.run_recipe(name, tmp_path / "one", settings(name, trained), {**LOOP, "steps": 4}, stop_after=2)
+    train_in_two_processes(name, tmp_path / "two", trained, stop_after=2)
+    assert_equal_up_to_rounding(gradients(tmp_path / "two"), gradients(tmp_path / "one"))
+    recipes.run_recipe(name, tmp_path / "two", settings(name, trained), {**LOOP, "steps": 4})
+    assert_equal_up_to_rounding(gradients(tmp_path / "two"), gradients(trained / name))
+    lines = {
+        out: [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()] for out in (tmp_path / "two", trained / name)
+    }
+    losses = [[line["loss"] for line in of] for of in lines.values()]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4), "a metric is not that of the whole batch"
+
+
+def test_contrast_needs_a_batch_that_the_processes_can_share(monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(RequestError, match="batch=2"):
+        recipes.run_recipe("text", tmp_path, TEXT, {**LOOP, "steps": 1})
+
+
+def test_a_network_in_parts_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ModelError, match="whole network"):
+        recipes.run_recipe("text", tmp_path, TEXT, {**LOOP, "steps": 1})
+
+
+@given(st.integers(1, 100), st.integers(1, 16))
+def test_every_sample_is_computed_by_one_process(total, processes):
+    shares = [draws.share(total, rank, processes) for rank in range(processes)]
+    assert [sample for mine in shares for sample in mine] == list(range(total))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_a_sample_has_its_noise_whatever_else_is_in_the_batch():
+    like, whole = torch.zeros(4, 3, 5), draws.Noise(draws.generators(5, 2, range(4)))
+    part = draws.Noise(draws.generators(5, 2, range(2, 4)))
+    for call in (lambda n, x: n.normal(x), lambda n, x: n.uniform(x), lambda n, x: n.integers(1000, x), lambda n, x: n.normal(x)):
+        values = call(whole, like)
+        assert len(values.unique()) > 1 and torch.equal(values[2:], call(part, like[2:]))
 
 
 def test_another_size_does_not_resume(trained):
@@ -115,9 +185,8 @@ def test_apm_goes_on_from_cam(trained, tmp_path):
         recipes.run_recipe("apm", tmp_path, {**settings("apm", trained), "init": trained / "apm"}, {**LOOP, "steps": 1})
 
 
-def test_the_exports_assemble_to_a_model_that_runs(trained, tmp_path):
-    parts = assemble.AssembleConfig(trained / "text", trained / "vae", trained / "apm", trained / "refiner")
-    assemble.assemble(parts, tmp_path / "model")
-    pipe = LongVideoPipeline.from_pretrained(tmp_path / "model")
+def test_the_exports_assemble_to_a_model_that_runs(trained):
+    assert load_text_projection(trained / "model") is not None
+    pipe = LongVideoPipeline.from_pretrained(trained / "model")
     chunks = list(pipe.stream(Request("A cat running on the street", 18, steps=1, preset="full")))
     assert sum(len(chunk.frames) for chunk in chunks) == 18

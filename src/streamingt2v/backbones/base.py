@@ -25,8 +25,8 @@ class Backbone(Protocol):
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(C, h, w) of one frame's latents."""
 
-    def decode(self, latents_BCTHW: torch.Tensor) -> torch.Tensor:
-        """Latents of one video (1, C, T, h, w) to frames (T, 3, H, W), clamped."""
+    def decode(self, latents_BCTHW: torch.Tensor, skip: int = 0) -> torch.Tensor:
+        """Latents of one video (1, C, T, h, w) to frames (T - skip, 3, H, W), clamped: those after the first `skip`."""
 
     def parts(self) -> dict[str, nn.Module]:
         """The networks, under the names of their folders in a model folder."""

@@ -12,7 +12,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from streamingt2v.memory.apm import ImageTokens, anchor_tokens, preprocess
 from streamingt2v.memory.cam import ConditionalAttentionModule
-from streamingt2v.memory.context import Contexts
+from streamingt2v.memory.context import Contexts, halved
 from streamingt2v.samplers.denoise import Predict
 from streamingt2v.samplers.guidance import guide_pair
 from streamingt2v.types import TextCond
@@ -27,9 +27,13 @@ class Condition:
     base: Contexts
     cam: Contexts
 
+    def positive(self) -> Condition:
+        """The positive half alone."""
+        return Condition(halved(self.base), halved(self.cam))
+
 
 class ModelScopeBackbone:
-    """See `base.Backbone`."""
+    """See `base.Backbone`. device: where the networks work, None for where their weights are."""
 
     def __init__(
         self,
@@ -38,13 +42,15 @@ class ModelScopeBackbone:
         cam: ConditionalAttentionModule,
         image_encoder: CLIPVisionModelWithProjection,
         image_tokens: ImageTokens,
+        device: torch.device | None = None,
     ):
         self.vae, self.unet, self.cam = vae, unet, cam
         self.image_encoder, self.image_tokens = image_encoder, image_tokens
+        self._device = device
 
     @property
     def device(self) -> torch.device:
-        return self.unet.device
+        return self._device or self.unet.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -58,8 +64,8 @@ class ModelScopeBackbone:
         factor = vae_factor(self.vae)
         return self.vae.config.latent_channels, height // factor, width // factor
 
-    def decode(self, latents_BCTHW: torch.Tensor) -> torch.Tensor:
-        return decode_frames(self.vae, latents_BCTHW)
+    def decode(self, latents_BCTHW: torch.Tensor, skip: int = 0) -> torch.Tensor:
+        return decode_frames(self.vae, latents_BCTHW[:, :, skip:], self.device)
 
     @torch.no_grad()
     def condition(self, text: TextCond, anchor_CHW: torch.Tensor | None, seed: int = 0) -> Condition:
@@ -72,15 +78,18 @@ class ModelScopeBackbone:
 
     @torch.no_grad()
     def predictor(self, condition: Condition, window_TCHW: torch.Tensor | None, scale: float, rescale: float) -> Predict:
+        """With a scale of 1, guidance is the positive half alone, and the other is not computed."""
         embedding = None
         if window_TCHW is not None:
             embedding = self.cam.encode_frames(window_TCHW[None].to(self.device, self.unet.dtype))
+        contexts = condition if scale != 1 else condition.positive()
+        dtype = self.unet.dtype  # asked once: it is looked for among all parameters
 
         def predict(latents_BCTHW: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-            pair_BCTHW = torch.cat([latents_BCTHW, latents_BCTHW]).to(self.unet.dtype)
-            features = self.cam(pair_BCTHW, timestep, condition.cam, embedding) if embedding is not None else None
-            prediction = self.unet(pair_BCTHW, timestep, condition.base, cam_features=features)
-            return guide_pair(prediction.float(), scale, rescale)
+            sample_BCTHW = latents_BCTHW.to(dtype)  # one for both halves of the contexts
+            features = self.cam(sample_BCTHW, timestep, contexts.cam, embedding) if embedding is not None else None
+            prediction = self.unet(sample_BCTHW, timestep, contexts.base, cam_features=features).float()
+            return guide_pair(prediction, scale, rescale) if scale != 1 else prediction
 
         return predict
 
@@ -95,16 +104,16 @@ def vae_factor(vae: Any) -> int:
 
 
 @torch.no_grad()
-def decode_frames(vae: AutoencoderKL, latents_BCTHW: torch.Tensor, batch: int = 8) -> torch.Tensor:
+def decode_frames(vae: AutoencoderKL, latents_BCTHW: torch.Tensor, device: torch.device, batch: int = 8) -> torch.Tensor:
     """Latents of one video (1, C, T, h, w) to frames (T, 3, H, W), float32 on the CPU, clamped to [-1, 1]; `batch` at a time."""
     latents_TCHW = latents_BCTHW[0].transpose(0, 1) / vae.config.scaling_factor
-    parts = [vae.decode(part.to(vae.device, vae.dtype)).sample.float().cpu() for part in latents_TCHW.split(batch)]
+    parts = [vae.decode(part.to(device, vae.dtype)).sample.float().cpu() for part in latents_TCHW.split(batch)]
     # contiguous: a saved state comes back so, and some kernels sum in another order where the layout is another
     return torch.cat(parts).clamp(-1, 1).contiguous()
 
 
 @torch.no_grad()
-def encode_frames(vae: AutoencoderKL, frames_TCHW: torch.Tensor, batch: int = 8) -> torch.Tensor:
+def encode_frames(vae: AutoencoderKL, frames_TCHW: torch.Tensor, device: torch.device, batch: int = 8) -> torch.Tensor:
     """Frames (T, 3, H, W) in [-1, 1] to latents (1, C, T, h, w), the mean of the posterior, so that it is the same every time."""
-    parts = [vae.encode(part.to(vae.device, vae.dtype)).latent_dist.mode().float() for part in frames_TCHW.split(batch)]
+    parts = [vae.encode(part.to(device, vae.dtype)).latent_dist.mode().float() for part in frames_TCHW.split(batch)]
     return torch.cat(parts).transpose(0, 1)[None] * vae.config.scaling_factor

@@ -14,26 +14,34 @@ from .modelscope import decode_frames, encode_frames
 
 
 class RefinerBackbone:
-    """Takes and gives tensors on the CPU, float32; frames are in [-1, 1]. Keeps nothing from call to call, so many may do its work."""
+    """Takes and gives tensors on the CPU, float32; frames are in [-1, 1]. Keeps nothing from call to call, so many may do its work.
 
-    def __init__(self, vae: AutoencoderKL, unet: UNet3DConditionModel):
-        self.vae, self.unet = vae, unet
+    device: where the networks work, None for where their weights are.
+    """
+
+    def __init__(self, vae: AutoencoderKL, unet: UNet3DConditionModel, device: torch.device | None = None):
+        self.vae, self.unet, self._device = vae, unet, device
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks work."""
+        return self._device or self.unet.device
 
     def encode(self, frames_TCHW: torch.Tensor) -> torch.Tensor:
         """(T, 3, H, W) to latents (1, C, T, h, w)."""
-        return encode_frames(self.vae, frames_TCHW).cpu()
+        return encode_frames(self.vae, frames_TCHW, self.device).cpu()
 
     def decode(self, latents_BCTHW: torch.Tensor) -> torch.Tensor:
         """Latents (1, C, T, h, w) to frames (T, 3, H, W), clamped."""
-        return decode_frames(self.vae, latents_BCTHW)
+        return decode_frames(self.vae, latents_BCTHW, self.device)
 
     @torch.no_grad()
     def velocity(
         self, latents_BCTHW: torch.Tensor, timesteps: Sequence[int], texts: Sequence[TextCond], scale: float, rescale: float
     ) -> torch.Tensor:
         """The guided v-prediction of windows, each at a timestep and with a text of its own."""
-        place = {"device": self.unet.device, "dtype": self.unet.dtype}
+        place = {"device": self.device, "dtype": self.unet.dtype}
         text_BLD = torch.cat([*(text.negative_BLD for text in texts), *(text.positive_BLD for text in texts)]).to(**place)
         pair_BCTHW = torch.cat([latents_BCTHW, latents_BCTHW]).to(**place)
-        prediction = self.unet(pair_BCTHW, torch.tensor([*timesteps, *timesteps], device=self.unet.device), text_BLD).sample
+        prediction = self.unet(pair_BCTHW, torch.tensor([*timesteps, *timesteps], device=self.device), text_BLD).sample
         return guide_pair(prediction.float(), scale, rescale).cpu()

@@ -35,7 +35,7 @@ class PictureCondition:
 
 
 class SvdBackbone:
-    """See `base.Backbone`."""
+    """See `base.Backbone`. device: where the networks work, None for where their weights are."""
 
     def __init__(
         self,
@@ -44,12 +44,14 @@ class SvdBackbone:
         cam: SpatioTemporalCam,
         image_encoder: CLIPVisionModelWithProjection,
         config: SvdConfig,
+        device: torch.device | None = None,
     ):
         self.vae, self.unet, self.cam, self.image_encoder, self.config = vae, unet, cam, image_encoder, config
+        self._device = device
 
     @property
     def device(self) -> torch.device:
-        return self.unet.device
+        return self._device or self.unet.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -63,11 +65,11 @@ class SvdBackbone:
         return self.vae.config.latent_channels, height // factor, width // factor
 
     @torch.no_grad()
-    def decode(self, latents_BCTHW: torch.Tensor, batch: int = 8) -> torch.Tensor:
-        """`batch` frames at a time, as published: within a batch the decoder looks at neighbouring frames."""
-        latents_TCHW = latents_BCTHW[0].transpose(0, 1).to(self.vae.device, self.vae.dtype) / self.vae.config.scaling_factor
+    def decode(self, latents_BCTHW: torch.Tensor, skip: int = 0, batch: int = 8) -> torch.Tensor:
+        """`batch` frames at a time, as published: within a batch the decoder looks at neighbouring frames, skipped ones too."""
+        latents_TCHW = latents_BCTHW[0].transpose(0, 1).to(self.device, self.vae.dtype) / self.vae.config.scaling_factor
         parts = [self.vae.decode(part, num_frames=len(part)).sample.float().cpu() for part in latents_TCHW.split(batch)]
-        return torch.cat(parts).clamp(-1, 1).contiguous()  # contiguous: see `modelscope.decode_frames`
+        return torch.cat(parts)[skip:].clamp(-1, 1).contiguous()  # contiguous: see `modelscope.decode_frames`
 
     @torch.no_grad()
     def condition(self, text: TextCond, anchor_CHW: torch.Tensor | None, seed: int = 0) -> PictureCondition:
@@ -79,7 +81,7 @@ class SvdBackbone:
         embeds_BD = self.image_encoder(pixel_values=preprocess(clean_BCHW, size)).image_embeds
         noised_BCHW = anchor_CHW[None] + self.config.augmentation * self._augmentation(seed, tuple(anchor_CHW.shape))
         # unlike those of frames, latents that condition are not scaled
-        latents_BCHW = self.vae.encode(noised_BCHW.to(self.vae.device, self.vae.dtype)).latent_dist.mode().to(clean_BCHW)
+        latents_BCHW = self.vae.encode(noised_BCHW.to(self.device, self.vae.dtype)).latent_dist.mode().to(clean_BCHW)
         added_N = embeds_BD.new_tensor([self.config.fps_id, self.config.motion_bucket, self.config.augmentation])
         return PictureCondition(_after_zeros(embeds_BD)[:, None], _after_zeros(latents_BCHW), added_N.expand(2, -1))
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import nn
 
 from streamingt2v.memory import encoder
@@ -97,6 +98,7 @@ class StreamingUNet3D(UNet3DConditionModel):
         net.load_state_dict({name: own[name] for name in net.state_dict()})
         return net
 
+    @apply_forward_hook
     def contexts(self, text_BLD: torch.Tensor, image_tokens_BLD: torch.Tensor | None = None) -> Contexts:
         """Keys and values of all cross-attentions, image tokens mixed in where given (spec 4.4).
 
@@ -118,7 +120,7 @@ class StreamingUNet3D(UNet3DConditionModel):
         image_tokens_BLD: torch.Tensor | None = None,
         cam_features: CamFeatures | None = None,
     ) -> torch.Tensor:
-        """Prediction (B, C, T, H, W) for noisy latents.
+        """Prediction (B, C, T, H, W) for noisy latents, or for those of one video, (1, C, T, H, W), under each of B texts.
 
         timestep: a number or a tensor of shape (), (B,) or (B or 1, T). text: tokens (B, L, D), or the result of `contexts`, which
         already has the image tokens in it. cam_features: from `ConditionalAttentionModule`, for any number of frames; None skips the
@@ -128,12 +130,18 @@ class StreamingUNet3D(UNet3DConditionModel):
             raise ValueError("image tokens are given twice: contexts already hold them")
         contexts = self.contexts(text, image_tokens_BLD) if isinstance(text, torch.Tensor) else text
         num_frames = sample_BCTHW.shape[2]
-        emb = encoder.embed_timestep(self, timestep, sample_BCTHW)
-        hidden, skips = encoder.descend(self, encoder.enter(self, sample_BCTHW), emb, contexts, num_frames)
+        emb, hidden = encoder.begin(self, sample_BCTHW, timestep, contexts)
+        hidden, skips = encoder.descend(self, hidden, emb, contexts, num_frames)
         hidden = encoder.bottom(self, hidden, emb, contexts, num_frames)
         if cam_features is not None:
             # Only the decoder sees the merged features: the middle block above ran on the unmerged ones.
-            hidden, skips = self._merge(hidden, skips, cam_features, len(sample_BCTHW))
+            hidden, skips = self._merge(hidden, skips, cam_features, len(hidden) // num_frames)
+        return self.decode(hidden, skips, emb, contexts, num_frames)
+
+    def decode(
+        self, hidden: torch.Tensor, skips: tuple[torch.Tensor, ...], emb: torch.Tensor, contexts: Contexts, num_frames: int
+    ) -> torch.Tensor:
+        """The second half: from the middle's output and the skips, each (B T, C, h, w), to the prediction (B, C, T, H, W)."""
         hidden = self._ascend(hidden, skips, emb, contexts, num_frames)
         hidden = self.conv_out(self.conv_act(self.conv_norm_out(hidden)))
         return encoder.unflatten_frames(hidden, num_frames)

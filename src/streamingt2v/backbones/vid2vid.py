@@ -81,15 +81,16 @@ class _CroppedUpsample(Upsample2D):
 
 def check_latent_size(height: int, width: int, levels: int) -> None:
     """ValueError, which tells the nearest heights that would do, unless latents of this size come back to their size."""
-    if not _passes(height, levels):
-        near = [next((h for h in way if _passes(h, levels)), None) for way in (range(height, 0, -1), range(height, 2 * height + 2**levels))]
+    if not passes(height, levels):
+        near = [next((h for h in way if passes(h, levels)), None) for way in (range(height, 0, -1), range(height, 2 * height + 2**levels))]
         fix = " or ".join(str(h) for h in near if h)
         raise ValueError(f"latents of {height} rows do not pass through this network, whose levels have h / 2 + 1 rows; use {fix}")
     if width % 2 ** (levels - 1):
         raise ValueError(f"latents of {width} columns do not pass through this network; use a multiple of {2 ** (levels - 1)}")
 
 
-def _passes(height: int, levels: int) -> bool:
+def passes(height: int, levels: int) -> bool:
+    """Whether so many rows of latents come back to their number through so many levels."""
     for _ in range(levels - 1):
         if height % 2:
             return False

@@ -18,6 +18,9 @@ import torch
 from streamingt2v.base_config import RefineByConfig, SeedConfig, read_json
 from streamingt2v.config import ModelConfig, Request
 from streamingt2v.errors import ModelError, RequestError
+from streamingt2v.savings import PLAIN, Savings
+
+from .placing import offload_pipeline, save_in_vae
 
 SEED_FILE = "seed.json"
 FRAME_COUNT = ("num_frames", "video_length")
@@ -69,7 +72,7 @@ def with_seed(config: ModelConfig, request: Request) -> ModelConfig:
     """
     config = dataclasses.replace(config, seed=_resolved(config.seed, request))
     if config.refine_by is not None:
-        _check_refiner(config.refine_by)
+        config = dataclasses.replace(config, refine_by=_refiner_asked(config.refine_by, request))
     if request.base is not None and request.video is not None:
         raise RequestError("base", request.base, "a video to go on with needs no first chunk; leave the base out")
     if request.base is not None and request.image is not None and not config.reads_image:
@@ -91,7 +94,9 @@ def pipeline_folders(config: ModelConfig, request: Request) -> list[Path]:
 
 
 @contextmanager
-def opened(folder: str, device: str | torch.device, dtype: torch.dtype, adapter: str | None = None) -> Iterator[Any]:
+def opened(
+    folder: str, device: str | torch.device, dtype: torch.dtype, adapter: str | None = None, savings: Savings = PLAIN
+) -> Iterator[Any]:
     """A pipeline on a device in a dtype, for as long as it is needed: its memory is free afterwards. ModelError if it does not load."""
     from diffusers import DiffusionPipeline
 
@@ -103,8 +108,10 @@ def opened(folder: str, device: str | torch.device, dtype: torch.dtype, adapter:
     except (OSError, ValueError, RuntimeError, TypeError, ImportError) as error:
         raise ModelError(f"{folder}: the pipeline cannot be loaded: {error}") from error
     pipeline.set_progress_bar_config(disable=True)
+    if hasattr(pipeline, "vae"):
+        save_in_vae(pipeline.vae, savings)
     try:
-        yield pipeline.to(device)
+        yield pipeline.to(device) if savings.offload == "none" else offload_pipeline(pipeline, torch.device(device), savings)
     finally:
         for name in list(pipeline.components):  # let go here, whoever still holds the pipeline itself
             setattr(pipeline, name, None)
@@ -151,9 +158,32 @@ def _filled(seed: SeedConfig) -> SeedConfig:
     return seed if seed.image is not None else dataclasses.replace(seed, image=can.image != "no")
 
 
+def redraws_from_keyframes(refine: RefineByConfig) -> bool:
+    """Whether the pipeline is I2VGen-XL's, which starts from noisy latents and a picture."""
+    return pipeline_class(Path(refine.pipeline)).__name__ == "I2VGenXLPipeline"
+
+
+def _refiner_asked(own: RefineByConfig, request: Request) -> RefineByConfig:
+    """The settings of stage 3 with what the request asks of it; see `_check_refiner`."""
+    _check_refiner(own)
+    if request.refine is None:  # then steps and guidance are those of stages 1 and 2
+        return own.asked(request.strength, None, None)
+    if request.guidance_scale is not None and not abilities(pipeline_class(Path(own.pipeline))).guidance:
+        raise RequestError("guidance_scale", request.guidance_scale, f"the pipeline in {own.pipeline} has none; leave it out")
+    return own.asked(request.strength, request.steps, request.guidance_scale)
+
+
 def _check_refiner(refine: RefineByConfig) -> None:
-    """ModelError unless its pipeline makes videos from videos and a strength."""
+    """ModelError unless its pipeline makes videos from videos and a strength, or from a picture as I2VGen-XL does."""
     kind = pipeline_class(Path(refine.pipeline))
+    if refine.guidance_scale is not None and not abilities(kind).guidance:
+        raise ModelError(f"refine_by.guidance_scale={refine.guidance_scale}: the pipeline in {refine.pipeline} has none; leave it out")
+    by_keyframes = redraws_from_keyframes(refine)
+    for name in ("seam",) if by_keyframes else ("keyframes", "target_fps"):
+        if (value := getattr(refine, name)) is not None:
+            raise ModelError(f"refine_by.{name}={value!r}: the pipeline in {refine.pipeline} has none; leave it out")
+    if by_keyframes:
+        return
     lacking = {"video", "strength"} - inspect.signature(kind.__call__).parameters.keys()
     if lacking:
         raise ModelError(f"{refine.pipeline}: its pipeline takes no {' and no '.join(sorted(lacking))}, so it cannot refine")

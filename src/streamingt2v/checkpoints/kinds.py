@@ -7,7 +7,6 @@ is used, known to carry nothing, or an error that names it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler
 from transformers import AutoTokenizer
 
-from streamingt2v.backbones.vid2vid import check_latent_size
+from streamingt2v.backbones.vid2vid import passes
 from streamingt2v.base_config import SvdConfig, read_json
 from streamingt2v.config import ExtendConfig, ModelConfig, RefineConfig
 from streamingt2v.errors import ModelError, RequestError
@@ -27,7 +26,7 @@ from .hub import check_disk
 from .ldm import VID2VID, rename_unet
 from .reading import Tensors, read_tensors
 from .svd import split_svd
-from .writing import appearing, size_of, write_part
+from .writing import WEIGHTS, appearing, size_of, write_part
 
 KINDS = ("streaming-t2v", "streaming-svd", "vid2vid")
 FILES = {"streaming-t2v": "streaming_t2v.ckpt", "streaming-svd": "model.safetensors", "vid2vid": "non_ema_0035000.pth"}
@@ -63,8 +62,13 @@ def check_target(kind: str, target: Path) -> None:
 
 
 def find_source(kind: str, source: Path) -> Path:
-    """The checkpoint itself, where `source` is it or the folder it is published in; RequestError if it is not there."""
+    """The checkpoint itself, where `source` is it or the folder it is published in; RequestError if it is not there.
+
+    For `vid2vid` also the weights in a folder that an earlier conversion wrote.
+    """
     file = source / FILES[kind] if source.is_dir() else source
+    if kind == "vid2vid" and (written := source / "refiner" / WEIGHTS).is_file():
+        return written
     if not file.is_file():
         raise RequestError("source", str(source), f"there is no file {file}; give the published {FILES[kind]} or its folder")
     return file
@@ -96,7 +100,7 @@ def convert(
         with appearing(target) as folder:
             _streaming_svd(tensors, folder, dtype, note)
     else:
-        _vid2vid(tensors, target, dtype, note)
+        _vid2vid(tensors, file.name == WEIGHTS, target, dtype, note)
 
 
 def load_tokenizer(folder: Path | None) -> Any:
@@ -154,12 +158,16 @@ def _streaming_svd(tensors: Tensors, folder: Path, dtype: torch.dtype | None, no
     STREAMING_SVD.save(folder)
 
 
-def _vid2vid(tensors: Tensors, target: Path, dtype: torch.dtype | None, note: Note) -> None:
-    """A folder `refiner`: alone in a new folder, or in that of a model, whose model.json then tells of stage 3."""
-    renamed, unknown = rename_unet(tensors, VID2VID)
-    refuse_unknown(unknown)
-    network = sizes.vid2vid(renamed)
-    fitted = fitting(network, renamed, "refiner")
+def _vid2vid(tensors: Tensors, converted: bool, target: Path, dtype: torch.dtype | None, note: Note) -> None:
+    """A folder `refiner`: alone in a new folder, or in that of a model, whose model.json then tells of stage 3.
+
+    converted: names are diffusers' already.
+    """
+    if not converted:
+        tensors, unknown = rename_unet(tensors, VID2VID)
+        refuse_unknown(unknown)
+    network = sizes.vid2vid(tensors)
+    fitted = fitting(network, tensors, "refiner")
     check_disk(size_of(fitted, dtype), target, "the model folder")
     note("writing refiner")
     if not (target / "model.json").is_file():
@@ -173,15 +181,22 @@ def _vid2vid(tensors: Tensors, target: Path, dtype: torch.dtype | None, note: No
 
 
 def _with_refiner(folder: Path, levels: int) -> ModelConfig:
-    """The model's settings with stage 3, at the least enlargement whose latents pass through the refiner."""
+    """The model's settings with stage 3, at the size near the published 720 rows that passes through the refiner (see `refined_size`)."""
     config = ModelConfig.load(folder)
     factor = 2 ** (len(read_json(folder / "vae" / "config.json")["block_out_channels"]) - 1)
-    for scale in (2, 3, 4):
-        with suppress(ValueError):
-            check_latent_size(config.height * scale // factor, config.width * scale // factor, levels)
-            return replace(config, refine=replace(VID2VID_REFINE, scale=scale))
-    fix = "none of 2, 3 or 4 times that passes through this network; convert to a new folder"
-    raise RequestError("target", str(folder), f"makes {config.height} x {config.width} pixels: {fix}")
+    height, width = refined_size(config.height, config.width, factor, levels)
+    return replace(config, refine=replace(VID2VID_REFINE, height=height, width=width))
+
+
+def refined_size(height: int, width: int, factor: int, levels: int) -> tuple[int, int]:
+    """The size, of those that pass through MS-Vid2Vid-XL, for frames of a shape: of 720 rows, or the fewest that enlarge, and of the
+    width next to their proportions.
+
+    No bars, which the published program refines as well; what hangs over at the sides is cut off. factor: pixels a latent.
+    """
+    rows = next(rows for rows in range(max(720, height) // factor, 2**30) if passes(rows, levels))
+    grain = 2 ** (levels - 1)
+    return rows * factor, max(1, round(rows * width / height / grain)) * grain * factor
 
 
 def _all_parts(parts: dict[str, Tensors], wanted: Any) -> dict[str, Tensors]:

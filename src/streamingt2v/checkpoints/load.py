@@ -1,8 +1,7 @@
-"""A model name or folder to components on a device in a dtype, and back; strict. The only file that names a device."""
+"""A model name or folder to components on a device in a dtype, and back; strict. The only file that names devices, with `placing`."""
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -29,35 +28,92 @@ from streamingt2v.errors import ModelError
 from streamingt2v.memory.apm import ImageTokens
 from streamingt2v.memory.cam import ConditionalAttentionModule
 from streamingt2v.memory.spatiotemporal import SpatioTemporalCam
+from streamingt2v.savings import PLAIN, Savings
 from streamingt2v.text import NoText, TextEncoder, Vocabulary
 
-Place = Callable[[str, Callable, torch.dtype], Any]
-"""(name of a part, its `from_pretrained`, dtype) -> the part, ready for use."""
+from .distilled import FAST, Distilled, read_changes
+from .placing import offload, save_in_vae
+from .writing import write_part
+
+
+@dataclass(frozen=True)
+class Place:
+    """Reads parts of a model's folder, ready for use. device: where they work; with offloading their weights stay on the CPU."""
+
+    folder: Path
+    device: torch.device
+    savings: Savings
+
+    def __call__(self, name: str, from_pretrained: Callable, dtype: torch.dtype) -> Any:
+        """The part of that name, by its class's `from_pretrained`; ModelError if it is missing or its weights do not fit."""
+        part = _part(self.folder, name)
+        try:
+            model, report = from_pretrained(part, torch_dtype=dtype, local_files_only=True, output_loading_info=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ModelError(f"{part}: {error}") from error
+        wrong = [key for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in report.get(kind, ())]
+        if wrong:
+            raise ModelError(f"{part}: weights do not fit the configuration: {sorted(map(str, wrong))[:5]}")
+        save_in_vae(model, self.savings)
+        home = self.device if self.savings.offload == "none" else "cpu"
+        return model.to(home).eval().requires_grad_(False)
 
 
 @dataclass
 class Components:
-    """All parts of a model. `refiner` is None where the model has no stage 3."""
+    """All parts of a model. `refiner` is None where the model has no stage 3, `distilled` where none is in its folder. savings: how
+    device memory is saved, also with pipelines.
+    """
 
     config: ModelConfig
     text: TextEncoder | NoText
     backbone: Backbone
     scheduler: Any
     refiner: RefinerBackbone | None
+    distilled: Distilled | None = None
+    savings: Savings = PLAIN
 
 
-def load(name_or_folder: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Components:
-    """Read a model folder. Weights are converted to `dtype`; the VAE stays in float32. ModelError names what is missing."""
+def load(name_or_folder: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32, savings: Savings = PLAIN) -> Components:
+    """Read a model folder. Weights are converted to `dtype`; the VAE stays in float32. ModelError names what is missing.
+
+    RequestError for savings that the device or the model cannot use.
+    """
     folder = find_model(name_or_folder)
     config = ModelConfig.load(folder)
-    place = _placer(folder, device)
+    savings.check(device, config)
+    made = _read(folder, config, Place(folder, torch.device(device), savings), dtype)
+    made.savings = savings
+    if savings.offload != "none":
+        offload(networks_of(made), torch.device(device), savings)
+    return made
+
+
+def networks_of(components: Components) -> dict[str, torch.nn.Module]:
+    """Every network once, under the name of its folder."""
+    parts = components.backbone.parts()
+    if isinstance(components.text, TextEncoder):
+        parts["text_encoder"] = components.text.encoder
+    if components.refiner:
+        parts["refiner"] = components.refiner.unet
+        if components.refiner.vae is not parts["vae"]:
+            parts["refiner_vae"] = components.refiner.vae
+    return parts
+
+
+def _read(folder: Path, config: ModelConfig, place: Place, dtype: torch.dtype) -> Components:
     backbone = (_svd if config.backbone == "svd" else _modelscope)(config, place, dtype)
     if config.height % (factor := vae_factor(backbone.parts()["vae"])) or config.width % factor:
         raise ModelError(f"{folder}: {config.height} x {config.width} pixels: the autoencoder needs multiples of {factor}")
     # the decoder of StreamingSVD's videos knows nothing of single frames
     vae = None if config.backbone == "svd" else backbone.parts()["vae"]
     refiner = _refiner(folder, config, place, dtype, vae) if config.refine else None
-    return Components(config, _load_text(folder, config, place, dtype), backbone, _load_scheduler(folder), refiner)
+    text, scheduler = _load_text(folder, config, place, dtype), _load_scheduler(folder / "scheduler")
+    distilled = None
+    if config.fast:
+        assert isinstance(backbone, ModelScopeBackbone), "the configuration has been checked"
+        distilled = Distilled(backbone, _load_scheduler(folder / FAST), *read_changes(_part(folder, FAST)))
+    return Components(config, text, backbone, scheduler, refiner, distilled)
 
 
 def _modelscope(config: ModelConfig, place: Place, dtype: torch.dtype) -> Backbone:
@@ -67,6 +123,7 @@ def _modelscope(config: ModelConfig, place: Place, dtype: torch.dtype) -> Backbo
         place("cam", ConditionalAttentionModule.from_pretrained, dtype),
         place("image_encoder", CLIPVisionModelWithProjection.from_pretrained, dtype),
         place("image_tokens", ImageTokens.from_pretrained, dtype),
+        place.device,
     )
 
 
@@ -77,17 +134,22 @@ def _svd(config: ModelConfig, place: Place, dtype: torch.dtype) -> Backbone:
         place("cam", SpatioTemporalCam.from_pretrained, dtype),
         place("image_encoder", CLIPVisionModelWithProjection.from_pretrained, dtype),
         config.svd or SvdConfig(),
+        place.device,
     )
 
 
-def load_refiner(folder: Path, device: str, dtype: torch.dtype, threads: int) -> RefinerBackbone:
+def load_refiner(folder: Path, device: str, dtype: torch.dtype, threads: int, savings: Savings = PLAIN) -> RefinerBackbone:
     """Of a model folder only what refines, for a process of its own, which on a CPU uses so many threads."""
     torch.set_num_threads(threads)
-    return _refiner(folder, ModelConfig.load(folder), _placer(folder, device), dtype)
+    made = _refiner(folder, ModelConfig.load(folder), Place(folder, torch.device(device), savings), dtype)
+    if savings.offload != "none":
+        offload({"refiner": made.unet, "vae": made.vae}, torch.device(device), savings)
+    return made
 
 
 def save(components: Components, folder: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write a model folder that `load` reads; the weights in memory stay as they are.
+    """Write a model folder that `load` reads; the weights in memory stay as they are. Pipelines of others that the model works with are
+    not copied: it names them by their way from the folder.
 
     It is written beside its place and moved there when it is whole, so a save that fails changes nothing. In a folder that is there
     already the files of a model are replaced, others stay.
@@ -96,7 +158,7 @@ def save(components: Components, folder: Path, dtype: torch.dtype = torch.float1
     with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as made:
         whole = Path(made) / "model"
         whole.mkdir()
-        _write(components, whole, dtype)
+        _write(components, whole, folder, dtype)
         if not folder.exists():
             whole.rename(folder)
             return
@@ -106,23 +168,17 @@ def save(components: Components, folder: Path, dtype: torch.dtype = torch.float1
             part.replace(folder / part.name)
 
 
-def _write(components: Components, folder: Path, dtype: torch.dtype) -> None:
-    components.config.save(folder)
+def _write(components: Components, folder: Path, place: Path, dtype: torch.dtype) -> None:
+    components.config.save(folder, place)
     components.scheduler.save_pretrained(folder / "scheduler")
-    parts = components.backbone.parts()
+    if components.distilled:
+        components.distilled.save(folder / FAST, dtype)
     if isinstance(components.text, TextEncoder):
-        parts["text_encoder"] = components.text.encoder
         components.text.tokenizer.save_pretrained(folder / "tokenizer")
         if components.text.vocabulary:
             components.text.vocabulary.save(folder / "vocabulary.json")
-    if components.refiner:
-        parts["refiner"] = components.refiner.unet
-        if components.refiner.vae is not parts["vae"]:
-            parts["refiner_vae"] = components.refiner.vae
-    part: Any
-    for name, part in parts.items():
-        # the plain Module.to: diffusers' own warns of parts to keep in float32, of which these networks have none
-        torch.nn.Module.to(copy.deepcopy(part), dtype).save_pretrained(folder / name)
+    for name, part in networks_of(components).items():
+        write_part(folder / name, part, part.state_dict(), dtype)
         _forget_origin(folder / name / "config.json")
 
 
@@ -137,34 +193,22 @@ def _refiner(folder: Path, config: ModelConfig, place: Place, dtype: torch.dtype
     """`vae`: that of stage 2, where it decodes single frames; else it is read here."""
     if vae is None:
         vae = place("refiner_vae" if config.backbone == "svd" else "vae", AutoencoderKL.from_pretrained, torch.float32)
-    return RefinerBackbone(vae, place("refiner", _refiner_class(folder, config, vae_factor(vae)).from_pretrained, dtype))
-
-
-def _placer(folder: Path, device: str) -> Place:
-    def place(name: str, from_pretrained: Callable, dtype: torch.dtype) -> Any:
-        part = _part(folder, name)
-        try:
-            model, report = from_pretrained(part, torch_dtype=dtype, local_files_only=True, output_loading_info=True)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ModelError(f"{part}: {error}") from error
-        wrong = [key for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in report.get(kind, ())]
-        if wrong:
-            raise ModelError(f"{part}: weights do not fit the configuration: {sorted(map(str, wrong))[:5]}")
-        return model.to(device).eval().requires_grad_(False)
-
-    return place
+    kind = _refiner_class(folder, config, vae_factor(vae))
+    return RefinerBackbone(vae, place("refiner", kind.from_pretrained, dtype), place.device)
 
 
 def _refiner_class(folder: Path, config: ModelConfig, factor: int) -> type[UNet3DConditionModel]:
-    """The class that the refiner's configuration names; ModelError if the model's frames, enlarged, do not pass through it."""
+    """The class that the refiner's configuration names; ModelError if frames of the size that it refines to do not pass."""
     assert config.refine is not None, "asked for with a refiner only"
     path = _part(folder, "refiner") / "config.json"
     values = read_json(path)
+    height, width = config.refine.size(config.height, config.width)
+    if height % factor or width % factor:
+        raise ModelError(f"{folder}: refines to {height} x {width} pixels: the autoencoder needs multiples of {factor}")
     if values.get("_class_name") != Vid2VidUNet.__name__:
         return UNet3DConditionModel
-    height, width = (side * config.refine.scale // factor for side in (config.height, config.width))
     try:
-        check_latent_size(height, width, len(values["block_out_channels"]))
+        check_latent_size(height // factor, width // factor, len(values["block_out_channels"]))
     except ValueError as error:
         raise ModelError(f"{path}: {error}") from error
     return Vid2VidUNet
@@ -176,12 +220,12 @@ def _load_text(folder: Path, config: ModelConfig, place: Place, dtype: torch.dty
     encoder = place("text_encoder", CLIPTextModel.from_pretrained, dtype)
     path = folder / "vocabulary.json"
     vocabulary = Vocabulary.load(path) if path.is_file() else None
-    return TextEncoder(AutoTokenizer.from_pretrained(_part(folder, "tokenizer"), local_files_only=True), encoder, vocabulary)
+    return TextEncoder(AutoTokenizer.from_pretrained(_part(folder, "tokenizer"), local_files_only=True), encoder, vocabulary, place.device)
 
 
 def _load_scheduler(folder: Path) -> Any:
     """Any scheduler of diffusers, by the class its configuration names."""
-    path = _part(folder, "scheduler") / "scheduler_config.json"
+    path = _part(folder.parent, folder.name) / "scheduler_config.json"
     values = read_json(path)
     name = values.get("_class_name") if isinstance(values, dict) else None
     kind = getattr(diffusers, str(name), None)

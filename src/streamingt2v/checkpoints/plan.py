@@ -10,12 +10,14 @@ import math
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from streamingt2v.config import ModelConfig, Request, read_json
 from streamingt2v.errors import ModelError, RequestError
+from streamingt2v.savings import PLAIN, Savings
 
 from .hub import readable
 
@@ -25,8 +27,9 @@ _OVERHEAD = 600 * 10**6  # Python and its libraries, about
 
 @dataclass(frozen=True)
 class Plan:
-    """All in bytes and seconds. `weights`: as they are held in memory; `working`: what a step needs besides, an estimate; `disk`: of the
-    output and what is kept beside it while it is made. seconds: None where nothing tells; `seconds_from`: where it is from."""
+    """All in bytes and seconds. `weights`: as they are held on the device at once; `offloaded`: as they are kept in the machine's memory
+    beside; `working`: what a step needs besides, an estimate; `disk`: of the output and what is kept beside it while it is made.
+    seconds: None where nothing tells; `seconds_from`: where it is from."""
 
     model: str
     frames: int
@@ -37,6 +40,7 @@ class Plan:
     dtype: str
     parameters: int
     weights: int
+    offloaded: int
     working: int
     memory_free: int
     disk: int
@@ -52,37 +56,56 @@ class Plan:
 
 
 def plan(
-    folder: Path, request: Request, *, name: str, device: str, dtype: str, seconds_per_step: float | None = None, output: Path = Path()
-) -> Plan:
+    folder: Path, request: Request, *, name: str, device: str, dtype: str, seconds_per_step: float | None = None, output: Path = Path(),
+    savings: Savings = PLAIN, parts: Mapping[str, int] | None = None,
+) -> Plan:  # fmt: skip
     """What a request needs with the model of a folder. seconds_per_step: measured for stage 2; without it the time is estimated.
+    parts: the numbers in each, for a folder without weights; None counts them.
 
     RequestError where the request is wrong, the device is not there, or the machine has not the memory or the disk; ModelError where the
     folder is incomplete. `request.frames` must be a number.
     """
     config = ModelConfig.load(folder)
     config.check(request)
+    savings.check(device, config)
     assert request.frames is not None, "a video without end needs no plan"
-    parts = {part.name: parameters_of(part) for part in _parts(folder, config)}
+    if parts is None:
+        parts = {part.name: parameters_of(part) for part in _parts(folder, config)}
+    held = {part: count * (4 if part.endswith("vae") else BYTES[dtype]) for part, count in parts.items()}
     height, width = config.output_size(request)
     steps, refine_steps = count_steps(config, request)
     seconds, seconds_from = _time(folder, config, request, steps, refine_steps, seconds_per_step, device, dtype)
     found = Plan(
         name, request.frames, width, height, request.preset, device, dtype, sum(parts.values()),
-        sum(count * (4 if part.endswith("vae") else BYTES[dtype]) for part, count in parts.items()),
-        working_bytes(folder, config, request, BYTES[dtype]), free_memory(device),
+        _on_device(held, savings), 0 if savings.offload == "none" else sum(held.values()),
+        working_bytes(folder, config, request, BYTES[dtype], 1 if savings.vae_slicing else 8), free_memory(device),
         output_bytes(config, request), shutil.disk_usage(_existing(output)).free, steps, refine_steps, seconds, seconds_from,
     )  # fmt: skip
     _refuse(found)
     return found
 
 
+def _on_device(held: Mapping[str, int], savings: Savings) -> int:
+    """Bytes of weights that are there at the same time; layer by layer it is next to nothing."""
+    if savings.offload == "none":
+        return sum(held.values())
+    if savings.offload == "group":
+        return 0
+    return max(max(held.values()), sum(held.get(part, 0) for part in ("unet", "cam")))
+
+
 def _refuse(found: Plan) -> None:
     """RequestError, with a way out, for what cannot fit."""
+    if found.offloaded + _OVERHEAD > (free := free_memory("cpu")) and found.offloaded:
+        what = f"{found.model} needs about {readable(found.offloaded + _OVERHEAD)} of the machine's memory, where {readable(free)} are free"
+        raise RequestError("offload", found.model, f"{what}; use --dtype bfloat16 or a machine with more")
     need = found.memory + (_OVERHEAD if found.device == "cpu" else 0)
     if need > found.memory_free:
         ways = ["a machine with more"]
         if found.dtype == "float32":
             ways.append("--dtype bfloat16")
+        if found.device != "cpu" and not found.offloaded:
+            ways.append("--offload model")
         if found.preset == "full":
             ways.append("--preset preview")
         what = f"{found.model} needs about {readable(need)} on {found.device}, where {readable(found.memory_free)} are free"
@@ -97,7 +120,8 @@ def count_steps(config: ModelConfig, request: Request) -> tuple[int, int]:
     assert request.frames is not None, "checked before"
     made = range(1 if request.image is not None else 0, request.frames)  # a picture is frame 0 itself
     chunks = len({config.chunk_start(request, frame) for frame in made})
-    steps = chunks * (request.steps or config.extend.steps)
+    own = config.fast.steps if config.fast is not None and config.is_fast(request) else config.extend.steps
+    steps = chunks * (request.steps or own)
     if request.preset != "full" or config.refine is None:
         return steps, 0
     new = config.refine.frames - config.refine.overlap
@@ -131,19 +155,18 @@ def _parts(folder: Path, config: ModelConfig) -> list[Path]:
     return [part for part in found if config.refine or not part.name.startswith("refiner")]
 
 
-def working_bytes(folder: Path, config: ModelConfig, request: Request, size: int) -> int:
-    """Memory that the largest step needs besides the weights, about: guided U-Net passes, and decoding of eight frames in float32."""
+def working_bytes(folder: Path, config: ModelConfig, request: Request, size: int, batch: int = 8) -> int:
+    """Memory that the largest step needs besides the weights, about: guided U-Net passes, and decoding of `batch` frames in float32."""
     vae = read_json(folder / "vae" / "config.json")["block_out_channels"]
     factor = 2 ** (len(vae) - 1)
-    stages = [("unet", config.extend.frames, 1)]
+    stages = [("unet", config.extend.frames, (config.height, config.width))]
     if request.preset == "full" and config.refine:
-        stages.append(("refiner", min(config.refine.frames, request.frames or config.refine.frames), config.refine.scale))
+        stages.append(("refiner", min(config.refine.frames, request.frames or config.refine.frames), config.output_size(request)))
     needs = []
-    for part, frames, scale in stages:
-        height, width = config.height * scale, config.width * scale
+    for part, frames, (height, width) in stages:
         sizes = read_json(folder / part / "config.json")
         needs.append(_unet_bytes(sizes, height // factor, width // factor, frames, size))
-        needs.append(8 * height * width * vae[0] * 4 * 4)  # four maps of the finest level
+        needs.append(batch * height * width * vae[0] * 4 * 4)  # four maps of the finest level
     return max(needs)
 
 
@@ -183,17 +206,28 @@ def _time(
 ) -> tuple[float | None, str]:
     from .flops import refine_step_flops, step_flops
 
-    if measured is not None and not refine_steps:
-        return measured * steps, "the seconds a step that were given"
     own = step_flops(folder, config)
     if not own:
-        return None, "unknown: the arithmetic of this network is not counted" + ("; give --seconds-per-step" if measured is None else "")
-    share = refine_step_flops(folder, config) / own if refine_steps else 0.0
+        return None, "unknown: the arithmetic of this network is not counted"
+    refining = refine_steps * refine_step_flops(folder, config) if refine_steps else 0
+    total = own * steps + refining + _vae_flops(folder, config, request, steps)
     if measured is not None:
-        return measured * (steps + refine_steps * share), "the seconds a step that were given; stage 3 by its arithmetic"
+        return measured * total / own, "the seconds a step that were given; stage 3 and the autoencoder by their arithmetic"
     rate = _matrix_rate(device, dtype)
-    label = "estimate: the arithmetic of the steps at half the speed of a matrix product here"
-    return own * (steps + refine_steps * share) / (0.5 * rate), label
+    return total / (0.5 * rate), "estimate: the arithmetic of steps and autoencoder at half the speed of a matrix product here"
+
+
+def _vae_flops(folder: Path, config: ModelConfig, request: Request, steps: int) -> int:
+    """Of decoding every chunk, its overlap too, and for stage 3 of encoding and decoding every frame once."""
+    from .flops import decode_flops, encode_flops
+
+    assert request.frames is not None, "checked before"
+    chunks = steps // (request.steps or config.extend.steps)
+    decoded = chunks * config.extend.frames * decode_flops(folder, config.height, config.width)
+    if request.preset != "full" or config.refine is None:
+        return decoded
+    size = config.output_size(request)
+    return decoded + request.frames * (encode_flops(folder, *size) + decode_flops(folder, *size))
 
 
 def _matrix_rate(device: str, dtype: str, size: int = 1024, seconds: float = 0.3) -> float:

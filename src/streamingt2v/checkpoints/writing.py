@@ -19,6 +19,9 @@ _NAMES = {
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
 
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+"""The file of a network's weights, as diffusers' classes call it."""
+
 _PIECE = 2**22
 """Numbers converted at once."""
 
@@ -38,7 +41,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], dtype: torch.
         file.write(len(header).to_bytes(8, "little") + header)
         for tensor in tensors.values():
             for piece in tensor.reshape(-1).split(_PIECE):
-                file.write(piece.to(_written_as(tensor, dtype)).view(torch.uint8).numpy().data)
+                file.write(piece.to("cpu", _written_as(tensor, dtype)).view(torch.uint8).numpy().data)
     sync_file(path)
 
 
@@ -50,7 +53,7 @@ def write_part(folder: Path, network: Any, tensors: Mapping[str, torch.Tensor], 
         write_tensors(folder / "model.safetensors", tensors, dtype)
     else:
         network.save_config(folder)
-        write_tensors(folder / "diffusion_pytorch_model.safetensors", tensors, dtype)
+        write_tensors(folder / WEIGHTS, tensors, dtype)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from . import evaluate, models, serve, train, video
+from . import batch, bench, evaluate, models, serve, train, video
 from .screen import INTERRUPTED, interruptible, plain_warnings, report_error
 
 app = typer.Typer(
@@ -38,7 +38,9 @@ for _command in (
     video.extend,
     video.refine,
     video.resume,
+    batch.batch,
     evaluate.evaluate,
+    bench.bench,
     models.convert,
     models.models,
     models.plan,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument, Option
 
-from ..config import ModelConfig, find_model
+from ..config import ModelConfig, Request, find_model
 from ..errors import ModelError, RequestError
 from .options import Dtype, ModelOptions, RequestOptions, ScreenOptions, build_request, takes_options
 from .schedule import read_schedule
@@ -16,6 +16,7 @@ from .screen import Screen
 
 if TYPE_CHECKING:
     from ..checkpoints.plan import Plan
+    from ..checkpoints.registry import Entry
 
 Kind = Literal["streaming-t2v", "streaming-svd", "vid2vid"]
 
@@ -107,26 +108,60 @@ def plan(
     seconds_per_step: Annotated[float | None, Option(help="Of a step of stage 2, measured; default: an estimate.", min=0)] = None,
     screen: ScreenOptions,
 ) -> None:
-    """Tell the memory, disk and time that `generate` with the same options would need. No weights are read.
+    """Tell the memory, disk and time that `generate` with the same options would need. No weights are read, nor need they be here:
+    for streaming-t2v and streaming-svd it counts by their published sizes.
 
     What cannot fit this machine is an error that tells the way out.
     """
     schedule = read_schedule(request.schedule) if request.schedule is not None else ()
     wanted = build_request(prompt, request, schedule, image=str(image) if image is not None else None)
-    from ..checkpoints.registry import find_entry
-
     try:
-        folder = find_model(model.model)
+        folder, entry = find_model(model.model), None
         ModelConfig.load(folder).check(wanted)
     except ModelError as error:
-        entry = find_entry(model.model)
-        size = f" of {entry.download_bytes / 1e9:.3g} GB" if entry and entry.download_bytes else ""
-        fix = f"is not on this machine; it is a download{size}, then: streamingt2v {entry.use} SRC DST" if entry else str(error)
-        raise RequestError("model", model.model, fix) from error
-    from ..checkpoints.plan import plan as make_plan
+        entry = _published(model.model, error)
+        folder = None
+    made = _planned(folder, entry, wanted, model, seconds_per_step)
+    download = entry.download_bytes if entry else 0
+    told = _told(made) + (f"\n{_to_get(entry)}" if entry else "")
+    Screen(screen.quiet, screen.json).result(told, {**asdict(made), "memory": made.memory, "download": download})
 
-    found = make_plan(folder, wanted, name=model.model, device=model.device, dtype=model.dtype, seconds_per_step=seconds_per_step)
-    Screen(screen.quiet, screen.json).result(_told(found), {**asdict(found), "memory": found.memory})
+
+def _published(name: str, error: ModelError) -> Entry:
+    """The published model of a name that is not on this machine; RequestError if there is none, or its sizes are not known."""
+    from ..checkpoints.registry import find_entry
+    from ..checkpoints.skeleton import NAMES
+
+    entry = find_entry(name)
+    if entry is None or entry.name not in NAMES:
+        fix = f"{_to_get(entry)}; of what it needs more is not known" if entry else str(error)
+        raise RequestError("model", name, fix) from error
+    return entry
+
+
+def _planned(folder: Path | None, entry: Entry | None, wanted: Request, model: ModelOptions, seconds_per_step: float | None) -> Plan:
+    """With the model of a folder, or with that of an entry by its published sizes."""
+    from ..checkpoints.plan import plan as make_plan
+    from ..checkpoints.skeleton import skeleton
+
+    def made(place: Path, parts: dict[str, int] | None) -> Plan:
+        return make_plan(
+            place, wanted, name=model.model, device=model.device, dtype=model.dtype, seconds_per_step=seconds_per_step,
+            savings=model.savings, parts=parts,
+        )  # fmt: skip
+
+    if folder is not None:
+        return made(folder, None)
+    assert entry is not None, "there is one or the other"
+    with skeleton(entry.name, wanted.preset == "full") as (place, parts):
+        return made(place, parts)
+
+
+def _to_get(entry: Entry) -> str:
+    """How to come by a model that is not here."""
+    size = f" of {entry.download_bytes / 1e9:.3g} GB" if entry.download_bytes else ""
+    how = f"streamingt2v {entry.use} {entry.hub_id or 'SRC'} DST" if entry.use.startswith("convert") else f"it is for {entry.use}"
+    return f"it is not on this machine: a download{size}; {how}"
 
 
 def _told(found: Plan) -> str:
@@ -139,6 +174,7 @@ def _told(found: Plan) -> str:
         f"{found.frames} frames of {found.width}x{found.height}, preset {found.preset}, on {found.device} in {found.dtype}",
         f"memory  {readable(found.memory)}, of {readable(found.memory_free)} that are free",
         f"        {weights}; a step besides, estimated: {readable(found.working)}",
+        *([f"        and {readable(found.offloaded)} of the machine's, for weights while they rest"] if found.offloaded else []),
         f"disk    about {readable(found.disk)} for the video while it is made, of {readable(found.disk_free)} that are free",
         f"time    {seconds} for {steps} ({found.seconds_from})",
     ]

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from typer import Option
 
 from ..config import Form, Preset, Request
+from ..savings import Offload, Savings
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 FORM_HELP = "How refined windows are joined: causal, so that frames come soon, or joint, as published; default: the model's."
@@ -61,6 +62,14 @@ class ModelOptions:
     model: Annotated[str, Option(help="A model's name, or its folder.")] = "tiny"
     device: Annotated[str, Option(help="cpu, cuda, cuda:1, mps.")] = "cpu"
     dtype: Annotated[Dtype, Option(help="Numbers to compute with.")] = "float32"
+    offload: Annotated[Offload, Option(help="Weights stay off the device while they rest: network by network, or layer by layer.")] = "none"
+    vae_slicing: Annotated[bool, Option("--vae-slicing", help="Encode and decode frames one by one: less memory, more time.")] = False
+    vae_tiling: Annotated[bool, Option("--vae-tiling", help="Encode and decode large frames in tiles: less memory, faint seams.")] = False
+
+    @property
+    def savings(self) -> Savings:
+        """How device memory is to be saved."""
+        return Savings(self.offload, self.vae_slicing, self.vae_tiling)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +113,12 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
 def _fields_as_parameters(group: Any) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
     kind = inspect.Parameter.KEYWORD_ONLY
-    return [inspect.Parameter(f.name, kind, default=f.default, annotation=hints[f.name]) for f in dataclasses.fields(group)]
+    return [inspect.Parameter(f.name, kind, default=_default(f), annotation=hints[f.name]) for f in dataclasses.fields(group)]
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    """As a signature says it: a field without one is an option that must be given."""
+    return inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
 
 
 def build_request(prompt: str, options: RequestOptions, schedule: tuple[tuple[int, str], ...], **start: str | None) -> Request:

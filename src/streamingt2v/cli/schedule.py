@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from ..errors import RequestError
 
@@ -46,10 +47,17 @@ def _from_json(path: Path, text: str) -> Schedule:
         values = json.loads(text)
     except json.JSONDecodeError as error:
         raise RequestError("schedule", str(path), f"is no valid JSON: {error}") from error
+    return schedule_of(values, str(path))
+
+
+def schedule_of(values: Any, said: object) -> Schedule:
+    """The schedule of a JSON object or list, see `read_schedule`; RequestError, for the argument's value `said`, names a wrong entry."""
     pairs = list(values.items()) if isinstance(values, dict) else values
+    if not isinstance(pairs, list):
+        raise RequestError("schedule", said, f"is {json.dumps(values)}; write for example: [[0, prompt], [48, prompt]]")
     entries = []
     for pair in pairs:
         if not (isinstance(pair, list | tuple) and len(pair) == 2 and str(pair[0]).isdecimal() and isinstance(pair[1], str)):
-            raise RequestError("schedule", str(path), f"entry {json.dumps(pair)} should be a frame and a prompt")
+            raise RequestError("schedule", said, f"entry {json.dumps(pair)} should be a frame and a prompt")
         entries.append((int(pair[0]), pair[1].strip()))
     return tuple(entries)

@@ -20,7 +20,8 @@ from ..errors import RequestError, StreamingT2VError
 INTERRUPTED = 130
 LINE_EVERY_SECONDS = 10.0  # between lines of progress where there is no terminal to draw a bar on
 ARGUMENTS = {
-    "prompt": "PROMPT", "video": "VIDEO", "refine": "VIDEO", "recipe": "RECIPE", "kind": "KIND", "source": "SRC", "target": "DST",
+    "prompt": "PROMPT", "prompts": "PROMPTS", "video": "VIDEO", "refine": "VIDEO", "recipe": "RECIPE", "kind": "KIND", "source": "SRC",
+    "target": "DST",
 }  # fmt: skip
 
 

@@ -22,6 +22,20 @@ if TYPE_CHECKING:
 TOKEN = "STREAMINGT2V_TOKEN"
 _MODEL_HELP = "A model's name, or its folder; may be given more than once, the first is the default."
 
+_LIMITS = {
+    "queue": "max_queue",
+    "frames": "max_frames",
+    "prompt": "max_prompt",
+    "steps": "max_steps",
+    "sessions": "max_sessions",
+    "streams": "max_streams",
+    "upload_bytes": "max_upload_mb",
+    "upload_seconds": "max_upload_seconds",
+    "upload_pixels": "max_upload_pixels",
+}
+"""Fields of `Limits` and the options that set them."""
+_UNITS = {"max_upload_mb": 2**20}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceOptions:
@@ -78,20 +92,14 @@ def settings_of(options: ServiceOptions) -> Settings:
             pass
     except OSError as error:
         raise RequestError("data_dir", str(options.data_dir), f"cannot be written to: {error.strerror}") from error
-    limits = Limits(
-        queue=options.max_queue,
-        frames=options.max_frames,
-        prompt=options.max_prompt,
-        steps=options.max_steps,
-        sessions=options.max_sessions,
-        streams=options.max_streams,
-        upload_bytes=options.max_upload_mb * 2**20,
-        upload_seconds=options.max_upload_seconds,
-        upload_pixels=options.max_upload_pixels,
-    )
+    given = {name: getattr(options, option) * _UNITS.get(option, 1) for name, option in _LIMITS.items()}
     shared = {name: getattr(options, name) for name in ("device", "dtype", "workers")}
     keep = options.keep_hours * 3600 if options.keep_hours else None
-    return Settings(folder=folder, models=tuple(options.model or ["tiny"]), keep_seconds=keep, limits=limits, **shared)
+    try:
+        return Settings(folder=folder, models=tuple(options.model or ["tiny"]), keep_seconds=keep, limits=Limits(**given), **shared)
+    except RequestError as error:  # by the names that were typed
+        option = (_LIMITS | {"keep_seconds": "keep_hours"}).get(error.argument, error.argument)
+        raise RequestError(option, getattr(options, option), error.fix) from error
 
 
 def checked_token(host: str, token: str | None) -> str | None:

@@ -19,7 +19,8 @@ from .screen import Screen, Stopped, describe
 if TYPE_CHECKING:
     from ..train.recipes import Recipe
 
-NAMES = ("text", "vae", "base", "cam", "apm", "refiner", "judge")
+NAMES = ("text", "vae", "base", "cam", "apm", "refiner", "rival", "judge", "distill")
+YES_NO = {"yes": True, "no": False}
 
 
 @takes_options
@@ -84,14 +85,19 @@ def _split(recipe: Recipe, loop: type, given: dict[str, str]) -> tuple[dict[str,
 
 
 def parse_setting(name: str, text: str, hint: Any) -> Any:
-    """`text` as a value of the type `hint`: int, float, str, Path (which must exist), tuple of one of these ("64,128"), or None-able."""
+    """`text` as a value of the type `hint`.
+
+    That is bool ("yes", "no"), int, float, str, Path (which must exist), a tuple of one of these ("64,128"), or one of these or None.
+    """
     kind = next((k for k in get_args(hint) if k is not NoneType), hint) if NoneType in get_args(hint) else hint
     try:
+        if kind is bool:
+            return YES_NO[text]
         if getattr(kind, "__origin__", None) is tuple:
             return tuple(get_args(kind)[0](part) for part in text.split(","))
         value = kind(text)
-    except ValueError as error:
-        example = "a comma-separated list" if kind is not int and kind is not float else f"a number ({kind.__name__})"
+    except (KeyError, ValueError) as error:
+        example = {bool: "yes or no", int: "a number (int)", float: "a number (float)"}.get(kind, "a comma-separated list")
         raise RequestError("set", f"{name}={text}", f"must be {example}") from error
     if isinstance(value, Path) and not value.exists():
         raise RequestError("set", f"{name}={text}", "no such folder; it is the output of an earlier recipe")

@@ -126,8 +126,10 @@ def _make(
 ) -> None:
     """The new run of a checked request, from its door checks to its result."""
     places = choose_places(output, run_dir)
-    _check_workers(workers, wanted, checked_config(model.model, wanted))
-    wanted = _check_media(wanted)
+    config = checked_config(model.model, wanted)
+    model.savings.check(model.device, config)
+    _check_workers(workers, wanted, config)
+    wanted = check_media(wanted)
     show = Screen(screen.quiet, screen.json)
     pipe = _load(model, show)
     from ..runner import create_run, prompt_notes  # here and below: what imports torch is imported when it is needed
@@ -143,6 +145,7 @@ def _make(
         output.output,
         device=model.device,
         dtype=model.dtype,
+        savings=model.savings,
         temporary=places.temporary,
         overwrite=output.overwrite,
     ) as run:
@@ -203,15 +206,15 @@ def peak_rss_mb() -> float:
 
 def _load(model: ModelOptions, show: Screen) -> LongVideoPipeline:
     show.note(f"loading model {model.model}")
-    _silence_bars()
+    silence_bars()
     from ..runner import load_pipeline
 
-    return load_pipeline(model.model, model.device, model.dtype)
+    return load_pipeline(model.model, model.device, model.dtype, model.savings)
 
 
 def _reload(run: RunFolder, run_dir: Path, show: Screen) -> LongVideoPipeline:
     show.note(f"loading model {run.model}")
-    _silence_bars()
+    silence_bars()
     from ..runner import reload_pipeline
 
     try:
@@ -220,7 +223,7 @@ def _reload(run: RunFolder, run_dir: Path, show: Screen) -> LongVideoPipeline:
         raise _wrong_run(run_dir, str(error).removeprefix(f"{run.path}: ")) from error
 
 
-def _silence_bars() -> None:
+def silence_bars() -> None:
     """The libraries' bars, one a network, would drown the notes."""
     import diffusers
     import transformers
@@ -269,7 +272,14 @@ def _check_workers(workers: int, wanted: Request, config: ModelConfig) -> None:
         check_workers(workers, wanted, config)
 
 
-def _check_media(wanted: Request) -> Request:
+def _check_model(wanted: Request, model: ModelOptions) -> ModelConfig:
+    """The model's configuration; RequestError if there is no such model, or it cannot do what is asked for; no weights are read."""
+    config = checked_config(model.model, wanted)
+    model.savings.check(model.device, config)
+    return config
+
+
+def check_media(wanted: Request) -> Request:
     """The request, with the number of frames of a video to refine; RequestError if a file that it names cannot be decoded."""
     from ..io.reader import count_frames, probe_video, read_image
 

@@ -1,35 +1,56 @@
-"""Other ways to make a long video with the same weights: the method with a part taken away, and rivals that need no training.
+"""Other ways to make a long video on the same base: the method with a part taken away, rivals without training, rivals with it.
 
-A method is a function (components, request) -> frames, uint8 (H, W, 3), as a stream; `METHODS` names them.
+A method is a function (components, request) -> frames, uint8 (H, W, 3), as a stream. `METHODS` names those that need nothing
+but a model; `trained_rivals` reads the others from their recipe's folders.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from ..backbones.modelscope import Condition, ModelScopeBackbone
 from ..checkpoints.load import Components
-from ..config import Request
+from ..config import ExtendConfig, Request
+from ..errors import RequestError
 from ..io.reader import Frame
 from ..pipeline import LongVideoPipeline
 from ..samplers.denoise import Predict
+from ..stages.piece import to_float, to_uint8
 from ..types import TextCond
-from .fifo import fifo_diffusion
+from .fifo import fifo_calls, fifo_diffusion
 from .freenoise import free_noise
+from .rivals import NAMES, RivalBackbone, kind_of, load_rival
 
 Frames = Callable[[Components, Request], Iterator[Frame]]
 
 
+Calls = Callable[[ExtendConfig, int], int]
+"""(config, frames) -> how often the network is asked about a chunk."""
+
+
+def chunk_calls(config: ExtendConfig, frames: int) -> int:
+    """Of a video made chunk by chunk."""
+    return config.steps * (1 + max(0, math.ceil((frames - config.frames) / (config.frames - config.overlap))))
+
+
 @dataclass(frozen=True)
 class Method:
-    """frames: makes the video. chunked: it is made of chunks that begin where the pipeline's do, so that it has seams to measure."""
+    """frames: makes the video. chunked: it is made of chunks that begin where the pipeline's do, so that it has seams to measure.
+
+    calls: how much work it is.
+    """
 
     frames: Frames
-    chunked: bool
+    chunked: bool = True
+    calls: Calls = chunk_calls
 
 
 class WithoutApm(ModelScopeBackbone):
@@ -59,18 +80,58 @@ def with_backbone(components: Components, kind: type[ModelScopeBackbone]) -> Com
 def streamed(kind: type[ModelScopeBackbone]) -> Frames:
     """The pipeline's own stream over a backbone of this kind."""
 
-    def frames(components: Components, request: Request) -> Iterator[Frame]:
-        for chunk in LongVideoPipeline(with_backbone(components, kind)).stream(request):
-            yield from chunk.frames
+    return lambda components, request: _frames(with_backbone(components, kind), request)
 
-    return frames
+
+def _frames(components: Components, request: Request) -> Iterator[Frame]:
+    for chunk in LongVideoPipeline(components).stream(request):
+        yield from chunk.frames
+
+
+def trained_rivals(folders: Iterable[Path], components: Components) -> dict[str, Method]:
+    """Methods by the names of `rivals.NAMES`, from folders of the rival recipe and in their order, for this model alone.
+
+    ModelError if a folder holds no rival, or one that was trained on another base; RequestError for two of a kind.
+    """
+    own: Any = components.backbone
+    methods: dict[str, Method] = {}
+    for folder in folders:
+        rival = load_rival(folder, own.unet)
+        backbone = RivalBackbone(own, rival, components.config.extend.frames)
+        if NAMES[kind_of(rival)] in methods:
+            raise RequestError("rivals", str(folder), f"is the second of kind {kind_of(rival)!r}; give one of each")
+        methods[NAMES[kind_of(rival)]] = Method(partial(_with_rival, backbone))
+    return methods
+
+
+def _with_rival(backbone: RivalBackbone, components: Components, request: Request) -> Iterator[Frame]:
+    return _frames(replace(components, backbone=backbone), request)
+
+
+def refined(components: Components, request: Request) -> Iterator[Frame]:
+    """The method with stage 3."""
+    return _frames(components, replace(request, preset="full"))
+
+
+def enlarged(components: Components, request: Request) -> Iterator[Frame]:
+    """The method without stage 3, as large as if it had one."""
+    height, width = components.config.output_size(replace(request, preset="full"))
+    for frame_HWC in _frames(components, request):
+        frame_TCHW = F.interpolate(to_float(frame_HWC[None]), (height, width), mode="bicubic", antialias=True)
+        yield from to_uint8(frame_TCHW.clamp(-1, 1))
 
 
 METHODS: dict[str, Method] = {
-    "CAM and APM": Method(streamed(ModelScopeBackbone), chunked=True),
-    "CAM alone": Method(streamed(WithoutApm), chunked=True),
-    "APM alone": Method(streamed(WithoutCam), chunked=True),
-    "nothing": Method(streamed(WithoutBoth), chunked=True),
-    "FreeNoise": Method(free_noise, chunked=False),
-    "FIFO-Diffusion": Method(fifo_diffusion, chunked=False),
+    "CAM and APM": Method(streamed(ModelScopeBackbone)),
+    "CAM alone": Method(streamed(WithoutApm)),
+    "APM alone": Method(streamed(WithoutCam)),
+    "nothing": Method(streamed(WithoutBoth)),
+    "FreeNoise": Method(free_noise, False, lambda config, frames: config.steps * math.ceil(frames / config.frames)),
+    "FIFO-Diffusion": Method(fifo_diffusion, False, fifo_calls),
 }
+
+REFINING: dict[str, Method] = {
+    "refined": Method(refined, calls=lambda config, frames: 4 * chunk_calls(config, frames)),
+    "enlarged": Method(enlarged),
+}
+"""Stage 3 and what it is compared with. A refined pixel costs about as much as a made one, and there are four times as many."""

@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, CLIPModel, CLIPVisionModelWithProjection
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, CLIPModel, CLIPTextModel, CLIPVisionModelWithProjection
 
 from ..config import find_model
 from ..errors import ModelError, RequestError
 from ..io.reader import Frame
 from ..memory.apm import preprocess
+from ..text import Vocabulary
 from .flow import to_nchw
+
+TEXT_PROJECTION = "text_projection.safetensors"
+"""In a model folder: what takes the text tower's output into the space of the image encoder. Generating does not read it."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +35,48 @@ class Eyes:
 def eyes_of_model(name_or_folder: str | Path = "tiny") -> Eyes:
     """The image encoder of a model of this package (its APM looks at the anchor with the same).
 
-    It comes without a text side: model folders hold the text tower without the projection into the shared space.
+    With a text side if the folder holds the text tower's projection into the common space.
     """
-    folder = find_model(name_or_folder) / "image_encoder"
-    if not folder.is_dir():
-        raise ModelError(f"{folder.parent} is incomplete: it has no folder image_encoder")
-    encoder = (
-        CLIPVisionModelWithProjection.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True).eval().requires_grad_(False)
-    )
+    folder = find_model(name_or_folder)
+    if not (folder / "image_encoder").is_dir():
+        raise ModelError(f"{folder} is incomplete: it has no folder image_encoder")
+    encoder = _frozen(CLIPVisionModelWithProjection, folder / "image_encoder")
     size = encoder.config.image_size
-    return Eyes(str(name_or_folder), lambda frame: _unit(encoder(pixel_values=_pixels(frame, size)).image_embeds))
+    projection = load_text_projection(folder)
+    read = None if projection is None else _reader(folder, projection)
+    return Eyes(str(name_or_folder), lambda frame: _unit(encoder(pixel_values=_pixels(frame, size)).image_embeds), read)
+
+
+def _reader(folder: Path, projection: torch.Tensor) -> Callable[[str], np.ndarray]:
+    """A text to its embedding, in the words that the model knows."""
+    tokenizer, encoder = (
+        AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+        _frozen(CLIPTextModel, folder / "text_encoder"),
+    )
+    vocabulary = Vocabulary.load(folder / "vocabulary.json") if (folder / "vocabulary.json").is_file() else None
+    length = tokenizer.model_max_length
+
+    def read(text: str) -> np.ndarray:
+        known = vocabulary.translate(text) if vocabulary else text
+        ids = tokenizer([known], padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids
+        return _unit(encoder(ids).pooler_output @ projection.T)
+
+    return read
+
+
+def _frozen(kind: Any, folder: Path) -> Any:
+    return kind.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True).eval().requires_grad_(False)
+
+
+def save_text_projection(folder: Path, weight_ED: torch.Tensor, dtype: torch.dtype = torch.float32) -> None:
+    """Write it into a model folder: from the text tower's width D to the common space's E."""
+    save_file({"weight": weight_ED.detach().to("cpu", dtype).contiguous()}, folder / TEXT_PROJECTION)
+
+
+def load_text_projection(folder: Path) -> torch.Tensor | None:
+    """What `save_text_projection` wrote, in float32; None if the folder has none."""
+    path = folder / TEXT_PROJECTION
+    return load_file(path)["weight"].float() if path.is_file() else None
 
 
 def eyes_of_clip(name_or_folder: str | Path) -> Eyes:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..checkpoints.load import Components
-from ..config import Request
+from ..config import ExtendConfig, Request
 from ..io.reader import Frame
 from ..samplers.denoise import Predict, final
 from ..samplers.noise import frame_noise
@@ -50,6 +50,11 @@ def fifo_diffusion(components: Components, request: Request, partitions: int = P
         latents_BCTHW = queue.step(noise(len(levels) + number))
         if number >= copies:
             yield from to_uint8(backbone.decode(latents_BCTHW))
+
+
+def fifo_calls(config: ExtendConfig, frames: int) -> int:
+    """How often the network is asked about a window of a chunk's length."""
+    return config.steps + 2 * PARTITIONS * (config.frames * (PARTITIONS - 1) + frames)
 
 
 def _first_chunk(components: Components, request: Request, condition: Any) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The results of a comparison: a file of finished items that grows line by line, and the page of tables and pictures made from it."""
+"""The results of a comparison: a file of finished items that grows line by line, and the tables made from it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from PIL import Image
 
 from ..errors import RunError
 from ..io import durable
-from .chart import Track, draw_curves, draw_slices
 from .protocol import KINDS
 from .statistics import Estimate, bootstrap, paired, share
 from .suite import VALUES
@@ -25,13 +24,19 @@ SHOWN = ("motion", "sharpness", "colour_distance", "anchor")
 """Curves of the page's picture."""
 
 
+Key = tuple[str, str, int, int]
+"""(part, method, prompt, seed)."""
+
+
 @dataclass(frozen=True)
 class Item:
     """One video of a method: which, what was measured, whether the judge saw in its first and last window what it should, its curves.
 
-    curves: at most `BINS` means each. NaN and infinite numbers are None in the file.
+    part: of the comparison's plan. curves: at most `BINS` means each. NaN and infinite numbers are None in the file.
+    seconds: that making and measuring took.
     """
 
+    part: str
     method: str
     prompt: int
     seed: int
@@ -41,10 +46,11 @@ class Item:
     first: dict[str, bool]
     last: dict[str, bool]
     curves: dict[str, list[float | None]]
+    seconds: float
 
     @property
-    def key(self) -> tuple[str, int, int]:
-        return self.method, self.prompt, self.seed
+    def key(self) -> Key:
+        return self.part, self.method, self.prompt, self.seed
 
 
 def plain(value: float) -> float | None:
@@ -61,19 +67,15 @@ def binned(curve: np.ndarray, bins: int = BINS) -> list[float | None]:
 class ItemFile:
     """A folder with `settings.json` and `items.jsonl`; what is finished in it is not made again.
 
-    RunError if it was begun with other settings, whose numbers must not be mixed with these.
+    RunError if it was begun with other settings, whose numbers must not be mixed with these. later: settings that may be new, or
+    left out, but not others than before.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, object]):
+    def __init__(self, folder: Path, settings: dict[str, object], later: dict[str, object] | None = None):
         self.path, self.settings = folder / "items.jsonl", settings
         folder.mkdir(parents=True, exist_ok=True)
-        told = folder / "settings.json"
-        if not told.exists():
-            durable.write_file(told, (json.dumps(settings, indent=1) + "\n").encode())
-        begun = json.loads(told.read_text())
-        differ = sorted(name for name in {*begun, *settings} if begun.get(name) != settings.get(name))
-        if differ:
-            raise RunError(f"{folder}: was begun with another {', '.join(differ)}; take another folder")
+        _keep(folder / "settings.json", settings, exact=True)
+        _keep(folder / "later.json", later or {}, exact=False)
         self.items, self._size = self._read()
 
     def _read(self) -> tuple[list[Item], int]:
@@ -82,7 +84,7 @@ class ItemFile:
         whole = data[: data.rfind(b"\n") + 1]
         return [Item(**json.loads(line)) for line in whole.splitlines()], len(whole)
 
-    def __contains__(self, key: tuple[str, int, int]) -> bool:
+    def __contains__(self, key: Key) -> bool:
         return any(item.key == key for item in self.items)
 
     def add(self, item: Item) -> None:
@@ -91,6 +93,17 @@ class ItemFile:
         durable.append(self.path, self._size, line)
         self._size += len(line)
         self.items.append(item)
+
+
+def _keep(path: Path, settings: dict[str, object], exact: bool) -> None:
+    """Write settings beside those that are there; RunError where they differ. exact: also where one is new or missing."""
+    begun = json.loads(path.read_text()) if path.exists() else settings if exact else {}
+    names = {*begun, *settings} if exact else {*begun} & {*settings}
+    differ = sorted(name for name in names if begun.get(name) != settings.get(name))
+    if differ:
+        raise RunError(f"{path.parent}: was begun with another {', '.join(differ)}; take another folder")
+    if not path.exists() or begun != begun | settings:
+        durable.write_file(path, (json.dumps(begun | settings, indent=1) + "\n").encode())
 
 
 def recognition_table(items: Sequence[Item], truth: dict[str, Estimate]) -> str:
@@ -218,54 +231,6 @@ def mean_curves(items: Sequence[Item]) -> dict[str, np.ndarray]:
         curve[middles] = np.where(known.any(0), np.where(known, stacked, 0).sum(0) / np.maximum(known.sum(0), 1), np.nan)
         curves[name] = curve
     return curves
-
-
-@dataclass(frozen=True)
-class Telling:
-    """What a page says besides the items. ours: the method that the others are compared with; reference: one that is no rival.
-
-    truth: the judge's accuracy. slices: the first prompt's video of each method. command: what makes the items.
-    """
-
-    ours: str
-    reference: str
-    truth: dict[str, Estimate]
-    slices: Sequence[Track]
-    command: str
-
-
-def write_page(page: Path, file: ItemFile, telling: Telling) -> None:
-    """The page with its tables, and beside it `images/results-*.png`."""
-    images = page.parent / "images"
-    images.mkdir(parents=True, exist_ok=True)
-    draw_curves([Track(method, mean_curves(own)) for method, own in by_method(file.items).items()], images / "results-curves.png")
-    draw_slices(telling.slices, images / "results-slices.png")
-    durable.write_file(page, "\n\n".join(_sections(file, telling)).encode() + b"\n")
-
-
-def _sections(file: ItemFile, telling: Telling) -> list[str]:
-    items, ours = file.items, telling.ours
-    said = "; ".join(f"{name}: {value}" for name, value in file.settings.items())
-    lost = losses(items, ours, telling.reference)
-    return [
-        "# Results",
-        f"Written by `{telling.command}`. What the numbers are is told in [evaluation.md](evaluation.md). Intervals are of 95 %.",
-        f"Settings: {said}.",
-        "## What a judge sees",
-        recognition_table(items, telling.truth),
-        "## Metrics",
-        metrics_table(items),
-        f"## Differences to {ours}",
-        "On the same prompts and seeds; bold where the interval leaves out 0.",
-        difference_table(items, ours),
-        "## What is not won",
-        "\n".join(f"- {line}" for line in lost) or "No method is surely better by any of these numbers.",
-        "## Slices through time",
-        f"The prompt: {items[0].caption}.",
-        "![The middle row of every frame](images/results-slices.png)",
-        "## Over time",
-        "![Means over all videos](images/results-curves.png)",
-    ]
 
 
 def save_rows(row_TWC: np.ndarray, path: Path) -> None:

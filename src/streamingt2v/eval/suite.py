@@ -102,7 +102,7 @@ def what_is_missing(name: str, setting: Setting) -> str | None:
     if "text" in needs and setting.prompt is None:
         return "needs the prompt, which this file does not say; give --prompt"
     if "text" in needs and eyes is not None and eyes.read is None:
-        return f"needs a whole CLIP: the model {eyes.name!r} comes with the image side alone; give one by --clip FOLDER"
+        return f"needs a whole CLIP: the model {eyes.name!r} has no projection of its text tower; give one by --clip FOLDER"
     return what_is_not_installed(name)
 
 

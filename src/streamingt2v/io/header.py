@@ -11,6 +11,7 @@ from typing import Any
 
 from ..config import Request
 from ..errors import RequestError, RunError
+from ..savings import PLAIN, Savings
 from . import durable
 
 FORMAT = 2
@@ -25,9 +26,9 @@ class Header:
     """What `request.json` holds.
 
     model: name, or absolute folder. weights: fingerprint of its files, None if it was not taken. device, dtype: what computes the
-    frames, as users write them. threads, cpu: of torch on the CPU; sums differ in the last bits by both. output: where the MP4
-    goes. overwrite: it may replace a file there. temporary: the folder goes once the MP4 is there. metadata: for the MP4's comment.
-    inputs: sha256 of the files that the request names. init_sha256: of the segments' common head.
+    frames, as users write them; savings: of the device's memory. threads, cpu: of torch on the CPU; sums differ in the last bits by
+    both. output: where the MP4 goes. overwrite: it may replace a file there. temporary: the folder goes once the MP4 is there.
+    metadata: for the MP4's comment. inputs: sha256 of the files that the request names. init_sha256: of the segments' common head.
     """
 
     request: Request
@@ -47,6 +48,7 @@ class Header:
     versions: dict[str, str]
     inputs: dict[str, str]
     init_sha256: str
+    savings: Savings = PLAIN
 
     def to_bytes(self) -> bytes:
         """JSON."""
@@ -59,7 +61,8 @@ class Header:
         values = json.loads(data)
         if values.pop("format", None) != FORMAT:
             raise ValueError("it was written by another version of streamingt2v")
-        return cls(**{**values, "request": Request.from_json(values["request"])})
+        savings = Savings(**values.pop("savings", {}))
+        return cls(**{**values, "request": Request.from_json(values["request"]), "savings": savings})
 
     @classmethod
     def read(cls, path: Path) -> Header:

@@ -27,6 +27,7 @@ from typing import Any, Literal
 
 from ..config import Request
 from ..errors import MediaError, RunError
+from ..savings import PLAIN, Savings
 from ..types import Chunk, State
 from . import durable
 from .folder import INIT, JOURNAL, PLAYLIST, PROMPTS, REQUEST, VIDEO, delete_run, locked, may_be_stray, taken
@@ -70,6 +71,7 @@ class RunFolder:
         *,
         device: str = "cpu",
         dtype: str = "float32",
+        savings: Savings = PLAIN,
         weights: str | None = None,
         temporary: bool = False,
         overwrite: bool = False,
@@ -93,6 +95,7 @@ class RunFolder:
                     weights=weights,
                     device=device,
                     dtype=dtype,
+                    savings=savings,
                     threads=cpu_threads(),
                     cpu=cpu_capability(),
                     fps=fps,

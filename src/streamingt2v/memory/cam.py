@@ -17,6 +17,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 from diffusers.models.unets.unet_3d_blocks import UNetMidBlock3DCrossAttn, get_down_block
 from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import nn
 
 from . import encoder
@@ -100,11 +101,13 @@ class ConditionalAttentionModule(ModelMixin, ConfigMixin):  # both have `config_
         cam.load_state_dict(copied, strict=False)
         return cam
 
+    @apply_forward_hook
     def encode_frames(self, frames_BTCHW: torch.Tensor) -> torch.Tensor:
         """Overlap frames (B, Tc, 3, H, W) in [-1, 1] to their embedding (B, Tc, C, h, w): once a chunk, for all steps (spec 3.3)."""
         embedding = self.controlnet_cond_embedding(frames_BTCHW.flatten(0, 1))
         return embedding.unflatten(0, frames_BTCHW.shape[:2])
 
+    @apply_forward_hook
     def contexts(self, text_BLD: torch.Tensor) -> Contexts:
         """Keys and values of all cross-attentions: once a video, for all steps. Image tokens do not enter CAM (spec 3.2)."""
         return tuple(layer.context(text_BLD) for layer in sites(self))
@@ -118,17 +121,16 @@ class ConditionalAttentionModule(ModelMixin, ConfigMixin):  # both have `config_
     ) -> CamFeatures:
         """Features for the base network.
 
-        sample_BCTHW: the noisy latents of the whole chunk; only the first Tc frames, the overlap, are looked at. text: tokens
-        (B, L, D) or what `contexts` made of them. embedding_BTCHW: from `encode_frames`, with a batch of B, or of 1 for all
-        (both halves of guidance see the same frames). Raises ValueError if there are fewer latent frames than embedded ones.
+        sample_BCTHW: the noisy latents of the whole chunk, of which only the first Tc frames, the overlap, are looked at. text: tokens
+        (B, L, D) or what `contexts` made of them. embedding_BTCHW: from `encode_frames`. Samples and embeddings have a batch of B, or of
+        1 for all: both halves of guidance see the same. Raises ValueError if there are fewer latent frames than embedded ones.
         """
         num_frames = embedding_BTCHW.shape[1]
         if sample_BCTHW.shape[2] < num_frames:
             raise ValueError(f"{sample_BCTHW.shape[2]} latent frames for {num_frames} conditioning frames")
         sample_BCTHW = sample_BCTHW[:, :, :num_frames]
         contexts = self.contexts(text) if isinstance(text, torch.Tensor) else text
-        emb = encoder.embed_timestep(self, timestep, sample_BCTHW)
-        embedding = embedding_BTCHW.expand(len(sample_BCTHW), -1, -1, -1, -1).flatten(0, 1)
-        hidden = encoder.enter(self, sample_BCTHW) + embedding
+        emb, hidden = encoder.begin(self, sample_BCTHW, timestep, contexts)
+        hidden = hidden + embedding_BTCHW.expand(len(hidden) // num_frames, -1, -1, -1, -1).flatten(0, 1)
         hidden, skips = encoder.descend(self, hidden, emb, contexts, num_frames)
         return CamFeatures(skips, encoder.bottom(self, hidden, emb, contexts, num_frames))

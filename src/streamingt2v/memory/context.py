@@ -29,6 +29,11 @@ Contexts = tuple[LayerContext, ...]
 """One `LayerContext` for each spatial cross-attention of a network, in the order of `ContextAttention.site`."""
 
 
+def halved(contexts: Contexts) -> Contexts:
+    """The second half of the batch, [negative | positive]: the positive alone."""
+    return tuple(LayerContext(*(x[len(x) // 2 :] for x in layer)) for layer in contexts)
+
+
 class ContextAttention(nn.Module):
     """Multi-head attention from pixels to the tokens of `Contexts[site]` (spec 2)."""
 

@@ -38,6 +38,20 @@ def enter(network: Any, sample_BCTHW: torch.Tensor) -> torch.Tensor:
     return network.transformer_in(hidden, num_frames=sample_BCTHW.shape[2], return_dict=False)[0]
 
 
+def begin(
+    network: Any, sample_BCTHW: torch.Tensor, timestep: torch.Tensor | float, contexts: Contexts
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Time embedding (B T, D) and hidden state (B T, C, H, W) for B contexts and B samples, or one sample that they share.
+
+    Text and image enter with the first cross-attention: until there the halves of guidance are one, and what leads there is done once.
+    """
+    emb, hidden = embed_timestep(network, timestep, sample_BCTHW), enter(network, sample_BCTHW)
+    batch = len(contexts[0].key)
+    if len(sample_BCTHW) == batch:
+        return emb, hidden
+    return emb.expand(batch, *emb.shape).flatten(0, 1), hidden.expand(batch, *hidden.shape).flatten(0, 1)
+
+
 def descend(
     network: Any, hidden: torch.Tensor, emb: torch.Tensor, contexts: Contexts, num_frames: int
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:

@@ -18,6 +18,7 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_3d_blocks import UNetMidBlockSpatioTemporal, get_down_block
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import nn
 
 from .cam import CamFeatures
@@ -155,6 +156,7 @@ class SpatioTemporalCam(ModelMixin, ConfigMixin):  # both have `config_name`, of
         cam.load_state_dict({name: theirs[name] for name in own}, strict=False)
         return cam
 
+    @apply_forward_hook
     def encode_frames(self, frames_BTCHW: torch.Tensor) -> torch.Tensor:
         """Overlap frames (B, Tc, 3, H, W) in [-1, 1] to their embedding (B, Tc, C, h, w): once a chunk, for all steps."""
         return self.controlnet_cond_embedding(frames_BTCHW.flatten(0, 1)).unflatten(0, frames_BTCHW.shape[:2])

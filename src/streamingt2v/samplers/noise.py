@@ -24,6 +24,15 @@ def frame_noise(seed: int, stage: str, frames: Iterable[int], step: int, shape_C
     return torch.from_numpy(_normal(bits)[:, :count].reshape(-1, *shape_CHW))
 
 
+def mixed_noise(seed: int, stage: str, frames: Iterable[int], step: int, shape_CHW: tuple[int, ...], mixed: float) -> torch.Tensor:
+    """`frame_noise` of which a part `mixed` (0..1) of the variance is the same in all frames of the video, whatever the stage.
+
+    "Mixed noise" of PYoCo (Ge et al. 2023): frames that start alike end alike, for networks that were trained so. 0 is `frame_noise`.
+    """
+    own = frame_noise(seed, stage, frames, step, shape_CHW)
+    return (1 - mixed) ** 0.5 * own + mixed**0.5 * frame_noise(seed, "common", [0], step, shape_CHW) if mixed else own
+
+
 def integer(seed: int, stage: str, index: int, step: int, high: int) -> int:
     """A uniform integer in [0, high), keyed as `frame_noise` is; `index` is for instance the number of an overlap."""
     if high < 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -119,11 +120,20 @@ async def _refuse(http: HttpRequest, error: Exception) -> Response:
         where = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
         return problem(400, f"{'.'.join(where)}: {first['msg']}", "invalid_request", ".".join(where) or None)
     if isinstance(error, HTTPException):
+        if error.status_code == 405:  # of all routes of the path, not of the first alone
+            error.headers = {"Allow": ", ".join(sorted(_methods(http)))}
         return problem(error.status_code, str(error.detail), "http_error", None, dict(error.headers or {}))
     for kind, (status, code, headers) in _REFUSED.items():
         if isinstance(error, kind):
             return problem(status, str(error) if status < 500 else "the server cannot keep it; its log says why", code, None, headers)
     return problem(500, "it failed; the server's log says why", "internal_error")
+
+
+def _methods(http: HttpRequest) -> set[str]:
+    """What can be done at the path of a request."""
+    document = http.app.openapi()["paths"]
+    fitting = (path for path in document if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), http.url.path))
+    return {method.upper() for path in fitting for method in document[path]}
 
 
 def _describe(app: FastAPI, token: str | None) -> None:

@@ -20,7 +20,8 @@ from .store import NoSuchJob, QueueFull
 from .uploads import Uploads
 
 _ID = re.compile(r"video_[0-9a-f]{24}")
-REFUSALS: dict[int | str, dict] = {"4XX": {"model": ErrorBody, "description": "It is refused; the error says what to change."}}
+_ERROR = {"application/json": {"schema": {"$ref": f"#/components/schemas/{ErrorBody.__name__}"}}}
+REFUSALS: dict[int | str, dict] = {"4XX": {"content": _ERROR, "description": "It is refused; the error says what to change."}}
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Context:
         """`QueueFull` if as many connections of a kind are open as may be."""
         most = getattr(self.service.limits, kind)
         if self.open[kind] >= most:
-            raise QueueFull(f"{most} {kind} are open already; try again later")
+            raise QueueFull(most, f"{kind} are open")
 
 
 def context(connection: HTTPConnection) -> Context:

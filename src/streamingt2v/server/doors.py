@@ -54,10 +54,10 @@ class Guard:
     def _refused(self, scope: Scope) -> JSONResponse | None:
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get(b"host", "")
-        if self._token is None and _name(f"//{host}") not in _LOCAL:
+        if self._token is None and _split(f"//{host}")[0] not in _LOCAL:
             return problem(403, f"this server is not called {host[:100]!r}; call it localhost, or start it with a token", "forbidden")
         origin = headers.get(b"origin")
-        if origin is not None and self._token is None and urlsplit(origin).netloc != host:
+        if origin is not None and self._token is None and _split(origin)[1] != host:
             return problem(403, "a page from elsewhere may not call this server", "forbidden")
         if self._token is None or scope["path"].startswith(OPEN_PATHS):
             return None
@@ -124,8 +124,10 @@ class Outside:
         await self._app(scope, receive, with_headers)
 
 
-def _name(url: str) -> str | None:
+def _split(url: str) -> tuple[str | None, str | None]:
+    """Host, and host with port, of an address; None twice if it is none."""
     try:
-        return urlsplit(url).hostname
+        parts = urlsplit(url)
+        return parts.hostname, parts.netloc
     except ValueError:
-        return None
+        return None, None

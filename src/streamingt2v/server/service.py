@@ -20,7 +20,7 @@ from ..io.reader import count_frames, playback_rate
 from .files import NotReady, ServiceFiles
 from .job import Job, Kind
 from .settings import Settings
-from .store import Conflict, JobStore, Key
+from .store import Conflict, JobStore, Key, QueueFull
 from .supervisor import Supervisor
 
 WATCH_SECONDS = 0.1  # between looks of `watch`
@@ -159,8 +159,7 @@ class JobService:
             return known
         config = self._checked(request, model)
         if self.store.counts().get("queued", 0) >= self.limits.queue:  # said before anything is copied; `add` is what decides
-            size = (0, 0, 0, 0)
-            return self.store.add("", kind, model, request, size, source, self.limits.queue, key)
+            raise QueueFull(self.limits.queue)
         size = _size(config, request)
         id = f"video_{secrets.token_hex(12)}"
         try:

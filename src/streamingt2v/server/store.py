@@ -62,7 +62,10 @@ _HIDDEN = {"deleted", "slot", "tries", "key", "key_digest"}
 
 
 class QueueFull(StreamingT2VError):
-    """As many jobs wait as may; try again later."""
+    """As many jobs wait, or connections are open, as may; try again later."""
+
+    def __init__(self, most: int, what: str = "jobs wait"):
+        super().__init__(f"{most} {what} already; try again later")
 
 
 class NoSuchJob(StreamingT2VError):
@@ -118,7 +121,7 @@ class JobStore:
             if known is not None:
                 return known
             if db.execute("SELECT COUNT(*) FROM jobs WHERE status = 'queued'").fetchone()[0] >= limit:
-                raise QueueFull(f"{limit} jobs wait already; try again when some of them are done")
+                raise QueueFull(limit)
             asked = json.dumps(request.to_json())
             named = (key.name, key.digest) if key else (None, None)
             db.execute(
@@ -153,10 +156,6 @@ class JobStore:
     def counts(self) -> dict[str, int]:
         """How many jobs there are of each status."""
         return dict(self._db.execute("SELECT status, COUNT(*) FROM jobs WHERE deleted = 0 GROUP BY status").fetchall())
-
-    def place(self, job: Job) -> int:
-        """How many jobs wait in front of a waiting one."""
-        return self._db.execute("SELECT COUNT(*) FROM jobs WHERE status = 'queued' AND number < ?", (job.number,)).fetchone()[0]
 
     def totals(self) -> dict[str, float]:
         """What was counted since the file was made."""

@@ -48,7 +48,7 @@ class Supervisor:
     def stop(self) -> None:
         """End the workers; what they work on goes back to the queue."""
         self._stopping.set()
-        if self._thread.is_alive():
+        if self._thread.is_alive():  # it is not where the service was never entered
             self._thread.join()
         for place in self._places.values():
             with suppress(OSError):
@@ -82,7 +82,7 @@ class Supervisor:
             try:
                 for slot, place in self._places.items():
                     self._look_after(slot, place)
-                self._clean()
+                self.clean()
             except Exception:
                 log.exception("looking after the workers failed; it is tried again")
 
@@ -108,7 +108,8 @@ class Supervisor:
             process.stdin.flush()
         return process
 
-    def _clean(self) -> None:
+    def clean(self) -> None:
+        """Delete what has expired or was deleted."""
         now = time.time()
         if self._store.has_expired(now):
             self._store.delete_expired(now)

@@ -135,8 +135,7 @@ class Uploads:
     async def _content(self, url: str) -> bytes:
         if url.startswith("data:"):
             return _of_data_url(url)
-        parts = urlsplit(url)
-        if parts.scheme != "https" or parts.hostname not in self._allowed:
+        if _https_host(url) not in self._allowed:
             fix = "send the picture itself, as a file or a data: URL; this server fetches no such address"
             raise RequestError("input_reference", url[:200], fix)
         return await _fetched(url, self._limits.upload_bytes)
@@ -154,6 +153,15 @@ def _parsed(data: bytes, name: str) -> Any:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise RequestError(name, data[:40].decode(errors="replace"), "is no JSON") from error
+
+
+def _https_host(url: str) -> str | None:
+    """The host of an https address, None if it is no such address."""
+    try:
+        parts = urlsplit(url)
+        return parts.hostname if parts.scheme == "https" else None
+    except ValueError:
+        return None
 
 
 def _of_data_url(url: str) -> bytes:

@@ -29,10 +29,18 @@ def _body(kind: type[schemas.BaseModel], *files: str) -> dict[str, Any]:
     schema.pop("$defs", None)
     content: dict[str, Any] = {"application/json": {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}}
     if files:
-        fields = schema["properties"] | {name: {"type": "string", "format": "binary"} for name in files}
+        fields = {name: _without_null(field) for name, field in schema["properties"].items()} | {
+            name: {"type": "string", "format": "binary"} for name in files
+        }
         form = {name: schema[name] for name in ("type", "required", "additionalProperties") if name in schema}
         content["multipart/form-data"] = {"schema": form | {"properties": fields}}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def _without_null(field: dict[str, Any]) -> dict[str, Any]:
+    """A field as it is in a form, where what is not there is left out."""
+    kinds = [kind for kind in field.get("anyOf", ()) if kind.get("type") != "null"]
+    return field if len(kinds) != 1 else {name: value for name, value in field.items() if name not in ("anyOf", "default")} | kinds[0]
 
 
 @router.post("", summary="Create a video", openapi_extra=_body(VideoCreate, "input_reference"))

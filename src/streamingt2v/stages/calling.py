@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from streamingt2v.errors import ModelError
 from streamingt2v.samplers.noise import frame_noise, integer
 
+from .piece import whole
+
 Open = Callable[[], AbstractContextManager[Any]]
 """Gives a loaded pipeline of diffusers for the time of a `with`."""
 
@@ -78,8 +80,8 @@ def unit_to_float(frames_TCHW: torch.Tensor) -> torch.Tensor:
     if frames_TCHW.ndim != 4 or frames_TCHW.shape[1] != 3:
         raise ModelError(f"the pipeline's frames have the shape {tuple(frames_TCHW.shape)}, not (T, 3, H, W)")
     scaled_TCHW = frames_TCHW.float() / 255 if frames_TCHW.dtype == torch.uint8 else frames_TCHW.float()
-    low, high = scaled_TCHW.aminmax()
-    if not (low >= -1e-3 and high <= 1 + 1e-3):  # NaN fails as well
+    low, high = whole(scaled_TCHW).aminmax()
+    if not (low >= -1e-3 and high <= 1 + 1e-3):
         raise ModelError(f"the pipeline's frames lie in [{float(low):.4g}, {float(high):.4g}], not in [0, 1]")
     return scaled_TCHW.clamp(0, 1) * 2 - 1
 

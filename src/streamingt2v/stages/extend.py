@@ -15,8 +15,10 @@ from streamingt2v.backbones.base import Backbone
 from streamingt2v.config import ExtendConfig
 from streamingt2v.memory.stream import StreamMemory
 from streamingt2v.samplers.denoise import Step, StepNoise, denoise, final
-from streamingt2v.samplers.noise import frame_noise
+from streamingt2v.samplers.noise import mixed_noise
 from streamingt2v.types import TextCond
+
+from .piece import whole
 
 
 class ExtendStage:
@@ -42,7 +44,7 @@ class ExtendStage:
         """
         height, width = memory.anchor_CHW.shape[-2:]
         frames = range(memory.position, memory.position + self.config.frames)
-        return self._chunk(condition, memory.window_TCHW, frames, "extend", height, width)[memory.overlap :]
+        return self._chunk(condition, memory.window_TCHW, frames, "extend", height, width)
 
     def denoise(self, condition: Any, window_TCHW: torch.Tensor | None, noise: StepNoise) -> Iterator[Step]:
         """The denoising of one chunk, step by step. noise: of step -1 is the start, (1, C, T, h, w); of later steps for eta above 0."""
@@ -54,9 +56,12 @@ class ExtendStage:
             yield step
 
     def _chunk(self, condition: Any, window_TCHW: torch.Tensor | None, frames: range, stage: str, height: int, width: int) -> torch.Tensor:
+        """The frames of a chunk that are not in its window already."""
         shape = self.backbone.latent_shape(height, width)
 
         def noise(step: int) -> torch.Tensor:
-            return frame_noise(self.seed, stage, frames, step, shape).transpose(0, 1)[None].to(self.backbone.device)
+            noise_TCHW = mixed_noise(self.seed, stage, frames, step, shape, self.config.mixed_noise)
+            return noise_TCHW.transpose(0, 1)[None].to(self.backbone.device)
 
-        return self.backbone.decode(final(self.denoise(condition, window_TCHW, noise)))
+        overlap = 0 if window_TCHW is None else len(window_TCHW)
+        return whole(self.backbone.decode(final(self.denoise(condition, window_TCHW, noise)), overlap))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from streamingt2v.errors import ModelError
 from streamingt2v.types import State
 
 
@@ -17,6 +18,13 @@ class Piece:
     frames_TCHW: torch.Tensor
     state: State
     final: bool
+
+
+def whole(frames_TCHW: torch.Tensor) -> torch.Tensor:
+    """The frames themselves. ModelError where they are no numbers: a network overflowed, as half precision does for some weights."""
+    if not torch.isfinite(frames_TCHW).all():
+        raise ModelError("frames came out as no numbers: the dtype is too narrow for this model's weights; use bfloat16 or float32")
+    return frames_TCHW
 
 
 def to_uint8(frames: torch.Tensor) -> np.ndarray:

@@ -13,14 +13,14 @@ from itertools import islice
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from streamingt2v.config import RefineConfig
 from streamingt2v.distributed import Crew
 from streamingt2v.samplers.sdedit import logsnr_cosine_interp, trailing_nodes
 from streamingt2v.types import State, TextCond
 
-from .piece import Piece
+from .calling import covered
+from .piece import Piece, whole
 from .wavefront import Wavefront, Work
 
 TextAt = Callable[[int], TextCond]
@@ -145,7 +145,7 @@ class _Refinement:
             self.front.admit(number, self.inlet.encoded(latents_BCTHW, window.stop - following.start if following else 0))
 
         self.encoding = True
-        self._submit(admit, "encode", _resized(frames_TCHW, self.stage.size))
+        self._submit(admit, "encode", covered(frames_TCHW, *self.stage.size))
 
     def _ask(self, works: list[Work]) -> None:
         config = self.stage.config
@@ -172,13 +172,7 @@ class _Refinement:
             self.decoding = False
             self.front.release()
             state = {**self.inlet.upstream, **self.inlet.state_dict(), **self.front.state_dict()}
-            return Piece(frames_TCHW, state, self.front.window(self.front.released) is None)
+            return Piece(whole(frames_TCHW), state, self.front.window(self.front.released) is None)
 
         self.decoding = True
         self._submit(piece, "decode", latents_BCTHW)
-
-
-def _resized(frames_TCHW: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    if frames_TCHW.shape[-2:] == size:
-        return frames_TCHW
-    return F.interpolate(frames_TCHW, size, mode="bicubic", antialias=True).clamp(-1, 1)

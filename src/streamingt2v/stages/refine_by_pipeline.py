@@ -60,16 +60,19 @@ class Carry:
 
 @dataclass(frozen=True)
 class PipelineRefineStage:
-    """Refines a stream of pieces with one pipeline and seed; `total`: frames in all, None without end."""
+    """Refines a stream of pieces with one pipeline and seed. total: frames in all, None without end. size: (height, width) of
+    what comes out.
+    """
 
     open: Open
     config: RefineByConfig
     seed: int
     total: int | None
+    size: tuple[int, int]
     negative_prompt: str = ""
 
     def stream(self, pieces: Iterable[Piece], text_at: PromptAt, state: State | None = None) -> Iterator[Piece]:
-        """Refined pieces of the same frames, `config.scale` times as high and wide, in order and exactly once.
+        """Refined pieces of the same frames, in order and exactly once.
 
         A piece's state is that of the last piece taken in together with the carry; see `refine.RefineStage.stream`. text_at: the prompt
         of a frame; a window follows that of the middle of the frames it gives out.
@@ -107,7 +110,7 @@ class PipelineRefineStage:
 
     def _refine(self, pipe: Any, frames_TCHW: torch.Tensor, number: int, prompt: str) -> torch.Tensor:
         """A window by the pipeline; what its autoencoder cannot pack is filled up with the last frame, and cut off again."""
-        height, width = (self.config.scale * side for side in frames_TCHW.shape[-2:])
+        height, width = self.size
         count = len(frames_TCHW)
         last_TCHW = frames_TCHW[-1:].expand(frames_of_codec(pipe, count) - count, -1, -1, -1)
         large_TCHW = covered(torch.cat([frames_TCHW, last_TCHW]), height, width)
@@ -128,7 +131,7 @@ class PipelineRefineStage:
     def _joined(self, left_TCHW: torch.Tensor, right_TCHW: torch.Tensor, number: int) -> torch.Tensor:
         """The window with its first frames from, or mixed with, the window before."""
         shared = len(left_TCHW)
-        if self.config.seam == "cut":
+        if self.config.seam != "fade":
             cut = integer(self.seed, "blend", number, 0, shared + 1)
             return torch.cat([left_TCHW[:cut], right_TCHW[cut:]])
         weight_T111 = (torch.arange(1, shared + 1) / (shared + 1))[:, None, None, None]

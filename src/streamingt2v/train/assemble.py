@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from diffusers import AutoencoderKL, UNet3DConditionModel
 from transformers import CLIPVisionModelWithProjection
 
@@ -13,6 +14,7 @@ from ..backbones.refiner import RefinerBackbone
 from ..backbones.unet3d import StreamingUNet3D
 from ..checkpoints.load import Components, save
 from ..config import ExtendConfig, ModelConfig, RefineConfig
+from ..eval.eyes import load_text_projection, save_text_projection
 from ..memory.apm import ImageTokens
 from ..memory.cam import ConditionalAttentionModule
 from ..text import TextEncoder, Vocabulary
@@ -50,11 +52,14 @@ def assemble(config: AssembleConfig, out: Path) -> None:
     refiner = RefinerBackbone(vae, UNet3DConditionModel.from_pretrained(config.refiner / "unet")) if config.refiner else None
     model = ModelConfig(config.name, 64, 64, clip.FPS, EXTEND, REFINE if refiner else None)
     save(Components(model, text, backbone, diffusion.make_sampler(), refiner), out)
+    projection = load_text_projection(config.text)
+    if projection is not None:
+        save_text_projection(out, projection, torch.float16)
 
 
 def build_vocabulary(nouns: tuple[str, ...]) -> Vocabulary:
-    """The world's words but for nouns that were not trained on; those lead to the nearest that was."""
-    untrained = {word for n in vocabulary.NOUNS if n.name not in nouns for word in (*n.synonyms, *n.held_out)}
+    """The words that training saw. Others of the world lead to the nearest of them: nouns not trained on, words held out."""
+    untrained = {word for n in vocabulary.NOUNS if n.name not in nouns for word in n.synonyms}
     known = frozenset(vocabulary.words()) - untrained - {","}
     nearest = {
         word: target for word in (*vocabulary.NEAREST, *untrained) if (target := _follow(word, known)) is not None and word not in known
@@ -65,7 +70,7 @@ def build_vocabulary(nouns: tuple[str, ...]) -> Vocabulary:
 def _follow(word: str, known: frozenset[str]) -> str | None:
     """The first known word on the way of nearest words; None where the way ends or turns in a circle."""
     seen = {word}
-    owner = {w: n.name for n in vocabulary.NOUNS for w in (*n.synonyms, *n.held_out)}
+    owner = {w: n.name for n in vocabulary.NOUNS for w in n.synonyms}
     while True:
         word = vocabulary.NEAREST.get(word) or vocabulary.NEAREST_NOUN.get(owner.get(word, ""), "")
         if word in known:

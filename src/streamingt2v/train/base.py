@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from transformers import CLIPTextModel, PreTrainedTokenizerFast
 from ..backbones.unet3d import StreamingUNet3D
 from ..samplers.guidance import guide
 from . import data, diffusion
+from .draws import generators
 from .loop import Batch
 from .text import load_text, tokenize
 
@@ -22,8 +24,9 @@ from .text import load_text, tokenize
 class BaseConfig:
     """`text`: folder of the text recipe. `init`: folder of an earlier base to start from. `nouns`: how many of the world's.
 
-    `frames`: 1 for pictures, else clips, of which one step in `image_every` is still made of pictures (`image_batch`).
-    `late`: how far clips are trained at much noise rather than little, see `diffusion.noised`.
+    `frames`: 1 for pictures, else clips; then one step in `image_every` (0: none) is still made of pictures, `image_batch` of them.
+    `late`, `mixed_noise`: which noise clips get, see `diffusion.noised`. `only_time`: train only the layers that look along time and
+    the projections of the text; what single pictures taught stays as it is.
     """
 
     text: Path
@@ -34,6 +37,8 @@ class BaseConfig:
     image_every: int = 7
     image_batch: int = 32
     late: float = 1.0
+    mixed_noise: float = 0.0
+    only_time: bool = False
     channels: tuple[int, ...] = (64, 128, 192)
 
 
@@ -67,17 +72,25 @@ def load_unet(folder: Path) -> UNet3DConditionModel:
 class BaseModule(nn.Module):
     """The UNet with the frozen text encoder under one forward."""
 
-    def __init__(self, unet: UNet3DConditionModel, text: CLIPTextModel, late: float = 1.0):
+    def __init__(self, unet: UNet3DConditionModel, text: CLIPTextModel, config: BaseConfig):
         super().__init__()
-        self.unet, self.text, self.late = unet, text.requires_grad_(False), late
+        self.unet, self.text, self.config = unet, text.requires_grad_(False), config
+        for name, parameter in unet.named_parameters():
+            parameter.requires_grad_(not config.only_time or _is_of_time(name))
         self.scheduler = diffusion.make_scheduler()
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         with torch.no_grad():
             text_BLD = self.text(batch["ids"]).last_hidden_state
-        noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler, late=self.late if batch["latents"].shape[2] > 1 else 1.0)
+        late = self.config.late if batch["latents"].shape[2] > 1 else 1.0
+        noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler, batch["noise"], late=late, mixed=self.config.mixed_noise)
         predicted = self.unet(noisy, t, text_BLD).sample
         return {"loss": diffusion.velocity_loss(predicted, velocity, t, batch["weight"], self.scheduler)}
+
+
+def _is_of_time(name: str) -> bool:
+    # conv_in too: torch 2.13 crashes on the CPU in the backward of a group norm whose input needs no gradient while its weights do
+    return any(part in name for part in ("temp_", "transformer_in", "attn2.to_k", "attn2.to_v", "conv_in."))
 
 
 class BaseTask:
@@ -91,26 +104,29 @@ class BaseTask:
             unet = load_unet(config.init)
         else:
             unet = build_unet(config.channels, config.size // data.PATCH, text.config.hidden_size)
-        self.module = BaseModule(unet, text, config.late)
+        self.module = BaseModule(unet, text, config)
 
-    def batch(self, rng: np.random.Generator, step: int, size: int) -> Batch:
-        frames = self.config.frames
-        if frames > 1 and step % self.config.image_every == 0:
-            frames, size = 1, self.config.image_batch
-        pixels, masks, specs = data.draw(rng, size, frames, self.nouns, self.config.size)
+    def batch_size(self, step: int, batch: int) -> int:
+        return self.config.image_batch if self._is_of_pictures(step) else batch
+
+    def _is_of_pictures(self, step: int) -> bool:
+        return self.config.frames > 1 and self.config.image_every > 0 and step % self.config.image_every == 0
+
+    def batch(self, rngs: Sequence[np.random.Generator], step: int) -> Batch:
+        frames = 1 if self._is_of_pictures(step) else self.config.frames
+        pixels, masks, specs = data.draw(rngs, frames, self.nouns, self.config.size)
         return {
             "latents": encode_clips(pixels),
             "weight": diffusion.foreground_weight(masks),
-            "ids": tokenize(self.tokenizer, diffusion.drop_captions([s.caption for s in specs], rng)),
+            "ids": tokenize(self.tokenizer, diffusion.drop_captions([s.caption for s in specs], rngs)),
         }
 
     def export(self, folder: Path) -> None:
         self.module.unet.save_pretrained(folder / "unet")
 
     def sample(self, folder: Path, step: int) -> None:
-        rng = np.random.default_rng(0)
         count = 48 if self.config.frames == 1 else 8
-        _, _, specs = data.draw(rng, count, 1, self.nouns, 16)
+        _, _, specs = data.draw(generators(0, 0, range(count)), 1, self.nouns, 16)
         frames = sample_clips(self.module, self.tokenizer, [s.caption for s in specs], self.config.frames, self.config.size // data.PATCH)
         diffusion.save_sheet(frames, folder / "samples" / f"{step:06d}.png")
 
@@ -137,7 +153,9 @@ def sample_clips(
     text_BLD = module.text(ids).last_hidden_state
     scheduler = diffusion.make_scheduler()
     scheduler.set_timesteps(steps, device=device)
-    z = torch.randn(len(captions), data.LATENT_CHANNELS, frames, side, side, generator=torch.Generator().manual_seed(0)).to(device)
+    mixed, generator = module.config.mixed_noise, torch.Generator().manual_seed(0)
+    z, still = (torch.randn(len(captions), data.LATENT_CHANNELS, count, side, side, generator=generator) for count in (frames, 1))
+    z = ((1 - mixed) ** 0.5 * z + mixed**0.5 * still).to(device)
     for t in scheduler.timesteps:
         with torch.autocast(device.type, torch.bfloat16):
             negative, positive = module.unet(torch.cat([z, z]), t, text_BLD).sample.float().chunk(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,11 +24,11 @@ def noun_names(count: int) -> tuple[str, ...]:
 
 
 def draw(
-    rng: np.random.Generator, size: int, frames: int, nouns: tuple[str, ...], height: int, times: np.ndarray | None = None
+    rngs: Sequence[np.random.Generator], frames: int, nouns: tuple[str, ...], height: int, times: np.ndarray | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, list[clip.ClipSpec]]:
-    """`size` random clips: frames_BTCHW float in [-1, 1], masks_BTHW in [0, 1], specs. `times`: (T,), else a random start."""
+    """A random clip of each generator: frames_BTCHW float in [-1, 1], masks_BTHW in [0, 1], specs. `times`: (T,), else a random start."""
     pixels, masks, specs = [], [], []
-    for _ in range(size):
+    for rng in rngs:
         spec = clip.sample(int(rng.integers(2**62)), nouns)
         at = clip.frame_times(frames, rng.uniform(0, 4)) if times is None else times + rng.uniform(0, 4)
         image, mask = clip.render(spec, at, height)
@@ -73,8 +74,8 @@ def fit_pca() -> PatchPCA:
     rng = np.random.default_rng(7)
     names = noun_names(len(vocabulary.NOUNS))
     patches = [
-        F.unfold(draw(rng, 400, 1, names, 64)[0][:, 0], PATCH, stride=PATCH),
-        F.unfold(draw(rng, 100, 1, names, 128)[0][:, 0], PATCH, stride=PATCH),
+        F.unfold(draw([rng] * 400, 1, names, 64)[0][:, 0], PATCH, stride=PATCH),
+        F.unfold(draw([rng] * 100, 1, names, 128)[0][:, 0], PATCH, stride=PATCH),
     ]
     rows = torch.cat([p.transpose(1, 2).reshape(-1, p.shape[1]) for p in patches]).double()
     mean = rows.mean(0)

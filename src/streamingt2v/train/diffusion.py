@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 
 from ..stages.piece import to_uint8 as to_uint8
 from . import data
+from .draws import Noise
 
 
 def make_scheduler() -> DDIMScheduler:
@@ -30,22 +32,29 @@ def make_sampler() -> DPMSolverMultistepScheduler:
 
 
 def noised(
-    latents_BCTHW: torch.Tensor, scheduler: DDIMScheduler, max_timestep: int = 1000, late: float = 1.0
+    latents_BCTHW: torch.Tensor,
+    scheduler: DDIMScheduler,
+    noise: Noise,
+    max_timestep: int = 1000,
+    late: float = 1.0,
+    mixed: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Noisy latents, the velocity to be predicted, and the timesteps (B,) in 0..max_timestep-1.
 
     They are uniform for `late` 1; above it there are more with much noise, where it is decided what moves and how: 2 makes the
-    share of a timestep proportional to it.
+    share of a timestep proportional to it. `mixed`: see `samplers.noise.mixed_noise`.
     """
-    noise = torch.randn_like(latents_BCTHW)
-    t = (max_timestep * torch.rand(len(latents_BCTHW), device=latents_BCTHW.device) ** (1 / late)).long().clamp(max=max_timestep - 1)
-    return scheduler.add_noise(latents_BCTHW, noise, t), scheduler.get_velocity(latents_BCTHW, noise, t), t
+    normal_BCTHW = noise.normal(latents_BCTHW)
+    if mixed:
+        normal_BCTHW = (1 - mixed) ** 0.5 * normal_BCTHW + mixed**0.5 * noise.normal(latents_BCTHW[:, :, :1])
+    t = (max_timestep * noise.uniform(latents_BCTHW) ** (1 / late)).long().clamp(max=max_timestep - 1)
+    return scheduler.add_noise(latents_BCTHW, normal_BCTHW, t), scheduler.get_velocity(latents_BCTHW, normal_BCTHW, t), t
 
 
 def velocity_loss(
     predicted_BCTHW: torch.Tensor, velocity_BCTHW: torch.Tensor, t: torch.Tensor, weight_BTHW: torch.Tensor, scheduler: DDIMScheduler
 ) -> torch.Tensor:
-    """Mean squared error, weighted over the picture by `weight_BTHW` and over noise by (min(snr, 5) + 1) / (snr + 1).
+    """Mean squared error of each sample (B,), weighted over the picture by `weight_BTHW` and over noise by (min(snr, 5) + 1) / (snr + 1).
 
     The noise weight keeps min-SNR's cap (Hang et al. 2023) where there is little noise, but not its zero at pure noise,
     where the text alone decides what the picture will show.
@@ -54,19 +63,19 @@ def velocity_loss(
     snr = alphas / (1 - alphas)
     noise_weight = (snr.clamp(max=5) + 1) / (snr + 1)
     error = ((predicted_BCTHW.float() - velocity_BCTHW) ** 2).mean(1) * weight_BTHW
-    return (error.mean((1, 2, 3)) * noise_weight).mean()
+    return error.mean((1, 2, 3)) * noise_weight
 
 
 def foreground_weight(masks_BTHW: torch.Tensor, gain: float = 4.0) -> torch.Tensor:
-    """1 + gain x coverage of the sprite, per latent pixel, mean 1: a loss that is equal everywhere is spent on the backdrop."""
+    """1 + gain x coverage of the sprite, per latent pixel, mean 1 in every clip: an equal one is spent on the backdrop."""
     cover = F.avg_pool2d(masks_BTHW, data.PATCH)
     weight = 1 + gain * cover
-    return weight / weight.mean()
+    return weight / weight.mean((1, 2, 3), keepdim=True)
 
 
-def drop_captions(captions: list[str], rng: np.random.Generator, share: float = 0.1) -> list[str]:
+def drop_captions(captions: list[str], rngs: Sequence[np.random.Generator], share: float = 0.1) -> list[str]:
     """Captions with some replaced by the empty one, so that guidance has something to guide away from."""
-    return ["" if rng.random() < share else text for text in captions]
+    return ["" if rng.random() < share else text for text, rng in zip(captions, rngs, strict=True)]
 
 
 def save_sheet(frames_NTHWC: np.ndarray, path: Path, columns: int = 8) -> None:

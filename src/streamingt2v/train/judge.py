@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import nn
 from ..eval.judge import LABELS, Judge
 from ..world import vocabulary
 from . import data
+from .draws import Noise
 from .loop import Batch
 
 
@@ -39,11 +41,11 @@ class JudgeModule(nn.Module):
         self.judge = judge
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
-        logits = self.judge(_worse(batch["pixels"]))
-        losses = [F.cross_entropy(row.float(), batch["labels"][:, i]) for i, row in enumerate(logits)]
+        logits = self.judge(_worse(batch["pixels"], batch["noise"]))
+        losses = [F.cross_entropy(row.float(), batch["labels"][:, i], reduction="none") for i, row in enumerate(logits)]
         if batch["pixels"].shape[1] == 1:
             losses[2] = 0 * losses[2]  # a single picture shows no motion; the head stays in the graph for several processes
-        right = [(row.argmax(1) == batch["labels"][:, i]).float().mean() for i, row in enumerate(logits)]
+        right = [(row.argmax(1) == batch["labels"][:, i]).float() for i, row in enumerate(logits)]
         return {"loss": sum(losses), "noun": right[0], "scene": right[1], "motion": right[2]}
 
 
@@ -55,11 +57,15 @@ class JudgeTask:
         self.judge = Judge.from_pretrained(config.init / "judge").float() if config.init else Judge(config.width, config.size)
         self.module = JudgeModule(self.judge)
 
-    def batch(self, rng: np.random.Generator, step: int, size: int) -> Batch:
-        frames = self.config.frames
-        if step % self.config.clip_every:
-            frames, size = 1, self.config.image_batch
-        pixels, _, specs = data.draw(rng, size, frames, data.noun_names(len(vocabulary.NOUNS)), self.config.size)
+    def batch_size(self, step: int, batch: int) -> int:
+        return self.config.image_batch if self._is_of_pictures(step) else batch
+
+    def _is_of_pictures(self, step: int) -> bool:
+        return step % self.config.clip_every != 0
+
+    def batch(self, rngs: Sequence[np.random.Generator], step: int) -> Batch:
+        frames = 1 if self._is_of_pictures(step) else self.config.frames
+        pixels, _, specs = data.draw(rngs, frames, data.noun_names(len(vocabulary.NOUNS)), self.config.size)
         labels = [[names.index(v) for names, v in zip(LABELS, (s.noun, s.scene, s.motion), strict=True)] for s in specs]
         return {"pixels": pixels, "labels": torch.tensor(labels)}
 
@@ -70,10 +76,9 @@ class JudgeTask:
         """Nothing to look at: the metrics say it."""
 
 
-def _worse(pixels_BTCHW: torch.Tensor) -> torch.Tensor:
+def _worse(pixels_BTCHW: torch.Tensor, noise: Noise) -> torch.Tensor:
     """Noise and blur of random strength, one draw a clip."""
-    b = len(pixels_BTCHW)
     flat = pixels_BTCHW.flatten(0, 1)
     soft = F.interpolate(F.avg_pool2d(flat, 2), scale_factor=2, mode="bilinear").view_as(pixels_BTCHW)
-    share, amount = (torch.rand(b, 1, 1, 1, 1, device=flat.device) for _ in range(2))
-    return pixels_BTCHW + share * (soft - pixels_BTCHW) + 0.2 * amount * torch.randn_like(pixels_BTCHW)
+    share, amount = (noise.uniform(flat).view(-1, 1, 1, 1, 1) for _ in range(2))
+    return pixels_BTCHW + share * (soft - pixels_BTCHW) + 0.2 * amount * noise.normal(pixels_BTCHW)

@@ -1,7 +1,8 @@
 """The one training loop: resumable, deterministic given a seed, on one process or several (accelerate).
 
-A recipe is a `Task`: what is trained, how a batch is drawn, what its loss is. Batches and noise are functions of
-(seed, step, rank) alone, so a run that was stopped and resumed does what one never stopped does.
+A recipe is a `Task`: what is trained, how a batch is drawn, what its loss is. A batch is that of all processes, and a sample of it, its
+noise included, follows from (seed, step, sample) alone: so a run that was stopped and resumed does what one never stopped does, on
+whatever number of processes, up to the rounding of sums.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +21,12 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from diffusers.training_utils import EMAModel
+from torch import distributed as dist
+from torch.distributed.nn.functional import all_gather
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import ModelError
+from .draws import Noise, generators, share
 
 Batch = dict[str, Any]
 
@@ -35,7 +40,7 @@ class LoopConfig:
 
     out: Path
     steps: int
-    batch: int  # per process
+    batch: int  # of all processes together
     lr: float
     seed: int = 0
     warmup: int = 100
@@ -49,14 +54,20 @@ class LoopConfig:
 
 
 class Task(Protocol):
-    """What a recipe brings to the loop."""
+    """What a recipe brings to the loop. Nothing in it may mix the samples of a batch, but by `gathered`."""
 
     @property
     def module(self) -> torch.nn.Module:
-        """All that is trained, under one forward: module(batch) -> {"loss": ..., other scalars}."""
+        """All that is trained, under one forward: module(batch) -> {"loss": ..., other metrics}, each with a value a sample (B,).
 
-    def batch(self, rng: np.random.Generator, step: int, size: int) -> Batch:
-        """A batch drawn with `rng` alone (CPU tensors, or lists of plain values)."""
+        What it draws at random it draws by batch["noise"], a `Noise`.
+        """
+
+    def batch_size(self, step: int, batch: int) -> int:
+        """How many samples the step has, where `batch` is asked for; 1 or more."""
+
+    def batch(self, rngs: Sequence[np.random.Generator], step: int) -> Batch:
+        """A sample of each generator, drawn with that alone (CPU tensors, or lists of plain values)."""
 
     def export(self, folder: Path) -> None:
         """Write the trained parts as model folders (the loop has put the averaged weights in)."""
@@ -83,21 +94,21 @@ def run(task: Task, config: LoopConfig, stop_after: int | None = None) -> dict[s
         _export(accelerator, config, task, ema, trained, step)
     end = config.steps if stop_after is None else min(config.steps, step + stop_after)
     while step < end:
-        rng = np.random.default_rng([config.seed, step, accelerator.process_index])
-        batch = _to(task.batch(rng, step, config.batch), accelerator.device)
-        torch.manual_seed(int(rng.integers(2**62)))  # noise and dropout of this step
+        total, rank, processes = task.batch_size(step, config.batch), accelerator.process_index, accelerator.num_processes
+        mine = share(total, rank, processes)
+        batch = _to(_drawn(task, config.seed, step, mine or range(1)), accelerator.device)  # one without a share goes along, for nothing
         for group in optimizer.param_groups:
             group["lr"] = config.lr * _rate(step, config)
         with accelerator.autocast(), _attention(accelerator.device):
-            losses = module(batch)
-        accelerator.backward(losses["loss"])
+            losses = {name: value.sum() * (len(mine) > 0) / total for name, value in module(batch).items()}
+        accelerator.backward(losses["loss"] * processes)  # of the gradients the processes take the mean
         accelerator.clip_grad_norm_(trained, config.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         ema.step(trained)
         step += 1
         if step % config.log_every == 0 or step == end:
-            metrics = {k: float(v.detach()) for k, v in losses.items()} | {"step": step}
+            metrics = {k: float(accelerator.reduce(v.detach())) for k, v in losses.items()} | {"step": step}
             _log(accelerator, config, metrics, (time.monotonic() - began) / (step - first))
         if step % config.save_every == 0 or step == end:
             _checkpoint(accelerator, config, task, optimizer, ema, trained, step)
@@ -105,10 +116,29 @@ def run(task: Task, config: LoopConfig, stop_after: int | None = None) -> dict[s
     return metrics
 
 
+def gathered(own_B: torch.Tensor) -> torch.Tensor:
+    """The rows of all processes in their order, each of which has as many; gradients find their way back."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return own_B
+    if own_B.requires_grad:
+        return torch.cat(all_gather(own_B.contiguous()))
+    rows = [torch.empty_like(own_B) for _ in range(dist.get_world_size())]
+    dist.all_gather(rows, own_B.contiguous())
+    return torch.cat(rows)
+
+
+def _drawn(task: Task, seed: int, step: int, samples: Sequence[int]) -> Batch:
+    rngs = generators(seed, step, samples)
+    noise = Noise(rngs)
+    return {**task.batch(rngs, step), "noise": noise}
+
+
 def _accelerator(precision: str) -> Accelerator:
     """Accelerate's view of the processes. Unless told `cpu`, it looks for GPUs alone, and each process would train by itself."""
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=precision, kwargs_handlers=[unused])
+    if any(os.environ.get(f"ACCELERATE_USE_{kind}", "false").lower() == "true" for kind in ("FSDP", "DEEPSPEED")):
+        raise ModelError("every process trains a whole network here; start them without --use_fsdp and --use_deepspeed")
     asked = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != asked:
         raise ModelError(f"{asked} processes were started, but accelerate runs {accelerator.num_processes}; start them by torchrun")

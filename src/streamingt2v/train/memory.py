@@ -8,6 +8,7 @@ among the 16 before the target. The base stays as it is, since it also makes the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import nn
-from transformers import CLIPVisionModelWithProjection
+from transformers import CLIPVisionModelWithProjection, PreTrainedTokenizerFast
 
 from ..backbones.unet3d import StreamingUNet3D
 from ..memory.apm import ImageTokens, preprocess
@@ -25,8 +26,12 @@ from ..samplers.denoise import denoise, final
 from ..world import clip
 from . import data, diffusion
 from .base import encode_clips, load_unet
+from .draws import Noise, generators
 from .loop import Batch
 from .text import TEXT_LENGTH, load_text, tokenize
+
+FRAME_ENCODER = (16, 32, 48, 64)
+"""Widths of the network that looks at the window's pixels."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class MemoryConfig:
     `still`: share of clips whose window is one frame repeated, as when a video starts from an image.
     `drift`: largest change of a window's red, green and blue (natural logarithm of the gain), which the target does not share: what
     has drifted is to come back to the anchor's colours. `reach`: how many frames before the target the anchor may lie.
-    `encoder_steps`: of the cam recipe's steps, the first, for its frame encoder alone. `late`: see `diffusion.noised`.
+    `encoder_steps`: of the cam recipe's steps, the first, for its frame encoder alone. `late`, `mixed_noise`: see `diffusion.noised`.
     """
 
     base: Path
@@ -56,6 +61,7 @@ class MemoryConfig:
     reach: int = 16
     encoder_steps: int = 300
     late: float = 1.0
+    mixed_noise: float = 0.0
     image_tokens: int = 8
     head_dim: int = 16
 
@@ -65,10 +71,10 @@ class MemoryModule(nn.Module):
 
     def __init__(
         self, unet: StreamingUNet3D, cam: ConditionalAttentionModule, tokens: ImageTokens, parts: dict[str, nn.Module], with_anchor: bool,
-        late: float = 1.0,
+        config: MemoryConfig,
     ):  # fmt: skip
         super().__init__()
-        self.unet, self.cam, self.tokens, self.with_anchor, self.late = unet, cam, tokens, with_anchor, late
+        self.unet, self.cam, self.tokens, self.with_anchor, self.config = unet, cam, tokens, with_anchor, config
         self.frozen: Any = nn.ModuleDict(parts).requires_grad_(False)
         for name, parameter in unet.named_parameters():
             parameter.requires_grad_("cross_attention_merger" in name or (with_anchor and _is_mixer(name)))
@@ -80,15 +86,16 @@ class MemoryModule(nn.Module):
             return self._encoder_loss(batch["window"])
         with torch.no_grad():
             text_BLD = self.frozen["text"](batch["ids"]).last_hidden_state
-            window_BTCHW = self._as_generated(batch["window"], batch["disturb"])
-        noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler, late=self.late)
+            window_BTCHW = as_generated(self.frozen["vae"], batch["window"], batch["disturb"], batch["noise"])
+        c = self.config
+        noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler, batch["noise"], late=c.late, mixed=c.mixed_noise)
         features = self.cam(noisy, t, text_BLD, self.cam.encode_frames(window_BTCHW))
         predicted = self.unet(noisy, t, text_BLD, self.image_tokens(batch["anchor"]), features)
         loss = diffusion.velocity_loss(predicted, velocity, t, batch["weight"], self.scheduler)
         with torch.no_grad():
             seen = window_BTCHW.shape[1]
             errors = ((predicted - velocity) ** 2).float()
-        return {"loss": loss, "overlap": errors[:, :, :seen].mean(), "new": errors[:, :, seen:].mean()}
+        return {"loss": loss, "overlap": errors[:, :, :seen].mean((1, 2, 3, 4)), "new": errors[:, :, seen:].mean((1, 2, 3, 4))}
 
     def image_tokens(self, anchor_BCHW: torch.Tensor) -> torch.Tensor | None:
         """Tokens of the anchors (B, N, D); None while only CAM is trained."""
@@ -102,58 +109,35 @@ class MemoryModule(nn.Module):
     def _encoder_loss(self, latents_BCTHW: torch.Tensor) -> dict[str, torch.Tensor]:
         """How far the frame encoder is from the base's first layer on the same frames' latents."""
         with torch.no_grad():
-            frames_BTCHW = self._as_generated(latents_BCTHW, torch.zeros_like(latents_BCTHW[:, 0, 0, 0, 0]))
-            seen = self.unet.conv_in(latents_BCTHW.transpose(1, 2).flatten(0, 1)).float()
-        encoded = self.cam.encode_frames(frames_BTCHW).flatten(0, 1).float()
-        return {"loss": ((encoded - seen) ** 2).mean() / seen.var()}
-
-    def _as_generated(self, latents_BCTHW: torch.Tensor, amount_B: torch.Tensor) -> torch.Tensor:
-        """The window's frames as a denoiser and the decoder would leave them."""
-        b, _, t = latents_BCTHW.shape[:3]
-        noisy = latents_BCTHW + amount_B[:, None, None, None, None] * torch.randn_like(latents_BCTHW)
-        frames = self.frozen["vae"].decode(noisy.transpose(1, 2).flatten(0, 1)).sample
-        return frames.float().clamp(-1, 1).unflatten(0, (b, t))
+            frames_BTCHW = as_generated(self.frozen["vae"], latents_BCTHW)
+        return {"loss": encoder_loss(self.cam, self.unet, latents_BCTHW, frames_BTCHW)}
 
 
-class MemoryTask:
-    """See `loop.Task`."""
+class Continuations:
+    """Batches of captioned clips, each with its first frames as a window and an earlier one as the anchor."""
 
-    def __init__(self, config: MemoryConfig):
-        self.config = config
-        self.nouns = data.noun_names(config.nouns)
-        self.tokenizer, text = load_text(config.text)
-        vision = CLIPVisionModelWithProjection.from_pretrained(config.text / "image_encoder").float()
-        parts = {"text": text, "vision": vision, "vae": AutoencoderKL.from_pretrained(config.vae / "vae").float()}
-        if config.cam is None:
-            base = load_unet(config.base)
-            unet = StreamingUNet3D.from_base(base, config.head_dim, TEXT_LENGTH, config.image_tokens)
-            cam = ConditionalAttentionModule.from_base(base, (16, 32, 48, 64))
-            if config.init is not None:
-                _take(unet, StreamingUNet3D.from_pretrained(config.init / "unet"), "cross_attention_merger")
-                _take(cam, ConditionalAttentionModule.from_pretrained(config.init / "cam"), "controlnet_cond_embedding")
-        else:
-            unet = StreamingUNet3D.from_pretrained(config.cam / "unet").float()
-            cam = ConditionalAttentionModule.from_pretrained(config.cam / "cam").float()
-        width = text.config.hidden_size
-        tokens = ImageTokens(vision.config.projection_dim, 2 * width, config.image_tokens, width)
-        self.module = MemoryModule(unet, cam, tokens, parts, config.cam is not None, config.late)
+    def __init__(self, config: MemoryConfig, tokenizer: PreTrainedTokenizerFast):
+        self.config, self.tokenizer, self.nouns = config, tokenizer, data.noun_names(config.nouns)
 
-    def batch(self, rng: np.random.Generator, step: int, size: int) -> Batch:
+    def batch_size(self, step: int, batch: int) -> int:
+        return batch
+
+    def batch(self, rngs: Sequence[np.random.Generator], step: int) -> Batch:
         c = self.config
-        clips = [self._clip(rng) for _ in range(size)]
+        clips = [self._clip(rng) for rng in rngs]
         pixels = torch.stack([frames for frames, _, _ in clips])
         masks = torch.stack([mask for _, mask, _ in clips])
         latents = encode_clips(pixels[:, 1:])
         anchor = pixels[:, 0].clone()
-        anchor[torch.from_numpy(rng.random(size) < 0.1)] = 0.0  # mid grey is guidance's negative (spec 4.5)
+        anchor[torch.tensor([rng.random() < 0.1 for rng in rngs])] = 0.0  # mid grey is guidance's negative (spec 4.5)
         return {
             "latents": latents,
-            "window": encode_clips(drifted(pixels[:, 1 : 1 + c.overlap], c.drift, rng)) if c.drift else latents[:, :, : c.overlap],
+            "window": encode_clips(drifted(pixels[:, 1 : 1 + c.overlap], c.drift, rngs)) if c.drift else latents[:, :, : c.overlap],
             "encoder_only": c.cam is None and step < c.encoder_steps,
-            "disturb": torch.from_numpy(c.disturb * rng.random(size)).float(),
+            "disturb": torch.tensor([c.disturb * rng.random() for rng in rngs]),
             "anchor": anchor,
             "weight": diffusion.foreground_weight(masks[:, 1:]),
-            "ids": tokenize(self.tokenizer, diffusion.drop_captions([spec.caption for _, _, spec in clips], rng)),
+            "ids": tokenize(self.tokenizer, diffusion.drop_captions([spec.caption for _, _, spec in clips], rngs)),
         }
 
     def _clip(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, clip.ClipSpec]:
@@ -164,9 +148,32 @@ class MemoryTask:
             steps = np.maximum(0.0, steps - (c.overlap - 1))
         anchor = -1.0 - rng.integers(c.reach)
         pixels, masks, specs = data.draw(
-            rng, 1, 1 + c.frames, self.nouns, c.size, times=(np.concatenate([[anchor], steps]) + c.reach) / clip.FPS
+            [rng], 1 + c.frames, self.nouns, c.size, times=(np.concatenate([[anchor], steps]) + c.reach) / clip.FPS
         )
         return pixels[0], masks[0], specs[0]
+
+
+class MemoryTask(Continuations):
+    """See `loop.Task`."""
+
+    def __init__(self, config: MemoryConfig):
+        tokenizer, text = load_text(config.text)
+        super().__init__(config, tokenizer)
+        vision = CLIPVisionModelWithProjection.from_pretrained(config.text / "image_encoder").float()
+        parts = {"text": text, "vision": vision, "vae": AutoencoderKL.from_pretrained(config.vae / "vae").float()}
+        if config.cam is None:
+            base = load_unet(config.base)
+            unet = StreamingUNet3D.from_base(base, config.head_dim, TEXT_LENGTH, config.image_tokens)
+            cam = ConditionalAttentionModule.from_base(base, FRAME_ENCODER)
+            if config.init is not None:
+                _take(unet, StreamingUNet3D.from_pretrained(config.init / "unet"), "cross_attention_merger")
+                _take(cam, ConditionalAttentionModule.from_pretrained(config.init / "cam"), "controlnet_cond_embedding")
+        else:
+            unet = StreamingUNet3D.from_pretrained(config.cam / "unet").float()
+            cam = ConditionalAttentionModule.from_pretrained(config.cam / "cam").float()
+        width = text.config.hidden_size
+        tokens = ImageTokens(vision.config.projection_dim, 2 * width, config.image_tokens, width)
+        self.module = MemoryModule(unet, cam, tokens, parts, config.cam is not None, config)
 
     def export(self, folder: Path) -> None:
         self.module.unet.save_pretrained(folder / "unet")
@@ -175,18 +182,38 @@ class MemoryTask:
 
     def sample(self, folder: Path, step: int) -> None:
         """True clips that were not trained on, each above what the memories make of its first frames and its caption."""
-        batch = self.batch(np.random.default_rng([0, 1]), self.config.encoder_steps, 4)
+        batch = self.batch(generators(0, 1, range(4)), self.config.encoder_steps)
         made = go_on(self.module, batch, self.config.overlap)
         true = self.module.frozen["vae"].decode(batch["latents"].to(made.device).transpose(1, 2).flatten(0, 1)).sample
         rows = torch.stack([true.unflatten(0, made.shape[:2]), made], 1).flatten(0, 1)
         diffusion.save_sheet(diffusion.to_uint8(rows), folder / "samples" / f"{step:06d}.png")
 
 
-def drifted(frames_BTCHW: torch.Tensor, largest: float, rng: np.random.Generator) -> torch.Tensor:
-    """Frames in [-1, 1] with a gain of red, green and blue for each clip, exp of up to `largest` either way; half of them as they were."""
-    gains = np.exp(rng.uniform(-largest, largest, (len(frames_BTCHW), 3)) * (rng.random((len(frames_BTCHW), 1)) < 0.5))
+def drifted(frames_BTCHW: torch.Tensor, largest: float, rngs: Sequence[np.random.Generator]) -> torch.Tensor:
+    """Frames in [-1, 1] with a gain of red, green and blue for each clip, exp of up to `largest` either way; half as they were."""
+    gains = np.exp([rng.uniform(-largest, largest, 3) * (rng.random() < 0.5) for rng in rngs])
     gains_BTCHW = torch.from_numpy(gains).float()[:, None, :, None, None]
     return ((frames_BTCHW + 1) * gains_BTCHW - 1).clamp(-1, 1)
+
+
+def as_generated(
+    vae: AutoencoderKL, latents_BCTHW: torch.Tensor, amount_B: torch.Tensor | None = None, noise: Noise | None = None
+) -> torch.Tensor:
+    """Frames (B, T, 3, H, W) of a window's latents as a denoiser and the decoder would leave them: with so much of the noise, if any."""
+    b, _, t = latents_BCTHW.shape[:3]
+    if amount_B is not None and noise is not None:
+        latents_BCTHW = latents_BCTHW + amount_B[:, None, None, None, None] * noise.normal(latents_BCTHW)
+    frames = vae.decode(latents_BCTHW.transpose(1, 2).flatten(0, 1)).sample
+    return frames.float().clamp(-1, 1).unflatten(0, (b, t))
+
+
+def encoder_loss(
+    cam: ConditionalAttentionModule, unet: StreamingUNet3D, latents_BCTHW: torch.Tensor, frames_BTCHW: torch.Tensor
+) -> torch.Tensor:
+    """(B,) how far the frame encoder is from the base's first layer on the same frames' latents; 1 is as far as their mean."""
+    with torch.no_grad():
+        seen = unet.conv_in(latents_BCTHW.transpose(1, 2).flatten(0, 1)).float().unflatten(0, frames_BTCHW.shape[:2])
+    return ((cam.encode_frames(frames_BTCHW).float() - seen) ** 2).mean((1, 2, 3, 4)) / seen.var((1, 2, 3, 4))
 
 
 @torch.no_grad()
@@ -202,7 +229,9 @@ def go_on(module: MemoryModule, batch: Batch, overlap: int, steps: int = 8) -> t
     def predict(latents_BCTHW: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         return module.unet(latents_BCTHW, timestep, contexts, cam_features=module.cam(latents_BCTHW, timestep, text_BLD, embedding_BTCHW))
 
-    noise_BCTHW = torch.randn(batch["latents"].shape, generator=torch.Generator().manual_seed(0)).to(device)
+    clean, mixed, generator = batch["latents"], module.config.mixed_noise, torch.Generator().manual_seed(0)
+    own, common = (torch.randn(part.shape, generator=generator).to(device) for part in (clean, clean[:, :, :1]))
+    noise_BCTHW = (1 - mixed) ** 0.5 * own + mixed**0.5 * common
     latents_BCTHW = final(denoise(predict, noise_BCTHW, diffusion.make_sampler(), steps))
     return module.frozen["vae"].decode(latents_BCTHW.transpose(1, 2).flatten(0, 1)).sample.unflatten(0, noise_BCTHW.shape[:3:2])
 

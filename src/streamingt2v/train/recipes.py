@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,12 @@ from typing import Any
 import torch
 
 from ..errors import RequestError
-from . import base, judge, loop, memory, refiner, text, vae
+from . import base, distill, judge, loop, memory, refiner, rival, text, vae
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """`config`: the dataclass of its settings; `task`: makes a `loop.Task` of one; the rest are the loop's defaults (batch: a process)."""
+    """`config`: the dataclass of its settings; `task`: makes a `loop.Task` of one; the rest are the loop's defaults."""
 
     help: str
     config: type
@@ -35,8 +36,12 @@ RECIPES: dict[str, Recipe] = {
     "cam": Recipe("the short-term memory on a frozen base", memory.MemoryConfig, memory.MemoryTask, 1000, 4, 1e-3),
     "apm": Recipe("the long-term memory, from cam's folder", memory.MemoryConfig, memory.MemoryTask, 500, 4, 5e-4),
     "refiner": Recipe("the high-resolution network of stage 3", refiner.RefinerConfig, refiner.RefinerTask, 800, 2, 1e-3),
+    "rival": Recipe("another short-term memory, to be compared with cam", rival.RivalConfig, rival.RivalTask, 1000, 4, 1e-3),
     "judge": Recipe(
         "the classifier of noun, scene and motion that generated clips are judged by", judge.JudgeConfig, judge.JudgeTask, 1200, 8, 1e-3
+    ),
+    "distill": Recipe(
+        "a whole model's network for fewer steps without guidance", distill.DistillConfig, distill.DistillTask, 1500, 8, 1e-3
     ),
 }
 
@@ -54,5 +59,8 @@ def run_recipe(
         raise RequestError("cam", str(settings["cam"]), "the cam recipe starts from the base; leave it out, or train apm")
     defaults = {"steps": recipe.steps, "batch": recipe.batch, "lr": recipe.lr, "ema": recipe.ema}
     config = loop.LoopConfig(out=out, **(defaults | loop_settings))
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if name == "text" and config.batch % processes:
+        raise RequestError("batch", config.batch, f"each of {processes} processes contrasts as many samples; make it a multiple of that")
     torch.manual_seed(config.seed)  # the first weights
     return loop.run(recipe.task(recipe.config(**settings)), config, stop_after)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from transformers import CLIPTextModel
 from ..samplers.sdedit import logsnr_cosine_interp, solve, trailing_nodes
 from . import data, diffusion
 from .base import build_unet, encode_clips, load_unet
+from .draws import generators
 from .loop import Batch
 from .text import load_text, tokenize
 
@@ -52,15 +54,15 @@ class RefinerModule(nn.Module):
         with torch.no_grad():
             text_BLD = self.text(batch["ids"]).last_hidden_state
         clean, start = batch["latents"], batch["start"]
-        t = torch.randint(0, self.levels, (len(clean),), device=clean.device)
+        t = batch["noise"].integers(self.levels, clean)
         alpha, sigma = (table.to(clean)[t].view(-1, 1, 1, 1, 1) for table in (self.schedule.alphas, self.schedule.sigmas))
         # the noisy input carries what a soft upscaled clip would; the answer is the sharp clip's velocity
-        noisy = alpha * start + sigma * torch.randn_like(clean)
+        noisy = alpha * start + sigma * batch["noise"].normal(clean)
         velocity = (alpha * noisy - clean) / sigma
         predicted = self.unet(noisy, t, text_BLD).sample.float()
         # the same weight over noise as the base's; its sigma^2 keeps the softened clips' velocity finite where sigma is small
         error = ((predicted - velocity) * sigma) ** 2 * ((alpha / sigma) ** 2).clamp(max=5).add(1)
-        return {"loss": (error.mean(1) * batch["weight"]).mean()}
+        return {"loss": (error.mean(1) * batch["weight"]).mean((1, 2, 3))}
 
 
 class RefinerTask:
@@ -76,17 +78,21 @@ class RefinerTask:
             unet = build_unet(config.channels, config.size // data.PATCH, text.config.hidden_size, head_dim=16)
         self.module = RefinerModule(unet, text, config.levels)
 
-    def batch(self, rng: np.random.Generator, step: int, size: int) -> Batch:
-        frames = self.config.frames
-        if step % self.config.image_every == 0:
-            frames, size = 1, self.config.image_batch
-        pixels, masks, specs = data.draw(rng, size, frames, self.nouns, self.config.size)
-        soft = torch.from_numpy(rng.random(size) < self.config.soften).view(-1, 1, 1, 1, 1)
+    def batch_size(self, step: int, batch: int) -> int:
+        return self.config.image_batch if self._is_of_pictures(step) else batch
+
+    def _is_of_pictures(self, step: int) -> bool:
+        return step % self.config.image_every == 0
+
+    def batch(self, rngs: Sequence[np.random.Generator], step: int) -> Batch:
+        frames = 1 if self._is_of_pictures(step) else self.config.frames
+        pixels, masks, specs = data.draw(rngs, frames, self.nouns, self.config.size)
+        soft = torch.tensor([rng.random() < self.config.soften for rng in rngs]).view(-1, 1, 1, 1, 1)
         return {
             "latents": encode_clips(pixels),
             "start": encode_clips(torch.where(soft, _softened(pixels), pixels)),
             "weight": diffusion.foreground_weight(masks),
-            "ids": tokenize(self.tokenizer, diffusion.drop_captions([s.caption for s in specs], rng)),
+            "ids": tokenize(self.tokenizer, diffusion.drop_captions([s.caption for s in specs], rngs)),
         }
 
     def export(self, folder: Path) -> None:
@@ -94,7 +100,7 @@ class RefinerTask:
 
     def sample(self, folder: Path, step: int) -> None:
         """Softened clips, what the refiner makes of them, and the true ones; decoded by the patch PCA."""
-        batch = self.batch(np.random.default_rng([0, 1]), 1, 4)
+        batch = self.batch(generators(0, 1, range(4)), 1)
         refined = refine(self.module, batch)
         rows = torch.stack([batch["start"], refined.cpu(), batch["latents"]], 1).flatten(0, 1)
         flat = data.world_pca().decode(rows.transpose(1, 2).flatten(0, 1)).unflatten(0, rows.shape[:3:2])

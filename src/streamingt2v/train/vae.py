@@ -6,24 +6,26 @@ from it. The decoder's latents are disturbed a little, since a denoiser's are ne
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import nn
 
 from ..world import vocabulary
 from . import data, diffusion
+from .draws import generators
 from .loop import Batch
 
 
 @dataclass(frozen=True)
 class VaeConfig:
-    """`size`: side of the training pictures. Half are windows of pictures twice as large, for the refiner; one step in `whole_every` is
-    made of such pictures as a whole, a quarter as many, since norms and attention see all of a picture. `init`: folder to start from.
+    """`size`: side of the training pictures. About half are windows of pictures twice as large, for the refiner; one step in
+    `whole_every` is made of such pictures as a whole, a quarter as many, since norms and attention see all of a picture. `init`: folder
+    to start from.
 
     `disturb`: largest noise on the latents that are decoded. The finest of them have a spread of 0.4: more noise than that, and the
     decoder learns to leave them out.
@@ -61,11 +63,11 @@ class VaeModule(nn.Module):
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         pixels, latents = batch["pixels"], batch["latents"]
         coded = self.vae.encode(pixels).latent_dist
-        encoder = F.mse_loss(coded.mean.float(), latents) + 1e-4 * ((coded.logvar.float() + 12) ** 2).mean()
-        amount = self.disturb * torch.rand(len(latents), 1, 1, 1, device=latents.device)
-        drawn = self.vae.decode(latents + amount * torch.randn_like(latents)).sample.float()
-        l1, l2 = F.l1_loss(drawn, pixels), F.mse_loss(drawn, pixels)
-        edges = sum(F.l1_loss(drawn.diff(dim=d), pixels.diff(dim=d)) for d in (2, 3))
+        encoder = ((coded.mean.float() - latents) ** 2 + 1e-4 * (coded.logvar.float() + 12) ** 2).mean((1, 2, 3))
+        amount = self.disturb * batch["noise"].uniform(latents).view(-1, 1, 1, 1)
+        error = self.vae.decode(latents + amount * batch["noise"].normal(latents)).sample.float() - pixels
+        l1, l2 = error.abs().mean((1, 2, 3)), (error**2).mean((1, 2, 3))
+        edges = sum(error.diff(dim=d).abs().mean((1, 2, 3)) for d in (2, 3))
         return {"loss": encoder + l1 + edges + l2, "encoder": encoder, "l1": l1, "psnr": 10 * torch.log10(4 / l2)}
 
 
@@ -78,23 +80,28 @@ class VaeTask:
         self.module = VaeModule(self.vae, config.disturb)
         self.nouns = data.noun_names(len(vocabulary.NOUNS))
 
-    def batch(self, rng: np.random.Generator, step: int, size: int) -> Batch:
-        side = self.config.size
-        if step % self.config.whole_every == self.config.whole_every - 1:
-            whole = data.draw(rng, max(1, size // 4), 1, self.nouns, 2 * side)[0][:, 0]
-            return {"pixels": whole, "latents": data.world_pca().encode(whole)}
-        small, _, _ = data.draw(rng, size - size // 2, 1, self.nouns, side)
-        large, _, _ = data.draw(rng, size // 2, 1, self.nouns, 2 * side)
-        windows = [_window(large[i, 0], side, rng) for i in range(len(large))]
-        pixels = torch.cat([small[:, 0], *(w[None] for w in windows)])
+    def batch_size(self, step: int, batch: int) -> int:
+        return max(1, batch // 4) if self._is_of_whole(step) else batch
+
+    def _is_of_whole(self, step: int) -> bool:
+        return step % self.config.whole_every == self.config.whole_every - 1
+
+    def batch(self, rngs: Sequence[np.random.Generator], step: int) -> Batch:
+        pixels = torch.stack([self._picture(rng, self._is_of_whole(step)) for rng in rngs])
         return {"pixels": pixels, "latents": data.world_pca().encode(pixels)}
+
+    def _picture(self, rng: np.random.Generator, whole: bool) -> torch.Tensor:
+        side = self.config.size
+        large = whole or rng.random() < 0.5
+        pixels_CHW = data.draw([rng], 1, self.nouns, 2 * side if large else side)[0][0, 0]
+        return _window(pixels_CHW, side, rng) if large and not whole else pixels_CHW
 
     def export(self, folder: Path) -> None:
         self.vae.save_pretrained(folder / "vae")
 
     @torch.no_grad()
     def sample(self, folder: Path, step: int) -> None:
-        batch = self.batch(np.random.default_rng(0), 0, 16)
+        batch = self.batch(generators(0, 0, range(16)), 0)
         device = next(self.vae.parameters()).device
         drawn = self.vae.decode(self.vae.encode(batch["pixels"].to(device)).latent_dist.mean).sample.cpu()
         rows = torch.stack([batch["pixels"], drawn], 1).flatten(0, 1)[:, None]

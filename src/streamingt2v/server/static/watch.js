@@ -5,6 +5,7 @@ const base = `/v1/videos/${encodeURIComponent(id)}`;
 const at = (name) => document.getElementById(name);
 let token = sessionStorage.getItem("streamingt2v-token");
 let playing = false;
+let changed = null; // the newest prompt that was sent from here
 
 function call(path, options = {}) {
   const headers = { ...options.headers, ...(token ? { Authorization: `Bearer ${token}` } : {}) };
@@ -26,8 +27,8 @@ function play() {
 
 function show(job) {
   const ended = ["completed", "failed", "cancelled"].includes(job.status);
-  at("prompt").textContent = job.prompt;
-  at("video").style.aspectRatio = `${job.width ?? job.size.split("x")[0]} / ${job.size.split("x")[1]}`;
+  at("prompt").textContent = changed ?? job.prompt;
+  at("video").style.aspectRatio = job.size.replace("x", " / ");
   at("progress").value = job.progress;
   const parts = [job.status.replace("_", " "), `${job.frames_done} of ${job.num_frames} frames`];
   if (job.frames_per_second) parts.push(`${job.frames_per_second.toFixed(1)} a second`);
@@ -87,7 +88,7 @@ at("change").onsubmit = async (event) => {
   event.preventDefault();
   const body = JSON.stringify({ prompt: at("next").value });
   const answer = await call("/prompt", { method: "POST", body, headers: { "Content-Type": "application/json" } });
-  if (answer.ok) at("prompt").textContent = at("next").value;
+  if (answer.ok) at("prompt").textContent = changed = at("next").value;
   else at("status").textContent = (await answer.json()).error.message;
   at("next").value = "";
 };

@@ -1,0 +1,54 @@
+"""The distilled network of a model: its own network with small changes, which need few steps and no guidance.
+
+Folder `fast` of a model folder: `unet.safetensors` and `cam.safetensors` hold the changes (see `lowrank`), `scheduler_config.json` the
+sampler that they were trained for. The recipe `distill` makes it.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from streamingt2v.backbones.modelscope import ModelScopeBackbone
+
+from .lowrank import Tensors, merge
+from .reading import read_tensors
+from .writing import write_tensors
+
+FAST = "fast"
+
+
+class Distilled:
+    """The changes of `base`'s network and of its CAM, and the scheduler that goes with them."""
+
+    def __init__(self, base: ModelScopeBackbone, scheduler: Any, unet: Tensors, cam: Tensors):
+        self.base, self.scheduler, self.unet, self.cam = base, scheduler, unet, cam
+
+    @cached_property
+    def backbone(self) -> ModelScopeBackbone:
+        """The distilled network, made when it is first asked for; all but network and CAM are those of `base`."""
+        unet, cam = copy.deepcopy(self.base.unet), copy.deepcopy(self.base.cam)
+        merge(unet, self.unet)
+        merge(cam, self.cam)
+        return ModelScopeBackbone(self.base.vae, unet, cam, self.base.image_encoder, self.base.image_tokens, self.base.device)
+
+    def save(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
+        """Write the folder `fast`."""
+        write_changes(folder, self.scheduler, self.unet, self.cam, dtype)
+
+
+def write_changes(folder: Path, scheduler: Any, unet: Tensors, cam: Tensors, dtype: torch.dtype = torch.float16) -> None:
+    """The folder `fast` of these changes; its files are replaced one by one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scheduler.save_pretrained(folder)
+    for name, tensors in (("unet", unet), ("cam", cam)):
+        write_tensors(folder / f"{name}.safetensors", {key: value.cpu() for key, value in tensors.items()}, dtype)
+
+
+def read_changes(folder: Path) -> tuple[Tensors, Tensors]:
+    """Those of the network and of CAM. ModelError if one is missing or damaged."""
+    return read_tensors(folder / "unet.safetensors"), read_tensors(folder / "cam.safetensors")

@@ -1,0 +1,121 @@
+"""`batch`: a table of prompts in, a video file a row out."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument, Option
+
+from ..checkpoints.door import checked_config
+from ..config import Request
+from ..distributed import check_ray
+from ..errors import RequestError
+from .options import ModelOptions, ScreenOptions, takes_options
+from .screen import Screen, Stopped, describe
+from .table import read_table
+from .video import check_media, silence_bars
+
+if TYPE_CHECKING:
+    from ..batch import Record, Setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions:
+    """Where the videos go and who makes them."""
+
+    out: Annotated[str, Option("--out", "-o", help="Folder for the videos, here or at any address that fsspec knows (s3://...).")]
+    workers: Annotated[int, Option(help="Processes that make a video each; above 1 needs the extra 'ray'.", min=1)] = 1
+    threads: Annotated[int, Option(help="Threads of a worker on a CPU; the last bits of the pictures may depend on it.", min=1)] = 1
+    gpus_per_worker: Annotated[
+        float | None, Option(help="A share lets several work on one GPU; default: one each with --device cuda.", min=0.0)
+    ] = None
+    retries: Annotated[int, Option(help="How often a video that failed is tried again.", min=0)] = 2
+    run_dir: Annotated[
+        Path | None, Option(help="Folder for the runs being made, on each worker's disk; default: --out, or PROMPTS.runs for an address.")
+    ] = None
+
+
+@takes_options
+def batch(
+    prompts: Annotated[Path, Argument(metavar="PROMPTS", help="A .csv, .jsonl or .parquet file: a row a video, options as columns.")],
+    *,
+    options: BatchOptions,
+    model: ModelOptions,
+    screen: ScreenOptions,
+) -> None:
+    """Make many videos, one a row of a table.
+
+    Columns are named as the options of `generate` (prompt, image, frames, seed, preset, ...), and name, video, refine. A row gives
+    NAME.mp4, and NAME.json that tells how it went; without a name it is called by its number. Rows that are wrong are told before any
+    work starts. A row that fails does not stop the others. The same command does what is missing, and goes on with what was begun.
+    """
+    began = time.monotonic()
+    _check_workers(model.device, options)
+    rows = read_table(prompts, lambda wanted: _checked(wanted, model))
+    from ..batch import Job, left_to_do, run_batch
+
+    jobs, setting = [Job(name, request) for name, request in rows], _setting(prompts, options, model)
+    left = left_to_do(jobs, setting)
+    show = Screen(screen.quiet, screen.json)
+    show.note(f"{len(jobs)} rows, {len(jobs) - len(left)} done before, workers: {options.workers}")
+    silence_bars()
+    records = run_batch(left, setting, options.workers, options.retries, options.gpus_per_worker) if left else iter(())
+    again = shlex.join(["streamingt2v", "batch", str(prompts), *_words(options), *_words(model), *_words(screen)])
+    try:
+        total = {"rows": len(jobs), "done_before": len(jobs) - len(left), **_told(records, show)}
+    except KeyboardInterrupt as error:
+        raise Stopped("interrupted; what is done or begun is kept", describe(error).exit_code, again) from error
+    total |= {"seconds": round(time.monotonic() - began, 3), "output": setting.out}
+    if total["failed"]:
+        raise Stopped(f"{total['failed']} of {len(jobs)} videos failed; their NAME.json tells why", 1, again, total)
+    show.result(f"{total['done']} videos in {total['seconds']:.1f} s", total)
+
+
+def _told(records: Iterable[Record], show: Screen) -> dict[str, Any]:
+    """A line a video as it ends; how many there were, and their new frames."""
+    total = {"done": 0, "failed": 0, "new_frames": 0}
+    for record in records:
+        total[record["status"]] += 1
+        total["new_frames"] += record.get("new_frames", 0)
+        how = f"{record['frames']} frames" if record["status"] == "done" else f"failed: {record['error']}"
+        show.result(f"{record['name']}: {how}", {name: value for name, value in record.items() if name != "asked"})
+    return total
+
+
+def _setting(prompts: Path, options: BatchOptions, model: ModelOptions) -> Setting:
+    from ..batch import Setting
+    from ..io.store import Store
+
+    store = Store(options.out)
+    runs = options.run_dir or (Path(store.address) if store.is_local else prompts.with_suffix(".runs"))
+    return Setting(model.model, model.device, model.dtype, options.threads, str(runs.absolute()), store.address, model.savings)
+
+
+def _words(options: Any) -> list[str]:
+    """A dataclass of options as they are typed, without those at their defaults."""
+    words: list[str] = []
+    for field in fields(options):
+        value, name = getattr(options, field.name), f"--{field.name.replace('_', '-')}"
+        if value != field.default:
+            words += [name] if value is True else [name, str(value)]
+    return words
+
+
+def _checked(wanted: Request, model: ModelOptions) -> Request:
+    model.savings.check(model.device, checked_config(model.model, wanted.validate()))
+    return check_media(wanted)
+
+
+def _check_workers(device: str, options: BatchOptions) -> None:
+    gpus = options.gpus_per_worker
+    if device.startswith("cuda:") and options.workers > 1:
+        raise RequestError("device", device, "each worker has a GPU of its own; say cuda")
+    if gpus is not None and (options.workers == 1 or device != "cuda"):
+        raise RequestError("gpus_per_worker", gpus, "is for several workers with --device cuda; leave it out")
+    if options.workers > 1:
+        check_ray()

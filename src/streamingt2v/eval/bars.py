@@ -1,0 +1,158 @@
+"""What the embedded model is meant to reach, each with what was measured of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .comparison import COMPARED, FIRST, FULL, LONG, OURS, WITHOUT_ANCHOR
+from .results import Item, is_ahead, number, pairs
+from .rivals import NAMES
+from .statistics import Estimate, bootstrap, paired, share
+
+JUDGED = {"noun": 0.95, "scene": 0.99, "motion": 0.90}
+"""The judge on true clips, at least."""
+
+FIRST_WITHIN = {"noun": 0.05, "scene": 0.05, "motion": 0.10}
+"""Generated first chunks, below the judge on true clips by no more."""
+
+END_WITHIN = {"noun": 0.10, "scene": 0.05}
+"""The end of long videos, below their first chunks by no more."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What is to hold, what was measured, and whether it holds; None where it was not measured."""
+
+    claim: str
+    measured: str
+    holds: bool | None
+
+    @property
+    def row(self) -> list[str]:
+        return [self.claim, self.measured, {True: "holds", False: "**does not hold**", None: "not measured"}[self.holds]]
+
+
+def bars(items: Sequence[Item], truth: Mapping[str, Estimate], nouns: int) -> list[Bar]:
+    """All of them. truth: the judge's accuracy; nouns: how many different ones the prompts of the first part name."""
+    parts = {part: [item for item in items if item.part == part] for part in (FIRST, COMPARED, LONG, FULL)}
+    return [
+        *_judge(truth),
+        *_first_chunk(_of(parts[FIRST], OURS), truth, nouns),
+        *_end(_of(parts[LONG], OURS)),
+        *_anchor(parts[LONG]),
+        *_smooth(_of(parts[COMPARED], OURS), _of(parts[LONG], OURS)),
+        *_rivals(parts[COMPARED]),
+        *_refined(parts[FULL]),
+    ]
+
+
+def _of(items: Sequence[Item], method: str) -> list[Item]:
+    return [item for item in items if item.method == method]
+
+
+def _rate(items: Sequence[Item], window: str, kind: str) -> Estimate:
+    return share(sum(getattr(item, window)[kind] for item in items), len(items))
+
+
+def _judge(truth: Mapping[str, Estimate]) -> list[Bar]:
+    return [
+        Bar(f"judge on true clips: {kind} at least {100 * least:.0f} %", _percent(truth[kind]), truth[kind].value >= least)
+        for kind, least in JUDGED.items()
+    ]
+
+
+def _first_chunk(ours: Sequence[Item], truth: Mapping[str, Estimate], nouns: int) -> list[Bar]:
+    found = []
+    for kind, within in FIRST_WITHIN.items():
+        claim = f"first chunk, over at least 30 nouns: {kind} within {100 * within:.0f} points of the judge"
+        rate = _rate(ours, "first", kind)
+        holds = rate.value >= truth[kind].value - within and nouns >= 30
+        found.append(Bar(claim, f"{_percent(rate)}, {nouns} nouns", holds) if ours else _missing(claim))
+    return found
+
+
+def _end(ours: Sequence[Item]) -> list[Bar]:
+    found = []
+    for kind, within in END_WITHIN.items():
+        claim = f"end of long videos: {kind} within {100 * within:.0f} points of their first chunks"
+        first, last = (_rate(ours, window, kind) for window in ("first", "last"))
+        measured = f"{_percent(last)} after {_percent(first)}"
+        found.append(Bar(claim, measured, last.value >= first.value - within) if ours else _missing(claim))
+    return found
+
+
+def _anchor(long: Sequence[Item]) -> list[Bar]:
+    """With the anchor against without it."""
+    found = []
+    for name, side in (("anchor_end", "likeness to the first frame at the end"), ("colour_drift", "colour drift")):
+        claim = f"long videos: APM is surely better in {side} (`{name}`)"
+        ours, without = (pairs(_of(long, method), name) for method in (OURS, WITHOUT_ANCHOR))
+        difference = paired(ours, without)
+        found.append(
+            Bar(claim, f"without it {_more(difference, name)}", is_ahead(name, without, ours)) if difference.n else _missing(claim)
+        )
+    return found
+
+
+def _smooth(compared: Sequence[Item], long: Sequence[Item]) -> list[Bar]:
+    seam, kept = _mean([*compared, *long], "seam"), _mean(long, "motion_kept")
+    cuts = [item.values["cuts"] for item in (*compared, *long) if item.values.get("cuts") is not None]
+    whole = share(sum(count == 0 for count in cuts), len(cuts))
+    claims = ("seam score within 1.00 ± 0.05", "no cut found in at least 95 % of the videos", "long videos: motion at least 80 % kept")
+    return [
+        Bar(claims[0], number(seam, "seam"), abs(seam.value - 1) <= 0.05) if seam.n else _missing(claims[0]),
+        Bar(claims[1], _percent(whole), whole.value >= 0.95) if cuts else _missing(claims[1]),
+        Bar(claims[2], number(kept, "motion_kept"), kept.value >= 0.8) if kept.n else _missing(claims[2]),
+    ]
+
+
+def _rivals(compared: Sequence[Item]) -> list[Bar]:
+    """CAM, without the anchor that rivals have not either, against each other conditioning."""
+    found = []
+    for rival in (*NAMES.values(), "nothing"):
+        for name in ("seam", "mawe"):
+            claim = f"CAM alone is surely better than {rival} in `{name}`"
+            ours, theirs = (pairs(_of(compared, method), name) for method in (WITHOUT_ANCHOR, rival))
+            difference = paired(ours, theirs)
+            found.append(
+                Bar(claim, f"{rival} {_more(difference, name)}", is_ahead(name, theirs, ours)) if difference.n else _missing(claim)
+            )
+    return found
+
+
+def _refined(full: Sequence[Item]) -> list[Bar]:
+    sharper, same, seamless = "refined frames are surely sharper than enlarged ones", "and show the same noun", "and have no seam"
+    refined, enlarged = _of(full, "refined"), _of(full, "enlarged")
+    if not refined or not enlarged:
+        return [_missing(claim) for claim in (sharper, same, seamless)]
+    difference = paired(pairs(enlarged, "sharpness"), pairs(refined, "sharpness"))
+    nouns = [_rate(items, "last", "noun") for items in (refined, enlarged)]
+    seam = _mean(refined, "seam")
+    return [
+        Bar(sharper, f"refined {_more(difference, 'sharpness')}", difference.low > 0),
+        Bar(same, f"{_percent(nouns[0])}, enlarged {_percent(nouns[1])}", nouns[0].value >= nouns[1].value),
+        Bar(seamless, number(seam, "seam"), abs(seam.value - 1) <= 0.05),
+    ]
+
+
+def _mean(items: Sequence[Item], name: str) -> Estimate:
+    """Of videos of any parts; those of one prompt count together."""
+    groups: dict[int, list[float]] = {}
+    for item in items:
+        value = item.values.get(name)
+        if value is not None:
+            groups.setdefault(item.prompt, []).append(value)
+    return bootstrap(groups)
+
+
+def _missing(claim: str) -> Bar:
+    return Bar(claim, "–", None)
+
+
+def _percent(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.0f} %" if estimate.n else "–"
+
+
+def _more(difference: Estimate, name: str) -> str:
+    return ("+" if difference.value > 0 else "") + number(difference, name)

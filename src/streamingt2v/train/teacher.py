@@ -1,0 +1,168 @@
+"""What a student is to imitate: chunks of long videos as a model makes them itself, and the latents on the way to each.
+
+A video follows from its number alone. It is kept in a folder once it is made, since making one takes as long as many steps of training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler
+
+from ..backbones.modelscope import ModelScopeBackbone
+from ..checkpoints.fingerprint import fingerprint
+from ..errors import RequestError
+from ..io.durable import write_unsynced
+from ..io.state import pack_state, unpack_state
+from ..memory.stream import StreamMemory
+from ..pipeline import LongVideoPipeline
+from ..samplers.noise import frame_noise
+from ..stages.extend import ExtendStage
+from ..stages.piece import to_float
+from ..text import TextEncoder
+from ..world import clip
+from . import data
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One chunk: what it was made from, and its latents at every node, (S + 1, C, T, h, w) from noise to the end.
+
+    window_TCHW, anchor_CHW: None for a first chunk.
+    """
+
+    prompt: str
+    nodes: torch.Tensor
+    window_TCHW: torch.Tensor | None = None
+    anchor_CHW: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Which videos: `chunks` of each, of the world's first `nouns`; a share `still` of them goes on from a picture.
+
+    steps: of the student; its nodes are where the latents are kept. RequestError for lessons with no first or no later chunks.
+    """
+
+    steps: int
+    nouns: int
+    chunks: int
+    still: float
+
+    def __post_init__(self) -> None:
+        if self.chunks < 2:
+            raise RequestError("chunks", self.chunks, "must be 2 or more, for first and later ones")
+        if not 0 <= self.still < 1:
+            raise RequestError("still", self.still, "must be 0 or more and below 1; a video that begins with a picture has no first chunk")
+
+
+class Teacher:
+    """The model in a folder with its own sampler, steps and guidance. `cache`: where its videos are kept, those of others beside them.
+
+    RequestError for a model whose sampler a student of so many steps cannot follow.
+    """
+
+    def __init__(self, model: Path, lessons: Lessons, cache: Path):
+        self.lessons, self.cache = lessons, cache
+        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+        self.pipe = LongVideoPipeline.from_pretrained(model, str(device))
+        self.scheduler = student_scheduler(self.pipe.components.scheduler)
+        self.kept = _nodes_of(self.pipe, self.scheduler, lessons.steps)
+        self._key = hashlib.sha256(f"{fingerprint(model)} {lessons}".encode()).hexdigest()[:12]
+
+    @property
+    def text(self) -> TextEncoder:
+        """How the model reads prompts."""
+        text = self.pipe.components.text
+        assert isinstance(text, TextEncoder), "a model on this backbone reads text"
+        return text
+
+    @property
+    def backbone(self) -> ModelScopeBackbone:
+        """The networks of the model."""
+        backbone = self.pipe.components.backbone
+        assert isinstance(backbone, ModelScopeBackbone), "checked when the teacher was made"
+        return backbone
+
+    def video(self, number: int) -> list[Passage]:
+        """The passages of a video; made now if it is not in the folder."""
+        path = self.cache / f"{self._key}-{number:05d}.safetensors"
+        if not path.is_file():
+            write_unsynced(path, pack_state(_packed(list(self._passages(number)))))
+        return _unpacked(unpack_state(path.read_bytes()))
+
+    def _passages(self, number: int) -> Iterator[Passage]:
+        rng, config, nouns = np.random.default_rng([11, number]), self.pipe.config, data.noun_names(self.lessons.nouns)
+        spec = clip.sample(int(rng.integers(2**62)), nouns)
+        text = self.text(spec.caption)
+        stage = ExtendStage(self.backbone, self.pipe.components.scheduler, config.extend, number)
+        if int((number + 1) * self.lessons.still) > int(number * self.lessons.still):
+            frames_TCHW = to_float(clip.render(spec, np.zeros(1), config.height)[0])
+        else:
+            nodes = self._chunk(stage, self.backbone.condition(text, None), None, 0)
+            yield Passage(spec.caption, nodes)
+            frames_TCHW = self.backbone.decode(nodes[-1:])
+        memory = StreamMemory.start(frames_TCHW, config.extend.overlap)
+        condition = self.backbone.condition(text, memory.anchor_CHW)
+        for _ in range(1, self.lessons.chunks):
+            nodes = self._chunk(stage, condition, memory.window_TCHW, memory.position)
+            yield Passage(spec.caption, nodes, memory.window_TCHW, memory.anchor_CHW)
+            memory = memory.advance(self.backbone.decode(nodes[-1:], memory.overlap))
+
+    def _chunk(self, stage: ExtendStage, condition: Any, window_TCHW: torch.Tensor | None, start: int) -> torch.Tensor:
+        """The nodes of a chunk whose noise begins at frame `start`."""
+        frames = range(start, start + stage.config.frames)
+        shape = self.backbone.latent_shape(self.pipe.config.height, self.pipe.config.width)
+
+        def noise(step: int) -> torch.Tensor:
+            return frame_noise(stage.seed, "distill", frames, step, shape).transpose(0, 1)[None].to(self.backbone.device)
+
+        after = [step.latents_BCTHW for step in stage.denoise(condition, window_TCHW, noise)]
+        return torch.cat([noise(-1), *(after[index] for index in self.kept)])
+
+
+def student_scheduler(scheduler: Any) -> DDIMScheduler:
+    """The sampler of the student: plain steps along the teacher's noise schedule, the first from pure noise."""
+    names = "num_train_timesteps beta_start beta_end beta_schedule prediction_type rescale_betas_zero_snr".split()
+    shared = {name: scheduler.config[name] for name in names}
+    return DDIMScheduler(**shared, timestep_spacing="trailing", steps_offset=1, clip_sample=False, set_alpha_to_one=True)
+
+
+def _nodes_of(pipe: LongVideoPipeline, student: DDIMScheduler, steps: int) -> list[int]:
+    """After which of the teacher's steps the latents are those at the end of a student's step."""
+    config, scheduler = pipe.config, pipe.components.scheduler
+    if not isinstance(pipe.components.backbone, ModelScopeBackbone):
+        raise RequestError("model", pipe.name, f"its backbone is {config.backbone}; only modelscope's can be distilled")
+    if config.extend.eta or scheduler.config.prediction_type != "v_prediction" or config.extend.sigmas:
+        raise RequestError("model", pipe.name, "its sampler must predict v, draw no noise (extend.eta 0) and have no sigmas of its own")
+    scheduler.set_timesteps(config.extend.steps)
+    student.set_timesteps(steps)
+    own, ends = scheduler.timesteps.tolist(), student.timesteps.tolist()
+    whole = config.extend.steps % steps == 0 and student.config.num_train_timesteps % steps == 0
+    if not whole or own[:: config.extend.steps // steps] != ends:
+        fix = f"the model takes {config.extend.steps} steps, at {own}; give a number that divides them and the noise levels evenly"
+        raise RequestError("student_steps", steps, fix)
+    stride = config.extend.steps // steps
+    return list(range(stride - 1, config.extend.steps, stride))
+
+
+def _packed(passages: list[Passage]) -> dict[str, Any]:
+    packed: dict[str, Any] = {"prompts": [p.prompt for p in passages]}
+    for index, passage in enumerate(passages):
+        for name in ("nodes", "window_TCHW", "anchor_CHW"):
+            if (value := getattr(passage, name)) is not None:
+                packed[f"{index}.{name}"] = value
+    return packed
+
+
+def _unpacked(packed: dict[str, Any]) -> list[Passage]:
+    return [
+        Passage(prompt, packed[f"{index}.nodes"], packed.get(f"{index}.window_TCHW"), packed.get(f"{index}.anchor_CHW"))
+        for index, prompt in enumerate(packed["prompts"])
+    ]
