@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from . import batch, bench, evaluate, models, serve, train, video
+from . import batch, bench, demo, evaluate, models, serve, train, video
 from .screen import INTERRUPTED, interruptible, plain_warnings, report_error
 
 app = typer.Typer(
@@ -46,6 +46,7 @@ for _command in (
     models.plan,
     train.train,
     serve.serve,
+    demo.demo,
 ):
     app.command()(_command)
 

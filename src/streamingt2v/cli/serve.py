@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,9 @@ from .options import Dtype, takes_options
 from .screen import Screen
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from ..server.service import JobService
     from ..server.settings import Settings
 
 TOKEN = "STREAMINGT2V_TOKEN"
@@ -71,6 +75,13 @@ def serve(
     check_extra("serve", "server", "fastapi", "uvicorn", "prometheus_client", "python_multipart", "websockets")
     token = checked_token(host, token or os.environ.get(TOKEN))
     settings = settings_of(service)
+    from ..server.app import create_app
+
+    serve_jobs(settings, lambda jobs: create_app(jobs, token, frozenset(allow_host or ())), host, port)
+
+
+def serve_jobs(settings: Settings, make_app: Callable[[JobService], ASGIApp], host: str, port: int) -> None:
+    """A job service and the application on it, until the process is told to end."""
     from ..server.listen import serve_until_told
     from ..server.service import JobService
 
@@ -78,7 +89,7 @@ def serve(
     with JobService(settings) as jobs:
         show.note(f"loading {', '.join(settings.names)}")
         jobs.wait_until_ready()
-        serve_until_told(jobs, host, port, token, frozenset(allow_host or ()), show.note)
+        serve_until_told(make_app(jobs), host, port, show.note)
 
 
 def settings_of(options: ServiceOptions) -> Settings:

@@ -7,22 +7,18 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from ..errors import RequestError
-from .app import create_app
-from .service import JobService
 
 END_SECONDS = 3  # that open connections get when the server ends
 _BACKLOG = 512
 _LARGEST_MESSAGE = 1 << 20  # of a WebSocket, from a client
 
 
-def serve_until_told(
-    service: JobService, host: str, port: int, token: str | None, allowed_hosts: frozenset[str], note: Callable[[str], None]
-) -> None:
+def serve_until_told(app: ASGIApp, host: str, port: int, note: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM. RequestError if the port cannot be had. note: called with where the server is, once it is there."""
     listener = _listening(host, port)
-    app = create_app(service, token, allowed_hosts)
     config = uvicorn.Config(
         app,
         log_level="warning",

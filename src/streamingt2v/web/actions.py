@@ -74,7 +74,7 @@ class Actions:
         """The settings in a video that was made here; a video from elsewhere becomes the one to go on with."""
         try:
             with self._checked(file, "video", "file") as path:
-                metadata = read_metadata(path)
+                metadata = read_metadata(path or file)
             request = request_of_file(metadata)
         except (StreamingT2VError, OSError) as error:
             return (*_unchanged(), gr.skip(), _told(error))
@@ -101,12 +101,12 @@ class Actions:
             raise RequestError("image", "a picture", "start from a picture or go on with a video, not both; take one of them out")
         config = self._service.configs[model]
         with self._checked(image, "image", "image") as picture, self._checked(video, "video", "video") as clip:
-            request = form.request(preset, config, picture and str(picture), clip and str(clip))
+            request = form.request(preset, config, *(str(path) if path else None for path in (picture, clip)))
             return self._service.submit(request, model)
 
     @contextmanager
     def _checked(self, upload: str | None, kind: Kind, field: str) -> Iterator[Path | None]:
-        """An upload under a name of ours, read to its end in a process of its own; None for none. RequestError if it is not what it should be."""
+        """An upload under a name of ours, read to its end in a process of its own; None for none. RequestError if it is something else."""
         if not upload:
             yield None
             return

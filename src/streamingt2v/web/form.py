@@ -94,7 +94,9 @@ def parse_schedule(text: str) -> tuple[tuple[int, str], ...]:
             continue
         frame, colon, prompt = line.partition(":")
         if not colon or not frame.strip().isdecimal() or not prompt.strip():
-            raise RequestError("schedule", line.strip()[:40], f"line {number} should be a frame, a colon and a prompt, as in “{EXAMPLE_LINE}”")
+            raise RequestError(
+                "schedule", line.strip()[:40], f"line {number} should be a frame, a colon and a prompt, as in “{EXAMPLE_LINE}”"
+            )
         entries.append((int(frame), prompt.strip()))
     return tuple(entries)
 

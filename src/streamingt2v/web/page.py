@@ -76,8 +76,12 @@ def build_page(service: JobService) -> gr.Blocks:
 
 def make_theme() -> gr.themes.Base:
     """Colours, type and corners that Gradio's own parts take; `static/demo.css` does the rest. All fonts are the reader's own."""
-    coral = gr.themes.Color("#fff3ef", "#ffe2d9", "#ffc5b4", "#ff9f84", "#f97a57", "#e8572f", "#c94320", "#a2351a", "#7d2b18", "#5a2014", "#35120b")
-    clay = gr.themes.Color("#faf8f5", "#f3efe9", "#e6e0d8", "#d2cac0", "#a39a90", "#7b736b", "#5b544e", "#433e39", "#2a2724", "#1d1b19", "#131211")
+    coral = gr.themes.Color(
+        "#fff3ef", "#ffe2d9", "#ffc5b4", "#ff9f84", "#f97a57", "#e8572f", "#c94320", "#a2351a", "#7d2b18", "#5a2014", "#35120b"
+    )
+    clay = gr.themes.Color(
+        "#faf8f5", "#f3efe9", "#e6e0d8", "#d2cac0", "#a39a90", "#7b736b", "#5b544e", "#433e39", "#2a2724", "#1d1b19", "#131211"
+    )
     theme = gr.themes.Base(primary_hue=coral, secondary_hue=coral, neutral_hue=clay, radius_size="lg", font=_FONTS, font_mono=_MONO)
     return theme.set(
         body_background_fill="*neutral_50",
@@ -112,9 +116,13 @@ def _options(service: JobService) -> tuple[list[Component], Component, Component
             elem_id="frames",
             min_width=140,
         )
-        model = gr.Dropdown(list(service.configs), value=service.default_model, label="Base model", info="of those on this server", min_width=140)
+        model = gr.Dropdown(
+            list(service.configs), value=service.default_model, label="Base model", info="of those on this server", min_width=140
+        )
     with gr.Accordion("Advanced options", open=False, elem_id="advanced"):
-        image = Picture(label="Image prompt: the video starts from it", type="filepath", sources=["upload", "clipboard"], height=180, elem_id="image")
+        image = Picture(
+            label="Image prompt: the video starts from it", type="filepath", sources=["upload", "clipboard"], height=180, elem_id="image"
+        )
         negative = gr.Textbox(label="Negative prompt", placeholder="What is not to be seen", elem_id="negative")
         with gr.Row():
             seed = gr.Textbox(defaults.seed, label="Seed", elem_id="seed", min_width=90)
