@@ -6,19 +6,25 @@ import io
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import uvicorn
 from PIL import Image
+from starlette.types import ASGIApp
 
 from streamingt2v.server.app import create_app
 from streamingt2v.server.service import JobService
 
 
-@contextmanager
-def served(service: JobService, token: str | None = None, **options) -> Iterator[str]:
+def served(service: JobService, token: str | None = None, **options) -> AbstractContextManager[str]:
     """The address of an API on the service."""
-    config = uvicorn.Config(create_app(service, token, **options), port=0, log_level="warning", timeout_graceful_shutdown=1)
+    return listening(create_app(service, token, **options))
+
+
+@contextmanager
+def listening(app: ASGIApp) -> Iterator[str]:
+    """The address of an application."""
+    config = uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -25,6 +25,6 @@ EXAMPLES = (
     Example(
         "horse",
         "Horse, day to night",
-        Form("A horse running on the beach", 48, seed="11", schedule="24: A horse running under the night sky"),
+        Form("A horse running on the beach", "48", seed="11", schedule="24: A horse running under the night sky"),
     ),
 )

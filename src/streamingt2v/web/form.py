@@ -14,36 +14,37 @@ FULL_FRAMES = 80
 PREVIEW_CHUNKS = 3
 """Chunks after the first that a preview has where no length is chosen."""
 
+SEED = "33"
 EXAMPLE_LINE = "40: A dog running on the beach"
 
 
 @dataclass(frozen=True)
 class Form:
-    """The fields in the order of the page; None and "" are empty ones. `frames`, `steps`: numbers as the browser sends them."""
+    """The fields in the order of the page, as they are typed; "" and None (of one that was never unfolded) are empty."""
 
-    prompt: str = ""
-    frames: float | None = None
+    prompt: str | None = ""
+    frames: str | None = ""
     model: str | None = None
-    negative_prompt: str = ""
-    seed: str = "33"
-    steps: float | None = None
-    guidance_scale: float | None = None
-    schedule: str = ""
+    negative_prompt: str | None = ""
+    seed: str | None = SEED
+    steps: str | None = ""
+    guidance_scale: str | None = ""
+    schedule: str | None = ""
 
     def request(self, preset: Preset, config: ModelConfig, image: str | None, video: str | None) -> Request:
         """What is asked for of a model. RequestError for a field that holds something else than it should."""
-        frames = _whole("frames", self.frames)
+        frames, seed = _whole("frames", self.frames), _whole("seed", self.seed)
         return Request(
-            prompt=self.prompt,
+            prompt=self.prompt or "",
             frames=default_frames(preset, config) if frames is None else frames,
-            seed=_seed(self.seed),
+            seed=int(SEED) if seed is None else seed,
             image=image,
             video=video,
-            negative_prompt=self.negative_prompt,
-            schedule=parse_schedule(self.schedule),
+            negative_prompt=self.negative_prompt or "",
+            schedule=parse_schedule(self.schedule or ""),
             preset=preset,
             steps=_whole("steps", self.steps),
-            guidance_scale=self.guidance_scale,
+            guidance_scale=_number("guidance_scale", self.guidance_scale),
         )
 
     @classmethod
@@ -51,12 +52,12 @@ class Form:
         """The form that gives this request; what it starts from is not in it."""
         return cls(
             prompt=request.prompt,
-            frames=request.frames,
+            frames=_typed(request.frames),
             model=model,
             negative_prompt=request.negative_prompt,
             seed=str(request.seed),
-            steps=request.steps,
-            guidance_scale=request.guidance_scale,
+            steps=_typed(request.steps),
+            guidance_scale=_typed(request.guidance_scale),
             schedule="\n".join(f"{frame}: {prompt}" for frame, prompt in request.schedule),
         )
 
@@ -101,15 +102,20 @@ def parse_schedule(text: str) -> tuple[tuple[int, str], ...]:
     return tuple(entries)
 
 
-def _whole(name: str, value: float | None) -> int | None:
-    if value is None:
-        return None
-    if value != int(value):
-        raise RequestError(name, value, "must be a whole number")
-    return int(value)
+def _whole(name: str, text: str | None) -> int | None:
+    text = (text or "").strip()
+    if text and not text.isdecimal():
+        raise RequestError(name, text[:20], "must be a whole number")
+    return int(text) if text else None
 
 
-def _seed(text: str) -> int:
-    if not text.strip().isdecimal():
-        raise RequestError("seed", text[:20], "must be a whole number, 0 or more")
-    return int(text)
+def _number(name: str, text: str | None) -> float | None:
+    text = (text or "").strip()
+    try:
+        return float(text.replace(",", ".")) if text else None
+    except ValueError as error:
+        raise RequestError(name, text[:20], "must be a number") from error
+
+
+def _typed(value: float | None) -> str:
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -23,14 +23,14 @@ _MONO = ("ui-monospace", "SF Mono", "Consolas", "monospace")
 _CLEANING = (3600, 24 * 3600)  # seconds: how often uploads are looked through, and how old they may get
 
 
-class Picture(gr.Image):
-    """A picture that the browser shows and this process never opens: strangers' files are read behind limits, in `server.inspection`."""
+def picture(**options: Any) -> gr.Image:
+    """A picture that the browser shows and this process never opens: strangers' files are read behind limits, in `server.inspection`.
 
-    is_template = True  # for Gradio: in the browser it is its own `Image`
-
-    def preprocess(self, payload: Any) -> str | None:
-        """Where Gradio has put the upload."""
-        return None if payload is None else payload.path
+    A class of its own would do too, but Gradio writes a file of types beside the module of every such class.
+    """
+    made = gr.Image(type="filepath", **options)
+    made.preprocess = lambda payload: None if payload is None else payload.path
+    return made
 
 
 def build_page(service: JobService) -> gr.Blocks:
@@ -108,8 +108,7 @@ def _options(service: JobService) -> tuple[list[Component], Component, Component
     config, defaults = service.configs[service.default_model], Form()
     short = default_frames("preview", config)
     with gr.Row(elem_id="first"):
-        frames = gr.Number(
-            None,
+        frames = gr.Textbox(
             label="Length in frames",
             placeholder=f"preview {short}, full {FULL_FRAMES}",
             info=f"{config.fps} frames are a second",
@@ -120,14 +119,12 @@ def _options(service: JobService) -> tuple[list[Component], Component, Component
             list(service.configs), value=service.default_model, label="Base model", info="of those on this server", min_width=140
         )
     with gr.Accordion("Advanced options", open=False, elem_id="advanced"):
-        image = Picture(
-            label="Image prompt: the video starts from it", type="filepath", sources=["upload", "clipboard"], height=180, elem_id="image"
-        )
+        image = picture(label="Image prompt: the video starts from it", sources=["upload", "clipboard"], height=210, elem_id="image")
         negative = gr.Textbox(label="Negative prompt", placeholder="What is not to be seen", elem_id="negative")
         with gr.Row():
             seed = gr.Textbox(defaults.seed, label="Seed", elem_id="seed", min_width=90)
-            steps = gr.Number(None, label="Steps", placeholder="the model's", elem_id="steps", min_width=90)
-            guidance = gr.Number(None, label="Guidance", placeholder="the model's", step=0.5, elem_id="guidance", min_width=90)
+            steps = gr.Textbox(label="Steps", placeholder="the model's", elem_id="steps", min_width=90)
+            guidance = gr.Textbox(label="Guidance", placeholder="the model's", elem_id="guidance", min_width=90)
         schedule = gr.Textbox(
             label="Prompts by frame",
             placeholder=EXAMPLE_LINE,
@@ -136,7 +133,7 @@ def _options(service: JobService) -> tuple[list[Component], Component, Component
             elem_id="schedule",
         )
     with gr.Accordion("Use your own video", open=False, elem_id="own"):
-        video = gr.File(label="Video to go on with: both buttons add new frames to it", file_types=["video"], height=120, elem_id="video")
+        video = gr.File(label="Video to go on with: both buttons add new frames to it", file_types=["video"], height=150, elem_id="video")
         settings = gr.UploadButton("Get settings back from a video made here", file_types=["video"], size="sm", elem_id="settings")
         gr.HTML('<p class="hint">Or drop it anywhere on this page.</p>', apply_default_css=False)
     return [frames, model, negative, seed, steps, guidance, schedule], image, video, settings
@@ -150,7 +147,7 @@ _CHOOSE = """element.addEventListener('click', (event) => {
 
 def _gallery() -> str:
     cards = "".join(
-        f'<li><button type="button" data-name="{escape(e.name)}" title="{escape(e.form.prompt)}">'
+        f'<li><button type="button" data-name="{escape(e.name)}" title="{escape(e.form.prompt or "")}">'
         f'<img src="/page/static/examples/{escape(e.name)}.webp" alt="" width="64" height="64">{escape(e.title)}</button></li>'
         for e in EXAMPLES
     )

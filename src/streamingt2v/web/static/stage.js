@@ -261,10 +261,11 @@ function dropped(event) {
   if (!file || event.target.closest?.("#image, #video")) return; // those take it themselves
   event.preventDefault();
   event.stopPropagation();
-  const target = file.type.startsWith("image/") ? "#image" : "#settings";
-  if (target === "#image") reveal("#advanced"); else reveal("#own");
+  const isPicture = file.type.startsWith("image/");
+  reveal(isPicture ? "#advanced" : "#own");
   setTimeout(() => {
-    const input = document.querySelector(`${target} input[type=file]`) ?? document.querySelector(`${target}input[type=file]`);
+    // Gradio puts the input of an upload button beside the button
+    const input = document.querySelector(isPicture ? "#image input[type=file]" : "#own input[data-testid$='upload-button']");
     if (!input) return complain("Open the options below the buttons and choose the file there.");
     const files = new DataTransfer();
     files.items.add(file);

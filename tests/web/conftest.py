@@ -1,0 +1,60 @@
+"""The demo on a real port with a toy model and a real worker, and a real browser before it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from serving import listening
+from streamingt2v.server.service import JobService
+from streamingt2v.server.settings import Settings
+from toy import write_toy_model
+
+playwright = pytest.importorskip("playwright.sync_api", reason="the page is tested in a browser, through playwright")
+pytest.importorskip("gradio", reason="the page is made with gradio (extra web)")
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+ARGUMENTS = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required", "--disable-gpu"]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory) -> Iterator[JobService]:
+    model = write_toy_model(tmp_path_factory.mktemp("models") / "toy")
+    with JobService(Settings(tmp_path_factory.mktemp("jobs"), (str(model),))) as jobs:
+        jobs.wait_until_ready()
+        yield jobs
+
+
+@pytest.fixture(scope="module")
+def address(service) -> Iterator[str]:
+    from streamingt2v.web.app import create_demo
+
+    with listening(create_demo(service)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[playwright.Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine; on Debian: apt install chromium")
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, address) -> Iterator[playwright.Page]:
+    """The page, freshly opened; a script of it that fails, or a file from elsewhere, fails the test."""
+    wrong: list[str] = []
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda request: None if request.url.startswith((address, "data:", "blob:")) else wrong.append(request.url))
+    page.goto(address)
+    page.wait_for_selector("#prompt textarea")
+    page.wait_for_function("window.Hls !== undefined && document.querySelector('.stage') !== null")
+    yield page
+    page.close()
+    assert not wrong

@@ -1,0 +1,109 @@
+"""The page in a real browser: what is asked for is made, and plays while it is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from serving import picture
+from streamingt2v.io.reader import count_frames
+
+PROMPT = "A cat running on the street"
+WAIT = 60_000  # milliseconds
+
+
+def ask(page, button: str = "#preview", prompt: str = PROMPT, frames: int | str = "") -> None:
+    page.fill("#prompt textarea", prompt)
+    page.fill("#frames textarea, #frames input", str(frames))
+    page.click(button)
+
+
+def wait_for(page, status: str) -> None:
+    page.wait_for_selector(f".stage[data-status={status}]", timeout=WAIT)
+
+
+def job_of(page, service):
+    return service.get(page.url.partition("video=")[2])
+
+
+def is_hidden(page, name: str) -> bool:
+    return page.locator(f"[data-do={name}]").is_hidden()
+
+
+def test_it_plays_before_the_job_is_finished_and_a_reload_finds_it_again(page, service):
+    ask(page, frames=400)
+    page.wait_for_function("document.querySelector('.stage video').currentTime > 0.4", timeout=WAIT)
+    assert page.locator(".stage").get_attribute("data-status") == "in_progress"
+    at = page.evaluate("document.querySelector('.stage video').currentTime")
+    page.wait_for_function(f"document.querySelector('.stage video').currentTime > {at} + 0.3", timeout=WAIT)
+    job = job_of(page, service)
+    assert (job.request.prompt, job.request.preset, job.frames_total) == (PROMPT, "preview", 400)
+    page.reload()
+    page.wait_for_selector(".stage[data-frames]", timeout=WAIT)
+    assert job_of(page, service).id == job.id
+    page.wait_for_function(f"document.querySelector('#prompt textarea').value === '{PROMPT}'", timeout=WAIT)
+    page.click("[data-do=stop]")
+    wait_for(page, "cancelled")
+    assert service.get(job.id).frames_done < 400
+    assert is_hidden(page, "stop") and not is_hidden(page, "download")
+    page.wait_for_selector(".closer .strip img", timeout=WAIT)  # what there is, is measured too
+
+
+def test_the_full_video_from_a_picture_and_its_extension(page, service, tmp_path):
+    file = tmp_path / "cat.png"
+    file.write_bytes(picture())
+    page.click("#advanced > button")
+    page.set_input_files("#image input[type=file]", file)
+    page.wait_for_selector("#image img", timeout=WAIT)
+    ask(page, "#full", frames=24)
+    wait_for(page, "completed")
+    job = job_of(page, service)
+    assert job.request.preset == "full" and job.request.image is not None and job.frames_done == 24
+    page.click("[data-do=extend]")
+    page.fill("[data-for=extend] [name=prompt]", "A dog on the beach")
+    page.fill("[data-for=extend] [name=frames]", "8")
+    page.click("[data-for=extend] button")
+    page.wait_for_function(f"!location.href.includes('{job.id}')", timeout=WAIT)
+    wait_for(page, "completed")
+    longer = job_of(page, service)
+    assert (longer.kind, longer.source, longer.request.prompt) == ("extension", job.id, "A dog on the beach")
+    assert count_frames(service.video(longer.id)) == 32
+    with page.expect_download() as download:
+        page.click("[data-do=download]")
+    assert Path(download.value.path()).read_bytes() == service.video(longer.id).read_bytes()
+
+
+def test_a_video_gives_its_settings_back(page, service, tmp_path):
+    job = service.wait(service.submit(service_request(seed=77, steps=3)).id)
+    page.click("#own > button")
+    page.set_input_files("#own input[data-testid$=upload-button]", service.video(job.id))
+    page.wait_for_selector("#notice .calm", timeout=WAIT)
+    assert page.input_value("#prompt textarea") == PROMPT
+    page.click("#advanced > button")
+    assert page.input_value("#seed textarea, #seed input") == "77" and page.input_value("#steps textarea, #steps input") == "3"
+
+
+def service_request(**settings):
+    from streamingt2v import Request
+
+    return Request(PROMPT, 16, **settings)
+
+
+@pytest.mark.parametrize(("prompt", "frames", "said"), [("", "24", "Prompt"), (PROMPT, "0", "Length"), (PROMPT, "many", "Length")])
+def test_what_cannot_be_made_is_said_kindly_and_nothing_is_started(page, service, prompt, frames, said):
+    before = len(service.list(100)[0])
+    ask(page, prompt=prompt, frames=frames)
+    page.wait_for_selector("#notice .wrong", timeout=WAIT)
+    assert said in page.inner_text("#notice")
+    assert len(service.list(100)[0]) == before and "video=" not in page.url
+
+
+def test_an_example_fills_the_form(page):
+    page.click("#gallery [data-name=horse]")
+    page.wait_for_function("document.querySelector('#prompt textarea').value.startsWith('A horse')", timeout=WAIT)
+
+
+def test_it_fits_a_phone(page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
