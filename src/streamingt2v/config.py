@@ -142,7 +142,8 @@ class ExtendConfig:
     `guidance_rescale` (0..1) pulls the guided prediction's spread back to the conditional one's (spec 6.4). anchor: which frame of the
     first chunk appearance is kept from. sigmas: noise levels, descending and above 0, through which the steps are laid evenly in the
     logarithm; empty for the scheduler's own. mixed_noise: part of the noise that all frames share, as the networks were trained, see
-    `samplers.noise`. ModelError for values that make no sense.
+    `samplers.noise`. time_guidance: how far a chunk is led away from what each frame would be alone, see `guidance.steadied`; 0 for not.
+    ModelError for values that make no sense.
     """
 
     frames: int = 16
@@ -154,12 +155,15 @@ class ExtendConfig:
     anchor: int = 0
     sigmas: tuple[float, ...] = ()
     mixed_noise: float = 0.0
+    time_guidance: float = 0.0
 
     def __post_init__(self) -> None:
         _require(1 <= self.overlap < self.frames, "extend.overlap", self.overlap, f"at least 1 and below extend.frames={self.frames}")
         check_sampling("extend", self.steps, self.guidance_scale, self.guidance_rescale)
         _require(0 <= self.eta <= 1, "extend.eta", self.eta, "between 0 and 1")
         _require(0 <= self.mixed_noise < 1, "extend.mixed_noise", self.mixed_noise, "0 or more and below 1")
+        sensible = math.isfinite(self.time_guidance) and self.time_guidance >= 0
+        _require(sensible, "extend.time_guidance", self.time_guidance, "finite, 0 or more")
         _require(0 <= self.anchor < self.frames, "extend.anchor", self.anchor, f"0 or more and below extend.frames={self.frames}")
         object.__setattr__(self, "sigmas", tuple(self.sigmas))  # JSON has lists
         falling = all(a > b > 0 for a, b in pairwise(self.sigmas)) and len(self.sigmas) != 1
@@ -194,6 +198,8 @@ class ModelConfig:
         _require(self.refine is None or self.refine_by is None, "refine_by", self.refine_by, "left out where there is refine")
         _require(self.svd is None or self.backbone == "svd", "svd", self.svd, f"left out for backbone {self.backbone!r}")
         _require(self.fast is None or self.backbone == "modelscope", "fast", self.fast, f"left out for backbone {self.backbone!r}")
+        steady = self.extend.time_guidance == 0 or self.backbone == "modelscope"
+        _require(steady, "extend.time_guidance", self.extend.time_guidance, f"0 for backbone {self.backbone!r}")
         seeds = self.seed is None or self.seed.pipeline is not None or self.backbone == "svd"
         _require(seeds, "seed.pipeline", None, "given: the network of this model starts from no picture")
         for name, side in (("height", self.height), ("width", self.width)):

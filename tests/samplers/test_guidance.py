@@ -3,7 +3,7 @@
 import torch
 
 from recorded import assert_near
-from streamingt2v.samplers.guidance import guide, guide_pair, match_spread
+from streamingt2v.samplers.guidance import guide, guide_pair, match_spread, steadied
 from toy_networks import randn
 
 UNCOND, COND = randn(2, 3, 4), randn(2, 3, 4, seed=1) * 2
@@ -24,3 +24,10 @@ def test_rescale_pulls_each_element_to_the_conditional_spread():
     assert_near(match_spread(guided, COND, 0.0), guided)
     halfway = match_spread(guided, COND, 0.5).std((1, 2))
     assert_near(halfway, (COND.std((1, 2)) + guided.std((1, 2))) / 2)
+
+
+def test_steadied_leads_away_from_what_frames_are_alone():
+    whole, alone = torch.randn(1, 2, 3, 4, 4), torch.randn(1, 2, 3, 4, 4)
+    predict = steadied(lambda x, t: whole * x, lambda x, t: alone * x, 0.5)
+    x = torch.randn(1, 2, 3, 4, 4)
+    torch.testing.assert_close(predict(x, torch.tensor(3)), 1.5 * whole * x - 0.5 * alone * x)

@@ -1,17 +1,22 @@
-"""Where latents are made: on the device of the network, whatever that is."""
+"""Chunks: made on the device of the network, whatever that is, and led away from what each frame would be alone."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
+import pytest
 import torch
 
+from streamingt2v import LongVideoPipeline
 from streamingt2v.backbones.modelscope import ModelScopeBackbone
 from streamingt2v.config import ExtendConfig
+from streamingt2v.errors import ModelError
 from streamingt2v.memory.apm import ImageTokens
 from streamingt2v.memory.stream import StreamMemory
 from streamingt2v.stages.extend import ExtendStage
 from streamingt2v.types import TextCond
+from toy import write_toy_model
 from toy_networks import cam, streaming
 
 META = torch.device("meta")
@@ -65,3 +70,30 @@ def test_chunks_are_denoised_on_the_backbones_device():
     memory = StreamMemory.start(first_TCHW, 2)
     assert len(stage.next(memory, backbone.condition(TEXT, memory.anchor_CHW))) == 2
     assert backbone.decoded == [META, META]
+
+
+def test_frames_alone_are_what_the_network_says_of_videos_of_one_frame():
+    torch.manual_seed(0)
+    backbone = ModelScopeBackbone(None, streaming(), cam(), None, ImageTokens(6, 8, 3, 12))  # type: ignore[arg-type]
+    condition = backbone.condition(TextCond(torch.randn(1, 5, 12), torch.randn(1, 5, 12)), None)
+    latents, t = torch.randn(1, 4, 3, 8, 8), torch.tensor(500)
+    with torch.no_grad():
+        together = backbone.frame_predictor(condition)(latents, t)
+        alone = [backbone.predictor(condition, None, 1.0, 0.0)(latents[:, :, i : i + 1], t) for i in range(3)]
+        whole = backbone.predictor(condition, None, 1.0, 0.0)(latents, t)
+    torch.testing.assert_close(together, torch.cat(alone, 2))
+    assert not torch.allclose(together, whole, atol=1e-3), "or the network would not look along time"
+
+
+@pytest.mark.parametrize("scale", [-1.0, float("nan")])
+def test_time_guidance_must_make_sense(scale):
+    with pytest.raises(ModelError, match="time_guidance"):
+        ExtendConfig(time_guidance=scale)
+
+
+def test_time_guidance_changes_the_first_chunk_and_the_later_ones(tmp_path):
+    pipe = LongVideoPipeline.from_pretrained(write_toy_model(tmp_path / "toy"))
+    plain = pipe("A cat", 24, num_inference_steps=2).frames
+    pipe.config = replace(pipe.config, extend=replace(pipe.config.extend, time_guidance=1.0))
+    steady = pipe("A cat", 24, num_inference_steps=2).frames
+    assert (plain[:16] != steady[:16]).any() and (plain[16:] != steady[16:]).any()

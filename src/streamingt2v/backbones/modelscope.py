@@ -93,6 +93,18 @@ class ModelScopeBackbone:
 
         return predict
 
+    @torch.no_grad()
+    def frame_predictor(self, condition: Condition) -> Predict:
+        """What the network says of every frame as a video of its own, under the positive half and without CAM; for `guidance.steadied`."""
+        contexts, dtype = condition.positive().base, self.unet.dtype
+
+        def predict(latents_BCTHW: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+            frames = latents_BCTHW.to(dtype).transpose(1, 2).flatten(0, 1)[:, :, None]
+            apart = self.unet(frames, timestep, contexts).float()
+            return apart[:, :, 0].unflatten(0, (len(latents_BCTHW), -1)).transpose(1, 2)
+
+        return predict
+
     def _embed_image(self, image_BCHW: torch.Tensor) -> torch.Tensor:
         size = self.image_encoder.config.image_size
         return self.image_encoder(pixel_values=preprocess(image_BCHW, size)).image_embeds

@@ -64,6 +64,16 @@ class PublishedProcedure(ModelScopeBackbone):
 
         return predict
 
+    @torch.no_grad()
+    def frame_predictor(self, condition: Unprepared) -> Predict:  # type: ignore[override]
+        """No part of the procedure, but of what the model asks for: with everything anew, as the rest."""
+
+        def predict(latents_BCTHW: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+            prepared = super(PublishedProcedure, self).condition(condition.text, condition.anchor_CHW)
+            return super(PublishedProcedure, self).frame_predictor(prepared)(latents_BCTHW, timestep)
+
+        return predict
+
     def decode(self, latents_BCTHW: torch.Tensor, skip: int = 0) -> torch.Tensor:
         """All frames, also those that are thrown away."""
         return super().decode(latents_BCTHW)[skip:]
@@ -84,5 +94,5 @@ def as_published(components: Components, prompt: str, ddim: bool = False) -> Com
     if not ddim:
         return found
     scheduler = DDIMScheduler.from_config(components.scheduler.config, clip_sample=False, set_alpha_to_one=True)
-    extend = replace(components.config.extend, steps=50, eta=0.0, sigmas=())
+    extend = replace(components.config.extend, steps=50, eta=0.0, sigmas=(), time_guidance=0.0)
     return replace(found, scheduler=scheduler, config=replace(found.config, extend=extend))
