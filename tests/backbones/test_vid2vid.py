@@ -89,7 +89,9 @@ def test_is_saved_and_loaded_as_itself(network, tmp_path, caplog):
     assert again.down_blocks[0].downsamplers[0].conv.padding == (2, 1) and "not expected" not in caplog.text
     sample, text = randn(1, 4, 1, 10, 8), randn(1, 5, 12, seed=1)
     with torch.no_grad():
-        assert torch.equal(again(sample, 5, text).sample, network(sample, 5, text).sample)
+        # not to the bit: weights that lie in a file's memory begin at another alignment, by which some kernels choose their order of sums
+        assert_near(again(sample, 5, text).sample, network(sample, 5, text).sample, 1e-5)
+        assert all(torch.equal(weight, again.get_parameter(name)) for name, weight in network.named_parameters())
 
 
 @given(height=st.integers(1, 300), width=st.integers(1, 64), levels=st.integers(1, 4))

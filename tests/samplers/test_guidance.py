@@ -3,7 +3,7 @@
 import torch
 
 from recorded import assert_near
-from streamingt2v.samplers.guidance import guide, guide_pair, match_spread, steadied
+from streamingt2v.samplers.guidance import frames_alone, guide, guide_pair, match_spread, steadied
 from toy_networks import randn
 
 UNCOND, COND = randn(2, 3, 4), randn(2, 3, 4, seed=1) * 2
@@ -28,6 +28,16 @@ def test_rescale_pulls_each_element_to_the_conditional_spread():
 
 def test_steadied_leads_away_from_what_frames_are_alone():
     whole, alone = torch.randn(1, 2, 3, 4, 4), torch.randn(1, 2, 3, 4, 4)
-    predict = steadied(lambda x, t: whole * x, lambda x, t: alone * x, 0.5)
-    x = torch.randn(1, 2, 3, 4, 4)
-    torch.testing.assert_close(predict(x, torch.tensor(3)), 1.5 * whole * x - 0.5 * alone * x)
+    torch.testing.assert_close(steadied(whole, alone, 0.5), 1.5 * whole - 0.5 * alone)
+
+
+def test_frames_alone_are_asked_about_as_videos_of_one_frame():
+    video = torch.randn(1, 2, 3, 4, 4)
+    shapes = []
+
+    def network(frames):
+        shapes.append(frames.shape)
+        return frames * torch.tensor([1.0, 2.0, 3.0])[:, None, None, None, None]
+
+    torch.testing.assert_close(frames_alone(network, video), video * torch.tensor([1.0, 2.0, 3.0])[:, None, None])
+    assert shapes == [(3, 2, 1, 4, 4)]

@@ -72,17 +72,21 @@ def test_chunks_are_denoised_on_the_backbones_device():
     assert backbone.decoded == [META, META]
 
 
-def test_frames_alone_are_what_the_network_says_of_videos_of_one_frame():
+@pytest.mark.parametrize("later", [False, True])
+def test_frames_alone_see_the_window_as_the_chunk_does_but_no_other_frame(later):
     torch.manual_seed(0)
     backbone = ModelScopeBackbone(None, streaming(), cam(), None, ImageTokens(6, 8, 3, 12))  # type: ignore[arg-type]
     condition = backbone.condition(TextCond(torch.randn(1, 5, 12), torch.randn(1, 5, 12)), None)
-    latents, t = torch.randn(1, 4, 3, 8, 8), torch.tensor(500)
+    latents, t, window = torch.randn(1, 4, 3, 8, 8), torch.tensor(500), torch.rand(2, 3, 16, 16) if later else None
+    plain, steady = (backbone.predictor(condition, window, 2.0, 0.0, weight)(latents, t) for weight in (0.0, 0.5))
+    features = None
+    if window is not None:
+        whole = backbone.cam(latents, t, condition.positive().cam, backbone.cam.encode_frames(window[None]))
+        features = whole.of_the_last(2, 1)
     with torch.no_grad():
-        together = backbone.frame_predictor(condition)(latents, t)
-        alone = [backbone.predictor(condition, None, 1.0, 0.0)(latents[:, :, i : i + 1], t) for i in range(3)]
-        whole = backbone.predictor(condition, None, 1.0, 0.0)(latents, t)
-    torch.testing.assert_close(together, torch.cat(alone, 2))
-    assert not torch.allclose(together, whole, atol=1e-3), "or the network would not look along time"
+        each = [backbone.unet(latents[:, :, i : i + 1], t, condition.positive().base, cam_features=features) for i in range(3)]
+    torch.testing.assert_close(steady, 1.5 * plain - 0.5 * torch.cat(each, 2))
+    assert not torch.allclose(steady, plain, atol=1e-3), "or the network would not look along time"
 
 
 @pytest.mark.parametrize("scale", [-1.0, float("nan")])

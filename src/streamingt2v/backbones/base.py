@@ -35,6 +35,8 @@ class Backbone(Protocol):
         """Everything of text and anchor that no timestep changes: made once a prompt, used in every chunk. `seed`: of the video, for a
         network that conditions on noise."""
 
-    def predictor(self, condition: Any, window_TCHW: torch.Tensor | None, scale: float, rescale: float) -> Predict:
+    def predictor(
+        self, condition: Any, window_TCHW: torch.Tensor | None, scale: float, rescale: float, time_guidance: float = 0.0
+    ) -> Predict:
         """The guided denoiser of one chunk, for latents on `device`. `window_TCHW`: the frames before it, encoded here once; None for the
         first chunk."""

@@ -14,7 +14,7 @@ from streamingt2v.memory.apm import ImageTokens, anchor_tokens, preprocess
 from streamingt2v.memory.cam import ConditionalAttentionModule
 from streamingt2v.memory.context import Contexts, halved
 from streamingt2v.samplers.denoise import Predict
-from streamingt2v.samplers.guidance import guide_pair
+from streamingt2v.samplers.guidance import frames_alone, guide_pair, steadied
 from streamingt2v.types import TextCond
 
 from .unet3d import StreamingUNet3D
@@ -77,31 +77,28 @@ class ModelScopeBackbone:
         return Condition(self.unet.contexts(text_BLD, image_BLD), self.cam.contexts(text_BLD))
 
     @torch.no_grad()
-    def predictor(self, condition: Condition, window_TCHW: torch.Tensor | None, scale: float, rescale: float) -> Predict:
-        """With a scale of 1, guidance is the positive half alone, and the other is not computed."""
+    def predictor(
+        self, condition: Condition, window_TCHW: torch.Tensor | None, scale: float, rescale: float, time_guidance: float = 0.0
+    ) -> Predict:
+        """With a scale of 1, guidance is the positive half alone, and the other is not computed. time_guidance: see `guidance.steadied`."""
         embedding = None
         if window_TCHW is not None:
             embedding = self.cam.encode_frames(window_TCHW[None].to(self.device, self.unet.dtype))
-        contexts = condition if scale != 1 else condition.positive()
+        positive = condition.positive()
+        contexts = condition if scale != 1 else positive
         dtype = self.unet.dtype  # asked once: it is looked for among all parameters
 
         def predict(latents_BCTHW: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
             sample_BCTHW = latents_BCTHW.to(dtype)  # one for both halves of the contexts
             features = self.cam(sample_BCTHW, timestep, contexts.cam, embedding) if embedding is not None else None
             prediction = self.unet(sample_BCTHW, timestep, contexts.base, cam_features=features).float()
-            return guide_pair(prediction, scale, rescale) if scale != 1 else prediction
-
-        return predict
-
-    @torch.no_grad()
-    def frame_predictor(self, condition: Condition) -> Predict:
-        """What the network says of every frame as a video of its own, under the positive half and without CAM; for `guidance.steadied`."""
-        contexts, dtype = condition.positive().base, self.unet.dtype
-
-        def predict(latents_BCTHW: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-            frames = latents_BCTHW.to(dtype).transpose(1, 2).flatten(0, 1)[:, :, None]
-            apart = self.unet(frames, timestep, contexts).float()
-            return apart[:, :, 0].unflatten(0, (len(latents_BCTHW), -1)).transpose(1, 2)
+            guided = guide_pair(prediction, scale, rescale) if scale != 1 else prediction
+            if not time_guidance:
+                return guided
+            # the features of the chunk for every frame: without them the difference would be CAM's doing too, and pile up over chunks
+            shared = features.of_the_last(embedding.shape[1], sample_BCTHW.shape[2]) if features and embedding is not None else None
+            alone = frames_alone(lambda frames: self.unet(frames, timestep, positive.base, cam_features=shared), sample_BCTHW)
+            return steadied(guided, alone, time_guidance)
 
         return predict
 

@@ -86,8 +86,15 @@ class SvdBackbone:
         return PictureCondition(_after_zeros(embeds_BD)[:, None], _after_zeros(latents_BCHW), added_N.expand(2, -1))
 
     @torch.no_grad()
-    def predictor(self, condition: PictureCondition, window_TCHW: torch.Tensor | None, scale: float, rescale: float) -> Predict:
-        """Guidance rises evenly from the first frame's, `SvdConfig.first_guidance`, to `scale` at the last."""
+    def predictor(
+        self, condition: PictureCondition, window_TCHW: torch.Tensor | None, scale: float, rescale: float, time_guidance: float = 0.0
+    ) -> Predict:
+        """Guidance rises evenly from the first frame's, `SvdConfig.first_guidance`, to `scale` at the last.
+
+        ValueError for time guidance.
+        """
+        if time_guidance:
+            raise ValueError("time guidance is for ModelScope's backbone; this one has none")
         embedding = None
         if window_TCHW is not None:
             embedding = self.cam.encode_frames(window_TCHW[None].to(self.device, self.unet.dtype))

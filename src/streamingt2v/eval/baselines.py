@@ -63,8 +63,10 @@ class WithoutApm(ModelScopeBackbone):
 class WithoutCam(ModelScopeBackbone):
     """The frames before are forgotten: every chunk begins anew."""
 
-    def predictor(self, condition: Condition, window_TCHW: torch.Tensor | None, scale: float, rescale: float) -> Predict:
-        return super().predictor(condition, None, scale, rescale)
+    def predictor(
+        self, condition: Condition, window_TCHW: torch.Tensor | None, scale: float, rescale: float, time_guidance: float = 0.0
+    ) -> Predict:
+        return super().predictor(condition, None, scale, rescale, time_guidance)
 
 
 class WithoutBoth(WithoutApm, WithoutCam):

@@ -18,7 +18,7 @@ from ..checkpoints.load import Components
 from ..errors import RequestError
 from ..memory.apm import anchor_tokens
 from ..samplers.denoise import Predict
-from ..samplers.guidance import guide_pair
+from ..samplers.guidance import frames_alone, guide_pair, steadied
 from ..types import TextCond
 
 
@@ -41,7 +41,7 @@ class PublishedProcedure(ModelScopeBackbone):
 
     @torch.no_grad()
     def predictor(  # type: ignore[override]
-        self, condition: Unprepared, window_TCHW: torch.Tensor | None, scale: float, rescale: float
+        self, condition: Unprepared, window_TCHW: torch.Tensor | None, scale: float, rescale: float, time_guidance: float = 0.0
     ) -> Predict:
         """Text and anchor anew, and the window encoded twice for nobody."""
         text, dtype = self.encode_text(), self.unet.dtype
@@ -60,17 +60,13 @@ class PublishedProcedure(ModelScopeBackbone):
             features = None
             if frames_BTCHW is not None:
                 features = self.cam(pair_BCTHW, timestep, text_BLD, self.cam.encode_frames(frames_BTCHW))
-            return guide_pair(self.unet(pair_BCTHW, timestep, text_BLD, image_BLD, features).float(), scale, rescale)
-
-        return predict
-
-    @torch.no_grad()
-    def frame_predictor(self, condition: Unprepared) -> Predict:  # type: ignore[override]
-        """No part of the procedure, but of what the model asks for: with everything anew, as the rest."""
-
-        def predict(latents_BCTHW: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-            prepared = super(PublishedProcedure, self).condition(condition.text, condition.anchor_CHW)
-            return super(PublishedProcedure, self).frame_predictor(prepared)(latents_BCTHW, timestep)
+            guided = guide_pair(self.unet(pair_BCTHW, timestep, text_BLD, image_BLD, features).float(), scale, rescale)
+            if not time_guidance:  # no part of the procedure, but of what a model may ask for: with everything anew, as the rest
+                return guided
+            shared = features and features.of_the_last(len(features.mid) // 2, pair_BCTHW.shape[2])
+            positive = self.unet.contexts(text_BLD[1:], image_BLD[1:] if image_BLD is not None else None)
+            alone = frames_alone(lambda frames: self.unet(frames, timestep, positive, cam_features=shared), pair_BCTHW[:1])
+            return steadied(guided, alone, time_guidance)
 
         return predict
 

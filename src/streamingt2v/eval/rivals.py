@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from ..memory import encoder
 from ..memory.cam import ConditionalAttentionModule
 from ..memory.context import Contexts
 from ..samplers.denoise import Predict
-from ..samplers.guidance import guide_pair
+from ..samplers.guidance import frames_alone, guide_pair, steadied
 
 Sizes = dict[str, Any]
 """Arguments of `ConditionalAttentionModule` for the copied half, `in_channels` being the base's."""
@@ -195,14 +196,23 @@ class RivalBackbone(ModelScopeBackbone):
         return Condition(self.unet.contexts(text_BLD), self.rival.copied.contexts(text_BLD))
 
     @torch.no_grad()
-    def predictor(self, condition: Condition, window_TCHW: torch.Tensor | None, scale: float, rescale: float) -> Predict:
+    def predictor(
+        self, condition: Condition, window_TCHW: torch.Tensor | None, scale: float, rescale: float, time_guidance: float = 0.0
+    ) -> Predict:
         if window_TCHW is None:
-            return super().predictor(condition, None, scale, rescale)
+            return super().predictor(condition, None, scale, rescale, time_guidance)
         seen_BCTHW = self.rival.see(window_TCHW[None].to(self.device, self.unet.dtype), self.vae, self.frames)
+        positive, seen_TC1HW = condition.positive(), seen_BCTHW[0].transpose(0, 1)[:, :, None]
+
+        def alone(timestep: torch.Tensor, frames_TC1HW: torch.Tensor) -> torch.Tensor:
+            return self.rival(self.unet, frames_TC1HW, timestep, positive.base, positive.cam, seen_TC1HW)
 
         def predict(latents_BCTHW: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
             pair_BCTHW = torch.cat([latents_BCTHW, latents_BCTHW]).to(self.unet.dtype)
             prediction = self.rival(self.unet, pair_BCTHW, timestep, condition.base, condition.cam, seen_BCTHW)
-            return guide_pair(prediction.float(), scale, rescale)
+            guided = guide_pair(prediction.float(), scale, rescale)
+            if not time_guidance:
+                return guided
+            return steadied(guided, frames_alone(partial(alone, timestep), pair_BCTHW[:1]), time_guidance)
 
         return predict

@@ -30,6 +30,10 @@ class CamFeatures(NamedTuple):
     down: tuple[torch.Tensor, ...]
     mid: torch.Tensor
 
+    def of_the_last(self, overlap: int, times: int) -> CamFeatures:
+        """Those of the last video in the batch, whose Tc is `overlap`, for a batch of so many videos that share them."""
+        return CamFeatures(tuple(x[-overlap:].repeat(times, 1, 1, 1) for x in self.down), self.mid[-overlap:].repeat(times, 1, 1, 1))
+
 
 class ConditionalAttentionModule(ModelMixin, ConfigMixin):  # both have `config_name`, of different types
     """The defaults are the published sizes. `conditioning_channels`: widths of the frame encoder, which halves the frames'

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable
 
-from .denoise import Predict
+import torch
 
 
 def guide(uncond: torch.Tensor, cond: torch.Tensor, scale: float | torch.Tensor, rescale: float = 0.0) -> torch.Tensor:
@@ -27,14 +27,15 @@ def match_spread(guided: torch.Tensor, cond: torch.Tensor, amount: float) -> tor
     return guided * (amount * ratio + (1 - amount))
 
 
-def steadied(whole: Predict, frame_by_frame: Predict, scale: float) -> Predict:
-    """whole + scale * (whole - frame_by_frame): away from what the network says of each frame alone, which knows nothing of the others.
+def steadied(whole: torch.Tensor, frames_alone: torch.Tensor, scale: float) -> torch.Tensor:
+    """whole + scale * (whole - frames_alone): away from what the network says of each frame when it sees no other.
 
     Autoguidance (Karras et al. 2024) whose weak model is the network itself, blind to time: what flickers is what it would add.
     """
+    return whole + scale * (whole - frames_alone)
 
-    def predict(latents_BCTHW: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        prediction = whole(latents_BCTHW, timestep)
-        return prediction + scale * (prediction - frame_by_frame(latents_BCTHW, timestep))
 
-    return predict
+def frames_alone(network: Callable[[torch.Tensor], torch.Tensor], sample_BCTHW: torch.Tensor) -> torch.Tensor:
+    """What a network says of each frame of one video (1, C, T, h, w) when it is given them as T videos of one frame, (T, C, 1, h, w)."""
+    alone_TCHW = network(sample_BCTHW[0].transpose(0, 1)[:, :, None])[:, :, 0]
+    return alone_TCHW.transpose(0, 1)[None].float()

@@ -12,11 +12,9 @@ from typing import Any
 import torch
 
 from streamingt2v.backbones.base import Backbone
-from streamingt2v.backbones.modelscope import ModelScopeBackbone
 from streamingt2v.config import ExtendConfig
 from streamingt2v.memory.stream import StreamMemory
 from streamingt2v.samplers.denoise import Step, StepNoise, denoise, final
-from streamingt2v.samplers.guidance import steadied
 from streamingt2v.samplers.noise import mixed_noise
 from streamingt2v.types import TextCond
 
@@ -51,10 +49,8 @@ class ExtendStage:
     def denoise(self, condition: Any, window_TCHW: torch.Tensor | None, noise: StepNoise) -> Iterator[Step]:
         """The denoising of one chunk, step by step. noise: of step -1 is the start, (1, C, T, h, w); of later steps for eta above 0."""
         config = self.config
-        predict = self.backbone.predictor(condition, window_TCHW, config.guidance_scale, config.guidance_rescale)
-        if config.time_guidance:
-            assert isinstance(self.backbone, ModelScopeBackbone), "the configuration has been checked"
-            predict = steadied(predict, self.backbone.frame_predictor(condition), config.time_guidance)
+        guidance = (config.guidance_scale, config.guidance_rescale, config.time_guidance)
+        predict = self.backbone.predictor(condition, window_TCHW, *guidance)
         for step in denoise(predict, noise(-1), self.scheduler, config.steps, eta=config.eta, step_noise=noise, sigmas=config.sigmas):
             if self.on_step is not None:
                 self.on_step(step.index + 1, step.total)
