@@ -1,8 +1,10 @@
 """How visible the seams between refined windows are: joint, causal, and the controls.
 
-    python benchmarks/seams.py [--videos 40] [--frames 112] [--model tiny] [--out seams/] [--page docs/refining-results.md]
+    python benchmarks/seams.py [--videos 40] [--frames 112] [--ways joint causal ...] [--jobs 2] [--model tiny] [--out seams/]
+                               [--page docs/refining-results.md]
 
-Clips of the procedural world, shrunk to the size of stage 2, are refined in every way. Two numbers, 1.0 where no seam is to be
+Clips of the procedural world, shrunk to the size of stage 2, are refined in every way, or in those of --ways; --jobs processes share the
+videos, a thread each. Two numbers, 1.0 where no seam is to be
 seen: `score`, the mean change from frame to frame at the windows' borders over that elsewhere, and `worst`, the same of the largest
 change at each border over the largest of as many changes in a row elsewhere. A border is all of an overlap, since the cut may
 fall anywhere in it; of windows apart it is the one change where the next begins. Changes are relative to those of the true clip, whose
@@ -16,8 +18,11 @@ import json
 import statistics
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +30,7 @@ import torch
 import torch.nn.functional as F
 
 from streamingt2v import LongVideoPipeline
-from streamingt2v.config import RefineConfig
+from streamingt2v.config import ModelConfig, RefineConfig, find_model
 from streamingt2v.distributed import Alone
 from streamingt2v.eval.chart import Track, draw_slices
 from streamingt2v.eval.results import markdown
@@ -41,6 +46,10 @@ from streamingt2v.world import clip
 PICTURES = 3
 NOISE = {"": True, ", noise apart": False}
 OURS = "causal"
+
+Result = tuple[tuple[float, float], np.ndarray]
+_LOADED: dict[str, LongVideoPipeline] = {}
+"""Of a process: what it has in memory."""
 
 
 def ways(config: RefineConfig) -> dict[str, RefineConfig]:
@@ -85,7 +94,7 @@ def scores(change: np.ndarray, config: RefineConfig) -> tuple[float, float]:
     return float(score), float(worst / statistics.mean(change[run.start : run.stop].max() for run in runs))
 
 
-def measure(pipe: LongVideoPipeline, number: int, frames: int) -> Iterator[tuple[str, np.ndarray, tuple[float, float]]]:
+def measure(pipe: LongVideoPipeline, number: int, frames: int, names: list[str]) -> Iterator[tuple[str, np.ndarray, tuple[float, float]]]:
     """(way, what it made, its scores) of one video."""
     config = pipe.config.refine
     assert config is not None, "checked at the door"
@@ -93,9 +102,22 @@ def measure(pipe: LongVideoPipeline, number: int, frames: int) -> Iterator[tuple
     sharp_THWC = clip.render(spec, clip.frame_times(frames), *config.size(pipe.config.height, pipe.config.width))[0]
     soft_TCHW = F.interpolate(to_float(sharp_THWC), (pipe.config.height, pipe.config.width), mode="bilinear", antialias=True)
     true = changes(sharp_THWC)
-    for name, way in ways(config).items():
+    for name in names:
+        way = ways(config)[name]
         video_THWC = refined(pipe, way, soft_TCHW, spec.caption, number)
         yield name, video_THWC, scores(np.divide(changes(video_THWC), true, out=np.zeros_like(true), where=true > 0), way)
+
+
+def one_video(number: int, model: str, frames: int, names: list[str], out: Path | None) -> dict[str, Result]:
+    """What runs in a process: by way, the scores and the middle rows of one video; slices of the first ones go into the folder."""
+    torch.set_num_threads(1)
+    pipe = _LOADED[model] = _LOADED.get(model) or LongVideoPipeline.from_pretrained(model)
+    found = {}
+    for name, video_THWC, pair in measure(pipe, number, frames, names):
+        found[name] = pair, video_THWC[:, video_THWC.shape[1] // 2]
+        if out is not None and number < PICTURES:
+            xt_slice(video_THWC, out / f"{number}-{name.replace(',', '').replace(' ', '-')}.png")
+    return found
 
 
 def main() -> None:
@@ -103,32 +125,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int, default=40)
     parser.add_argument("--frames", type=int, default=112)
+    parser.add_argument("--ways", nargs="+", help="names as in the table; default: all")
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--out", type=Path, help="folder for slices through time")
     parser.add_argument("--page", type=Path, help="also write the table and the slices of the first video as a page")
     asked = parser.parse_args()
-    pipe = LongVideoPipeline.from_pretrained(asked.model)
-    if pipe.config.refine is None:
-        sys.exit(f"model {asked.model!r} has no refiner")
+    names = asked.ways or list(ways(config_of(asked.model)))
+    if unknown := set(names) - set(ways(config_of(asked.model))) or ({OURS} - set(names)):
+        sys.exit(f"--ways {' '.join(sorted(unknown))}: there are {', '.join(ways(config_of(asked.model)))}; {OURS} must be one of them")
     if asked.out is not None:
         asked.out.mkdir(parents=True, exist_ok=True)
-    found: dict[str, list[tuple[float, float]]] = {}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     slices: list[Track] = []
-    for number in range(asked.videos):
-        for name, video_THWC, pair in measure(pipe, number, asked.frames):
-            found.setdefault(name, []).append(pair)
-            if asked.out is not None and number < PICTURES:
-                xt_slice(video_THWC, asked.out / f"{number}-{name.replace(',', '').replace(' ', '-')}.png")
-            if number == 0:
-                slices.append(Track(name, row_TWC=video_THWC[:, video_THWC.shape[1] // 2]))
-        print(f"{number + 1} of {asked.videos} videos", file=sys.stderr, flush=True)
+    with ProcessPoolExecutor(asked.jobs, get_context("spawn")) as pool:
+        work = partial(one_video, model=asked.model, frames=asked.frames, names=names, out=asked.out)
+        for number, result in enumerate(pool.map(work, range(asked.videos))):
+            for name, (pair, row_TWC) in result.items():
+                found[name].append(pair)
+                if number == 0:
+                    slices.append(Track(name, row_TWC=row_TWC))
+            print(f"{number + 1} of {asked.videos} videos", file=sys.stderr, flush=True)
     rows = [row(name, pairs, found[OURS]) for name, pairs in found.items()]
     print("\n".join(f"{line[0]:24}" + "".join(f"{cell:>26}" for cell in line[1:]) for line in table(rows)))
     if asked.page is not None:
-        write_page(
-            asked.page, rows, slices, f"python benchmarks/seams.py --videos {asked.videos} --frames {asked.frames} --model {asked.model}"
-        )
+        given = f" --ways {' '.join(map(repr, asked.ways))}" if asked.ways else ""
+        command = f"python benchmarks/seams.py --videos {asked.videos} --frames {asked.frames}{given} --model {asked.model}"
+        write_page(asked.page, rows, slices, command)
     print(json.dumps({"benchmark": "seams", "model": asked.model, "videos": asked.videos, "frames": asked.frames, "rows": rows}))
+
+
+def config_of(model: str) -> RefineConfig:
+    """How a model refines; ends the command if it does not."""
+    config = ModelConfig.load(find_model(model)).refine
+    if config is None:
+        sys.exit(f"model {model!r} has no refiner")
+    return config
 
 
 def row(name: str, pairs: list[tuple[float, float]], ours: list[tuple[float, float]]) -> dict[str, object]:
