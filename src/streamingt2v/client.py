@@ -16,7 +16,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -194,18 +194,22 @@ class Session:
 
     BREAKS = 10  # of the connection without a new segment, until the server is given up
 
-    def __init__(self, connect: Callable[[], ClientConnection], start: Object, seconds: float):
+    def __init__(self, connect: Callable[[], AbstractContextManager[ClientConnection]], start: Object, seconds: float):
         self.video: Object = {}
         self.done: Object | None = None
         self._connect, self._start, self._seconds = connect, start, seconds
         self._lock = threading.Lock()
         self._unheard: dict[str, Object] = {}  # what was sent and not answered yet: it may be lost with the connection
         self._chunks = self._breaks = 0
-        self._socket = connect()
+        self._open = ExitStack()
+        self._socket = self._open.enter_context(connect())
         try:
             self._begin(self._socket)
         except _broken():
             self._reopen()
+        except BaseException:
+            self.close()
+            raise
 
     def __iter__(self) -> Iterator[Piece]:
         """The segments as they come, each once, until the video has ended."""
@@ -228,7 +232,7 @@ class Session:
 
     def close(self) -> None:
         """Say goodbye; a video that is not done is stopped."""
-        self._socket.close()
+        self._open.close()
 
     def _say(self, name: str, message: Object) -> None:
         with self._lock, suppress(*_broken()):  # then it is sent again over the next connection
@@ -261,7 +265,8 @@ class Session:
         deadline, pause, error = time.monotonic() + self._seconds, 0.1, None
         while self._breaks <= self.BREAKS and time.monotonic() < deadline:
             try:
-                socket = self._connect()
+                self._open.close()
+                socket = self._open.enter_context(self._connect())
                 self._begin(socket)
                 with self._lock:
                     self._socket = socket

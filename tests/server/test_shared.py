@@ -17,7 +17,8 @@ from streamingt2v.server.service import JobService
 from streamingt2v.server.settings import Settings
 from streamingt2v.server.store import JobStore
 
-CAT = Request("A cat running on the street", 160)
+FRAMES, JOBS = 96, 3
+CAT = Request("A cat running on the street", FRAMES)
 SERVICE = """
 import sys, time
 from pathlib import Path
@@ -53,18 +54,18 @@ def until(condition, seconds: float = 60.0) -> None:
 def test_what_a_killed_server_was_making_goes_on_at_the_other(service, settings, whole_machine):
     first, pids = started(settings)
     with JobService(settings) as second:
-        jobs = [second.submit(replace(CAT, seed=seed)) for seed in range(4)]
+        jobs = [second.submit(replace(CAT, seed=seed)) for seed in range(JOBS)]
         second.wait_until_ready()
         until(lambda: any(second.store.ready_workers()[slot] in pids for slot in second.store.places_at_work()))
         until(lambda: sum(second.get(job.id).frames_done for job in jobs) > 40)
         for pid in [first.pid, *(pids if whole_machine else ())]:
             os.kill(pid, signal.SIGKILL)
         first.wait()
-        assert [second.wait(job.id).status for job in jobs] == ["completed"] * 4
+        assert [second.wait(job.id).status for job in jobs] == ["completed"] * JOBS
         for seed, job in enumerate(jobs):
             alone = service.wait(service.submit(replace(CAT, seed=seed)).id)
             assert second.video(job.id).read_bytes() == service.video(alone.id).read_bytes()
-        assert second.store.totals()["frames"] == 4 * 160, "no chunk was made twice, or at least not committed"
+        assert second.store.totals()["frames"] == JOBS * FRAMES, "no chunk was made twice, or at least not committed"
 
 
 def test_a_folder_is_of_one_server_or_shared_by_all_of_them(settings):
@@ -98,7 +99,7 @@ def test_places_are_never_given_twice(tmp_path):
 def test_jobs_of_the_version_before_are_kept(tmp_path):
     path: Path = tmp_path / "jobs.sqlite3"
     store = JobStore(path)
-    store.add("a", "create", "toy", CAT, (32, 32, 8, 160), None, 9)
+    store.add("a", "create", "toy", CAT, (32, 32, 8, FRAMES), None, 9)
     with store.writing() as db:
         for statement in ("DROP TABLE sessions", "ALTER TABLE changes DROP COLUMN event", "PRAGMA user_version = 1"):
             db.execute(statement)

@@ -116,7 +116,7 @@ class JobService:
     def change_prompt(self, id: str, prompt: str, event: str | None = None) -> int:
         """From the next chunk on the video shows this; the number of the change. It is kept before this returns.
 
-        event: a name for the change; one that is sent twice is made once. RequestError for a prompt that is empty or too long, or that would
+        event: a name for the change; one that is sent twice is made once. RequestError for a prompt that is empty or too long, or would
         have no effect; `NoSuchJob`; `Conflict` if the job has ended, or the name came with another prompt.
         """
         self._check_prompt("prompt", prompt)
