@@ -8,6 +8,7 @@ one address, and there are more of them when there is more to do.
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
@@ -209,10 +210,18 @@ class Replicas:
         self._cpus, self._gpus, self._open = cpus, gpus, open
 
     def __enter__(self) -> Replicas:
+        import logging
+        import os
+        import sys
+
+        if "RAY_ADDRESS" not in os.environ and "ray" not in sys.modules:  # which reads it when it is imported
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # some of Ray's own ports are open to the network
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         import ray
         from ray import serve
 
         _join(self._least, self._cpus, self._gpus, room=self._most, tell=True)
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
         quiet = {"log_level": "ERROR", "enable_access_log": False}
         try:
             serve.start(proxy_location="EveryNode", http_options=self._address, logging_config=quiet)
@@ -293,8 +302,11 @@ def _join(size: int, cpus: int, gpus: float, room: int = 0, tell: bool = False) 
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing that is made here is told to anyone
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 lets the workers starve beside anything else that computes
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what Ray says of itself; what the workers say is told by their answers
-    local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": max(size, room) * cpus}
+    if not tell:
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what Ray says of itself; what the workers say is told by their answers
+    local: dict[str, Any] = {}
+    if "RAY_ADDRESS" not in os.environ:
+        local = {"num_cpus": max(size, room) * cpus, "_node_ip_address": "127.0.0.1"}
     ray.init(**local, logging_level=logging.ERROR, log_to_driver=tell, include_dashboard=False)
     there = ray.cluster_resources()
     for kind, each in (("CPU", float(cpus)), ("GPU", gpus)):
