@@ -186,7 +186,7 @@ class Piece:
 
 
 class Session:
-    """A live session. video: as it was accepted; done: the last message, once it has ended.
+    """A live session. video: as it was accepted; done: the last message, once it has ended; connections: how many it took so far.
 
     connect: makes a connection to the server. start: the first message. seconds: that a server may be away. Another thread than the one
     that iterates may change the prompt.
@@ -200,7 +200,7 @@ class Session:
         self._connect, self._start, self._seconds = connect, start, seconds
         self._lock = threading.Lock()
         self._unheard: dict[str, Object] = {}  # what was sent and not answered yet: it may be lost with the connection
-        self._chunks = self._breaks = 0
+        self._chunks = self._breaks = self.connections = 0
         self._open = ExitStack()
         self._socket = self._open.enter_context(connect())
         try:
@@ -289,6 +289,7 @@ class Session:
         message = json.loads(socket.recv())
         _check_message(message)
         self.video = self.video or message["config"]
+        self.connections += 1
 
 
 def _broken() -> tuple[type[Exception], ...]:

@@ -1,8 +1,8 @@
 """Which jobs are sessions, and which server has each client: so that one whose client is gone for good is stopped.
 
 A session is held by the server that its client is connected to, known by that server's place, whose lock says that the server lives (see
-`store`). A connection that breaks, or a server that dies, leaves the session to nobody; the client has some seconds to come back, to
-whichever server, before one of them stops the job. Every server counts these seconds by itself.
+`store`). A connection that breaks, or a server that dies, leaves the session to nobody; the client has some time to come back, to
+whichever server, before one of them stops the job. Every server measures this time by itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from contextlib import suppress
 from .files import ServiceFiles
 from .store import JobStore, NoSuchJob, one
 
-GRACE_SECONDS = 15.0  # that a client has to come back
+GRACE_SECONDS = 15.0  # that a client has to come back whose connection broke
+LOST_SECONDS = 60.0  # after its server died: where a whole machine is lost, it takes some time until a client is told
 
 
 class Sessions:
@@ -50,7 +51,7 @@ class Sessions:
             if place is not None and not self._files.is_vacant(place):
                 continue
             since = left[id, turn] = self._left.get((id, turn), now)
-            if now - since > GRACE_SECONDS:
+            if now - since > (GRACE_SECONDS if place is None else LOST_SECONDS):
                 with suppress(NoSuchJob):
                     self._store.cancel(id)
         self._left = left
