@@ -25,7 +25,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -102,10 +102,7 @@ class Nodes:
     def kill(self) -> str:
         """Every process of the second machine, and its wire."""
         subprocess.run(["ip", "-n", self.NAMES[1], "link", "set", "st2v-b", "down"], check=True)
-        there = subprocess.run(["ip", "netns", "pids", self.NAMES[1]], capture_output=True, text=True, check=True).stdout.split()
-        for pid in there:
-            os.kill(int(pid), signal.SIGKILL)
-        return f"a machine with {len(there)} processes"
+        return f"a machine with {self._kill_all(self.NAMES[1])} processes"
 
     def __exit__(self, *error: object) -> None:
         self._process.terminate()
@@ -114,7 +111,16 @@ class Nodes:
             process.terminate()
             process.wait(30)
         enter_network(self._before)
+        for name in self.NAMES:
+            self._kill_all(name)
         self._stack.close()
+
+    def _kill_all(self, name: str) -> int:
+        there = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=True).stdout.split()
+        for pid in there:
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        return len(there)
 
     def _wiring(self) -> Iterator[list[str]]:
         one, two = self.NAMES

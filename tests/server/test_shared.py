@@ -107,3 +107,5 @@ def test_jobs_of_the_version_before_are_kept(tmp_path):
     again = JobStore(path)
     assert again.change_prompt("a", "A dog", 9, "dog") == again.change_prompt("a", "A dog", 9, "dog") == 1
     assert again.events("a") == {1: "dog"}
+    again.close()
+    assert JobStore(path, shared=True).events("a") == {1: "dog"}, "another kind of journal"

@@ -111,6 +111,7 @@ def _serve_replicas(settings: Settings, least: int, most: int, at: tuple[str, in
     host, port = at[0].strip("[]"), free_port(*at)
     threads = os.environ.get("OMP_NUM_THREADS", "1")
     opening = Opening(replace(settings, shared=True), least, most, threads, token, hosts)
+    opening.check()
     open = settings.limits.sessions + settings.limits.streams + 100  # and as many short requests
     show.note(f"starting {least} replicas, loading {', '.join(settings.names)}")
     with Replicas(opening, least, most, host, port, settings.workers, float(settings.device == "cuda"), open):

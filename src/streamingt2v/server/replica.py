@@ -29,6 +29,10 @@ class Opening:
     token: str | None = None
     allowed_hosts: frozenset[str] = frozenset()
 
+    def check(self) -> None:
+        """RunError if a server has the folder to itself; said here rather than by each replica."""
+        JobService(self.settings).__exit__()
+
     @contextmanager
     def __call__(self) -> Iterator[OpenReplica]:
         """A job service and the API on it, for the time of the block; its models are in memory. RunError if that cannot be."""
