@@ -275,8 +275,9 @@ class _Ingress:
     WANTED = "wanted"
 
     def __init__(self, make: Callable[[], AbstractContextManager[Replica]]):
-        self._made = make()
-        self._replica = self._made.__enter__()
+        self._made: AbstractContextManager[Replica] | None = None
+        made = make()
+        self._replica, self._made = made.__enter__(), made
 
     def __serve_build_asgi_app__(self) -> Any:
         return self._replica.app
@@ -285,7 +286,7 @@ class _Ingress:
         return {self.WANTED: float(self._replica.wanted())}
 
     def __del__(self) -> None:  # which Ray Serve calls when it ends a replica
-        made, self._made = getattr(self, "_made", None), None
+        made, self._made = self._made, None
         if made is not None:
             made.__exit__(None, None, None)
 
@@ -304,9 +305,7 @@ def _join(size: int, cpus: int, gpus: float, room: int = 0, tell: bool = False) 
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 lets the workers starve beside anything else that computes
     if not tell:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what Ray says of itself; what the workers say is told by their answers
-    local: dict[str, Any] = {}
-    if "RAY_ADDRESS" not in os.environ:
-        local = {"num_cpus": max(size, room) * cpus, "_node_ip_address": "127.0.0.1"}
+    local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": max(size, room) * cpus}
     ray.init(**local, logging_level=logging.ERROR, log_to_driver=tell, include_dashboard=False)
     there = ray.cluster_resources()
     for kind, each in (("CPU", float(cpus)), ("GPU", gpus)):
