@@ -91,7 +91,7 @@ class Nodes:
                 self._stack.callback(subprocess.run, ["ip", "netns", "del", words[2]], check=True)
         head, second = (["ray", "start", "--block", "--num-cpus", "1", "--disable-usage-stats", "--node-ip-address", ip] for ip in self.IPS)
         address = f"{self.IPS[0]}:6379"
-        self._ray = [self._run(0, [*head, "--head", "--port", "6379", "--include-dashboard", "false"])]
+        self._ray = [self._run(0, [*head, "--head", "--port", "6379", "--include-dashboard", "false", "--temp-dir", str(self._folder)])]
         time.sleep(8)
         self._ray.append(self._run(1, [*second, "--address", address]))
         time.sleep(8)
