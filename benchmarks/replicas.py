@@ -85,19 +85,25 @@ class Nodes:
         self._stack = ExitStack()
 
     def __enter__(self) -> Nodes:
+        try:
+            self._start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def _start(self) -> None:
         for words in self._wiring():
             subprocess.run(["ip", *words], check=True)
             if words[:2] == ["netns", "add"]:
-                self._stack.callback(subprocess.run, ["ip", "netns", "del", words[2]], check=True)
-        head, second = (["ray", "start", "--block", "--num-cpus", "1", "--disable-usage-stats", "--node-ip-address", ip] for ip in self.IPS)
-        address = f"{self.IPS[0]}:6379"
-        self._ray = [self._run(0, [*head, "--head", "--port", "6379", "--include-dashboard", "false", "--temp-dir", str(self._folder)])]
-        time.sleep(8)
-        self._ray.append(self._run(1, [*second, "--address", address]))
-        time.sleep(8)
-        self._before = enter_network(f"/run/netns/{self.NAMES[0]}")
-        self._process, self.url = started(serve_command(self._options, self._folder), self._folder / "log", RAY_ADDRESS=address)
-        return self
+                self._stack.callback(self._remove, words[2])
+        address, one = f"{self.IPS[0]}:6379", self.NAMES[0]
+        self._ray(0, "--head", "--port", "6379", "--include-dashboard", "false", "--temp-dir", str(self._folder))
+        self._ray(1, "--address", address)
+        self._stack.callback(enter_network, enter_network(f"/run/netns/{one}"))
+        process, self.url = started(serve_command(self._options, self._folder), self._folder / "log", RAY_ADDRESS=address)
+        self._stack.callback(process.wait, 60)
+        self._stack.callback(process.terminate)
 
     def kill(self) -> str:
         """Every process of the second machine, and its wire."""
@@ -105,15 +111,11 @@ class Nodes:
         return f"a machine with {self._kill_all(self.NAMES[1])} processes"
 
     def __exit__(self, *error: object) -> None:
-        self._process.terminate()
-        self._process.wait(60)
-        for process in self._ray:
-            process.terminate()
-            process.wait(30)
-        enter_network(self._before)
-        for name in self.NAMES:
-            self._kill_all(name)
         self._stack.close()
+
+    def _remove(self, name: str) -> None:
+        self._kill_all(name)
+        subprocess.run(["ip", "netns", "del", name], check=True)
 
     def _kill_all(self, name: str) -> int:
         there = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=True).stdout.split()
@@ -132,11 +134,17 @@ class Nodes:
             yield ["-n", name, "link", "set", end, "up"]
             yield ["-n", name, "link", "set", "lo", "up"]
 
-    def _run(self, number: int, command: list[str]) -> subprocess.Popen:
-        with (self._folder / f"ray-{number}.log").open("w") as log:
-            path = str(Path(sys.executable).with_name(command[0]))
-            command = ["ip", "netns", "exec", self.NAMES[number], path, *command[1:]]
-            return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    def _ray(self, number: int, *words: str) -> None:
+        """A node of Ray on that machine, once it is there."""
+        command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus", "1", "--disable-usage-stats", *words]
+        inside = ["ip", "netns", "exec", self.NAMES[number], *command, "--node-ip-address", self.IPS[number]]
+        log = self._folder / f"ray-{number}.log"
+        with log.open("w") as output:
+            process = subprocess.Popen(inside, stdout=output, stderr=subprocess.STDOUT)
+        while "Ray runtime started" not in log.read_text():
+            if process.poll() is not None:
+                raise SystemExit(f"Ray did not start: {log.read_text()}")
+            time.sleep(0.2)
 
 
 @dataclass
