@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from recorded import assert_near
 from streamingt2v.backbones.vid2vid import Vid2VidUNet, check_latent_size
+from streamingt2v.checkpoints.placing import align
 from toy_networks import randn, stir
 
 SIZES = {
@@ -86,12 +87,11 @@ def test_computes_what_is_published(network, height, rows):
 def test_is_saved_and_loaded_as_itself(network, tmp_path, caplog):
     network.save_pretrained(tmp_path)
     again = Vid2VidUNet.from_pretrained(tmp_path)
+    align(again)
     assert again.down_blocks[0].downsamplers[0].conv.padding == (2, 1) and "not expected" not in caplog.text
     sample, text = randn(1, 4, 1, 10, 8), randn(1, 5, 12, seed=1)
     with torch.no_grad():
-        # not to the bit: weights that lie in a file's memory begin at another alignment, by which some kernels choose their order of sums
-        assert_near(again(sample, 5, text).sample, network(sample, 5, text).sample, 1e-5)
-        assert all(torch.equal(weight, again.get_parameter(name)) for name, weight in network.named_parameters())
+        assert torch.equal(again(sample, 5, text).sample, network(sample, 5, text).sample)
 
 
 @given(height=st.integers(1, 300), width=st.integers(1, 64), levels=st.integers(1, 4))

@@ -18,6 +18,7 @@ from streamingt2v.backbones.vid2vid import Vid2VidUNet, check_latent_size
 from streamingt2v.checkpoints import kinds
 from streamingt2v.checkpoints.kinds import convert, refined_size
 from streamingt2v.checkpoints.load import load
+from streamingt2v.checkpoints.placing import align
 from streamingt2v.cli import main
 from streamingt2v.errors import ModelError, RequestError
 from streamingt2v.pipeline import LongVideoPipeline
@@ -179,12 +180,15 @@ def test_streaming_svd_fills_the_stock_classes(tmp_path):
         own = networks[part].state_dict()
         assert weights.keys() == own.keys() and all(torch.equal(x, own[name]) for name, x in weights.items()), part
     stock = UNetSpatioTemporalConditionModel.from_pretrained(tmp_path / "model" / "unet")
+    align(stock)
     given = (randn(1, 2, 8, 8, 8), 0.3, randn(1, 1, 16), torch.tensor([[6.0, 127.0, 0.02]]))
     assert torch.equal(stock(*given).sample, networks["unet"](*given))
     vae = AutoencoderKLTemporalDecoder.from_pretrained(tmp_path / "model" / "vae")
+    align(vae)
     latents = randn(2, 4, 4, 4)
     assert torch.equal(vae.decode(latents, num_frames=2).sample, networks["vae"].decode(latents, num_frames=2).sample)
     vision = CLIPVisionModelWithProjection.from_pretrained(tmp_path / "model" / "image_encoder")
+    align(vision)
     assert torch.equal(vision(randn(1, 3, 8, 8)).image_embeds, networks["image_encoder"](randn(1, 3, 8, 8)).image_embeds)
 
 

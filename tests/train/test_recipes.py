@@ -108,7 +108,7 @@ def test_the_projection_of_the_text_is_trained_alone(trained, tmp_path):
     recipes.run_recipe("text", tmp_path / "text", only, {**LOOP, "steps": 3, "batch": 8, "lr": 0.01})
     before, after = weights(trained / "text"), weights(tmp_path / "text")
     assert before.keys() == after.keys()
-    assert [key for key in before if not torch.equal(before[key], after[key])] == ["text/weight"]
+    assert [key for key in before if not torch.equal(before[key], after[key])] == ["text.text_projection/weight"]
     with pytest.raises(RequestError, match="only_projection"):
         recipes.run_recipe("text", tmp_path / "none", {"only_projection": True}, LOOP)
 

@@ -32,7 +32,7 @@ from streamingt2v.savings import PLAIN, Savings
 from streamingt2v.text import NoText, TextEncoder, Vocabulary
 
 from .distilled import FAST, Distilled, read_changes
-from .placing import offload, save_in_vae
+from .placing import align, offload, save_in_vae
 from .writing import write_part
 
 
@@ -56,6 +56,8 @@ class Place:
             raise ModelError(f"{part}: weights do not fit the configuration: {sorted(map(str, wrong))[:5]}")
         save_in_vae(model, self.savings)
         home = self.device if self.savings.offload == "none" else "cpu"
+        if self.device.type == "cpu":
+            align(model)
         return model.to(home).eval().requires_grad_(False)
 
 

@@ -22,7 +22,7 @@ from ..io.durable import write_unsynced
 from ..io.state import pack_state, unpack_state
 from ..memory.stream import StreamMemory
 from ..pipeline import LongVideoPipeline
-from ..samplers.noise import frame_noise
+from ..samplers.noise import mixed_noise
 from ..stages.extend import ExtendStage
 from ..stages.piece import to_float
 from ..text import TextEncoder
@@ -121,7 +121,8 @@ class Teacher:
         shape = self.backbone.latent_shape(self.pipe.config.height, self.pipe.config.width)
 
         def noise(step: int) -> torch.Tensor:
-            return frame_noise(stage.seed, "distill", frames, step, shape).transpose(0, 1)[None].to(self.backbone.device)
+            noise_TCHW = mixed_noise(stage.seed, "distill", frames, step, shape, stage.config.mixed_noise)
+            return noise_TCHW.transpose(0, 1)[None].to(self.backbone.device)
 
         after = [step.latents_BCTHW for step in stage.denoise(condition, window_TCHW, noise)]
         return torch.cat([noise(-1), *(after[index] for index in self.kept)])
