@@ -1,6 +1,6 @@
 """Many sessions at once over several replicas, one of which is killed (-9) on the way: no chunk is lost, none comes twice.
 
-    python benchmarks/replicas.py [--sessions 20] [--replicas 2] [--frames 64] [--steps 3] [--model tiny]
+    python benchmarks/replicas.py [--sessions 20] [--replicas 2] [--frames 48] [--steps 2] [--model tiny]
     python benchmarks/replicas.py --nodes      # two machines of Ray, each in a network namespace, one of them killed whole; needs root
 
 Starts `streamingt2v serve --replicas`, opens all sessions, and kills a replica once a third of all frames are made. Then every session must
@@ -265,8 +265,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sessions", type=int, default=20)
     parser.add_argument("--replicas", type=int, default=2)
-    parser.add_argument("--frames", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--frames", type=int, default=48)
+    parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--nodes", action="store_true")
