@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from streamingt2v.server.service import JobService
 from streamingt2v.server.settings import Settings
 from streamingt2v.server.store import JobStore
 
-FRAMES, JOBS = 96, 3
+FRAMES, JOBS = 160, 2
 CAT = Request("A cat running on the street", FRAMES)
 SERVICE = """
 import sys, time
@@ -36,11 +38,16 @@ def settings(toy, tmp_path) -> Settings:
     return Settings(tmp_path / "shared", (str(toy),), shared=True)
 
 
-def started(settings: Settings) -> tuple[subprocess.Popen, list[int]]:
+@contextmanager
+def started(settings: Settings) -> Iterator[tuple[subprocess.Popen, list[int]]]:
     """A service in a process of its own, and the process ids of its workers."""
     process = subprocess.Popen([sys.executable, "-c", SERVICE, settings.to_json()], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    return process, [int(word) for word in process.stdout.readline().split()[1:]]
+    try:
+        assert process.stdout is not None
+        yield process, [int(word) for word in process.stdout.readline().split()[1:]]
+    finally:
+        process.kill()
+        process.wait()
 
 
 def until(condition, seconds: float = 60.0) -> None:
@@ -52,15 +59,13 @@ def until(condition, seconds: float = 60.0) -> None:
 
 @pytest.mark.parametrize("whole_machine", [False, True], ids=["the server", "its worker too"])
 def test_what_a_killed_server_was_making_goes_on_at_the_other(service, settings, whole_machine):
-    first, pids = started(settings)
-    with JobService(settings) as second:
-        jobs = [second.submit(replace(CAT, seed=seed)) for seed in range(JOBS)]
+    with started(settings) as (first, pids), JobService(settings) as second:
         second.wait_until_ready()
+        jobs = [second.submit(replace(CAT, seed=seed)) for seed in range(JOBS)]
         until(lambda: any(second.store.ready_workers()[slot] in pids for slot in second.store.places_at_work()))
-        until(lambda: sum(second.get(job.id).frames_done for job in jobs) > 40)
+        until(lambda: sum(second.get(job.id).frames_done for job in jobs) >= 48)
         for pid in [first.pid, *(pids if whole_machine else ())]:
             os.kill(pid, signal.SIGKILL)
-        first.wait()
         assert [second.wait(job.id).status for job in jobs] == ["completed"] * JOBS
         for seed, job in enumerate(jobs):
             alone = service.wait(service.submit(replace(CAT, seed=seed)).id)
