@@ -276,7 +276,7 @@ class Session:
             except _broken() as trouble:
                 error = trouble
             except ServerError as refused:
-                if refused.code != "queue_full":
+                if refused.code != "queue_full" or not self.video:
                     raise
                 error = refused
             time.sleep(pause)
@@ -285,7 +285,8 @@ class Session:
 
     def _begin(self, socket: ClientConnection) -> None:
         resume = {"type": "session.resume", "video_id": self.video.get("id"), "chunks": self._chunks}
-        socket.send(json.dumps(resume if self.video else self._start))
+        with suppress(*_broken()):  # why it was closed is what is read next
+            socket.send(json.dumps(resume if self.video else self._start))
         message = json.loads(socket.recv())
         _check_message(message)
         self.video = self.video or message["config"]
