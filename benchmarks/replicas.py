@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -98,6 +99,7 @@ class Nodes:
             if words[:2] == ["netns", "add"]:
                 self._stack.callback(self._remove, words[2])
         address, one = f"{self.IPS[0]}:6379", self.NAMES[0]
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # of this cluster alone
         self._ray(0, "--head", "--port", "6379", "--include-dashboard", "false", "--temp-dir", str(self._folder))
         self._ray(1, "--address", address)
         self._stack.callback(enter_network, enter_network(f"/run/netns/{one}"))
