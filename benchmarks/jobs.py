@@ -60,7 +60,7 @@ class Server:
 
     def kill_worker(self) -> None:
         """The process that makes the videos."""
-        for pid in JobStore(ServiceFiles(self._folder).database).ready_workers():
+        for pid in JobStore(ServiceFiles(self._folder).database).ready_workers().values():
             os.kill(pid, signal.SIGKILL)
 
     def stop(self) -> None:

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -50,7 +53,7 @@ class Client:
             raise MissingExtra("client", "client") from error
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._http = httpx2.Client(base_url=url, headers=self._headers, timeout=seconds)
-        self.url = url
+        self.url, self._seconds = url, seconds
 
     def __enter__(self) -> Client:
         return self
@@ -145,16 +148,20 @@ class Client:
         return path
 
     @contextmanager
-    def session(self, prompt: str, **settings: Any) -> Iterator[Session]:
-        """A live session over a WebSocket, for the time of the block: iterate over it, and change its prompt meanwhile."""
+    def session(self, prompt: str, *, key: str | None = None, **settings: Any) -> Iterator[Session]:
+        """A live session over a WebSocket, for the time of the block: iterate over it, and change its prompt meanwhile.
+
+        When its connection breaks, it goes on with the next segment over a new one, for as long as the client waits for an answer.
+        """
         from websockets.sync.client import connect
 
         url = urljoin(re.sub("^http", "ws", self.url), "/v1/realtime/video")
-        with connect(url, additional_headers=self._headers, max_size=None) as socket:
-            session = Session(socket)
-            session.send("session.start", prompt=prompt, **settings)
-            session.video = session.expect("video.start")["config"]
+        start = {"type": "session.start", "prompt": prompt, "idempotency_key": key or secrets.token_hex(16), **settings}
+        session = Session(partial(connect, url, additional_headers=self._headers, max_size=None), start, self._seconds)
+        try:
             yield session
+        finally:
+            session.close()
 
     def _send(self, path: str, fields: Object, name: str, file: Path | None, key: str | None) -> Object:
         headers = {"Idempotency-Key": key} if key else {}
@@ -178,58 +185,125 @@ class Piece:
     about: Object
 
 
-@dataclass
 class Session:
-    """A live session. video: as it was accepted; done: the last message, once it has ended."""
+    """A live session. video: as it was accepted; done: the last message, once it has ended; connections: how many it took so far.
 
-    _socket: ClientConnection
-    video: Object = field(default_factory=dict)
-    done: Object | None = None
+    connect: makes a connection to the server. start: the first message. seconds: that a server may be away. Another thread than the one
+    that iterates may change the prompt.
+    """
+
+    BREAKS = 10  # of the connection without a new segment, until the server is given up
+
+    def __init__(self, connect: Callable[[], AbstractContextManager[ClientConnection]], start: Object, seconds: float):
+        self.video: Object = {}
+        self.done: Object | None = None
+        self._connect, self._start, self._seconds = connect, start, seconds
+        self._lock = threading.Lock()
+        self._unheard: dict[str, Object] = {}  # what was sent and not answered yet: it may be lost with the connection
+        self._chunks = self._breaks = self.connections = 0
+        self._open = ExitStack()
+        self._socket = self._open.enter_context(connect())
+        try:
+            self._begin(self._socket)
+        except _broken():
+            self._reopen()
+        except BaseException:
+            self.close()
+            raise
 
     def __iter__(self) -> Iterator[Piece]:
-        """The segments as they come, until the video has ended."""
-        while True:
-            message = self._message()
+        """The segments as they come, each once, until the video has ended."""
+        while self.done is None:
+            message, data = self._received()
             if message["type"] == "video.chunk_metadata":
-                data = self._socket.recv()
-                assert isinstance(data, bytes), "a binary frame follows"
                 yield Piece(data, message)
             elif message["type"] == "session.done":
                 self.done = message
-                return
 
     def change_prompt(self, prompt: str, event_id: str | None = None) -> None:
         """Show something else from the next chunk on; the segment that begins with it names the event."""
-        named = {"event_id": event_id} if event_id else {}
-        self.send("session.interaction", interaction={"event": {"prompt": prompt}, **named})
+        event_id = event_id or f"event-{secrets.token_hex(8)}"
+        message = {"type": "session.interaction", "interaction": {"event": {"prompt": prompt}, "event_id": event_id}}
+        self._say(event_id, message)
 
     def stop(self) -> None:
         """Stop the video; the iteration ends soon after."""
-        self.send("session.stop")
+        self._say("", {"type": "session.stop"})
 
-    def send(self, kind: str, **values: Any) -> None:
-        """A message of the protocol."""
-        from websockets.exceptions import ConnectionClosed
+    def close(self) -> None:
+        """Say goodbye; a video that is not done is stopped."""
+        self._open.close()
 
-        with suppress(ConnectionClosed):  # why it was closed is the next message that is read
-            self._socket.send(json.dumps({"type": kind, **values}))
+    def _say(self, name: str, message: Object) -> None:
+        with self._lock, suppress(*_broken()):  # then it is sent again over the next connection
+            self._unheard[name] = message
+            self._socket.send(json.dumps(message))
 
-    def expect(self, kind: str) -> Object:
-        """The next message of a kind."""
-        while (message := self._message())["type"] != kind:
-            pass
-        return message
+    def _received(self) -> tuple[Object, bytes]:
+        """The next message, and what follows it. `ServerError` if it is one, or the server is gone for good."""
+        while True:
+            try:
+                message, data = json.loads(self._socket.recv()), b""
+                if message["type"] == "video.chunk_metadata":
+                    following = self._socket.recv()
+                    assert isinstance(following, bytes), "a binary frame follows"
+                    data, self._chunks, self._breaks = following, self._chunks + 1, 0
+            except _broken():
+                self._reopen()
+                continue
+            with self._lock:
+                if message["type"] == "session.interaction.queued":
+                    self._unheard.pop(message["event_id"], None)
+                elif message["type"] == "error" and self._unheard:
+                    self._unheard.pop(next(iter(self._unheard)))  # answers come in order
+            _check_message(message)
+            return message, data
 
-    def _message(self) -> Object:
-        from websockets.exceptions import ConnectionClosed
+    def _reopen(self) -> None:
+        """Another connection, which goes on where the last one broke."""
+        self._breaks += 1
+        deadline, pause, error = time.monotonic() + self._seconds, 0.1, None
+        while self._breaks <= self.BREAKS and time.monotonic() < deadline:
+            try:
+                self._open.close()
+                socket = self._open.enter_context(self._connect())
+                self._begin(socket)
+                with self._lock:
+                    self._socket = socket
+                    for message in self._unheard.values():
+                        socket.send(json.dumps(message))
+                return
+            except _broken() as trouble:
+                error = trouble
+            except ServerError as refused:
+                if refused.code != "queue_full" or not self.video:
+                    raise
+                error = refused
+            time.sleep(pause)
+            pause = min(2 * pause, 2.0)
+        raise ServerError(f"the server closed the session: {error or 'again and again'}", 503) from error
 
-        try:
-            message = json.loads(self._socket.recv())
-        except ConnectionClosed as error:
-            raise ServerError(f"the server closed the session: {error}", 503) from error
-        if message["type"] == "error":
-            raise ServerError(message["message"], 400, message.get("code"), message.get("param"))
-        return message
+    def _begin(self, socket: ClientConnection) -> None:
+        resume = {"type": "session.resume", "video_id": self.video.get("id"), "chunks": self._chunks}
+        with suppress(*_broken()):  # why it was closed is what is read next
+            socket.send(json.dumps(resume if self.video else self._start))
+        message = json.loads(socket.recv())
+        _check_message(message)
+        self.video = self.video or message["config"]
+        self.connections += 1
+
+
+def _broken() -> tuple[type[Exception], ...]:
+    """What it is called when a connection breaks, or cannot be had for now."""
+    from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
+
+    return ConnectionClosed, InvalidHandshake, InvalidMessage, OSError
+
+
+def _check_message(message: Object) -> None:
+    """`ServerError` if the server refused."""
+    if message["type"] == "error":
+        raise ServerError(message["message"], 400, message.get("code"), message.get("param"))
 
 
 def _check(answer: httpx2.Response) -> None:

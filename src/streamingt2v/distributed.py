@@ -1,13 +1,17 @@
 """Work handed out: to this process alone, or to several by Ray. The only file that knows of Ray; it knows nothing of the work.
 
 A crew has `size` workers, each with an object of its own, and `submit` calls a method of one of these objects that is idle: for work
-whose parts wait for one another. A farm works off a list of tasks that do not, and goes on when a worker dies.
+whose parts wait for one another. A farm works off a list of tasks that do not, and goes on when a worker dies. Replicas answer requests at
+one address, and there are more of them when there is more to do.
 """
 
 from __future__ import annotations
 
+import math
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from queue import SimpleQueue
 from typing import Any, Protocol
@@ -170,8 +174,128 @@ class _Hand:
         return {"number": row["number"], "answer": self._work(row["task"]) if begun <= self._lives else None}
 
 
-def _join(size: int, cpus: int, gpus: float) -> None:
-    """Start Ray here with room for so many workers, or join the cluster that RAY_ADDRESS names. RunError where they have no room."""
+class Replica(Protocol):
+    """One of several servers that are all alike."""
+
+    @property
+    def app(self) -> Any:
+        """An application of ASGI."""
+
+    def wanted(self) -> int:
+        """How many replicas there should be, as far as this one sees."""
+
+
+class Replicas:
+    """`least` to `most` processes at one address, on Ray Serve, each with what `make` enters there: as many as the busiest one wants.
+
+    A replica that dies is replaced; a connection stays with its replica. cpus, gpus: of a machine, for each. open: connections that each
+    takes at once. Where they are: see `Pool`; every machine with one listens at the address. A context manager: entering it waits until
+    they can answer, leaving it ends them. MissingExtra without Ray Serve; RunError where they cannot be started.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], AbstractContextManager[Replica]],
+        least: int,
+        most: int,
+        host: str,
+        port: int,
+        cpus: int = 1,
+        gpus: float = 0.0,
+        open: int = 1000,
+    ):
+        check_ray_serve()
+        self._make, self._least, self._most = make, least, most
+        self._address = {"host": host, "port": port}
+        self._cpus, self._gpus, self._open = cpus, gpus, open
+
+    def __enter__(self) -> Replicas:
+        import logging
+        import os
+        import sys
+
+        if "RAY_ADDRESS" not in os.environ and "ray" not in sys.modules:  # which reads it when it is imported
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # some of Ray's own ports are open to the network
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        import ray
+        from ray import serve
+
+        _join(self._least, self._cpus, self._gpus, room=self._most, tell=True)
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        quiet = {"log_level": "ERROR", "enable_access_log": False}
+        try:
+            serve.start(proxy_location="EveryNode", http_options=self._address, logging_config=quiet)
+            deployment = serve.deployment(
+                name="replicas",
+                max_ongoing_requests=self._open,
+                ray_actor_options={"num_cpus": self._cpus, "num_gpus": self._gpus},
+                autoscaling_config=self._scaling(),
+                health_check_period_s=2.0,
+                logging_config=quiet,
+            )
+            serve.run(deployment(serve.ingress()(_Ingress)).bind(self._make), name="streamingt2v")
+        except RuntimeError as error:  # it has said why on the way
+            self.__exit__()
+            raise RunError(f"the replicas cannot be started: {str(error).strip().splitlines()[0]}") from error
+        except BaseException:
+            ray.shutdown()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        import ray
+        from ray import serve
+
+        serve.shutdown()
+        ray.shutdown()
+
+    def _scaling(self) -> Any:
+        from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
+
+        return AutoscalingConfig(
+            min_replicas=self._least,
+            max_replicas=self._most,
+            policy=AutoscalingPolicy(policy_function=_as_wanted),
+            aggregation_function="max",
+            look_back_period_s=20.0,
+            upscale_delay_s=2.0,
+            downscale_delay_s=60.0,
+        )
+
+
+def _as_wanted(context: Any) -> tuple[int, dict[str, Any]]:
+    """What Ray Serve asks again and again: how many replicas there should be."""
+    said = (context.aggregated_metrics or {}).get(_Ingress.WANTED, {}).values()
+    return (math.ceil(max(said)) if said else context.target_num_replicas), {}
+
+
+class _Ingress:
+    """What runs in the process of a replica."""
+
+    WANTED = "wanted"
+
+    def __init__(self, make: Callable[[], AbstractContextManager[Replica]]):
+        self._made: AbstractContextManager[Replica] | None = None
+        made = make()
+        self._replica, self._made = made.__enter__(), made
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return self._replica.app
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        return {self.WANTED: float(self._replica.wanted())}
+
+    def __del__(self) -> None:  # which Ray Serve calls when it ends a replica
+        made, self._made = self._made, None
+        if made is not None:
+            made.__exit__(None, None, None)
+
+
+def _join(size: int, cpus: int, gpus: float, room: int = 0, tell: bool = False) -> None:
+    """Start Ray here with room for so many workers, or join the cluster that RAY_ADDRESS names. RunError where they have no room.
+
+    room: for how many there may be later. tell: what the workers say is said here as well.
+    """
     import logging
     import os
 
@@ -179,14 +303,21 @@ def _join(size: int, cpus: int, gpus: float) -> None:
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing that is made here is told to anyone
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 lets the workers starve beside anything else that computes
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what Ray says of itself; what the workers say is told by their answers
-    local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": size * cpus}
-    ray.init(**local, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
+    if not tell:
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what Ray says of itself; what the workers say is told by their answers
+    local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": max(size, room) * cpus}
+    ray.init(**local, logging_level=logging.ERROR, log_to_driver=tell, include_dashboard=False)
     there = ray.cluster_resources()
     for kind, each in (("CPU", float(cpus)), ("GPU", gpus)):
         if size * each > there.get(kind, 0.0):
             ray.shutdown()
             raise RunError(f"{size} workers need {each:g} {kind} each and there are {there.get(kind, 0.0):g}: use fewer workers")
+
+
+def check_ray_serve() -> None:
+    """MissingExtra unless Ray Serve and what it needs are installed. Imports nothing."""
+    if any(find_spec(module) is None for module in ("ray", "aiohttp", "grpc", "opencensus", "uvicorn")):
+        raise MissingExtra("replicas", "ray")
 
 
 def check_ray() -> None:

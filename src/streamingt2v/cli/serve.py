@@ -6,13 +6,14 @@ import ipaddress
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
+from ..distributed import Replicas, check_ray_serve
 from ..errors import MissingExtra, RequestError
 from .options import Dtype, takes_options
 from .screen import Screen
@@ -69,15 +70,53 @@ def serve(
     port: Annotated[int, Option(help="Port to listen on; 0: a free one.")] = 8000,
     token: Annotated[str | None, Option(help=f"What clients must have; better given as the environment variable {TOKEN}.")] = None,
     allow_host: Annotated[list[str] | None, Option(help="A host whose https addresses of pictures may be fetched for clients.")] = None,
+    replicas: Annotated[int, Option(help="Servers with --workers each, at one address; several need the extra ray.")] = 1,
+    max_replicas: Annotated[int | None, Option(help="As many of them while jobs wait.  [default: --replicas]")] = None,
     service: ServiceOptions,
 ) -> None:
     """Serve the HTTP API: videos as jobs that outlive this process, watched while they are made."""
     check_extra("serve", "server", "fastapi", "uvicorn", "prometheus_client", "python_multipart", "websockets")
     token = checked_token(host, token or os.environ.get(TOKEN))
+    most = _checked_replicas(replicas, max_replicas, service.device)
     settings = settings_of(service)
+    hosts = frozenset(allow_host or ())
+    if most > 1:
+        _serve_replicas(settings, replicas, most, (host, port), token, hosts)
+        return
     from ..server.app import create_app
 
-    serve_jobs(settings, lambda jobs: create_app(jobs, token, frozenset(allow_host or ())), host, port)
+    serve_jobs(settings, lambda jobs: create_app(jobs, token, hosts), host, port)
+
+
+def _checked_replicas(least: int, most: int | None, device: str) -> int:
+    """How many there may be. RequestError for numbers that make no sense; MissingExtra without what several need."""
+    if least < 1:
+        raise RequestError("replicas", least, "must be 1 or more")
+    if most is not None and most < least:
+        raise RequestError("max_replicas", most, f"must be {least} or more, as --replicas is")
+    most = most or least
+    if most > 1:
+        check_ray_serve()
+        if device.startswith("cuda:"):
+            raise RequestError("device", device, "each replica has a GPU of its own; say cuda")
+    return most
+
+
+def _serve_replicas(settings: Settings, least: int, most: int, at: tuple[str, int], token: str | None, hosts: frozenset[str]) -> None:
+    """Several servers over one folder, at one address, until the process is told to end."""
+    from ..server.listen import address, free_port, wait_until_told
+    from ..server.replica import Opening
+
+    show = Screen()
+    host, port = at[0].strip("[]"), free_port(*at)
+    threads = os.environ.get("OMP_NUM_THREADS", "1")
+    opening = Opening(replace(settings, shared=True), least, most, threads, token, hosts)
+    opening.check()
+    open = settings.limits.sessions + settings.limits.streams + 100  # and as many short requests
+    show.note(f"starting {least} replicas, loading {', '.join(settings.names)}")
+    with Replicas(opening, least, most, host, port, settings.workers, float(settings.device == "cuda"), open):
+        show.note(f"listening on {address(host, port)}")
+        wait_until_told()
 
 
 def serve_jobs(settings: Settings, make_app: Callable[[JobService], ASGIApp], host: str, port: int) -> None:

@@ -94,14 +94,14 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def lock(path: Path) -> int | None:
+def lock(path: Path, shared: bool = False) -> int | None:
     """Take the lock file for this process until `unlock`: a handle for it, or None when somebody else holds it.
 
-    The system drops the lock when the process ends, however it ends.
+    shared: others may hold it as well, if they share it too. The system drops the lock when the process ends, however it ends.
     """
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(fd)
         return None

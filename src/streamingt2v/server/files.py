@@ -1,7 +1,7 @@
 """What is on the disk of a service: a folder for its jobs' file and locks, and one for each job.
 
     jobs.sqlite3            the jobs, see `store`
-    lock, worker-0.lock     held by the service and by each worker
+    lock, place-0.lock      held by the service, and by whoever has that place: a worker, or the service itself
     uploads/                files on their way in
     jobs/ID/input.*         the picture or video that the job starts from
     jobs/ID/run/            its run folder, see `io.run`: segments and playlist of what there is of the video so far
@@ -13,9 +13,14 @@ No name in it comes from a client: ids are made here, and those that clients sen
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import tempfile
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -55,9 +60,24 @@ class ServiceFiles:
         except OSError as error:
             raise RunError(f"{self.folder}: cannot be used to keep jobs in: {error.strerror or error}") from error
 
-    def worker_lock(self, slot: int) -> Path:
-        """Held by the worker of that place."""
-        return self.folder / f"worker-{slot}.lock"
+    def place_lock(self, place: int) -> Path:
+        """Held by whoever has that place."""
+        return self.folder / f"place-{place}.lock"
+
+    @contextmanager
+    def vacant(self, place: int) -> Iterator[bool]:
+        """Whether nobody has a place; if so, nobody takes it within the block."""
+        handle = durable.lock(self.place_lock(place))
+        try:
+            yield handle is not None
+        finally:
+            if handle is not None:
+                durable.unlock(handle)
+
+    def is_vacant(self, place: int) -> bool:
+        """Whether nobody has a place now."""
+        with self.vacant(place) as vacant:
+            return vacant
 
     def of(self, id: str) -> Path:
         """The folder of a job."""
@@ -86,13 +106,15 @@ class ServiceFiles:
         """Everything of a job."""
         shutil.rmtree(self.of(id), ignore_errors=True)
 
-    def delete_strays(self, known: set[str]) -> None:
-        """What a kill left: folders of no job, and files on their way in."""
+    def delete_strays(self, known: set[str], age: float = 0.0) -> None:
+        """What a kill left: folders of no job, and files on their way in. age: seconds since they changed; younger ones stay."""
+        latest = time.time() - age
         for folder in self._jobs.iterdir():
-            if folder.name not in known:
+            if folder.name not in known and _changed_before(folder, latest):
                 shutil.rmtree(folder, ignore_errors=True)
         for file in self.uploads.iterdir():
-            file.unlink(missing_ok=True)
+            if _changed_before(file, latest):
+                file.unlink(missing_ok=True)
 
     def playlist(self, job: Job) -> str:
         """The HLS playlist of what there is; it says of a job that has ended that nothing follows. NotReady without a frame."""
@@ -127,28 +149,34 @@ class ServiceFiles:
         head = self.segments(job)[:2]
         if not head:
             raise _not_ready(job, "frames")
-        path = self.of(job.id) / "thumbnail.webp"
-        with self._drawing:
-            if not path.is_file():
-                self._draw_first(head, path)
-        return path
+        return self._drawn(self.of(job.id) / "thumbnail.webp", lambda path: _draw_first(head, path))
 
     def spritesheet(self, job: Job) -> Path:
         """Frames of the whole video, evenly spaced, on one JPEG. NotReady before the job has ended."""
-        video, path = self.video(job), self.of(job.id) / "spritesheet.jpg"
+        video, every = self.video(job), max(1, -(-job.frames_done // _SPRITES))
+        return self._drawn(self.of(job.id) / "spritesheet.jpg", lambda path: contact_sheet(read_video(video), path, every=every))
+
+    def _drawn(self, path: Path, draw: Callable[[Path], None]) -> Path:
         with self._drawing:
-            if not path.is_file():
-                contact_sheet(read_video(video), path, every=max(1, -(-job.frames_done // _SPRITES)))
+            if not path.is_file():  # in a folder of its own, since another server may draw the same
+                with tempfile.TemporaryDirectory(prefix=".drawing-", dir=path.parent) as folder:
+                    draw(Path(folder) / path.name)
+                    os.replace(Path(folder) / path.name, path)
         return path
 
-    def _draw_first(self, head: list[Path], path: Path) -> None:
-        clip = path.with_suffix(".mp4")
-        durable.write_unsynced(clip, b"".join(part.read_bytes() for part in head))
-        try:
-            (first,) = islice(read_video(clip), 1)
-            save_picture(Image.fromarray(first), path)
-        finally:
-            clip.unlink(missing_ok=True)
+
+def _draw_first(head: list[Path], path: Path) -> None:
+    clip = path.with_suffix(".mp4")
+    durable.write_unsynced(clip, b"".join(part.read_bytes() for part in head))
+    (first,) = islice(read_video(clip), 1)
+    save_picture(Image.fromarray(first), path)
+
+
+def _changed_before(path: Path, moment: float) -> bool:
+    try:
+        return path.stat().st_mtime <= moment
+    except FileNotFoundError:  # somebody else was quicker
+        return False
 
 
 def _not_ready(job: Job, what: str) -> NotReady:

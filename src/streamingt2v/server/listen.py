@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -28,10 +30,28 @@ def serve_until_told(app: ASGIApp, host: str, port: int, note: Callable[[str], N
         timeout_graceful_shutdown=END_SECONDS,
         lifespan="on",
     )
-    shown = f"[{host}]" if ":" in host else host
-    note(f"listening on http://{shown}:{listener.getsockname()[1]}")
+    note(f"listening on {address(host, listener.getsockname()[1])}")
     with listener, suppress(KeyboardInterrupt):  # the usual way for it to end; uvicorn has closed what was open
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def free_port(host: str, port: int) -> int:
+    """The port, or a free one for 0; for somebody who opens it himself. RequestError if it cannot be had."""
+    with _listening(host, port) as listener:
+        return listener.getsockname()[1]
+
+
+def wait_until_told() -> None:
+    """Wait for SIGINT or SIGTERM."""
+    told = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: told.set())
+    with suppress(KeyboardInterrupt):
+        told.wait()
+
+
+def address(host: str, port: int) -> str:
+    """As it is typed into a browser."""
+    return f"http://[{host.strip('[]')}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -314,6 +314,16 @@ class SessionStart(VideoCreate):
 
     type: Literal["session.start"]
     format: Literal["m4s"] = "m4s"
+    idempotency_key: Annotated[str | None, Field(max_length=200)] = None
+
+
+class SessionResume(_Asked):
+    """The first message of a connection that goes on with a session: its video, and how many segments of it have come."""
+
+    type: Literal["session.resume"]
+    video_id: Annotated[str, Field(max_length=64)]
+    chunks: Annotated[int, Field(ge=0)]
+    format: Literal["m4s"] = "m4s"
 
 
 class Event(_Asked):

@@ -1,7 +1,8 @@
 """Videos as jobs: the one door for the HTTP API, the web demo and scripts.
 
-A `JobService` owns a folder. What is submitted is checked, put into the queue on the disk, and made by worker processes; killing any of
-them, or this process, loses nothing: the next one to open the folder goes on from the run folders, to the same bytes.
+A `JobService` owns a folder, or has a share in it. What is submitted is checked, put into the queue on the disk, and made by worker
+processes; killing any of them, or this process, loses nothing: another one of the folder, or the next to open it, goes on from the run
+folders, to the same bytes.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from ..io import durable
 from ..io.reader import count_frames, playback_rate
 from .files import NotReady, ServiceFiles
 from .job import Job, Kind
+from .sessions import Sessions
 from .settings import Settings
 from .store import Conflict, JobStore, Key, QueueFull
 from .supervisor import Supervisor
 
 WATCH_SECONDS = 0.1  # between looks of `watch`
+STRAY_SECONDS = 3600.0  # until what belongs to no job is nobody's that is just being taken in
 
 
 class JobService:
@@ -38,12 +41,24 @@ class JobService:
         self.configs: dict[str, ModelConfig] = settings.configs()
         self.files = ServiceFiles(settings.folder)
         self.files.make()
-        self._lock = durable.lock(self.files.lock)
-        if self._lock is None:
-            raise RunError(f"{settings.folder}: another server uses this folder; stop it or take another one")
-        self.store = JobStore(self.files.database, settings.keep_seconds)
-        self.files.delete_strays(self.store.ids())
-        self.supervisor = Supervisor(settings, self.store, self.files)
+        self._locks = [self._folder_lock()]
+        self.store = JobStore(self.files.database, settings.keep_seconds, shared=settings.shared)
+        self.files.delete_strays(self.store.ids(), STRAY_SECONDS if settings.shared else 0.0)
+        place, *others = self._places = self.store.new_places(1 + settings.workers)
+        handle = durable.lock(self.files.place_lock(place))
+        assert handle is not None, "nobody had it before"
+        self._locks.append(handle)
+        self.sessions = Sessions(self.store, self.files, place)
+        # alone in its folder, it has the same places each time, and so waits for the memory of workers that a killed one left
+        workers = others if settings.shared else range(settings.workers)
+        self.supervisor = Supervisor(settings, self.store, self.files, self.sessions, workers)
+
+    def _folder_lock(self) -> int:
+        handle = durable.lock(self.files.lock, self.settings.shared)
+        if handle is None:
+            kind = "a server that has it to itself" if self.settings.shared else "another server"
+            raise RunError(f"{self.settings.folder}: {kind} uses this folder; stop it or take another one")
+        return handle
 
     def __enter__(self) -> JobService:
         self.supervisor.start()
@@ -52,9 +67,10 @@ class JobService:
     def __exit__(self, *error: object) -> None:
         self.supervisor.stop()
         self.store.close()
-        if self._lock is not None:
-            durable.unlock(self._lock)
-            self._lock = None
+        for place in self._places:
+            self.files.place_lock(place).unlink(missing_ok=True)
+        while self._locks:
+            durable.unlock(self._locks.pop())
 
     @property
     def default_model(self) -> str:
@@ -97,16 +113,17 @@ class JobService:
         job = self.get(id)
         return self._add("remix", dataclasses.replace(job.request, prompt=prompt, schedule=()), job.model, id, key)
 
-    def change_prompt(self, id: str, prompt: str) -> int:
+    def change_prompt(self, id: str, prompt: str, event: str | None = None) -> int:
         """From the next chunk on the video shows this; the number of the change. It is kept before this returns.
 
-        RequestError for a prompt that is empty or too long, or that would have no effect; `NoSuchJob`; `Conflict` if the job has ended.
+        event: a name for the change; one that is sent twice is made once. RequestError for a prompt that is empty or too long, or would
+        have no effect; `NoSuchJob`; `Conflict` if the job has ended, or the name came with another prompt.
         """
         self._check_prompt("prompt", prompt)
         job = self.get(id)
         if not (self.configs[job.model].reads_text or job.request.preset == "full"):
             raise RequestError("prompt", prompt, f"model {job.model!r} goes on from pictures alone; it cannot be changed")
-        return self.store.change_prompt(id, prompt, self.limits.changes)
+        return self.store.change_prompt(id, prompt, self.limits.changes, event)
 
     def get(self, id: str) -> Job:
         """The job as of now. `NoSuchJob` if there is none."""

@@ -43,7 +43,8 @@ class Limits:
 class Settings:
     """Everything that a job service is told.
 
-    folder: where jobs are kept, made if it is missing; one service at a time. models: names or folders; clients name them by `names`, the
+    folder: where jobs are kept, made if it is missing; of one service at a time, or, if shared, of any number, on machines that all have it
+    at this path, on a file system whose locks hold between them. models: names or folders; clients name them by `names`, the
     first is the default. workers: processes that make videos, one job each at a time, each with the models in memory. keep_seconds: how
     long a finished job is kept; None for ever. tries: how often a job is begun without a new frame before it is given up, so that one that
     ends its worker each time does not do so for ever.
@@ -54,6 +55,7 @@ class Settings:
     device: str = "cpu"
     dtype: str = "float32"
     workers: int = 1
+    shared: bool = False
     keep_seconds: float | None = 7 * 24 * 3600
     tries: int = 5
     limits: Limits = field(default_factory=Limits)

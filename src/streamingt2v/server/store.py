@@ -1,27 +1,26 @@
 """Jobs in an SQLite file: the one truth that servers and workers share. Every method is one transaction.
 
-SQLite's write-ahead log lets any number read while one writes. A process that is killed leaves the file as of its last transaction.
-Who works on a job is known by a number of a place (`slot`); that a place is taken is known by a lock of the operating system (see
-`worker`), which no kill leaves behind. So there are no leases that run out and no clocks that must agree.
+A process that is killed leaves the file as of its last transaction. Who works on a job is known by a number of a place (`slot`); that a
+place is taken is known by a lock of the operating system (see `worker`), which no kill leaves behind. So there are no leases that run out
+and no clocks that must agree.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..config import Request
 from ..errors import StreamingT2VError
+from .database import Database
 from .job import Job, Kind, Status
 
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -52,12 +51,20 @@ CREATE TABLE changes (
     job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
     number INTEGER NOT NULL,
     prompt TEXT NOT NULL,
+    event TEXT,
     PRIMARY KEY (job, number)
 );
+CREATE TABLE sessions (job TEXT PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE, turn INTEGER NOT NULL, place INTEGER);
 CREATE TABLE workers (slot INTEGER PRIMARY KEY, pid INTEGER NOT NULL, ready INTEGER NOT NULL);
 CREATE TABLE totals (name TEXT PRIMARY KEY, value REAL NOT NULL);
 """
+_FROM_1 = """
+ALTER TABLE changes ADD COLUMN event TEXT;
+CREATE TABLE sessions (job TEXT PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE, turn INTEGER NOT NULL, place INTEGER);
+"""
+_FIRST_PLACE = 1000  # those below are of a server that has the folder to itself
 _NEXT_REVISION = "revision = (SELECT MAX(revision) + 1 FROM jobs)"
+_WAITING = "FROM jobs WHERE status = 'queued' AND deleted = 0 ORDER BY number LIMIT 1"
 _HIDDEN = {"deleted", "slot", "tries", "key", "key_digest"}
 
 
@@ -87,28 +94,28 @@ class Key:
 class JobStore:
     """The jobs in the file at `path`, made if it is missing. Any thread may call.
 
-    keep_seconds: until a job that has ended expires, None for never. durable: wait for the disk at every change.
+    keep_seconds: until a job that has ended expires, None for never. durable, shared: as `Database` has them.
     """
 
-    def __init__(self, path: Path, keep_seconds: float | None = None, durable: bool = True):
-        self._path, self._keep_seconds, self._durable = path, keep_seconds, durable
-        self._local = threading.local()
-        self._open: list[sqlite3.Connection] = []
-        with self._writing() as db:
+    def __init__(self, path: Path, keep_seconds: float | None = None, durable: bool = True, shared: bool = False):
+        self._keep_seconds, self._database = keep_seconds, Database(path, durable, shared)
+        self.writing = self._database.writing
+        with self.writing() as db:
             version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                for statement in _SCHEMA.split(";"):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {_VERSION}")
-            elif version != _VERSION:
+            if version not in (0, 1, _VERSION):
                 raise StreamingT2VError(f"{path}: its jobs were written by another version of streamingt2v; take another folder")
+            for statement in {0: _SCHEMA, 1: _FROM_1, _VERSION: ""}[version].split(";"):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {_VERSION}")
 
     def close(self) -> None:
         """Close the connections of all threads."""
-        for connection in self._open:
-            connection.close()
-        self._open.clear()
-        self._local = threading.local()
+        self._database.close()
+
+    @property
+    def reading(self) -> sqlite3.Connection:
+        """This thread's connection."""
+        return self._database.reading
 
     def add(self, id: str, kind: Kind, model: str, request: Request, size: tuple[int, int, int, int], source: str | None, limit: int,
             key: Key | None = None) -> Job:  # fmt: skip
@@ -116,7 +123,7 @@ class JobStore:
 
         QueueFull if `limit` jobs wait; Conflict if the key came with another request.
         """
-        with self._writing() as db:
+        with self.writing() as db:
             known = self._of_key(db, key)
             if known is not None:
                 return known
@@ -130,81 +137,89 @@ class JobStore:
                 (id, kind, model, asked, *size, source, time.time(), *named),
             )
             _count(db, "jobs_created")
-            return _one(db, id)
+            return one(db, id)
 
     def of_key(self, key: Key | None) -> Job | None:
         """The job that was made with a key. Conflict if it came with another request."""
-        return self._of_key(self._db, key)
+        return self._of_key(self.reading, key)
 
     def get(self, id: str) -> Job:
         """NoSuchJob if there is none."""
-        return _one(self._db, id)
+        return one(self.reading, id)
 
     def list(self, limit: int, after: str | None = None, newest_first: bool = True) -> tuple[Sequence[Job], bool]:
         """Up to `limit` jobs by age, those that follow the job `after`, and whether there are more. NoSuchJob if that one is gone."""
         sign, order = ("<", "DESC") if newest_first else (">", "ASC")
         where, values = "deleted = 0", []
         if after is not None:
-            where, values = f"{where} AND number {sign} ?", [_one(self._db, after).number]
-        rows = self._db.execute(f"SELECT * FROM jobs WHERE {where} ORDER BY number {order} LIMIT ?", (*values, limit + 1)).fetchall()
+            where, values = f"{where} AND number {sign} ?", [one(self.reading, after).number]
+        rows = self.reading.execute(f"SELECT * FROM jobs WHERE {where} ORDER BY number {order} LIMIT ?", (*values, limit + 1)).fetchall()
         return [_job(row) for row in rows[:limit]], len(rows) > limit
 
     def changed_since(self, revision: int) -> dict[str, int]:
         """Id -> revision of the jobs that changed after a revision."""
-        return {row["id"]: row["revision"] for row in self._db.execute("SELECT id, revision FROM jobs WHERE revision > ?", (revision,))}
+        return {row["id"]: row["revision"] for row in self.reading.execute("SELECT id, revision FROM jobs WHERE revision > ?", (revision,))}
 
     def counts(self) -> dict[str, int]:
         """How many jobs there are of each status."""
-        return dict(self._db.execute("SELECT status, COUNT(*) FROM jobs WHERE deleted = 0 GROUP BY status").fetchall())
+        return dict(self.reading.execute("SELECT status, COUNT(*) FROM jobs WHERE deleted = 0 GROUP BY status").fetchall())
 
     def totals(self) -> dict[str, float]:
         """What was counted since the file was made."""
-        return dict(self._db.execute("SELECT name, value FROM totals").fetchall())
+        return dict(self.reading.execute("SELECT name, value FROM totals").fetchall())
 
     def cancel(self, id: str) -> Job:
         """A waiting job is cancelled, one in progress told to stop; nothing happens to one that has ended."""
-        with self._writing() as db:
-            job = _one(db, id)
+        with self.writing() as db:
+            job = one(db, id)
             if job.status == "queued":
                 self._end(db, id, "cancelled")
             elif job.status == "in_progress":
                 _update(db, id, cancelling=1)
-            return _one(db, id)
+            return one(db, id)
 
     def delete(self, id: str) -> None:
         """Out of everybody's sight; one in progress is told to stop. What is left of it is the housekeeping's, see `deleted`."""
-        with self._writing() as db:
-            _one(db, id)
+        with self.writing() as db:
+            one(db, id)
             _update(db, id, deleted=1, cancelling=1, key=None)
             db.execute("UPDATE jobs SET status = 'cancelled' WHERE id = ? AND status = 'queued'", (id,))
 
     def delete_expired(self, now: float) -> None:
         """Delete the jobs whose time is over."""
-        with self._writing() as db:
+        with self.writing() as db:
             for row in db.execute("SELECT id FROM jobs WHERE deleted = 0 AND expires_at < ?", (now,)).fetchall():
                 _update(db, row["id"], deleted=1, key=None)
 
     def has_expired(self, now: float) -> bool:
         """Whether `delete_expired` would find something; only reads."""
-        return self._db.execute("SELECT 1 FROM jobs WHERE deleted = 0 AND expires_at < ? LIMIT 1", (now,)).fetchone() is not None
+        return self.reading.execute("SELECT 1 FROM jobs WHERE deleted = 0 AND expires_at < ? LIMIT 1", (now,)).fetchone() is not None
 
     def deleted(self) -> Sequence[str]:
         """Ids of deleted jobs that nobody works on: their folders can go, then `forget` them."""
-        return [row["id"] for row in self._db.execute("SELECT id FROM jobs WHERE deleted = 1 AND status != 'in_progress'")]
+        return [row["id"] for row in self.reading.execute("SELECT id FROM jobs WHERE deleted = 1 AND status != 'in_progress'")]
 
     def forget(self, id: str) -> None:
         """Take a deleted job out of the file."""
-        with self._writing() as db:
+        with self.writing() as db:
             db.execute("DELETE FROM jobs WHERE id = ? AND deleted = 1 AND status != 'in_progress'", (id,))
 
     def ids(self) -> set[str]:
         """Of all jobs, deleted ones that are not forgotten included."""
-        return {row["id"] for row in self._db.execute("SELECT id FROM jobs")}
+        return {row["id"] for row in self.reading.execute("SELECT id FROM jobs")}
 
-    def change_prompt(self, id: str, prompt: str, limit: int) -> int:
-        """Note a new prompt for a job that has not ended; its number. Conflict if it has, or was changed `limit` times."""
-        with self._writing() as db:
-            job = _one(db, id)
+    def change_prompt(self, id: str, prompt: str, limit: int, event: str | None = None) -> int:
+        """Note a new prompt for a job that has not ended; its number. Conflict if it has, or was changed `limit` times.
+
+        event: a client's name for the change; noted once, however often it is sent. Conflict if it came with another prompt before.
+        """
+        with self.writing() as db:
+            job = one(db, id)
+            known = db.execute("SELECT number, prompt FROM changes WHERE job = ? AND event = ?", (id, event)).fetchone()
+            if known is not None and known["prompt"] == prompt:
+                return known["number"]
+            if known is not None:
+                raise Conflict(f"the event {event!r} came with another prompt before; take a new name")
             if job.ended or job.cancelling:
                 raise Conflict(
                     f"{id} is {'being cancelled' if job.cancelling and not job.ended else job.status}; nothing more is made of it"
@@ -212,72 +227,76 @@ class JobStore:
             number = db.execute("SELECT IFNULL(MAX(number), 0) + 1 FROM changes WHERE job = ?", (id,)).fetchone()[0]
             if number > limit:
                 raise Conflict(f"the prompt of {id} was changed {limit} times already")
-            db.execute("INSERT INTO changes VALUES (?, ?, ?)", (id, number, prompt))
+            db.execute("INSERT INTO changes VALUES (?, ?, ?, ?)", (id, number, prompt, event))
             _update(db, id)
             return number
 
+    def events(self, id: str) -> dict[int, str]:
+        """Number -> client's name of the changes of a job's prompt that have one."""
+        rows = self.reading.execute("SELECT number, event FROM changes WHERE job = ? AND event IS NOT NULL", (id,))
+        return {row["number"]: row["event"] for row in rows}
+
     def new_prompt(self, id: str, after: int) -> tuple[int, str] | None:
         """Number and text of the newest change of a job's prompt, if there is one after that number."""
-        row = self._db.execute(
+        row = self.reading.execute(
             "SELECT number, prompt FROM changes WHERE job = ? AND number > ? ORDER BY number DESC", (id, after)
         ).fetchone()
         return (row["number"], row["prompt"]) if row else None
 
     def claim(self, slot: int) -> Job | None:
         """The longest waiting job, now in progress by the worker of that place; None if none waits."""
-        if self._db.execute("SELECT 1 FROM jobs WHERE status = 'queued' LIMIT 1").fetchone() is None:
+        if self.reading.execute(f"SELECT 1 {_WAITING}").fetchone() is None:
             return None
-        with self._writing() as db:
-            row = db.execute("SELECT id FROM jobs WHERE status = 'queued' ORDER BY number LIMIT 1").fetchone()
+        with self.writing() as db:
+            row = db.execute(f"SELECT id {_WAITING}").fetchone()
             if row is None:
                 return None
             db.execute("UPDATE jobs SET tries = tries + 1, started_at = IFNULL(started_at, ?) WHERE id = ?", (time.time(), row["id"]))
             _update(db, row["id"], status="in_progress", slot=slot)
-            return _one(db, row["id"])
+            return one(db, row["id"])
 
     def release(self, id: str) -> None:
         """Back to the queue, by a worker that was told to end: this was no try."""
-        with self._writing() as db:
+        with self.writing() as db:
             db.execute("UPDATE jobs SET tries = tries - 1 WHERE id = ?", (id,))
             _update(db, id, status="queued", slot=None)
 
-    def take_back(self, is_taken: Callable[[int], bool], tries: int) -> None:
-        """Jobs of places that nobody has (any more) go back to the queue, in their old place; those begun `tries` times fail."""
-        rows = self._db.execute("SELECT DISTINCT slot FROM jobs WHERE status = 'in_progress'").fetchall()
-        lost = [row["slot"] for row in rows if not is_taken(row["slot"])]
-        if not lost:
-            return
-        with self._writing() as db:
-            for slot in lost:
-                for row in db.execute("SELECT * FROM jobs WHERE status = 'in_progress' AND slot = ?", (slot,)).fetchall():
-                    if row["deleted"]:
-                        self._end(db, row["id"], "cancelled")
-                    elif row["tries"] >= tries:
-                        message = f"its worker ended {row['tries']} times without a new frame"
-                        self._end(db, row["id"], "failed", "worker_died", message)
-                    else:
-                        _update(db, row["id"], status="queued", slot=None)
+    def places_at_work(self) -> set[int]:
+        """The places that jobs in progress are made at."""
+        return {row["slot"] for row in self.reading.execute("SELECT DISTINCT slot FROM jobs WHERE status = 'in_progress'")}
+
+    def take_back(self, slot: int, tries: int) -> None:
+        """Jobs of a place that nobody has (any more) go back to the queue, in their old place; those begun `tries` times fail."""
+        with self.writing() as db:
+            for row in db.execute("SELECT * FROM jobs WHERE status = 'in_progress' AND slot = ?", (slot,)).fetchall():
+                if row["deleted"]:
+                    self._end(db, row["id"], "cancelled")
+                elif row["tries"] >= tries:
+                    message = f"its worker ended {row['tries']} times without a new frame"
+                    self._end(db, row["id"], "failed", "worker_died", message)
+                else:
+                    _update(db, row["id"], status="queued", slot=None)
 
     def stopped(self, id: str) -> bool:
         """Whether a job was told to stop."""
-        row = self._db.execute("SELECT cancelling FROM jobs WHERE id = ?", (id,)).fetchone()
+        row = self.reading.execute("SELECT cancelling FROM jobs WHERE id = ?", (id,)).fetchone()
         return row is None or bool(row["cancelling"])
 
     def report(self, id: str, **values: int | float | str) -> None:
         """How far a job is: columns and their values. New frames make the tries forgotten."""
-        with self._writing() as db:
+        with self.writing() as db:
             if "frames_done" in values:
                 values["tries"] = 0
             _update(db, id, **values)
 
     def end(self, id: str, status: Status, code: str | None = None, message: str | None = None) -> None:
         """A job has ended; code, message: why it failed."""
-        with self._writing() as db:
+        with self.writing() as db:
             self._end(db, id, status, code, message)
 
     def count(self, name: str, by: float) -> None:
         """Add to a total."""
-        with self._writing() as db:
+        with self.writing() as db:
             _count(db, name, by)
 
     def _end(self, db: sqlite3.Connection, id: str, status: Status, code: str | None = None, message: str | None = None) -> None:
@@ -288,12 +307,19 @@ class JobStore:
 
     def worker_is(self, slot: int, pid: int, ready: bool) -> None:
         """Note the process at a place, and whether it has its models in memory."""
-        with self._writing() as db:
+        with self.writing() as db:
             db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?, ?)", (slot, pid, int(ready)))
 
-    def ready_workers(self) -> set[int]:
-        """Process ids of the workers that said they were ready."""
-        return {row["pid"] for row in self._db.execute("SELECT pid FROM workers WHERE ready = 1")}
+    def ready_workers(self) -> dict[int, int]:
+        """Place -> process id of the workers that said they were ready."""
+        return {row["slot"]: row["pid"] for row in self.reading.execute("SELECT slot, pid FROM workers WHERE ready = 1")}
+
+    def new_places(self, count: int) -> range:
+        """Numbers of so many places that nobody had before."""
+        with self.writing() as db:
+            _count(db, "places", count)
+            end = _FIRST_PLACE + int(db.execute("SELECT value FROM totals WHERE name = 'places'").fetchone()[0])
+            return range(end - count, end)
 
     def _of_key(self, db: sqlite3.Connection, key: Key | None) -> Job | None:
         row = db.execute("SELECT * FROM jobs WHERE key = ? AND deleted = 0", (key.name,)).fetchone() if key else None
@@ -303,32 +329,9 @@ class JobStore:
             raise Conflict(f"the idempotency key {key.name!r} came with another request before; take a new one")
         return _job(row)
 
-    @property
-    def _db(self) -> sqlite3.Connection:
-        """This thread's connection."""
-        if not hasattr(self._local, "db"):
-            db = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
-            db.row_factory = sqlite3.Row
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
-            db.execute("PRAGMA foreign_keys = ON")
-            self._local.db = db
-            self._open.append(db)
-        return self._local.db
 
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        db = self._db
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            yield db
-            db.execute("COMMIT")
-        except BaseException:
-            db.execute("ROLLBACK")
-            raise
-
-
-def _one(db: sqlite3.Connection, id: str) -> Job:
+def one(db: sqlite3.Connection, id: str) -> Job:
+    """A job that is not deleted. NoSuchJob if there is none."""
     row = db.execute("SELECT * FROM jobs WHERE id = ? AND deleted = 0", (id,)).fetchone()
     if row is None:
         raise NoSuchJob(f"there is no video {id!r}")

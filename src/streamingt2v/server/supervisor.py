@@ -1,4 +1,4 @@
-"""Keeps the workers of a service running, and its disk clean, in a thread of its own."""
+"""Keeps the workers of a service running, gives up nobody's jobs, and keeps the disk clean, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from .files import ServiceFiles
+from .sessions import Sessions
 from .settings import Settings
 from .store import JobStore
 
@@ -30,10 +32,15 @@ class _Place:
 
 
 class Supervisor:
-    """Starts `settings.workers` processes and starts each again when it ends. `start`, then `stop`."""
+    """Starts a worker at each of the places and starts it again when it ends. `start`, then `stop`.
 
-    def __init__(self, settings: Settings, store: JobStore, files: ServiceFiles):
-        self._settings, self._store, self._files = settings, store, files
+    It also does what any server of the folder may do for all: jobs of workers that are gone, its own or not, go back to the queue, those of
+    clients that are gone are stopped, and what is deleted goes from the disk.
+    """
+
+    def __init__(self, settings: Settings, store: JobStore, files: ServiceFiles, sessions: Sessions, places: Sequence[int]):
+        self._settings, self._store, self._files, self._sessions = settings, store, files, sessions
+        self._slots = places
         self._stopping = threading.Event()
         self._places: dict[int, _Place] = {}
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
@@ -41,7 +48,7 @@ class Supervisor:
 
     def start(self) -> None:
         """Start the workers."""
-        for slot in range(self._settings.workers):
+        for slot in self._slots:
             self._places[slot] = _Place(self._spawn(slot), time.monotonic())
         self._thread.start()
 
@@ -65,7 +72,7 @@ class Supervisor:
     def ready(self) -> bool:
         """Every worker lives and has its model in memory."""
         ready = self._store.ready_workers()
-        return all(place.process.poll() is None and place.process.pid in ready for place in self._places.values())
+        return all(place.process.poll() is None and ready.get(slot) == place.process.pid for slot, place in self._places.items())
 
     @property
     def pids(self) -> list[int]:
@@ -75,13 +82,15 @@ class Supervisor:
     def failed(self) -> bool:
         """A worker has ended by itself before it was ever ready: it cannot load its model."""
         ready = self._store.ready_workers()
-        return any(place.process.poll() == 2 and place.process.pid not in ready for place in self._places.values())
+        return any(place.process.poll() == 2 and ready.get(slot) != place.process.pid for slot, place in self._places.items())
 
     def _run(self) -> None:
         while not self._stopping.wait(LOOK_SECONDS):
             try:
                 for slot, place in self._places.items():
                     self._look_after(slot, place)
+                self.take_back()
+                self._sessions.stop_deserted()
                 self.clean()
             except Exception:
                 log.exception("looking after the workers failed; it is tried again")
@@ -107,6 +116,13 @@ class Supervisor:
             process.stdin.write(self._settings.to_json().encode() + b"\n")
             process.stdin.flush()
         return process
+
+    def take_back(self) -> None:
+        """Jobs of workers that are gone go back to the queue."""
+        for slot in self._store.places_at_work():
+            with self._files.vacant(slot) as vacant:
+                if vacant:
+                    self._store.take_back(slot, self._settings.tries)
 
     def clean(self) -> None:
         """Delete what has expired or was deleted."""

@@ -1,8 +1,8 @@
 """The process that makes the videos: `python -m streamingt2v.server.worker PLACE`, its settings as the first line on stdin.
 
-It has a place, a number, and holds that place's lock as long as it lives. So whoever finds a job in progress at a place whose lock is free
-knows that its worker is gone, and puts it back; the next one goes on from the run folder. When stdin ends, the server has ended or wants
-this process to: it puts its job back and goes.
+It has a place, a number, and holds that place's lock as long as it lives. So a server that finds a job in progress at a place whose lock
+is free knows that its worker is gone, and puts it back; the next one goes on from the run folder. When stdin ends, the server has ended or
+wants this process to: it puts its job back and goes.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Worker:
         self.settings, self.slot = settings, slot
         self.files = ServiceFiles(settings.folder)
         # what is lost here in a power cut is made again from the run folders
-        self.store = JobStore(self.files.database, settings.keep_seconds, durable=False)
+        self.store = JobStore(self.files.database, settings.keep_seconds, durable=False, shared=settings.shared)
         self.ending = threading.Event()
         self._loaded: tuple[str, LongVideoPipeline] | None = None
 
@@ -64,11 +64,10 @@ class Worker:
         if handle is None:
             return
         try:
-            self._take_back(at_start=True)
+            self.store.take_back(self.slot, self.settings.tries)  # what the worker before had here
             self._warm_up()
             self.store.worker_is(self.slot, os.getpid(), ready=True)
             while not self.ending.is_set():
-                self._take_back()
                 job = self.store.claim(self.slot)
                 if job is not None:
                     self.work_on(job)
@@ -143,22 +142,10 @@ class Worker:
     def _take_place(self) -> int | None:
         """The lock of this place, once a worker before is gone; None if told to end meanwhile."""
         while not self.ending.wait(IDLE_SECONDS):
-            handle = durable.lock(self.files.worker_lock(self.slot))
+            handle = durable.lock(self.files.place_lock(self.slot))
             if handle is not None:
                 return handle
         return None
-
-    def _take_back(self, at_start: bool = False) -> None:
-        def taken(slot: int) -> bool:
-            return not (at_start and slot == self.slot) and self._is_taken(slot)
-
-        self.store.take_back(taken, self.settings.tries)
-
-    def _is_taken(self, slot: int) -> bool:
-        handle = durable.lock(self.files.worker_lock(slot))
-        if handle is not None:
-            durable.unlock(handle)
-        return handle is None
 
 
 class Work:
