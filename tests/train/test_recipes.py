@@ -12,38 +12,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 
 from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.errors import ModelError, RequestError
 from streamingt2v.eval.eyes import load_text_projection
 from streamingt2v.train import assemble, draws, recipes
-
-LOOP = {"batch": 2, "seed": 5, "log_every": 1, "save_every": 100, "warmup": 2, "precision": "no"}
-TEXT = {"width": 32, "text_layers": 1, "vision_layers": 1, "heads": 2}
-
-
-def settings(name: str, root: Path) -> dict:
-    """Toy settings of a recipe, the folders of those before it in `root`."""
-    made = {"text": root / "text", "vae": root / "vae", "base": root / "base"}
-    return {
-        "text": TEXT,
-        "vae": {"channels": (16, 16, 16, 16)},
-        "base": {"text": made["text"], "frames": 4, "image_every": 2, "image_batch": 1, "channels": (32, 64)},
-        "cam": {**made, "image_tokens": 2, "encoder_steps": 2},
-        "apm": {**made, "cam": root / "cam", "image_tokens": 2},
-        "refiner": {"text": made["text"], "size": 64, "frames": 4, "channels": (16, 32), "image_batch": 2},
-        "rival": {**made, "kind": "additive", "encoder_steps": 2},
-        "judge": {"frames": 4, "width": 8, "image_batch": 3},
-        "distill": {"model": root / "model", "cache": root / "videos", "videos": 2, "chunks": 2, "rank": 2, "seed_every": 2},
-    }[name]
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    files = sorted(folder.rglob("*.safetensors"))
-    assert files, f"{folder} holds no export"
-    return {f"{path.parent.name}.{path.stem}/{key}": value for path in files for key, value in load_file(path).items()}
-
+from toy_training import LOOP, TEXT, assert_equal_up_to_rounding, gradients, settings, weights
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
@@ -121,16 +95,6 @@ def train_in_two_processes(name: str, out: Path, trained: Path, **more: object) 
     subprocess.run([sys.executable, "-m", *words], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
-def gradients(out: Path) -> torch.Tensor:
-    """The mean of the gradients so far, as AdamW has it in the checkpoint: unlike its steps, it does not blow up what is all but zero."""
-    state = torch.load(out / "checkpoint.pt", weights_only=True)["optimizer"]["state"]
-    return torch.cat([state[index]["exp_avg"].flatten() for index in sorted(state)])
-
-
-def assert_equal_up_to_rounding(one: torch.Tensor, other: torch.Tensor) -> None:
-    assert (one - other).norm() < 1e-4 * other.norm()
-
-
 @pytest.mark.parametrize("name", ["text", "base", "judge"])
 def test_two_processes_take_the_steps_of_one_and_one_goes_on_with_them(name, trained, tmp_path):
     """Contrast over all samples; a process without a share (a batch of one picture); shares of different size (three pictures)."""
@@ -152,9 +116,9 @@ def test_contrast_needs_a_batch_that_the_processes_can_share(monkeypatch, tmp_pa
         recipes.run_recipe("text", tmp_path, TEXT, {**LOOP, "steps": 1})
 
 
-def test_a_network_in_parts_is_refused(monkeypatch, tmp_path):
+def test_accelerates_own_ways_to_split_are_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(ModelError, match="whole network"):
+    with pytest.raises(ModelError, match="shard=yes"):
         recipes.run_recipe("text", tmp_path, TEXT, {**LOOP, "steps": 1})
 
 

@@ -27,6 +27,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import ModelError
 from .draws import Noise, generators, share
+from .shard import Split, Weights, Whole
 
 Batch = dict[str, Any]
 
@@ -35,7 +36,8 @@ Batch = dict[str, Any]
 class LoopConfig:
     """Settings of the loop. `out`: folder of checkpoint, metrics.jsonl, samples. `precision`: accelerate's "no" or "bf16".
 
-    The learning rate rises over `warmup` steps, stays, and falls linearly to 0 over the last `decay` share of the steps.
+    The learning rate rises over `warmup` steps, stays, and falls linearly to 0 over the last `decay` share of the steps. `shard`: of
+    several processes each keeps a part of the trained networks (FSDP) in the place of all (DDP); one has all anyway.
     """
 
     out: Path
@@ -49,6 +51,7 @@ class LoopConfig:
     clip: float = 1.0
     ema: float = 0.999
     precision: str = "bf16"
+    shard: bool = False
     log_every: int = 20
     save_every: int = 500
 
@@ -80,18 +83,20 @@ def run(task: Task, config: LoopConfig, stop_after: int | None = None) -> dict[s
     """Train to `config.steps` (or stop cleanly after `stop_after` steps of this call) and export; returns the last metrics."""
     accelerator = _accelerator(config.precision)
     task.module.eval()  # no dropout: every batch is new, so there is nothing to overfit
-    trained = [p for p in task.module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True)
-    ema = EMAModel(trained, decay=config.ema, use_ema_warmup=True, power=0.75)
+    shapes = {name: p.shape for name, p in task.module.named_parameters() if p.requires_grad}
+    several = accelerator.num_processes > 1
+    weights: Weights = Split(task.module, accelerator.device) if config.shard and several else Whole(task.module)
+    optimizer: Any = torch.optim.AdamW(weights.own, lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True)
+    ema = EMAModel(weights.own, decay=config.ema, use_ema_warmup=True, power=0.75)
     config.out.mkdir(parents=True, exist_ok=True)
-    step = _load(config.out, task.module, optimizer, ema)
-    module, optimizer = accelerator.prepare(task.module, optimizer)
+    step = _load(config.out, shapes, weights, optimizer, ema)
+    module, optimizer = weights.prepare(accelerator, optimizer)
     ema.to(accelerator.device)
 
     metrics: dict[str, float] = {}
     began, first = time.monotonic(), step
     if step >= config.steps:  # perhaps killed between its last checkpoint and its export
-        _export(accelerator, config, task, ema, trained, step)
+        _export(accelerator, config, task, weights, ema, step)
     end = config.steps if stop_after is None else min(config.steps, step + stop_after)
     while step < end:
         total, rank, processes = task.batch_size(step, config.batch), accelerator.process_index, accelerator.num_processes
@@ -102,16 +107,20 @@ def run(task: Task, config: LoopConfig, stop_after: int | None = None) -> dict[s
         with accelerator.autocast(), _attention(accelerator.device):
             losses = {name: value.sum() * (len(mine) > 0) / total for name, value in module(batch).items()}
         accelerator.backward(losses["loss"] * processes)  # of the gradients the processes take the mean
-        accelerator.clip_grad_norm_(trained, config.clip)
+        weights.clip(config.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        ema.step(trained)
+        ema.step(weights.own)
         step += 1
         if step % config.log_every == 0 or step == end:
             metrics = {k: float(accelerator.reduce(v.detach())) for k, v in losses.items()} | {"step": step}
             _log(accelerator, config, metrics, (time.monotonic() - began) / (step - first))
         if step % config.save_every == 0 or step == end:
-            _checkpoint(accelerator, config, task, optimizer, ema, trained, step)
+            state = _state(list(shapes), weights, optimizer, ema) | {"step": step}
+            if accelerator.is_main_process:
+                _save(state, config.out)
+            del state
+            _export(accelerator, config, task, weights, ema, step)
     accelerator.wait_for_everyone()
     return metrics
 
@@ -138,7 +147,7 @@ def _accelerator(precision: str) -> Accelerator:
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=precision, kwargs_handlers=[unused])
     if any(os.environ.get(f"ACCELERATE_USE_{kind}", "false").lower() == "true" for kind in ("FSDP", "DEEPSPEED")):
-        raise ModelError("every process trains a whole network here; start them without --use_fsdp and --use_deepspeed")
+        raise ModelError("start the processes without --use_fsdp and --use_deepspeed; to split the network over them: --set shard=yes")
     asked = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != asked:
         raise ModelError(f"{asked} processes were started, but accelerate runs {accelerator.num_processes}; start them by torchrun")
@@ -166,45 +175,50 @@ def _log(accelerator: Accelerator, config: LoopConfig, metrics: dict[str, float]
     print(f"step {metrics['step']:.0f}/{config.steps}  {text}  {seconds_per_step:.2f} s/step  {left / 60:.1f} min left", flush=True)
 
 
-def _checkpoint(accelerator: Accelerator, config: LoopConfig, task: Task, optimizer, ema: EMAModel, trained: list, step: int) -> None:
-    """Save the state to resume from, then export and sample."""
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        state = {"step": step, "optimizer": optimizer.state_dict(), "ema": ema.state_dict(), "module": _trained_state(task.module)}
-        temporary = config.out / "checkpoint.tmp"
-        torch.save(state, temporary)
-        os.replace(temporary, config.out / "checkpoint.pt")
-    _export(accelerator, config, task, ema, trained, step)
+def _state(names: list[str], weights: Weights, optimizer: Any, ema: EMAModel) -> dict[str, Any]:
+    """What a run goes on from, whole on the main process; all must call."""
+    moments, averages = optimizer.state_dict(), ema.state_dict()
+    per_weight = {i: {key: weights.whole(i, value) for key, value in of.items()} for i, of in moments["state"].items()}
+    return {
+        "optimizer": {**moments, "state": per_weight},
+        "ema": {**averages, "shadow_params": [weights.whole(i, value) for i, value in enumerate(averages["shadow_params"])]},
+        "module": {name: weights.whole(i, p.detach()) for i, (name, p) in enumerate(zip(names, weights.own, strict=True))},
+    }
 
 
-def _export(accelerator: Accelerator, config: LoopConfig, task: Task, ema: EMAModel, trained: list, step: int) -> None:
-    """The averaged weights as model folders, and samples of what they do."""
-    if accelerator.is_main_process:
-        ema.store(trained)
-        ema.copy_to(trained)
-        task.export(config.out)
-        task.sample(config.out, step)
-        ema.restore(trained)
-    accelerator.wait_for_everyone()
+def _save(state: dict[str, Any], out: Path) -> None:
+    temporary = out / "checkpoint.tmp"
+    torch.save(state, temporary)
+    os.replace(temporary, out / "checkpoint.pt")
 
 
-def _trained_state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    wanted = {name for name, p in module.named_parameters() if p.requires_grad}
-    return {name: value for name, value in module.state_dict().items() if name in wanted}
-
-
-def _load(out: Path, module: torch.nn.Module, optimizer, ema: EMAModel) -> int:
+def _load(out: Path, shapes: dict[str, torch.Size], weights: Weights, optimizer: Any, ema: EMAModel) -> int:
+    """Put a saved state in, of whatever number of processes, each its own part; returns its step, 0 if there is none."""
     path = out / "checkpoint.pt"
     if not path.is_file():
         return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    missing = set(_trained_state(module)) ^ set(state["module"])
-    if missing:
-        raise ModelError(f"{path} was written by another recipe or size: {sorted(missing)[:3]} ...")
-    module.load_state_dict(state["module"], strict=False)
-    optimizer.load_state_dict(state["optimizer"])
-    ema.load_state_dict(state["ema"])
+    state = torch.load(path, map_location="cpu", weights_only=True, mmap=isinstance(weights, Split))
+    saved = {name: value.shape for name, value in state["module"].items()}
+    wrong = {name for name in shapes | saved if shapes.get(name) != saved.get(name)}
+    if wrong:
+        raise ModelError(f"{path} was written by another recipe or size: {sorted(wrong)[:3]} ...")
+    with torch.no_grad():
+        for i, (name, own) in enumerate(zip(shapes, weights.own, strict=True)):
+            own.copy_(weights.part(i, state["module"][name]))
+    moments, averages = state["optimizer"], state["ema"]
+    per_weight = {i: {key: weights.part(i, value) for key, value in of.items()} for i, of in moments["state"].items()}
+    optimizer.load_state_dict({**moments, "state": per_weight})
+    ema.load_state_dict({**averages, "shadow_params": [weights.part(i, value) for i, value in enumerate(averages["shadow_params"])]})
     return int(state["step"])
+
+
+def _export(accelerator: Accelerator, config: LoopConfig, task: Task, weights: Weights, ema: EMAModel, step: int) -> None:
+    """The averaged weights as model folders, and samples of what they do."""
+    with weights.holding(ema.shadow_params, accelerator.is_main_process):
+        if accelerator.is_main_process:
+            task.export(config.out)
+            task.sample(config.out, step)
+    accelerator.wait_for_everyone()
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:

@@ -1,0 +1,44 @@
+"""Toy settings of the training recipes, and what their runs leave."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+LOOP = {"batch": 2, "seed": 5, "log_every": 1, "save_every": 100, "warmup": 2, "precision": "no"}
+TEXT = {"width": 32, "text_layers": 1, "vision_layers": 1, "heads": 2}
+
+
+def settings(name: str, root: Path) -> dict:
+    """Toy settings of a recipe, the folders of those before it in `root`."""
+    made = {"text": root / "text", "vae": root / "vae", "base": root / "base"}
+    return {
+        "text": TEXT,
+        "vae": {"channels": (16, 16, 16, 16)},
+        "base": {"text": made["text"], "frames": 4, "image_every": 2, "image_batch": 1, "channels": (32, 64)},
+        "cam": {**made, "image_tokens": 2, "encoder_steps": 2},
+        "apm": {**made, "cam": root / "cam", "image_tokens": 2},
+        "refiner": {"text": made["text"], "size": 64, "frames": 4, "channels": (16, 32), "image_batch": 2},
+        "rival": {**made, "kind": "additive", "encoder_steps": 2},
+        "judge": {"frames": 4, "width": 8, "image_batch": 3},
+        "distill": {"model": root / "model", "cache": root / "videos", "videos": 2, "chunks": 2, "rank": 2, "seed_every": 2},
+    }[name]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """All exported weights in the folder."""
+    files = sorted(folder.rglob("*.safetensors"))
+    assert files, f"{folder} holds no export"
+    return {f"{path.parent.name}.{path.stem}/{key}": value for path in files for key, value in load_file(path).items()}
+
+
+def gradients(out: Path) -> torch.Tensor:
+    """The mean of the gradients so far, as AdamW has it in the checkpoint: unlike its steps, it does not blow up what is all but zero."""
+    state = torch.load(out / "checkpoint.pt", weights_only=True)["optimizer"]["state"]
+    return torch.cat([state[index]["exp_avg"].flatten() for index in sorted(state)])
+
+
+def assert_equal_up_to_rounding(one: torch.Tensor, other: torch.Tensor) -> None:
+    assert (one - other).norm() < 1e-4 * other.norm()
