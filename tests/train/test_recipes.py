@@ -19,6 +19,7 @@ from streamingt2v.eval.eyes import load_text_projection
 from streamingt2v.train import assemble, draws, recipes
 from toy_training import LOOP, TEXT, assert_equal_up_to_rounding, gradients, settings, weights
 
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     """All recipes run without a stop, 4 steps each, in the order in which they need each other."""

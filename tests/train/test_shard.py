@@ -1,4 +1,4 @@
-"""Two processes with a part of the weights each (`shard`): the steps of one, half of the numbers, and one format of checkpoints."""
+"""Two processes that have a part of the weights each (`shard`): the steps of one, half of the numbers, and one format of checkpoints."""
 
 from __future__ import annotations
 
@@ -10,46 +10,117 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from streamingt2v.errors import ModelError
 from streamingt2v.train import recipes
+from toy_training import LOOP, assert_equal_up_to_rounding, gradients, settings, weights
 
-LOOP = {"batch": 3, "seed": 5, "log_every": 1, "save_every": 100, "warmup": 2, "precision": "no", "clip": 0.05}
-STEPS = 4
-NAMES = ("text", "base", "cam", "apm")
+SPLIT = {**LOOP, "steps": 4, "batch": 3, "clip": 0.02}
+"""Shares of different size, and gradients that are cut, which takes the norm of all parts."""
+
+NAMES = ("base", "cam", "apm")
 
 PROCESS = """
 import json, sys
 from pathlib import Path
-import torch
+from torch import distributed as dist, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from streamingt2v.train import recipes
+from streamingt2v.train import loop, recipes
+from toy_training import settings
 
 def size(tensors):
     return sum(t.numel() for t in tensors)
 
-def count(optimizer, *_):
-    own = optimizer.param_groups[0]["params"]
-    found.update(own=size(own), gradients=size(p.grad for p in own if p.grad is not None),
-                 moments=size(v for p in own for v in optimizer.state[p].values() if v.ndim))
+class Counted(loop.Split):
+    def __init__(self, module, device):
+        super().__init__(module, device)
+        self.found = {"left": size(module.parameters()), "own": size(self.own), "trained": size(self._trained), "at once": 0}
+        register_optimizer_step_post_hook(lambda optimizer, *_: self.count(optimizer))
 
-register_optimizer_step_post_hook(count)
-root, jobs = Path(sys.argv[1]), json.loads(sys.argv[2])
-for name, out, settings, loop, stop_after in jobs:
-    found = {}
-    recipes.run_recipe(name, Path(out), {k: Path(v) if isinstance(v, str) and "/" in v else v for k, v in settings.items()}, loop, stop_after)
-    (root / f"{name}.{torch.distributed.get_rank()}.json").write_text(json.dumps(found))
+    def prepare(self, accelerator, optimizer):
+        network, optimizer = super().prepare(accelerator, optimizer)
+        parts = [p for p in network.parameters() if isinstance(p, DTensor)]
+        self.found.update(split=size(parts), here=size(p.to_local() for p in parts), whole=size(network.parameters()) - size(parts))
+        def look(module, *_):
+            if isinstance(module, FSDPModule):
+                gathered = size(p for p in network.parameters() if not isinstance(p, DTensor)) - self.found["whole"]
+                self.found["at once"] = max(self.found["at once"], gathered)
+        nn.modules.module.register_module_forward_hook(look)
+        return network, optimizer
+
+    def count(self, optimizer):
+        if optimizer.param_groups[0]["params"][0] is self.own[0]:
+            self.found["moments"] = size(optimizer.state[p]["exp_avg"] for p in self.own if p in optimizer.state)
+        last.update(self.found)
+
+loop.Split, last = Counted, {}
+one, two, config = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+for name, stop_after in (("base", 2), ("cam", None), ("apm", None)):
+    last.clear()
+    recipes.run_recipe(name, two / name, settings(name, one), {**config, "shard": True}, stop_after)
+    (two / f"{name}.{dist.get_rank()}.json").write_text(json.dumps(last))
 """
 
 
-def settings(name: str, root: Path) -> dict:
-    """Toy settings of a recipe, the folders of those before it in `root`."""
-    made = {part: root / part for part in ("text", "vae", "base")}
-    return {
-        "text": {"width": 32, "text_layers": 1, "vision_layers": 1, "heads": 2},
-        "vae": {"channels": (16, 16, 16, 16)},
-        "base": {"text": made["text"], "frames": 4, "image_every": 2, "image_batch": 1, "channels": (32, 64)},
-        "cam": {**made, "frames": 10, "image_tokens": 2, "encoder_steps": 2},
-        "apm": {**made, "frames": 10, "cam": root / "cam", "image_tokens": 2},
-    }[name]
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> tuple[Path, Path]:
+    """The recipes by one process, and: `base` begun by two and gone on with by one, `cam` the other way round, `apm` by two alone."""
+    root = tmp_path_factory.mktemp("runs")
+    one, two = root / "one", root / "two"
+    for name in ("text", "vae", *NAMES):
+        recipes.run_recipe(name, one / name, settings(name, one), SPLIT)
+    recipes.run_recipe("cam", two / "cam", settings("cam", one), SPLIT, stop_after=2)
+    (root / "process.py").write_text(PROCESS)
+    path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    words = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", root / "process.py", one, two, json.dumps(SPLIT)]
+    subprocess.run([sys.executable, "-m", *words], check=True, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path})
+    recipes.run_recipe("base", two / "base", settings("base", one), SPLIT)
+    return one, two
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_processes_with_parts_take_the_steps_of_one(name, runs):
+    one, two = (root / name for root in runs)
+    assert_equal_up_to_rounding(gradients(two), gradients(one))
+    for kind in ("module", "ema"):
+        assert_equal_up_to_rounding(saved(two, kind), saved(one, kind))
+    losses = [[json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()] for out in (two, one)]
+    assert len(losses[0]) == 4 and losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_exports_hold_the_whole_averaged_weights(name, runs):
+    one, two = (root / name for root in runs)
+    made, expected = weights(two), weights(one)
+    assert made.keys() == expected.keys()
+    assert all(torch.allclose(made[key], expected[key], atol=1e-4) for key in expected)
+    assert sorted(p.name for p in (two / "samples").iterdir())[-1] == "000004.png"
+
+
+def test_the_single_numbers_that_cannot_be_split_are_trained(runs):
+    alphas = {key: value for key, value in weights(runs[1] / "apm").items() if key.endswith(".attn2.alpha")}
+    assert alphas and all(value.ndim == 0 and value != 0 for value in alphas.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_process_has_half_of_the_network_and_a_block_of_it_whole(name, runs):
+    for found in (json.loads((runs[1] / f"{name}.{rank}.json").read_text()) for rank in range(2)):
+        assert found["here"] == pytest.approx(found["split"] / 2, rel=0.02)
+        assert found["own"] == pytest.approx(found["trained"] / 2, rel=0.02)
+        assert found["moments"] <= found["own"], "the optimizer has what other processes keep"
+        assert found["left"] == found["whole"] < 0.1 * found["split"], "the task's module kept what was split"
+        assert 0 < found["at once"] < 0.3 * found["split"], "too much of the network was gathered at a time"
+
+
+def test_one_process_has_all_of_it_anyway(tmp_path):
+    for shard in (False, True):
+        recipes.run_recipe("text", tmp_path / str(shard), settings("text", tmp_path), {**SPLIT, "shard": shard})
+    plain, alone = weights(tmp_path / "False"), weights(tmp_path / "True")
+    assert all(torch.equal(plain[key], alone[key]) for key in plain)
+
+
+def saved(out: Path, kind: str) -> torch.Tensor:
+    """The weights of a checkpoint, `module` as they are trained or `ema` as they are averaged."""
+    state = torch.load(out / "checkpoint.pt", weights_only=True)[kind]
+    return torch.cat([value.flatten() for value in (state["shadow_params"] if kind == "ema" else state.values())])
