@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -65,7 +65,7 @@ class Weights(Protocol):
     def part(self, index: int, whole: torch.Tensor) -> torch.Tensor:
         """The opposite: this process's part."""
 
-    def holding(self, averaged: Sequence[torch.Tensor], main: bool) -> Any:
+    def holding(self, averaged: Sequence[torch.Tensor], main: bool) -> AbstractContextManager[None]:
         """Context in which the task's module is whole on the main process, `averaged` in the place of `own` (all must enter)."""
 
 
