@@ -4,7 +4,7 @@
                                [--page docs/refining-results.md]
 
 Clips of the procedural world, shrunk to the size of stage 2, are refined in every way, or in those of --ways; --jobs processes share the
-videos, a thread each. Two numbers, 1.0 where no seam is to be seen: `score`, the mean change from frame to frame at the windows' borders
+videos, a thread each if there are several. Two numbers, 1.0 where no seam is to be seen: `score`, the mean change from frame to frame at the windows' borders
 over that elsewhere, and `worst`, the same of the largest change at each border over the largest of as many changes in a row elsewhere. A
 border is all of an overlap, since the cut may fall anywhere in it; of windows apart it is the one change where the next begins. Changes
 are relative to those of the true clip, whose motion is uneven, or to half of their mean where it moves less. Prints a table and one JSON
@@ -110,7 +110,6 @@ def measure(pipe: LongVideoPipeline, number: int, frames: int, names: list[str])
 
 def one_video(number: int, model: str, frames: int, names: list[str], out: Path | None) -> dict[str, Result]:
     """What runs in a process: by way, the scores and the middle rows of one video; slices of the first ones go into the folder."""
-    torch.set_num_threads(1)
     pipe = _LOADED[model] = _LOADED.get(model) or LongVideoPipeline.from_pretrained(model)
     found = {}
     for name, video_THWC, pair in measure(pipe, number, frames, names):
@@ -138,9 +137,10 @@ def main() -> None:
         asked.out.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     slices: list[Track] = []
-    with ProcessPoolExecutor(asked.jobs, get_context("spawn")) as pool:
-        work = partial(one_video, model=asked.model, frames=asked.frames, names=names, out=asked.out)
-        for number, result in enumerate(pool.map(work, range(asked.videos))):
+    work = partial(one_video, model=asked.model, frames=asked.frames, names=names, out=asked.out)
+    with ProcessPoolExecutor(asked.jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        results = pool.map(work, range(asked.videos)) if asked.jobs > 1 else map(work, range(asked.videos))
+        for number, result in enumerate(results):
             for name, (pair, row_TWC) in result.items():
                 found[name].append(pair)
                 if number == 0:
