@@ -4,11 +4,11 @@
                                [--page docs/refining-results.md]
 
 Clips of the procedural world, shrunk to the size of stage 2, are refined in every way, or in those of --ways; --jobs processes share the
-videos, a thread each if there are several. Two numbers, 1.0 where no seam is to be seen: `score`, the mean change from frame to frame at the windows' borders
-over that elsewhere, and `worst`, the same of the largest change at each border over the largest of as many changes in a row elsewhere. A
-border is all of an overlap, since the cut may fall anywhere in it; of windows apart it is the one change where the next begins. Changes
-are relative to those of the true clip, whose motion is uneven, or to half of their mean where it moves less. Prints a table and one JSON
-line; writes slices through time of the first videos, and a page of results.
+videos, a thread each if there are several. Two numbers, 1.0 where no seam is to be seen: `score`, the mean change from frame to frame at
+the windows' borders over that elsewhere, and `worst`, the same of the largest change at each border over the largest of as many changes
+in a row elsewhere. A border is all of an overlap, since the cut may fall anywhere in it; of windows apart it is the one change where the
+next begins. Changes are relative to those of the true clip, whose motion is uneven, or to half of their mean where it moves less. Prints
+a table and one JSON line; writes slices through time of the first videos, and a page of results.
 """
 
 from __future__ import annotations
