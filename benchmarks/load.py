@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import json
 import random
-import re
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx2
+
+from listening import started
 
 ENDED = ("completed", "failed", "cancelled")
 
@@ -38,17 +39,9 @@ class Tally:
 
 
 def start(options: argparse.Namespace, folder: Path) -> tuple[subprocess.Popen, str]:
-    """The server and its address. What it says later goes to a file, printed if it failed."""
+    """The server and its address."""
     command = [sys.executable, "-m", "streamingt2v", "serve", "--port", "0", "--model", options.model, "--data-dir", str(folder)]
-    log = folder / "log"
-    with log.open("w") as stderr:
-        process = subprocess.Popen(command, stderr=stderr)
-    while process.poll() is None:
-        said = re.search(r"listening on (\S+)", log.read_text())
-        if said:
-            return process, said[1]
-        time.sleep(0.1)
-    raise SystemExit(f"the server did not start: {log.read_text()}")
+    return started(command, folder / "log")
 
 
 async def one_client(http: httpx2.AsyncClient, number: int, options: argparse.Namespace, tally: Tally, until: float) -> None:

@@ -16,7 +16,6 @@ import ctypes
 import hashlib
 import json
 import os
-import re
 import secrets
 import signal
 import subprocess
@@ -33,6 +32,7 @@ from typing import Protocol
 
 import torch
 
+from listening import started
 from streamingt2v import Request
 from streamingt2v.client import Client
 from streamingt2v.io.folder import INIT, JOURNAL
@@ -177,18 +177,6 @@ def enter_network(path: str) -> str:
     if libc.setns(os.open(path, os.O_RDONLY), 0x40000000) != 0:  # CLONE_NEWNET
         raise OSError(ctypes.get_errno(), f"{path} cannot be entered")
     return before
-
-
-def started(command: list[str], log: Path, **environment: str) -> tuple[subprocess.Popen, str]:
-    """The process and its address. What it says goes to a file."""
-    with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | environment)
-    while process.poll() is None:
-        said = re.search(r"listening on (\S+)", log.read_text())
-        if said:
-            return process, said[1]
-        time.sleep(0.1)
-    raise SystemExit(f"the server did not start: {log.read_text()}")
 
 
 def pids(name: str) -> list[int]:

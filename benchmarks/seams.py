@@ -130,9 +130,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for slices through time")
     parser.add_argument("--page", type=Path, help="also write the table and the slices of the first video as a page")
     asked = parser.parse_args()
-    names = asked.ways or list(ways(config_of(asked.model)))
-    if unknown := set(names) - set(ways(config_of(asked.model))) or ({OURS} - set(names)):
-        sys.exit(f"--ways {' '.join(sorted(unknown))}: there are {', '.join(ways(config_of(asked.model)))}; {OURS} must be one of them")
+    known = ways(config_of(asked.model))
+    names = asked.ways or list(known)
+    if wrong := set(names) - set(known) or {OURS} - set(names):
+        sys.exit(f"--ways {' '.join(sorted(wrong))}: there are {', '.join(known)}; {OURS} must be one of them")
     if asked.out is not None:
         asked.out.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
