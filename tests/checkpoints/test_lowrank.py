@@ -43,6 +43,12 @@ def test_merged_changes_do_what_the_attached_network_did():
     assert not torch.allclose(run(merged), run(plain))
 
 
+def test_changes_are_made_where_the_weights_are():
+    network = streaming().to("meta")
+    lowrank.attach(network, 2)
+    assert {p.device.type for p in network.parameters()} == {"meta"}
+
+
 def test_changes_are_small():
     network = streaming(block_out_channels=(32, 64))
     whole = sum(p.numel() for p in network.parameters())

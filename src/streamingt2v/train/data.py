@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -56,10 +56,15 @@ class PatchPCA:
 
     def decode(self, latents_NCHW: torch.Tensor) -> torch.Tensor:
         """The nearest pictures, in [-1, 1] up to rounding: blocky, but needs no training."""
-        flat = self.weight.flatten(1)
-        inverse = torch.linalg.pinv(flat).T.reshape(self.weight.shape)  # (C, 3, 8, 8)
-        tiles = self.mean.repeat(1, latents_NCHW.shape[2], latents_NCHW.shape[3])
-        return F.conv_transpose2d(latents_NCHW, inverse, stride=PATCH) + tiles
+        return self.pixels_of(latents_NCHW) + self.mean.repeat(1, *latents_NCHW.shape[2:])
+
+    def pixels_of(self, change_NCHW: torch.Tensor) -> torch.Tensor:
+        """How pictures change with their latents."""
+        return F.conv_transpose2d(change_NCHW, self._inverse.to(change_NCHW.device), stride=PATCH)
+
+    @cached_property
+    def _inverse(self) -> torch.Tensor:
+        return torch.linalg.pinv(self.weight.flatten(1)).T.reshape(self.weight.shape)  # (C, 3, 8, 8)
 
 
 @lru_cache(maxsize=1)

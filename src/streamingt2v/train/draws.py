@@ -17,9 +17,9 @@ def share(total: int, rank: int, processes: int) -> range:
     return range(total * rank // processes, total * (rank + 1) // processes)
 
 
-def generators(seed: int, step: int, samples: Sequence[int]) -> list[np.random.Generator]:
-    """A generator for each sample of the step."""
-    return [np.random.default_rng([seed, step, sample]) for sample in samples]
+def generators(seed: int, step: int, samples: Sequence[int], again: int = 0) -> list[np.random.Generator]:
+    """A generator for each sample of the step; others for every time that the samples are used `again`."""
+    return [np.random.default_rng([seed, step, sample, again] if again else [seed, step, sample]) for sample in samples]
 
 
 class Noise:

@@ -17,6 +17,9 @@ from . import data
 from .draws import Noise
 from .loop import Batch
 
+FLICKER = 0.4
+"""Standard deviation, on latents of about unit variance, of the strongest flicker that the judge is trained with."""
+
 
 @dataclass(frozen=True)
 class JudgeConfig:
@@ -77,8 +80,14 @@ class JudgeTask:
 
 
 def _worse(pixels_BTCHW: torch.Tensor, noise: Noise) -> torch.Tensor:
-    """Noise and blur of random strength, one draw a clip."""
+    """Noise, blur and flicker of random strength, one draw a clip.
+
+    The flicker is what a generator's is: latents that each frame has a little differently, so whole patches change together.
+    """
     flat = pixels_BTCHW.flatten(0, 1)
     soft = F.interpolate(F.avg_pool2d(flat, 2), scale_factor=2, mode="bilinear").view_as(pixels_BTCHW)
-    share, amount = (noise.uniform(flat).view(-1, 1, 1, 1, 1) for _ in range(2))
-    return pixels_BTCHW + share * (soft - pixels_BTCHW) + 0.2 * amount * noise.normal(pixels_BTCHW)
+    share, amount, unsteady = (noise.uniform(flat).view(-1, 1, 1, 1, 1) for _ in range(3))
+    b, t, _, height, width = pixels_BTCHW.shape
+    like = torch.empty(b, t, data.LATENT_CHANNELS, height // data.PATCH, width // data.PATCH, device=flat.device)
+    flicker = data.world_pca().pixels_of(noise.normal(like).flatten(0, 1)).view_as(pixels_BTCHW)
+    return pixels_BTCHW + share * (soft - pixels_BTCHW) + 0.2 * amount * noise.normal(pixels_BTCHW) + FLICKER * unsteady * flicker

@@ -26,7 +26,7 @@ from torch.distributed.nn.functional import all_gather
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import ModelError
-from .draws import Noise, generators, share
+from .feed import Feed
 from .shard import Split, Weights, Whole
 
 Batch = dict[str, Any]
@@ -37,7 +37,9 @@ class LoopConfig:
     """Settings of the loop. `out`: folder of checkpoint, metrics.jsonl, samples. `precision`: accelerate's "no" or "bf16".
 
     The learning rate rises over `warmup` steps, stays, and falls linearly to 0 over the last `decay` share of the steps. `shard`: of
-    several processes each keeps a part of the trained networks (FSDP) in the place of all (DDP); one has all anyway.
+    several processes each keeps a part of the trained networks (FSDP) in the place of all (DDP); one has all anyway. `workers`: how many
+    processes draw batches ahead, for a device that is faster than they are drawn. `repeat`: how many steps in a row use a batch, each
+    with noise of its own; what a recipe does in its first steps, or in one step of so many, then counts batches.
     """
 
     out: Path
@@ -52,6 +54,8 @@ class LoopConfig:
     ema: float = 0.999
     precision: str = "bf16"
     shard: bool = False
+    workers: int = 0
+    repeat: int = 1
     log_every: int = 20
     save_every: int = 500
 
@@ -67,7 +71,7 @@ class Task(Protocol):
         """
 
     def batch_size(self, step: int, batch: int) -> int:
-        """How many samples the step has, where `batch` is asked for; 1 or more."""
+        """How many samples the batch number `step` has, where `batch` is asked for; 1 or more."""
 
     def batch(self, rngs: Sequence[np.random.Generator], step: int) -> Batch:
         """A sample of each generator, drawn with that alone (CPU tensors, or lists of plain values)."""
@@ -98,10 +102,11 @@ def run(task: Task, config: LoopConfig, stop_after: int | None = None) -> dict[s
     if step >= config.steps:  # perhaps killed between its last checkpoint and its export
         _export(accelerator, config, task, weights, ema, step)
     end = config.steps if stop_after is None else min(config.steps, step + stop_after)
-    while step < end:
-        total, rank, processes = task.batch_size(step, config.batch), accelerator.process_index, accelerator.num_processes
-        mine = share(total, rank, processes)
-        batch = _to(_drawn(task, config.seed, step, mine or range(1)), accelerator.device)  # one without a share goes along, for nothing
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    feed = Feed(task, config.seed, config.batch, rank, processes, config.repeat, config.workers)
+    for drawn in feed.steps(step, end):
+        total, mine = feed.total(step), feed.mine(step)
+        batch = _to(drawn, accelerator.device)
         for group in optimizer.param_groups:
             group["lr"] = config.lr * _rate(step, config)
         with accelerator.autocast(), _attention(accelerator.device):
@@ -134,12 +139,6 @@ def gathered(own_B: torch.Tensor) -> torch.Tensor:
     rows = [torch.empty_like(own_B) for _ in range(dist.get_world_size())]
     dist.all_gather(rows, own_B.contiguous())
     return torch.cat(rows)
-
-
-def _drawn(task: Task, seed: int, step: int, samples: Sequence[int]) -> Batch:
-    rngs = generators(seed, step, samples)
-    noise = Noise(rngs)
-    return {**task.batch(rngs, step), "noise": noise}
 
 
 def _accelerator(precision: str) -> Accelerator:

@@ -57,6 +57,11 @@ def run_recipe(
         raise RequestError("init", str(settings["init"]), "the apm recipe starts from cam's folder alone; leave it out")
     if name == "cam" and settings.get("cam") is not None:
         raise RequestError("cam", str(settings["cam"]), "the cam recipe starts from the base; leave it out, or train apm")
+    for setting, least in (("workers", 0), ("repeat", 1)):
+        if loop_settings.get(setting, least) < least:
+            raise RequestError(setting, loop_settings[setting], f"must be {least} or more")
+    if name == "distill" and loop_settings.get("workers"):
+        raise RequestError("workers", loop_settings["workers"], "the teacher works beside the student; leave it out")
     defaults = {"steps": recipe.steps, "batch": recipe.batch, "lr": recipe.lr, "ema": recipe.ema}
     config = loop.LoopConfig(out=out, **(defaults | loop_settings))
     processes = int(os.environ.get("WORLD_SIZE", "1"))

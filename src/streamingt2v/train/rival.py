@@ -45,6 +45,7 @@ class RivalConfig:
     still: float = 0.1
     encoder_steps: int = 300
     late: float = 1.0
+    mixed_noise: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in rivals.NAMES:
@@ -54,9 +55,9 @@ class RivalConfig:
 class RivalModule(nn.Module):
     """The frozen base and a rival under one forward; only the rival is trained."""
 
-    def __init__(self, unet: StreamingUNet3D, rival: rivals.Rival, parts: dict[str, nn.Module], late: float = 1.0):
+    def __init__(self, unet: StreamingUNet3D, rival: rivals.Rival, parts: dict[str, nn.Module], config: MemoryConfig):
         super().__init__()
-        self.unet, self.rival, self.late = unet.requires_grad_(False), rival, late
+        self.unet, self.rival, self.config = unet.requires_grad_(False), rival, config
         self.frozen: Any = nn.ModuleDict(parts).requires_grad_(False)
         self.scheduler = diffusion.make_scheduler()
 
@@ -67,7 +68,8 @@ class RivalModule(nn.Module):
             return {"loss": encoder_loss(self.rival.copied, self.unet, batch["window"], frames_BTCHW)}
         with torch.no_grad():
             window_BTCHW = as_generated(self.frozen["vae"], batch["window"], batch["disturb"], batch["noise"])
-        noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler, batch["noise"], late=self.late)
+        c = self.config
+        noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler, batch["noise"], late=c.late, mixed=c.mixed_noise)
         predicted = self.predictor(batch["ids"], window_BTCHW, noisy.shape[2])(noisy, t)
         loss = diffusion.velocity_loss(predicted, velocity, t, batch["weight"], self.scheduler)
         with torch.no_grad():
@@ -89,13 +91,13 @@ class RivalTask(Continuations):
 
     def __init__(self, config: RivalConfig):
         steps = config.encoder_steps if config.kind == "additive" else 0
-        shared = {name: getattr(config, name) for name in "base text vae nouns size frames overlap disturb still late".split()}
+        shared = {name: getattr(config, name) for name in "base text vae nouns size frames overlap disturb still late mixed_noise".split()}
         tokenizer, text = load_text(config.text)
         super().__init__(MemoryConfig(**shared, encoder_steps=steps), tokenizer)
         base = load_unet(config.base)
         parts = {"text": text, "vae": AutoencoderKL.from_pretrained(config.vae / "vae").float()}
         unet = StreamingUNet3D.from_base(base, self.config.head_dim)  # its mergers and mixers are not used
-        self.module = RivalModule(unet, rivals.from_base(config.kind, base, FRAME_ENCODER), parts, config.late)
+        self.module = RivalModule(unet, rivals.from_base(config.kind, base, FRAME_ENCODER), parts, self.config)
 
     def export(self, folder: Path) -> None:
         whole: Any = torch.nn.Module.to(copy.deepcopy(self.module.rival), torch.float16)
