@@ -5,8 +5,11 @@
     python benchmarks/quality.py runs/smoke --first 2 --compared 1 --long 1 --full 1 --long-frames 64 --page runs/smoke/results.md
 
 Four parts, each with as many prompts as its option says (0 leaves it out): the method's first chunks (every seed), all methods side by
-side, long videos with the anchor and without, and stage 3. What it will take is said first. Finished videos are kept as lines of
-OUT/items.jsonl and not made again: stop it at any time, start the same command to go on. Prints a line a video; the last line is JSON.
+side, long videos with the anchor and without, and stage 3. The model's own network makes them. A distilled one makes first chunks and
+compared videos as well, and long and refined ones alone, as it does for users.
+
+What it will take is said first. Finished videos are kept as lines of OUT/items.jsonl and not made again: stop it at any time, start the
+same command to go on. Prints a line a video; the last line is JSON.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ from streamingt2v.eval import page, protocol, results
 from streamingt2v.eval.baselines import METHODS, REFINING
 from streamingt2v.eval.comparison import (
     COMPARED,
+    FAST,
+    FAST_WITHOUT_ANCHOR,
     FIRST,
     FULL,
     LONG,
@@ -88,12 +93,14 @@ def parsed() -> argparse.Namespace:
 def plan_of(options: argparse.Namespace, maker: Maker) -> tuple[Part, ...]:
     """The four parts."""
     one, chunk = tuple(options.seeds[:1]), maker.pipe.config.extend.frames
-    side_by_side = (*options.methods, *maker.rivals)
+    ours = (OURS, FAST) if maker.fast else (OURS,)
+    lasting = (FAST, FAST_WITHOUT_ANCHOR) if maker.fast else (OURS, WITHOUT_ANCHOR)
+    side_by_side = (*options.methods, *ours[1:], *maker.rivals)
     refining = tuple(REFINING) if maker.pipe.components.refiner else ()
     return (
-        Part(FIRST, (OURS,), options.first, tuple(options.seeds), chunk),
+        Part(FIRST, ours, options.first, tuple(options.seeds), chunk),
         Part(COMPARED, side_by_side, options.compared, one, options.frames),
-        Part(LONG, (TRUTH, OURS, WITHOUT_ANCHOR), options.long, one, options.long_frames),
+        Part(LONG, (TRUTH, *lasting), options.long, one, options.long_frames),
         Part(FULL, refining, options.full, one, options.frames),
     )
 

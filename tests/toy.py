@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,12 +12,16 @@ from transformers import CLIPVisionModelWithProjection
 from streamingt2v.backbones.modelscope import ModelScopeBackbone
 from streamingt2v.backbones.refiner import RefinerBackbone
 from streamingt2v.backbones.unet3d import StreamingUNet3D
-from streamingt2v.checkpoints.load import Components, save
+from streamingt2v.base_config import FastConfig
+from streamingt2v.checkpoints import lowrank
+from streamingt2v.checkpoints.distilled import FAST, write_changes
+from streamingt2v.checkpoints.load import Components, load, save
 from streamingt2v.config import ExtendConfig, ModelConfig, RefineConfig
 from streamingt2v.memory.apm import ImageTokens
 from streamingt2v.memory.cam import ConditionalAttentionModule
 from streamingt2v.text import TextEncoder
 from streamingt2v.train import assemble, base, data, diffusion, text, vae
+from streamingt2v.train.teacher import student_scheduler
 
 SIZE = 32
 
@@ -37,6 +42,18 @@ def write_toy_model(folder: Path, refiner: bool = True) -> Path:
     words = assemble.build_vocabulary(data.noun_names(12))
     enhancer = RefinerBackbone(autoencoder, _unet()) if refiner else None
     save(Components(config, TextEncoder(tokenizer, clip.text_model, words), backbone, diffusion.make_scheduler(), enhancer), folder)
+    return folder
+
+
+def write_distilled_model(folder: Path) -> Path:
+    """The same with a distilled network of random changes and 2 steps."""
+    own = load(write_toy_model(folder))
+    networks = own.backbone.unet, own.backbone.cam
+    for network in networks:
+        lowrank.attach(network, 2)
+        _awake(network)
+    write_changes(folder / FAST, student_scheduler(own.scheduler), *map(lowrank.changes, networks))
+    replace(own.config, fast=FastConfig(2)).save(folder)
     return folder
 
 

@@ -285,9 +285,9 @@ class ModelConfig:
         return self.backbone == "svd"
 
     def is_fast(self, request: Request) -> bool:
-        """Whether the distilled network makes it: a preview that sets nothing of what is in its weights (steps, guidance, negative)."""
+        """Whether the distilled network makes it: nothing is asked for that is in its weights (steps, guidance, negative)."""
         given = request.steps is not None or request.guidance_scale is not None or request.negative_prompt.strip() != ""
-        return self.fast is not None and request.preset == "preview" and not given
+        return self.fast is not None and not given
 
     def _taken_over_at(self, request: Request, frame: int) -> int:
         """The first frame of the first chunk that begins at `frame` or later."""

@@ -13,14 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-from streamingt2v.config import ExtendConfig
+from streamingt2v.config import ExtendConfig, Request
 from streamingt2v.errors import RunError
 from streamingt2v.eval import bars, comparison, sheet
 from streamingt2v.eval.baselines import METHODS, chunk_calls
-from streamingt2v.eval.comparison import COMPARED, FIRST, FULL, LONG, OURS, WITHOUT_ANCHOR
+from streamingt2v.eval.comparison import COMPARED, FAST, FAST_WITHOUT_ANCHOR, FIRST, FULL, LONG, OURS, WITHOUT_ANCHOR
 from streamingt2v.eval.results import Item
 from streamingt2v.eval.statistics import share
-from toy import write_toy_model
+from toy import write_distilled_model, write_toy_model
 
 TRUTH = {"noun": share(99, 100), "scene": share(100, 100), "motion": share(95, 100)}
 SEEN = {"noun": True, "scene": True, "motion": True}
@@ -83,6 +83,15 @@ def test_each_bar_can_fail(worse, claim):
     assert len(failed) == 1 and claim in failed[0]
 
 
+def test_where_there_is_a_distilled_network_it_is_what_is_shipped():
+    poor = [*items(FIRST, FAST, seen={**SEEN, "motion": False}), *items(COMPARED, FAST, seam=1.2, cuts=0.0)]
+    failed = failing([*GOOD, *poor])
+    assert len(failed) == 4 and all("motion" in claim for claim in failed[:1])
+    assert any("seam score" in claim for claim in failed) and sum("distilled, " in claim for claim in failed) == 2
+    good = [*items(FIRST, FAST), *items(COMPARED, FAST, seam=1.0, cuts=0.0)]
+    assert failing([*GOOD, *good]) == []
+
+
 def test_few_nouns_are_not_enough():
     assert len(failing(GOOD, nouns=12)) == 3
 
@@ -112,6 +121,22 @@ def test_a_sheet_has_all_pictures_in_rows(tmp_path):
     sheet.draw_sheet([np.full((2, 3, 3), i, np.uint8) for i in range(5)], 2, tmp_path / "s.png")
     drawn = np.array(Image.open(tmp_path / "s.png"))
     assert drawn.shape == (6, 6, 3) and drawn[::2, ::3, 0].tolist() == [[0, 1], [2, 3], [4, 255]]
+
+
+def test_methods_are_compared_on_the_models_own_network_and_the_distilled_one_is_a_method(tmp_path):
+    model = write_distilled_model(tmp_path / "toy")
+    maker = comparison.Maker(comparison.Source(str(model), (), tmp_path))
+    made = {}
+    for method in (OURS, WITHOUT_ANCHOR, FAST, FAST_WITHOUT_ANCHOR):
+        made[method] = np.stack(list(maker._video(comparison.Task(COMPARED, method, 0, 0, 24), maker.spec(0))))
+    caption, own = maker.spec(0).caption, maker.pipe.config.extend.steps
+    for method, steps in ((OURS, own), (FAST, None)):
+        streamed = [chunk.frames for chunk in maker.pipe.stream(Request(caption, 24, 0, steps=steps))]
+        assert np.array_equal(made[method], np.concatenate(streamed))
+    for with_anchor, without in ((OURS, WITHOUT_ANCHOR), (FAST, FAST_WITHOUT_ANCHOR)):
+        same = (made[with_anchor] == made[without]).all((1, 2, 3))
+        assert same[:16].all() and not same[16:].all(), "the anchor is for later chunks"
+    assert not np.array_equal(made[OURS][:16], made[FAST][:16])
 
 
 @pytest.fixture(scope="module")

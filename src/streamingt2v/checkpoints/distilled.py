@@ -34,7 +34,11 @@ class Distilled:
         unet, cam = copy.deepcopy(self.base.unet), copy.deepcopy(self.base.cam)
         merge(unet, self.unet)
         merge(cam, self.cam)
-        return ModelScopeBackbone(self.base.vae, unet, cam, self.base.image_encoder, self.base.image_tokens, self.base.device)
+        return type(self.base)(self.base.vae, unet, cam, self.base.image_encoder, self.base.image_tokens, self.base.device)
+
+    def on(self, base: ModelScopeBackbone) -> Distilled:
+        """The same changes of another backbone's networks, with what that does its own way."""
+        return Distilled(base, self.scheduler, self.unet, self.cam)
 
     def save(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:
         """Write the folder `fast`."""

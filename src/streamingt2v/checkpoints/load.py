@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -74,6 +74,10 @@ class Components:
     refiner: RefinerBackbone | None
     distilled: Distilled | None = None
     savings: Savings = PLAIN
+
+    def undistilled(self) -> Components:
+        """The model without its distilled network, as if its folder had none."""
+        return replace(self, distilled=None, config=replace(self.config, fast=None))
 
 
 def load(name_or_folder: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32, savings: Savings = PLAIN) -> Components:

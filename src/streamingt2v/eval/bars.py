@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .comparison import COMPARED, FIRST, FULL, LONG, OURS, WITHOUT_ANCHOR
+from .comparison import COMPARED, FAST, FAST_WITHOUT_ANCHOR, FIRST, FULL, LONG, OURS, WITHOUT_ANCHOR
 from .results import Item, is_ahead, number, pairs
 from .rivals import NAMES
 from .statistics import Estimate, bootstrap, paired, share
@@ -38,10 +38,11 @@ def bars(items: Sequence[Item], truth: Mapping[str, Estimate], nouns: int) -> li
     parts = {part: [item for item in items if item.part == part] for part in (FIRST, COMPARED, LONG, FULL)}
     return [
         *_judge(truth),
-        *_first_chunk(_of(parts[FIRST], OURS), truth, nouns),
-        *_end(_of(parts[LONG], OURS)),
+        *_first_chunk(_shipped(parts[FIRST]), truth, nouns),
+        *_end(_shipped(parts[LONG])),
         *_anchor(parts[LONG]),
-        *_smooth(_of(parts[COMPARED], OURS), _of(parts[LONG], OURS)),
+        *_smooth(_shipped(parts[COMPARED]), _shipped(parts[LONG])),
+        *_distilled([*parts[FIRST], *parts[COMPARED]]),
         *_rivals(parts[COMPARED]),
         *_refined(parts[FULL]),
     ]
@@ -49,6 +50,11 @@ def bars(items: Sequence[Item], truth: Mapping[str, Estimate], nouns: int) -> li
 
 def _of(items: Sequence[Item], method: str) -> list[Item]:
     return [item for item in items if item.method == method]
+
+
+def _shipped(items: Sequence[Item]) -> list[Item]:
+    """What a user gets who sets nothing: the distilled network's, if there is one."""
+    return _of(items, FAST) or _of(items, OURS)
 
 
 def _rate(items: Sequence[Item], window: str, kind: str) -> Estimate:
@@ -87,7 +93,7 @@ def _anchor(long: Sequence[Item]) -> list[Bar]:
     found = []
     for name, side in (("anchor_end", "likeness to the first frame at the end"), ("colour_drift", "colour drift")):
         claim = f"long videos: APM is surely better in {side} (`{name}`)"
-        ours, without = (pairs(_of(long, method), name) for method in (OURS, WITHOUT_ANCHOR))
+        ours, without = (pairs(found, name) for found in (_shipped(long), _of(long, FAST_WITHOUT_ANCHOR) or _of(long, WITHOUT_ANCHOR)))
         difference = paired(ours, without)
         found.append(
             Bar(claim, f"without it {_more(difference, name)}", is_ahead(name, without, ours)) if difference.n else _missing(claim)
@@ -105,6 +111,20 @@ def _smooth(compared: Sequence[Item], long: Sequence[Item]) -> list[Bar]:
         Bar(claims[1], _percent(whole), whole.value >= 0.95) if cuts else _missing(claims[1]),
         Bar(claims[2], number(kept, "motion_kept"), kept.value >= 0.8) if kept.n else _missing(claims[2]),
     ]
+
+
+def _distilled(items: Sequence[Item]) -> list[Bar]:
+    """The distilled network, if there is one, against its teacher: what the judge sees of beginnings and ends."""
+    student, teacher = _of(items, FAST), _of(items, OURS)
+    found: list[Bar] = []
+    if not student:
+        return found
+    for window, where in (("first", "first chunk"), ("last", "end")):
+        for kind in FIRST_WITHIN:
+            claim = f"distilled, {where}: {kind} within 3 points of its teacher"
+            rate, wanted = (_rate(some, window, kind) for some in (student, teacher))
+            found.append(Bar(claim, f"{_percent(rate)}, teacher {_percent(wanted)}", rate.value >= wanted.value - 0.03))
+    return found
 
 
 def _rivals(compared: Sequence[Item]) -> list[Bar]:

@@ -20,7 +20,7 @@ from ..io.reader import Frame
 from ..pipeline import LongVideoPipeline
 from ..world import clip, vocabulary
 from . import protocol, results
-from .baselines import METHODS, REFINING, Method, trained_rivals
+from .baselines import DISTILLED, METHODS, REFINING, Method, trained_rivals
 from .chart import MiddleRows
 from .judge import load_judge
 from .metric import Metric, measure
@@ -29,6 +29,7 @@ from .sheet import Strip
 from .suite import METRICS, Setting, make_metrics, make_tools, what_is_missing
 
 OURS, WITHOUT_ANCHOR, TRUTH = "CAM and APM", "CAM alone", "true clips"
+FAST, FAST_WITHOUT_ANCHOR = DISTILLED
 FIRST, COMPARED, LONG, FULL = "first", "compared", "long", "full"
 
 
@@ -60,7 +61,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Source:
-    """What a process makes videos from. folder: where pictures are kept. steps: of denoising, None for the model's."""
+    """What a process makes videos from. folder: where pictures are kept. steps: of the model's own network, None for as many as it has."""
 
     model: str
     rivals: tuple[Path, ...]
@@ -87,7 +88,8 @@ class Maker:
         self.pipe, self.judge = LongVideoPipeline.from_pretrained(source.model), load_judge()
         self.tools = make_tools(METRICS)
         self.rivals = trained_rivals(source.rivals, self.pipe.components)
-        self.methods: dict[str, Method] = METHODS | REFINING | self.rivals
+        self.methods: dict[str, Method] = METHODS | DISTILLED | REFINING | self.rivals
+        self.fast = self.pipe.components.distilled is not None
         self.nouns = [noun.name for noun in vocabulary.NOUNS if not self.pipe.unknown_words(noun.name)]
 
     def spec(self, number: int) -> clip.ClipSpec:
@@ -122,8 +124,10 @@ class Maker:
     def _video(self, task: Task, spec: clip.ClipSpec) -> Iterator[Frame]:
         """The frames of a method. True clips are the world's own: what the numbers of a perfect model would be."""
         if task.method != TRUTH:
-            request = Request(spec.caption, task.frames, task.seed, steps=self.source.steps)
-            yield from self.methods[task.method].frames(self.pipe.components, request)
+            as_shipped = task.method in DISTILLED | REFINING
+            request = Request(spec.caption, task.frames, task.seed, steps=None if as_shipped else self.source.steps)
+            components = self.pipe.components if as_shipped else self.pipe.components.undistilled()
+            yield from self.methods[task.method].frames(components, request)
             return
         for start in range(0, task.frames, protocol.WINDOW):
             times = clip.frame_times(min(protocol.WINDOW, task.frames - start), start / clip.FPS)

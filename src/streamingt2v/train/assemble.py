@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,19 +22,24 @@ from ..world import clip, vocabulary
 from . import data, diffusion
 from .text import load_text
 
-EXTEND = ExtendConfig(frames=16, overlap=8, steps=8, guidance_scale=2.5, guidance_rescale=0.5, eta=0.0)
-REFINE = RefineConfig(frames=16, overlap=4, strength=0.15, steps=4, guidance_scale=2.0, guidance_rescale=0.5, scale=2)
+EXTEND = ExtendConfig(frames=16, overlap=8, steps=8, guidance_scale=1.5, guidance_rescale=0.5, eta=0.0, time_guidance=0.5)
+REFINE = RefineConfig(
+    frames=16, overlap=4, strength=0.15, steps=4, guidance_scale=2.0, guidance_rescale=0.5, scale=2, form="causal", law="paper"
+)
 
 
 @dataclass(frozen=True)
 class AssembleConfig:
-    """Folders of the recipes: `memory` is that of apm (or of cam, for a model without appearance memory). `nouns`: those trained on."""
+    """Folders of the recipes: `memory` is that of apm (or of cam, for a model without appearance memory). `nouns`, `mixed_noise`: those
+    that base and memories were trained with.
+    """
 
     text: Path
     vae: Path
     memory: Path
     refiner: Path | None = None
     nouns: int = 12
+    mixed_noise: float = 0.0
     name: str = "tiny"
 
 
@@ -50,7 +55,8 @@ def assemble(config: AssembleConfig, out: Path) -> None:
         ImageTokens.from_pretrained(config.memory / "image_tokens"),
     )
     refiner = RefinerBackbone(vae, UNet3DConditionModel.from_pretrained(config.refiner / "unet")) if config.refiner else None
-    model = ModelConfig(config.name, 64, 64, clip.FPS, EXTEND, REFINE if refiner else None)
+    extend = replace(EXTEND, mixed_noise=config.mixed_noise)
+    model = ModelConfig(config.name, 64, 64, clip.FPS, extend, REFINE if refiner else None)
     save(Components(model, text, backbone, diffusion.make_sampler(), refiner), out)
     projection = load_text_projection(config.text)
     if projection is not None:

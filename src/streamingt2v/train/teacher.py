@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,8 @@ class Teacher:
         self.pipe = LongVideoPipeline.from_pretrained(model, str(device))
         self.scheduler = student_scheduler(self.pipe.components.scheduler)
         self.kept = _nodes_of(self.pipe, self.scheduler, lessons.steps)
+        self.video = lru_cache(maxsize=64)(self._video)
+        """The passages of a video by its number, made if it is not in the folder; the last few stay in memory."""
         self._key = hashlib.sha256(f"{fingerprint(model)} {lessons}".encode()).hexdigest()[:12]
 
     @property
@@ -90,8 +93,7 @@ class Teacher:
         assert isinstance(backbone, ModelScopeBackbone), "checked when the teacher was made"
         return backbone
 
-    def video(self, number: int) -> list[Passage]:
-        """The passages of a video; made now if it is not in the folder."""
+    def _video(self, number: int) -> list[Passage]:
         path = self.cache / f"{self._key}-{number:05d}.safetensors"
         if not path.is_file():
             write_unsynced(path, pack_state(_packed(list(self._passages(number)))))
