@@ -153,9 +153,8 @@ def sample_clips(
     text_BLD = module.text(ids).last_hidden_state
     scheduler = diffusion.make_scheduler()
     scheduler.set_timesteps(steps, device=device)
-    mixed, generator = module.config.mixed_noise, torch.Generator().manual_seed(0)
-    z, still = (torch.randn(len(captions), data.LATENT_CHANNELS, count, side, side, generator=generator) for count in (frames, 1))
-    z = ((1 - mixed) ** 0.5 * z + mixed**0.5 * still).to(device)
+    shape = (len(captions), data.LATENT_CHANNELS, frames, side, side)
+    z = diffusion.sample_noise(shape, module.config.mixed_noise).to(device)
     for t in scheduler.timesteps:
         with torch.autocast(device.type, torch.bfloat16):
             negative, positive = module.unet(torch.cat([z, z]), t, text_BLD).sample.float().chunk(2)

@@ -51,6 +51,14 @@ def noised(
     return scheduler.add_noise(latents_BCTHW, normal_BCTHW, t), scheduler.get_velocity(latents_BCTHW, normal_BCTHW, t), t
 
 
+def sample_noise(shape: Sequence[int], mixed: float, seed: int = 0) -> torch.Tensor:
+    """Noise (B, C, T, H, W) to look at samples from, always the same; `mixed`: see `noised`."""
+    generator = torch.Generator().manual_seed(seed)
+    b, c, t, *sides = shape
+    own, common = (torch.randn(b, c, frames, *sides, generator=generator) for frames in (t, 1))
+    return (1 - mixed) ** 0.5 * own + mixed**0.5 * common
+
+
 def velocity_loss(
     predicted_BCTHW: torch.Tensor, velocity_BCTHW: torch.Tensor, t: torch.Tensor, weight_BTHW: torch.Tensor, scheduler: DDIMScheduler
 ) -> torch.Tensor:

@@ -229,9 +229,7 @@ def go_on(module: MemoryModule, batch: Batch, overlap: int, steps: int = 8) -> t
     def predict(latents_BCTHW: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         return module.unet(latents_BCTHW, timestep, contexts, cam_features=module.cam(latents_BCTHW, timestep, text_BLD, embedding_BTCHW))
 
-    clean, mixed, generator = batch["latents"], module.config.mixed_noise, torch.Generator().manual_seed(0)
-    own, common = (torch.randn(part.shape, generator=generator).to(device) for part in (clean, clean[:, :, :1]))
-    noise_BCTHW = (1 - mixed) ** 0.5 * own + mixed**0.5 * common
+    noise_BCTHW = diffusion.sample_noise(batch["latents"].shape, module.config.mixed_noise).to(device)
     latents_BCTHW = final(denoise(predict, noise_BCTHW, diffusion.make_sampler(), steps))
     return module.frozen["vae"].decode(latents_BCTHW.transpose(1, 2).flatten(0, 1)).sample.unflatten(0, noise_BCTHW.shape[:3:2])
 

@@ -110,7 +110,7 @@ class RivalTask(Continuations):
         batch = self.batch(generators(0, 1, range(4)), self.config.encoder_steps)
         true, window, ids = (batch[name].to(device) for name in ("latents", "window", "ids"))
         predict = self.module.predictor(ids, as_generated(vae, window), self.config.frames)
-        noise = torch.randn(true.shape, generator=torch.Generator().manual_seed(0)).to(device)
+        noise = diffusion.sample_noise(true.shape, self.config.mixed_noise).to(device)
         made = final(denoise(predict, noise, diffusion.make_sampler(), 8))
         rows = torch.stack([as_generated(vae, latents) for latents in (true, made)], 1).flatten(0, 1)
         diffusion.save_sheet(diffusion.to_uint8(rows), folder / "samples" / f"{step:06d}.png")
