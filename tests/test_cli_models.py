@@ -92,11 +92,11 @@ def test_plan_tells_what_is_needed(capfd):
     arguments = ["plan", "A cat running on the street", "--frames", "240", "--seconds-per-step", "0.5"]
     assert main([*arguments, "--json"]) == 0
     values = json.loads(capfd.readouterr().out)
-    assert values["steps"] == 232 and 116 < values["seconds"] < 232, "0.5 s a step, and the autoencoder's share"
+    assert values["steps"] == 116 and 58 < values["seconds"] < 116, "0.5 s a step, and the autoencoder's share"
     assert values["memory"] == values["weights"] + values["working"] and values["download"] == 0
     assert main(arguments) == 0
     out = capfd.readouterr().out
-    assert "memory" in out and "disk" in out and "s for 232 steps (the seconds a step that were given; " in out
+    assert "memory" in out and "disk" in out and "s for 116 steps (the seconds a step that were given; " in out
 
 
 def test_plan_counts_a_published_model_that_is_not_here(capfd, monkeypatch):

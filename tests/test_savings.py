@@ -12,14 +12,13 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 from PIL import Image
-from torch.nn.modules.module import register_module_forward_pre_hook
 
 import toy_pipelines
 from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.backbones.modelscope import decode_frames, encode_frames, vae_factor
 from streamingt2v.checkpoints import placing
 from streamingt2v.checkpoints.bases import opened
-from streamingt2v.checkpoints.load import load, networks_of
+from streamingt2v.checkpoints.load import distilled_of, load, networks_of
 from streamingt2v.cli import main
 from streamingt2v.config import ModelConfig, find_model
 from streamingt2v.errors import ModelError, RequestError
@@ -139,9 +138,29 @@ def test_layer_by_layer_every_weight_is_brought_in_time(home, plain, tmp_path, m
 
 @pytest.mark.parametrize("model", ["toy", "svd"])
 def test_network_by_network_those_that_work_are_there_and_no_others(home, plain, monkeypatch, model):
-    """Moves are written down in the place of a second device; the layers of a network that is not there may not work."""
     made = load(home / model)
     networks = networks_of(made)
+    together = offloaded(networks, monkeypatch)
+    assert np.array_equal(video(LongVideoPipeline(made), request_of(home, model)), plain[model])
+    assert {name for group in together for name in group} == set(networks), "all of them have worked"
+    assert {group for group in together if len(group) > 1} == {frozenset({"unet", "cam"})}
+
+
+def test_the_distilled_network_takes_the_place_of_its_teacher(monkeypatch):
+    made, request = load("tiny"), Request(PROMPT, 20)
+    expected = video(LongVideoPipeline(made), request)
+    networks = networks_of(made) | distilled_of(made)
+    together = offloaded(networks, monkeypatch)
+    assert np.array_equal(video(LongVideoPipeline(made), request), expected)
+    assert {name for group in together for name in group} == set(networks) - {"unet", "cam", "refiner"}
+    assert {group for group in together if len(group) > 1} == {frozenset({"fast/unet", "fast/cam"})}
+
+
+def offloaded(networks: dict[str, torch.nn.Module], monkeypatch) -> set[frozenset[str]]:
+    """Offloads them, network by network, and tells which were there at the same time, as soon as they work.
+
+    Moves are written down in the place of a second device; the layers of a network that is not there may not work.
+    """
     device, there, most = torch.device("meta"), set(), set()
 
     def move(network: torch.nn.Module, place: torch.device) -> None:
@@ -149,20 +168,15 @@ def test_network_by_network_those_that_work_are_there_and_no_others(home, plain,
         there.add(name) if place == device else there.discard(name)
         most.add(frozenset(there))
 
-    owner = {module: name for name, network in networks.items() for module in network.modules() if module is not network}
+    def check(name: str) -> None:
+        assert name in there, f"{name} works and is not on the device"
+
     monkeypatch.setattr(placing, "move", move)
     placing.offload(networks, device, Savings("model"))
-
-    def check(module: torch.nn.Module, arguments: object) -> None:
-        assert module not in owner or owner[module] in there, f"{owner[module]} works and is not on the device"
-
-    handle = register_module_forward_pre_hook(check)
-    try:
-        assert np.array_equal(video(LongVideoPipeline(made), request_of(home, model)), plain[model])
-    finally:
-        handle.remove()
-    assert {name for group in most for name in group} == set(networks), "all of them have worked"
-    assert {group for group in most if len(group) > 1} == {frozenset({"unet", "cam"})}
+    for name, network in networks.items():
+        for layer in list(network.modules())[1:]:
+            layer.register_forward_pre_hook(lambda module, arguments, name=name: check(name))
+    return most
 
 
 def test_a_base_is_offloaded_by_diffusers_own_hooks(home):

@@ -28,9 +28,6 @@ class Savings:
             raise RequestError("offload", self.offload, f"must be one of {', '.join(get_args(Offload))}")
         if self.offload != "none" and device.partition(":")[0] == "cpu":
             raise RequestError("offload", self.offload, "on the cpu weights are where they work; leave it out, or choose another device")
-        if self.offload != "none" and config.fast is not None:
-            fix = f"the distilled network of {config.name!r} stays on its device; leave it out, or take `fast` out of the model"
-            raise RequestError("offload", self.offload, fix)
         if config.backbone != "svd" or config.refine is not None or config.refine_by is not None:
             return
         for name in ("vae_slicing", "vae_tiling"):

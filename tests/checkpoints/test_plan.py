@@ -6,7 +6,7 @@ import pytest
 
 from streamingt2v.checkpoints import plan as planning
 from streamingt2v.checkpoints.flops import decode_flops, encode_flops, refine_step_flops, step_flops
-from streamingt2v.checkpoints.load import load
+from streamingt2v.checkpoints.load import distilled_of, load, networks_of
 from streamingt2v.checkpoints.plan import count_steps, parameters_of, plan
 from streamingt2v.checkpoints.skeleton import skeleton
 from streamingt2v.config import EMBEDDED, ModelConfig, Request, find_model
@@ -16,20 +16,27 @@ from streamingt2v.savings import Savings
 TINY = find_model(EMBEDDED[0])
 
 
-def made(frames=240, preset="full", dtype="float32", **named):
-    return plan(TINY, Request("a cat", frames, preset=preset), name="tiny", device="cpu", dtype=dtype, **named)
+def made(frames=240, preset="full", dtype="float32", negative_prompt="", **named):
+    request = Request("a cat", frames, preset=preset, negative_prompt=negative_prompt)
+    return plan(TINY, request, name="tiny", device="cpu", dtype=dtype, **named)
+
+
+def numbers(network):
+    return sum(x.numel() for x in network.state_dict().values() if x.is_floating_point())
 
 
 def test_weights_are_those_that_loading_holds():
+    """A preview's are those of the distilled network besides; with a negative prompt it is not made."""
     components = load(TINY)
-    backbone = components.backbone
-    parts = [backbone.unet, backbone.cam, backbone.image_encoder, backbone.image_tokens, components.text.encoder, components.refiner.unet]
-    counts = [sum(x.numel() for x in part.state_dict().values() if x.is_floating_point()) for part in [*parts, backbone.vae]]
+    assert components.distilled
+    every, vae = sum(map(numbers, networks_of(components).values())), numbers(components.backbone.vae)
+    fast = sum(map(numbers, distilled_of(components).values()))
+    changes = sum(x.numel() for tensors in (components.distilled.unet, components.distilled.cam) for x in tensors.values())
     found = made(preset="preview", seconds_per_step=1.0)
-    assert found.parameters == sum(counts) and found.weights == 4 * sum(counts)
-    assert (
-        made(preset="preview", dtype="float16", seconds_per_step=1.0).weights == 2 * sum(counts[:-1]) + 4 * counts[-1]
-    )  # the autoencoder stays
+    assert found.parameters == every + changes and found.weights == 4 * (every + changes + fast)
+    assert made(preset="preview", seconds_per_step=1.0, negative_prompt="a dog").weights == 4 * (every + changes)
+    half = made(preset="preview", dtype="float16", seconds_per_step=1.0)
+    assert half.weights == 2 * (every - vae + changes + fast) + 4 * vae  # the autoencoder stays in float32
 
 
 @pytest.mark.parametrize(
@@ -56,15 +63,24 @@ def test_steps_are_chunks_times_steps(tmp_path, frames, image, steps):
 
 def test_time_is_measured_seconds_or_says_that_it_is_an_estimate():
     found, full = made(preset="preview", seconds_per_step=0.5), made(seconds_per_step=0.5)
-    assert (found.steps, found.refine_steps) == (29 * 8, 0) and "given" in found.seconds_from
-    step = step_flops(TINY, ModelConfig.load(TINY))
+    assert (found.steps, found.refine_steps) == (29 * 4, 0) and "given" in found.seconds_from
+    step = step_flops(TINY, ModelConfig.load(TINY), 1)
     decoded = 29 * 16 * decode_flops(TINY, 64, 64) / step
-    assert found.seconds == pytest.approx(0.5 * (29 * 8 + decoded)) and 0 < decoded < 29 * 8
+    assert found.seconds == pytest.approx(0.5 * (29 * 4 + decoded)) and 0 < decoded < 29 * 4
     frame = decode_flops(TINY, 128, 128) + encode_flops(TINY, 128, 128)
     refined = (20 * 4 * refine_step_flops(TINY, ModelConfig.load(TINY)) + 240 * frame) / step
     assert full.seconds == pytest.approx(found.seconds + 0.5 * refined) and refined > 40
     guess = made(frames=16, preset="preview")
     assert guess.seconds_from.startswith("estimate") and guess.seconds > 0
+
+
+def test_the_undistilled_network_takes_its_own_steps_with_guidance():
+    """Twice the steps, of three predictions each; the autoencoder's part is the same."""
+    fast, slow = (made(preset="preview", seconds_per_step=1.0, negative_prompt=prompt) for prompt in ("", "a dog"))
+    config = ModelConfig.load(TINY)
+    assert config.extend.time_guidance and slow.steps == 29 * config.extend.steps == 2 * fast.steps
+    one, three = (step_flops(TINY, config, predictions) for predictions in (1, 3))
+    assert slow.seconds == pytest.approx(slow.steps + (fast.seconds - fast.steps) * one / three)
 
 
 def test_longer_videos_need_no_more_memory_but_more_disk_and_time():

@@ -96,7 +96,7 @@ def test_a_playlist_waits_for_the_first_frames(url, client):
 
 
 def test_events_tell_of_every_change_and_end(client):
-    seen = list(client.events(client.create("A cat", num_frames=40)["id"]))
+    seen = list(client.events(client.create("A cat", num_frames=160)["id"]))
     assert seen[-1]["status"] == "completed"
     assert [event["frames_done"] for event in seen] == sorted(event["frames_done"] for event in seen)
     assert len({event["frames_done"] for event in seen}) > 2

@@ -19,11 +19,11 @@ from streamingt2v.memory.spatiotemporal import SpatioTemporalCam
 
 
 @lru_cache(maxsize=4)
-def step_flops(folder: Path, config: ModelConfig) -> int:
-    """Of a guided step of stage 2 with CAM; 0 for a network that is not counted here."""
+def step_flops(folder: Path, config: ModelConfig, predictions: int = 2) -> int:
+    """Of a step of stage 2 with CAM, and so many predictions for its guidance; 0 for a network that is not counted here."""
     sizes = read_json(folder / "unet" / "config.json")
     count = {StreamingUNet3D.__name__: _modelscope_step, StreamingUNetSpatioTemporal.__name__: _svd_step}.get(sizes.get("_class_name"))
-    return count(folder, config, sizes) if count else 0
+    return count(folder, config, sizes, predictions) if count else 0
 
 
 @lru_cache(maxsize=4)
@@ -57,22 +57,22 @@ def encode_flops(folder: Path, height: int, width: int) -> int:
     return _counted(lambda: vae.encoder(torch.empty(1, 3, height, width, device="meta")))
 
 
-def _modelscope_step(folder: Path, config: ModelConfig, sizes: dict[str, Any]) -> int:
+def _modelscope_step(folder: Path, config: ModelConfig, sizes: dict[str, Any], predictions: int) -> int:
     height, width = _latents(folder, config.height, config.width)
     net, cam = _on_meta(StreamingUNet3D, folder / "unet"), _on_meta(ConditionalAttentionModule, folder / "cam")
-    latents = torch.empty(2, sizes["in_channels"], config.extend.frames, height, width, device="meta")
-    text = torch.empty(2, sizes["num_text_tokens"], sizes["cross_attention_dim"], device="meta")
+    latents = torch.empty(predictions, sizes["in_channels"], config.extend.frames, height, width, device="meta")
+    text = torch.empty(predictions, sizes["num_text_tokens"], sizes["cross_attention_dim"], device="meta")
     embedding = torch.empty(1, config.extend.overlap, sizes["block_out_channels"][0], height, width, device="meta")
     timestep = torch.zeros((), device="meta")
     return _counted(lambda: net(latents, timestep, text, cam_features=cam(latents, timestep, text, embedding)))
 
 
-def _svd_step(folder: Path, config: ModelConfig, sizes: dict[str, Any]) -> int:
+def _svd_step(folder: Path, config: ModelConfig, sizes: dict[str, Any], predictions: int) -> int:
     height, width = _latents(folder, config.height, config.width)
     net, cam = _on_meta(StreamingUNetSpatioTemporal, folder / "unet"), _on_meta(SpatioTemporalCam, folder / "cam")
-    sample = torch.empty(2, config.extend.frames, sizes["in_channels"], height, width, device="meta")
-    picture = torch.empty(2, 1, sizes["cross_attention_dim"], device="meta")
-    added = torch.empty(2, 3, device="meta")
+    sample = torch.empty(predictions, config.extend.frames, sizes["in_channels"], height, width, device="meta")
+    picture = torch.empty(predictions, 1, sizes["cross_attention_dim"], device="meta")
+    added = torch.empty(predictions, 3, device="meta")
     embedding = torch.empty(1, config.extend.overlap, sizes["block_out_channels"][0], height, width, device="meta")
     t = torch.zeros((), device="meta")
     return _counted(lambda: net(sample, t, picture, added, cam_features=cam(sample, t, picture, added, embedding)))

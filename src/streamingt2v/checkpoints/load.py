@@ -91,7 +91,7 @@ def load(name_or_folder: str | Path, device: str = "cpu", dtype: torch.dtype = t
     made = _read(folder, config, Place(folder, torch.device(device), savings), dtype)
     made.savings = savings
     if savings.offload != "none":
-        offload(networks_of(made), torch.device(device), savings)
+        offload(networks_of(made) | distilled_of(made), torch.device(device), savings)
     return made
 
 
@@ -105,6 +105,14 @@ def networks_of(components: Components) -> dict[str, torch.nn.Module]:
         if components.refiner.vae is not parts["vae"]:
             parts["refiner_vae"] = components.refiner.vae
     return parts
+
+
+def distilled_of(components: Components) -> dict[str, torch.nn.Module]:
+    """The networks that the distilled backbone has for itself: made now, before hooks are put on those that it is made of."""
+    if components.distilled is None:
+        return {}
+    backbone = components.distilled.backbone
+    return {f"{FAST}/unet": backbone.unet, f"{FAST}/cam": backbone.cam}
 
 
 def _read(folder: Path, config: ModelConfig, place: Place, dtype: torch.dtype) -> Components:

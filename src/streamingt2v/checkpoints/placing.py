@@ -12,7 +12,7 @@ from torch import nn
 
 from streamingt2v.savings import Savings
 
-TOGETHER = (("unet", "cam"),)
+TOGETHER = (("unet", "cam"), ("fast/unet", "fast/cam"))
 """Networks that work in turn at every step: they are on the device at the same time."""
 
 

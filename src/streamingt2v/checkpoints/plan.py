@@ -72,6 +72,8 @@ def plan(
     if parts is None:
         parts = {part.name: parameters_of(part) for part in _parts(folder, config)}
     held = {part: count * (4 if part.endswith("vae") else BYTES[dtype]) for part, count in parts.items()}
+    if config.fast is not None and (config.is_fast(request) or savings.offload != "none"):
+        held["fast"] += held["unet"] + held["cam"]  # it is made of them, and stays beside them
     height, width = config.output_size(request)
     steps, refine_steps = count_steps(config, request)
     seconds, seconds_from = _time(folder, config, request, steps, refine_steps, seconds_per_step, device, dtype)
@@ -118,15 +120,20 @@ def _refuse(found: Plan) -> None:
 def count_steps(config: ModelConfig, request: Request) -> tuple[int, int]:
     """Denoising steps of stages 1-2, and of stage 3 (0 for a preview)."""
     assert request.frames is not None, "checked before"
-    made = range(1 if request.image is not None else 0, request.frames)  # a picture is frame 0 itself
-    chunks = len({config.chunk_start(request, frame) for frame in made})
     own = config.fast.steps if config.fast is not None and config.is_fast(request) else config.extend.steps
-    steps = chunks * (request.steps or own)
+    steps = count_chunks(config, request) * (request.steps or own)
     if request.preset != "full" or config.refine is None:
         return steps, 0
     new = config.refine.frames - config.refine.overlap
     windows = 1 + max(0, math.ceil((request.frames - config.refine.frames) / new))
     return steps, windows * config.refine.steps
+
+
+def count_chunks(config: ModelConfig, request: Request) -> int:
+    """Chunks of stages 1-2."""
+    assert request.frames is not None, "checked before"
+    made = range(1 if request.image is not None else 0, request.frames)  # a picture is frame 0 itself
+    return len({config.chunk_start(request, frame) for frame in made})
 
 
 def parameters_of(part: Path) -> int:
@@ -206,24 +213,23 @@ def _time(
 ) -> tuple[float | None, str]:
     from .flops import refine_step_flops, step_flops
 
-    own = step_flops(folder, config)
+    own = step_flops(folder, config, 1 if config.is_fast(request) else 3 if config.extend.time_guidance else 2)
     if not own:
         return None, "unknown: the arithmetic of this network is not counted"
     refining = refine_steps * refine_step_flops(folder, config) if refine_steps else 0
-    total = own * steps + refining + _vae_flops(folder, config, request, steps)
+    total = own * steps + refining + _vae_flops(folder, config, request)
     if measured is not None:
         return measured * total / own, "the seconds a step that were given; stage 3 and the autoencoder by their arithmetic"
     rate = _matrix_rate(device, dtype)
     return total / (0.5 * rate), "estimate: the arithmetic of steps and autoencoder at half the speed of a matrix product here"
 
 
-def _vae_flops(folder: Path, config: ModelConfig, request: Request, steps: int) -> int:
+def _vae_flops(folder: Path, config: ModelConfig, request: Request) -> int:
     """Of decoding every chunk, its overlap too, and for stage 3 of encoding and decoding every frame once."""
     from .flops import decode_flops, encode_flops
 
     assert request.frames is not None, "checked before"
-    chunks = steps // (request.steps or config.extend.steps)
-    decoded = chunks * config.extend.frames * decode_flops(folder, config.height, config.width)
+    decoded = count_chunks(config, request) * config.extend.frames * decode_flops(folder, config.height, config.width)
     if request.preset != "full" or config.refine is None:
         return decoded
     size = config.output_size(request)

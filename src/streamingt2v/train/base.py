@@ -16,7 +16,7 @@ from ..backbones.unet3d import StreamingUNet3D
 from ..samplers.guidance import guide
 from . import data, diffusion
 from .draws import generators
-from .loop import Batch
+from .task import Batch
 from .text import load_text, tokenize
 
 

@@ -26,7 +26,7 @@ from ..checkpoints.lowrank import attach, changes
 from ..memory.apm import preprocess
 from ..samplers.denoise import denoise, final
 from . import diffusion
-from .loop import Batch
+from .task import Batch
 from .teacher import Lessons, Passage, Teacher
 
 

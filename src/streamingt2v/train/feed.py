@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
 from .draws import Noise, generators, share
-
-if TYPE_CHECKING:
-    from .loop import Batch, Task
+from .task import Batch, Task
 
 
 @dataclass(frozen=True)

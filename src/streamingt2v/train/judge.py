@@ -15,7 +15,7 @@ from ..eval.judge import LABELS, Judge
 from ..world import vocabulary
 from . import data
 from .draws import Noise
-from .loop import Batch
+from .task import Batch
 
 FLICKER = 0.4
 """Standard deviation, on latents of about unit variance, of the strongest flicker that the judge is trained with."""

@@ -10,13 +10,11 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
@@ -28,8 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..errors import ModelError
 from .feed import Feed
 from .shard import Split, Weights, Whole
-
-Batch = dict[str, Any]
+from .task import Batch, Task
 
 
 @dataclass(frozen=True)
@@ -58,29 +55,6 @@ class LoopConfig:
     repeat: int = 1
     log_every: int = 20
     save_every: int = 500
-
-
-class Task(Protocol):
-    """What a recipe brings to the loop. Nothing in it may mix the samples of a batch, but by `gathered`."""
-
-    @property
-    def module(self) -> torch.nn.Module:
-        """All that is trained, under one forward: module(batch) -> {"loss": ..., other metrics}, each with a value a sample (B,).
-
-        What it draws at random it draws by batch["noise"], a `Noise`.
-        """
-
-    def batch_size(self, step: int, batch: int) -> int:
-        """How many samples the batch number `step` has, where `batch` is asked for; 1 or more."""
-
-    def batch(self, rngs: Sequence[np.random.Generator], step: int) -> Batch:
-        """A sample of each generator, drawn with that alone (CPU tensors, or lists of plain values)."""
-
-    def export(self, folder: Path) -> None:
-        """Write the trained parts as model folders (the loop has put the averaged weights in)."""
-
-    def sample(self, folder: Path, step: int) -> None:
-        """Write pictures that show how far the training is; may do nothing."""
 
 
 def run(task: Task, config: LoopConfig, stop_after: int | None = None) -> dict[str, float]:

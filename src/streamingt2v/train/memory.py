@@ -27,7 +27,7 @@ from ..world import clip
 from . import data, diffusion
 from .base import encode_clips, load_unet
 from .draws import Noise, generators
-from .loop import Batch
+from .task import Batch
 from .text import TEXT_LENGTH, load_text, tokenize
 
 FRAME_ENCODER = (16, 32, 48, 64)

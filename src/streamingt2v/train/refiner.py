@@ -17,7 +17,7 @@ from ..samplers.sdedit import logsnr_cosine_interp, solve, trailing_nodes
 from . import data, diffusion
 from .base import build_unet, encode_clips, load_unet
 from .draws import generators
-from .loop import Batch
+from .task import Batch
 from .text import load_text, tokenize
 
 

@@ -21,8 +21,8 @@ from ..samplers.denoise import denoise, final
 from . import diffusion
 from .base import load_unet
 from .draws import generators
-from .loop import Batch
 from .memory import FRAME_ENCODER, Continuations, MemoryConfig, as_generated, encoder_loss
+from .task import Batch
 from .text import load_text
 
 

@@ -35,7 +35,8 @@ from ..eval.eyes import load_text_projection, save_text_projection
 from ..memory.apm import CLIP_MEAN, CLIP_STD
 from ..world import vocabulary
 from . import data
-from .loop import Batch, gathered
+from .loop import gathered
+from .task import Batch
 
 TEXT_LENGTH = 24
 

@@ -18,7 +18,7 @@ from torch import nn
 from ..world import vocabulary
 from . import data, diffusion
 from .draws import generators
-from .loop import Batch
+from .task import Batch
 
 
 @dataclass(frozen=True)
