@@ -38,3 +38,10 @@ class Savings:
 
 PLAIN = Savings()
 """Nothing is saved."""
+
+
+def autoencoder_batch(height: int, width: int) -> int:
+    """How many frames of that size go through an autoencoder at once: eight small ones fill the cores as well as two large ones do, and
+    what they need meanwhile grows with their pixels.
+    """
+    return max(2, min(8, 2**15 // (height * width)))

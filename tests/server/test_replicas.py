@@ -23,7 +23,7 @@ from streamingt2v.server.replica import OpenReplica, replicas_for
 from streamingt2v.server.service import JobService
 from streamingt2v.server.settings import Settings
 
-FRAMES, SESSIONS = 200, 4
+FRAMES, SESSIONS = 120, 3
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def two_servers(toy, folder) -> Iterator[tuple[list[JobService], list[str]]]:
 def test_a_session_goes_on_at_another_server_without_losing_or_repeating_a_segment(toy, service, tmp_path):
     with two_servers(toy, tmp_path / "shared") as (services, urls):
         wire = Wire(*urls)
-        with Client(wire.url) as client, client.session("A cat", num_frames=240, seed=3) as session:
+        with Client(wire.url) as client, client.session("A cat", num_frames=160, seed=3) as session:
             pieces = []
             for piece in session:
                 pieces.append(piece)

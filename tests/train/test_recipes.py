@@ -19,24 +19,26 @@ from streamingt2v.eval.eyes import load_text_projection
 from streamingt2v.train import assemble, draws, recipes
 from toy_training import LOOP, TEXT, assert_equal_up_to_rounding, gradients, settings, weights
 
+SHORT = {**LOOP, "steps": 2}
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """All recipes run without a stop, 4 steps each, in the order in which they need each other."""
+    """All recipes run without a stop, 2 steps each, in the order in which they need each other."""
     root = tmp_path_factory.mktemp("runs")
     for name in recipes.RECIPES:
         if name == "distill":  # it needs a whole model
             parts = (root / part for part in ("text", "vae", "apm", "refiner"))
             assemble.assemble(assemble.AssembleConfig(*parts), root / "model")
             (root / "videos").mkdir()
-        recipes.run_recipe(name, root / name, settings(name, root), {**LOOP, "steps": 4})
+        recipes.run_recipe(name, root / name, settings(name, root), SHORT)
     return root
 
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_stopped_and_resumed_equals_never_stopped(name, trained, tmp_path):
     for _ in range(2):
-        recipes.run_recipe(name, tmp_path / name, settings(name, trained), {**LOOP, "steps": 4}, stop_after=2)
+        recipes.run_recipe(name, tmp_path / name, settings(name, trained), SHORT, stop_after=1)
     resumed, whole = weights(tmp_path / name), weights(trained / name)
     assert resumed.keys() == whole.keys()
     assert all(torch.equal(resumed[key], whole[key]) for key in whole)
@@ -45,7 +47,7 @@ def test_stopped_and_resumed_equals_never_stopped(name, trained, tmp_path):
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_metrics_have_a_line_for_every_logged_step(name, trained):
     lines = [json.loads(line) for line in (trained / name / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert [line["step"] for line in lines] == [1, 2]
     assert all(line["loss"] == line["loss"] and line["seconds_per_step"] > 0 for line in lines)
 
 
@@ -90,7 +92,7 @@ def test_the_projection_of_the_text_is_trained_alone(trained, tmp_path):
 
 def train_in_two_processes(name: str, out: Path, trained: Path, **more: object) -> None:
     words = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "streamingt2v", "train", name, "-o", str(out), "-q"]
-    for key, value in {**settings(name, trained), **LOOP, "steps": 4}.items():
+    for key, value in {**settings(name, trained), **SHORT}.items():
         words += ["--set", f"{key}={','.join(map(str, value)) if isinstance(value, tuple) else value}"]
     words += [word for key, value in more.items() for word in (f"--{key.replace('_', '-')}", str(value))]
     subprocess.run([sys.executable, "-m", *words], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -99,10 +101,10 @@ def train_in_two_processes(name: str, out: Path, trained: Path, **more: object) 
 @pytest.mark.parametrize("name", ["text", "base", "judge"])
 def test_two_processes_take_the_steps_of_one_and_one_goes_on_with_them(name, trained, tmp_path):
     """Contrast over all samples; a process without a share (a batch of one picture); shares of different size (three pictures)."""
-    recipes.run_recipe(name, tmp_path / "one", settings(name, trained), {**LOOP, "steps": 4}, stop_after=2)
-    train_in_two_processes(name, tmp_path / "two", trained, stop_after=2)
+    recipes.run_recipe(name, tmp_path / "one", settings(name, trained), SHORT, stop_after=1)
+    train_in_two_processes(name, tmp_path / "two", trained, stop_after=1)
     assert_equal_up_to_rounding(gradients(tmp_path / "two"), gradients(tmp_path / "one"))
-    recipes.run_recipe(name, tmp_path / "two", settings(name, trained), {**LOOP, "steps": 4})
+    recipes.run_recipe(name, tmp_path / "two", settings(name, trained), SHORT)
     assert_equal_up_to_rounding(gradients(tmp_path / "two"), gradients(trained / name))
     lines = {
         out: [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()] for out in (tmp_path / "two", trained / name)

@@ -15,6 +15,7 @@ from streamingt2v.memory.cam import ConditionalAttentionModule
 from streamingt2v.memory.context import Contexts, halved
 from streamingt2v.samplers.denoise import Predict
 from streamingt2v.samplers.guidance import frames_alone, guide_pair, steadied
+from streamingt2v.savings import autoencoder_batch
 from streamingt2v.types import TextCond
 
 from .unet3d import StreamingUNet3D
@@ -113,16 +114,23 @@ def vae_factor(vae: Any) -> int:
 
 
 @torch.no_grad()
-def decode_frames(vae: AutoencoderKL, latents_BCTHW: torch.Tensor, device: torch.device, batch: int = 8) -> torch.Tensor:
-    """Latents of one video (1, C, T, h, w) to frames (T, 3, H, W), float32 on the CPU, clamped to [-1, 1]; `batch` at a time."""
+def decode_frames(vae: AutoencoderKL, latents_BCTHW: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Latents of one video (1, C, T, h, w) to frames (T, 3, H, W), float32 on the CPU, clamped to [-1, 1]; a few at a time."""
     latents_TCHW = latents_BCTHW[0].transpose(0, 1) / vae.config.scaling_factor
-    parts = [vae.decode(part.to(device, vae.dtype)).sample.float().cpu() for part in latents_TCHW.split(batch)]
+    height, width = (vae_factor(vae) * side for side in latents_TCHW.shape[-2:])
+    parts = [vae.decode(part.to(device, vae.dtype)).sample.float().cpu() for part in _few(latents_TCHW, height, width)]
     # contiguous: a saved state comes back so, and some kernels sum in another order where the layout is another
     return torch.cat(parts).clamp(-1, 1).contiguous()
 
 
 @torch.no_grad()
-def encode_frames(vae: AutoencoderKL, frames_TCHW: torch.Tensor, device: torch.device, batch: int = 8) -> torch.Tensor:
+def encode_frames(vae: AutoencoderKL, frames_TCHW: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Frames (T, 3, H, W) in [-1, 1] to latents (1, C, T, h, w), the mean of the posterior, so that it is the same every time."""
-    parts = [vae.encode(part.to(device, vae.dtype)).latent_dist.mode().float() for part in frames_TCHW.split(batch)]
+    height, width = frames_TCHW.shape[-2:]
+    parts = [vae.encode(part.to(device, vae.dtype)).latent_dist.mode().float() for part in _few(frames_TCHW, height, width)]
     return torch.cat(parts).transpose(0, 1)[None] * vae.config.scaling_factor
+
+
+def _few(frames: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, ...]:
+    """Parts of about `autoencoder_batch` frames, none of them a lone one: some kernels sum that in another order."""
+    return frames.tensor_split(max(1, len(frames) // autoencoder_batch(height, width)))

@@ -17,7 +17,7 @@ from typing import Any
 
 from streamingt2v.config import ModelConfig, Request, read_json
 from streamingt2v.errors import ModelError, RequestError
-from streamingt2v.savings import PLAIN, Savings
+from streamingt2v.savings import PLAIN, Savings, autoencoder_batch
 
 from .hub import readable
 
@@ -80,7 +80,7 @@ def plan(
     found = Plan(
         name, request.frames, width, height, request.preset, device, dtype, sum(parts.values()),
         _on_device(held, savings), 0 if savings.offload == "none" else sum(held.values()),
-        working_bytes(folder, config, request, BYTES[dtype], 1 if savings.vae_slicing else 8), free_memory(device),
+        working_bytes(folder, config, request, BYTES[dtype], savings.vae_slicing), free_memory(device),
         output_bytes(config, request), shutil.disk_usage(_existing(output)).free, steps, refine_steps, seconds, seconds_from,
     )  # fmt: skip
     _refuse(found)
@@ -162,8 +162,9 @@ def _parts(folder: Path, config: ModelConfig) -> list[Path]:
     return [part for part in found if config.refine or not part.name.startswith("refiner")]
 
 
-def working_bytes(folder: Path, config: ModelConfig, request: Request, size: int, batch: int = 8) -> int:
-    """Memory that the largest step needs besides the weights, about: guided U-Net passes, and decoding of `batch` frames in float32."""
+def working_bytes(folder: Path, config: ModelConfig, request: Request, size: int, sliced: bool = False) -> int:
+    """Memory that the largest step needs besides the weights, about: guided U-Net passes, and decoding of a few frames in float32, of one
+    if it is sliced."""
     vae = read_json(folder / "vae" / "config.json")["block_out_channels"]
     factor = 2 ** (len(vae) - 1)
     stages = [("unet", config.extend.frames, (config.height, config.width))]
@@ -173,7 +174,7 @@ def working_bytes(folder: Path, config: ModelConfig, request: Request, size: int
     for part, frames, (height, width) in stages:
         sizes = read_json(folder / part / "config.json")
         needs.append(_unet_bytes(sizes, height // factor, width // factor, frames, size))
-        needs.append(batch * height * width * vae[0] * 4 * 4)  # four maps of the finest level
+        needs.append((1 if sliced else autoencoder_batch(height, width)) * height * width * vae[0] * 4 * 4)  # four maps of the finest level
     return max(needs)
 
 

@@ -110,13 +110,18 @@ def _options(service: JobService) -> tuple[list[Component], Component, Component
     with gr.Row(elem_id="first"):
         frames = gr.Textbox(
             label="Length in frames",
-            placeholder=f"preview {short}, full {FULL_FRAMES}",
+            placeholder=f"{short}, full {FULL_FRAMES}",
             info=f"{config.fps} frames are a second",
             elem_id="frames",
             min_width=140,
         )
         model = gr.Dropdown(
-            list(service.configs), value=service.default_model, label="Base model", info="of those on this server", min_width=140
+            list(service.configs),
+            value=service.default_model,
+            label="Base model",
+            info="of those on this server",
+            min_width=140,
+            elem_id="model",
         )
     with gr.Accordion("Advanced options", open=False, elem_id="advanced"):
         image = picture(label="Image prompt: the video starts from it", sources=["upload", "clipboard"], height=210, elem_id="image")
