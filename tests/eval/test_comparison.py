@@ -84,7 +84,8 @@ def test_each_bar_can_fail(worse, claim):
 
 
 def test_where_there_is_a_distilled_network_it_is_what_is_shipped():
-    poor = [*items(FIRST, FAST, seen={**SEEN, "motion": False}), *items(COMPARED, FAST, seam=1.2, cuts=0.0)]
+    still = {**SEEN, "motion": False}
+    poor = [*items(FIRST, FAST, seen=still), *items(COMPARED, FAST, seen=still, seam=1.2, cuts=0.0)]
     failed = failing([*GOOD, *poor])
     assert len(failed) == 4 and all("motion" in claim for claim in failed[:1])
     assert any("seam score" in claim for claim in failed) and sum("distilled, " in claim for claim in failed) == 2
@@ -198,3 +199,11 @@ def test_two_processes_make_what_one_makes(run, tmp_path, one_thread):
     alone = [json.loads(line) for line in (tmp_path / "out" / "items.jsonl").read_text().splitlines()]
     without_time = [sorted(json.dumps(line | {"seconds": 0}) for line in some) for some in (lines, alone)]
     assert without_time[0] == without_time[1] and len(alone) == 2
+
+
+def test_long_videos_of_a_distilled_network_are_compared_with_each_other(run, tmp_path):
+    model = write_distilled_model(tmp_path / "fast")
+    assert run("--first", "1", "--compared", "0", "--long", "1", "--full", "0", "--model", str(model))["videos"] == 5
+    page = (tmp_path / "docs" / "results.md").read_text()
+    assert "Differences to distilled:" in page and "distilled, CAM alone" in page
+    assert page.split("ten in a row:")[1].count("\n1. ") == 1, "a prompt is told once"

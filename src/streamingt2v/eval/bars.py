@@ -38,11 +38,11 @@ def bars(items: Sequence[Item], truth: Mapping[str, Estimate], nouns: int) -> li
     parts = {part: [item for item in items if item.part == part] for part in (FIRST, COMPARED, LONG, FULL)}
     return [
         *_judge(truth),
-        *_first_chunk(_shipped(parts[FIRST]), truth, nouns),
-        *_end(_shipped(parts[LONG])),
+        *_first_chunk(shipped(parts[FIRST]), truth, nouns),
+        *_end(shipped(parts[LONG])),
         *_anchor(parts[LONG]),
-        *_smooth(_shipped(parts[COMPARED]), _shipped(parts[LONG])),
-        *_distilled([*parts[FIRST], *parts[COMPARED]]),
+        *_smooth(shipped(parts[COMPARED]), shipped(parts[LONG])),
+        *_distilled(parts[FIRST], parts[COMPARED]),
         *_rivals(parts[COMPARED]),
         *_refined(parts[FULL]),
     ]
@@ -52,7 +52,7 @@ def _of(items: Sequence[Item], method: str) -> list[Item]:
     return [item for item in items if item.method == method]
 
 
-def _shipped(items: Sequence[Item]) -> list[Item]:
+def shipped(items: Sequence[Item]) -> list[Item]:
     """What a user gets who sets nothing: the distilled network's, if there is one."""
     return _of(items, FAST) or _of(items, OURS)
 
@@ -93,7 +93,7 @@ def _anchor(long: Sequence[Item]) -> list[Bar]:
     found = []
     for name, side in (("anchor_end", "likeness to the first frame at the end"), ("colour_drift", "colour drift")):
         claim = f"long videos: APM is surely better in {side} (`{name}`)"
-        ours, without = (pairs(found, name) for found in (_shipped(long), _of(long, FAST_WITHOUT_ANCHOR) or _of(long, WITHOUT_ANCHOR)))
+        ours, without = (pairs(found, name) for found in (shipped(long), _of(long, FAST_WITHOUT_ANCHOR) or _of(long, WITHOUT_ANCHOR)))
         difference = paired(ours, without)
         found.append(
             Bar(claim, f"without it {_more(difference, name)}", is_ahead(name, without, ours)) if difference.n else _missing(claim)
@@ -113,14 +113,12 @@ def _smooth(compared: Sequence[Item], long: Sequence[Item]) -> list[Bar]:
     ]
 
 
-def _distilled(items: Sequence[Item]) -> list[Bar]:
+def _distilled(first: Sequence[Item], compared: Sequence[Item]) -> list[Bar]:
     """The distilled network, if there is one, against its teacher: what the judge sees of beginnings and ends."""
-    student, teacher = _of(items, FAST), _of(items, OURS)
     found: list[Bar] = []
-    if not student:
-        return found
-    for window, where in (("first", "first chunk"), ("last", "end")):
-        for kind in FIRST_WITHIN:
+    for window, where, items in (("first", "first chunk", [*first, *compared]), ("last", "end", compared)):
+        student, teacher = _of(items, FAST), _of(items, OURS)
+        for kind in FIRST_WITHIN if student else ():
             claim = f"distilled, {where}: {kind} within 3 points of its teacher"
             rate, wanted = (_rate(some, window, kind) for some in (student, teacher))
             found.append(Bar(claim, f"{_percent(rate)}, teacher {_percent(wanted)}", rate.value >= wanted.value - 0.03))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..io import durable
-from .bars import bars
+from .bars import bars, shipped
 from .chart import Track, draw_curves, draw_slices
 from .comparison import COMPARED, FIRST, FULL, LONG, OURS, TRUTH, picture
 from .results import (
@@ -105,11 +105,12 @@ def _long(items: list[Item], folder: Path, images: Path) -> list[str]:
     shown = sorted(items, key=lambda item: (item.prompt, item.seed))
     draw_sheet([load_rows(picture(folder, "strips", item.key)) for item in shown], 1, images / "results-long.png")
     lines = "\n".join(f"- {item.caption}: {item.method}" for item in shown)
+    ours = shipped(items)[0].method
     return [
         f"## Long videos, {items[0].frames} frames",
         metrics_table(items),
-        f"Differences to {OURS}:",
-        difference_table(items, OURS),
+        f"Differences to {ours}:",
+        difference_table(items, ours),
         "![Means over the videos](images/results-curves.png)",
         "Each row a video, from its first frame to its last:",
         "![Long videos](images/results-long.png)",
@@ -130,7 +131,7 @@ def _full(items: list[Item], folder: Path, images: Path) -> list[str]:
 
 
 def _first(items: Sequence[Item], folder: Path, images: Path) -> list[str]:
-    shown = sorted((item for item in items if item.seed == items[0].seed), key=lambda item: item.prompt)
+    shown = sorted((item for item in shipped(items) if item.seed == items[0].seed), key=lambda item: item.prompt)
     frames = [frame_of(load_rows(picture(folder, "strips", item.key)), 4) for item in shown]
     draw_sheet(frames, 10, images / "results-first.png")
     return [
