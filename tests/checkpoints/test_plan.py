@@ -81,6 +81,9 @@ def test_the_undistilled_network_takes_its_own_steps_with_guidance():
     assert config.extend.time_guidance and slow.steps == 29 * config.extend.steps == 2 * fast.steps
     one, three = (step_flops(TINY, config, predictions) for predictions in (1, 3))
     assert slow.seconds == pytest.approx(slow.steps + (fast.seconds - fast.steps) * one / three)
+    unguided = plan(TINY, Request("a cat", 240, guidance_scale=1.0), name="tiny", device="cpu", dtype="float32", seconds_per_step=1.0)
+    two = step_flops(TINY, config, 2)
+    assert unguided.seconds == pytest.approx(slow.steps + (fast.seconds - fast.steps) * one / two)
 
 
 def test_longer_videos_need_no_more_memory_but_more_disk_and_time():

@@ -214,7 +214,7 @@ def _time(
 ) -> tuple[float | None, str]:
     from .flops import refine_step_flops, step_flops
 
-    own = step_flops(folder, config, 1 if config.is_fast(request) else 3 if config.extend.time_guidance else 2)
+    own = step_flops(folder, config, _predictions(config, request))
     if not own:
         return None, "unknown: the arithmetic of this network is not counted"
     refining = refine_steps * refine_step_flops(folder, config) if refine_steps else 0
@@ -223,6 +223,14 @@ def _time(
         return measured * total / own, "the seconds a step that were given; stage 3 and the autoencoder by their arithmetic"
     rate = _matrix_rate(device, dtype)
     return total / (0.5 * rate), "estimate: the arithmetic of steps and autoencoder at half the speed of a matrix product here"
+
+
+def _predictions(config: ModelConfig, request: Request) -> int:
+    """Of the network in a step: two for guidance, or one without, and one of the frames alone for time guidance."""
+    if config.is_fast(request):
+        return 1
+    scale = config.extend.guidance_scale if request.guidance_scale is None else request.guidance_scale
+    return (1 if scale == 1 else 2) + bool(config.extend.time_guidance)
 
 
 def _vae_flops(folder: Path, config: ModelConfig, request: Request) -> int:
