@@ -289,6 +289,15 @@ class ModelConfig:
         given = request.steps is not None or request.guidance_scale is not None or request.negative_prompt.strip() != ""
         return self.fast is not None and not given
 
+    def extending(self, request: Request) -> ExtendConfig:
+        """How the chunks of stages 1 and 2 are made: with the steps and guidance asked for, or as the distilled network needs it."""
+        own = self.extend
+        if self.fast is not None and self.is_fast(request):
+            few = self.fast.steps
+            return dataclasses.replace(own, steps=few, guidance_scale=1.0, guidance_rescale=0.0, eta=0.0, sigmas=(), time_guidance=0.0)
+        guidance_scale = own.guidance_scale if request.guidance_scale is None else request.guidance_scale
+        return dataclasses.replace(own, steps=request.steps or own.steps, guidance_scale=guidance_scale)
+
     def _taken_over_at(self, request: Request, frame: int) -> int:
         """The first frame of the first chunk that begins at `frame` or later."""
         second, new = self._grid(request)

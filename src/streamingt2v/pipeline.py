@@ -124,13 +124,9 @@ class LongVideoPipeline:
 
     def extender(self, request: Request, on_step: OnStep | None = None) -> ExtendStage:
         """Who makes the chunks of stages 1 and 2: the network, with the steps and guidance asked for, or its distilled form."""
-        parts, distilled, fast, own = self.components, self.components.distilled, self.config.fast, self.config.extend
-        if fast is not None and distilled is not None and self.config.is_fast(request):
-            own = replace(own, steps=fast.steps, guidance_scale=1.0, guidance_rescale=0.0, eta=0.0, sigmas=(), time_guidance=0.0)
-            return ExtendStage(distilled.backbone, distilled.scheduler, own, request.seed, on_step)
-        guidance_scale = own.guidance_scale if request.guidance_scale is None else request.guidance_scale
-        own = replace(own, steps=request.steps or own.steps, guidance_scale=guidance_scale)
-        return ExtendStage(parts.backbone, parts.scheduler, own, request.seed, on_step)
+        made = self.components.distilled if self.config.is_fast(request) else self.components
+        assert made is not None, "a configuration with a distilled network comes with it"
+        return ExtendStage(made.backbone, made.scheduler, self.config.extending(request), request.seed, on_step)
 
     def _checked(self, request: Request) -> ModelConfig:
         """The configuration for this request, see `with_seed`."""

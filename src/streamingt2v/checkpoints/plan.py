@@ -120,8 +120,7 @@ def _refuse(found: Plan) -> None:
 def count_steps(config: ModelConfig, request: Request) -> tuple[int, int]:
     """Denoising steps of stages 1-2, and of stage 3 (0 for a preview)."""
     assert request.frames is not None, "checked before"
-    own = config.fast.steps if config.fast is not None and config.is_fast(request) else config.extend.steps
-    steps = count_chunks(config, request) * (request.steps or own)
+    steps = count_chunks(config, request) * config.extending(request).steps
     if request.preset != "full" or config.refine is None:
         return steps, 0
     new = config.refine.frames - config.refine.overlap
@@ -227,10 +226,8 @@ def _time(
 
 def _predictions(config: ModelConfig, request: Request) -> int:
     """Of the network in a step: two for guidance, or one without, and one of the frames alone for time guidance."""
-    if config.is_fast(request):
-        return 1
-    scale = config.extend.guidance_scale if request.guidance_scale is None else request.guidance_scale
-    return (1 if scale == 1 else 2) + bool(config.extend.time_guidance)
+    asked = config.extending(request)
+    return (1 if asked.guidance_scale == 1 else 2) + bool(asked.time_guidance)
 
 
 def _vae_flops(folder: Path, config: ModelConfig, request: Request) -> int:
