@@ -29,7 +29,8 @@ def values(feed, first, end):
     """(batch, its samples, their noise) of the steps."""
     like = torch.zeros(1, 3)
     return [
-        (b["number"], b["values"].tolist(), b["noise"].normal(like.expand(len(b["values"]), 3)).tolist()) for b in feed.steps(first, end)
+        (b["number"], b["values"].tolist(), b["noise"].normal(like.expand(len(b["values"]), 3)).tolist())
+        for b in feed.steps(first, end, torch.device("cpu"))
     ]
 
 
@@ -53,7 +54,7 @@ def test_a_batch_used_again_has_other_noise():
 def test_batches_drawn_ahead_by_others_are_the_same():
     here, ahead = (Feed(Numbers(), seed=3, batch=4, repeat=2, workers=workers) for workers in (0, 2))
     assert values(ahead, 3, 11) == values(here, 3, 11)
-    drawers = {batch["process"] for batch in ahead.steps(0, 8)}
+    drawers = {batch["process"] for batch in ahead.steps(0, 8, torch.device("cpu"))}
     assert len(drawers) == 2 and os.getpid() not in drawers
 
 

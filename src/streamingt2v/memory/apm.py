@@ -6,6 +6,7 @@ anchor (B, 3, H, W) in [-1, 1] -> `preprocess` -> a CLIP image embedding -> `Ima
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -71,9 +72,14 @@ def preprocess(
     if max(height, width) > size:
         image_BCHW = _antialias(image_BCHW, height / size, width / size)
     resized_BCHW = F.interpolate(image_BCHW, (size, size), mode="bicubic", align_corners=True)
-    mean_C11 = torch.tensor(tuple(mean)).to(resized_BCHW)[:, None, None]
-    std_C11 = torch.tensor(tuple(std)).to(resized_BCHW)[:, None, None]
+    mean_C11, std_C11 = (_of_channels(tuple(values), resized_BCHW.device, resized_BCHW.dtype) for values in (mean, std))
     return ((resized_BCHW + 1) / 2 - mean_C11) / std_C11
+
+
+@lru_cache
+def _of_channels(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """(C, 1, 1), kept: a GPU need not wait for the same numbers in every step of a training."""
+    return torch.tensor(values).to(device, dtype)[:, None, None]
 
 
 def anchor_tokens(

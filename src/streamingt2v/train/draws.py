@@ -6,7 +6,9 @@ however many processes share a batch, they take the step that one would.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -23,13 +25,17 @@ def generators(seed: int, step: int, samples: Sequence[int], again: int = 0) -> 
 
 
 class Noise:
-    """Random values for the samples of a batch, each sample's from a generator of its own, on the CPU, so that every device gets the same.
+    """Random values for the samples of a batch, each sample's from a generator of its own.
 
     A sequence of calls gives a sample the same values whatever other samples the batch holds.
     """
 
     def __init__(self, rngs: Sequence[np.random.Generator]):
-        self._own = [torch.Generator().manual_seed(int(rng.integers(2**62))) for rng in rngs]
+        self.seeds = [int(rng.integers(2**62)) for rng in rngs]
+
+    @cached_property
+    def _own(self) -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(seed) for seed in self.seeds]
 
     def normal(self, like_B: torch.Tensor) -> torch.Tensor:
         """Standard normal values of the shape, dtype and device of `like_B`, whose first axis is the batch."""
@@ -42,3 +48,45 @@ class Noise:
     def integers(self, high: int, like: torch.Tensor) -> torch.Tensor:
         """A whole number in 0..high-1 for each sample (B,), on the device of `like`."""
         return torch.cat([torch.randint(high, (1,), generator=own) for own in self._own]).to(like.device)
+
+    def to(self, device: torch.device) -> Noise:
+        """For a device that would wait for the CPU's: values of its own, from the same seeds."""
+        return self if device.type == "cpu" else HashedNoise(torch.tensor(self.seeds, device=device))
+
+
+class HashedNoise(Noise):
+    """Noise made on the device where it is used: hashes of (key, call, place).
+
+    keys_B: int64, on that device. No call waits for another device, or depends on anything but the keys, so a step that draws from it
+    can be recorded and played again with other keys.
+    """
+
+    def __init__(self, keys_B: torch.Tensor):
+        self.keys_B, self._calls = keys_B, 0
+
+    def normal(self, like_B: torch.Tensor) -> torch.Tensor:
+        count = math.prod(like_B.shape[1:])
+        bits = self._bits((count + 1) // 2)
+        radius, angle = (_unit(bits >> 32).log() * -2).sqrt(), _unit(bits) * (2 * math.pi)
+        both = torch.cat([radius * angle.cos(), radius * angle.sin()], 1)  # Box-Muller: two values of 64 bits
+        return both[:, :count].reshape(like_B.shape).to(like_B.dtype)
+
+    def uniform(self, like: torch.Tensor) -> torch.Tensor:
+        return (self._bits(1)[:, 0] >> 40 & 0xFFFFFF).float() * 2.0**-24
+
+    def integers(self, high: int, like: torch.Tensor) -> torch.Tensor:
+        return (self._bits(1)[:, 0] >> 32 & 0xFFFFFFFF) % high
+
+    def _bits(self, count: int) -> torch.Tensor:
+        """int64 (B, count) of 64 random bits each, the next call's: SplitMix64 (Steele et al. 2014) from the key on."""
+        place = torch.arange(1, count + 1, device=self.keys_B.device) + (self._calls << 40)
+        self._calls += 1
+        bits = self.keys_B[:, None] + place * -0x61C8864680B583EB
+        for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15), (31, 1)):
+            bits = (bits ^ (bits >> shift & (1 << 64 - shift) - 1)) * factor
+        return bits
+
+
+def _unit(bits: torch.Tensor) -> torch.Tensor:
+    """The low 32 bits as a float32 in (0, 1]."""
+    return ((bits & 0xFFFFFFFF).float() + 0.5) * 2.0**-32

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from .draws import Noise, generators, share
@@ -38,12 +39,13 @@ class Feed(Dataset):
         """Which of them this process computes; may be none."""
         return share(self.total(step), self.rank, self.processes)
 
-    def steps(self, first: int, end: int) -> Iterator[Batch]:
-        """What each of the steps `first` to `end` - 1 trains on, noise included."""
+    def steps(self, first: int, end: int, device: torch.device) -> Iterator[Batch]:
+        """What each of the steps `first` to `end` - 1 trains on, noise included, on the device."""
         numbers = range(first // self.repeat, (end - 1) // self.repeat + 1)
         for number, drawn in zip(numbers, self._drawn(numbers) if numbers else (), strict=True):
+            moved = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in drawn.items()}
             for step in range(max(first, number * self.repeat), min(end, (number + 1) * self.repeat)):
-                yield {**drawn, "noise": Noise(self._generators(number, step % self.repeat))}
+                yield {**moved, "noise": Noise(self._generators(number, step % self.repeat)).to(device)}
 
     def __getitem__(self, number: int) -> Batch:
         """A batch without its noise."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,9 @@ from torch import distributed as dist
 from torch.distributed.nn.functional import all_gather
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..errors import ModelError
+from ..errors import ModelError, RequestError
 from .feed import Feed
+from .replay import Learn, Losses, Replay
 from .shard import Split, Weights, Whole
 from .task import Batch, Task
 
@@ -36,7 +38,8 @@ class LoopConfig:
     The learning rate rises over `warmup` steps, stays, and falls linearly to 0 over the last `decay` share of the steps. `shard`: of
     several processes each keeps a part of the trained networks (FSDP) in the place of all (DDP); one has all anyway. `workers`: how many
     processes draw batches ahead, for a device that is faster than they are drawn. `repeat`: how many steps in a row use a batch, each
-    with noise of its own; what a recipe does in its first steps, or in one step of so many, then counts batches.
+    with noise of its own; what a recipe does in its first steps, or in one step of so many, then counts batches. `replay`: record a step
+    as a CUDA graph and play it again (one process).
     """
 
     out: Path
@@ -53,6 +56,7 @@ class LoopConfig:
     shard: bool = False
     workers: int = 0
     repeat: int = 1
+    replay: bool = False
     log_every: int = 20
     save_every: int = 500
 
@@ -60,12 +64,14 @@ class LoopConfig:
 def run(task: Task, config: LoopConfig, stop_after: int | None = None) -> dict[str, float]:
     """Train to `config.steps` (or stop cleanly after `stop_after` steps of this call) and export; returns the last metrics."""
     accelerator = _accelerator(config.precision)
+    if config.replay and (accelerator.device.type != "cuda" or accelerator.num_processes > 1):
+        raise RequestError("replay", "yes", "needs a CUDA GPU and one process")
     task.module.eval()  # no dropout: every batch is new, so there is nothing to overfit
     shapes = {name: p.shape for name, p in task.module.named_parameters() if p.requires_grad}
     several = accelerator.num_processes > 1
     weights: Weights = Split(task.module, accelerator.device) if config.shard and several else Whole(task.module)
     optimizer: Any = torch.optim.AdamW(weights.own, lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True)
-    ema = EMAModel(weights.own, decay=config.ema, use_ema_warmup=True, power=0.75)
+    ema = EMAModel(weights.own, decay=config.ema, use_ema_warmup=True, power=0.75, foreach=True)
     config.out.mkdir(parents=True, exist_ok=True)
     step = _load(config.out, shapes, weights, optimizer, ema)
     module, optimizer = weights.prepare(accelerator, optimizer)
@@ -76,16 +82,12 @@ def run(task: Task, config: LoopConfig, stop_after: int | None = None) -> dict[s
     if step >= config.steps:  # perhaps killed between its last checkpoint and its export
         _export(accelerator, config, task, weights, ema, step)
     end = config.steps if stop_after is None else min(config.steps, step + stop_after)
-    rank, processes = accelerator.process_index, accelerator.num_processes
-    feed = Feed(task, config.seed, config.batch, rank, processes, config.repeat, config.workers)
-    for drawn in feed.steps(step, end):
-        total, mine = feed.total(step), feed.mine(step)
-        batch = _to(drawn, accelerator.device)
+    feed = Feed(task, config.seed, config.batch, accelerator.process_index, accelerator.num_processes, config.repeat, config.workers)
+    learn = _learning(accelerator, module, weights, config.replay)
+    for batch in feed.steps(step, end, accelerator.device):
         for group in optimizer.param_groups:
             group["lr"] = config.lr * _rate(step, config)
-        with accelerator.autocast(), _attention(accelerator.device):
-            losses = {name: value.sum() * (len(mine) > 0) / total for name, value in module(batch).items()}
-        accelerator.backward(losses["loss"] * processes)  # of the gradients the processes take the mean
+        losses = learn(batch | {"total": feed.total(step), "mine": len(feed.mine(step))})
         weights.clip(config.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -125,6 +127,18 @@ def _accelerator(precision: str) -> Accelerator:
     if accelerator.num_processes != asked:
         raise ModelError(f"{asked} processes were started, but accelerate runs {accelerator.num_processes}; start them by torchrun")
     return accelerator
+
+
+def _learning(accelerator: Accelerator, module: Callable[..., Losses], weights: Weights, replay: bool) -> Learn:
+    """Forward and backward of this process's share of a batch, which has `mine` of `total` samples (one for nothing, if it has none)."""
+
+    def learn(batch: Batch) -> Losses:
+        with accelerator.autocast(), _attention(accelerator.device):
+            losses = {name: value.sum() * (batch["mine"] > 0) / batch["total"] for name, value in module(batch).items()}
+        accelerator.backward(losses["loss"] * accelerator.num_processes)  # of the gradients the processes take the mean
+        return {name: value.detach() for name, value in losses.items()}
+
+    return Replay(learn, weights.own) if replay else learn
 
 
 def _attention(device: torch.device) -> AbstractContextManager[None]:
@@ -192,7 +206,3 @@ def _export(accelerator: Accelerator, config: LoopConfig, task: Task, weights: W
             task.export(config.out)
             task.sample(config.out, step)
     accelerator.wait_for_everyone()
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    return {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}

@@ -39,7 +39,7 @@ def _atlas() -> Image.Image:
     return Image.open(ATLAS).convert("RGBA")
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=512)
 def sprite(name: str, side: int) -> Image.Image:
     """The noun's picture, cropped to its outline and scaled to fit `side` x `side` pixels; premultiplied RGBA (mode "RGBa")."""
     i = [n.name for n in vocabulary.NOUNS].index(name)
