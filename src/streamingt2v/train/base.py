@@ -25,8 +25,8 @@ class BaseConfig:
     """`text`: folder of the text recipe. `init`: folder of an earlier base to start from. `nouns`: how many of the world's.
 
     `frames`: 1 for pictures, else clips; then one step in `image_every` (0: none) is still made of pictures, `image_batch` of them.
-    `late`, `mixed_noise`: which noise clips get, see `diffusion.noised`. `only_time`: train only the layers that look along time and
-    the projections of the text; what single pictures taught stays as it is.
+    `late`, `mixed_noise`: which noise clips get, see `diffusion.noised`; `changes`: see `diffusion.velocity_loss`. `only_time`: train only
+    the layers that look along time and the projections of the text; what single pictures taught stays as it is.
     """
 
     text: Path
@@ -38,6 +38,7 @@ class BaseConfig:
     image_batch: int = 32
     late: float = 1.0
     mixed_noise: float = 0.0
+    changes: float = 0.0
     only_time: bool = False
     channels: tuple[int, ...] = (64, 128, 192)
 
@@ -85,7 +86,7 @@ class BaseModule(nn.Module):
         late = self.config.late if batch["latents"].shape[2] > 1 else 1.0
         noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler, batch["noise"], late=late, mixed=self.config.mixed_noise)
         predicted = self.unet(noisy, t, text_BLD).sample
-        return {"loss": diffusion.velocity_loss(predicted, velocity, t, batch["weight"], self.scheduler)}
+        return {"loss": diffusion.velocity_loss(predicted, velocity, t, batch["weight"], self.scheduler, self.config.changes)}
 
 
 def _is_of_time(name: str) -> bool:

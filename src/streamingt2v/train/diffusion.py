@@ -60,18 +60,28 @@ def sample_noise(shape: Sequence[int], mixed: float, seed: int = 0) -> torch.Ten
 
 
 def velocity_loss(
-    predicted_BCTHW: torch.Tensor, velocity_BCTHW: torch.Tensor, t: torch.Tensor, weight_BTHW: torch.Tensor, scheduler: DDIMScheduler
+    predicted_BCTHW: torch.Tensor,
+    velocity_BCTHW: torch.Tensor,
+    t: torch.Tensor,
+    weight_BTHW: torch.Tensor,
+    scheduler: DDIMScheduler,
+    changes: float = 0.0,
 ) -> torch.Tensor:
     """Mean squared error of each sample (B,), weighted over the picture by `weight_BTHW` and over noise by (min(snr, 5) + 1) / (snr + 1).
 
     The noise weight keeps min-SNR's cap (Hang et al. 2023) where there is little noise, but not its zero at pure noise,
-    where the text alone decides what the picture will show.
+    where the text alone decides what the picture will show. `changes`: weight of half the squared error of the changes from frame to
+    frame, in which errors that all frames share, as of what cannot be known yet, drop out, and motion and flicker stay.
     """
     alphas = scheduler.alphas_cumprod.to(t.device)[t]
     snr = alphas / (1 - alphas)
     noise_weight = (snr.clamp(max=5) + 1) / (snr + 1)
-    error = ((predicted_BCTHW.float() - velocity_BCTHW) ** 2).mean(1) * weight_BTHW
-    return error.mean((1, 2, 3)) * noise_weight
+    error_BCTHW = predicted_BCTHW.float() - velocity_BCTHW
+    loss = ((error_BCTHW**2).mean(1) * weight_BTHW).mean((1, 2, 3))
+    if changes and error_BCTHW.shape[2] > 1:
+        change_BTHW = (error_BCTHW.diff(dim=2) ** 2).mean(1) / 2
+        loss = loss + changes * (change_BTHW * (weight_BTHW[:, 1:] + weight_BTHW[:, :-1]) / 2).mean((1, 2, 3))
+    return loss * noise_weight
 
 
 def foreground_weight(masks_BTHW: torch.Tensor, gain: float = 4.0) -> torch.Tensor:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import nn
 from transformers import CLIPVisionModelWithProjection, PreTrainedTokenizerFast
@@ -41,9 +42,10 @@ class MemoryConfig:
     `init`: for cam, a folder with the memories of an earlier base, whose mergers and frame encoder to start from.
     `disturb`: largest noise on the window's latents before they are decoded, since at inference the window is generated.
     `still`: share of clips whose window is one frame repeated, as when a video starts from an image.
-    `drift`: largest change of a window's red, green and blue (natural logarithm of the gain), which the target does not share: what
-    has drifted is to come back to the anchor's colours. `reach`: how many frames before the target the anchor may lie.
+    `drift`: largest change of a window's colours, contrast and detail, see `drifted`, which the target does not share: what has drifted is
+    to come back to what the anchor looks like. `reach`: how many frames before the target the anchor may lie.
     `encoder_steps`: of the cam recipe's steps, the first, for its frame encoder alone. `late`, `mixed_noise`: see `diffusion.noised`.
+    `changes`: see `diffusion.velocity_loss`.
     """
 
     base: Path
@@ -62,6 +64,7 @@ class MemoryConfig:
     encoder_steps: int = 300
     late: float = 1.0
     mixed_noise: float = 0.0
+    changes: float = 0.0
     image_tokens: int = 8
     head_dim: int = 16
 
@@ -91,7 +94,7 @@ class MemoryModule(nn.Module):
         noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler, batch["noise"], late=c.late, mixed=c.mixed_noise)
         features = self.cam(noisy, t, text_BLD, self.cam.encode_frames(window_BTCHW))
         predicted = self.unet(noisy, t, text_BLD, self.image_tokens(batch["anchor"]), features)
-        loss = diffusion.velocity_loss(predicted, velocity, t, batch["weight"], self.scheduler)
+        loss = diffusion.velocity_loss(predicted, velocity, t, batch["weight"], self.scheduler, c.changes)
         with torch.no_grad():
             seen = window_BTCHW.shape[1]
             errors = ((predicted - velocity) ** 2).float()
@@ -190,10 +193,16 @@ class MemoryTask(Continuations):
 
 
 def drifted(frames_BTCHW: torch.Tensor, largest: float, rngs: Sequence[np.random.Generator]) -> torch.Tensor:
-    """Frames in [-1, 1] with a gain of red, green and blue for each clip, exp of up to `largest` either way; half as they were."""
-    gains = np.exp([rng.uniform(-largest, largest, 3) * (rng.random() < 0.5) for rng in rngs])
-    gains_BTCHW = torch.from_numpy(gains).float()[:, None, :, None, None]
-    return ((frames_BTCHW + 1) * gains_BTCHW - 1).clamp(-1, 1)
+    """Frames in [-1, 1] as they look when a video has drifted away; half of the clips as they were.
+
+    Red, green, blue and contrast get gains of exp of up to `largest` either way, and fine detail up to 2.5 `largest` more or less.
+    """
+    drawn = torch.tensor(np.array([rng.uniform(-largest, largest, 5) * (rng.random() < 0.5) for rng in rngs]), dtype=torch.float32)
+    gains_BTCHW, contrast_BTCHW, detail_BTCHW = (part[:, None, :, None, None] for part in drawn.split((3, 1, 1), 1))
+    coloured = (frames_BTCHW + 1) * gains_BTCHW.exp() - 1
+    mean = coloured.mean((1, 3, 4), keepdim=True)
+    soft = F.avg_pool2d(coloured.flatten(0, 1), 3, 1, 1, count_include_pad=False).view_as(coloured)
+    return (mean + (coloured + 2.5 * detail_BTCHW * (coloured - soft) - mean) * contrast_BTCHW.exp()).clamp(-1, 1)
 
 
 def as_generated(

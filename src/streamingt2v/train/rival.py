@@ -46,6 +46,7 @@ class RivalConfig:
     encoder_steps: int = 300
     late: float = 1.0
     mixed_noise: float = 0.0
+    changes: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in rivals.NAMES:
@@ -71,7 +72,7 @@ class RivalModule(nn.Module):
         c = self.config
         noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler, batch["noise"], late=c.late, mixed=c.mixed_noise)
         predicted = self.predictor(batch["ids"], window_BTCHW, noisy.shape[2])(noisy, t)
-        loss = diffusion.velocity_loss(predicted, velocity, t, batch["weight"], self.scheduler)
+        loss = diffusion.velocity_loss(predicted, velocity, t, batch["weight"], self.scheduler, c.changes)
         with torch.no_grad():
             seen = window_BTCHW.shape[1]
             errors = ((predicted - velocity) ** 2).float()
@@ -91,7 +92,9 @@ class RivalTask(Continuations):
 
     def __init__(self, config: RivalConfig):
         steps = config.encoder_steps if config.kind == "additive" else 0
-        shared = {name: getattr(config, name) for name in "base text vae nouns size frames overlap disturb still late mixed_noise".split()}
+        shared = {
+            name: getattr(config, name) for name in "base text vae nouns size frames overlap disturb still late mixed_noise changes".split()
+        }
         tokenizer, text = load_text(config.text)
         super().__init__(MemoryConfig(**shared, encoder_steps=steps), tokenizer)
         base = load_unet(config.base)
