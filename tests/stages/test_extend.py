@@ -43,6 +43,13 @@ class Elsewhere(ModelScopeBackbone):
         return image_BCHW.new_zeros(len(image_BCHW), 6)
 
 
+class WithoutPictures(ModelScopeBackbone):
+    """A backbone that takes a picture's mean colour for its embedding."""
+
+    def _embed_image(self, image_BCHW: torch.Tensor) -> torch.Tensor:
+        return image_BCHW.mean((2, 3)).repeat(1, 2)
+
+
 class Subtract:
     """A scheduler without tables."""
 
@@ -87,6 +94,24 @@ def test_frames_alone_see_the_window_as_the_chunk_does_but_no_other_frame(later)
         each = [backbone.unet(latents[:, :, i : i + 1], t, condition.positive().base, cam_features=features) for i in range(3)]
     torch.testing.assert_close(steady, 1.5 * plain - 0.5 * torch.cat(each, 2))
     assert not torch.allclose(steady, plain, atol=1e-3), "or the network would not look along time"
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+@pytest.mark.parametrize("later", [False, True])
+def test_several_videos_at_once_are_predicted_as_each_alone(later, scale):
+    torch.manual_seed(0)
+    backbone = WithoutPictures(None, streaming(), cam(), None, ImageTokens(6, 8, 3, 12))  # type: ignore[arg-type]
+    texts = [TextCond(torch.randn(1, 5, 12), torch.randn(1, 5, 12)) for _ in range(3)]
+    anchors, windows, latents = torch.rand(3, 3, 16, 16), torch.rand(3, 2, 3, 16, 16), torch.randn(3, 4, 3, 8, 8)
+
+    def predicted(text: TextCond, some: slice | int, video: slice) -> torch.Tensor:
+        condition = backbone.condition(text, anchors[some] if later else None)
+        predict = backbone.predictor(condition, windows[some] if later else None, scale, 0.5, 0.7)
+        return predict(latents[video], torch.tensor(500))
+
+    together = TextCond(*(torch.cat([getattr(t, name) for t in texts]) for name in ("positive_BLD", "negative_BLD")))
+    alone = [predicted(text, i, slice(i, i + 1)) for i, text in enumerate(texts)]
+    torch.testing.assert_close(predicted(together, slice(None), slice(None)), torch.cat(alone), atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("scale", [-1.0, float("nan")])

@@ -46,6 +46,30 @@ def test_the_velocity_leads_in_one_step_to_the_place_asked_for(steps):
         torch.testing.assert_close(reached, wanted[k : k + 1], atol=2e-5, rtol=1e-4)
 
 
+def test_videos_made_together_are_those_made_alone(model, tmp_path):
+    """One of the three begins with a picture; what is in the folder already is not made again."""
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "together").mkdir()
+    alone, together = teacher(model, tmp_path / "alone", still=0.4), teacher(model, tmp_path / "together", still=0.4)
+    together.together = 2
+    together.video(1)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "together").iterdir()}
+    together.prepare(range(4))
+    assert len(list((tmp_path / "together").iterdir())) == 4
+    assert all((tmp_path / "together" / name).stat().st_mtime_ns == time for name, time in before.items())
+    starts = []
+    for number in range(4):
+        one, same = alone.video(number), together.video(number)
+        starts.append(one[0].window_TCHW is not None)
+        assert [p.prompt for p in one] == [p.prompt for p in same] and len(one) == len(same)
+        for a, b in zip(one, same, strict=True):
+            torch.testing.assert_close(a.nodes, b.nodes, atol=1e-3, rtol=1e-3)
+            if a.window_TCHW is not None:
+                torch.testing.assert_close(a.window_TCHW, b.window_TCHW, atol=1e-3, rtol=1e-3)
+                torch.testing.assert_close(a.anchor_CHW, b.anchor_CHW, atol=1e-3, rtol=1e-3)
+    assert starts.count(True) == 1
+
+
 def test_passages_are_the_chunks_that_the_model_makes_itself(model, tmp_path, monkeypatch):
     """The last nodes of a video, decoded, are the frames of the stream with the same noise."""
     from streamingt2v.samplers.noise import mixed_noise

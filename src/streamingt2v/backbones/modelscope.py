@@ -34,7 +34,11 @@ class Condition:
 
 
 class ModelScopeBackbone:
-    """See `base.Backbone`. device: where the networks work, None for where their weights are."""
+    """See `base.Backbone`. device: where the networks work, None for where their weights are.
+
+    `condition` and `predictor` work for several videos at once too: texts (B, L, D), anchors (B, 3, H, W), windows (B, T, 3, H, W),
+    latents (B, C, T, h, w).
+    """
 
     def __init__(
         self,
@@ -73,7 +77,7 @@ class ModelScopeBackbone:
         text_BLD = torch.cat([text.negative_BLD, text.positive_BLD]).to(self.device, self.unet.dtype)
         image_BLD = None
         if anchor_CHW is not None:
-            anchor_BCHW = anchor_CHW[None].to(self.device, self.unet.dtype)
+            anchor_BCHW = _batched(anchor_CHW, 3).to(self.device, self.unet.dtype)
             image_BLD = torch.cat(anchor_tokens(self._embed_image, self.image_tokens, anchor_BCHW))
         return Condition(self.unet.contexts(text_BLD, image_BLD), self.cam.contexts(text_BLD))
 
@@ -84,21 +88,23 @@ class ModelScopeBackbone:
         """With a scale of 1, guidance is the positive half alone, and the other is not computed. time_guidance: see `guidance.steadied`."""
         embedding = None
         if window_TCHW is not None:
-            embedding = self.cam.encode_frames(window_TCHW[None].to(self.device, self.unet.dtype))
+            embedding = self.cam.encode_frames(_batched(window_TCHW, 4).to(self.device, self.unet.dtype))
         positive = condition.positive()
         contexts = condition if scale != 1 else positive
         dtype = self.unet.dtype  # asked once: it is looked for among all parameters
 
         def predict(latents_BCTHW: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-            sample_BCTHW = latents_BCTHW.to(dtype)  # one for both halves of the contexts
-            features = self.cam(sample_BCTHW, timestep, contexts.cam, embedding) if embedding is not None else None
-            prediction = self.unet(sample_BCTHW, timestep, contexts.base, cam_features=features).float()
+            sample_BCTHW = latents_BCTHW.to(dtype)
+            videos, frames = len(sample_BCTHW), sample_BCTHW.shape[2]
+            halves_BCTHW = _for_each(sample_BCTHW, contexts)
+            features = self.cam(halves_BCTHW, timestep, contexts.cam, _for_each(embedding, contexts)) if embedding is not None else None
+            prediction = self.unet(halves_BCTHW, timestep, contexts.base, cam_features=features).float()
             guided = guide_pair(prediction, scale, rescale) if scale != 1 else prediction
             if not time_guidance:
                 return guided
             # the features of the chunk for every frame: without them the difference would be CAM's doing too, and pile up over chunks
-            shared = features.of_the_last(embedding.shape[1], sample_BCTHW.shape[2]) if features and embedding is not None else None
-            alone = frames_alone(lambda frames: self.unet(frames, timestep, positive.base, cam_features=shared), sample_BCTHW)
+            shared = features.of_the_last(embedding.shape[1], frames, videos) if features and embedding is not None else None
+            alone = frames_alone(lambda each: self.unet(each, timestep, positive.base, cam_features=shared), sample_BCTHW)
             return steadied(guided, alone, time_guidance)
 
         return predict
@@ -106,6 +112,16 @@ class ModelScopeBackbone:
     def _embed_image(self, image_BCHW: torch.Tensor) -> torch.Tensor:
         size = self.image_encoder.config.image_size
         return self.image_encoder(pixel_values=preprocess(image_BCHW, size)).image_embeds
+
+
+def _batched(x: torch.Tensor, ndim: int) -> torch.Tensor:
+    """With a batch of one, if it has none."""
+    return x[None] if x.ndim == ndim else x
+
+
+def _for_each(x_B: torch.Tensor, contexts: Condition) -> torch.Tensor:
+    """What all contexts of a batch are asked about: one video for all of them, or as many as videos, once or for both halves."""
+    return x_B if len(x_B) == 1 else x_B.repeat(len(contexts.base[0].key) // len(x_B), *[1] * (x_B.ndim - 1))
 
 
 def vae_factor(vae: Any) -> int:

@@ -30,9 +30,13 @@ class CamFeatures(NamedTuple):
     down: tuple[torch.Tensor, ...]
     mid: torch.Tensor
 
-    def of_the_last(self, overlap: int, times: int) -> CamFeatures:
-        """Those of the last video in the batch, whose Tc is `overlap`, for a batch of so many videos that share them."""
-        return CamFeatures(tuple(x[-overlap:].repeat(times, 1, 1, 1) for x in self.down), self.mid[-overlap:].repeat(times, 1, 1, 1))
+    def of_the_last(self, overlap: int, times: int, videos: int = 1) -> CamFeatures:
+        """Those of the last `videos` in the batch, whose Tc is `overlap`, each for so many neighbours that share them."""
+
+        def shared(x: torch.Tensor) -> torch.Tensor:
+            return x[-videos * overlap :].unflatten(0, (videos, overlap)).repeat_interleave(times, 0).flatten(0, 1)
+
+        return CamFeatures(tuple(shared(x) for x in self.down), shared(self.mid))
 
 
 class ConditionalAttentionModule(ModelMixin, ConfigMixin):  # both have `config_name`, of different types

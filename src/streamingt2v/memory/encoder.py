@@ -43,11 +43,13 @@ def begin(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Time embedding (B T, D) and hidden state (B T, C, H, W) for B contexts and B samples, or one sample that they share.
 
+    Of more samples than contexts, as many neighbours share each context.
+
     Text and image enter with the first cross-attention: until there the halves of guidance are one, and what leads there is done once.
     """
     emb, hidden = embed_timestep(network, timestep, sample_BCTHW), enter(network, sample_BCTHW)
     batch = len(contexts[0].key)
-    if len(sample_BCTHW) == batch:
+    if len(sample_BCTHW) >= batch:
         return emb, hidden
     return emb.expand(batch, *emb.shape).flatten(0, 1), hidden.expand(batch, *hidden.shape).flatten(0, 1)
 

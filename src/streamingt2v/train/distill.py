@@ -35,7 +35,8 @@ class DistillConfig:
     """`model`: folder of the teacher, with all its parts. `cache`: folder for the teacher's videos, which any number of runs may share.
 
     `student_steps`: of a chunk; they divide the teacher's. `rank`: of the changes. `videos`, `chunks`: how many, how long; `still`: the
-    share that goes on from a picture. `seed_every`: one step in so many is about first chunks.
+    share that goes on from a picture. `together`: how many of them the teacher makes at once, all before the first step; 1: each when it is
+    first drawn. `seed_every`: one step in so many is about first chunks.
     """
 
     model: Path
@@ -46,6 +47,7 @@ class DistillConfig:
     videos: int = 120
     chunks: int = 6
     still: float = 0.1
+    together: int = 1
     seed_every: int = 4
 
 
@@ -81,14 +83,19 @@ class DistillTask:
 
     def __init__(self, config: DistillConfig):
         self.config = config
-        self.teacher = Teacher(config.model, Lessons(config.student_steps, config.nouns, config.chunks, config.still), config.cache)
+        lessons = Lessons(config.student_steps, config.nouns, config.chunks, config.still)
+        self.teacher = Teacher(config.model, lessons, config.cache, config.together)
         self.module = DistillModule(self.teacher.backbone, copy.deepcopy(self.teacher.text.encoder), config.rank)
         self.teacher.scheduler.set_timesteps(config.student_steps)
+        self._prepared = False
 
     def batch_size(self, step: int, batch: int) -> int:
         return batch
 
     def batch(self, rngs: Sequence[np.random.Generator], step: int) -> Batch:
+        if self.config.together > 1 and not self._prepared:
+            self.teacher.prepare(range(self.config.videos))
+            self._prepared = True
         seeds = step % self.config.seed_every == 0
         passages = [self._passage(rng, seeds) for rng in rngs]
         places = [int(rng.integers(self.config.student_steps)) for rng in rngs]

@@ -6,7 +6,7 @@ A video follows from its number alone. It is kept in a folder once it is made, s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,8 +27,12 @@ from ..samplers.noise import mixed_noise
 from ..stages.extend import ExtendStage
 from ..stages.piece import to_float
 from ..text import TextEncoder
+from ..types import TextCond
 from ..world import clip
 from . import data
+
+KEPT = 1024
+"""How many videos stay in memory: of the included model 0.7 MB a chunk."""
 
 
 @dataclass(frozen=True)
@@ -66,16 +70,18 @@ class Lessons:
 class Teacher:
     """The model in a folder with its own sampler, steps and guidance. `cache`: where its videos are kept, those of others beside them.
 
+    `together`: how many videos `prepare` makes at once.
+
     RequestError for a model whose sampler a student of so many steps cannot follow.
     """
 
-    def __init__(self, model: Path, lessons: Lessons, cache: Path):
-        self.lessons, self.cache = lessons, cache
+    def __init__(self, model: Path, lessons: Lessons, cache: Path, together: int = 1):
+        self.lessons, self.cache, self.together = lessons, cache, together
         device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
         self.pipe = LongVideoPipeline.from_pretrained(model, str(device))
         self.scheduler = student_scheduler(self.pipe.components.scheduler)
         self.kept = _nodes_of(self.pipe, self.scheduler, lessons.steps)
-        self.video = lru_cache(maxsize=64)(self._video)
+        self.video = lru_cache(maxsize=KEPT)(self._video)
         """The passages of a video by its number, made if it is not in the folder; the last few stay in memory."""
         self._key = hashlib.sha256(f"{fingerprint(model)} {lessons}".encode()).hexdigest()[:12]
 
@@ -94,40 +100,74 @@ class Teacher:
         return backbone
 
     def _video(self, number: int) -> list[Passage]:
-        path = self.cache / f"{self._key}-{number:05d}.safetensors"
-        if not path.is_file():
-            write_unsynced(path, pack_state(_packed(list(self._passages(number)))))
-        return _unpacked(unpack_state(path.read_bytes()))
+        if not self._path(number).is_file():
+            self._make([number])
+        return _unpacked(unpack_state(self._path(number).read_bytes()))
 
-    def _passages(self, number: int) -> Iterator[Passage]:
-        rng, config, nouns = np.random.default_rng([11, number]), self.pipe.config, data.noun_names(self.lessons.nouns)
-        spec = clip.sample(int(rng.integers(2**62)), nouns)
-        text = self.text(spec.caption)
-        stage = ExtendStage(self.backbone, self.pipe.components.scheduler, config.extend, number)
-        if int((number + 1) * self.lessons.still) > int(number * self.lessons.still):
-            frames_TCHW = to_float(clip.render(spec, np.zeros(1), config.height)[0])
+    def prepare(self, numbers: Iterable[int]) -> None:
+        """Make those of these videos that are not in the folder, `together` at once."""
+        missing = [number for number in numbers if not self._path(number).is_file()]
+        for pictures in (False, True):
+            alike = [number for number in missing if self._begins_with_picture(number) == pictures]
+            for first in range(0, len(alike), self.together):
+                self._make(alike[first : first + self.together])
+
+    def _path(self, number: int) -> Path:
+        return self.cache / f"{self._key}-{number:05d}.safetensors"
+
+    def _begins_with_picture(self, number: int) -> bool:
+        return int((number + 1) * self.lessons.still) > int(number * self.lessons.still)
+
+    def _make(self, numbers: list[int]) -> None:
+        """Videos that all begin with a picture, or all without, as one batch; into the folder."""
+        device = self.backbone.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            chunks = list(self._chunks(numbers))
+        for place, number in enumerate(numbers):
+            write_unsynced(self._path(number), pack_state(_packed([chunk[place] for chunk in chunks])))
+
+    def _chunks(self, numbers: list[int]) -> Iterator[list[Passage]]:
+        """The next passage of every video, chunk after chunk."""
+        specs, overlap = [self._spec(number) for number in numbers], self.pipe.config.extend.overlap
+        prompts = [spec.caption for spec in specs]
+        texts = [self.text(prompt) for prompt in prompts]
+        text = TextCond(*(torch.cat([getattr(one, name) for one in texts]) for name in ("positive_BLD", "negative_BLD")))
+        if self._begins_with_picture(numbers[0]):
+            frames = [to_float(clip.render(spec, np.zeros(1), self.pipe.config.height)[0]) for spec in specs]
         else:
-            nodes = self._chunk(stage, self.backbone.condition(text, None), None, 0)
-            yield Passage(spec.caption, nodes)
-            frames_TCHW = self.backbone.decode(nodes[-1:])
-        memory = StreamMemory.start(frames_TCHW, config.extend.overlap)
-        condition = self.backbone.condition(text, memory.anchor_CHW)
+            nodes = self._nodes(numbers, self.backbone.condition(text, None), None, 0)
+            yield [Passage(prompt, own) for prompt, own in zip(prompts, nodes, strict=True)]
+            frames = [self._decode(own) for own in nodes]
+        memories = [StreamMemory.start(of_one, overlap) for of_one in frames]
+        condition = self.backbone.condition(text, torch.stack([memory.anchor_CHW for memory in memories]))
         for _ in range(1, self.lessons.chunks):
-            nodes = self._chunk(stage, condition, memory.window_TCHW, memory.position)
-            yield Passage(spec.caption, nodes, memory.window_TCHW, memory.anchor_CHW)
-            memory = memory.advance(self.backbone.decode(nodes[-1:], memory.overlap))
+            windows_BTCHW = torch.stack([memory.window_TCHW for memory in memories])
+            nodes = self._nodes(numbers, condition, windows_BTCHW, memories[0].position)
+            yield [
+                Passage(prompt, own, memory.window_TCHW, memory.anchor_CHW)
+                for prompt, own, memory in zip(prompts, nodes, memories, strict=True)
+            ]
+            memories = [memory.advance(self._decode(own, overlap)) for memory, own in zip(memories, nodes, strict=True)]
 
-    def _chunk(self, stage: ExtendStage, condition: Any, window_TCHW: torch.Tensor | None, start: int) -> torch.Tensor:
-        """The nodes of a chunk whose noise begins at frame `start`."""
-        frames = range(start, start + stage.config.frames)
-        shape = self.backbone.latent_shape(self.pipe.config.height, self.pipe.config.width)
+    def _spec(self, number: int) -> clip.ClipSpec:
+        return clip.sample(int(np.random.default_rng([11, number]).integers(2**62)), data.noun_names(self.lessons.nouns))
+
+    def _decode(self, nodes: torch.Tensor, skip: int = 0) -> torch.Tensor:
+        return self.backbone.decode(nodes[-1:].to(self.backbone.device), skip)
+
+    def _nodes(self, numbers: list[int], condition: Any, windows_BTCHW: torch.Tensor | None, start: int) -> list[torch.Tensor]:
+        """The nodes of a chunk of every video, whose noise begins at frame `start`."""
+        config = self.pipe.config
+        stage = ExtendStage(self.backbone, self.pipe.components.scheduler, config.extend, seed=0)
+        frames = range(start, start + config.extend.frames)
+        shape = self.backbone.latent_shape(config.height, config.width)
 
         def noise(step: int) -> torch.Tensor:
-            noise_TCHW = mixed_noise(stage.seed, "distill", frames, step, shape, stage.config.mixed_noise)
-            return noise_TCHW.transpose(0, 1)[None].to(self.backbone.device)
+            each = [mixed_noise(number, "distill", frames, step, shape, config.extend.mixed_noise) for number in numbers]
+            return torch.stack(each).transpose(1, 2).to(self.backbone.device)
 
-        after = [step.latents_BCTHW for step in stage.denoise(condition, window_TCHW, noise)]
-        return torch.cat([noise(-1), *(after[index] for index in self.kept)])
+        after = [step.latents_BCTHW for step in stage.denoise(condition, windows_BTCHW, noise)]
+        return list(torch.stack([noise(-1), *(after[index] for index in self.kept)], 1).cpu())
 
 
 def student_scheduler(scheduler: Any) -> DDIMScheduler:
