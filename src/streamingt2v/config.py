@@ -143,6 +143,8 @@ class ExtendConfig:
     first chunk appearance is kept from. sigmas: noise levels, descending and above 0, through which the steps are laid evenly in the
     logarithm; empty for the scheduler's own. mixed_noise: part of the noise that all frames share, as the networks were trained, see
     `samplers.noise`. time_guidance: how far a chunk is led away from what each frame would be alone, see `guidance.steadied`; 0 for not.
+    crossfade: how many frames at the end of a chunk turn into what the next one shows in their place, see `stages.extend.faded`; 0, as
+    published: none.
     ModelError for values that make no sense.
     """
 
@@ -156,6 +158,7 @@ class ExtendConfig:
     sigmas: tuple[float, ...] = ()
     mixed_noise: float = 0.0
     time_guidance: float = 0.0
+    crossfade: int = 0
 
     def __post_init__(self) -> None:
         _require(1 <= self.overlap < self.frames, "extend.overlap", self.overlap, f"at least 1 and below extend.frames={self.frames}")
@@ -164,6 +167,10 @@ class ExtendConfig:
         _require(0 <= self.mixed_noise < 1, "extend.mixed_noise", self.mixed_noise, "0 or more and below 1")
         sensible = math.isfinite(self.time_guidance) and self.time_guidance >= 0
         _require(sensible, "extend.time_guidance", self.time_guidance, "finite, 0 or more")
+        most = min(self.overlap, self.frames - self.overlap - 1)
+        _require(
+            0 <= self.crossfade <= most, "extend.crossfade", self.crossfade, f"0 to {most}, within the overlap and below the new frames"
+        )
         _require(0 <= self.anchor < self.frames, "extend.anchor", self.anchor, f"0 or more and below extend.frames={self.frames}")
         object.__setattr__(self, "sigmas", tuple(self.sigmas))  # JSON has lists
         falling = all(a > b > 0 for a, b in pairwise(self.sigmas)) and len(self.sigmas) != 1

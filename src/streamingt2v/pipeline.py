@@ -20,7 +20,7 @@ from .io.reader import count_frames, last_frames, read_image, read_video
 from .memory.stream import StreamMemory
 from .savings import PLAIN, Savings
 from .stages.calling import Open
-from .stages.extend import ExtendStage
+from .stages.extend import ExtendStage, faded
 from .stages.interpolate import InterpolateStage
 from .stages.piece import Piece, to_float, to_uint8
 from .stages.refine import RefineStage
@@ -135,29 +135,35 @@ class LongVideoPipeline:
         return config
 
     def _extend(self, request: Request, config: ModelConfig, words: _Words, state: State | None, on_step: OnStep | None) -> Iterator[Piece]:
-        """Stages 1 and 2: the first frames, then the memory goes on until there are enough."""
+        """Stages 1 and 2: the first frames, then the memory goes on until there are enough.
+
+        With a crossfade the last frames of a chunk are held back until the next one has shown them again. They are in the memory's window.
+        """
         stage = self.extender(request, on_step)
-        total = request.frames
+        total, crossfade = request.frames, stage.config.crossfade
         if state is None:
-            frames_TCHW, memory, done = self._begin(request, config, stage, words)
-            if len(frames_TCHW):
-                done = _limited(len(frames_TCHW), total)
-                yield Piece(frames_TCHW[:done], _state(memory, done), done == total)
+            frames_TCHW, memory, held = self._begin(request, config, stage, words)
+            done, held = _kept(0, len(frames_TCHW), held, total)
+            if done:
+                yield Piece(frames_TCHW[:done], _state(memory, done, held), done == total)
         else:
-            memory, done = StreamMemory.from_state(state), int(state["extended"])
+            memory, done, held = StreamMemory.from_state(state), int(state["extended"]), int(state.get("held", 0))
         text, condition = None, None
         while total is None or done < total:
-            if text is not words.text_at(done):
-                text = words.text_at(done)
+            if text is not words.text_at(done + held):
+                text = words.text_at(done + held)
                 condition = stage.backbone.condition(text, memory.anchor_CHW, request.seed)
-            frames_TCHW = stage.next(memory, condition)
-            memory = memory.advance(frames_TCHW)
-            kept = _limited(done + len(frames_TCHW), total) - done
+            again_TCHW, new_TCHW = stage.next(memory, condition, held).tensor_split([held])
+            frames_TCHW = torch.cat([faded(memory.window_TCHW[memory.overlap - held :], again_TCHW), new_TCHW]) if held else new_TCHW
+            memory = memory.advance(new_TCHW)
+            kept, held = _kept(done, len(frames_TCHW), crossfade, total)
             done += kept
-            yield Piece(frames_TCHW[:kept], _state(memory, done), done == total)
+            yield Piece(frames_TCHW[:kept], _state(memory, done, held), done == total)
 
     def _begin(self, request: Request, config: ModelConfig, stage: ExtendStage, words: _Words) -> tuple[torch.Tensor, StreamMemory, int]:
-        """First new frames (none when a video is extended), the memory after them, and their count."""
+        """First new frames (none when a video is extended), the memory after them, and how many of them may be held back: none of what
+        was given.
+        """
         height, width, overlap, anchor = config.height, config.width, stage.config.overlap, stage.config.anchor
         if request.video is not None:
             seen_TCHW = to_float(last_frames(request.video, stage.config.frames, height, width))
@@ -167,10 +173,11 @@ class LongVideoPipeline:
         picture = self._picture(request, config, words)
         if config.begins_with_image(request):
             assert picture is not None, "it has an image"
-            frames_TCHW = picture(height, width)[None]
+            frames_TCHW, held = picture(height, width)[None], 0
         else:
             frames_TCHW = self._seed(request, config, stage, words).first(picture)
-        return frames_TCHW, StreamMemory.start(frames_TCHW, overlap, min(anchor, len(frames_TCHW) - 1)), len(frames_TCHW)
+            held = min(stage.config.crossfade, len(frames_TCHW) - 1)
+        return frames_TCHW, StreamMemory.start(frames_TCHW, overlap, min(anchor, len(frames_TCHW) - 1)), held
 
     def _seed(self, request: Request, config: ModelConfig, stage: ExtendStage, words: _Words) -> Seed:
         """Stage 1: a pipeline of diffusers where the model or the request names one, else the network itself."""
@@ -273,9 +280,12 @@ def _chunks(pieces: Iterator[Piece], state: State | None) -> Iterator[Chunk]:
         index, start = index + 1, after
 
 
-def _limited(count: int, total: int | None) -> int:
-    return count if total is None else min(count, total)
+def _kept(done: int, made: int, held: int, total: int | None) -> tuple[int, int]:
+    """(how many of `made` frames after `done` are finished, how many of the others wait): none waits where these are enough."""
+    if total is not None and done + made >= total:
+        return total - done, 0
+    return made - held, held
 
 
-def _state(memory: StreamMemory, extended: int) -> State:
-    return {**memory.state_dict(), "extended": extended}
+def _state(memory: StreamMemory, extended: int, held: int) -> State:
+    return {**memory.state_dict(), "extended": extended, "held": held}

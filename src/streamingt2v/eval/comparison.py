@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from ..checkpoints.fingerprint import fingerprint
+from ..checkpoints.load import Components
 from ..config import Request
 from ..io.reader import Frame
 from ..pipeline import LongVideoPipeline
@@ -126,7 +127,7 @@ class Maker:
         if task.method != TRUTH:
             as_shipped = task.method in DISTILLED | REFINING
             request = Request(spec.caption, task.frames, task.seed, steps=None if as_shipped else self.source.steps)
-            components = self.pipe.components if as_shipped else self.pipe.components.undistilled()
+            components = self.pipe.components if as_shipped else bare(self.pipe.components)
             yield from self.methods[task.method].frames(components, request)
             return
         for start in range(0, task.frames, protocol.WINDOW):
@@ -151,6 +152,12 @@ class Maker:
         """All that can be taken of a method's video."""
         setting = Setting(self.tools, self.grid(method), spec.caption)
         return make_metrics([name for name in METRICS if what_is_missing(name, setting) is None], setting)
+
+
+def bare(components: Components) -> Components:
+    """A model as its methods are compared: by its own network, with no crossfade over what a memory leaves to be seen at a chunk's end."""
+    own = components.undistilled()
+    return replace(own, config=replace(own.config, extend=replace(own.config.extend, crossfade=0)))
 
 
 def picture(folder: Path, kind: str, key: results.Key) -> Path:

@@ -1,7 +1,7 @@
 """Stages 1 and 2: the first chunk, then chunk after chunk from the two memories, without end (spec 1.1, 5).
 
 A later chunk is generated with its overlap: its first frames show the memory's window again and are thrown away, the older
-chunk's are kept (spec 1.1).
+chunk's are kept (spec 1.1). With a crossfade the last of the older frames turn into the newer ones, see `faded`.
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ class ExtendStage:
         condition = self.backbone.condition(text, picture_CHW, self.seed)
         return self._chunk(condition, None, range(self.config.frames), "seed", height, width)
 
-    def next(self, memory: StreamMemory, condition: Any) -> torch.Tensor:
+    def next(self, memory: StreamMemory, condition: Any, again: int = 0) -> torch.Tensor:
         """The new frames after `memory` (T - overlap, 3, H, W). `condition`: of the backbone, for the prompt and the memory's anchor.
+
+        With `again`, before them as many of the window's last frames as the chunk shows them again.
 
         Noise belongs to a frame, so what two neighbouring chunks both show begins in both from the same noise; the published code
         draws every chunk's anew (spec 1.2). Its frames are counted from `memory.position`, one overlap late, and so never below 0: a
@@ -44,7 +46,7 @@ class ExtendStage:
         """
         height, width = memory.anchor_CHW.shape[-2:]
         frames = range(memory.position, memory.position + self.config.frames)
-        return self._chunk(condition, memory.window_TCHW, frames, "extend", height, width)
+        return self._chunk(condition, memory.window_TCHW, frames, "extend", height, width, again)
 
     def denoise(self, condition: Any, window_TCHW: torch.Tensor | None, noise: StepNoise) -> Iterator[Step]:
         """The denoising of one chunk, step by step. noise: of step -1 is the start, (1, C, T, h, w); of later steps for eta above 0."""
@@ -56,13 +58,24 @@ class ExtendStage:
                 self.on_step(step.index + 1, step.total)
             yield step
 
-    def _chunk(self, condition: Any, window_TCHW: torch.Tensor | None, frames: range, stage: str, height: int, width: int) -> torch.Tensor:
-        """The frames of a chunk that are not in its window already."""
+    def _chunk(
+        self, condition: Any, window_TCHW: torch.Tensor | None, frames: range, stage: str, height: int, width: int, again: int = 0
+    ) -> torch.Tensor:
+        """The frames of a chunk that are not in its window already, and the last `again` of those that are."""
         shape = self.backbone.latent_shape(height, width)
 
         def noise(step: int) -> torch.Tensor:
             noise_TCHW = mixed_noise(self.seed, stage, frames, step, shape, self.config.mixed_noise)
             return noise_TCHW.transpose(0, 1)[None].to(self.backbone.device)
 
-        overlap = 0 if window_TCHW is None else len(window_TCHW)
-        return whole(self.backbone.decode(final(self.denoise(condition, window_TCHW, noise)), overlap))
+        skipped = 0 if window_TCHW is None else len(window_TCHW) - again
+        return whole(self.backbone.decode(final(self.denoise(condition, window_TCHW, noise)), skipped))
+
+
+def faded(older_TCHW: torch.Tensor, newer_TCHW: torch.Tensor) -> torch.Tensor:
+    """One frame sequence turning into another that shows the same: T frames with T even steps between, the first and last not pure.
+
+    A chunk draws small things anew even where it shows its window again. Where it takes over at once they jump, all in the same frame.
+    """
+    share_T111 = (torch.arange(1, len(older_TCHW) + 1) / (len(older_TCHW) + 1))[:, None, None, None]
+    return older_TCHW + share_T111 * (newer_TCHW - older_TCHW)

@@ -22,7 +22,7 @@ from ..world import clip, vocabulary
 from . import data, diffusion
 from .text import load_text
 
-EXTEND = ExtendConfig(frames=16, overlap=8, steps=8, guidance_scale=1.5, guidance_rescale=0.5, eta=0.0, time_guidance=0.5)
+EXTEND = ExtendConfig(16, 8, steps=8, guidance_scale=1.5, guidance_rescale=0.5, eta=0.0, time_guidance=0.5, crossfade=4)
 REFINE = RefineConfig(
     frames=16, overlap=4, strength=0.15, steps=4, guidance_scale=2.0, guidance_rescale=0.5, scale=2, form="causal", law="paper"
 )
