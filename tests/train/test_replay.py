@@ -87,5 +87,5 @@ def test_replay_without_a_gpu_is_refused(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("there is one")
     with pytest.raises(RequestError, match="replay"):
-        loop.run(SimpleNamespace(), loop.LoopConfig(tmp_path, 1, 1, 1e-3, replay=True))
+        loop.run(SimpleNamespace(), loop.LoopConfig(tmp_path, 1, 1, 1e-3, precision="no", replay=True))
     assert not any(tmp_path.iterdir())
