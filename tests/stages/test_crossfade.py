@@ -60,8 +60,8 @@ def test_a_fade_takes_even_steps_between_what_both_chunks_show(pipe):
     np.testing.assert_allclose(shown, ((torch.stack(wanted).clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1), atol=1)
 
 
-@settings(max_examples=12, deadline=None)
-@given(total=st.integers(1, 42), fade=st.integers(1, 7))
+@settings(max_examples=7, deadline=None)
+@given(total=st.integers(1, 34), fade=st.integers(1, 7))
 def test_any_length_is_met_exactly_and_begins_like_a_longer_video(pipe, total, fade):
     soft = fading(pipe, fade)
     chunks = list(soft.stream(request(total)))
@@ -69,7 +69,7 @@ def test_any_length_is_met_exactly_and_begins_like_a_longer_video(pipe, total, f
     assert len(frames) == total and all(len(chunk.frames) for chunk in chunks)
     assert [chunk.final for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
     settled = max(0, total - fade)  # its own last frames turn into nothing
-    np.testing.assert_array_equal(frames[:settled], frames_of(soft, request(48))[:settled])
+    np.testing.assert_array_equal(frames[:settled], frames_of(soft, request(40))[:settled])
 
 
 def test_an_endless_stream_gives_the_same_frames(pipe):
