@@ -100,6 +100,11 @@ def test_lessons_that_cannot_be_given_are_refused(model, tmp_path, wrong, says):
         teacher(model, tmp_path, **wrong)
 
 
+def test_no_videos_at_once_are_refused(model, tmp_path):
+    with pytest.raises(RequestError, match="together"):
+        Teacher(model, Lessons(2, 12, 2, 0.0), tmp_path, together=0)
+
+
 def test_a_sampler_that_draws_noise_is_refused(tmp_path):
     with pytest.raises(RequestError, match=r"extend\.eta"):
         teacher(write_toy_model(tmp_path / "toy", refiner=False), tmp_path)

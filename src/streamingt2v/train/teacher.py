@@ -72,10 +72,12 @@ class Teacher:
 
     `together`: how many videos `prepare` makes at once.
 
-    RequestError for a model whose sampler a student of so many steps cannot follow.
+    RequestError for a model whose sampler a student of so many steps cannot follow, or videos made fewer than one at once.
     """
 
     def __init__(self, model: Path, lessons: Lessons, cache: Path, together: int = 1):
+        if together < 1:
+            raise RequestError("together", together, "must be 1 or more")
         self.lessons, self.cache, self.together = lessons, cache, together
         device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
         self.pipe = LongVideoPipeline.from_pretrained(model, str(device))
