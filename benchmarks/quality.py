@@ -60,7 +60,7 @@ def main() -> None:
     make(file, maker, [task for task in tasks(plan) if task.key not in file], options.jobs)
     nouns = {maker.spec(number).noun for number in range(options.first)}
     truth = protocol.accuracy(maker.judge, maker.nouns, options.truth)
-    telling = page.Telling(truth, len(nouns), missing(maker), maker.grid(OURS), command_of(options))
+    telling = page.Telling(truth, len(nouns), missing(maker), maker.grid(OURS), command_of(options), options.title, options.about)
     page.write_page(options.page, file, telling)
     print(json.dumps({"benchmark": "quality", "videos": len(file.items), "page": str(options.page), **settings}))
 
@@ -82,6 +82,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--truth", type=int, default=400, help="true clips that the judge is tested on")
     parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
+    parser.add_argument("--title", default="Results", help="of the page")
+    parser.add_argument("--about", default="", help="a paragraph under the title")
     options = parser.parse_args()
     if OURS not in options.methods:
         parser.error(f"--methods needs {OURS!r}, which the others are compared with")
@@ -130,7 +132,8 @@ def missing(maker: Maker) -> dict[str, str]:
     """What the comparison lacks, and how to have it."""
     kinds = {name: kind for kind, name in NAMES.items() if name not in maker.rivals}
     recipe = "streamingt2v train rival --set kind={}"
-    found = {name: f"needs training, which takes as long as CAM's: `{recipe.format(kind)}` and `--rivals`" for name, kind in kinds.items()}
+    fix = "needs training, which takes as long as CAM's: `{}` and `--rivals`; [compared at a small budget](memories.md)"
+    found = {name: fix.format(recipe.format(kind)) for name, kind in kinds.items()}
     return found | ({} if maker.pipe.components.refiner else {"stage 3": "the model has no refiner"})
 
 

@@ -3,8 +3,9 @@
     python benchmarks/speed.py [--repeats 5] [--model tiny] [--lengths 80 240 1200]
 
 In this order: fresh processes of `generate`, their start and their peak memory against the length; both presets in a warm process, with the
-share of each part; our preview in turn with the published procedure at equal weights and steps, and with its 50 steps of DDIM. Medians of
---repeats. Nothing else should run meanwhile. Prints a row as soon as it is there, and one JSON line.
+share of each part; our preview in turn with the published procedure at equal weights and steps, and with its 50 steps of DDIM; where
+OpenVINO is installed, the published procedure against it, and both presets by it and by torch. Medians of --repeats. Nothing else should
+run meanwhile. Prints a row as soon as it is there, and one JSON line.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from typing import Any
 
 from streamingt2v.config import ModelConfig, find_model
@@ -39,6 +41,14 @@ def main() -> None:
     equal = replace(own, steps=config.extend.steps)  # so that a distilled network, which the published procedure has not, is left out
     values["published"] = against(equal, replace(equal, procedure="published"), asked.repeats, "the published procedure")
     values["published_ddim"] = against(own, replace(own, procedure="published-ddim"), 1, "the published procedure in 50 steps of DDIM")
+    if asked.device == "cpu" and find_spec("openvino"):
+        by_openvino = replace(equal, engine="openvino")
+        values["published_openvino"] = against(
+            by_openvino, replace(equal, procedure="published"), asked.repeats, "the published procedure, here by OpenVINO"
+        )
+        for preset in presets(asked.model):
+            torch = replace(own, preset=preset)
+            values[f"openvino_{preset}"] = against(replace(torch, engine="openvino"), torch, asked.repeats, f"torch, {preset}, by OpenVINO")
     print(json.dumps(values))
 
 

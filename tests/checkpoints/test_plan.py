@@ -137,6 +137,8 @@ def test_offloading_needs_less_of_the_device_and_the_machine_as_well(monkeypatch
     named = {"name": "tiny", "device": "cuda", "dtype": "float32", "seconds_per_step": 1.0}
     whole, model, group = (plan(TINY, request, **named, savings=Savings(kind)) for kind in ("none", "model", "group"))
     assert whole.memory > model.memory > group.memory and whole.weights == model.offloaded == group.offloaded
+    converted = plan(TINY, request, **{**named, "device": "cpu"}, savings=Savings(engine="openvino"))
+    assert 1.5 * whole.weights < converted.weights < 2.5 * whole.weights
     sliced = plan(TINY, request, **named, savings=Savings(vae_slicing=True))
     assert sliced.working <= whole.working
     monkeypatch.setattr(planning, "free_memory", lambda device: 10**12 if device == "cuda" else 10**6)

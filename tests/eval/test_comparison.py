@@ -19,6 +19,7 @@ from streamingt2v.eval import bars, comparison, sheet
 from streamingt2v.eval.baselines import METHODS, chunk_calls
 from streamingt2v.eval.comparison import COMPARED, FAST, FAST_WITHOUT_ANCHOR, FIRST, FULL, LONG, OURS, WITHOUT_ANCHOR
 from streamingt2v.eval.results import Item
+from streamingt2v.eval.rivals import NAMES
 from streamingt2v.eval.statistics import share
 from toy import write_distilled_model, write_toy_model
 
@@ -98,9 +99,11 @@ def test_few_nouns_are_not_enough():
 
 
 def test_what_was_not_measured_is_said():
-    found = bars.bars([], TRUTH, 0)
-    assert len(found) == len(bars.bars(GOOD, TRUTH, 36)) and [bar.holds for bar in found[:3]] == [True] * 3
-    assert {bar.row[2] for bar in found[3:]} == {"not measured"}
+    """And a part that was left out is not asked about."""
+    found = bars.bars(items(COMPARED, OURS), TRUTH, 0)
+    assert [bar.holds for bar in found[:3]] == [True] * 3 and {bar.row[2] for bar in found[3:]} == {"not measured"}
+    assert len(found) == 3 + 2 * (len(NAMES) + 1)
+    assert len(bars.bars([], TRUTH, 0)) == 3
 
 
 def test_the_calls_of_a_method_are_counted(monkeypatch):

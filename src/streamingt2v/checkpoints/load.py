@@ -32,6 +32,7 @@ from streamingt2v.savings import PLAIN, Savings
 from streamingt2v.text import NoText, TextEncoder, Vocabulary
 
 from .distilled import FAST, Distilled, read_changes
+from .engines import take_over
 from .placing import align, offload, save_in_vae
 from .writing import write_part
 
@@ -87,12 +88,19 @@ def load(name_or_folder: str | Path, device: str = "cpu", dtype: torch.dtype = t
     """
     folder = find_model(name_or_folder)
     config = ModelConfig.load(folder)
-    savings.check(device, config)
+    savings.check(device, config, str(dtype).removeprefix("torch."))
     made = _read(folder, config, Place(folder, torch.device(device), savings), dtype)
     made.savings = savings
-    if savings.offload != "none":
-        offload(networks_of(made) | distilled_of(made), torch.device(device), savings)
+    _put_on(lambda: networks_of(made) | distilled_of(made), torch.device(device), savings)
     return made
+
+
+def _put_on(networks: Callable[[], dict[str, torch.nn.Module]], device: torch.device, savings: Savings) -> None:
+    """What is between networks and those who call them: hooks that bring weights to the device, or an engine."""
+    if savings.offload != "none":
+        offload(networks(), device, savings)
+    if savings.engine != "torch":
+        take_over(networks(), savings.engine)
 
 
 def networks_of(components: Components) -> dict[str, torch.nn.Module]:
@@ -156,8 +164,7 @@ def load_refiner(folder: Path, device: str, dtype: torch.dtype, threads: int, sa
     """Of a model folder only what refines, for a process of its own, which on a CPU uses so many threads."""
     torch.set_num_threads(threads)
     made = _refiner(folder, ModelConfig.load(folder), Place(folder, torch.device(device), savings), dtype)
-    if savings.offload != "none":
-        offload({"refiner": made.unet, "vae": made.vae}, torch.device(device), savings)
+    _put_on(lambda: {"refiner": made.unet, "vae": made.vae}, torch.device(device), savings)
     return made
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from streamingt2v.config import ModelConfig, Request, read_json
 from streamingt2v.errors import ModelError, RequestError
-from streamingt2v.savings import PLAIN, Savings, autoencoder_batch
+from streamingt2v.savings import CONVERTED, PLAIN, Savings, autoencoder_batch
 
 from .hub import readable
 
@@ -67,13 +67,16 @@ def plan(
     """
     config = ModelConfig.load(folder)
     config.check(request)
-    savings.check(device, config)
+    savings.check(device, config, dtype)
     assert request.frames is not None, "a video without end needs no plan"
     if parts is None:
         parts = {part.name: parameters_of(part) for part in _parts(folder, config)}
     held = {part: count * (4 if part.endswith("vae") else BYTES[dtype]) for part, count in parts.items()}
     if config.fast is not None and (config.is_fast(request) or savings.offload != "none"):
         held["fast"] += held["unet"] + held["cam"]  # it is made of them, and stays beside them
+    if savings.engine == "openvino":
+        idle = ("unet", "cam") if config.is_fast(request) else ("fast",)
+        held |= {part: held[part] * (1 + copies) for part, copies in CONVERTED.items() if part in held and part not in idle}
     height, width = config.output_size(request)
     steps, refine_steps = count_steps(config, request)
     seconds, seconds_from = _time(folder, config, request, steps, refine_steps, seconds_per_step, device, dtype)

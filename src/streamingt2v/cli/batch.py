@@ -107,7 +107,7 @@ def _words(options: Any) -> list[str]:
 
 
 def _checked(wanted: Request, model: ModelOptions) -> Request:
-    model.savings.check(model.device, checked_config(model.model, wanted.validate()))
+    model.savings.check(model.device, checked_config(model.model, wanted.validate()), model.dtype)
     return check_media(wanted)
 
 

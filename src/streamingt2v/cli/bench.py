@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, fields, replace
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from typer import Option
 
@@ -41,7 +41,7 @@ def bench(
     _check(model.model, preset, frames)
     from ..eval import speed
 
-    setting = speed.Setting(model.model, preset, model.device, model.dtype, steps, guidance_scale, threads=threads)
+    setting = speed.Setting(model.model, preset, model.device, model.dtype, steps, guidance_scale, threads=threads, **asdict(model.savings))
     other = _changed(setting, compare) if compare else None
     values: dict[str, Any] = {"setting": asdict(setting), "frames": frames, "conditions": speed.conditions(model.device)}
     lines = [", ".join(f"{name} {value}" for name, value in values["conditions"].items())]
@@ -96,7 +96,7 @@ def _changed(setting: Setting, texts: list[str]) -> Setting:
         if not equals or name not in hints:
             names = ", ".join(f.name for f in fields(setting))
             raise RequestError("compare", text, f"write NAME=VALUE with a name of {names}")
-        choices = PROCEDURES if name == "procedure" else get_args(hints[name]) if name == "preset" else ()
+        choices = PROCEDURES if name == "procedure" else get_args(hints[name]) if get_origin(hints[name]) is Literal else ()
         if choices and value not in choices:
             raise RequestError("compare", text, f"must be one of {', '.join(choices)}")
         try:

@@ -15,10 +15,14 @@ from typing import Annotated, Any, Literal, get_type_hints
 from typer import Option
 
 from ..config import Form, Preset, Request
-from ..savings import Offload, Savings
+from ..savings import Engine, Offload, Savings
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 FORM_HELP = "How refined windows are joined: causal, so that frames come soon, or joint, as published; default: the model's."
+ENGINE_HELP = (
+    "What computes the networks: torch; compile, torch.compile's kernels; openvino, about twice as fast on a CPU. "
+    "The last two take their time at first, and less in the next process."
+)
 STRENGTH_HELP = "How much refining redraws, above 0 to 1; default: the model's."
 
 
@@ -55,6 +59,12 @@ class RefineOptions:
     strength: Annotated[float | None, Option(help=STRENGTH_HELP)] = None
 
 
+OffloadOption = Annotated[Offload, Option(help="Weights stay off the device while they rest: network by network, or layer by layer.")]
+SlicingOption = Annotated[bool, Option("--vae-slicing", help="Encode and decode frames one by one: less memory, more time.")]
+TilingOption = Annotated[bool, Option("--vae-tiling", help="Encode and decode large frames in tiles: less memory, faint seams.")]
+EngineOption = Annotated[Engine, Option(help=ENGINE_HELP)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
     """Which model, and on what it runs."""
@@ -62,14 +72,15 @@ class ModelOptions:
     model: Annotated[str, Option(help="A model's name, or its folder.")] = "tiny"
     device: Annotated[str, Option(help="cpu, cuda, cuda:1, mps.")] = "cpu"
     dtype: Annotated[Dtype, Option(help="Numbers to compute with.")] = "float32"
-    offload: Annotated[Offload, Option(help="Weights stay off the device while they rest: network by network, or layer by layer.")] = "none"
-    vae_slicing: Annotated[bool, Option("--vae-slicing", help="Encode and decode frames one by one: less memory, more time.")] = False
-    vae_tiling: Annotated[bool, Option("--vae-tiling", help="Encode and decode large frames in tiles: less memory, faint seams.")] = False
+    offload: OffloadOption = "none"
+    vae_slicing: SlicingOption = False
+    vae_tiling: TilingOption = False
+    engine: EngineOption = "torch"
 
     @property
     def savings(self) -> Savings:
-        """How device memory is to be saved."""
-        return Savings(self.offload, self.vae_slicing, self.vae_tiling)
+        """How memory and time are to be saved."""
+        return Savings(self.offload, self.vae_slicing, self.vae_tiling, self.engine)
 
 
 @dataclass(frozen=True, kw_only=True)

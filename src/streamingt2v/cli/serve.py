@@ -15,7 +15,8 @@ from typer import Option
 
 from ..distributed import Replicas, check_ray_serve
 from ..errors import MissingExtra, RequestError
-from .options import Dtype, takes_options
+from ..savings import Savings
+from .options import Dtype, EngineOption, OffloadOption, SlicingOption, TilingOption, takes_options
 from .screen import Screen
 
 if TYPE_CHECKING:
@@ -50,6 +51,10 @@ class ServiceOptions:
     model: Annotated[list[str] | None, Option(help=_MODEL_HELP + "  [default: tiny]")] = None
     device: Annotated[str, Option(help="cpu, cuda, cuda:1, mps.")] = "cpu"
     dtype: Annotated[Dtype, Option(help="Numbers to compute with.")] = "float32"
+    offload: OffloadOption = "none"
+    vae_slicing: SlicingOption = False
+    vae_tiling: TilingOption = False
+    engine: EngineOption = "torch"
     workers: Annotated[int, Option(help="Processes that make videos, one each at a time, each with a model in memory.")] = 1
     keep_hours: Annotated[float, Option(help="How long a video is kept after it has ended; 0: for ever.")] = 168.0
     max_queue: Annotated[int, Option(help="Jobs that may wait; more are refused.")] = 64
@@ -144,6 +149,7 @@ def settings_of(options: ServiceOptions) -> Settings:
         raise RequestError("data_dir", str(options.data_dir), f"cannot be written to: {error.strerror}") from error
     given = {name: getattr(options, option) * _UNITS.get(option, 1) for name, option in _LIMITS.items()}
     shared = {name: getattr(options, name) for name in ("device", "dtype", "workers")}
+    shared["savings"] = Savings(options.offload, options.vae_slicing, options.vae_tiling, options.engine)
     keep = options.keep_hours * 3600 if options.keep_hours else None
     try:
         return Settings(folder=folder, models=tuple(options.model or ["tiny"]), keep_seconds=keep, limits=Limits(**given), **shared)

@@ -127,7 +127,7 @@ def _make(
     """The new run of a checked request, from its door checks to its result."""
     places = choose_places(output, run_dir)
     config = checked_config(model.model, wanted)
-    model.savings.check(model.device, config)
+    model.savings.check(model.device, config, model.dtype)
     _check_workers(workers, wanted, config)
     wanted = check_media(wanted)
     show = Screen(screen.quiet, screen.json)
@@ -206,6 +206,8 @@ def peak_rss_mb() -> float:
 
 def _load(model: ModelOptions, show: Screen) -> LongVideoPipeline:
     show.note(f"loading model {model.model}")
+    if model.engine != "torch":
+        show.note(f"{model.engine} prepares the networks as they are first needed, which takes its time, and less in the next process")
     silence_bars()
     from ..runner import load_pipeline
 
@@ -275,7 +277,7 @@ def _check_workers(workers: int, wanted: Request, config: ModelConfig) -> None:
 def _check_model(wanted: Request, model: ModelOptions) -> ModelConfig:
     """The model's configuration; RequestError if there is no such model, or it cannot do what is asked for; no weights are read."""
     config = checked_config(model.model, wanted)
-    model.savings.check(model.device, config)
+    model.savings.check(model.device, config, model.dtype)
     return config
 
 

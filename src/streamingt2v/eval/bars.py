@@ -34,17 +34,16 @@ class Bar:
 
 
 def bars(items: Sequence[Item], truth: Mapping[str, Estimate], nouns: int) -> list[Bar]:
-    """All of them. truth: the judge's accuracy; nouns: how many different ones the prompts of the first part name."""
+    """Those of the parts that were made. truth: the judge's accuracy; nouns: how many different ones the prompts of the first part name."""
     parts = {part: [item for item in items if item.part == part] for part in (FIRST, COMPARED, LONG, FULL)}
     return [
         *_judge(truth),
-        *_first_chunk(shipped(parts[FIRST]), truth, nouns),
-        *_end(shipped(parts[LONG])),
-        *_anchor(parts[LONG]),
-        *_smooth(shipped(parts[COMPARED]), shipped(parts[LONG])),
+        *(_first_chunk(shipped(parts[FIRST]), truth, nouns) if parts[FIRST] else []),
+        *([*_end(shipped(parts[LONG])), *_anchor(parts[LONG])] if parts[LONG] else []),
+        *(_smooth(shipped(parts[COMPARED]), shipped(parts[LONG])) if parts[LONG] else []),
         *_distilled(parts[FIRST], parts[COMPARED]),
-        *_rivals(parts[COMPARED]),
-        *_refined(parts[FULL]),
+        *(_rivals(parts[COMPARED]) if parts[COMPARED] else []),
+        *(_refined(parts[FULL]) if parts[FULL] else []),
     ]
 
 

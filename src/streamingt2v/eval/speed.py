@@ -28,6 +28,7 @@ from ..config import Preset, Request
 from ..memory.stream import StreamMemory
 from ..pipeline import LongVideoPipeline
 from ..runner import create_run, load_pipeline, render
+from ..savings import Engine, Offload, Savings
 from ..types import Chunk
 from .published import as_published
 
@@ -39,7 +40,7 @@ PROCEDURES = ("own", "published", "published-ddim")
 class Setting:
     """One way to make a video. procedure: our own; the published one with our sampler; the published one with 50 steps of DDIM.
 
-    threads: of torch on a CPU, None for as many as it takes by itself.
+    threads: of torch on a CPU, None for as many as it takes by itself. The last four are those of `Savings`.
     """
 
     model: str = "tiny"
@@ -50,6 +51,15 @@ class Setting:
     guidance_scale: float | None = None
     procedure: str = "own"
     threads: int | None = None
+    offload: Offload = "none"
+    vae_slicing: bool = False
+    vae_tiling: bool = False
+    engine: Engine = "torch"
+
+    @property
+    def savings(self) -> Savings:
+        """How memory and time are to be saved."""
+        return Savings(self.offload, self.vae_slicing, self.vae_tiling, self.engine)
 
     def request(self, frames: int, seed: int = 33) -> Request:
         """A video of so many frames made this way."""
@@ -57,7 +67,7 @@ class Setting:
 
     def pipeline(self) -> LongVideoPipeline:
         """The loaded model. RequestError if the model or the device is not there, or the procedure does not fit it."""
-        pipe = load_pipeline(self.model, self.device, self.dtype)
+        pipe = load_pipeline(self.model, self.device, self.dtype, self.savings)
         if self.procedure == "own":
             return pipe
         return LongVideoPipeline(as_published(pipe.components, PROMPT, self.procedure == "published-ddim"), pipe.name)
@@ -109,9 +119,10 @@ def warm(pipe: LongVideoPipeline, setting: Setting, frames: int, watched: bool =
 def cold(setting: Setting, frames: int) -> Cold:
     """A fresh process of the command, its video thrown away. For our own procedure alone, with the threads that it takes by itself."""
     with TemporaryDirectory() as folder:
-        options: dict[str, object] = {name: getattr(setting, name) for name in ("preset", "model", "device", "dtype")}
+        options: dict[str, object] = {name: getattr(setting, name) for name in ("preset", "model", "device", "dtype", "offload", "engine")}
         options |= {"frames": frames, "steps": setting.steps, "guidance-scale": setting.guidance_scale, "output": Path(folder) / "out.mp4"}
         words = [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
+        words += [f"--vae-{name}" for name in ("slicing", "tiling") if getattr(setting, f"vae_{name}")]
         began = time.perf_counter()
         command = [sys.executable, "-m", "streamingt2v", "generate", PROMPT, "--quiet", "--json", *words]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -163,13 +174,16 @@ def stopwatch(pipe: LongVideoPipeline, run: Any, device: str) -> Iterator[dict[s
     """Seconds that go into each part while the block runs."""
     spent: dict[str, float] = defaultdict(float)
     watched = [(owner, method, part) for owner, method, part in _methods(pipe, run) if owner is not None]
+    before = [vars(owner).get(method) for owner, method, _ in watched]  # an engine's, put on the network itself
     try:
         for owner, method, part in watched:
             setattr(owner, method, _timed(getattr(owner, method), spent, part, device))
         yield spent
     finally:
-        for owner, method, _ in watched:
+        for (owner, method, _), own in zip(watched, before, strict=True):
             vars(owner).pop(method, None)
+            if own is not None:
+                setattr(owner, method, own)
 
 
 def _methods(pipe: LongVideoPipeline, run: Any) -> Iterator[tuple[Any, str, str]]:

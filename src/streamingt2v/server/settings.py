@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..config import ModelConfig, find_model
 from ..errors import ModelError, RequestError
+from ..savings import PLAIN, Savings
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Settings:
     models: tuple[str, ...] = ("tiny",)
     device: str = "cpu"
     dtype: str = "float32"
+    savings: Savings = PLAIN
     workers: int = 1
     shared: bool = False
     keep_seconds: float | None = 7 * 24 * 3600
@@ -77,11 +79,17 @@ class Settings:
         return {Path(model).name: model for model in self.models}
 
     def configs(self) -> dict[str, ModelConfig]:
-        """The configuration of every model by what clients call it. RequestError if there is no such model; no weights are read."""
+        """The configuration of every model by what clients call it. No weights are read.
+
+        RequestError if there is no such model, or one cannot be used on this device, in this dtype, with these savings.
+        """
         try:
-            return {name: ModelConfig.load(find_model(model)) for name, model in self.names.items()}
+            found = {name: ModelConfig.load(find_model(model)) for name, model in self.names.items()}
         except ModelError as error:
             raise RequestError("model", ", ".join(self.models), str(error)) from error
+        for config in found.values():
+            self.savings.check(self.device, config, self.dtype)
+        return found
 
     def to_json(self) -> str:
         """One line, for a worker's process."""
@@ -91,4 +99,5 @@ class Settings:
     def from_json(cls, text: str) -> Settings:
         """The settings of `to_json`."""
         values = json.loads(text)
-        return cls(**values | {"folder": Path(values["folder"]), "models": tuple(values["models"]), "limits": Limits(**values["limits"])})
+        own = {"folder": Path(values["folder"]), "models": tuple(values["models"])}
+        return cls(**values | own | {"savings": Savings(**values["savings"]), "limits": Limits(**values["limits"])})

@@ -120,15 +120,15 @@ class Worker:
             return run
         output = self.files.finished(job.id)
         output.parent.mkdir(exist_ok=True, mode=0o700)
-        settings = self.settings
-        return create_run(pipe, job.request, folder, name, output, device=settings.device, dtype=settings.dtype, overwrite=True)
+        how = {name: getattr(self.settings, name) for name in ("device", "dtype", "savings")}
+        return create_run(pipe, job.request, folder, name, output, **how, overwrite=True)
 
     def _pipeline(self, model: str) -> LongVideoPipeline:
         if self._loaded is None or self._loaded[0] != model:
             from ..runner import load_pipeline
 
             self._loaded = None  # the memory of the old one first
-            self._loaded = (model, load_pipeline(model, self.settings.device, self.settings.dtype))
+            self._loaded = (model, load_pipeline(model, self.settings.device, self.settings.dtype, self.settings.savings))
         return self._loaded[1]
 
     def _warm_up(self) -> None:
