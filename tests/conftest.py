@@ -83,3 +83,9 @@ def fake_pipeline(monkeypatch, tmp_path_factory) -> FakePipeline:
 
     monkeypatch.setattr(streamingt2v.runner, "load_pipeline", load)
     return fake
+
+
+@pytest.fixture
+def in_empty_folder(tmp_path, monkeypatch):
+    """What is written without a folder is written there."""
+    monkeypatch.chdir(tmp_path)

@@ -143,6 +143,19 @@ def test_only_what_denoises_is_taken_over(home):
     assert {name for name, part in networks_of(made).items() if "forward" in vars(part)} == {"unet", "cam", "refiner"}
 
 
+@pytest.mark.parametrize("name", ["model.xml", "model.bin"])
+def test_half_a_file_in_the_cache_is_made_again(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(engines, "_cache", lambda: tmp_path)
+    network, given = Answers(), inputs()
+    known = flat(network(*given))
+    for _ in range(2):
+        fresh = copy.deepcopy(network)
+        engines.take_over({"unet": fresh}, "openvino")
+        assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(flat(fresh(*given)), known, strict=True))
+        (path,) = tmp_path.glob(f"*/{name}")
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
 def test_damage_in_the_cache_is_mended_and_a_wrong_conversion_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(engines, "_cache", lambda: tmp_path)
     right, given = Answers(), inputs()

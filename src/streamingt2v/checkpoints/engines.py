@@ -12,6 +12,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from threading import Lock
@@ -75,12 +76,16 @@ class Converted:
         arguments, named = tree_unflatten(leaves, arrangement)
         known, form = tree_flatten(self._torch(*arguments, **named))
         folder = self._folder(leaves, arrangement)
-        for fresh in (False, True):
-            if fresh or not (folder / "model.xml").is_file():
-                _keep(_convert(flat, tensors), folder)
-            model = _Model(folder, form)
-            if _alike(known, tree_flatten(model(tensors))[0]):
-                return model
+        if folder.is_dir():
+            with suppress(Exception):  # of any class: OpenVINO's for damaged files have no base; they are made again
+                model = _Model(folder, form)
+                if _alike(known, tree_flatten(model(tensors))[0]):
+                    return model
+            shutil.rmtree(folder, ignore_errors=True)
+        _keep(_convert(flat, tensors), folder)
+        model = _Model(folder, form)
+        if _alike(known, tree_flatten(model(tensors))[0]):
+            return model
         name = type(self._network).__name__
         raise ModelError(f"OpenVINO computes {name} otherwise than torch, by more than rounding; use --engine torch")
 
@@ -160,15 +165,19 @@ def _keep(model: Any, folder: Path) -> None:
     made = Path(mkdtemp(dir=folder.parent))
     try:
         _openvino().save_model(model, made / "model.xml", compress_to_fp16=False)
-        shutil.rmtree(folder, ignore_errors=True)
-        made.rename(folder)
+        try:
+            made.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
     finally:
         shutil.rmtree(made, ignore_errors=True)
 
 
 def _alike(known: list[torch.Tensor], found: list[torch.Tensor]) -> bool:
-    pairs = zip(known, found, strict=True)
-    return all(float((a - b).abs().max()) <= CLOSE * max(1e-6, float(a.abs().max())) for a, b in pairs)
+    """Numbers that torch cannot tell either are not compared: whoever called finds them."""
+    pairs = [(a.float(), b.float()) for a, b in zip(known, found, strict=True)]
+    return all(not a.isfinite().all() or (a - b).abs().max() <= CLOSE * max(1e-6, float(a.abs().max())) for a, b in pairs)
 
 
 def _cache() -> Path:

@@ -132,12 +132,16 @@ class Worker:
         return self._loaded[1]
 
     def _warm_up(self) -> None:
-        """Load the first model and let it make one step, so that the first job need not wait for what happens once only."""
+        """Load the first model and let it make a frame, so that the first job need not wait for what happens once only: in as few steps as
+        the network that jobs will use can, and with a chunk to go on to, where an engine prepares networks for that too.
+        """
         from ..config import Request
 
         pipe = self._pipeline(self.settings.models[0])
+        frames = 1 if self.settings.savings.engine == "torch" else pipe.config.extend.frames + 1
         with suppress(RequestError):  # it needs a picture to start from
-            next(iter(pipe.stream(Request("warm up", frames=1, steps=1))))
+            for _ in pipe.stream(Request("warm up", frames=frames, steps=None if pipe.config.fast else 1)):
+                pass
 
     def _take_place(self) -> int | None:
         """The lock of this place, once a worker before is gone; None if told to end meanwhile."""
