@@ -39,7 +39,7 @@ def client(url):
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def video(client) -> dict:
-    """A finished one."""
+    """A finished one; a file of tests may delete it."""
     return client.wait(client.create("A cat running on the street", num_frames=24)["id"])
