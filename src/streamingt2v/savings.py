@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from typing import Literal, get_args
 
@@ -26,6 +26,11 @@ class Savings:
     vae_slicing: bool = False
     vae_tiling: bool = False
     engine: Engine = "torch"
+
+    @classmethod
+    def of(cls, options: object) -> Savings:
+        """Those of an object that has them under the same names."""
+        return cls(**{field.name: getattr(options, field.name) for field in fields(cls)})
 
     def check(self, device: str, config: ModelConfig, dtype: str = "float32") -> None:
         """RequestError for what cannot be, or would have no effect, on this device, in this dtype, or with this model. No weights are

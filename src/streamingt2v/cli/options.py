@@ -80,7 +80,7 @@ class ModelOptions:
     @property
     def savings(self) -> Savings:
         """How memory and time are to be saved."""
-        return Savings(self.offload, self.vae_slicing, self.vae_tiling, self.engine)
+        return Savings.of(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -148,8 +148,7 @@ def settings_of(options: ServiceOptions) -> Settings:
     except OSError as error:
         raise RequestError("data_dir", str(options.data_dir), f"cannot be written to: {error.strerror}") from error
     given = {name: getattr(options, option) * _UNITS.get(option, 1) for name, option in _LIMITS.items()}
-    shared = {name: getattr(options, name) for name in ("device", "dtype", "workers")}
-    shared["savings"] = Savings(options.offload, options.vae_slicing, options.vae_tiling, options.engine)
+    shared = {name: getattr(options, name) for name in ("device", "dtype", "workers")} | {"savings": Savings.of(options)}
     keep = options.keep_hours * 3600 if options.keep_hours else None
     try:
         return Settings(folder=folder, models=tuple(options.model or ["tiny"]), keep_seconds=keep, limits=Limits(**given), **shared)

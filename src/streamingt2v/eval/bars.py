@@ -39,8 +39,7 @@ def bars(items: Sequence[Item], truth: Mapping[str, Estimate], nouns: int) -> li
     return [
         *_judge(truth),
         *(_first_chunk(shipped(parts[FIRST]), truth, nouns) if parts[FIRST] else []),
-        *([*_end(shipped(parts[LONG])), *_anchor(parts[LONG])] if parts[LONG] else []),
-        *(_smooth(shipped(parts[COMPARED]), shipped(parts[LONG])) if parts[LONG] else []),
+        *(_long(parts[LONG], parts[COMPARED]) if parts[LONG] else []),
         *_distilled(parts[FIRST], parts[COMPARED]),
         *(_rivals(parts[COMPARED]) if parts[COMPARED] else []),
         *(_refined(parts[FULL]) if parts[FULL] else []),
@@ -75,6 +74,10 @@ def _first_chunk(ours: Sequence[Item], truth: Mapping[str, Estimate], nouns: int
         holds = rate.value >= truth[kind].value - within and nouns >= 30
         found.append(Bar(claim, f"{_percent(rate)}, {nouns} nouns", holds) if ours else _missing(claim))
     return found
+
+
+def _long(long: Sequence[Item], compared: Sequence[Item]) -> list[Bar]:
+    return [*_end(shipped(long)), *_anchor(long), *_smooth(shipped(compared), shipped(long))]
 
 
 def _end(ours: Sequence[Item]) -> list[Bar]:

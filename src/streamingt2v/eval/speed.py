@@ -59,7 +59,7 @@ class Setting:
     @property
     def savings(self) -> Savings:
         """How memory and time are to be saved."""
-        return Savings(self.offload, self.vae_slicing, self.vae_tiling, self.engine)
+        return Savings.of(self)
 
     def request(self, frames: int, seed: int = 33) -> Request:
         """A video of so many frames made this way."""
