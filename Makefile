@@ -33,7 +33,7 @@ demo: $(READY) ## make demo.mp4: 240 frames of a prompt through all three stages
 
 test: $(READY) ## run the tests, as continuous integration does
 	@echo "Running the tests"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --max-worker-restart 0
 
 check: $(READY) ## lint, types, and the tests of the house's rules
 	@echo "Checking with ruff, mypy and the import-direction test"

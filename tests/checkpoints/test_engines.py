@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -197,6 +199,28 @@ def test_what_cannot_be_converted_is_told():
 
 def spread(given: tuple) -> tuple:
     return engines.tree_flatten((given, {}))
+
+
+MODELS_COME_AND_GO = """
+import os, signal, torch
+from streamingt2v.checkpoints.engines import Converted
+signal.signal(signal.SIGINT, lambda *_: print("interrupted"))
+networks = [Converted(torch.nn.Linear(2, 3)) for _ in range(3)]
+for network in networks:
+    network(torch.zeros(1, 2))
+while networks:
+    del network
+    network = networks.pop(0)
+del network
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_ctrl_c_is_handled_after_models_that_went_in_any_order(tmp_path):
+    """OpenVINO gives a thread a stack for signals; a stale one ends the process without a word."""
+    environment = os.environ | {"HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", MODELS_COME_AND_GO], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "interrupted"), done.stderr
 
 
 def test_nothing_is_reported_to_anyone(home):

@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 from threading import Lock
@@ -31,6 +32,9 @@ CLOSE = 1e-3
 
 DENOISING = ("unet", "cam", "refiner")
 """Networks that an engine takes over. Texts and anchors are seen once; autoencoders, nearly all convolutions, gain nothing."""
+
+
+_CORE_LOCK = Lock()
 
 
 def take_over(networks: Mapping[str, nn.Module], engine: Engine) -> None:
@@ -131,7 +135,7 @@ class _Model:
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "ENABLE_CPU_PINNING": False,  # several processes would be pinned to the same cores
         }
-        self._request = _openvino().Core().compile_model(folder / "model.xml", "CPU", settings).create_infer_request()
+        self._request = _core().compile_model(folder / "model.xml", "CPU", settings).create_infer_request()
 
     def __call__(self, tensors: list[torch.Tensor] | tuple[torch.Tensor, ...]) -> Any:
         inputs = {place: x.detach().contiguous().numpy() for place, x in enumerate(tensors)}
@@ -145,6 +149,19 @@ def _openvino() -> Any:
     import openvino
 
     return openvino
+
+
+def _core() -> Any:
+    """The one of this process, which is never let go: each gives its thread a stack for signal handlers, and several, gone in another order
+    than they came, leave the thread with one that was freed. The next Ctrl-C would then be a segmentation fault.
+    """
+    with _CORE_LOCK:
+        return _only_core()
+
+
+@cache
+def _only_core() -> Any:
+    return _openvino().Core()
 
 
 def _convert(flat: _Flat, tensors: tuple[torch.Tensor, ...]) -> Any:
