@@ -16,6 +16,7 @@ from ..backbones.unet3d import StreamingUNet3D
 from ..samplers.guidance import guide
 from . import data, diffusion
 from .draws import generators
+from .precision import is_quick_in_bfloat16
 from .task import Batch
 from .text import load_text, tokenize
 
@@ -157,7 +158,7 @@ def sample_clips(
     shape = (len(captions), data.LATENT_CHANNELS, frames, side, side)
     z = diffusion.sample_noise(shape, module.config.mixed_noise).to(device)
     for t in scheduler.timesteps:
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=is_quick_in_bfloat16(device)):
             negative, positive = module.unet(torch.cat([z, z]), t, text_BLD).sample.float().chunk(2)
         z = scheduler.step(guide(negative, positive, guidance, rescale=0.5), t, z).prev_sample
     flat = data.world_pca().decode(z.transpose(1, 2).flatten(0, 1).cpu())

@@ -26,6 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import ModelError, RequestError
 from .feed import Feed
+from .precision import resolved
 from .replay import Learn, Losses, Replay
 from .shard import Split, Weights, Whole
 from .task import Batch, Task
@@ -33,7 +34,8 @@ from .task import Batch, Task
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """Settings of the loop. `out`: folder of checkpoint, metrics.jsonl, samples. `precision`: accelerate's "no" or "bf16".
+    """Settings of the loop. `out`: folder of checkpoint, metrics.jsonl, samples. `precision`: "bf16", "no" (float32), or
+    "auto": "bf16" where the device has instructions for it.
 
     The learning rate rises over `warmup` steps, stays, and falls linearly to 0 over the last `decay` share of the steps. `shard`: of
     several processes each keeps a part of the trained networks (FSDP) in the place of all (DDP); one has all anyway. `workers`: how many
@@ -52,7 +54,7 @@ class LoopConfig:
     weight_decay: float = 0.01
     clip: float = 1.0
     ema: float = 0.999
-    precision: str = "bf16"
+    precision: str = "auto"
     shard: bool = False
     workers: int = 0
     repeat: int = 1
@@ -120,7 +122,9 @@ def gathered(own_B: torch.Tensor) -> torch.Tensor:
 def _accelerator(precision: str) -> Accelerator:
     """Accelerate's view of the processes. Unless told `cpu`, it looks for GPUs alone, and each process would train by itself."""
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=precision, kwargs_handlers=[unused])
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    mixed = resolved(precision, device or torch.device("cpu"))
+    accelerator = Accelerator(cpu=device is None, mixed_precision=mixed, kwargs_handlers=[unused])
     if any(os.environ.get(f"ACCELERATE_USE_{kind}", "false").lower() == "true" for kind in ("FSDP", "DEEPSPEED")):
         raise ModelError("start the processes without --use_fsdp and --use_deepspeed; to split the network over them: --set shard=yes")
     asked = int(os.environ.get("WORLD_SIZE", "1"))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..errors import RequestError
-from . import base, distill, judge, loop, memory, refiner, rival, text, vae
+from . import base, distill, judge, loop, memory, precision, refiner, rival, text, vae
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ def run_recipe(
         raise RequestError("workers", loop_settings["workers"], "the teacher works beside the student; leave it out")
     defaults = {"steps": recipe.steps, "batch": recipe.batch, "lr": recipe.lr, "ema": recipe.ema}
     config = loop.LoopConfig(out=out, **(defaults | loop_settings))
+    precision.check(config.precision)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if name == "text" and config.batch % processes:
         raise RequestError("batch", config.batch, f"each of {processes} processes contrasts as many samples; make it a multiple of that")
