@@ -18,6 +18,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -47,14 +48,16 @@ from streamingt2v.eval.comparison import (
 )
 from streamingt2v.eval.rivals import NAMES
 from streamingt2v.eval.suite import measured_with
+from streamingt2v.savings import Engine
 
 
 def main() -> None:
     options = parsed()
-    source = Source(options.model, tuple(options.rivals), options.out, options.steps)
+    source = Source(options.model, tuple(options.rivals), options.out, options.steps, options.engine)
     maker = Maker(source)
     plan = plan_of(options, maker)
     settings: dict[str, object] = {"model": options.model, "weights": fingerprint(find_model(options.model))[:12], "steps": options.steps}
+    settings |= {"engine": options.engine}
     settings |= {f"frames, {part.name}": part.frames for part in plan}
     file = results.ItemFile(options.out, settings | measured_with(maker.tools), rival_marks(maker))
     make(file, maker, [task for task in tasks(plan) if task.key not in file], options.jobs)
@@ -80,6 +83,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="processes; 2 of one thread each use two cores better than one of two")
     parser.add_argument("--steps", type=int, help="of denoising; default: the model's")
     parser.add_argument("--model", default="tiny")
+    parser.add_argument("--engine", choices=get_args(Engine), default="torch", help="what computes the networks; rivals are torch's")
     parser.add_argument("--truth", type=int, default=400, help="true clips that the judge is tested on")
     parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
     parser.add_argument("--title", default="Results", help="of the page")
@@ -145,7 +149,7 @@ def command_of(options: argparse.Namespace) -> str:
     seeds = " ".join(map(str, options.seeds))
     return (
         f"python benchmarks/quality.py {options.out} {parts} --long-frames {options.long_frames} --seeds {seeds}{rivals}{steps} "
-        f"--model {options.model} --jobs {options.jobs}"
+        f"--model {options.model} --engine {options.engine} --jobs {options.jobs}"
     )
 
 

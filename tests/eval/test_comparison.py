@@ -42,8 +42,8 @@ GOOD = [
     *items(COMPARED, OURS, seam=1.01, cuts=0.0),
     *items(COMPARED, WITHOUT_ANCHOR, seam=1.02, mawe=1.0),
     *(item for rival in (*bars.NAMES.values(), "nothing") for item in items(COMPARED, rival, seam=1.2, mawe=2.0)),
-    *items(LONG, OURS, seam=1.0, cuts=0.0, motion_kept=0.9, anchor_end=0.8, colour_drift=2.0),
-    *items(LONG, WITHOUT_ANCHOR, anchor_end=0.7, colour_drift=4.0),
+    *items(LONG, OURS, seam=1.0, cuts=0.0, motion_kept=0.9, anchor_end=0.8, colour_drift=2.0, colour_end=2.0),
+    *items(LONG, WITHOUT_ANCHOR, anchor_end=0.7, colour_drift=4.0, colour_end=4.0),
     *items(FULL, "refined", sharpness=200.0, seam=1.0),
     *items(FULL, "enlarged", sharpness=100.0, seam=1.0),
 ]
@@ -71,6 +71,7 @@ def test_a_good_model_passes_every_bar():
         (changed(COMPARED, OURS, cuts=1.0), "no cut"),
         (changed(LONG, OURS, motion_kept=0.7), "motion at least"),
         (changed(LONG, OURS, colour_drift=4.0), "`colour_drift`"),
+        (changed(LONG, OURS, colour_end=4.0), "`colour_end`"),
         (changed(LONG, OURS, anchor_end=0.7), "`anchor_end`"),
         (changed(COMPARED, "concatenated frames", mawe=1.0), "concatenated frames in `mawe`"),
         (changed(COMPARED, "added features", seam=1.0), "added features in `seam`"),

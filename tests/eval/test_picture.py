@@ -40,9 +40,18 @@ def test_colour_drift_is_the_distance_of_the_ends():
     frames = np.full((20, 4, 4, 3), (255, 255, 255), np.uint8)
     frames[10:] = 0
     result = result_of(ColourDrift(), frames)
-    assert result.values["colour_drift"] == pytest.approx(100, abs=0.01)
+    assert result.values["colour_drift"] == result.values["colour_end"] == pytest.approx(100, abs=0.01)
     np.testing.assert_allclose(result.curves["colour_distance"], [0] * 10 + [100] * 10, atol=0.01)
     assert result_of(ColourDrift(), moving(20)).values["colour_drift"] == pytest.approx(0, abs=1e-9)
+
+
+def test_the_end_may_be_as_the_beginning_and_still_far_from_the_first_frame():
+    """Colours that swing about those of the first frame: their mean stays, they do not."""
+    frames = np.full((20, 4, 4, 3), (255, 255, 255), np.uint8)
+    frames[1::2] = 0
+    frames[0] = frames[1::2].mean() + 128
+    values = result_of(ColourDrift(), frames).values
+    assert values["colour_end"] > 40 > values["colour_drift"]
 
 
 def test_drift_compares_the_first_and_the_last_15_percent():

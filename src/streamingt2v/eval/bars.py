@@ -93,7 +93,12 @@ def _end(ours: Sequence[Item]) -> list[Bar]:
 def _anchor(long: Sequence[Item]) -> list[Bar]:
     """With the anchor against without it."""
     found = []
-    for name, side in (("anchor_end", "likeness to the first frame at the end"), ("colour_drift", "colour drift")):
+    sides = {
+        "anchor_end": "likeness to the first frame at the end",
+        "colour_drift": "colour drift",
+        "colour_end": "distance from the first frame's colour at the end",
+    }
+    for name, side in sides.items():
         claim = f"long videos: APM is surely better in {side} (`{name}`)"
         ours, without = (pairs(found, name) for found in (shipped(long), _of(long, FAST_WITHOUT_ANCHOR) or _of(long, WITHOUT_ANCHOR)))
         difference = paired(ours, without)

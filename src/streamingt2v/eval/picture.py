@@ -42,7 +42,8 @@ class Sharpness:
 
 
 class ColourDrift:
-    """`colour_drift`: CIELAB distance (CIE 1976) of the end's mean colour from the beginning's.
+    """`colour_drift`: CIELAB distance (CIE 1976) of the end's mean colour from the beginning's. `colour_end`: the mean distance of the end's
+    frames from the first frame.
 
     A frame's colour is that of its mean light, as if seen from afar; beginning and end are the means of `metric.END` of the video.
     """
@@ -58,7 +59,8 @@ class ColourDrift:
         means = np.array([[part.mean() for part in ends(values)] for values in self.lab])
         lab = np.array(self.lab)
         away = np.linalg.norm(lab - lab[:, :1], axis=0)
-        return Result({"colour_drift": float(np.linalg.norm(means[:, 1] - means[:, 0]))}, {"colour_distance": away})
+        drift = float(np.linalg.norm(means[:, 1] - means[:, 0]))
+        return Result({"colour_drift": drift, "colour_end": mean(ends(away)[1])}, {"colour_distance": away})
 
 
 def mean_lab(frame_HWC: np.ndarray) -> np.ndarray:

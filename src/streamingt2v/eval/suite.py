@@ -67,7 +67,7 @@ METRICS: dict[str, Kind] = {
     "anchor": _kind(lambda s: likeness.Anchor(), Value("anchor", "higher"), Value("anchor_end", "higher"), needs="eyes"),
     "text": _kind(_text, Value("text_alignment", "higher"), needs="eyes text"),
     "drift": _kind(lambda s: picture.Drift(), *(Value(f"drift_{name}", 0.0) for name in picture.Drift.NAMES)),
-    "colour": _kind(lambda s: picture.ColourDrift(), Value("colour_drift", "lower", 1)),
+    "colour": _kind(lambda s: picture.ColourDrift(), Value("colour_drift", "lower", 1), Value("colour_end", "lower", 1)),
     "flicker": _kind(lambda s: picture.Flicker(), Value("flicker", "lower", 2)),
     "sharpness": _kind(lambda s: picture.Sharpness(), Value("sharpness", None, 0)),
     "repetition": _kind(lambda s: picture.Repetition(), Value("repetition", "lower", 2), Value("period", None, 0)),
