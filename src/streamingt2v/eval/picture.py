@@ -42,8 +42,8 @@ class Sharpness:
 
 
 class ColourDrift:
-    """`colour_drift`: CIELAB distance (CIE 1976) of the end's mean colour from the beginning's. `colour_end`: the mean distance of the end's
-    frames from the first frame.
+    """`colour_drift`: CIELAB distance (CIE 1976) of the end's mean colour from the beginning's. `colour_end`: of the end's frames from the
+    first frame, their mean.
 
     A frame's colour is that of its mean light, as if seen from afar; beginning and end are the means of `metric.END` of the video.
     """

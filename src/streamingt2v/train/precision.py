@@ -27,6 +27,6 @@ def is_quick_in_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older releases of torch do not tell
-        return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
+        tell = getattr(torch.cpu, "get_capabilities", None)  # older releases of torch have it not
+        return tell is not None and any(tell().get(name, False) for name in ("amx_bf16", "avx512_bf16"))
     return True
