@@ -35,6 +35,18 @@ def trained(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.fixture
+def no_pictures(trained, monkeypatch) -> None:
+    """Of what is learnt: `trained` has them, and they take longer than the toys' steps."""
+    for recipe in recipes.RECIPES.values():
+        monkeypatch.setattr(recipe.task, "sample", lambda task, folder, step: None)
+
+
+def test_there_are_pictures_of_what_was_learnt(trained):
+    assert all((trained / name / "samples" / "000002.png").stat().st_size > 200 for name in recipes.RECIPES if name not in ("text", "judge"))
+
+
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_stopped_and_resumed_equals_never_stopped(name, trained, tmp_path):
     for _ in range(2):
@@ -65,6 +77,7 @@ def test_cam_trains_the_mergers_and_apm_the_mixers_too(trained):
     assert all(cam[k].any() for k in mergers if "proj_out" in k)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_recipe_goes_on_from_weights_in_half_precision(trained, tmp_path):
     """As the shipped ones are, and in a folder where the memories are joined on to the base."""
     model = tmp_path / "model"
@@ -98,6 +111,7 @@ def train_in_two_processes(name: str, out: Path, trained: Path, **more: object) 
     subprocess.run([sys.executable, "-m", *words], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("name", ["text", "base", "judge"])
 def test_two_processes_take_the_steps_of_one_and_one_goes_on_with_them(name, trained, tmp_path):
     """Contrast over all samples; a process without a share (a batch of one picture); shares of different size (three pictures)."""
