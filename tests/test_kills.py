@@ -13,7 +13,7 @@ import pytest
 from streamingt2v.io.reader import count_frames
 from toy import write_toy_model
 
-FRAMES = 160  # so many that none of the kills below comes after the end, however fast the machine is
+FRAMES = 96  # so many that none of the kills below comes after the end, however fast the machine is
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from streamingt2v.server.service import JobService
 from streamingt2v.server.settings import Settings
 from streamingt2v.server.store import JobStore
 
-FRAMES, JOBS = 112, 2
+FRAMES, JOBS = 80, 2
 CAT = Request("A cat running on the street", FRAMES)
 SERVICE = """
 import sys, time
