@@ -56,8 +56,8 @@ def main() -> None:
     source = Source(options.model, tuple(options.rivals), options.out, options.steps, options.engine)
     maker = Maker(source)
     plan = plan_of(options, maker)
-    settings: dict[str, object] = {"model": options.model, "weights": fingerprint(find_model(options.model))[:12], "steps": options.steps}
-    settings |= {"engine": options.engine}
+    settings: dict[str, object] = {"model": options.model, "weights": fingerprint(find_model(options.model))[:12]}
+    settings |= {"steps": options.steps, "engine": options.engine}
     settings |= {f"frames, {part.name}": part.frames for part in plan}
     file = results.ItemFile(options.out, settings | measured_with(maker.tools), rival_marks(maker))
     make(file, maker, [task for task in tasks(plan) if task.key not in file], options.jobs)

@@ -34,9 +34,6 @@ DENOISING = ("unet", "cam", "refiner")
 """Networks that an engine takes over. Texts and anchors are seen once; autoencoders, nearly all convolutions, gain nothing."""
 
 
-_CORE_LOCK = Lock()
-
-
 def take_over(networks: Mapping[str, nn.Module], engine: Engine) -> None:
     """Let the engine compute those of a model's networks that denoise. In place; weights must be where they stay."""
     for network in (network for name, network in networks.items() if name.rpartition("/")[2] in DENOISING):
@@ -149,6 +146,9 @@ def _openvino() -> Any:
     import openvino
 
     return openvino
+
+
+_CORE_LOCK = Lock()
 
 
 def _core() -> Any:
