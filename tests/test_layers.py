@@ -14,7 +14,7 @@ LAYERS = (  # innermost first
     {"checkpoints", "stages"},
     {"pipeline"},
     {"runner"},
-    {"train", "eval", "batch"},
+    {"train", "eval", "batch", "libraries"},
     {"client", "server"},
     {"web"},
     {"cli"},

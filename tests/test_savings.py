@@ -116,6 +116,26 @@ def test_tiles_are_for_frames_larger_than_one(home, plain):
     assert np.array_equal(preview, plain["preview"])
 
 
+def test_a_preview_needs_no_refiner(home, plain, tmp_path):
+    pipe = LongVideoPipeline.from_pretrained(home / "toy", refiner=False)
+    request = replace(request_of(home, "toy"), frames=2, preset="preview")
+    assert "refiner" not in networks_of(pipe.components)
+    assert (video(pipe, request) == plain["preview"]).all()
+    with pytest.raises(RequestError, match="without its refiner"):
+        pipe.check(replace(request, preset="full"))
+    with pytest.raises(ModelError, match="without its refiner"):
+        pipe.save_pretrained(tmp_path / "again")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_loads_what_its_preset_needs(home, tmp_path):
+    whole = LongVideoPipeline.from_pretrained(home / "toy")
+    for preset in ("preview", "full"):
+        request = replace(request_of(home, "toy"), preset=preset)
+        with create_run(whole, request, tmp_path / preset, str(home / "toy")) as run:
+            assert (reload_pipeline(run).components.refiner is not None) == (preset == "full")
+
+
 def test_a_base_gets_the_same_savings(home):
     with opened(str(home / "base"), "cpu", torch.float32, savings=Savings(vae_slicing=True, vae_tiling=True)) as pipe:
         assert pipe.vae.use_slicing and pipe.vae.use_tiling

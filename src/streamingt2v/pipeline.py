@@ -15,7 +15,7 @@ from .checkpoints.bases import opened, redraws_from_keyframes, with_seed
 from .checkpoints.load import Components, load, save
 from .config import ModelConfig, Preset, RefineConfig, Request
 from .distributed import Alone, Crew
-from .errors import MediaError
+from .errors import MediaError, RequestError
 from .io.reader import count_frames, last_frames, read_image, read_video
 from .memory.stream import StreamMemory
 from .savings import PLAIN, Savings
@@ -53,13 +53,15 @@ class LongVideoPipeline:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_folder: str | Path = "tiny", device: str = "cpu", dtype: torch.dtype = torch.float32, savings: Savings = PLAIN
-    ) -> LongVideoPipeline:
+        cls, name_or_folder: str | Path = "tiny", device: str = "cpu", dtype: torch.dtype = torch.float32, savings: Savings = PLAIN,
+        refiner: bool = True,
+    ) -> LongVideoPipeline:  # fmt: skip
         """The embedded model "tiny" or a model folder, on a device, in a dtype. ModelError if it is missing or incomplete.
 
-        RequestError for savings that the device or the model cannot use.
+        refiner: False leaves out the network of stage 3, for previews alone: less memory, and a sooner start. RequestError for savings
+        that the device or the model cannot use.
         """
-        return cls(load(name_or_folder, device, dtype, savings), str(name_or_folder))
+        return cls(load(name_or_folder, device, dtype, savings, refiner), str(name_or_folder))
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
         """Write a model folder, weights in `dtype`; those in memory stay as they are. A save that fails leaves nothing."""
@@ -132,6 +134,8 @@ class LongVideoPipeline:
         """The configuration for this request, see `with_seed`."""
         config = with_seed(self.config, request)
         config.check(request)
+        if request.preset == "full" and config.refine_by is None and self.refiners is None and self.components.refiner is None:
+            raise RequestError("preset", "full", "this pipeline was loaded without its refiner: load it with refiner=True")
         return config
 
     def _extend(self, request: Request, config: ModelConfig, words: _Words, state: State | None, on_step: OnStep | None) -> Iterator[Piece]:

@@ -49,8 +49,10 @@ class Summary:
     first_frame_seconds: float | None
 
 
-def load_pipeline(model: str, device: str, dtype: str, savings: Savings = PLAIN) -> LongVideoPipeline:
+def load_pipeline(model: str, device: str, dtype: str, savings: Savings = PLAIN, refiner: bool = True) -> LongVideoPipeline:
     """The pipeline of a model's name or folder on a device ("cpu", "cuda:1") in a dtype ("float32"), all as users write them.
+
+    refiner: False for previews alone.
 
     RequestError, before any weights are read, if there is no such model, or the device is not there, or has no use for the savings.
     """
@@ -62,7 +64,7 @@ def load_pipeline(model: str, device: str, dtype: str, savings: Savings = PLAIN)
         find_model(model)
     except ModelError as error:
         raise RequestError("model", model, str(error)) from error
-    return LongVideoPipeline.from_pretrained(model, device=device, dtype=getattr(torch, dtype), savings=savings)
+    return LongVideoPipeline.from_pretrained(model, device=device, dtype=getattr(torch, dtype), savings=savings, refiner=refiner)
 
 
 def create_run(
@@ -116,7 +118,8 @@ def _grid(pipe: LongVideoPipeline, request: Request) -> dict[str, int]:
 def reload_pipeline(run: RunFolder) -> LongVideoPipeline:
     """The pipeline that an opened run began with, on the same device and in the same dtype. RunError: see `check_weights`."""
     check_weights(run)
-    return load_pipeline(run.model, run.header.device, run.header.dtype, run.header.savings)
+    header = run.header
+    return load_pipeline(run.model, header.device, header.dtype, header.savings, refiner=run.request.preset == "full")
 
 
 def check_weights(run: RunFolder) -> None:

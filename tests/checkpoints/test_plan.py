@@ -26,8 +26,8 @@ def numbers(network):
 
 
 def test_weights_are_those_that_loading_holds():
-    """A preview's are those of the distilled network besides; with a negative prompt it is not made."""
-    components = load(TINY)
+    """A preview's are those of the distilled network besides, without the refiner; with a negative prompt it is not made."""
+    components = load(TINY, refiner=False)
     assert components.distilled
     every, vae = sum(map(numbers, networks_of(components).values())), numbers(components.backbone.vae)
     fast = sum(map(numbers, distilled_of(components).values()))
@@ -37,6 +37,8 @@ def test_weights_are_those_that_loading_holds():
     assert made(preset="preview", seconds_per_step=1.0, negative_prompt="a dog").weights == 4 * (every + changes)
     half = made(preset="preview", dtype="float16", seconds_per_step=1.0)
     assert half.weights == 2 * (every - vae + changes + fast) + 4 * vae  # the autoencoder stays in float32
+    full = load(TINY)
+    assert full.refiner and made(seconds_per_step=1.0).parameters == every + changes + numbers(full.refiner.unet)
 
 
 @pytest.mark.parametrize(

@@ -64,8 +64,8 @@ class Place:
 
 @dataclass
 class Components:
-    """All parts of a model. `refiner` is None where the model has no stage 3, `distilled` where none is in its folder. savings: how
-    device memory is saved, also with pipelines.
+    """All parts of a model. `refiner` is None where the model has no stage 3 or it was left out, `distilled` where none is in its
+    folder. savings: how device memory is saved, also with pipelines.
     """
 
     config: ModelConfig
@@ -81,15 +81,17 @@ class Components:
         return replace(self, distilled=None, config=replace(self.config, fast=None))
 
 
-def load(name_or_folder: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32, savings: Savings = PLAIN) -> Components:
+def load(
+    name_or_folder: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32, savings: Savings = PLAIN, refiner: bool = True
+) -> Components:
     """Read a model folder. Weights are converted to `dtype`; the VAE stays in float32. ModelError names what is missing.
 
-    RequestError for savings that the device or the model cannot use.
+    refiner: False leaves that one out, for previews alone. RequestError for savings that the device or the model cannot use.
     """
     folder = find_model(name_or_folder)
     config = ModelConfig.load(folder)
     savings.check(device, config, str(dtype).removeprefix("torch."))
-    made = _read(folder, config, Place(folder, torch.device(device), savings), dtype)
+    made = _read(folder, config, Place(folder, torch.device(device), savings), dtype, refiner)
     made.savings = savings
     _put_on(lambda: networks_of(made) | distilled_of(made), torch.device(device), savings)
     return made
@@ -123,13 +125,13 @@ def distilled_of(components: Components) -> dict[str, torch.nn.Module]:
     return {f"{FAST}/unet": backbone.unet, f"{FAST}/cam": backbone.cam}
 
 
-def _read(folder: Path, config: ModelConfig, place: Place, dtype: torch.dtype) -> Components:
+def _read(folder: Path, config: ModelConfig, place: Place, dtype: torch.dtype, refine: bool) -> Components:
     backbone = (_svd if config.backbone == "svd" else _modelscope)(config, place, dtype)
     if config.height % (factor := vae_factor(backbone.parts()["vae"])) or config.width % factor:
         raise ModelError(f"{folder}: {config.height} x {config.width} pixels: the autoencoder needs multiples of {factor}")
     # the decoder of StreamingSVD's videos knows nothing of single frames
     vae = None if config.backbone == "svd" else backbone.parts()["vae"]
-    refiner = _refiner(folder, config, place, dtype, vae) if config.refine else None
+    refiner = _refiner(folder, config, place, dtype, vae) if config.refine and refine else None
     text, scheduler = _load_text(folder, config, place, dtype), _load_scheduler(folder / "scheduler")
     distilled = None
     if config.fast:
@@ -173,8 +175,10 @@ def save(components: Components, folder: Path, dtype: torch.dtype = torch.float1
     not copied: it names them by their way from the folder.
 
     It is written beside its place and moved there when it is whole, so a save that fails changes nothing. In a folder that is there
-    already the files of a model are replaced, others stay.
+    already the files of a model are replaced, others stay. ModelError for a model that was loaded without its refiner.
     """
+    if components.config.refine and components.refiner is None:
+        raise ModelError("the model was loaded without its refiner, and would be saved without it: load it with refiner=True")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as made:
         whole = Path(made) / "model"

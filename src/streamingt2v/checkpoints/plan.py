@@ -71,6 +71,8 @@ def plan(
     assert request.frames is not None, "a video without end needs no plan"
     if parts is None:
         parts = {part.name: parameters_of(part) for part in _parts(folder, config)}
+    if request.preset != "full":  # then it is not loaded
+        parts = {part: count for part, count in parts.items() if not part.startswith("refiner")}
     held = {part: count * (4 if part.endswith("vae") else BYTES[dtype]) for part, count in parts.items()}
     if config.fast is not None and (config.is_fast(request) or savings.offload != "none"):
         held["fast"] += held["unet"] + held["cam"]  # it is made of them, and stays beside them

@@ -15,10 +15,11 @@ from ..checkpoints.door import checked_config
 from ..config import Request
 from ..distributed import check_ray
 from ..errors import RequestError
+from ..libraries import import_libraries
 from .options import ModelOptions, ScreenOptions, takes_options
 from .screen import Screen, Stopped, describe
 from .table import read_table
-from .video import check_media, silence_bars
+from .video import check_media
 
 if TYPE_CHECKING:
     from ..batch import Record, Setting
@@ -57,13 +58,13 @@ def batch(
     began = time.monotonic()
     _check_workers(model.device, options)
     rows = read_table(prompts, lambda wanted: _checked(wanted, model))
+    import_libraries()
     from ..batch import Job, left_to_do, run_batch
 
     jobs, setting = [Job(name, request) for name, request in rows], _setting(prompts, options, model)
     left = left_to_do(jobs, setting)
     show = Screen(screen.quiet, screen.json)
     show.note(f"{len(jobs)} rows, {len(jobs) - len(left)} done before, workers: {options.workers}")
-    silence_bars()
     records = run_batch(left, setting, options.workers, options.retries, options.gpus_per_worker) if left else iter(())
     again = shlex.join(["streamingt2v", "batch", str(prompts), *_words(options), *_words(model), *_words(screen)])
     try:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from ..checkpoints.door import checked_config
-from ..config import ModelConfig, Request
+from ..config import ModelConfig, Preset, Request
 from ..errors import MediaError, RequestError, RunError
+from ..libraries import import_libraries
 from .options import ModelOptions, OutputOptions, RefineOptions, RequestOptions, ScreenOptions, build_request, takes_options
 from .places import Places, check_files, choose_places, places_of_run
 from .schedule import Schedule, read_schedule
@@ -131,7 +132,7 @@ def _make(
     _check_workers(workers, wanted, config)
     wanted = check_media(wanted)
     show = Screen(screen.quiet, screen.json)
-    pipe = _load(model, show)
+    pipe = _load(model, wanted.preset, show)
     from ..runner import create_run, prompt_notes  # here and below: what imports torch is imported when it is needed
 
     for note in prompt_notes(pipe, wanted):
@@ -204,34 +205,25 @@ def peak_rss_mb() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1)  # bytes on macOS
 
 
-def _load(model: ModelOptions, show: Screen) -> LongVideoPipeline:
+def _load(model: ModelOptions, preset: Preset, show: Screen) -> LongVideoPipeline:
     show.note(f"loading model {model.model}")
     if model.engine != "torch":
         show.note(f"{model.engine} prepares the networks as they are first needed, which takes its time, and less in the next process")
-    silence_bars()
+    import_libraries()
     from ..runner import load_pipeline
 
-    return load_pipeline(model.model, model.device, model.dtype, model.savings)
+    return load_pipeline(model.model, model.device, model.dtype, model.savings, refiner=preset == "full")
 
 
 def _reload(run: RunFolder, run_dir: Path, show: Screen) -> LongVideoPipeline:
     show.note(f"loading model {run.model}")
-    silence_bars()
+    import_libraries()
     from ..runner import reload_pipeline
 
     try:
         return reload_pipeline(run)
     except RunError as error:
         raise _wrong_run(run_dir, str(error).removeprefix(f"{run.path}: ")) from error
-
-
-def silence_bars() -> None:
-    """The libraries' bars, one a network, would drown the notes."""
-    import diffusers
-    import transformers
-
-    for library in (diffusers, transformers):
-        library.utils.logging.disable_progress_bar()
 
 
 def _open(run_dir: Path) -> RunFolder:

@@ -67,7 +67,7 @@ class Setting:
 
     def pipeline(self) -> LongVideoPipeline:
         """The loaded model. RequestError if the model or the device is not there, or the procedure does not fit it."""
-        pipe = load_pipeline(self.model, self.device, self.dtype, self.savings)
+        pipe = load_pipeline(self.model, self.device, self.dtype, self.savings, refiner=self.preset == "full")
         if self.procedure == "own":
             return pipe
         return LongVideoPipeline(as_published(pipe.components, PROMPT, self.procedure == "published-ddim"), pipe.name)

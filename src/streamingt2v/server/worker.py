@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from ..errors import MediaError, ModelError, RequestError, RunError, StreamingT2VError
 from ..io import durable
 from ..io.folder import REQUEST
+from ..libraries import import_libraries
 from .files import ServiceFiles
 from .job import Job
 from .settings import Settings
@@ -219,7 +220,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then ends this process
     worker = Worker(Settings.from_json(sys.stdin.readline()), int(sys.argv[1]))
     threading.Thread(target=_end_with_stdin, args=(worker.ending,), daemon=True).start()
-    _silence_bars()
+    import_libraries()
     try:
         worker.run()
     except StreamingT2VError as error:
@@ -234,14 +235,6 @@ def _end_with_stdin(ending: threading.Event) -> None:
     ending.set()
     time.sleep(GRACE_SECONDS)
     os._exit(1)  # stuck; its job goes back when the lock is free
-
-
-def _silence_bars() -> None:
-    import diffusers
-    import transformers
-
-    for library in (diffusers, transformers):
-        library.utils.logging.disable_progress_bar()
 
 
 if __name__ == "__main__":
