@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,15 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before any library reads it: no test may d
 CHUNK = 8
 
 
+def pytest_configure() -> None:
+    gc.disable()  # as `import_libraries` does: what tests import stays
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
 @dataclass
 class FakePipeline:
     """Chunks of noise that depend on (seed, frame) alone, with the interface of `LongVideoPipeline` that the runner uses.
@@ -25,7 +35,7 @@ class FakePipeline:
     """
 
     before_chunk: Callable[[int], None] = lambda index: None
-    loads: list[tuple[str, str, str]] = field(default_factory=list)
+    loads: list[tuple[str, str, str, bool]] = field(default_factory=list)
     folder: Path = Path()
 
     def __post_init__(self) -> None:
@@ -77,8 +87,8 @@ def fake_pipeline(monkeypatch, tmp_path_factory) -> FakePipeline:
     for module in (streamingt2v.checkpoints.door, streamingt2v.runner):
         monkeypatch.setattr(module, "find_model", lambda name: fake.folder if Path(name).name in ("tiny", "m") else find_model(name))
 
-    def load(model: str, device: str, dtype: str, savings: object = None) -> FakePipeline:
-        fake.loads.append((model, device, dtype))
+    def load(model: str, device: str, dtype: str, savings: object = None, refiner: bool = True) -> FakePipeline:
+        fake.loads.append((model, device, dtype, refiner))
         return fake
 
     monkeypatch.setattr(streamingt2v.runner, "load_pipeline", load)

@@ -65,7 +65,7 @@ def test_options_reach_the_model_and_the_request(fake_pipeline, capsys):
     model = "--model m --device cuda:1 --dtype bfloat16".split()
     asked = "--steps 7 --guidance-scale 3.5 --negative-prompt dull --fps 6".split()
     assert run(capsys, "generate", PROMPT, *model, *asked, "--run-dir", "kept", "-o", "out.mp4")[0] == 0
-    assert fake_pipeline.loads == [("m", "cuda:1", "bfloat16")]
+    assert fake_pipeline.loads == [("m", "cuda:1", "bfloat16", False)]
     with RunFolder.open("kept") as kept:
         assert (kept.request.steps, kept.request.guidance_scale, kept.request.negative_prompt, kept.fps) == (7, 3.5, "dull", 6)
     assert probe_video("out.mp4").fps == 6
@@ -89,6 +89,12 @@ def test_prompts_without_effect_are_told(fake_pipeline, capsys):
     assert code == 0 and "knows no word of 'blorp'" in err and "too long" not in err
     code, _, err = run(capsys, "generate", "A cat" + " and so on" * 10, "-o", "b.mp4")
     assert code == 0 and "too long for the model by 2 tokens" in err and "knows no word" not in err
+
+
+@pytest.mark.parametrize("preset", ["preview", "full"])
+def test_the_refiner_is_loaded_where_it_is_used(fake_pipeline, capsys, preset):
+    assert run(capsys, "generate", PROMPT, "--frames", 8, "--preset", preset, "-o", "out.mp4")[0] == 0
+    assert fake_pipeline.loads == [("tiny", "cpu", "float32", preset == "full")]
 
 
 def test_pictures_are_written(fake_pipeline, capsys):
