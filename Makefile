@@ -24,6 +24,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PIP) '$(TORCH)'
 	@echo "Installing streamingt2v and its other dependencies"
 	@$(PIP) -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m compileall -q src
 	@touch $@
 
 demo: $(READY) ## make demo.mp4: 240 frames of a prompt through all three stages

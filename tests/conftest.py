@@ -8,9 +8,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from streamingt2v.config import Request
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any library reads it: no test may download
 
@@ -35,7 +39,7 @@ class FakePipeline:
     """
 
     before_chunk: Callable[[int], None] = lambda index: None
-    loads: list[tuple[str, str, str, bool]] = field(default_factory=list)
+    loads: list[tuple[str, str, str, Request | None]] = field(default_factory=list)
     folder: Path = Path()
 
     def __post_init__(self) -> None:
@@ -87,8 +91,8 @@ def fake_pipeline(monkeypatch, tmp_path_factory) -> FakePipeline:
     for module in (streamingt2v.checkpoints.door, streamingt2v.runner):
         monkeypatch.setattr(module, "find_model", lambda name: fake.folder if Path(name).name in ("tiny", "m") else find_model(name))
 
-    def load(model: str, device: str, dtype: str, savings: object = None, refiner: bool = True) -> FakePipeline:
-        fake.loads.append((model, device, dtype, refiner))
+    def load(model: str, device: str, dtype: str, savings: object = None, only: Request | None = None) -> FakePipeline:
+        fake.loads.append((model, device, dtype, only))
         return fake
 
     monkeypatch.setattr(streamingt2v.runner, "load_pipeline", load)

@@ -65,7 +65,7 @@ def test_options_reach_the_model_and_the_request(fake_pipeline, capsys):
     model = "--model m --device cuda:1 --dtype bfloat16".split()
     asked = "--steps 7 --guidance-scale 3.5 --negative-prompt dull --fps 6".split()
     assert run(capsys, "generate", PROMPT, *model, *asked, "--run-dir", "kept", "-o", "out.mp4")[0] == 0
-    assert fake_pipeline.loads == [("m", "cuda:1", "bfloat16", False)]
+    assert [load[:3] for load in fake_pipeline.loads] == [("m", "cuda:1", "bfloat16")]
     with RunFolder.open("kept") as kept:
         assert (kept.request.steps, kept.request.guidance_scale, kept.request.negative_prompt, kept.fps) == (7, 3.5, "dull", 6)
     assert probe_video("out.mp4").fps == 6
@@ -92,9 +92,9 @@ def test_prompts_without_effect_are_told(fake_pipeline, capsys):
 
 
 @pytest.mark.parametrize("preset", ["preview", "full"])
-def test_the_refiner_is_loaded_where_it_is_used(fake_pipeline, capsys, preset):
+def test_what_the_request_needs_is_loaded(fake_pipeline, capsys, preset):
     assert run(capsys, "generate", PROMPT, "--frames", 8, "--preset", preset, "-o", "out.mp4")[0] == 0
-    assert fake_pipeline.loads == [("tiny", "cpu", "float32", preset == "full")]
+    assert fake_pipeline.loads == [("tiny", "cpu", "float32", Request(PROMPT, 8, preset=preset))]
 
 
 def test_pictures_are_written(fake_pipeline, capsys):

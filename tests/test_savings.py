@@ -25,7 +25,7 @@ from streamingt2v.errors import ModelError, RequestError
 from streamingt2v.io.run import RunFolder
 from streamingt2v.runner import create_run, reload_pipeline
 from streamingt2v.savings import Savings
-from toy import write_toy_model
+from toy import write_distilled_model, write_toy_model
 
 PROMPT = "A cat running on the street"
 CPU = torch.device("cpu")
@@ -35,6 +35,7 @@ CPU = torch.device("cpu")
 def home(tmp_path_factory) -> Path:
     home = tmp_path_factory.mktemp("models")
     write_toy_model(home / "toy")
+    write_distilled_model(home / "fast")
     toy_pipelines.streaming_svd(home / "svd")
     toy_pipelines.modelscope(home / "base")
     Image.new("RGB", (40, 32), (200, 30, 30)).save(home / "red.png")
@@ -116,24 +117,32 @@ def test_tiles_are_for_frames_larger_than_one(home, plain):
     assert np.array_equal(preview, plain["preview"])
 
 
-def test_a_preview_needs_no_refiner(home, plain, tmp_path):
-    pipe = LongVideoPipeline.from_pretrained(home / "toy", refiner=False)
-    request = replace(request_of(home, "toy"), frames=2, preset="preview")
-    assert "refiner" not in networks_of(pipe.components)
-    assert (video(pipe, request) == plain["preview"]).all()
-    with pytest.raises(RequestError, match="without its refiner"):
-        pipe.check(replace(request, preset="full"))
-    with pytest.raises(ModelError, match="without its refiner"):
+FAST, SLOW = {}, {"steps": 1}
+
+
+@pytest.mark.parametrize(
+    ("way", "parts", "others"),
+    [
+        (FAST, {"fast"}, [SLOW, {"preset": "full"}]),
+        (SLOW, set(), [FAST, SLOW | {"preset": "full"}]),
+        ({"preset": "full"}, {"fast", "refiner"}, [SLOW]),
+        ({"preset": "full", "negative_prompt": "a dog"}, {"refiner"}, [FAST]),
+    ],
+)
+def test_a_pipeline_for_one_request(home, tmp_path, way, parts, others):
+    """It makes the same bytes without the networks that others need; those are refused, and nothing is saved."""
+    request = Request(PROMPT, 17, **way)
+    whole, pipe = (LongVideoPipeline.from_pretrained(home / "fast", only=only) for only in (None, request))
+    assert np.array_equal(video(pipe, request), video(whole, request))
+    made = pipe.components
+    assert ({"fast"} if made.distilled else set()) | ({"refiner"} if made.refiner else set()) == parts
+    assert len(networks_of(made)) == 6 + ("refiner" in parts) and distilled_of(made) == {}, "no network is there twice"
+    for other in others:
+        with pytest.raises(RequestError, match="loaded for another request"):
+            pipe.check(Request(PROMPT, 17, **other))
+    with pytest.raises(ModelError, match="loaded for one request"):
         pipe.save_pretrained(tmp_path / "again")
     assert not list(tmp_path.iterdir())
-
-
-def test_a_run_loads_what_its_preset_needs(home, tmp_path):
-    whole = LongVideoPipeline.from_pretrained(home / "toy")
-    for preset in ("preview", "full"):
-        request = replace(request_of(home, "toy"), preset=preset)
-        with create_run(whole, request, tmp_path / preset, str(home / "toy")) as run:
-            assert (reload_pipeline(run).components.refiner is not None) == (preset == "full")
 
 
 def test_a_base_gets_the_same_savings(home):

@@ -54,14 +54,14 @@ class LongVideoPipeline:
     @classmethod
     def from_pretrained(
         cls, name_or_folder: str | Path = "tiny", device: str = "cpu", dtype: torch.dtype = torch.float32, savings: Savings = PLAIN,
-        refiner: bool = True,
+        only: Request | None = None,
     ) -> LongVideoPipeline:  # fmt: skip
         """The embedded model "tiny" or a model folder, on a device, in a dtype. ModelError if it is missing or incomplete.
 
-        refiner: False leaves out the network of stage 3, for previews alone: less memory, and a sooner start. RequestError for savings
-        that the device or the model cannot use.
+        only: the request that the pipeline is for; networks that it does not need are left out, for less memory and a sooner start.
+        RequestError for savings that the device or the model cannot use.
         """
-        return cls(load(name_or_folder, device, dtype, savings, refiner), str(name_or_folder))
+        return cls(load(name_or_folder, device, dtype, savings, only), str(name_or_folder))
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
         """Write a model folder, weights in `dtype`; those in memory stay as they are. A save that fails leaves nothing."""
@@ -134,9 +134,17 @@ class LongVideoPipeline:
         """The configuration for this request, see `with_seed`."""
         config = with_seed(self.config, request)
         config.check(request)
-        if request.preset == "full" and config.refine_by is None and self.refiners is None and self.components.refiner is None:
-            raise RequestError("preset", "full", "this pipeline was loaded without its refiner: load it with refiner=True")
+        self._check_parts(request)
         return config
+
+    def _check_parts(self, request: Request) -> None:
+        """RequestError where a network was left out that the request needs, see `from_pretrained`."""
+        parts, way_out = self.components, "this pipeline was loaded for another request: load it without `only`"
+        if request.preset == "full" and self.config.refine is not None and parts.refiner is None and self.refiners is None:
+            raise RequestError("preset", "full", way_out)
+        fast = self.config.is_fast(request)
+        if self.config.fast is not None and (parts.distilled is None if fast else parts.distilled is not None and parts.distilled.alone):
+            raise RequestError("steps", request.steps, way_out)
 
     def _extend(self, request: Request, config: ModelConfig, words: _Words, state: State | None, on_step: OnStep | None) -> Iterator[Piece]:
         """Stages 1 and 2: the first frames, then the memory goes on until there are enough.

@@ -49,10 +49,10 @@ class Summary:
     first_frame_seconds: float | None
 
 
-def load_pipeline(model: str, device: str, dtype: str, savings: Savings = PLAIN, refiner: bool = True) -> LongVideoPipeline:
+def load_pipeline(model: str, device: str, dtype: str, savings: Savings = PLAIN, only: Request | None = None) -> LongVideoPipeline:
     """The pipeline of a model's name or folder on a device ("cpu", "cuda:1") in a dtype ("float32"), all as users write them.
 
-    refiner: False for previews alone.
+    only: see `from_pretrained`.
 
     RequestError, before any weights are read, if there is no such model, or the device is not there, or has no use for the savings.
     """
@@ -64,7 +64,7 @@ def load_pipeline(model: str, device: str, dtype: str, savings: Savings = PLAIN,
         find_model(model)
     except ModelError as error:
         raise RequestError("model", model, str(error)) from error
-    return LongVideoPipeline.from_pretrained(model, device=device, dtype=getattr(torch, dtype), savings=savings, refiner=refiner)
+    return LongVideoPipeline.from_pretrained(model, device=device, dtype=getattr(torch, dtype), savings=savings, only=only)
 
 
 def create_run(
@@ -116,10 +116,12 @@ def _grid(pipe: LongVideoPipeline, request: Request) -> dict[str, int]:
 
 
 def reload_pipeline(run: RunFolder) -> LongVideoPipeline:
-    """The pipeline that an opened run began with, on the same device and in the same dtype. RunError: see `check_weights`."""
+    """The pipeline that an opened run began with, for that one alone, on the same device and in the same dtype. RunError: see
+    `check_weights`.
+    """
     check_weights(run)
     header = run.header
-    return load_pipeline(run.model, header.device, header.dtype, header.savings, refiner=run.request.preset == "full")
+    return load_pipeline(run.model, header.device, header.dtype, header.savings, only=run.request)
 
 
 def check_weights(run: RunFolder) -> None:

@@ -64,7 +64,7 @@ class Savings:
             raise RequestError("engine", self.engine, "needs a package more: pip install 'streamingt2v[openvino]'")
 
 
-CONVERTED = {"unet": 3, "fast": 2, "cam": 1, "refiner": 1}
+CONVERTED = {"unet": 3, "cam": 1, "refiner": 1}
 """How often OpenVINO has a network's weights beside torch: once a shape, without CAM, with it, and frame by frame for time guidance."""
 
 PLAIN = Savings()

@@ -25,20 +25,18 @@ def numbers(network):
     return sum(x.numel() for x in network.state_dict().values() if x.is_floating_point())
 
 
-def test_weights_are_those_that_loading_holds():
-    """A preview's are those of the distilled network besides, without the refiner; with a negative prompt it is not made."""
-    components = load(TINY, refiner=False)
-    assert components.distilled
+@pytest.mark.parametrize("preset", ["preview", "full"])
+@pytest.mark.parametrize("negative_prompt", ["", "a dog"])
+def test_weights_are_those_that_loading_holds(preset, negative_prompt):
+    components = load(TINY, only=Request("a cat", 240, preset=preset, negative_prompt=negative_prompt))
     every, vae = sum(map(numbers, networks_of(components).values())), numbers(components.backbone.vae)
-    fast = sum(map(numbers, distilled_of(components).values()))
-    changes = sum(x.numel() for tensors in (components.distilled.unet, components.distilled.cam) for x in tensors.values())
-    found = made(preset="preview", seconds_per_step=1.0)
-    assert found.parameters == every + changes and found.weights == 4 * (every + changes + fast)
-    assert made(preset="preview", seconds_per_step=1.0, negative_prompt="a dog").weights == 4 * (every + changes)
-    half = made(preset="preview", dtype="float16", seconds_per_step=1.0)
-    assert half.weights == 2 * (every - vae + changes + fast) + 4 * vae  # the autoencoder stays in float32
-    full = load(TINY)
-    assert full.refiner and made(seconds_per_step=1.0).parameters == every + changes + numbers(full.refiner.unet)
+    assert distilled_of(components) == {} and bool(components.distilled) == (not negative_prompt)
+    if own := components.distilled:
+        every += sum(x.numel() for tensors in (own.unet, own.cam) for x in tensors.values())
+    asked = {"preset": preset, "negative_prompt": negative_prompt, "seconds_per_step": 1.0}
+    whole, half = made(**asked), made(**asked, dtype="float16")
+    assert (whole.parameters, whole.weights) == (every, 4 * every)
+    assert half.weights == 2 * (every - vae) + 4 * vae  # the autoencoder stays in float32
 
 
 @pytest.mark.parametrize(

@@ -23,18 +23,27 @@ FAST = "fast"
 
 
 class Distilled:
-    """The changes of `base`'s network and of its CAM, and the scheduler that goes with them."""
+    """The changes of `base`'s network and of its CAM, and the scheduler that goes with them.
 
-    def __init__(self, base: ModelScopeBackbone, scheduler: Any, unet: Tensors, cam: Tensors):
-        self.base, self.scheduler, self.unet, self.cam = base, scheduler, unet, cam
+    alone: they are made in `base`'s own networks, not in copies: half the memory, but what they were before is no longer there.
+    """
+
+    def __init__(self, base: ModelScopeBackbone, scheduler: Any, unet: Tensors, cam: Tensors, *, alone: bool = False):
+        self.base, self.scheduler, self.unet, self.cam, self.alone = base, scheduler, unet, cam, alone
 
     @cached_property
     def backbone(self) -> ModelScopeBackbone:
         """The distilled network, made when it is first asked for; all but network and CAM are those of `base`."""
-        unet, cam = copy.deepcopy(self.base.unet), copy.deepcopy(self.base.cam)
+        unet, cam = self.base.unet, self.base.cam
+        if not self.alone:
+            unet, cam = copy.deepcopy(unet), copy.deepcopy(cam)
         merge(unet, self.unet)
         merge(cam, self.cam)
-        return type(self.base)(self.base.vae, unet, cam, self.base.image_encoder, self.base.image_tokens, self.base.device)
+        return (
+            self.base
+            if self.alone
+            else type(self.base)(self.base.vae, unet, cam, self.base.image_encoder, self.base.image_tokens, self.base.device)
+        )
 
     def on(self, base: ModelScopeBackbone) -> Distilled:
         """The same changes of another backbone's networks, with what that does its own way."""

@@ -23,7 +23,7 @@ from streamingt2v.backbones.svd_unet import StreamingUNetSpatioTemporal
 from streamingt2v.backbones.unet3d import StreamingUNet3D
 from streamingt2v.backbones.vid2vid import Vid2VidUNet, check_latent_size
 from streamingt2v.base_config import SvdConfig, read_json
-from streamingt2v.config import ModelConfig, find_model
+from streamingt2v.config import ModelConfig, Request, find_model
 from streamingt2v.errors import ModelError
 from streamingt2v.memory.apm import ImageTokens
 from streamingt2v.memory.cam import ConditionalAttentionModule
@@ -64,8 +64,9 @@ class Place:
 
 @dataclass
 class Components:
-    """All parts of a model. `refiner` is None where the model has no stage 3 or it was left out, `distilled` where none is in its
-    folder. savings: how device memory is saved, also with pipelines.
+    """All parts of a model. `refiner` and `distilled` are None where the model has none, or it was left out, see `load`.
+
+    savings: how device memory is saved, also with pipelines.
     """
 
     config: ModelConfig
@@ -76,22 +77,30 @@ class Components:
     distilled: Distilled | None = None
     savings: Savings = PLAIN
 
+    @property
+    def partial(self) -> bool:
+        """Whether networks were left out, see `load`."""
+        without_refiner = self.config.refine is not None and self.refiner is None
+        return without_refiner or (self.config.fast is not None and (self.distilled is None or self.distilled.alone))
+
     def undistilled(self) -> Components:
         """The model without its distilled network, as if its folder had none."""
         return replace(self, distilled=None, config=replace(self.config, fast=None))
 
 
 def load(
-    name_or_folder: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32, savings: Savings = PLAIN, refiner: bool = True
-) -> Components:
+    name_or_folder: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32, savings: Savings = PLAIN,
+    only: Request | None = None,
+) -> Components:  # fmt: skip
     """Read a model folder. Weights are converted to `dtype`; the VAE stays in float32. ModelError names what is missing.
 
-    refiner: False leaves that one out, for previews alone. RequestError for savings that the device or the model cannot use.
+    only: what is to be made, where nothing else is: networks that it does not need are left out. RequestError for savings that the
+    device or the model cannot use.
     """
     folder = find_model(name_or_folder)
     config = ModelConfig.load(folder)
     savings.check(device, config, str(dtype).removeprefix("torch."))
-    made = _read(folder, config, Place(folder, torch.device(device), savings), dtype, refiner)
+    made = _read(folder, config, Place(folder, torch.device(device), savings), dtype, only)
     made.savings = savings
     _put_on(lambda: networks_of(made) | distilled_of(made), torch.device(device), savings)
     return made
@@ -122,21 +131,24 @@ def distilled_of(components: Components) -> dict[str, torch.nn.Module]:
     if components.distilled is None:
         return {}
     backbone = components.distilled.backbone
+    if backbone is components.backbone:
+        return {}
     return {f"{FAST}/unet": backbone.unet, f"{FAST}/cam": backbone.cam}
 
 
-def _read(folder: Path, config: ModelConfig, place: Place, dtype: torch.dtype, refine: bool) -> Components:
+def _read(folder: Path, config: ModelConfig, place: Place, dtype: torch.dtype, only: Request | None) -> Components:
     backbone = (_svd if config.backbone == "svd" else _modelscope)(config, place, dtype)
     if config.height % (factor := vae_factor(backbone.parts()["vae"])) or config.width % factor:
         raise ModelError(f"{folder}: {config.height} x {config.width} pixels: the autoencoder needs multiples of {factor}")
     # the decoder of StreamingSVD's videos knows nothing of single frames
     vae = None if config.backbone == "svd" else backbone.parts()["vae"]
-    refiner = _refiner(folder, config, place, dtype, vae) if config.refine and refine else None
+    refines = config.refine is not None and (only is None or only.preset == "full")
+    refiner = _refiner(folder, config, place, dtype, vae) if refines else None
     text, scheduler = _load_text(folder, config, place, dtype), _load_scheduler(folder / "scheduler")
     distilled = None
-    if config.fast:
+    if config.fast and (only is None or config.is_fast(only)):
         assert isinstance(backbone, ModelScopeBackbone), "the configuration has been checked"
-        distilled = Distilled(backbone, _load_scheduler(folder / FAST), *read_changes(_part(folder, FAST)))
+        distilled = Distilled(backbone, _load_scheduler(folder / FAST), *read_changes(_part(folder, FAST)), alone=only is not None)
     return Components(config, text, backbone, scheduler, refiner, distilled)
 
 
@@ -175,10 +187,10 @@ def save(components: Components, folder: Path, dtype: torch.dtype = torch.float1
     not copied: it names them by their way from the folder.
 
     It is written beside its place and moved there when it is whole, so a save that fails changes nothing. In a folder that is there
-    already the files of a model are replaced, others stay. ModelError for a model that was loaded without its refiner.
+    already the files of a model are replaced, others stay. ModelError for a model that was loaded for one request.
     """
-    if components.config.refine and components.refiner is None:
-        raise ModelError("the model was loaded without its refiner, and would be saved without it: load it with refiner=True")
+    if components.partial:
+        raise ModelError("the model was loaded for one request alone, and would be saved without the rest: load it whole")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as made:
         whole = Path(made) / "model"

@@ -71,14 +71,12 @@ def plan(
     assert request.frames is not None, "a video without end needs no plan"
     if parts is None:
         parts = {part.name: parameters_of(part) for part in _parts(folder, config)}
-    if request.preset != "full":  # then it is not loaded
-        parts = {part: count for part, count in parts.items() if not part.startswith("refiner")}
+    unneeded = {"refiner": request.preset != "full", "refiner_vae": request.preset != "full", "fast": not config.is_fast(request)}
+    parts = {part: count for part, count in parts.items() if not unneeded.get(part)}  # what is not loaded
     held = {part: count * (4 if part.endswith("vae") else BYTES[dtype]) for part, count in parts.items()}
-    if config.fast is not None and (config.is_fast(request) or savings.offload != "none"):
-        held["fast"] += held["unet"] + held["cam"]  # it is made of them, and stays beside them
     if savings.engine == "openvino":
-        idle = ("unet", "cam") if config.is_fast(request) else ("fast",)
-        held |= {part: held[part] * (1 + copies) for part, copies in CONVERTED.items() if part in held and part not in idle}
+        copies = CONVERTED | ({"unet": 2} if config.is_fast(request) else {})  # it knows no time guidance
+        held |= {part: held[part] * (1 + copies[part]) for part in copies.keys() & held.keys()}
     height, width = config.output_size(request)
     steps, refine_steps = count_steps(config, request)
     seconds, seconds_from = _time(folder, config, request, steps, refine_steps, seconds_per_step, device, dtype)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from ..checkpoints.door import checked_config
-from ..config import ModelConfig, Preset, Request
+from ..config import ModelConfig, Request
 from ..errors import MediaError, RequestError, RunError
 from ..libraries import import_libraries
 from .options import ModelOptions, OutputOptions, RefineOptions, RequestOptions, ScreenOptions, build_request, takes_options
@@ -132,7 +132,7 @@ def _make(
     _check_workers(workers, wanted, config)
     wanted = check_media(wanted)
     show = Screen(screen.quiet, screen.json)
-    pipe = _load(model, wanted.preset, show)
+    pipe = _load(model, wanted, show)
     from ..runner import create_run, prompt_notes  # here and below: what imports torch is imported when it is needed
 
     for note in prompt_notes(pipe, wanted):
@@ -205,14 +205,14 @@ def peak_rss_mb() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1)  # bytes on macOS
 
 
-def _load(model: ModelOptions, preset: Preset, show: Screen) -> LongVideoPipeline:
+def _load(model: ModelOptions, wanted: Request, show: Screen) -> LongVideoPipeline:
     show.note(f"loading model {model.model}")
     if model.engine != "torch":
         show.note(f"{model.engine} prepares the networks as they are first needed, which takes its time, and less in the next process")
     import_libraries()
     from ..runner import load_pipeline
 
-    return load_pipeline(model.model, model.device, model.dtype, model.savings, refiner=preset == "full")
+    return load_pipeline(model.model, model.device, model.dtype, model.savings, only=wanted)
 
 
 def _reload(run: RunFolder, run_dir: Path, show: Screen) -> LongVideoPipeline:

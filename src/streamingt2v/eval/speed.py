@@ -67,8 +67,9 @@ class Setting:
 
     def pipeline(self) -> LongVideoPipeline:
         """The loaded model. RequestError if the model or the device is not there, or the procedure does not fit it."""
-        pipe = load_pipeline(self.model, self.device, self.dtype, self.savings, refiner=self.preset == "full")
-        if self.procedure == "own":
+        own = self.procedure == "own"
+        pipe = load_pipeline(self.model, self.device, self.dtype, self.savings, only=self.request(1) if own else None)
+        if own:
             return pipe
         return LongVideoPipeline(as_published(pipe.components, PROMPT, self.procedure == "published-ddim"), pipe.name)
 
@@ -85,7 +86,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Cold:
-    """Of one fresh process of `generate`, from its start. frames: how many it made."""
+    """Of one fresh process of `generate`, from its start to its result. frames: how many it made."""
 
     frames: int
     first_frame_seconds: float
@@ -125,9 +126,13 @@ def cold(setting: Setting, frames: int) -> Cold:
         words += [f"--vae-{name}" for name in ("slicing", "tiling") if getattr(setting, f"vae_{name}")]
         began = time.perf_counter()
         command = [sys.executable, "-m", "streamingt2v", "generate", PROMPT, "--quiet", "--json", *words]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        wall = time.perf_counter() - began
-    said = json.loads(done.stdout.splitlines()[-1])
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None, "it is a pipe"
+            line = process.stdout.readline()
+            wall = time.perf_counter() - began
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, command)
+    said = json.loads(line)
     start = wall - said["seconds"]  # interpreter and first imports, which the command cannot see
     return Cold(frames, start + said["first_frame_seconds"], wall, said["new_frames_per_second"], said["peak_rss_mb"])
 
