@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from streamingt2v.cli import app
 from streamingt2v.errors import RequestError
 from streamingt2v.eval import speed
-from toy import write_toy_model
+from toy import write_distilled_model, write_toy_model
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,9 @@ def test_another_number_of_steps_is_not_the_same_work(setting):
     assert speed.compare(setting, replace(setting, procedure="published-ddim"), 24, 1).difference is None
 
 
-def test_shares_are_those_of_all_the_time(setting):
-    found = speed.repeated(setting, 24, 1)
+@pytest.mark.parametrize("distilled", [False, True])
+def test_shares_are_those_of_all_the_time(setting, tmp_path, distilled):
+    found = speed.repeated(speed.Setting(str(write_distilled_model(tmp_path / "fast"))) if distilled else setting, 24, 1)
     assert sum(found.shares.values()) == pytest.approx(1) and found.shares["UNet"] > 0 and found.shares["CAM"] > 0
     assert all(share >= 0 for share in found.shares.values())
     assert 0 < found.first_frame_seconds < found.seconds and found.sustained > 0

@@ -9,6 +9,7 @@ from typer import Option
 
 from ..config import ModelConfig, Preset, find_model
 from ..errors import ModelError, RequestError
+from ..libraries import import_libraries
 from .options import ModelOptions, ScreenOptions, takes_options
 from .screen import Screen
 
@@ -39,6 +40,7 @@ def bench(
     show = Screen(screen.quiet, screen.json)
     wanted = _lengths(lengths)
     _check(model.model, preset, frames)
+    import_libraries()
     from ..eval import speed
 
     setting = speed.Setting(model.model, preset, model.device, model.dtype, steps, guidance_scale, threads=threads, **asdict(model.savings))

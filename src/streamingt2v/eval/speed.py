@@ -195,7 +195,9 @@ def _methods(pipe: LongVideoPipeline, run: Any) -> Iterator[tuple[Any, str, str]
     """(owner, method, part) of everything that takes time; none of them calls another."""
     parts = pipe.components
     yield getattr(parts.text, "encoder", None), "forward", "text"
-    backbones: list[Any] = [parts.backbone, *([parts.distilled.backbone] if parts.distilled else [])]
+    backbones: list[Any] = [parts.backbone]
+    if parts.distilled and not parts.distilled.alone:
+        backbones.append(parts.distilled.backbone)
     for backbone in backbones:
         yield backbone.unet, "forward", "UNet"
         yield backbone.cam, "forward", "CAM"
