@@ -139,11 +139,14 @@ class LongVideoPipeline:
 
     def _check_parts(self, request: Request) -> None:
         """RequestError where a network was left out that the request needs, see `from_pretrained`."""
-        parts, way_out = self.components, "this pipeline was loaded for another request: load it without `only`"
-        if request.preset == "full" and self.config.refine is not None and parts.refiner is None and self.refiners is None:
+        way_out = "this pipeline was loaded for another request: load it without `only`"
+        if request.preset == "full" and self.config.refine is not None and self.components.refiner is None and self.refiners is None:
             raise RequestError("preset", "full", way_out)
-        fast = self.config.is_fast(request)
-        if self.config.fast is not None and (parts.distilled is None if fast else parts.distilled is not None and parts.distilled.alone):
+        if self.config.fast is None:
+            return
+        distilled = self.components.distilled
+        only_slow, only_fast = distilled is None, distilled is not None and distilled.alone
+        if only_slow if self.config.is_fast(request) else only_fast:
             raise RequestError("steps", request.steps, way_out)
 
     def _extend(self, request: Request, config: ModelConfig, words: _Words, state: State | None, on_step: OnStep | None) -> Iterator[Piece]:

@@ -34,19 +34,15 @@ class Distilled:
     @cached_property
     def backbone(self) -> ModelScopeBackbone:
         """The distilled network, made when it is first asked for; all but network and CAM are those of `base`."""
-        unet, cam = self.base.unet, self.base.cam
-        if not self.alone:
-            unet, cam = copy.deepcopy(unet), copy.deepcopy(cam)
+        base = self.base
+        unet, cam = (base.unet, base.cam) if self.alone else (copy.deepcopy(base.unet), copy.deepcopy(base.cam))
         merge(unet, self.unet)
         merge(cam, self.cam)
-        return (
-            self.base
-            if self.alone
-            else type(self.base)(self.base.vae, unet, cam, self.base.image_encoder, self.base.image_tokens, self.base.device)
-        )
+        return base if self.alone else type(base)(base.vae, unet, cam, base.image_encoder, base.image_tokens, base.device)
 
     def on(self, base: ModelScopeBackbone) -> Distilled:
         """The same changes of another backbone's networks, with what that does its own way."""
+        assert not self.alone, "they are in networks that the other may share"
         return Distilled(base, self.scheduler, self.unet, self.cam)
 
     def save(self, folder: Path, dtype: torch.dtype = torch.float16) -> None:

@@ -85,6 +85,7 @@ class Components:
 
     def undistilled(self) -> Components:
         """The model without its distilled network, as if its folder had none."""
+        assert self.distilled is None or not self.distilled.alone, "it took the place of the model's own"
         return replace(self, distilled=None, config=replace(self.config, fast=None))
 
 
