@@ -65,8 +65,8 @@ def test_options_reach_the_model_and_the_request(fake_pipeline, capsys):
     model = "--model m --device cuda:1 --dtype bfloat16".split()
     asked = "--steps 7 --guidance-scale 3.5 --negative-prompt dull --fps 6".split()
     assert run(capsys, "generate", PROMPT, *model, *asked, "--run-dir", "kept", "-o", "out.mp4")[0] == 0
-    assert [load[:3] for load in fake_pipeline.loads] == [("m", "cuda:1", "bfloat16")]
     with RunFolder.open("kept") as kept:
+        assert fake_pipeline.loads == [("m", "cuda:1", "bfloat16", kept.request)]
         assert (kept.request.steps, kept.request.guidance_scale, kept.request.negative_prompt, kept.fps) == (7, 3.5, "dull", 6)
     assert probe_video("out.mp4").fps == 6
 

@@ -145,6 +145,13 @@ def test_a_pipeline_for_one_request(home, tmp_path, way, parts, others):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("preset", ["preview", "full"])
+def test_a_run_loads_what_its_preset_needs(home, tmp_path, preset):
+    whole, request = LongVideoPipeline.from_pretrained(home / "toy"), replace(request_of(home, "toy"), preset=preset)
+    with create_run(whole, request, tmp_path / "run", str(home / "toy")) as run:
+        assert (reload_pipeline(run).components.refiner is not None) == (preset == "full")
+
+
 def test_a_base_gets_the_same_savings(home):
     with opened(str(home / "base"), "cpu", torch.float32, savings=Savings(vae_slicing=True, vae_tiling=True)) as pipe:
         assert pipe.vae.use_slicing and pipe.vae.use_tiling

@@ -296,6 +296,11 @@ class ModelConfig:
         given = request.steps is not None or request.guidance_scale is not None or request.negative_prompt.strip() != ""
         return self.fast is not None and not given
 
+    def unneeded(self, request: Request) -> set[str]:
+        """Folders of networks that have no part in it; the distilled one, "fast", takes the place of the model's own."""
+        unneeded = set() if self.is_fast(request) else {"fast"}
+        return unneeded if request.preset == "full" else unneeded | {"refiner", "refiner_vae"}
+
     def extending(self, request: Request) -> ExtendConfig:
         """How the chunks of stages 1 and 2 are made: with the steps and guidance asked for, or as the distilled network needs it."""
         own = self.extend

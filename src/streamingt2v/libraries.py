@@ -36,6 +36,9 @@ def _one_look_at_sources() -> Iterator[None]:
 
     It needs the names in them twice, and remembers what it has found in a folder, but only of the last 128 folders of 550.
     """
+    if "transformers" in sys.modules:
+        yield
+        return
 
     class Watch:
         @staticmethod

@@ -143,11 +143,11 @@ def _read(folder: Path, config: ModelConfig, place: Place, dtype: torch.dtype, o
         raise ModelError(f"{folder}: {config.height} x {config.width} pixels: the autoencoder needs multiples of {factor}")
     # the decoder of StreamingSVD's videos knows nothing of single frames
     vae = None if config.backbone == "svd" else backbone.parts()["vae"]
-    refines = config.refine is not None and (only is None or only.preset == "full")
-    refiner = _refiner(folder, config, place, dtype, vae) if refines else None
+    left_out = config.unneeded(only) if only else set()
+    refiner = _refiner(folder, config, place, dtype, vae) if config.refine and "refiner" not in left_out else None
     text, scheduler = _load_text(folder, config, place, dtype), _load_scheduler(folder / "scheduler")
     distilled = None
-    if config.fast and (only is None or config.is_fast(only)):
+    if config.fast and FAST not in left_out:
         assert isinstance(backbone, ModelScopeBackbone), "the configuration has been checked"
         distilled = Distilled(backbone, _load_scheduler(folder / FAST), *read_changes(_part(folder, FAST)), alone=only is not None)
     return Components(config, text, backbone, scheduler, refiner, distilled)

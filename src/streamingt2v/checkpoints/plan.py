@@ -71,8 +71,7 @@ def plan(
     assert request.frames is not None, "a video without end needs no plan"
     if parts is None:
         parts = {part.name: parameters_of(part) for part in _parts(folder, config)}
-    unneeded = {"refiner": request.preset != "full", "refiner_vae": request.preset != "full", "fast": not config.is_fast(request)}
-    parts = {part: count for part, count in parts.items() if not unneeded.get(part)}  # what is not loaded
+    parts = {part: parts[part] for part in parts.keys() - config.unneeded(request)}
     held = {part: count * (4 if part.endswith("vae") else BYTES[dtype]) for part, count in parts.items()}
     if savings.engine == "openvino":
         copies = CONVERTED | ({"unet": 2} if config.is_fast(request) else {})  # it knows no time guidance
