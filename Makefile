@@ -38,7 +38,7 @@ test: $(READY) ## run the tests, as continuous integration does
 
 check: $(READY) ## lint, types, and the tests of the house's rules
 	@echo "Checking with ruff, mypy and the import-direction test"
-	@$(BIN)/ruff check src tests benchmarks
+	@$(BIN)/ruff check src tests lab
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/test_layers.py tests/test_public_names.py tests/test_docs.py
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from streamingt2v.cli import main
-from streamingt2v.io.writer import write_video
+from streamingt2v.video.writer import write_video
 
 PROMPT = "A cat running on the street"
 JSON_FIELDS = (

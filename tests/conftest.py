@@ -20,6 +20,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before any library reads it: no test may d
 
 CHUNK = 8
 
+pytest_plugins = ["service_fixtures"]
+
 
 def pytest_configure() -> None:
     gc.disable()  # as `import_libraries` does: what tests import stays
@@ -44,7 +46,7 @@ class FakePipeline:
 
     def __post_init__(self) -> None:
         from streamingt2v.config import ModelConfig, RefineConfig
-        from streamingt2v.savings import PLAIN
+        from streamingt2v.config.runtime import PLAIN
 
         self.components = SimpleNamespace(savings=PLAIN)
         self.config = ModelConfig("fake", height=32, width=48, fps=8, refine=RefineConfig(scale=1))
@@ -81,21 +83,21 @@ class FakePipeline:
 @pytest.fixture
 def fake_pipeline(monkeypatch, tmp_path_factory) -> FakePipeline:
     """The pipeline that every command of the test gets instead of the model "tiny"."""
-    import streamingt2v.checkpoints.door
-    import streamingt2v.runner
+    import streamingt2v.external.door
+    import streamingt2v.runs.render
     from streamingt2v.config import find_model
 
     fake = FakePipeline()
     fake.folder = tmp_path_factory.mktemp("fake")
     fake.config.save(fake.folder)
-    for module in (streamingt2v.checkpoints.door, streamingt2v.runner):
+    for module in (streamingt2v.external.door, streamingt2v.runs.render):
         monkeypatch.setattr(module, "find_model", lambda name: fake.folder if Path(name).name in ("tiny", "m") else find_model(name))
 
     def load(model: str, device: str, dtype: str, savings: object = None, only: Request | None = None) -> FakePipeline:
         fake.loads.append((model, device, dtype, only))
         return fake
 
-    monkeypatch.setattr(streamingt2v.runner, "load_pipeline", load)
+    monkeypatch.setattr(streamingt2v.runs.render, "load_pipeline", load)
     return fake
 
 
@@ -103,3 +105,18 @@ def fake_pipeline(monkeypatch, tmp_path_factory) -> FakePipeline:
 def in_empty_folder(tmp_path, monkeypatch):
     """What is written without a folder is written there."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def moving():
+    """moving(frames, height=16, width=32, start=0): uint8 (T, H, W, 3), smooth, every frame unlike the others."""
+
+    def make(frames: int, height: int = 16, width: int = 32, start: int = 0) -> np.ndarray:
+        t = np.arange(start, start + frames).reshape(-1, 1, 1)
+        y, x = np.arange(height).reshape(1, -1, 1), np.arange(width).reshape(1, 1, -1)
+        red = 128 + 100 * np.sin((x + 3 * t) / 9)
+        green = 128 + 100 * np.cos((y + 2 * t) / 7)
+        blue = np.broadcast_to(40 + (t * 13) % 170, red.shape)
+        return np.stack(np.broadcast_arrays(red, green, blue), -1).astype(np.uint8)
+
+    return make

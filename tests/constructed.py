@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamingt2v.eval.flow import Flow
-from streamingt2v.eval.metric import Metric, Result, Tools, measure
+from streamingt2v.metrics.flow import Flow
+from streamingt2v.metrics.metric import Metric, Result, Tools, measure
 
 
 def texture(height: int = 64, width: int = 64, seed: int = 0) -> np.ndarray:

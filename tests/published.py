@@ -10,13 +10,13 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from streamingt2v.backbones.svd_unet import StreamingUNetSpatioTemporal
-from streamingt2v.backbones.unet3d import StreamingUNet3D
-from streamingt2v.backbones.vid2vid import Vid2VidUNet
-from streamingt2v.memory.apm import ImageTokens
-from streamingt2v.memory.cam import ConditionalAttentionModule
-from streamingt2v.memory.spatiotemporal import SpatioTemporalCam
-from streamingt2v.train import text
+from lab.tiny import text
+from streamingt2v.models.apm import ImageTokens
+from streamingt2v.models.cam import ConditionalAttentionModule
+from streamingt2v.models.svd_cam import SpatioTemporalCam
+from streamingt2v.models.svd_unet import StreamingUNetSpatioTemporal
+from streamingt2v.models.unet3d import StreamingUNet3D
+from streamingt2v.models.vid2vid_unet import Vid2VidUNet
 from toy_networks import stir
 
 Tensors = dict[str, torch.Tensor]

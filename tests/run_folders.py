@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from streamingt2v import durable
 from streamingt2v.config import Request
-from streamingt2v.io import durable
-from streamingt2v.io.reader import read_video
-from streamingt2v.io.run import RunFolder
+from streamingt2v.runs.run import RunFolder
 from streamingt2v.types import Chunk
+from streamingt2v.video.reader import read_video
 
 LENGTHS = (7, 1, 4, 2)
 

@@ -12,8 +12,8 @@ import uvicorn
 from PIL import Image
 from starlette.types import ASGIApp
 
-from streamingt2v.server.app import create_app
-from streamingt2v.server.service import JobService
+from streamingt2v.api.app import create_app
+from streamingt2v.jobs.service import JobService
 
 
 def served(service: JobService, token: str | None = None, **options) -> AbstractContextManager[str]:

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from streamingt2v.cli import app
 from streamingt2v.errors import RequestError
-from streamingt2v.eval import speed
+from streamingt2v.metrics import speed
 from toy import write_distilled_model, write_toy_model
 
 

@@ -79,8 +79,8 @@ def test_links_lead_to_files(page):
 
 
 def test_every_setting_of_training_is_explained():
+    from lab.tiny.recipes import RECIPES
     from streamingt2v.train.loop import LoopConfig
-    from streamingt2v.train.recipes import RECIPES
 
     page = (ROOT / "docs" / "training.md").read_text()
     names = {field.name for config in (LoopConfig, *(r.config for r in RECIPES.values())) for field in dataclasses.fields(config)} - {"out"}

@@ -12,7 +12,7 @@ from PIL import Image
 import toy_pipelines
 from streamingt2v.cli import main
 from streamingt2v.config import RefineConfig
-from streamingt2v.io.reader import probe_video, read_video
+from streamingt2v.video.reader import probe_video, read_video
 from toy import write_toy_model
 
 PROMPT = "A cat running on the street"

@@ -17,14 +17,14 @@ import toy_pipelines
 from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.backbones.modelscope import decode_frames, encode_frames, vae_factor
 from streamingt2v.checkpoints import placing
-from streamingt2v.checkpoints.bases import opened
 from streamingt2v.checkpoints.load import distilled_of, load, networks_of
 from streamingt2v.cli import main
 from streamingt2v.config import ModelConfig, find_model
+from streamingt2v.config.runtime import Savings
 from streamingt2v.errors import ModelError, RequestError
-from streamingt2v.io.run import RunFolder
-from streamingt2v.runner import create_run, reload_pipeline
-from streamingt2v.savings import Savings
+from streamingt2v.external.bases import opened
+from streamingt2v.runs.render import create_run, reload_pipeline
+from streamingt2v.runs.run import RunFolder
 from toy import write_distilled_model, write_toy_model
 
 PROMPT = "A cat running on the street"

@@ -14,11 +14,11 @@ from PIL import Image
 
 from streamingt2v import Chunk, LongVideoPipeline, Request
 from streamingt2v.errors import MediaError, ModelError, RequestError
-from streamingt2v.io.reader import read_video
-from streamingt2v.io.state import pack_state, unpack_state
-from streamingt2v.io.writer import write_video
-from streamingt2v.stages.piece import to_uint8
+from streamingt2v.runs.state import pack_state, unpack_state
 from streamingt2v.types import TextCond
+from streamingt2v.video.piece import to_uint8
+from streamingt2v.video.reader import read_video
+from streamingt2v.video.writer import write_video
 from toy import write_toy_model
 
 PROMPT = "A cat running on the street"

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from streamingt2v.cli import main
-from streamingt2v.distributed import Alone, Pool
 from streamingt2v.errors import MissingExtra
-from streamingt2v.io.reader import count_frames
-from streamingt2v.io.run import RunFolder
-from streamingt2v.io.writer import write_video
+from streamingt2v.ray_backend import Alone, Pool
+from streamingt2v.runs.run import RunFolder
+from streamingt2v.video.reader import count_frames
+from streamingt2v.video.writer import write_video
 from toy import write_toy_model
 
 FRAMES = 60
@@ -63,7 +63,7 @@ def test_two_workers_make_the_bytes_of_one(folder):
 
 
 def test_without_ray_the_line_to_type_is_told(monkeypatch):
-    monkeypatch.setattr("streamingt2v.distributed.find_spec", lambda name: None)
+    monkeypatch.setattr("streamingt2v.ray_backend.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"pip install 'streamingt2v\[ray\]'"):
         Pool(dict, 2)
 

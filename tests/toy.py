@@ -9,19 +9,19 @@ import torch
 from diffusers import UNet3DConditionModel
 from transformers import CLIPVisionModelWithProjection
 
+from lab.tiny import assemble, base, data, diffusion, text, vae
+from lab.tiny.teacher import student_scheduler
 from streamingt2v.backbones.modelscope import ModelScopeBackbone
 from streamingt2v.backbones.refiner import RefinerBackbone
-from streamingt2v.backbones.unet3d import StreamingUNet3D
-from streamingt2v.base_config import FastConfig
-from streamingt2v.checkpoints import lowrank
+from streamingt2v.backbones.text import TextEncoder
 from streamingt2v.checkpoints.distilled import FAST, write_changes
 from streamingt2v.checkpoints.load import Components, load, save
 from streamingt2v.config import ExtendConfig, ModelConfig, RefineConfig
-from streamingt2v.memory.apm import ImageTokens
-from streamingt2v.memory.cam import ConditionalAttentionModule
-from streamingt2v.text import TextEncoder
-from streamingt2v.train import assemble, base, data, diffusion, text, vae
-from streamingt2v.train.teacher import student_scheduler
+from streamingt2v.config.external import FastConfig
+from streamingt2v.models import lowrank
+from streamingt2v.models.apm import ImageTokens
+from streamingt2v.models.cam import ConditionalAttentionModule
+from streamingt2v.models.unet3d import StreamingUNet3D
 
 SIZE = 32
 

@@ -8,8 +8,8 @@ import torch
 from diffusers import UNet3DConditionModel
 from torch import nn
 
-from streamingt2v.backbones.unet3d import StreamingUNet3D
-from streamingt2v.memory.cam import ConditionalAttentionModule
+from streamingt2v.models.cam import ConditionalAttentionModule
+from streamingt2v.models.unet3d import StreamingUNet3D
 
 SIZES: dict[str, Any] = {
     "in_channels": 4,

@@ -10,15 +10,15 @@ import diffusers
 import torch
 import transformers
 
+from lab.tiny import text
 from streamingt2v.backbones.refiner import RefinerBackbone
 from streamingt2v.backbones.svd import SvdBackbone
-from streamingt2v.backbones.svd_unet import StreamingUNetSpatioTemporal
-from streamingt2v.base_config import SeedConfig, SvdConfig
+from streamingt2v.backbones.text import NoText, TextEncoder
 from streamingt2v.checkpoints.load import Components, save
 from streamingt2v.config import ExtendConfig, ModelConfig, RefineConfig
-from streamingt2v.memory.spatiotemporal import SpatioTemporalCam
-from streamingt2v.text import NoText, TextEncoder
-from streamingt2v.train import text
+from streamingt2v.config.external import SeedConfig, SvdConfig
+from streamingt2v.models.svd_cam import SpatioTemporalCam
+from streamingt2v.models.svd_unet import StreamingUNetSpatioTemporal
 from toy_networks import stir
 
 WIDTH = 32

@@ -11,23 +11,23 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .checkpoints.bases import opened, redraws_from_keyframes, with_seed
 from .checkpoints.load import Components, load, save
 from .config import ModelConfig, Preset, RefineConfig, Request
-from .distributed import Alone, Crew
+from .config.runtime import PLAIN, Savings
 from .errors import MediaError, RequestError
-from .io.reader import count_frames, last_frames, read_image, read_video
-from .memory.stream import StreamMemory
-from .savings import PLAIN, Savings
-from .stages.calling import Open
+from .external.bases import opened, redraws_from_keyframes, with_seed
+from .external.calling import Open
+from .ray_backend import Alone, Crew
 from .stages.extend import ExtendStage, faded
+from .stages.first_chunk import NetworkSeed, Picture, PipelineSeed, Seed, made_picture
 from .stages.interpolate import InterpolateStage
-from .stages.piece import Piece, to_float, to_uint8
+from .stages.memory import StreamMemory
 from .stages.refine import RefineStage
 from .stages.refine_by_keyframes import KeyframeRefineStage
 from .stages.refine_by_pipeline import PipelineRefineStage
-from .stages.seed import NetworkSeed, Picture, PipelineSeed, Seed, made_picture
 from .types import Chunk, State, TextCond
+from .video.piece import Piece, to_float, to_uint8
+from .video.reader import count_frames, last_frames, read_image, read_video
 
 OnStep = Callable[[int, int], None]
 PromptAt = Callable[[int], str]

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from recorded import assert_near
-from streamingt2v.backbones.svd_unet import StreamingUNetSpatioTemporal
-from streamingt2v.base_config import SvdConfig
-from streamingt2v.memory.spatiotemporal import SpatioTemporalCam
+from streamingt2v.config.external import SvdConfig
+from streamingt2v.models.svd_cam import SpatioTemporalCam
+from streamingt2v.models.svd_unet import StreamingUNetSpatioTemporal
 from streamingt2v.samplers.denoise import denoise, final, log_linear
 from streamingt2v.samplers.guidance import guide
 from streamingt2v.types import TextCond

@@ -14,7 +14,7 @@ from PIL import Image
 from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.config import ExtendConfig
 from streamingt2v.errors import ModelError
-from streamingt2v.io.state import pack_state, unpack_state
+from streamingt2v.runs.state import pack_state, unpack_state
 from streamingt2v.stages.extend import faded
 from toy import write_toy_model
 
@@ -47,7 +47,7 @@ def test_only_the_frames_before_a_later_chunk_change(pipe):
 
 def test_a_fade_takes_even_steps_between_what_both_chunks_show(pipe):
     """The window's frames against those that the stage shows again, by hand."""
-    from streamingt2v.memory.stream import StreamMemory
+    from streamingt2v.stages.memory import StreamMemory
 
     soft, asked = fading(pipe, FADE), request(24)
     stage, text = soft.extender(asked), soft.components.text("A cat", "")

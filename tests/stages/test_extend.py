@@ -12,9 +12,9 @@ from streamingt2v import LongVideoPipeline
 from streamingt2v.backbones.modelscope import ModelScopeBackbone
 from streamingt2v.config import ExtendConfig
 from streamingt2v.errors import ModelError
-from streamingt2v.memory.apm import ImageTokens
-from streamingt2v.memory.stream import StreamMemory
+from streamingt2v.models.apm import ImageTokens
 from streamingt2v.stages.extend import ExtendStage
+from streamingt2v.stages.memory import StreamMemory
 from streamingt2v.types import TextCond
 from toy import write_toy_model
 from toy_networks import cam, streaming

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.config import ModelConfig
 from streamingt2v.errors import MissingExtra, RequestError
-from streamingt2v.io.state import pack_state, unpack_state
+from streamingt2v.runs.state import pack_state, unpack_state
 from streamingt2v.stages.interpolate import InterpolateStage
-from streamingt2v.stages.piece import Piece
+from streamingt2v.video.piece import Piece
 from toy import write_toy_model
 
 PROMPT = "A cat running on the street"

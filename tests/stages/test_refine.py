@@ -18,15 +18,15 @@ from hypothesis import strategies as st
 
 from streamingt2v.backbones.refiner import RefinerBackbone
 from streamingt2v.config import RefineConfig
-from streamingt2v.distributed import Alone
-from streamingt2v.io.state import pack_state, unpack_state
+from streamingt2v.ray_backend import Alone
+from streamingt2v.runs.state import pack_state, unpack_state
 from streamingt2v.samplers import blend
 from streamingt2v.samplers.noise import frame_noise, integer
 from streamingt2v.samplers.sdedit import advance, begin, model_input, solve
-from streamingt2v.stages.piece import Piece
 from streamingt2v.stages.refine import RefineStage
 from streamingt2v.stages.wavefront import Wavefront
 from streamingt2v.types import TextCond
+from streamingt2v.video.piece import Piece
 from toy_networks import randn, stock
 
 SEED = 5

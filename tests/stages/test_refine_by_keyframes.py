@@ -15,15 +15,15 @@ from PIL import Image
 
 import toy_pipelines
 from streamingt2v import LongVideoPipeline, Request
-from streamingt2v.base_config import RefineByConfig
-from streamingt2v.checkpoints.bases import opened
 from streamingt2v.cli import main
+from streamingt2v.config.external import RefineByConfig
 from streamingt2v.errors import ModelError
-from streamingt2v.io.reader import read_video
-from streamingt2v.io.state import pack_state, unpack_state
+from streamingt2v.external.bases import opened
+from streamingt2v.runs.state import pack_state, unpack_state
 from streamingt2v.samplers.noise import integer
-from streamingt2v.stages.piece import Piece
 from streamingt2v.stages.refine_by_keyframes import KeyframeRefineStage, _Spliced
+from streamingt2v.video.piece import Piece
+from streamingt2v.video.reader import read_video
 
 PROMPT = "A cat running on the street"
 

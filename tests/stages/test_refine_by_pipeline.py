@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 import toy_pipelines
 from streamingt2v import LongVideoPipeline, Request
-from streamingt2v.base_config import RefineByConfig
 from streamingt2v.config import ModelConfig
+from streamingt2v.config.external import RefineByConfig
 from streamingt2v.errors import ModelError, RequestError
-from streamingt2v.io.state import pack_state, unpack_state
-from streamingt2v.io.writer import write_video
-from streamingt2v.stages.piece import Piece
+from streamingt2v.runs.state import pack_state, unpack_state
 from streamingt2v.stages.refine_by_pipeline import PipelineRefineStage
+from streamingt2v.video.piece import Piece
+from streamingt2v.video.writer import write_video
 from toy import write_toy_model
 
 PROMPT = "A cat running on the street"

@@ -16,7 +16,7 @@ from toy import write_toy_model
 
 @pytest.fixture(scope="module")
 def seams():
-    spec = importlib.util.spec_from_file_location("seams", Path(__file__).parents[2] / "benchmarks" / "seams.py")
+    spec = importlib.util.spec_from_file_location("seams", Path(__file__).parents[2] / "lab" / "benchmarks" / "seams.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from streamingt2v.train import diffusion
+from lab.tiny import diffusion
+from lab.tiny.memory import drifted
 from streamingt2v.train.draws import HashedNoise, Noise, generators
-from streamingt2v.train.memory import drifted
 
 
 def test_late_draws_more_timesteps_with_much_noise_and_stays_in_range():

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lab.tiny import recipes
 from streamingt2v.errors import RequestError
-from streamingt2v.train import recipes
 from streamingt2v.train.feed import Feed
 from toy_training import LOOP, settings
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from lab.tiny import recipes
 from streamingt2v.errors import RequestError
-from streamingt2v.train import precision, recipes
+from streamingt2v.train import precision
 from toy_training import LOOP, settings
 
 CPU = torch.device("cpu")

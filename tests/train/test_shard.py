@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from streamingt2v.train import base, memory, recipes
+from lab.tiny import base, memory, recipes
 from toy_training import LOOP, assert_equal_up_to_rounding, gradients, settings, weights
 
 SPLIT = {**LOOP, "steps": 3, "batch": 3, "clip": 0.02}

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from serving import listening
-from streamingt2v.server.service import JobService
-from streamingt2v.server.settings import Settings
+from streamingt2v.jobs.service import JobService
+from streamingt2v.jobs.settings import Settings
 from toy import write_toy_model
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the page is tested in a browser, through playwright")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from serving import picture
-from streamingt2v.io.reader import count_frames
+from streamingt2v.video.reader import count_frames
 
 PROMPT = "A cat running on the street"
 WAIT = 60_000  # milliseconds

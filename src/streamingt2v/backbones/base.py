@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from streamingt2v.samplers.denoise import Predict
-from streamingt2v.types import TextCond
+from ..samplers.denoise import Predict
+from ..types import TextCond
 
 
 class Backbone(Protocol):

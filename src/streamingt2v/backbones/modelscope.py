@@ -10,15 +10,14 @@ from diffusers import AutoencoderKL
 from torch import nn
 from transformers import CLIPVisionModelWithProjection
 
-from streamingt2v.memory.apm import ImageTokens, anchor_tokens, preprocess
-from streamingt2v.memory.cam import ConditionalAttentionModule
-from streamingt2v.memory.context import Contexts, halved
-from streamingt2v.samplers.denoise import Predict
-from streamingt2v.samplers.guidance import frames_alone, guide_pair, steadied
-from streamingt2v.savings import autoencoder_batch
-from streamingt2v.types import TextCond
-
-from .unet3d import StreamingUNet3D
+from ..config.runtime import autoencoder_batch
+from ..models.apm import ImageTokens, anchor_tokens, preprocess
+from ..models.cam import ConditionalAttentionModule
+from ..models.context import Contexts, halved
+from ..models.unet3d import StreamingUNet3D
+from ..samplers.denoise import Predict
+from ..samplers.guidance import frames_alone, guide_pair, steadied
+from ..types import TextCond
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import torch
 from diffusers import AutoencoderKL, UNet3DConditionModel
 
-from streamingt2v.samplers.guidance import guide_pair
-from streamingt2v.types import TextCond
-
+from ..samplers.guidance import guide_pair
+from ..types import TextCond
 from .modelscope import decode_frames, encode_frames
 
 

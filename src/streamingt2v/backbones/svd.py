@@ -13,16 +13,15 @@ from diffusers import AutoencoderKLTemporalDecoder
 from torch import nn
 from transformers import CLIPVisionModelWithProjection
 
-from streamingt2v.base_config import SvdConfig
-from streamingt2v.memory.apm import preprocess
-from streamingt2v.memory.spatiotemporal import SpatioTemporalCam
-from streamingt2v.samplers.denoise import Predict
-from streamingt2v.samplers.guidance import guide_pair
-from streamingt2v.samplers.noise import frame_noise
-from streamingt2v.types import TextCond
-
+from ..config.external import SvdConfig
+from ..models.apm import preprocess
+from ..models.svd_cam import SpatioTemporalCam
+from ..models.svd_unet import StreamingUNetSpatioTemporal
+from ..samplers.denoise import Predict
+from ..samplers.guidance import guide_pair
+from ..samplers.noise import frame_noise
+from ..types import TextCond
 from .modelscope import vae_factor
-from .svd_unet import StreamingUNetSpatioTemporal
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 
-from streamingt2v.backbones.modelscope import ModelScopeBackbone
-
-from .lowrank import Tensors, merge
+from ..backbones.modelscope import ModelScopeBackbone
+from ..models.lowrank import Tensors, merge
 from .reading import read_tensors
 from .writing import write_tensors
 

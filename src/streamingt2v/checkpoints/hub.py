@@ -16,8 +16,7 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub import constants
 
-from streamingt2v.errors import ModelError, RequestError
-
+from ..errors import ModelError, RequestError
 from .registry import find_entry
 
 Note = Callable[[str], None]

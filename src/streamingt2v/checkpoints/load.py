@@ -15,24 +15,23 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder, UNet3DConditionModel
 from transformers import AutoTokenizer, CLIPTextModel, CLIPVisionModelWithProjection
 
-from streamingt2v.backbones.base import Backbone
-from streamingt2v.backbones.modelscope import ModelScopeBackbone, vae_factor
-from streamingt2v.backbones.refiner import RefinerBackbone
-from streamingt2v.backbones.svd import SvdBackbone
-from streamingt2v.backbones.svd_unet import StreamingUNetSpatioTemporal
-from streamingt2v.backbones.unet3d import StreamingUNet3D
-from streamingt2v.backbones.vid2vid import Vid2VidUNet, check_latent_size
-from streamingt2v.base_config import SvdConfig, read_json
-from streamingt2v.config import ModelConfig, Request, find_model
-from streamingt2v.errors import ModelError
-from streamingt2v.memory.apm import ImageTokens
-from streamingt2v.memory.cam import ConditionalAttentionModule
-from streamingt2v.memory.spatiotemporal import SpatioTemporalCam
-from streamingt2v.savings import PLAIN, Savings
-from streamingt2v.text import NoText, TextEncoder, Vocabulary
-
+from ..backbones.base import Backbone
+from ..backbones.engines import take_over
+from ..backbones.modelscope import ModelScopeBackbone, vae_factor
+from ..backbones.refiner import RefinerBackbone
+from ..backbones.svd import SvdBackbone
+from ..backbones.text import NoText, TextEncoder, Vocabulary
+from ..config import ModelConfig, Request, find_model
+from ..config.external import SvdConfig, read_json
+from ..config.runtime import PLAIN, Savings
+from ..errors import ModelError
+from ..models.apm import ImageTokens
+from ..models.cam import ConditionalAttentionModule
+from ..models.svd_cam import SpatioTemporalCam
+from ..models.svd_unet import StreamingUNetSpatioTemporal
+from ..models.unet3d import StreamingUNet3D
+from ..models.vid2vid_unet import Vid2VidUNet, check_latent_size
 from .distilled import FAST, Distilled, read_changes
-from .engines import take_over
 from .placing import align, offload, save_in_vae
 from .writing import write_part
 

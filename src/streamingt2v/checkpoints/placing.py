@@ -10,7 +10,7 @@ from accelerate.hooks import ModelHook, add_hook_to_module
 from diffusers.hooks import HookRegistry, apply_group_offloading
 from torch import nn
 
-from streamingt2v.savings import Savings
+from ..config.runtime import Savings
 
 TOGETHER = (("unet", "cam"), ("fast/unet", "fast/cam"))
 """Networks that work in turn at every step: they are on the device at the same time."""

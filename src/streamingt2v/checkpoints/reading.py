@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from streamingt2v.errors import ModelError
+from ..errors import ModelError
 
 Tensors = dict[str, torch.Tensor]
 

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from ..checkpoints.door import checked_config
 from ..config import Request
-from ..distributed import check_ray
 from ..errors import RequestError
-from ..libraries import import_libraries
+from ..external.door import checked_config
+from ..ray_backend import check_ray
+from ..runs.libraries import import_libraries
 from .options import ModelOptions, ScreenOptions, takes_options
 from .screen import Screen, Stopped, describe
 from .table import read_table
 from .video import check_media
 
 if TYPE_CHECKING:
-    from ..batch import Record, Setting
+    from ..runs.batch import Record, Setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ def batch(
     _check_workers(model.device, options)
     rows = read_table(prompts, lambda wanted: _checked(wanted, model))
     import_libraries()
-    from ..batch import Job, left_to_do, run_batch
+    from ..runs.batch import Job, left_to_do, run_batch
 
     jobs, setting = [Job(name, request) for name, request in rows], _setting(prompts, options, model)
     left = left_to_do(jobs, setting)
@@ -89,8 +89,8 @@ def _told(records: Iterable[Record], show: Screen) -> dict[str, Any]:
 
 
 def _setting(prompts: Path, options: BatchOptions, model: ModelOptions) -> Setting:
-    from ..batch import Setting
-    from ..io.store import Store
+    from ..runs.batch import Setting
+    from ..runs.store import Store
 
     store = Store(options.out)
     runs = options.run_dir or (Path(store.address) if store.is_local else prompts.with_suffix(".runs"))

@@ -9,12 +9,12 @@ from typer import Option
 
 from ..config import ModelConfig, Preset, find_model
 from ..errors import ModelError, RequestError
-from ..libraries import import_libraries
+from ..runs.libraries import import_libraries
 from .options import ModelOptions, ScreenOptions, takes_options
 from .screen import Screen
 
 if TYPE_CHECKING:
-    from ..eval.speed import Setting
+    from ..metrics.speed import Setting
 
 COMPARE_HELP = "Also make it another way, in turn, and tell the ratio; may be repeated. What there is: see docs/performance.md."
 
@@ -41,7 +41,7 @@ def bench(
     wanted = _lengths(lengths)
     _check(model.model, preset, frames)
     import_libraries()
-    from ..eval import speed
+    from ..metrics import speed
 
     setting = speed.Setting(model.model, preset, model.device, model.dtype, steps, guidance_scale, threads=threads, **asdict(model.savings))
     other = _changed(setting, compare) if compare else None
@@ -89,7 +89,7 @@ def _lengths(text: str) -> list[int]:
 
 def _changed(setting: Setting, texts: list[str]) -> Setting:
     """The setting with the values of "name=text"; RequestError for another name or value."""
-    from ..eval.speed import PROCEDURES
+    from ..metrics.speed import PROCEDURES
     from .train import parse_setting
 
     hints, values = get_type_hints(type(setting)), dict[str, Any]()

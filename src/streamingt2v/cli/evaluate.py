@@ -15,10 +15,10 @@ from .places import check_file
 from .screen import Screen
 
 if TYPE_CHECKING:
-    from ..eval.chart import MiddleRows
-    from ..eval.seams import Grid
-    from ..eval.suite import Report
-    from ..io.reader import Frame
+    from ..metrics.chart import MiddleRows
+    from ..metrics.seams import Grid
+    from ..metrics.suite import Report
+    from ..video.reader import Frame
 
 NAMES = ("mawe", "warp", "flow", "stagnation", "seam", "cuts", "anchor", "text", "drift", "colour", "flicker", "sharpness", "repetition")
 FLOWING, SEEING = {"mawe", "warp", "flow", "stagnation"}, {"anchor", "text"}
@@ -55,10 +55,10 @@ def evaluate(
             check_file(name, path, ".png", overwrite)
     grid, total = _grid(chunk, overlap), _check_videos(videos)
     show = Screen(screen.quiet, screen.json)
-    from ..eval.chart import MiddleRows
-    from ..eval.seams import video_of
-    from ..eval.suite import METRICS, make_metrics, make_tools, setting_of, what_is_not_installed
-    from ..eval.suite import evaluate as measured
+    from ..metrics.chart import MiddleRows
+    from ..metrics.seams import video_of
+    from ..metrics.suite import METRICS, make_metrics, make_tools, setting_of, what_is_not_installed
+    from ..metrics.suite import evaluate as measured
 
     _silence_bars()
     tools = make_tools([n for n in names or METRICS if names or what_is_not_installed(n) is None], clip, flow_size)
@@ -99,8 +99,8 @@ def _check_used(names: list[str] | None, given: dict[str, object]) -> None:
 
 def _check_videos(videos: list[Path]) -> int | None:
     """How many frames there are in all, None if a file does not say. RequestError for a path that is no video."""
-    from ..eval.seams import video_of
-    from ..io.reader import probe_video
+    from ..metrics.seams import video_of
+    from ..video.reader import probe_video
 
     counts: list[int | None] = []
     for video in videos:
@@ -112,7 +112,7 @@ def _check_videos(videos: list[Path]) -> int | None:
 
 
 def _grid(chunk: int | None, overlap: int | None) -> Grid | None:
-    from ..eval.seams import Grid
+    from ..metrics.seams import Grid
 
     if chunk is None and overlap is None:
         return None
@@ -138,7 +138,7 @@ def _watcher(rows: MiddleRows | None, count: Callable[[int], None]) -> Callable[
 
 
 def _draw(reports: list[Report], rows: list[MiddleRows], curves: Path | None, slice_: Path | None) -> None:
-    from ..eval.chart import Track, draw_curves, draw_slices
+    from ..metrics.chart import Track, draw_curves, draw_slices
 
     if curves is not None:
         draw_curves([Track(r.video.stem, r.result.curves, borders=r.borders) for r in reports], curves)
@@ -172,7 +172,7 @@ def _table(columns: dict[str, dict[str, float]]) -> Any:
     from rich import box
     from rich.table import Table
 
-    from ..eval.suite import VALUES
+    from ..metrics.suite import VALUES
 
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")

@@ -15,8 +15,8 @@ from .schedule import read_schedule
 from .screen import Screen
 
 if TYPE_CHECKING:
-    from ..checkpoints.plan import Plan
     from ..checkpoints.registry import Entry
+    from ..estimate.plan import Plan
 
 Kind = Literal["streaming-t2v", "streaming-svd", "vid2vid"]
 
@@ -42,7 +42,7 @@ def convert(
         raise RequestError("tokenizer", str(tokenizer), f"{kind} reads no text; leave it out")
     import torch
 
-    from ..checkpoints import kinds
+    from ..convert import kinds
 
     kinds.check_target(kind, target)
     place = _published_file(kind, source, revision, offline, show)
@@ -54,7 +54,8 @@ def convert(
 
 def _published_file(kind: Kind, source: str, revision: str | None, offline: bool, show: Screen) -> Path:
     """The checkpoint on this machine, from the hub where `source` is no place here."""
-    from ..checkpoints import hub, kinds
+    from ..checkpoints import hub
+    from ..convert import kinds
 
     place = Path(source)
     if hub.is_hub_name(source):
@@ -65,7 +66,8 @@ def _published_file(kind: Kind, source: str, revision: str | None, offline: bool
 
 
 def _published_tokenizer(offline: bool, show: Screen) -> Path:
-    from ..checkpoints import hub, kinds
+    from ..checkpoints import hub
+    from ..convert import kinds
 
     try:
         return hub.fetch(kinds.TOKENIZER_REPO, ("tokenizer/*",), offline=offline, note=show.note) / "tokenizer"
@@ -130,7 +132,7 @@ def plan(
 def _published(name: str, error: ModelError) -> Entry:
     """The published model of a name that is not on this machine; RequestError if there is none, or its sizes are not known."""
     from ..checkpoints.registry import find_entry
-    from ..checkpoints.skeleton import NAMES
+    from ..convert.skeleton import NAMES
 
     entry = find_entry(name)
     if entry is None or entry.name not in NAMES:
@@ -141,8 +143,8 @@ def _published(name: str, error: ModelError) -> Entry:
 
 def _planned(folder: Path | None, entry: Entry | None, wanted: Request, model: ModelOptions, seconds_per_step: float | None) -> Plan:
     """With the model of a folder, or with that of an entry by its published sizes."""
-    from ..checkpoints.plan import plan as make_plan
-    from ..checkpoints.skeleton import skeleton
+    from ..convert.skeleton import skeleton
+    from ..estimate.plan import plan as make_plan
 
     def made(place: Path, parts: dict[str, int] | None) -> Plan:
         return make_plan(

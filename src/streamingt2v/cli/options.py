@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from typer import Option
 
 from ..config import Form, Preset, Request
-from ..savings import Engine, Offload, Savings
+from ..config.runtime import Engine, Offload, Savings
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 FORM_HELP = "How refined windows are joined: causal, so that frames come soon, or joint, as published; default: the model's."

@@ -11,7 +11,7 @@ from ..errors import RequestError
 from .options import OutputOptions
 
 if TYPE_CHECKING:
-    from ..io.run import RunFolder
+    from ..runs.run import RunFolder
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _check_place(name: str, path: Path, overwrite: bool) -> None:
 
 def _check_run_folder(folder: Path) -> None:
     """RequestError unless a new run can be made there: no folder, an empty one, or one with leftovers of ours only."""
-    from ..io.folder import REQUEST, in_the_way
+    from ..runs.folder import REQUEST, in_the_way
 
     if not folder.exists():
         return

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from ..distributed import Replicas, check_ray_serve
+from ..config.runtime import Savings
 from ..errors import MissingExtra, RequestError
-from ..savings import Savings
+from ..ray_backend import Replicas, check_ray_serve
 from .options import Dtype, EngineOption, OffloadOption, SlicingOption, TilingOption, takes_options
 from .screen import Screen
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from ..server.service import JobService
-    from ..server.settings import Settings
+    from ..jobs.service import JobService
+    from ..jobs.settings import Settings
 
 TOKEN = "STREAMINGT2V_TOKEN"
 _MODEL_HELP = "A model's name, or its folder; may be given more than once, the first is the default."
@@ -88,7 +88,7 @@ def serve(
     if most > 1:
         _serve_replicas(settings, replicas, most, (host, port), token, hosts)
         return
-    from ..server.app import create_app
+    from ..api.app import create_app
 
     serve_jobs(settings, lambda jobs: create_app(jobs, token, hosts), host, port)
 
@@ -109,8 +109,8 @@ def _checked_replicas(least: int, most: int | None, device: str) -> int:
 
 def _serve_replicas(settings: Settings, least: int, most: int, at: tuple[str, int], token: str | None, hosts: frozenset[str]) -> None:
     """Several servers over one folder, at one address, until the process is told to end."""
-    from ..server.listen import address, free_port, wait_until_told
-    from ..server.replica import Opening
+    from ..api.listen import address, free_port, wait_until_told
+    from ..api.replica import Opening
 
     show = Screen()
     host, port = at[0].strip("[]"), free_port(*at)
@@ -126,8 +126,8 @@ def _serve_replicas(settings: Settings, least: int, most: int, at: tuple[str, in
 
 def serve_jobs(settings: Settings, make_app: Callable[[JobService], ASGIApp], host: str, port: int) -> None:
     """A job service and the application on it, until the process is told to end."""
-    from ..server.listen import serve_until_told
-    from ..server.service import JobService
+    from ..api.listen import serve_until_told
+    from ..jobs.service import JobService
 
     show = Screen()
     with JobService(settings) as jobs:
@@ -138,7 +138,7 @@ def serve_jobs(settings: Settings, make_app: Callable[[JobService], ASGIApp], ho
 
 def settings_of(options: ServiceOptions) -> Settings:
     """The service's settings. RequestError if one makes no sense, or the folder cannot be written to."""
-    from ..server.settings import Limits, Settings
+    from ..jobs.settings import Limits, Settings
 
     folder = options.data_dir.absolute()
     try:

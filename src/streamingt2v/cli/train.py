@@ -17,7 +17,7 @@ from .options import ScreenOptions, takes_options
 from .screen import Screen, Stopped, describe
 
 if TYPE_CHECKING:
-    from ..train.recipes import Recipe
+    from lab.tiny.recipes import Recipe
 
 NAMES = ("text", "vae", "base", "cam", "apm", "refiner", "rival", "judge", "distill")
 YES_NO = {"yes": True, "no": False}
@@ -44,8 +44,9 @@ def train(
         raise RequestError("recipe", recipe, f"must be one of {', '.join(NAMES)}")
     show = Screen(screen.quiet, screen.json)
     show.note(f"training {recipe} in {output}")
+    from lab.tiny.recipes import RECIPES, run_recipe
+
     from ..train.loop import LoopConfig
-    from ..train.recipes import RECIPES, run_recipe
 
     own, loop = _split(RECIPES[recipe], LoopConfig, given)
     try:

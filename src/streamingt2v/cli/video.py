@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from ..checkpoints.door import checked_config
 from ..config import ModelConfig, Request
 from ..errors import MediaError, RequestError, RunError
-from ..libraries import import_libraries
+from ..external.door import checked_config
+from ..runs.libraries import import_libraries
 from .options import ModelOptions, OutputOptions, RefineOptions, RequestOptions, ScreenOptions, build_request, takes_options
 from .places import Places, check_files, choose_places, places_of_run
 from .schedule import Schedule, read_schedule
 from .screen import Screen, Stopped, describe
 
 if TYPE_CHECKING:
-    from ..io.run import RunFolder
     from ..pipeline import LongVideoPipeline
-    from ..runner import Summary
+    from ..runs.render import Summary
+    from ..runs.run import RunFolder
 
 Prompt = Annotated[str, Argument(metavar="PROMPT", help="What is to be seen.")]
 Workers = Annotated[int, Option(help="Processes that refine side by side, with the bytes of one; above 1 needs the extra 'ray'.")]
@@ -133,7 +133,7 @@ def _make(
     wanted = check_media(wanted)
     show = Screen(screen.quiet, screen.json)
     pipe = _load(model, wanted, show)
-    from ..runner import create_run, prompt_notes  # here and below: what imports torch is imported when it is needed
+    from ..runs.render import create_run, prompt_notes  # here and below: what imports torch is imported when it is needed
 
     for note in prompt_notes(pipe, wanted):
         show.note(f"note: {note}")
@@ -158,7 +158,7 @@ def _finish(
     pipe: LongVideoPipeline | None, run: RunFolder, places: Places, files: OutputOptions, show: Screen, began: float, workers: int
 ) -> None:
     """Render what the run lacks, write the pictures, remove the run folder if it is a temporary one, and tell the result."""
-    from ..runner import render
+    from ..runs.render import render
 
     before = time.monotonic() - began
     try:
@@ -210,7 +210,7 @@ def _load(model: ModelOptions, wanted: Request, show: Screen) -> LongVideoPipeli
     if model.engine != "torch":
         show.note(f"{model.engine} prepares the networks as they are first needed, which takes its time, and less in the next process")
     import_libraries()
-    from ..runner import load_pipeline
+    from ..runs.render import load_pipeline
 
     return load_pipeline(model.model, model.device, model.dtype, model.savings, only=wanted)
 
@@ -218,7 +218,7 @@ def _load(model: ModelOptions, wanted: Request, show: Screen) -> LongVideoPipeli
 def _reload(run: RunFolder, run_dir: Path, show: Screen) -> LongVideoPipeline:
     show.note(f"loading model {run.model}")
     import_libraries()
-    from ..runner import reload_pipeline
+    from ..runs.render import reload_pipeline
 
     try:
         return reload_pipeline(run)
@@ -229,7 +229,7 @@ def _reload(run: RunFolder, run_dir: Path, show: Screen) -> LongVideoPipeline:
 def _open(run_dir: Path) -> RunFolder:
     if not run_dir.is_dir():
         raise _wrong_run(run_dir, "no such folder; give the --run-dir of the run, or the OUT.run beside its OUT.mp4")
-    from ..io.run import RunFolder
+    from ..runs.run import RunFolder
 
     try:
         return RunFolder.open(run_dir)
@@ -261,7 +261,7 @@ def _resume_line(run: RunFolder, files: OutputOptions) -> str:
 
 def _check_workers(workers: int, wanted: Request, config: ModelConfig) -> None:
     if workers != 1:  # what checks them imports torch
-        from ..runner import check_workers
+        from ..runs.render import check_workers
 
         check_workers(workers, wanted, config)
 
@@ -275,7 +275,7 @@ def _check_model(wanted: Request, model: ModelOptions) -> ModelConfig:
 
 def check_media(wanted: Request) -> Request:
     """The request, with the number of frames of a video to refine; RequestError if a file that it names cannot be decoded."""
-    from ..io.reader import count_frames, probe_video, read_image
+    from ..video.reader import count_frames, probe_video, read_image
 
     for name, path in wanted.files().items():
         try:
@@ -298,7 +298,7 @@ def _counted(wanted: Request, frames: int) -> Request:
 
 def _note_rates(pipe: LongVideoPipeline, run: RunFolder, show: Screen) -> None:
     """That a video to extend was made for another rate than the model makes: one of them will not play at its own pace."""
-    from ..io.reader import probe_video
+    from ..video.reader import probe_video
 
     rate, made = probe_video(run.request.video).fps if run.request.video is not None else None, pipe.config.fps
     if rate and round(rate) != made:
@@ -307,8 +307,8 @@ def _note_rates(pipe: LongVideoPipeline, run: RunFolder, show: Screen) -> None:
 
 
 def _write_pictures(video: Path, files: OutputOptions) -> None:
-    from ..io import pictures
-    from ..io.reader import read_video
+    from ..video import images as pictures
+    from ..video.reader import read_video
 
     for write, path in ((pictures.xt_slice, files.xt_slice), (pictures.contact_sheet, files.contact_sheet)):
         if path is not None:

@@ -11,14 +11,13 @@ from typing import Any
 
 import torch
 
-from streamingt2v.backbones.base import Backbone
-from streamingt2v.config import ExtendConfig
-from streamingt2v.memory.stream import StreamMemory
-from streamingt2v.samplers.denoise import Step, StepNoise, denoise, final
-from streamingt2v.samplers.noise import mixed_noise
-from streamingt2v.types import TextCond
-
-from .piece import whole
+from ..backbones.base import Backbone
+from ..config import ExtendConfig
+from ..samplers.denoise import Step, StepNoise, denoise, final
+from ..samplers.noise import mixed_noise
+from ..types import TextCond
+from ..video.piece import whole
+from .memory import StreamMemory
 
 
 class ExtendStage:

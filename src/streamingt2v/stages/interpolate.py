@@ -17,10 +17,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from streamingt2v.errors import MissingExtra
-from streamingt2v.types import State
-
-from .piece import Piece, to_uint8
+from ..errors import MissingExtra
+from ..types import State
+from ..video.piece import Piece, to_uint8
 
 
 class InterpolateStage:

@@ -14,13 +14,12 @@ from typing import Any
 
 import torch
 
-from streamingt2v.config import RefineConfig
-from streamingt2v.distributed import Crew
-from streamingt2v.samplers.sdedit import logsnr_cosine_interp, trailing_nodes
-from streamingt2v.types import State, TextCond
-
-from .calling import covered
-from .piece import Piece, whole
+from ..config import RefineConfig
+from ..external.calling import covered
+from ..ray_backend import Crew
+from ..samplers.sdedit import logsnr_cosine_interp, trailing_nodes
+from ..types import State, TextCond
+from ..video.piece import Piece, whole
 from .wavefront import Wavefront, Work
 
 TextAt = Callable[[int], TextCond]

@@ -18,14 +18,13 @@ from typing import Any
 import torch
 from PIL import Image
 
-from streamingt2v.backbones.modelscope import decode_frames, encode_frames
-from streamingt2v.base_config import RefineByConfig
-from streamingt2v.samplers.blend import window_at
-from streamingt2v.samplers.noise import frame_noise, integer
-from streamingt2v.types import State
-
-from .calling import Open, covered, own_randomness
-from .piece import Piece, to_uint8, whole
+from ..backbones.modelscope import decode_frames, encode_frames
+from ..config.external import RefineByConfig
+from ..external.calling import Open, covered, own_randomness
+from ..samplers.blend import window_at
+from ..samplers.noise import frame_noise, integer
+from ..types import State
+from ..video.piece import Piece, to_uint8, whole
 from .refine_by_pipeline import PromptAt
 
 

@@ -16,13 +16,12 @@ from typing import Any
 import torch
 from PIL import Image
 
-from streamingt2v.base_config import RefineByConfig
-from streamingt2v.samplers.blend import windows
-from streamingt2v.samplers.noise import integer
-from streamingt2v.types import State
-
-from .calling import Open, called, covered, frames_of_codec, own_randomness, video_of
-from .piece import Piece, to_uint8
+from ..config.external import RefineByConfig
+from ..external.calling import Open, called, covered, frames_of_codec, own_randomness, video_of
+from ..samplers.blend import windows
+from ..samplers.noise import integer
+from ..types import State
+from ..video.piece import Piece, to_uint8
 
 PromptAt = Callable[[int], str]
 

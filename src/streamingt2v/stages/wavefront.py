@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 import torch
 
-from streamingt2v.config import RefineConfig
-from streamingt2v.samplers.blend import assemble, cross_fade, seam, window_at
-from streamingt2v.samplers.noise import frame_noise, integer
-from streamingt2v.samplers.sdedit import Node, VPSchedule, begin, completed, model_input, rest
-from streamingt2v.types import State
+from ..config import RefineConfig
+from ..samplers.blend import assemble, cross_fade, seam, window_at
+from ..samplers.noise import frame_noise, integer
+from ..samplers.sdedit import Node, VPSchedule, begin, completed, model_input, rest
+from ..types import State
 
 
 class Part(NamedTuple):

@@ -28,8 +28,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_, get_total_norm
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
-from ..memory.context import ContextAttention
-from ..memory.merger import SkipMerger
+from ..models.context import ContextAttention
+from ..models.merger import SkipMerger
 
 BLOCKS = (
     ResnetBlock2D,

@@ -15,11 +15,11 @@ import gradio as gr
 
 from ..config import Preset
 from ..errors import MediaError, RequestError, StreamingT2VError
-from ..io.writer import read_metadata
-from ..server.inspection import Kind, identify, inspect
-from ..server.job import Job
-from ..server.service import JobService
-from ..server.store import NoSuchJob, QueueFull
+from ..jobs.inspection import Kind, identify, inspect
+from ..jobs.job import Job
+from ..jobs.service import JobService
+from ..jobs.store import NoSuchJob, QueueFull
+from ..video.writer import read_metadata
 from .examples import EXAMPLES
 from .form import NAMES, Form, request_of_file
 

@@ -10,8 +10,8 @@ from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from ..server.app import create_app
-from ..server.service import JobService
+from ..api.app import create_app
+from ..jobs.service import JobService
 from .door import PAGE, Door
 from .page import build_page, make_theme
 from .routes import router

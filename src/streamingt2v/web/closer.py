@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..eval.chart import MiddleRows
-from ..eval.metric import measure
-from ..eval.motion import Seam
-from ..eval.picture import ColourDrift, Sharpness
-from ..eval.seams import grid_of
-from ..io import durable
-from ..io.pictures import save_picture
-from ..io.reader import probe_video, read_video
+from .. import durable
+from ..metrics.chart import MiddleRows
+from ..metrics.metric import measure
+from ..metrics.motion import Seam
+from ..metrics.picture import ColourDrift, Sharpness
+from ..metrics.seams import grid_of
+from ..video.images import save_picture
+from ..video.reader import probe_video, read_video
 
 TITLES = {
     "change": "Change from frame to frame (levels)",

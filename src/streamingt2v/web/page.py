@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 from gradio.components.base import Component
 
-from ..server.service import JobService
+from ..jobs.service import JobService
 from .actions import Actions
 from .examples import EXAMPLES
 from .form import EXAMPLE_LINE, FULL_FRAMES, Form, default_frames

@@ -11,10 +11,10 @@ from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
 
+from ..api.context import In, TheJob
 from ..errors import RunError
-from ..server.context import In, TheJob
-from ..server.job import Job
-from ..server.service import JobService
+from ..jobs.job import Job
+from ..jobs.service import JobService
 
 router = APIRouter(prefix="/page/videos/{video_id}", include_in_schema=False)
 MOST_SECONDS = 600

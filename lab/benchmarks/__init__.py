@@ -1,0 +1,1 @@
+"""Speed, memory, parity, load and kills, measured."""

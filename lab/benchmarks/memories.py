@@ -1,0 +1,79 @@
+"""Short-term memories at one budget: CAM and its three rivals, trained from nothing on the included base, then compared.
+
+    python benchmarks/memories.py runs/memories --jobs 2
+
+Each gets the same clips, steps, batch and learning rate. Afterwards `benchmarks/quality.py` makes and measures the videos, with CAM of that
+budget in the place of the included one, and writes docs/memories.md. Stop it at any time, start the same command to go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from lab.compare.comparison import OURS, WITHOUT_ANCHOR
+from lab.compare.rivals import NAMES
+from lab.tiny.assemble import AssembleConfig, assemble
+from streamingt2v.config import find_model
+
+CAM = "cam"
+NOUNS, MIXED_NOISE = 36, 0.5
+"""As the included base was trained."""
+SHARED = {
+    "nouns": NOUNS, "mixed_noise": MIXED_NOISE, "late": 1.3, "changes": 1, "encoder_steps": 100,
+    "lr": 1e-3, "warmup": 50, "decay": 0.5, "ema": 0.998, "seed": 12, "save_every": 150,
+}  # fmt: skip
+"""What is told to every recipe; `encoder_steps` are among the steps of those that have a frame encoder (CAM and added features)."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="folder of the trainings and of the finished items")
+    parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--compared", type=int, default=7, help="prompts")
+    parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each where there are several")
+    parser.add_argument("--page", type=Path, default=Path("docs/memories.md"))
+    asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(asked.jobs) as pool:
+        list(pool.map(lambda name: train(name, asked), (CAM, *NAMES)))
+    base = find_model("tiny")
+    model = asked.out / "model"
+    assemble(AssembleConfig(text=base, vae=base, memory=asked.out / CAM, nouns=NOUNS, mixed_noise=MIXED_NOISE), model)
+    compare(model, asked)
+
+
+def train(name: str, asked: argparse.Namespace) -> None:
+    """To the end of its steps, from where it was stopped."""
+    base = str(find_model("tiny"))
+    recipe = [CAM] if name == CAM else ["rival", "--set", f"kind={name}"]
+    settings = {"base": base, "text": base, "vae": base, "steps": asked.steps, "batch": asked.batch, **SHARED}
+    words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    command = [sys.executable, "-m", "streamingt2v", "train", *recipe, "-o", str(asked.out / name), *words]
+    threads = {"OMP_NUM_THREADS": "1"} if asked.jobs > 1 else {}
+    with open(asked.out / f"{name}.log", "a") as log:
+        subprocess.run(command, check=True, env=os.environ | threads, stdout=log, stderr=log)
+
+
+def compare(model: Path, asked: argparse.Namespace) -> None:
+    """The videos of all of them and of no memory, and the page."""
+    about = (
+        f"CAM and three other short-term memories, each trained from nothing for {asked.steps} steps of {asked.batch} clips on the "
+        f'included base by `benchmarks/memories.py`: far less than the included CAM had. "{OURS}" is here the same as '
+        f'"{WITHOUT_ANCHOR}": APM was not trained.'
+    )
+    rivals = [str(asked.out / name) for name in NAMES]
+    parts = ["--first", "0", "--compared", str(asked.compared), "--long", "0", "--full", "0", "--methods", OURS, WITHOUT_ANCHOR, "nothing"]
+    told = ["--page", str(asked.page), "--title", "Short-term memories at one budget", "--about", about]
+    script = Path(__file__).with_name("quality.py")
+    command = [sys.executable, script, asked.out / "compared", "--model", model, "--rivals", *rivals, *parts, *told, "--jobs", asked.jobs]
+    subprocess.run([str(word) for word in command], check=True)
+
+
+if __name__ == "__main__":
+    main()

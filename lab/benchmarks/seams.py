@@ -1,0 +1,200 @@
+"""How visible the seams between refined windows are: joint, causal, and the controls.
+
+    python benchmarks/seams.py [--videos 40] [--frames 112] [--ways joint causal ...] [--jobs 2] [--model tiny] [--out seams/]
+                               [--page docs/refining-results.md]
+
+Clips of the procedural world, shrunk to the size of stage 2, are refined in every way, or in those of --ways; --jobs processes share the
+videos, a thread each if there are several. Two numbers, 1.0 where no seam is to be seen: `score`, the mean change from frame to frame at
+the windows' borders over that elsewhere, and `worst`, the same of the largest change at each border over the largest of as many changes
+in a row elsewhere. A border is all of an overlap, since the cut may fall anywhere in it; of windows apart it is the one change where the
+next begins. Changes are relative to those of the true clip, whose motion is uneven, or to half of their mean where it moves less. Prints
+a table and one JSON line; writes slices through time of the first videos, and a page of results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from lab.compare.results import markdown
+from lab.compare.statistics import bootstrap, paired
+from lab.tiny.data import noun_names
+from lab.world import clip
+from streamingt2v import LongVideoPipeline, durable
+from streamingt2v.config import ModelConfig, RefineConfig, find_model
+from streamingt2v.metrics.chart import Track, draw_slices
+from streamingt2v.ray_backend import Alone
+from streamingt2v.samplers.blend import windows
+from streamingt2v.stages.refine import RefineStage
+from streamingt2v.video.images import xt_slice
+from streamingt2v.video.piece import Piece, to_float, to_uint8
+
+PICTURES = 3
+NOISE = {"": True, ", noise apart": False}
+OURS = "causal"
+
+Result = tuple[tuple[float, float], np.ndarray]
+_LOADED: dict[str, LongVideoPipeline] = {}
+"""Of a process: what it has in memory."""
+
+
+def ways(config: RefineConfig) -> dict[str, RefineConfig]:
+    """What is compared, by name: how windows are joined, each with noise that they share and with noise of their own; and variants."""
+    joined = {
+        "joint": replace(config, form="joint", blend="random"),
+        "causal": replace(config, form="causal", blend="random"),
+        "cross-fade": replace(config, blend="linear"),
+        "independent": replace(config, blend="none"),
+    }
+    return {
+        **{f"{name}{said}": replace(way, shared_noise=shared) for name, way in joined.items() for said, shared in NOISE.items()},
+        "joint, code's law": replace(joined["joint"], law="code"),
+        "causal, latents": replace(joined["causal"], splice="latents"),
+    }
+
+
+def refined(pipe: LongVideoPipeline, config: RefineConfig, soft_TCHW: torch.Tensor, prompt: str, seed: int) -> np.ndarray:
+    """uint8 (T, H, W, 3)."""
+    height, width = config.size(*soft_TCHW.shape[-2:])
+    stage = RefineStage(Alone(pipe.components.refiner), config, seed, len(soft_TCHW), (height, width))
+    text = pipe.components.text(prompt, "")
+    return to_uint8(torch.cat([piece.frames_TCHW for piece in stage.stream([Piece(soft_TCHW, {}, True)], lambda frame: text)]))
+
+
+def changes(frames_THWC: np.ndarray) -> np.ndarray:
+    """(T,) mean absolute change into each frame; the first is 0."""
+    return np.concatenate([[0], np.abs(np.diff(frames_THWC.astype(np.float32), axis=0)).mean((1, 2, 3))])
+
+
+def scores(change: np.ndarray, config: RefineConfig) -> tuple[float, float]:
+    """(score, worst) of relative changes."""
+    plan = list(windows(len(change), config.frames, config.overlap))
+    apart = config.blend == "none"
+    borders = [range(right.start, right.start + 1 if apart else left.stop + 1) for left, right in pairwise(plan)]
+    at_border = {t for border in borders for t in border if t < len(change)}
+    inside = [t for t in range(1, len(change)) if t not in at_border]
+    score = change[sorted(at_border)].mean() / change[inside].mean()
+    length = len(borders[0])
+    runs = [range(t, t + length) for t in inside if all(other in inside for other in range(t, t + length))]
+    worst = statistics.mean(change[border.start : border.stop].max() for border in borders)
+    return float(score), float(worst / statistics.mean(change[run.start : run.stop].max() for run in runs))
+
+
+def measure(pipe: LongVideoPipeline, number: int, frames: int, names: list[str]) -> Iterator[tuple[str, np.ndarray, tuple[float, float]]]:
+    """(way, what it made, its scores) of one video."""
+    config = pipe.config.refine
+    assert config is not None, "checked at the door"
+    spec = clip.sample((11, number), noun_names(12))
+    sharp_THWC = clip.render(spec, clip.frame_times(frames), *config.size(pipe.config.height, pipe.config.width))[0]
+    soft_TCHW = F.interpolate(to_float(sharp_THWC), (pipe.config.height, pipe.config.width), mode="bilinear", antialias=True)
+    true = changes(sharp_THWC)
+    for name in names:
+        way = ways(config)[name]
+        video_THWC = refined(pipe, way, soft_TCHW, spec.caption, number)
+        yield name, video_THWC, scores(np.divide(changes(video_THWC), true, out=np.zeros_like(true), where=true > 0), way)
+
+
+def one_video(number: int, model: str, frames: int, names: list[str], out: Path | None) -> dict[str, Result]:
+    """What runs in a process: by way, the scores and the middle rows of one video; slices of the first ones go into the folder."""
+    pipe = _LOADED[model] = _LOADED.get(model) or LongVideoPipeline.from_pretrained(model)
+    found = {}
+    for name, video_THWC, pair in measure(pipe, number, frames, names):
+        found[name] = pair, video_THWC[:, video_THWC.shape[1] // 2]
+        if out is not None and number < PICTURES:
+            xt_slice(video_THWC, out / f"{number}-{name.replace(',', '').replace(' ', '-')}.png")
+    return found
+
+
+def main() -> None:
+    """The table, and then the JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--videos", type=int, default=40)
+    parser.add_argument("--frames", type=int, default=112)
+    parser.add_argument("--ways", nargs="+", help="names as in the table; default: all")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--out", type=Path, help="folder for slices through time")
+    parser.add_argument("--page", type=Path, help="also write the table and the slices of the first video as a page")
+    asked = parser.parse_args()
+    known = ways(config_of(asked.model))
+    names = asked.ways or list(known)
+    if wrong := set(names) - set(known) or {OURS} - set(names):
+        sys.exit(f"--ways {' '.join(sorted(wrong))}: there are {', '.join(known)}; {OURS} must be one of them")
+    if asked.out is not None:
+        asked.out.mkdir(parents=True, exist_ok=True)
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    slices: list[Track] = []
+    work = partial(one_video, model=asked.model, frames=asked.frames, names=names, out=asked.out)
+    with ProcessPoolExecutor(asked.jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        results = pool.map(work, range(asked.videos)) if asked.jobs > 1 else map(work, range(asked.videos))
+        for number, result in enumerate(results):
+            for name, (pair, row_TWC) in result.items():
+                found[name].append(pair)
+                if number == 0:
+                    slices.append(Track(name, row_TWC=row_TWC))
+            print(f"{number + 1} of {asked.videos} videos", file=sys.stderr, flush=True)
+    rows = [row(name, pairs, found[OURS]) for name, pairs in found.items()]
+    print("\n".join(f"{line[0]:24}" + "".join(f"{cell:>26}" for cell in line[1:]) for line in table(rows)))
+    if asked.page is not None:
+        given = f" --ways {' '.join(map(repr, asked.ways))}" if asked.ways else ""
+        command = f"python benchmarks/seams.py --videos {asked.videos} --frames {asked.frames}{given} --model {asked.model}"
+        write_page(asked.page, rows, slices, command)
+    print(json.dumps({"benchmark": "seams", "model": asked.model, "videos": asked.videos, "frames": asked.frames, "rows": rows}))
+
+
+def config_of(model: str) -> RefineConfig:
+    """How a model refines; ends the command if it does not."""
+    config = ModelConfig.load(find_model(model)).refine
+    if config is None:
+        sys.exit(f"model {model!r} has no refiner")
+    return config
+
+
+def row(name: str, pairs: list[tuple[float, float]], ours: list[tuple[float, float]]) -> dict[str, object]:
+    """Means over the videos, and how much more than `OURS` on the same ones, each [value, low, high] of a 95 % interval."""
+    found: dict[str, object] = {"way": name}
+    for column, (theirs, own) in zip(("score", "worst"), zip(zip(*pairs, strict=True), zip(*ours, strict=True), strict=True), strict=True):
+        found[column] = list(bootstrap({i: [value] for i, value in enumerate(theirs)})[:3])
+        found[f"{column}_more"] = list(paired(*({i: {0: value} for i, value in enumerate(values)} for values in (own, theirs)))[:3])
+    return found
+
+
+def table(rows: list[dict[str, object]]) -> list[list[str]]:
+    """Head and lines."""
+    columns = ("score", "score_more", "worst", "worst_more")
+    head = ["way", "score", f"more than {OURS}", "worst", f"more than {OURS}"]
+    return [head, *([str(one["way"]), *("{:.3f} [{:.3f}, {:.3f}]".format(*one[column]) for column in columns)] for one in rows)]  # type: ignore[misc]
+
+
+def write_page(page: Path, rows: list[dict[str, object]], slices: list[Track], command: str) -> None:
+    """The table and the first video's slices through time."""
+    (page.parent / "images").mkdir(parents=True, exist_ok=True)
+    draw_slices(slices, page.parent / "images" / "refining-slices.png")
+    head, *lines = table(rows)
+    sections = [
+        "# Joints of refined windows",
+        f"Written by `{command} --page {page}`, which tells what the numbers are: 1.0 where no seam is to be seen. Intervals are of 95 %.",
+        "Windows are refined jointly, causally, apart and faded over, or apart (the later replacing the earlier); each with noise that "
+        "belongs to a frame, so that windows share it where they overlap, and with noise apart.",
+        markdown(head, lines),
+        "The middle row of every frame of one video:",
+        "![Slices through time](images/refining-slices.png)",
+    ]
+    durable.write_file(page, "\n\n".join(sections).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""How fast videos are made on this machine, and how much faster than by the published procedure: the numbers of docs/performance.md.
+
+    python benchmarks/speed.py [--repeats 5] [--model tiny] [--lengths 80 240 1200]
+
+In this order: fresh processes of `generate`, their start and their peak memory against the length; both presets in a warm process, with the
+share of each part; our preview in turn with the published procedure at equal weights and steps, and with its 50 steps of DDIM; where
+OpenVINO is installed, the published procedure against it, and both presets by it and by torch. Medians of --repeats. Nothing else should
+run meanwhile. Prints a row as soon as it is there, and one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, replace
+from importlib.util import find_spec
+from typing import Any
+
+from streamingt2v.config import ModelConfig, find_model
+from streamingt2v.metrics import speed
+
+FRAMES = 48
+"""Of the videos in a warm process: a first chunk and four more of the included model."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--lengths", type=int, nargs="*", default=[16, 80, 240, 1200], help="frames of the fresh processes")
+    asked = parser.parse_args()
+    own = speed.Setting(asked.model, device=asked.device, dtype=asked.dtype)
+    conditions = speed.conditions(asked.device)
+    print(", ".join(f"{name} {value}" for name, value in conditions.items()), flush=True)
+    values: dict[str, Any] = {"benchmark": "speed", "conditions": conditions, "repeats": asked.repeats, "frames": FRAMES}
+    values["cold"] = [cold(own, count) for count in asked.lengths]
+    values["warm"] = {preset: warm(replace(own, preset=preset), asked.repeats) for preset in presets(asked.model)}
+    config = ModelConfig.load(find_model(asked.model))
+    equal = replace(own, steps=config.extend.steps)  # so that a distilled network, which the published procedure has not, is left out
+    values["published"] = against(equal, replace(equal, procedure="published"), asked.repeats, "the published procedure")
+    values["published_ddim"] = against(own, replace(own, procedure="published-ddim"), 1, "the published procedure in 50 steps of DDIM")
+    if asked.device == "cpu" and find_spec("openvino"):
+        by_openvino = replace(equal, engine="openvino")
+        values["published_openvino"] = against(
+            by_openvino, replace(equal, procedure="published"), asked.repeats, "the published procedure, here by OpenVINO"
+        )
+        for preset in presets(asked.model):
+            torch = replace(own, preset=preset)
+            values[f"openvino_{preset}"] = against(replace(torch, engine="openvino"), torch, asked.repeats, f"torch, {preset}, by OpenVINO")
+    print(json.dumps(values))
+
+
+def presets(model: str) -> tuple[str, ...]:
+    return ("preview", "full") if ModelConfig.load(find_model(model)).refine else ("preview",)
+
+
+def cold(setting: speed.Setting, frames: int) -> dict[str, Any]:
+    """A fresh process."""
+    row = asdict(speed.cold(setting, frames))
+    told = f"first frame {row['first_frame_seconds']:.2f} s, all {row['seconds']:.1f} s, peak {row['peak_rss_mb']:.1f} MB"
+    print(f"cold, {frames} frames: {told}", flush=True)
+    return row
+
+
+def warm(setting: speed.Setting, repeats: int) -> dict[str, Any]:
+    """Medians in this process."""
+    row = speed.repeated(setting, FRAMES, repeats)
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in sorted(row.shares.items(), key=lambda item: -item[1]))
+    told = f"first frame {row.first_frame_seconds:.2f} s, then {row.sustained:.2f} new frames a second; {shares}"
+    print(f"warm, {setting.preset}: {told}", flush=True)
+    return asdict(row)
+
+
+def against(first: speed.Setting, second: speed.Setting, repeats: int, name: str) -> dict[str, Any]:
+    """Both in turn."""
+    both = speed.compare(first, second, FRAMES, repeats)
+    apart = "" if both.difference is None else f"; largest difference of a pixel {both.difference:.1e}"
+    told = f"{both.ratio:.2f} times as fast in all, {both.ratio_sustained:.2f} times after the first chunk"
+    print(f"against {name} ({both.second.sustained:.2f} new frames a second): {told}{apart}", flush=True)
+    return asdict(both)
+
+
+if __name__ == "__main__":
+    main()

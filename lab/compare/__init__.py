@@ -1,0 +1,1 @@
+"""The method beside its rivals: protocol, statistics, claims, pages."""

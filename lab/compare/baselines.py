@@ -1,0 +1,147 @@
+"""Other ways to make a long video on the same base: the method with a part taken away, rivals without training, rivals with it.
+
+A method is a function (components, request) -> frames, uint8 (H, W, 3), as a stream. `METHODS` names those that need nothing
+but a model; `trained_rivals` reads the others from their recipe's folders.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from streamingt2v.backbones.modelscope import Condition, ModelScopeBackbone
+from streamingt2v.checkpoints.load import Components
+from streamingt2v.config import ExtendConfig, Request
+from streamingt2v.errors import RequestError
+from streamingt2v.pipeline import LongVideoPipeline
+from streamingt2v.samplers.denoise import Predict
+from streamingt2v.types import TextCond
+from streamingt2v.video.piece import to_float, to_uint8
+from streamingt2v.video.reader import Frame
+
+from .fifo import fifo_calls, fifo_diffusion
+from .freenoise import free_noise
+from .rivals import NAMES, RivalBackbone, kind_of, load_rival
+
+Frames = Callable[[Components, Request], Iterator[Frame]]
+
+
+Calls = Callable[[ExtendConfig, int], int]
+"""(config, frames) -> how often the network is asked about a chunk."""
+
+
+def chunk_calls(config: ExtendConfig, frames: int) -> int:
+    """Of a video made chunk by chunk."""
+    return config.steps * (1 + max(0, math.ceil((frames - config.frames) / (config.frames - config.overlap))))
+
+
+@dataclass(frozen=True)
+class Method:
+    """frames: makes the video. chunked: it is made of chunks that begin where the pipeline's do, so that it has seams to measure.
+
+    calls: how much work it is.
+    """
+
+    frames: Frames
+    chunked: bool = True
+    calls: Calls = chunk_calls
+
+
+class WithoutApm(ModelScopeBackbone):
+    """The anchor is forgotten: later chunks see the text alone."""
+
+    def condition(self, text: TextCond, anchor_CHW: torch.Tensor | None, seed: int = 0) -> Condition:
+        return super().condition(text, None, seed)
+
+
+class WithoutCam(ModelScopeBackbone):
+    """The frames before are forgotten: every chunk begins anew."""
+
+    def predictor(
+        self, condition: Condition, window_TCHW: torch.Tensor | None, scale: float, rescale: float, time_guidance: float = 0.0
+    ) -> Predict:
+        return super().predictor(condition, None, scale, rescale, time_guidance)
+
+
+class WithoutBoth(WithoutApm, WithoutCam):
+    """Chunks that know nothing of each other but the prompt."""
+
+
+def with_backbone(components: Components, kind: type[ModelScopeBackbone]) -> Components:
+    """The same model with its parts in a backbone of another kind, its distilled network too; weights are shared."""
+    own: Any = components.backbone
+    backbone = kind(own.vae, own.unet, own.cam, own.image_encoder, own.image_tokens)
+    return replace(components, backbone=backbone, distilled=components.distilled and components.distilled.on(backbone))
+
+
+def streamed(kind: type[ModelScopeBackbone]) -> Frames:
+    """The pipeline's own stream over a backbone of this kind."""
+
+    return lambda components, request: _frames(with_backbone(components, kind), request)
+
+
+def _frames(components: Components, request: Request) -> Iterator[Frame]:
+    for chunk in LongVideoPipeline(components).stream(request):
+        yield from chunk.frames
+
+
+def trained_rivals(folders: Iterable[Path], components: Components) -> dict[str, Method]:
+    """Methods by the names of `rivals.NAMES`, from folders of the rival recipe and in their order, for this model alone.
+
+    ModelError if a folder holds no rival, or one that was trained on another base; RequestError for two of a kind.
+    """
+    own: Any = components.backbone
+    methods: dict[str, Method] = {}
+    for folder in folders:
+        rival = load_rival(folder, own.unet)
+        backbone = RivalBackbone(own, rival, components.config.extend.frames)
+        if NAMES[kind_of(rival)] in methods:
+            raise RequestError("rivals", str(folder), f"is the second of kind {kind_of(rival)!r}; give one of each")
+        methods[NAMES[kind_of(rival)]] = Method(partial(_with_rival, backbone))
+    return methods
+
+
+def _with_rival(backbone: RivalBackbone, components: Components, request: Request) -> Iterator[Frame]:
+    return _frames(replace(components, backbone=backbone), request)
+
+
+def refined(components: Components, request: Request) -> Iterator[Frame]:
+    """The method with stage 3."""
+    return _frames(components, replace(request, preset="full"))
+
+
+def enlarged(components: Components, request: Request) -> Iterator[Frame]:
+    """The method without stage 3, as large as if it had one."""
+    height, width = components.config.output_size(replace(request, preset="full"))
+    for frame_HWC in _frames(components, request):
+        frame_TCHW = F.interpolate(to_float(frame_HWC[None]), (height, width), mode="bicubic", antialias=True)
+        yield from to_uint8(frame_TCHW.clamp(-1, 1))
+
+
+METHODS: dict[str, Method] = {
+    "CAM and APM": Method(streamed(ModelScopeBackbone)),
+    "CAM alone": Method(streamed(WithoutApm)),
+    "APM alone": Method(streamed(WithoutCam)),
+    "nothing": Method(streamed(WithoutBoth)),
+    "FreeNoise": Method(free_noise, False, lambda config, frames: config.steps * math.ceil(frames / config.frames)),
+    "FIFO-Diffusion": Method(fifo_diffusion, False, fifo_calls),
+}
+
+DISTILLED: dict[str, Method] = {
+    "distilled": Method(streamed(ModelScopeBackbone), calls=lambda config, frames: chunk_calls(config, frames) // 5),
+    "distilled, CAM alone": Method(streamed(WithoutApm), calls=lambda config, frames: chunk_calls(config, frames) // 5),
+}
+"""By the model's distilled network, which needs about half the steps, and one prediction where guidance needs two or three."""
+
+REFINING: dict[str, Method] = {
+    "refined": Method(refined, calls=lambda config, frames: 4 * chunk_calls(config, frames)),
+    "enlarged": Method(enlarged),
+}
+"""Stage 3 and what it is compared with. A refined pixel costs about as much as a made one, and there are four times as many."""

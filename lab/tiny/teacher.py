@@ -1,0 +1,214 @@
+"""What a student is to imitate: chunks of long videos as a model makes them itself, and the latents on the way to each.
+
+A video follows from its number alone. It is kept in a folder once it is made, since making one takes as long as many steps of training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler
+
+from streamingt2v.backbones.modelscope import ModelScopeBackbone
+from streamingt2v.backbones.text import TextEncoder
+from streamingt2v.checkpoints.fingerprint import fingerprint
+from streamingt2v.durable import write_unsynced
+from streamingt2v.errors import RequestError
+from streamingt2v.pipeline import LongVideoPipeline
+from streamingt2v.runs.state import pack_state, unpack_state
+from streamingt2v.samplers.noise import mixed_noise
+from streamingt2v.stages.extend import ExtendStage
+from streamingt2v.stages.memory import StreamMemory
+from streamingt2v.types import TextCond
+from streamingt2v.video.piece import to_float
+
+from ..world import clip
+from . import data
+
+KEPT = 1024
+"""How many videos stay in memory: of the included model 0.7 MB a chunk."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One chunk: what it was made from, and its latents at every node, (S + 1, C, T, h, w) from noise to the end.
+
+    window_TCHW, anchor_CHW: None for a first chunk.
+    """
+
+    prompt: str
+    nodes: torch.Tensor
+    window_TCHW: torch.Tensor | None = None
+    anchor_CHW: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Which videos: `chunks` of each, of the world's first `nouns`; a share `still` of them goes on from a picture.
+
+    steps: of the student; its nodes are where the latents are kept. RequestError for lessons with no first or no later chunks.
+    """
+
+    steps: int
+    nouns: int
+    chunks: int
+    still: float
+
+    def __post_init__(self) -> None:
+        if self.chunks < 2:
+            raise RequestError("chunks", self.chunks, "must be 2 or more, for first and later ones")
+        if not 0 <= self.still < 1:
+            raise RequestError("still", self.still, "must be 0 or more and below 1; a video that begins with a picture has no first chunk")
+
+
+class Teacher:
+    """The model in a folder with its own sampler, steps and guidance. `cache`: where its videos are kept, those of others beside them.
+
+    `together`: how many videos `prepare` makes at once.
+
+    RequestError for a model whose sampler a student of so many steps cannot follow, or videos made fewer than one at once.
+    """
+
+    def __init__(self, model: Path, lessons: Lessons, cache: Path, together: int = 1):
+        if together < 1:
+            raise RequestError("together", together, "must be 1 or more")
+        self.lessons, self.cache, self.together = lessons, cache, together
+        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+        self.pipe = LongVideoPipeline.from_pretrained(model, str(device))
+        self.scheduler = student_scheduler(self.pipe.components.scheduler)
+        self.kept = _nodes_of(self.pipe, self.scheduler, lessons.steps)
+        self.video = lru_cache(maxsize=KEPT)(self._video)
+        """The passages of a video by its number, made if it is not in the folder; the last few stay in memory."""
+        self._key = hashlib.sha256(f"{fingerprint(model)} {lessons}".encode()).hexdigest()[:12]
+
+    @property
+    def text(self) -> TextEncoder:
+        """How the model reads prompts."""
+        text = self.pipe.components.text
+        assert isinstance(text, TextEncoder), "a model on this backbone reads text"
+        return text
+
+    @property
+    def backbone(self) -> ModelScopeBackbone:
+        """The networks of the model."""
+        backbone = self.pipe.components.backbone
+        assert isinstance(backbone, ModelScopeBackbone), "checked when the teacher was made"
+        return backbone
+
+    def _video(self, number: int) -> list[Passage]:
+        if not self._path(number).is_file():
+            self._make([number])
+        return _unpacked(unpack_state(self._path(number).read_bytes()))
+
+    def prepare(self, numbers: Iterable[int]) -> None:
+        """Make those of these videos that are not in the folder, `together` at once."""
+        missing = [number for number in numbers if not self._path(number).is_file()]
+        for pictures in (False, True):
+            alike = [number for number in missing if self._begins_with_picture(number) == pictures]
+            for first in range(0, len(alike), self.together):
+                self._make(alike[first : first + self.together])
+
+    def _path(self, number: int) -> Path:
+        return self.cache / f"{self._key}-{number:05d}.safetensors"
+
+    def _begins_with_picture(self, number: int) -> bool:
+        return int((number + 1) * self.lessons.still) > int(number * self.lessons.still)
+
+    def _make(self, numbers: list[int]) -> None:
+        """Videos that all begin with a picture, or all without, as one batch; into the folder."""
+        device = self.backbone.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            chunks = list(self._chunks(numbers))
+        for place, number in enumerate(numbers):
+            write_unsynced(self._path(number), pack_state(_packed([chunk[place] for chunk in chunks])))
+
+    def _chunks(self, numbers: list[int]) -> Iterator[list[Passage]]:
+        """The next passage of every video, chunk after chunk."""
+        specs, overlap = [self._spec(number) for number in numbers], self.pipe.config.extend.overlap
+        prompts = [spec.caption for spec in specs]
+        texts = [self.text(prompt) for prompt in prompts]
+        text = TextCond(*(torch.cat([getattr(one, name) for one in texts]) for name in ("positive_BLD", "negative_BLD")))
+        if self._begins_with_picture(numbers[0]):
+            frames = [to_float(clip.render(spec, np.zeros(1), self.pipe.config.height)[0]) for spec in specs]
+        else:
+            nodes = self._nodes(numbers, self.backbone.condition(text, None), None, 0)
+            yield [Passage(prompt, own) for prompt, own in zip(prompts, nodes, strict=True)]
+            frames = [self._decode(own) for own in nodes]
+        memories = [StreamMemory.start(of_one, overlap) for of_one in frames]
+        condition = self.backbone.condition(text, torch.stack([memory.anchor_CHW for memory in memories]))
+        for _ in range(1, self.lessons.chunks):
+            windows_BTCHW = torch.stack([memory.window_TCHW for memory in memories])
+            nodes = self._nodes(numbers, condition, windows_BTCHW, memories[0].position)
+            yield [
+                Passage(prompt, own, memory.window_TCHW, memory.anchor_CHW)
+                for prompt, own, memory in zip(prompts, nodes, memories, strict=True)
+            ]
+            memories = [memory.advance(self._decode(own, overlap)) for memory, own in zip(memories, nodes, strict=True)]
+
+    def _spec(self, number: int) -> clip.ClipSpec:
+        return clip.sample(int(np.random.default_rng([11, number]).integers(2**62)), data.noun_names(self.lessons.nouns))
+
+    def _decode(self, nodes: torch.Tensor, skip: int = 0) -> torch.Tensor:
+        return self.backbone.decode(nodes[-1:].to(self.backbone.device), skip)
+
+    def _nodes(self, numbers: list[int], condition: Any, windows_BTCHW: torch.Tensor | None, start: int) -> list[torch.Tensor]:
+        """The nodes of a chunk of every video, whose noise begins at frame `start`."""
+        config = self.pipe.config
+        stage = ExtendStage(self.backbone, self.pipe.components.scheduler, config.extend, seed=0)
+        frames = range(start, start + config.extend.frames)
+        shape = self.backbone.latent_shape(config.height, config.width)
+
+        def noise(step: int) -> torch.Tensor:
+            each = [mixed_noise(number, "distill", frames, step, shape, config.extend.mixed_noise) for number in numbers]
+            return torch.stack(each).transpose(1, 2).to(self.backbone.device)
+
+        after = [step.latents_BCTHW for step in stage.denoise(condition, windows_BTCHW, noise)]
+        return list(torch.stack([noise(-1), *(after[index] for index in self.kept)], 1).cpu())
+
+
+def student_scheduler(scheduler: Any) -> DDIMScheduler:
+    """The sampler of the student: plain steps along the teacher's noise schedule, the first from pure noise."""
+    names = "num_train_timesteps beta_start beta_end beta_schedule prediction_type rescale_betas_zero_snr".split()
+    shared = {name: scheduler.config[name] for name in names}
+    return DDIMScheduler(**shared, timestep_spacing="trailing", steps_offset=1, clip_sample=False, set_alpha_to_one=True)
+
+
+def _nodes_of(pipe: LongVideoPipeline, student: DDIMScheduler, steps: int) -> list[int]:
+    """After which of the teacher's steps the latents are those at the end of a student's step."""
+    config, scheduler = pipe.config, pipe.components.scheduler
+    if not isinstance(pipe.components.backbone, ModelScopeBackbone):
+        raise RequestError("model", pipe.name, f"its backbone is {config.backbone}; only modelscope's can be distilled")
+    if config.extend.eta or scheduler.config.prediction_type != "v_prediction" or config.extend.sigmas:
+        raise RequestError("model", pipe.name, "its sampler must predict v, draw no noise (extend.eta 0) and have no sigmas of its own")
+    scheduler.set_timesteps(config.extend.steps)
+    student.set_timesteps(steps)
+    own, ends = scheduler.timesteps.tolist(), student.timesteps.tolist()
+    whole = config.extend.steps % steps == 0 and student.config.num_train_timesteps % steps == 0
+    if not whole or own[:: config.extend.steps // steps] != ends:
+        fix = f"the model takes {config.extend.steps} steps, at {own}; give a number that divides them and the noise levels evenly"
+        raise RequestError("student_steps", steps, fix)
+    stride = config.extend.steps // steps
+    return list(range(stride - 1, config.extend.steps, stride))
+
+
+def _packed(passages: list[Passage]) -> dict[str, Any]:
+    packed: dict[str, Any] = {"prompts": [p.prompt for p in passages]}
+    for index, passage in enumerate(passages):
+        for name in ("nodes", "window_TCHW", "anchor_CHW"):
+            if (value := getattr(passage, name)) is not None:
+                packed[f"{index}.{name}"] = value
+    return packed
+
+
+def _unpacked(packed: dict[str, Any]) -> list[Passage]:
+    return [
+        Passage(prompt, packed[f"{index}.nodes"], packed.get(f"{index}.window_TCHW"), packed.get(f"{index}.anchor_CHW"))
+        for index, prompt in enumerate(packed["prompts"])
+    ]

@@ -1,0 +1,158 @@
+"""The HTTP API as an application of FastAPI, on a job service that is running."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Response
+from fastapi import Request as HttpRequest
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+
+from .. import __version__
+from ..errors import MediaError, RequestError, StreamingT2VError
+from ..jobs.files import NotReady
+from ..jobs.notices import Notices
+from ..jobs.service import JobService
+from ..jobs.store import Conflict, NoSuchJob, QueueFull
+from . import delivery, realtime, videos
+from .context import Context, In
+from .doors import BodyLimit, Guard, Outside, problem
+from .metrics import Metrics
+from .schemas import ErrorBody, Model, ModelList, State, VideoCreate, VideoExtension
+from .uploads import Uploads
+
+STATIC = Path(str(files("streamingt2v.api") / "static"))
+router = APIRouter(tags=["server"])
+_POLICY = "default-src 'self'; media-src 'self' blob:; frame-ancestors 'self'; base-uri 'none'; form-action 'self'"
+_REFUSED: dict[type[StreamingT2VError], tuple[int, str, dict[str, str]]] = {
+    NoSuchJob: (404, "not_found", {}),
+    QueueFull: (429, "queue_full", {"Retry-After": "5"}),
+    Conflict: (409, "conflict", {}),
+    NotReady: (409, "not_ready", {"Retry-After": "1"}),
+    MediaError: (400, "invalid_media", {}),
+    StreamingT2VError: (507, "storage_error", {}),
+}
+
+
+def create_app(service: JobService, token: str | None = None, allowed_hosts: frozenset[str] = frozenset()) -> FastAPI:
+    """The application; the service is entered and left by the caller.
+
+    token: what clients must have; None: only those that call it by a name of this machine are let in, so listen on loopback alone.
+    allowed_hosts: whose https addresses of pictures may be fetched for clients.
+    """
+    metrics, notices = Metrics(service), Notices(service.store)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await notices.start()
+        yield
+        await notices.stop()
+
+    app = FastAPI(
+        title="StreamingT2V",
+        version=__version__,
+        summary="Long videos, watched while they are made.",
+        lifespan=lifespan,
+        redoc_url=None,
+        docs_url=None,  # its page loads scripts from elsewhere
+        separate_input_output_schemas=False,
+    )
+    app.state.context = Context(service, notices, Uploads(service, allowed_hosts), metrics)
+    for part in (router, videos.router, delivery.router, realtime.router):
+        app.include_router(part)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    for kind in (*_REFUSED, RequestError, ValidationError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, _refuse)
+    app.add_middleware(BodyLimit, service.limits.upload_bytes)
+    app.add_middleware(Guard, token)
+    app.add_middleware(Outside, metrics.answered)
+    _describe(app, token)
+    return app
+
+
+@router.get("/health", summary="Is it alive?")
+async def health() -> State:
+    """It is, if this answers."""
+    return State(status="ok", version=__version__)
+
+
+@router.get("/ready", summary="Can it work?", responses={503: {"model": State, "description": "Not yet: a model is being loaded."}})
+async def ready(response: Response, context: In) -> State:
+    """Whether every worker has its model in memory."""
+    is_ready = context.service.supervisor.ready
+    response.status_code = 200 if is_ready else 503
+    return State(status="ok" if is_ready else "starting", version=__version__)
+
+
+@router.get("/metrics", summary="Figures for Prometheus", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+async def metrics(context: In) -> Response:
+    """Jobs, frames, workers, answers."""
+    return Response(context.metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+@router.get("/v1/models", summary="List models")
+async def models(context: In) -> ModelList:
+    """What videos can be made with."""
+    return ModelList(data=[Model.of(name, config) for name, config in context.service.configs.items()])
+
+
+@router.get("/watch/{video_id}", summary="A page that plays a video while it is made", response_class=FileResponse, include_in_schema=False)
+async def watch(video_id: str) -> Response:
+    """The same page for every id; what it shows it gets from the API."""
+    return FileResponse(STATIC / "watch.html", media_type="text/html", headers={"Content-Security-Policy": _POLICY})
+
+
+async def _refuse(http: HttpRequest, error: Exception) -> Response:
+    """Every error in one shape, and nothing in it of this machine."""
+    if isinstance(error, RequestError):
+        return problem(400, str(error), "invalid_request", error.argument)
+    if isinstance(error, ValidationError | RequestValidationError):
+        first = error.errors()[0]
+        where = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
+        return problem(400, f"{'.'.join(where)}: {first['msg']}", "invalid_request", ".".join(where) or None)
+    if isinstance(error, HTTPException):
+        if error.status_code == 405:  # of all routes of the path, not of the first alone
+            error.headers = {"Allow": ", ".join(sorted(_methods(http)))}
+        return problem(error.status_code, str(error.detail), "http_error", None, dict(error.headers or {}))
+    for kind, (status, code, headers) in _REFUSED.items():
+        if isinstance(error, kind):
+            return problem(status, str(error) if status < 500 else "the server cannot keep it; its log says why", code, None, headers)
+    return problem(500, "it failed; the server's log says why", "internal_error")
+
+
+def _methods(http: HttpRequest) -> set[str]:
+    """What can be done at the path of a request."""
+    document = http.app.openapi()["paths"]
+    fitting = (path for path in document if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), http.url.path))
+    return {method.upper() for path in fitting for method in document[path]}
+
+
+def _describe(app: FastAPI, token: str | None) -> None:
+    """The OpenAPI document, with the bodies that are read by hand and how to come in."""
+    plain = app.openapi
+
+    def described() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = plain()
+            parts = document["components"]["schemas"]
+            kinds: tuple[type[BaseModel], ...] = (VideoCreate, VideoExtension, ErrorBody)
+            for kind in kinds:
+                schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+                parts.update(schema.pop("$defs", {}))
+                parts[kind.__name__] = schema
+            if token is not None:
+                document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+                document["security"] = [{"token": []}]
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = described  # type: ignore[method-assign]

@@ -1,0 +1,230 @@
+"""A session over a WebSocket: the video's segments as they are made, and prompts that change it on the way.
+
+The messages are those of vLLM-Omni's `/v1/realtime/video`. A session is a job like any other: what was made of it stays and can be had
+by its id afterwards. It is cancelled when the client stops it or says goodbye, and when its connection broke and it does not come back
+(see `sessions`). `session.resume` goes on with the next segment, at whichever server of the folder it comes to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from ..errors import RequestError, StreamingT2VError
+from ..jobs.job import Job
+from ..jobs.store import NoSuchJob, QueueFull
+from ..runs.folder import INIT, JOURNAL, PROMPTS
+from ..runs.journal import Entry, Journal
+from ..runs.prompts import PromptLog
+from .context import Context
+from .schemas import SessionInteraction, SessionResume, SessionStart, Video
+from .uploads import Body
+
+router = APIRouter(prefix="/v1/realtime")
+START_SECONDS = 30.0  # that a client may take for its first message
+_GOODBYE, _WRONG, _TRY_AGAIN = 1000, 1008, 1013
+
+
+@router.websocket("/video")
+async def realtime_video(socket: WebSocket) -> None:
+    """One session, from `session.start` to `session.done`."""
+    await socket.accept()
+    context: Context = socket.app.state.context
+    try:
+        with context.counted("sessions"):
+            await _Session(socket, context).run()
+    except StreamingT2VError as error:
+        await _refuse(socket, error, _TRY_AGAIN)
+    except WebSocketDisconnect:
+        pass
+
+
+@dataclass
+class _Session:
+    socket: WebSocket
+    context: Context
+    events: dict[int, str] = field(default_factory=dict)  # ids of the client's changes by their numbers
+    active: int = 0  # number of the change that the newest chunk sent follows
+    chunks: int = 0
+    stopped: bool = False
+
+    async def run(self) -> None:
+        """Start or go on as the client says, then send and hear until the job has ended or the client has gone."""
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                job = await self._begun(await _message(self.socket))
+            turn = await run_in_threadpool(self.context.service.sessions.take, job.id)
+        except (TimeoutError, ValidationError, StreamingT2VError) as error:
+            await _refuse(self.socket, error, _WRONG)
+            return
+        try:
+            await self._go_on(job)
+        except NoSuchJob as error:
+            await _refuse(self.socket, error, _WRONG)
+        finally:
+            self.context.service.sessions.leave(job.id, turn)
+
+    async def _begun(self, message: dict[str, Any]) -> Job:
+        if message.get("type") == "session.resume":
+            asked = SessionResume.model_validate(message)
+            return await run_in_threadpool(self._resumed, asked.video_id, asked.chunks)
+        return await self._started(SessionStart.model_validate(message), message)
+
+    async def _started(self, asked: SessionStart, message: dict[str, Any]) -> Job:
+        if asked.input_reference is not None:
+            raise RequestError("input_reference", None, "a session starts from text; create a video from the picture instead")
+        service = self.context.service
+        model = asked.model or service.default_model
+        if model not in service.configs:
+            raise RequestError("model", model, f"must be one of {', '.join(service.configs)}, or left out")
+        request, key = asked.request(service.configs[model], None, None), Body(message).key(asked.idempotency_key, "session")
+        return await run_in_threadpool(service.submit, request, model, key)
+
+    def _resumed(self, id: str, chunks: int) -> Job:
+        """The job, with everything here as it was when so many segments had been sent."""
+        service = self.context.service
+        job = service.get(id)
+        if not service.sessions.has(id):
+            raise RequestError("video_id", id, "was not begun as a session; watch it by its id")
+        entries = Journal.read(service.files.run(id) / JOURNAL).entries
+        if chunks > len(entries):
+            raise RequestError("chunks", chunks, f"only {len(entries)} were made so far")
+        for entry in entries[:chunks]:
+            self._taken_over(id, entry)
+        self.chunks = chunks
+        return job
+
+    async def _go_on(self, job: Job) -> None:
+        config = Video.of(job).model_dump()
+        await self.socket.send_json({"type": "video.start", "request_id": job.id, "format": "m4s", "config": config})
+        hearing, sending = asyncio.create_task(self._hear(job.id)), asyncio.create_task(self._send(job))
+        try:
+            await asyncio.wait({hearing, sending}, return_when=asyncio.FIRST_COMPLETED)
+            if not hearing.done() and isinstance(sending.exception(), WebSocketDisconnect):
+                await asyncio.wait({hearing}, timeout=1.0)  # to hear how the client went
+            ended = await (hearing if hearing.done() else sending)
+            done = {"stopped": self.stopped, "chunks": self.chunks, "status": ended.status, "video_id": job.id}
+            await self.socket.send_json({"type": "session.done", "request_id": job.id, **done})
+            await self.socket.close()
+        finally:
+            for task in (hearing, sending):
+                task.cancel()
+            await asyncio.gather(hearing, sending, return_exceptions=True)
+
+    async def _send(self, job: Job) -> Job:
+        """Every segment as it comes; the job when it has ended."""
+        while True:
+            run = self.context.service.files.run(job.id)
+            for entry in Journal.read(run / JOURNAL).entries[self.chunks :]:
+                await self._send_segment(job, entry)
+            if job.ended:
+                return job
+            job = await self.context.notices.change(job)
+
+    async def _send_segment(self, job: Job, entry: Entry) -> None:
+        run = self.context.service.files.run(job.id)
+        data = (run / entry.segment).read_bytes()
+        if self.chunks == 0:
+            data = (run / INIT).read_bytes() + data
+        started, completed = self._taken_over(job.id, entry)
+        about = {
+            "type": "video.chunk_metadata",
+            "request_id": job.id,
+            "kind": "media",
+            "transport_chunk_index": self.chunks,
+            "generation_chunk_index": entry.index,
+            "num_frames": entry.frames,
+            "byte_length": len(data),
+            "started_event_ids": started,
+            "active_event_ids": [self.events[self.active]] if self.active in self.events else [],
+            "completed_event_ids": completed,
+        }
+        await self.socket.send_json(about)
+        await self.socket.send_bytes(data)
+        self.chunks += 1
+
+    def _taken_over(self, id: str, entry: Entry) -> tuple[list[str], list[str]]:
+        """Ids of the changes that begin within a segment, and of those that they end."""
+        log = PromptLog.read(self.context.service.files.run(id) / PROMPTS)
+        begun = [change.number for change in log.changes if self.active < change.number and change.frame < entry.start + entry.frames]
+        if begun:
+            self.events = self.context.service.store.events(id)
+        ended = [self.active, *begun][: len(begun)]
+        self.active = [self.active, *begun][-1]
+        return [self.events[n] for n in begun if n in self.events], [self.events[n] for n in ended if n in self.events]
+
+    async def _hear(self, id: str) -> NoReturn:
+        """Act on what the client sends until it goes."""
+        deeds: dict[str, Callable[[str, dict[str, Any]], Awaitable[None]]] = {
+            "session.interaction": self._interact,
+            "session.stop": self._stop,
+            "session.ping": self._ping,
+        }
+        while True:
+            try:
+                message = await _message(self.socket)
+                deed = deeds.get(str(message.get("type")))
+                if deed is None:
+                    raise RequestError("type", str(message.get("type"))[:40], f"must be one of {', '.join(deeds)}")
+                await deed(id, message)
+            except WebSocketDisconnect as gone:
+                if gone.code == _GOODBYE:
+                    await run_in_threadpool(self.context.service.cancel, id)
+                raise
+            except (ValidationError, StreamingT2VError) as error:
+                await self.socket.send_json({"type": "error", "request_id": id, **_said(error)})
+
+    async def _interact(self, id: str, message: dict[str, Any]) -> None:
+        asked = SessionInteraction.model_validate(message).interaction
+        event = asked.event_id or f"event-{secrets.token_hex(4)}"
+        await run_in_threadpool(self.context.service.change_prompt, id, asked.event.prompt, event)
+        await self.socket.send_json({"type": "session.interaction.queued", "request_id": id, "event_id": event})
+
+    async def _stop(self, id: str, message: dict[str, Any]) -> None:
+        self.stopped = True
+        await run_in_threadpool(self.context.service.cancel, id)
+
+    async def _ping(self, id: str, message: dict[str, Any]) -> None:
+        await self.socket.send_json({"type": "session.pong", "request_id": id})
+
+
+async def _message(socket: WebSocket) -> dict[str, Any]:
+    """The next message. RequestError if it is no JSON object in a text frame."""
+    frame = await socket.receive()
+    if frame["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(frame.get("code", 1005))
+    try:
+        values = json.loads(frame.get("text") or "")
+    except (ValueError, RecursionError) as error:
+        raise RequestError("message", (frame.get("text") or "")[:40], "must be a JSON object in a text frame") from error
+    if not isinstance(values, dict):
+        raise RequestError("message", type(values).__name__, "must be a JSON object")
+    return values
+
+
+async def _refuse(socket: WebSocket, error: Exception, code: int) -> None:
+    with suppress(RuntimeError, WebSocketDisconnect):  # the client has gone already
+        await socket.send_json({"type": "error", **_said(error)})
+        await socket.close(code)
+
+
+def _said(error: Exception) -> dict[str, Any]:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return {"code": "invalid_request", "message": first["msg"], "param": ".".join(map(str, first["loc"]))}
+    if isinstance(error, TimeoutError):
+        return {"code": "timeout", "message": f"no session.start or session.resume within {START_SECONDS:.0f} s"}
+    if isinstance(error, RequestError):
+        return {"code": "invalid_request", "message": str(error), "param": error.argument}
+    if isinstance(error, QueueFull):
+        return {"code": "queue_full", "message": str(error)}
+    return {"code": "refused", "message": str(error)}

@@ -1,0 +1,192 @@
+"""Bodies of requests, JSON or multipart, and the files in them: written under names made here, kept only if they can be read."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from fastapi import Request as HttpRequest
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+
+from ..errors import MediaError, RequestError
+from ..jobs.inspection import Found, identify, inspect
+from ..jobs.service import JobService, Key
+from .schemas import ImageReference, from_form
+
+Asked = TypeVar("Asked", bound=BaseModel)
+_PIECE = 1 << 20
+_FIELDS = 64  # in a form
+_FIELD_BYTES = 4 << 20
+FETCH_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file on the disk that has been read to its end."""
+
+    path: Path
+    found: Found
+    sha256: str
+
+
+@dataclass
+class Body:
+    """A request's fields, and the files that came with it by their fields."""
+
+    fields: dict[str, Any]
+    files: dict[str, Upload] = field(default_factory=dict)
+
+    def as_(self, kind: type[Asked]) -> Asked:
+        """The fields, checked. pydantic's ValidationError if they are wrong."""
+        return kind.model_validate(self.fields)
+
+    def key(self, name: str | None, about: str) -> Key | None:
+        """The idempotency key of a client's header, for this very body at the route `about`."""
+        if name is None:
+            return None
+        said = json.dumps([about, self.fields, {field: file.sha256 for field, file in self.files.items()}], sort_keys=True)
+        return Key(name, hashlib.sha256(said.encode()).hexdigest())
+
+
+class Uploads:
+    """Takes in what clients send to a service. allowed_hosts: whose https addresses of pictures may be fetched."""
+
+    def __init__(self, service: JobService, allowed_hosts: frozenset[str] = frozenset()):
+        self._limits, self._folder, self._allowed = service.limits, service.files.uploads, allowed_hosts
+
+    @asynccontextmanager
+    async def body(self, http: HttpRequest, *files: str) -> AsyncIterator[Body]:
+        """The body, with the files of these fields for the time of the block. RequestError or MediaError if it is wrong."""
+        taken: list[Path] = []
+        try:
+            if http.headers.get("content-type", "").partition(";")[0].strip().lower() == "multipart/form-data":
+                yield await self._form(http, files, taken)
+            else:
+                yield Body(await _json(http))
+        finally:
+            for path in taken:
+                path.unlink(missing_ok=True)
+
+    @asynccontextmanager
+    async def picture(self, reference: ImageReference | None) -> AsyncIterator[Upload | None]:
+        """The picture that an address leads to, for the time of the block; None without one."""
+        if reference is None:
+            yield None
+            return
+        data = await self._content(reference.image_url)
+        taken: list[Path] = []
+        try:
+            path = self._new(taken)
+            path.write_bytes(data)
+            yield await self._checked("input_reference", path, taken)
+        finally:
+            for path in taken:
+                path.unlink(missing_ok=True)
+
+    async def _form(self, http: HttpRequest, files: tuple[str, ...], taken: list[Path]) -> Body:
+        async with http.form(max_files=len(files), max_fields=_FIELDS, max_part_size=_FIELD_BYTES) as form:
+            body = Body(from_form({name: value for name, value in form.multi_items() if isinstance(value, str)}))
+            if isinstance(schedule := body.fields.get("schedule"), str):
+                body.fields["schedule"] = _parsed(schedule.encode(), "schedule")
+            for name, value in form.multi_items():
+                if isinstance(value, UploadFile):
+                    if name not in files:
+                        raise RequestError(name, "a file", f"files come as {' or '.join(files) or 'nothing here'}")
+                    body.files[name] = await self._kept(name, value, taken)
+            return body
+
+    async def _kept(self, name: str, file: UploadFile, taken: list[Path]) -> Upload:
+        path = self._new(taken)
+        with path.open("wb") as target:
+            while piece := await file.read(_PIECE):
+                target.write(piece)
+        return await self._checked(name, path, taken)
+
+    async def _checked(self, name: str, path: Path, taken: list[Path]) -> Upload:
+        with path.open("rb") as file:
+            head = file.read(16)
+        try:
+            found = identify(head)
+            named = path.with_suffix(found.suffix)
+            taken.append(named)
+            path.rename(named)
+            found = await run_in_threadpool(inspect, named, found, self._limits)
+        except MediaError as error:
+            raise RequestError(name, "the file", str(error)) from error
+        with named.open("rb") as file:
+            return Upload(named, found, hashlib.file_digest(file, "sha256").hexdigest())
+
+    def _new(self, taken: list[Path]) -> Path:
+        path = self._folder / secrets.token_hex(16)
+        taken.append(path)
+        return path
+
+    async def _content(self, url: str) -> bytes:
+        if url.startswith("data:"):
+            return _of_data_url(url)
+        if _https_host(url) not in self._allowed:
+            fix = "send the picture itself, as a file or a data: URL; this server fetches no such address"
+            raise RequestError("input_reference", url[:200], fix)
+        return await _fetched(url, self._limits.upload_bytes)
+
+
+async def _json(http: HttpRequest) -> dict[str, Any]:
+    values = _parsed(await http.body(), "body")
+    if not isinstance(values, dict):
+        raise RequestError("body", type(values).__name__, "must be a JSON object, or multipart/form-data")
+    return values
+
+
+def _parsed(data: bytes, name: str) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(name, data[:40].decode(errors="replace"), "is no JSON") from error
+
+
+def _https_host(url: str) -> str | None:
+    """The host of an https address, None if it is no such address."""
+    try:
+        parts = urlsplit(url)
+        return parts.hostname if parts.scheme == "https" else None
+    except ValueError:
+        return None
+
+
+def _of_data_url(url: str) -> bytes:
+    head, comma, data = url.partition(",")
+    try:
+        if not comma or not head.endswith(";base64"):
+            raise ValueError("no base64")
+        return base64.b64decode(data, validate=True)
+    except (ValueError, binascii.Error) as error:
+        raise RequestError("input_reference", url[:40], "must be like data:image/png;base64,...") from error
+
+
+async def _fetched(url: str, most: int) -> bytes:
+    """What is at an address of an allowed host; it cannot lead elsewhere, or send more than so many bytes."""
+    import httpx2
+
+    data = bytearray()
+    try:
+        async with httpx2.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False) as client, client.stream("GET", url) as answer:
+            if answer.status_code != 200:
+                raise RequestError("input_reference", url[:200], f"answers with {answer.status_code}")
+            async for piece in answer.aiter_bytes():
+                data += piece
+                if len(data) > most:
+                    raise RequestError("input_reference", url[:200], f"has more than {most} bytes")
+    except httpx2.HTTPError as error:
+        raise RequestError("input_reference", url[:200], f"cannot be fetched: {type(error).__name__}") from error
+    return bytes(data)

@@ -1,0 +1,146 @@
+"""`/v1/videos`: make, look, list, go on with, make again, change, stop, delete."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Response
+from fastapi import Request as HttpRequest
+from starlette.concurrency import run_in_threadpool
+
+from ..config import Request
+from ..errors import RequestError
+from ..jobs.job import Job
+from ..jobs.service import JobService
+from . import schemas
+from .context import REFUSALS, IdempotencyKey, In, TheJob
+from .schemas import NewPrompt, PromptChanged, Video, VideoCreate, VideoDeleted, VideoExtension, VideoList
+from .uploads import Body, Upload
+
+router = APIRouter(prefix="/v1/videos", tags=["videos"], responses=REFUSALS)
+POLL_MS = 500
+
+
+def _body(kind: type[schemas.BaseModel], *files: str) -> dict[str, Any]:
+    """The body in OpenAPI: JSON, and a form where files may come too. (It is read by hand: it may be either.)"""
+    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)
+    content: dict[str, Any] = {"application/json": {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}}
+    if files:
+        fields = {name: _without_null(field) for name, field in schema["properties"].items()} | {
+            name: {"type": "string", "format": "binary"} for name in files
+        }
+        form = {name: schema[name] for name in ("type", "required", "additionalProperties") if name in schema}
+        content["multipart/form-data"] = {"schema": form | {"properties": fields}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _without_null(field: dict[str, Any]) -> dict[str, Any]:
+    """A field as it is in a form, where what is not there is left out."""
+    kinds = [kind for kind in field.get("anyOf", ()) if kind.get("type") != "null"]
+    return field if len(kinds) != 1 else {name: value for name, value in field.items() if name not in ("anyOf", "default")} | kinds[0]
+
+
+@router.post("", summary="Create a video", openapi_extra=_body(VideoCreate, "input_reference"))
+async def create(http: HttpRequest, response: Response, context: In, idempotency_key: IdempotencyKey = None) -> Video:
+    """Queue a video. With a picture as `input_reference` it starts from that, with a video (a file) it goes on with it."""
+    async with AsyncExitStack() as stack:
+        body = await stack.enter_async_context(context.uploads.body(http, "input_reference"))
+        asked = body.as_(VideoCreate)
+        fetched = await stack.enter_async_context(context.uploads.picture(asked.input_reference))
+        start = body.files.get("input_reference") or fetched
+        job = await run_in_threadpool(_create, context.service, asked, start, body, idempotency_key)
+    return _shown(response, job)
+
+
+@router.post("/extensions", summary="Extend a video", openapi_extra=_body(VideoExtension, "video"))
+async def extend(http: HttpRequest, response: Response, context: In, idempotency_key: IdempotencyKey = None) -> Video:
+    """Queue a video that begins with all frames of another one: a finished one of this server by its id, or a file."""
+    async with context.uploads.body(http, "video") as body:
+        asked = body.as_(VideoExtension)
+        job = await run_in_threadpool(_extend, context.service, asked, body, idempotency_key)
+    return _shown(response, job)
+
+
+@router.get("", summary="List videos")
+async def list_videos(
+    context: In,
+    after: Annotated[str | None, Query(max_length=64, description="Id of the last video of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    order: Annotated[Literal["asc", "desc"], Query(description="By time of creation.")] = "desc",
+) -> VideoList:
+    """Videos, the newest first."""
+    jobs, more = context.service.list(limit, after, order == "desc")
+    shown = [Video.of(job) for job in jobs]
+    return VideoList(data=shown, first_id=shown[0].id if shown else None, last_id=shown[-1].id if shown else None, has_more=more)
+
+
+@router.get("/{video_id}", summary="Retrieve a video")
+async def retrieve(response: Response, job: TheJob) -> Video:
+    """How far it is."""
+    return _shown(response, job)
+
+
+@router.delete("/{video_id}", summary="Delete a video")
+async def delete(context: In, job: TheJob) -> VideoDeleted:
+    """Stop it if it is in the making, and delete everything of it."""
+    await run_in_threadpool(context.service.delete, job.id)
+    return VideoDeleted(id=job.id)
+
+
+@router.post("/{video_id}/cancel", summary="Stop a video")
+async def cancel(response: Response, context: In, job: TheJob) -> Video:
+    """Stop within one denoising step; what there is of it can be watched. No effect on one that has ended."""
+    return _shown(response, await run_in_threadpool(context.service.cancel, job.id))
+
+
+@router.post("/{video_id}/remix", summary="Make a video again with another prompt")
+async def remix(asked: NewPrompt, response: Response, context: In, job: TheJob, idempotency_key: IdempotencyKey = None) -> Video:
+    """Queue a video that is as this one in everything but the prompt."""
+    key = Body(asked.model_dump()).key(idempotency_key, f"remix {job.id}")
+    return _shown(response, await run_in_threadpool(context.service.remix, job.id, asked.prompt, key))
+
+
+@router.post("/{video_id}/prompt", summary="Change the prompt on the way")
+async def change_prompt(asked: NewPrompt, context: In, job: TheJob) -> PromptChanged:
+    """Show something else from the next chunk on."""
+    number = await run_in_threadpool(context.service.change_prompt, job.id, asked.prompt)
+    return PromptChanged(id=job.id, number=number, prompt=asked.prompt)
+
+
+def _create(service: JobService, asked: VideoCreate, start: Upload | None, body: Body, key: str | None) -> Job:
+    model = _model(service, asked.model)
+    image = str(start.path) if start and start.found.kind == "image" else None
+    video = str(start.path) if start and start.found.kind == "video" else None
+    request = asked.request(service.configs[model], image, video)
+    return service.submit(request, model, body.key(key, "create"))
+
+
+def _extend(service: JobService, asked: VideoExtension, body: Body, name: str | None) -> Job:
+    key, upload = body.key(name, "extend"), body.files.get("video")
+    if asked.video is not None and upload is None:
+        if asked.model is not None:
+            raise RequestError("model", asked.model, "is that of the video to extend; leave it out")
+        job = service.get(asked.video.id)
+        return service.extend(job.id, asked.prompt, asked.frames(job.fps), asked.seed, key=key)
+    if upload is None or asked.video is not None:
+        raise RequestError("video", None, "give a video's id or a file, one of them")
+    if upload.found.kind != "video":
+        raise RequestError("video", upload.found.suffix, "is a picture; send a video, or create one from the picture")
+    model = _model(service, asked.model)
+    request = Request(asked.prompt, asked.frames(service.configs[model].fps), video=str(upload.path))
+    return service.submit(request if asked.seed is None else replace(request, seed=asked.seed), model, key)
+
+
+def _model(service: JobService, name: str | None) -> str:
+    if name is not None and name not in service.configs:
+        raise RequestError("model", name, f"must be one of {', '.join(service.configs)}, or left out")
+    return name or service.default_model
+
+
+def _shown(response: Response, job: Job) -> Video:
+    if not job.ended:
+        response.headers["openai-poll-after-ms"] = str(POLL_MS)
+    return Video.of(job)

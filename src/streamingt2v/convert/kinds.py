@@ -1,0 +1,214 @@
+"""`convert`: a published checkpoint to a model folder, all of it or nothing.
+
+Files are mapped and written tensor by tensor, so that little more than one tensor is in memory at a time. Every key of a checkpoint
+is used, known to carry nothing, or an error that names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, EulerDiscreteScheduler
+from transformers import AutoTokenizer
+
+from ..checkpoints.hub import check_disk
+from ..checkpoints.reading import Tensors, read_tensors
+from ..checkpoints.writing import WEIGHTS, appearing, size_of, write_part
+from ..config import ExtendConfig, ModelConfig, RefineConfig
+from ..config.external import SvdConfig, read_json
+from ..errors import ModelError, RequestError
+from ..models.vid2vid_unet import passes
+from . import sizes
+from .ldm import VID2VID, rename_unet
+from .streaming_svd import split_svd
+from .streaming_t2v import PREFIXES, fitting, refuse_unknown, split
+
+KINDS = ("streaming-t2v", "streaming-svd", "vid2vid")
+FILES = {"streaming-t2v": "streaming_t2v.ckpt", "streaming-svd": "model.safetensors", "vid2vid": "non_ema_0035000.pth"}
+"""The file of each kind in its published folder."""
+
+TOKENIZER_REPO = "damo-vilab/text-to-video-ms-1.7b"
+"""Whose folder `tokenizer` StreamingT2V was made with; the checkpoint does not hold it."""
+
+STREAMING_T2V = ModelConfig("streaming-t2v", 256, 256, 8, ExtendConfig(16, 8, 50, 7.5, 0.0, 1.0))
+ALIGN_YOUR_STEPS = (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002)
+STREAMING_SVD = ModelConfig(
+    "streaming-svd", 576, 1024, 12, ExtendConfig(25, 7, 30, 3.0, 0.0, 0.0, 6, ALIGN_YOUR_STEPS), backbone="svd", svd=SvdConfig()
+)
+VID2VID_REFINE = RefineConfig(
+    frames=24, overlap=8, strength=0.6, steps=30, guidance_scale=7.5, guidance_rescale=0.2, law="code", form="joint"
+)
+
+Note = Callable[[str], None]
+
+
+def check_target(kind: str, target: Path) -> None:
+    """RequestError unless `target` is a new or empty folder, or, for `vid2vid`, a model's without refiner."""
+    if kind not in KINDS:
+        raise RequestError("kind", kind, f"must be one of {', '.join(KINDS)}")
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if kind == "vid2vid" and (target / "model.json").is_file():
+        if (target / "refiner").exists():
+            raise RequestError("target", str(target), "has a refiner already; remove its folder refiner, or choose another model")
+        return
+    also = ", or for vid2vid a model folder that gets it as its refiner" if kind == "vid2vid" else ""
+    raise RequestError("target", str(target), f"is there already; name a new folder{also}")
+
+
+def find_source(kind: str, source: Path) -> Path:
+    """The checkpoint itself, where `source` is it or the folder it is published in; RequestError if it is not there.
+
+    For `vid2vid` also the weights in a folder that an earlier conversion wrote.
+    """
+    file = source / FILES[kind] if source.is_dir() else source
+    if kind == "vid2vid" and (written := source / "refiner" / WEIGHTS).is_file():
+        return written
+    if not file.is_file():
+        raise RequestError("source", str(source), f"there is no file {file}; give the published {FILES[kind]} or its folder")
+    return file
+
+
+def convert(
+    kind: str,
+    source: Path,
+    target: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    tokenizer: Path | None = None,
+    note: Note = lambda text: None,
+) -> None:
+    """Write the model folder `target` from a checkpoint, a file or the folder it is published in.
+
+    dtype: of all weights; None keeps each as it is. tokenizer: its folder, needed for streaming-t2v only. note: told what is done.
+    RequestError and ModelError tell what is wrong; then there is nothing new on the disk.
+    """
+    check_target(kind, target)
+    file = find_source(kind, source)
+    words = load_tokenizer(tokenizer) if kind == "streaming-t2v" else None
+    note(f"reading {file}")
+    tensors = read_tensors(file)
+    if kind == "streaming-t2v":
+        with appearing(target) as folder:
+            _streaming_t2v(tensors, folder, dtype, words, note)
+    elif kind == "streaming-svd":
+        with appearing(target) as folder:
+            _streaming_svd(tensors, folder, dtype, note)
+    else:
+        _vid2vid(tensors, file.name == WEIGHTS, target, dtype, note)
+
+
+def load_tokenizer(folder: Path | None) -> Any:
+    """The tokenizer of a folder; RequestError if it is none."""
+    if folder is None:
+        raise RequestError("tokenizer", None, f"the checkpoint holds none; give the folder `tokenizer` of {TOKENIZER_REPO}")
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RequestError("tokenizer", str(folder), f"no tokenizer can be read there ({str(error).splitlines()[0]})") from error
+
+
+def _check_tokenizer(tokenizer: Any, config: Any) -> None:
+    """RequestError if it has more words than the text encoder; texts are cut to the encoder's length where it has no shorter one."""
+    if len(tokenizer) > config.vocab_size:
+        fix = f"has {len(tokenizer)} words and the text encoder {config.vocab_size}; give the one of {TOKENIZER_REPO}"
+        raise RequestError("tokenizer", tokenizer.name_or_path, fix)
+    tokenizer.model_max_length = min(tokenizer.model_max_length, config.max_position_embeddings)
+
+
+def _streaming_t2v(tensors: Tensors, folder: Path, dtype: torch.dtype | None, tokenizer: Any, note: Note) -> None:
+    parts = _all_parts(split(tensors), PREFIXES.values())
+    unet = sizes.streaming_unet(parts["unet"])
+    networks = {
+        "unet": unet,
+        "cam": sizes.cam(parts["cam"]),
+        "image_tokens": sizes.image_tokens(parts["image_tokens"], unet.config["num_image_tokens"]),
+        "image_encoder": sizes.image_encoder(parts["image_encoder"]),
+        "text_encoder": sizes.text_encoder(parts["text_encoder"]),
+        "vae": sizes.vae(parts["vae"]),
+    }
+    _check_tokenizer(tokenizer, networks["text_encoder"].config)
+    _write_parts(folder, networks, parts, dtype, note)
+    tokenizer.save_pretrained(folder / "tokenizer")
+    # the published schedule of ModelScope (spec 5); it is not in the checkpoint
+    schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+    DDIMScheduler(**schedule, clip_sample=False, set_alpha_to_one=False).save_pretrained(folder / "scheduler")
+    STREAMING_T2V.save(folder)
+
+
+def _streaming_svd(tensors: Tensors, folder: Path, dtype: torch.dtype | None, note: Note) -> None:
+    parts = _all_parts(split_svd(tensors), ("unet", "cam", "image_encoder", "vae"))
+    networks = {
+        "unet": sizes.svd_unet(parts["unet"]),
+        "cam": sizes.svd_cam(parts["cam"]),
+        "image_encoder": sizes.image_encoder(parts["image_encoder"]),
+        "vae": sizes.temporal_vae(parts["vae"]),
+    }
+    _write_parts(folder, networks, parts, dtype, note)
+    # the published schedule of SVD-XT; it is not in the checkpoint
+    EulerDiscreteScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction", use_karras_sigmas=True,
+        sigma_min=0.002, sigma_max=700.0, steps_offset=1, timestep_spacing="leading", timestep_type="continuous",
+    ).save_pretrained(folder / "scheduler")  # fmt: skip
+    STREAMING_SVD.save(folder)
+
+
+def _vid2vid(tensors: Tensors, converted: bool, target: Path, dtype: torch.dtype | None, note: Note) -> None:
+    """A folder `refiner`: alone in a new folder, or in that of a model, whose model.json then tells of stage 3.
+
+    converted: names are diffusers' already.
+    """
+    if not converted:
+        tensors, unknown = rename_unet(tensors, VID2VID)
+        refuse_unknown(unknown)
+    network = sizes.vid2vid(tensors)
+    fitted = fitting(network, tensors, "refiner")
+    check_disk(size_of(fitted, dtype), target, "the model folder")
+    note("writing refiner")
+    if not (target / "model.json").is_file():
+        with appearing(target) as folder:
+            write_part(folder / "refiner", network, fitted, dtype)
+        return
+    config = _with_refiner(target, len(network.config["block_out_channels"]))
+    with appearing(target / "refiner") as folder:
+        write_part(folder, network, fitted, dtype)
+    config.save(target)  # the part is there first: until its model.json tells of it, nothing reads it
+
+
+def _with_refiner(folder: Path, levels: int) -> ModelConfig:
+    """The model's settings with stage 3, at the size near the published 720 rows that passes through the refiner (see `refined_size`)."""
+    config = ModelConfig.load(folder)
+    factor = 2 ** (len(read_json(folder / "vae" / "config.json")["block_out_channels"]) - 1)
+    height, width = refined_size(config.height, config.width, factor, levels)
+    return replace(config, refine=replace(VID2VID_REFINE, height=height, width=width))
+
+
+def refined_size(height: int, width: int, factor: int, levels: int) -> tuple[int, int]:
+    """The size, of those that pass through MS-Vid2Vid-XL, for frames of a shape: of 720 rows, or the fewest that enlarge, and of the
+    width next to their proportions.
+
+    No bars, which the published program refines as well; what hangs over at the sides is cut off. factor: pixels a latent.
+    """
+    rows = next(rows for rows in range(max(720, height) // factor, 2**30) if passes(rows, levels))
+    grain = 2 ** (levels - 1)
+    return rows * factor, max(1, round(rows * width / height / grain)) * grain * factor
+
+
+def _all_parts(parts: dict[str, Tensors], wanted: Any) -> dict[str, Tensors]:
+    missing = [part for part in wanted if not parts.get(part)]
+    if missing:
+        raise ModelError(f"the checkpoint holds nothing of {', '.join(missing)}: it is of another kind, or not whole")
+    return parts
+
+
+def _write_parts(folder: Path, networks: dict[str, Any], parts: dict[str, Tensors], dtype: torch.dtype | None, note: Note) -> None:
+    """Every part, and the room for all of them, is checked before the first is written."""
+    fitted = {part: fitting(network, parts[part], part) for part, network in networks.items()}
+    check_disk(sum(size_of(tensors, dtype) for tensors in fitted.values()), folder, "the model folder")
+    for part, network in networks.items():
+        note(f"writing {part}")
+        write_part(folder / part, network, fitted[part], dtype)

@@ -1,0 +1,66 @@
+"""The published models without their weights: configurations at full size, for plans before anything is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from ..config import ModelConfig
+from ..models.apm import ImageTokens
+from ..models.cam import ConditionalAttentionModule
+from ..models.svd_cam import SpatioTemporalCam
+from ..models.svd_unet import StreamingUNetSpatioTemporal
+from ..models.unet3d import StreamingUNet3D
+from ..models.vid2vid_unet import Vid2VidUNet
+from .kinds import STREAMING_SVD, STREAMING_T2V, VID2VID_REFINE, refined_size
+
+NAMES = ("streaming-t2v", "streaming-svd")
+"""Models of the registry whose sizes are known."""
+
+_FOUR: dict[str, Any] = {"down_block_types": ("DownEncoderBlock2D",) * 4, "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2}
+_VIT_H = {
+    "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16, "patch_size": 14,
+    "image_size": 224, "projection_dim": 1024,
+}  # fmt: skip
+
+
+@contextmanager
+def skeleton(name: str, full: bool) -> Iterator[tuple[Path, dict[str, int]]]:
+    """For the time of a block a model folder with settings and sizes alone, and the numbers in each part.
+
+    full: streaming-t2v gets MS-Vid2Vid-XL as its third stage.
+    """
+    config = STREAMING_T2V if name == "streaming-t2v" else STREAMING_SVD
+    if full and config is STREAMING_T2V:
+        height, width = refined_size(config.height, config.width, factor=8, levels=4)
+        config = replace(config, refine=replace(VID2VID_REFINE, height=height, width=width))
+    with torch.device("meta"):
+        networks = _networks(config)
+    with TemporaryDirectory() as place:
+        folder = Path(place)
+        config.save(folder)
+        for part, network in networks.items():
+            if part in ("unet", "cam", "vae", "refiner"):
+                network.save_config(folder / part)
+        yield folder, {part: sum(x.numel() for x in network.parameters()) for part, network in networks.items()}
+
+
+def _networks(config: ModelConfig) -> dict[str, Any]:
+    """On the default device, which is the caller's to choose."""
+    vision: nn.Module = CLIPVisionModelWithProjection(CLIPVisionConfig(**_VIT_H))
+    if config.backbone == "svd":
+        unet = StreamingUNetSpatioTemporal(num_attention_heads=(5, 10, 20, 20), num_frames=config.extend.frames)
+        return {"unet": unet, "cam": SpatioTemporalCam(), "image_encoder": vision, "vae": AutoencoderKLTemporalDecoder(**_FOUR)}
+    text = CLIPTextModel(CLIPTextConfig(hidden_size=1024, intermediate_size=4096, num_hidden_layers=23, num_attention_heads=16))
+    networks = {"unet": StreamingUNet3D(), "cam": ConditionalAttentionModule(), "image_tokens": ImageTokens(), "image_encoder": vision}
+    networks |= {"text_encoder": text, "vae": AutoencoderKL(**_FOUR, up_block_types=("UpDecoderBlock2D",) * 4)}
+    return networks | ({"refiner": Vid2VidUNet()} if config.refine else {})

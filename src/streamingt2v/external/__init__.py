@@ -1,0 +1,1 @@
+"""Pipelines of diffusers behind this package's own protocols: abilities read from signatures, and calling."""

@@ -1,0 +1,233 @@
+"""Videos as jobs: the one door for the HTTP API, the web demo and scripts.
+
+A `JobService` owns a folder, or has a share in it. What is submitted is checked, put into the queue on the disk, and made by worker
+processes; killing any of them, or this process, loses nothing: another one of the folder, or the next to open it, goes on from the run
+folders, to the same bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from .. import durable
+from ..config import ModelConfig, Request
+from ..errors import RequestError, RunError
+from ..external.door import checked_config
+from ..video.reader import count_frames, playback_rate
+from .files import NotReady, ServiceFiles
+from .job import Job, Kind
+from .sessions import Sessions
+from .settings import Settings
+from .store import Conflict, JobStore, Key, QueueFull
+from .supervisor import Supervisor
+
+WATCH_SECONDS = 0.1  # between looks of `watch`
+STRAY_SECONDS = 3600.0  # until what belongs to no job is nobody's that is just being taken in
+
+
+class JobService:
+    """The jobs of a folder. A context manager: entering it starts the workers, leaving it ends them and keeps all jobs.
+
+    RequestError for wrong settings, RunError if the folder cannot be used or another service has it.
+    """
+
+    def __init__(self, settings: Settings):
+        settings = dataclasses.replace(settings, folder=settings.folder.absolute())
+        self.settings, self.limits = settings, settings.limits
+        self.configs: dict[str, ModelConfig] = settings.configs()
+        self.files = ServiceFiles(settings.folder)
+        self.files.make()
+        self._locks = [self._folder_lock()]
+        self.store = JobStore(self.files.database, settings.keep_seconds, shared=settings.shared)
+        self.files.delete_strays(self.store.ids(), STRAY_SECONDS if settings.shared else 0.0)
+        place, *others = self._places = self.store.new_places(1 + settings.workers)
+        handle = durable.lock(self.files.place_lock(place))
+        assert handle is not None, "nobody had it before"
+        self._locks.append(handle)
+        self.sessions = Sessions(self.store, self.files, place)
+        # alone in its folder, it has the same places each time, and so waits for the memory of workers that a killed one left
+        workers = others if settings.shared else range(settings.workers)
+        self.supervisor = Supervisor(settings, self.store, self.files, self.sessions, workers)
+
+    def _folder_lock(self) -> int:
+        handle = durable.lock(self.files.lock, self.settings.shared)
+        if handle is None:
+            kind = "a server that has it to itself" if self.settings.shared else "another server"
+            raise RunError(f"{self.settings.folder}: {kind} uses this folder; stop it or take another one")
+        return handle
+
+    def __enter__(self) -> JobService:
+        self.supervisor.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.supervisor.stop()
+        self.store.close()
+        for place in self._places:
+            self.files.place_lock(place).unlink(missing_ok=True)
+        while self._locks:
+            durable.unlock(self._locks.pop())
+
+    @property
+    def default_model(self) -> str:
+        """What a job is made with that names no model."""
+        return next(iter(self.settings.names))
+
+    def wait_until_ready(self, seconds: float = 600.0) -> None:
+        """Wait until every worker has its model in memory. RunError if one cannot, or it takes longer."""
+        deadline = time.monotonic() + seconds
+        while not self.supervisor.ready:
+            if self.supervisor.failed():
+                raise RunError("a worker cannot load its model; what it said is above")
+            if time.monotonic() > deadline:
+                raise RunError(f"the workers were not ready within {seconds:.0f} s")
+            time.sleep(WATCH_SECONDS)
+
+    def submit(self, request: Request, model: str | None = None, key: Key | None = None) -> Job:
+        """A new job; files that the request names are copied. key: of an earlier call gives that call's job.
+
+        RequestError for what the model cannot do or beyond `limits`; MediaError for a file that cannot be read; `QueueFull` and `Conflict`
+        (both in `store`) as the store has them.
+        """
+        return self._add("create", request, model or self.default_model, None, key)
+
+    def extend(
+        self, id: str, prompt: str, frames: int, seed: int | None = None, schedule: tuple[tuple[int, str], ...] = (), key: Key | None = None
+    ) -> Job:
+        """A job for the video of `id`, which must have ended, with so many new frames behind it, made with the same settings.
+
+        seed: None for the next one, so that the noise is another. Raises as `submit`, `NoSuchJob`, and NotReady if there is no video.
+        """
+        job = self.get(id)
+        seed = job.request.seed + 1 if seed is None else seed
+        asked = dataclasses.replace(job.request, prompt=prompt, frames=frames, seed=seed, schedule=schedule, fps=None)
+        start = dataclasses.replace(asked, video=str(self.files.video(job)), image=None, refine=None, base=None)
+        return self._add("extension", start, job.model, id, key)
+
+    def remix(self, id: str, prompt: str, key: Key | None = None) -> Job:
+        """A job that is as the job `id` in everything but the prompt, which holds for the whole video. Raises as `submit`, `NoSuchJob`."""
+        job = self.get(id)
+        return self._add("remix", dataclasses.replace(job.request, prompt=prompt, schedule=()), job.model, id, key)
+
+    def change_prompt(self, id: str, prompt: str, event: str | None = None) -> int:
+        """From the next chunk on the video shows this; the number of the change. It is kept before this returns.
+
+        event: a name for the change; one that is sent twice is made once. RequestError for a prompt that is empty or too long, or would
+        have no effect; `NoSuchJob`; `Conflict` if the job has ended, or the name came with another prompt.
+        """
+        self._check_prompt("prompt", prompt)
+        job = self.get(id)
+        if not (self.configs[job.model].reads_text or job.request.preset == "full"):
+            raise RequestError("prompt", prompt, f"model {job.model!r} goes on from pictures alone; it cannot be changed")
+        return self.store.change_prompt(id, prompt, self.limits.changes, event)
+
+    def get(self, id: str) -> Job:
+        """The job as of now. `NoSuchJob` if there is none."""
+        return self.store.get(id)
+
+    def list(self, limit: int = 20, after: str | None = None, newest_first: bool = True) -> tuple[Sequence[Job], bool]:
+        """Jobs by age, those after the job `after`, and whether there are more. `NoSuchJob` if that one is gone."""
+        return self.store.list(limit, after, newest_first)
+
+    def cancel(self, id: str) -> Job:
+        """Stop a job: one in progress within one denoising step; what there is of its video stays. No effect on one that has ended."""
+        return self.store.cancel(id)
+
+    def delete(self, id: str) -> None:
+        """Stop a job and delete everything of it. `NoSuchJob` if there is none."""
+        self.store.delete(id)
+
+    def watch(self, id: str) -> Iterator[Job]:
+        """The job now and after every change, until it has ended. `NoSuchJob` if there is none, or it is deleted meanwhile."""
+        revision = -1
+        while True:
+            job = self.get(id)
+            if job.revision != revision:
+                revision = job.revision
+                yield job
+            if job.ended:
+                return
+            time.sleep(WATCH_SECONDS)
+
+    def wait(self, id: str) -> Job:
+        """The job when it has ended."""
+        *_, last = self.watch(id)
+        return last
+
+    def video(self, id: str) -> Path:
+        """The MP4 of a job that has ended; of a cancelled one what there was. NotReady if there is none (yet)."""
+        return self.files.video(self.get(id))
+
+    def playlist(self, id: str) -> str:
+        """The HLS playlist of what there is of the video. NotReady before the first frames."""
+        return self.files.playlist(self.get(id))
+
+    def segment(self, id: str, name: str) -> Path:
+        """A file that the playlist names."""
+        return self.files.segment(self.get(id), name)
+
+    def _add(self, kind: Kind, request: Request, model: str, source: str | None, key: Key | None) -> Job:
+        known = self.store.of_key(key)
+        if known is not None:
+            return known
+        config = self._checked(request, model)
+        if self.store.counts().get("queued", 0) >= self.limits.queue:  # said before anything is copied; `add` is what decides
+            raise QueueFull(self.limits.queue)
+        size = _size(config, request)
+        id = f"video_{secrets.token_hex(12)}"
+        try:
+            inputs = {name: str(self.files.take_in(id, Path(path))) for name, path in request.files().items()}
+            kept = Request.from_json(request.to_json() | inputs)
+            job = self.store.add(id, kind, model, kept, size, source, self.limits.queue, key)
+        except BaseException:
+            self.files.delete(id)
+            raise
+        if job.id != id:  # the key's, made meanwhile
+            self.files.delete(id)
+        return job
+
+    def _checked(self, request: Request, model: str) -> ModelConfig:
+        """The model's configuration. RequestError if it cannot do the request, or that is beyond the limits."""
+        limits = self.limits
+        if model not in self.configs:
+            raise RequestError("model", model, f"must be one of {', '.join(self.configs)}, or left out")
+        for name, value, most in (
+            ("frames", request.frames, limits.frames),
+            ("steps", request.steps, limits.steps),
+            ("schedule", len(request.schedule), limits.schedule),
+        ):
+            if value is not None and value > most:
+                raise RequestError(name, value, f"this server makes no more than {most}")
+        for name, prompt in (("prompt", request.prompt), ("negative_prompt", request.negative_prompt)):
+            self._check_length(name, prompt)
+        for _, prompt in request.schedule:
+            self._check_length("schedule", prompt)
+        if request.frames is None:
+            raise RequestError("frames", None, "say how many; a job is not without end")
+        return checked_config(self.settings.names[model], request)
+
+    def _check_prompt(self, name: str, prompt: str) -> None:
+        if not prompt.strip():
+            raise RequestError(name, prompt, "must not be empty")
+        self._check_length(name, prompt)
+
+    def _check_length(self, name: str, prompt: str) -> None:
+        if len(prompt) > self.limits.prompt:
+            raise RequestError(name, f"{prompt[:20]}...", f"has {len(prompt)} characters; no more than {self.limits.prompt} are taken")
+
+
+def _size(config: ModelConfig, request: Request) -> tuple[int, int, int, int]:
+    """Width, height, frames a second, and frames of the whole video. MediaError if a video that it begins with cannot be read."""
+    height, width = config.output_size(request)
+    source = request.video or request.refine
+    rate = playback_rate(source) if source is not None and request.fps is None else None
+    before = count_frames(request.video) if request.video is not None else 0
+    assert request.frames is not None, "checked before"
+    return width, height, request.fps or rate or config.fps, before + request.frames
+
+
+__all__ = ["Conflict", "JobService", "Key", "NotReady"]

@@ -1,0 +1,1 @@
+"""Long-video metrics on streamed frames."""

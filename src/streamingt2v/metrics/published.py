@@ -1,0 +1,93 @@
+"""The published procedure re-enacted on our networks: the same numbers, with the work that it does again and again (spec 11, 17).
+
+At every step the frame encoder and CAM run for both halves of guidance, and text and image tokens are mixed and projected; for every chunk
+text and anchor are encoded, the window goes twice through the autoencoder for nobody, and overlap frames are decoded. It is what speed is
+compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from diffusers import DDIMScheduler
+
+from ..backbones.modelscope import ModelScopeBackbone, encode_frames
+from ..checkpoints.load import Components
+from ..errors import RequestError
+from ..models.apm import anchor_tokens
+from ..samplers.denoise import Predict
+from ..samplers.guidance import frames_alone, guide_pair, steadied
+from ..types import TextCond
+
+
+@dataclass(frozen=True)
+class Unprepared:
+    """What a chunk is made from, before anything is computed."""
+
+    text: TextCond
+    anchor_CHW: torch.Tensor | None
+
+
+class PublishedProcedure(ModelScopeBackbone):
+    """See `base.Backbone`. encode_text: the text's encoder on the video's prompts."""
+
+    encode_text: Callable[[], TextCond]
+
+    def condition(self, text: TextCond, anchor_CHW: torch.Tensor | None, seed: int = 0) -> Unprepared:  # type: ignore[override]
+        """Nothing is prepared."""
+        return Unprepared(text, anchor_CHW)
+
+    @torch.no_grad()
+    def predictor(  # type: ignore[override]
+        self, condition: Unprepared, window_TCHW: torch.Tensor | None, scale: float, rescale: float, time_guidance: float = 0.0
+    ) -> Predict:
+        """Text and anchor anew, and the window encoded twice for nobody."""
+        text, dtype = self.encode_text(), self.unet.dtype
+        text_BLD, image_BLD = torch.cat([text.negative_BLD, text.positive_BLD]).to(self.device, dtype), None
+        if condition.anchor_CHW is not None:
+            anchor_BCHW = condition.anchor_CHW[None].to(self.device, dtype)
+            image_BLD = torch.cat(anchor_tokens(self._embed_image, self.image_tokens, anchor_BCHW))
+        frames_BTCHW = None
+        if window_TCHW is not None:
+            for _ in range(2):
+                encode_frames(self.vae, window_TCHW, self.device)
+            frames_BTCHW = torch.stack([window_TCHW, window_TCHW]).to(self.device, dtype)
+
+        def predict(latents_BCTHW: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+            pair_BCTHW = torch.cat([latents_BCTHW, latents_BCTHW]).to(dtype)
+            features = None
+            if frames_BTCHW is not None:
+                features = self.cam(pair_BCTHW, timestep, text_BLD, self.cam.encode_frames(frames_BTCHW))
+            guided = guide_pair(self.unet(pair_BCTHW, timestep, text_BLD, image_BLD, features).float(), scale, rescale)
+            if not time_guidance:  # no part of the procedure, but of what a model may ask for: with everything anew, as the rest
+                return guided
+            shared = features and features.of_the_last(len(features.mid) // 2, pair_BCTHW.shape[2])
+            positive = self.unet.contexts(text_BLD[1:], image_BLD[1:] if image_BLD is not None else None)
+            alone = frames_alone(lambda frames: self.unet(frames, timestep, positive, cam_features=shared), pair_BCTHW[:1])
+            return steadied(guided, alone, time_guidance)
+
+        return predict
+
+    def decode(self, latents_BCTHW: torch.Tensor, skip: int = 0) -> torch.Tensor:
+        """All frames, also those that are thrown away."""
+        return super().decode(latents_BCTHW)[skip:]
+
+
+def as_published(components: Components, prompt: str, ddim: bool = False) -> Components:
+    """The model with the published procedure, for a video of that prompt. ddim: with the published sampler too, 50 steps of DDIM.
+
+    RequestError for a model on another backbone.
+    """
+    own = components.backbone
+    if not isinstance(own, ModelScopeBackbone):
+        raise RequestError("model", components.config.name, f"the procedure is that of modelscope's backbone, not of {type(own).__name__}")
+    backbone = PublishedProcedure(own.vae, own.unet, own.cam, own.image_encoder, own.image_tokens)
+    backbone.encode_text = lambda: components.text(prompt)
+    found = replace(components.undistilled(), backbone=backbone)
+    if not ddim:
+        return found
+    scheduler = DDIMScheduler.from_config(components.scheduler.config, clip_sample=False, set_alpha_to_one=True)
+    extend = replace(components.config.extend, steps=50, eta=0.0, sigmas=(), time_guidance=0.0)
+    return replace(found, scheduler=scheduler, config=replace(found.config, extend=extend))

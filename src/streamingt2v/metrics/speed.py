@@ -1,0 +1,262 @@
+"""How fast videos are made on this machine: the time to the first frame, new frames a second, what the time goes into, memory.
+
+`warm` measures in this process, `cold` in a fresh one of the command, `compare` two settings in turn.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import wraps
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from ..backbones.modelscope import ModelScopeBackbone
+from ..config import Preset, Request
+from ..config.runtime import Engine, Offload, Savings
+from ..pipeline import LongVideoPipeline
+from ..runs.render import create_run, load_pipeline, render
+from ..stages.memory import StreamMemory
+from ..types import Chunk
+from .published import as_published
+
+PROMPT = "A cat running on the street"
+PROCEDURES = ("own", "published", "published-ddim")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to make a video. procedure: our own; the published one with our sampler; the published one with 50 steps of DDIM.
+
+    threads: of torch on a CPU, None for as many as it takes by itself. The last four are those of `Savings`.
+    """
+
+    model: str = "tiny"
+    preset: Preset = "preview"
+    device: str = "cpu"
+    dtype: str = "float32"
+    steps: int | None = None
+    guidance_scale: float | None = None
+    procedure: str = "own"
+    threads: int | None = None
+    offload: Offload = "none"
+    vae_slicing: bool = False
+    vae_tiling: bool = False
+    engine: Engine = "torch"
+
+    @property
+    def savings(self) -> Savings:
+        """How memory and time are to be saved."""
+        return Savings.of(self)
+
+    def request(self, frames: int, seed: int = 33) -> Request:
+        """A video of so many frames made this way."""
+        return Request(PROMPT, frames, seed, preset=self.preset, steps=self.steps, guidance_scale=self.guidance_scale)
+
+    def pipeline(self) -> LongVideoPipeline:
+        """The loaded model. RequestError if the model or the device is not there, or the procedure does not fit it."""
+        own = self.procedure == "own"
+        pipe = load_pipeline(self.model, self.device, self.dtype, self.savings, only=self.request(1) if own else None)
+        if own:
+            return pipe
+        return LongVideoPipeline(as_published(pipe.components, PROMPT, self.procedure == "published-ddim"), pipe.name)
+
+
+@dataclass
+class Speed:
+    """Of one video in a warm process. sustained: new frames a second after the first chunk. shares: part -> share of the time."""
+
+    first_frame_seconds: float
+    sustained: float
+    seconds: float
+    shares: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cold:
+    """Of one fresh process of `generate`, from its start to its result. frames: how many it made."""
+
+    frames: int
+    first_frame_seconds: float
+    seconds: float
+    new_frames_per_second: float
+    peak_rss_mb: float
+
+
+def warm(pipe: LongVideoPipeline, setting: Setting, frames: int, watched: bool = False) -> Speed:
+    """Make and write a video of that many frames, more than one chunk. watched: also tell the shares, which takes a little time."""
+    if setting.threads is not None:
+        torch.set_num_threads(setting.threads)
+    times: list[tuple[float, int]] = []
+
+    def on_chunk(chunk: Chunk) -> None:
+        times.append((time.perf_counter(), chunk.stop))
+
+    with TemporaryDirectory() as folder:
+        request = setting.request(frames)
+        with create_run(pipe, request, Path(folder) / "run", setting.model, device=setting.device, dtype=setting.dtype) as run:
+            began = time.perf_counter()
+            with stopwatch(pipe, run, setting.device) if watched else _nothing() as parts:
+                render(pipe, run, on_chunk=on_chunk)
+            seconds = time.perf_counter() - began
+    (first, done), (last, whole) = times[0], times[-1]
+    shares = {name: spent / seconds for name, spent in parts.items()}
+    shares |= {"other": 1 - sum(shares.values())} if watched else {}
+    return Speed(first - began, (whole - done) / (last - first), seconds, shares)
+
+
+def cold(setting: Setting, frames: int) -> Cold:
+    """A fresh process of the command, its video thrown away. For our own procedure alone, with the threads that it takes by itself."""
+    with TemporaryDirectory() as folder:
+        options: dict[str, object] = {name: getattr(setting, name) for name in ("preset", "model", "device", "dtype", "offload", "engine")}
+        options |= {"frames": frames, "steps": setting.steps, "guidance-scale": setting.guidance_scale, "output": Path(folder) / "out.mp4"}
+        words = [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
+        words += [f"--vae-{name}" for name in ("slicing", "tiling") if getattr(setting, f"vae_{name}")]
+        began = time.perf_counter()
+        command = [sys.executable, "-m", "streamingt2v", "generate", PROMPT, "--quiet", "--json", *words]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None, "it is a pipe"
+            line = process.stdout.readline()
+            wall = time.perf_counter() - began
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, command)
+    said = json.loads(line)
+    start = wall - said["seconds"]  # interpreter and first imports, which the command cannot see
+    return Cold(frames, start + said["first_frame_seconds"], wall, said["new_frames_per_second"], said["peak_rss_mb"])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Medians of both, how many times as fast the first is, and how far apart their pixels are, of 0 to 1 (None: not the same work)."""
+
+    first: Speed
+    second: Speed
+    ratio: float
+    ratio_sustained: float
+    difference: float | None
+
+
+def compare(first: Setting, second: Setting, frames: int, repeats: int) -> Comparison:
+    """Make the same video both ways in turn, `repeats` times, after once that does not count."""
+    pipes = [setting.pipeline() for setting in (first, second)]
+    speeds: list[list[Speed]] = [[], []]
+    for turn in range(repeats + 1):
+        for pipe, setting, found in zip(pipes, (first, second), speeds, strict=True):
+            speed = warm(pipe, setting, frames)
+            if turn:
+                found.append(speed)
+    one, two = (_median(found) for found in speeds)
+    same = (first.preset, first.steps, first.guidance_scale) == (second.preset, second.steps, second.guidance_scale)
+    same = same and "published-ddim" not in (first.procedure, second.procedure)
+    difference = chunk_difference(pipes[0], pipes[1], first.request(frames)) if same else None
+    return Comparison(one, two, two.seconds / one.seconds, one.sustained / two.sustained, difference)
+
+
+def chunk_difference(one: LongVideoPipeline, other: LongVideoPipeline, request: Request) -> float:
+    """The largest difference of a pixel, of 0 to 1, between the first and between the second chunks that two pipelines make of the same."""
+    stages = [pipe.extender(request) for pipe in (one, other)]
+    text = one.components.text(request.prompt, request.negative_prompt)
+    firsts = [stage.first(text, one.config.height, one.config.width) for stage in stages]
+    memory = StreamMemory.start(firsts[0], one.config.extend.overlap)
+    seconds = [stage.next(memory, stage.backbone.condition(text, memory.anchor_CHW, request.seed)) for stage in stages]
+    return max(float((a - b).abs().max()) / 2 for a, b in (firsts, seconds))
+
+
+@contextmanager
+def stopwatch(pipe: LongVideoPipeline, run: Any, device: str) -> Iterator[dict[str, float]]:
+    """Seconds that go into each part while the block runs."""
+    spent: dict[str, float] = defaultdict(float)
+    watched = [(owner, method, part) for owner, method, part in _methods(pipe, run) if owner is not None]
+    before = [vars(owner).get(method) for owner, method, _ in watched]  # an engine's, put on the network itself
+    try:
+        for owner, method, part in watched:
+            setattr(owner, method, _timed(getattr(owner, method), spent, part, device))
+        yield spent
+    finally:
+        for (owner, method, _), own in zip(watched, before, strict=True):
+            vars(owner).pop(method, None)
+            if own is not None:
+                setattr(owner, method, own)
+
+
+def _methods(pipe: LongVideoPipeline, run: Any) -> Iterator[tuple[Any, str, str]]:
+    """(owner, method, part) of everything that takes time; none of them calls another."""
+    parts = pipe.components
+    yield getattr(parts.text, "encoder", None), "forward", "text"
+    backbones: list[Any] = [parts.backbone]
+    if parts.distilled and not parts.distilled.alone:
+        backbones.append(parts.distilled.backbone)
+    for backbone in backbones:
+        yield backbone.unet, "forward", "UNet"
+        yield backbone.cam, "forward", "CAM"
+        yield backbone.cam, "encode_frames", "CAM"
+        if isinstance(backbone, ModelScopeBackbone):
+            yield backbone.unet, "contexts", "APM and contexts"
+            yield backbone.cam, "contexts", "APM and contexts"
+            yield backbone.image_tokens, "forward", "APM and contexts"
+    yield backbones[0].image_encoder, "forward", "APM and contexts"
+    yield backbones[0].vae, "decode", "VAE"
+    yield backbones[0].vae, "encode", "VAE"
+    yield parts.refiner and parts.refiner.unet, "forward", "refiner"
+    yield run, "commit", "encode and write"
+
+
+def _timed(call: Any, spent: dict[str, float], part: str, device: str) -> Any:
+    @wraps(call)
+    def timed(*arguments: Any, **named: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return call(*arguments, **named)
+        finally:
+            if not device.startswith("cpu"):
+                torch.accelerator.synchronize()
+            spent[part] += time.perf_counter() - began
+
+    return timed
+
+
+@contextmanager
+def _nothing() -> Iterator[dict[str, float]]:
+    yield {}
+
+
+def _median(found: list[Speed]) -> Speed:
+    middle = {name: median(getattr(speed, name) for speed in found) for name in ("first_frame_seconds", "sustained", "seconds")}
+    return replace(found[0], **middle)
+
+
+def repeated(setting: Setting, frames: int, repeats: int) -> Speed:
+    """Medians of that many videos in this process, after one that does not count, with the shares of one more."""
+    pipe = setting.pipeline()
+    found = [warm(pipe, setting, frames) for _ in range(repeats + 1)][1:]
+    return replace(_median(found), shares=warm(pipe, setting, frames, watched=True).shares)
+
+
+def conditions(device: str) -> dict[str, str]:
+    """What the numbers depend on besides the setting."""
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
+    return {"device": name, "threads": str(torch.get_num_threads()), "torch": torch.__version__, "load": _load()}
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} x {names[0]}" if names else platform.processor() or platform.machine()
+
+
+def _load() -> str:
+    """How many processes wanted to run in the last minute: more than 0.5 before the start means that the numbers are too low."""
+    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"

@@ -1,0 +1,107 @@
+"""The head of a run folder, `request.json`: what was asked for, and everything else that the video's bytes depend on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ..config import Request
+from ..errors import RequestError, RunError
+from ..config.runtime import PLAIN, Savings
+from .. import durable
+
+FORMAT = 2
+"""Number of the run folder's layout; a folder with another is refused."""
+
+VERSIONED = ("streamingt2v", "torch", "numpy", "diffusers", "transformers", "tokenizers", "av", "pillow")
+"""Packages that the bytes of a video depend on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What `request.json` holds.
+
+    model: name, or absolute folder. weights: fingerprint of its files, None if it was not taken. device, dtype: what computes the
+    frames, as users write them; savings: of the device's memory. threads, cpu: of torch on the CPU; sums differ in the last bits by
+    both. output: where the MP4 goes. overwrite: it may replace a file there. temporary: the folder goes once the MP4 is there.
+    metadata: for the MP4's comment. inputs: sha256 of the files that the request names. init_sha256: of the segments' common head.
+    """
+
+    request: Request
+    model: str
+    weights: str | None
+    device: str
+    dtype: str
+    threads: int
+    cpu: str
+    fps: int
+    height: int
+    width: int
+    output: str | None
+    overwrite: bool
+    temporary: bool
+    metadata: dict[str, Any]
+    versions: dict[str, str]
+    inputs: dict[str, str]
+    init_sha256: str
+    savings: Savings = PLAIN
+
+    def to_bytes(self) -> bytes:
+        """JSON."""
+        values = {"format": FORMAT} | dataclasses.asdict(self) | {"request": self.request.to_json()}
+        return (json.dumps(values, indent=2) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Header:
+        """The header of `to_bytes`; ValueError or TypeError if it is none."""
+        values = json.loads(data)
+        if values.pop("format", None) != FORMAT:
+            raise ValueError("it was written by another version of streamingt2v")
+        savings = Savings(**values.pop("savings", {}))
+        return cls(**{**values, "request": Request.from_json(values["request"]), "savings": savings})
+
+    @classmethod
+    def read(cls, path: Path) -> Header:
+        """The header in that file; RunError if there is none."""
+        try:
+            return cls.from_bytes(path.read_bytes())
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RequestError) as error:
+            raise RunError(f"{path}: cannot be read: {error}") from error
+
+
+def with_absolute_paths(request: Request) -> Request:
+    """So that the run can be resumed from any working directory."""
+    paths = request.files() | ({"base": request.base} if request.base is not None else {})
+    return Request.from_json(request.to_json() | {name: str(Path(path).absolute()) for name, path in paths.items()})
+
+
+def input_hashes(request: Request) -> dict[str, str]:
+    """sha256 of the files that the request names, see `Request.files`. OSError if one cannot be read."""
+    return {name: durable.sha256_of(Path(path)) for name, path in request.files().items()}
+
+
+def versions() -> dict[str, str]:
+    """The installed versions of `VERSIONED`; a package that is not installed is left out."""
+    found = {}
+    for name in VERSIONED:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def cpu_threads() -> int:
+    """How many threads torch splits an operation over."""
+    import torch  # here and below: not needed to look at a run, and slow to import
+
+    return torch.get_num_threads()
+
+
+def cpu_capability() -> str:
+    """The CPU's instructions that torch uses, for example "AVX2"."""
+    import torch
+
+    return torch.backends.cpu.get_cpu_capability()

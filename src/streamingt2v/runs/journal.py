@@ -1,0 +1,84 @@
+"""The journal of a run folder: one line of JSON for every committed segment. A line that is whole on the disk is the commit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ..errors import RunError
+from .. import durable
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A committed segment.
+
+    kind: "source" for frames of the video that is continued, "chunk" for new ones; `index` and `start` count within the kind.
+    final: nothing of this kind follows. segment, state: file names; `state` is None where none is kept. Hashes are sha256 in hex.
+    """
+
+    kind: Literal["source", "chunk"]
+    index: int
+    start: int
+    frames: int
+    final: bool
+    segment: str
+    segment_sha256: str
+    state: str | None = None
+    state_sha256: str | None = None
+
+    def to_line(self) -> bytes:
+        """One line of JSON, its end included."""
+        return json.dumps(dataclasses.asdict(self)).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Entry:
+        """The entry of `to_line`; ValueError or TypeError if it is none."""
+        return cls(**json.loads(line))
+
+
+@dataclass
+class Journal:
+    """The entries of a journal file, and how many of its bytes they take."""
+
+    path: Path
+    entries: list[Entry] = field(default_factory=list)
+    size: int = 0
+
+    @classmethod
+    def read(cls, path: Path) -> Journal:
+        """All entries; a torn last line is left out (and overwritten by the next `append`). RunError if another line is damaged."""
+        journal = cls(path)
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        for number, line in enumerate(lines, 1):
+            try:
+                entry = Entry.from_line(line)
+                whole = line.endswith(b"\n")
+            except (ValueError, TypeError) as error:
+                if number < len(lines):
+                    raise RunError(f"{path}: line {number} is damaged; this run cannot be resumed") from error
+                whole = False
+            if whole:
+                journal.entries.append(entry)
+                journal.size += len(line)
+        return journal
+
+    def append(self, entry: Entry) -> None:
+        """Commit the entry: when this returns it is on the disk. On OSError it is not, and the journal is as before."""
+        line = entry.to_line()
+        durable.append(self.path, self.size, line)
+        self.size += len(line)
+        self.entries.append(entry)
+
+    def rewind(self, count: int) -> None:
+        """Keep the first `count` entries only."""
+        self.size = sum(len(entry.to_line()) for entry in self.entries[:count])
+        del self.entries[count:]
+        durable.cut(self.path, self.size)
+
+    def of_kind(self, kind: str) -> list[Entry]:
+        """The entries of one kind, in order."""
+        return [entry for entry in self.entries if entry.kind == kind]

@@ -1,0 +1,29 @@
+"""The HLS playlist (RFC 8216) of a run folder: what a player watches while the video grows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .journal import Entry
+from ..video.writer import LONGEST_SEGMENT
+
+
+def playlist(entries: Sequence[Entry], fps: int, init: str, ended: bool) -> str:
+    """The text of the playlist of these segments; `ended` tells players that nothing follows.
+
+    The target duration must not change while a stream grows (section 6.2.1), so it has room for `LONGEST_SEGMENT` frames from
+    the start; only a longer chunk raises it.
+    """
+    longest = max([LONGEST_SEGMENT, *(entry.frames for entry in entries)])
+    lines = [
+        "#EXTM3U",
+        "#EXT-X-VERSION:7",
+        f"#EXT-X-TARGETDURATION:{-(-longest // fps)}",
+        "#EXT-X-MEDIA-SEQUENCE:0",
+        "#EXT-X-PLAYLIST-TYPE:EVENT",
+        "#EXT-X-INDEPENDENT-SEGMENTS",
+        f'#EXT-X-MAP:URI="{init}"',
+    ]
+    for entry in entries:
+        lines += [f"#EXTINF:{entry.frames / fps:.6f},", entry.segment]
+    return "\n".join([*lines, *(["#EXT-X-ENDLIST"] if ended else [])]) + "\n"

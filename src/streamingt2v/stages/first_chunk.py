@@ -1,0 +1,142 @@
+"""Stage 1: the first chunk, by the model's own network or by any text- or image-to-video pipeline of diffusers (spec 1.2).
+
+A pipeline makes clips of its own size, length and range. Here they become the model's: the first frames are kept, of each the largest
+centred part with the model's proportions, scaled to its size. Randomness is keyed by the request's seed, nothing else has a say.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..config.external import SeedConfig
+from ..errors import ModelError
+from ..external.calling import Open, called, covered, frames_of_codec, own_randomness, unit_to_float, video_of, window
+from ..types import TextCond
+from ..video.piece import to_uint8
+from .extend import ExtendStage
+
+Picture = Callable[[int, int], torch.Tensor]
+"""(height, width) -> the picture to start from, covering that size: (3, H, W) in [-1, 1]."""
+
+
+class Seed(Protocol):
+    """Makes the first chunk."""
+
+    def first(self, picture: Picture | None) -> torch.Tensor:
+        """(T, 3, H, W) in [-1, 1], of the model's size and chunk length. picture: to start from, where the seed reads one."""
+
+
+@dataclass(frozen=True)
+class NetworkSeed:
+    """Stage 1 by the network of stage 2 itself."""
+
+    stage: ExtendStage
+    text: TextCond
+    height: int
+    width: int
+
+    def first(self, picture: Picture | None) -> torch.Tensor:
+        """See `Seed.first`."""
+        picture_CHW = picture(self.height, self.width) if picture is not None else None
+        return self.stage.first(self.text, self.height, self.width, picture_CHW)
+
+
+@dataclass(frozen=True)
+class PipelineSeed:
+    """Stage 1 by a pipeline. frames, height, width: what is wanted of it. seed: the request's."""
+
+    open: Open
+    config: SeedConfig
+    prompt: str
+    negative_prompt: str
+    frames: int
+    height: int
+    width: int
+    seed: int
+
+    def first(self, picture: Picture | None) -> torch.Tensor:
+        """See `Seed.first`. ModelError if the pipeline gives fewer frames or others than it says."""
+        with own_randomness(self.seed, "base") as generator, self.open() as pipe:
+            wanted = self._arguments(pipe, picture) | {"generator": generator}
+            clip_TCHW = video_of(called(pipe, wanted, self.seed))
+        if len(clip_TCHW) < self.frames:
+            fix = f"set seed.frames so that it gives {self.frames} or more"
+            raise ModelError(f"{type(pipe).__name__} gave {len(clip_TCHW)} frames; {fix}")
+        return covered(clip_TCHW[: self.frames], self.height, self.width, self.config.resample)
+
+    def _arguments(self, pipe: Any, picture: Picture | None) -> dict[str, Any]:
+        """What the clip shows, its sizes, and how it is made, under all names that pipelines have for them."""
+        takes = inspect.signature(pipe.__call__).parameters
+        height, width = _own_size(pipe, takes, self.config) or (self.height, self.width)
+        count = self._frame_count(pipe, takes)
+        return {
+            "prompt": self.prompt,
+            "negative_prompt": self.negative_prompt,
+            "height": height,
+            "width": width,
+            "num_frames": count,
+            "video_length": count,
+            "num_inference_steps": self.config.steps,
+            "guidance_scale": self.config.guidance_scale,
+            "image": None if picture is None else Image.fromarray(to_uint8(self._framed(picture, height, width))),
+            "decode_chunk_size": 8,  # as published; some pipelines decode all frames at once
+        }
+
+    def _frame_count(self, pipe: Any, takes: Mapping[str, inspect.Parameter]) -> int:
+        """As the settings say; else the network's own number, where the pipeline leaves it to it; else the fewest that suffice."""
+        if self.config.frames is not None:
+            return self.config.frames
+        enough = frames_of_codec(pipe, self.frames)
+        left_open = any(name in takes and takes[name].default is None for name in ("num_frames", "video_length"))
+        return max(enough, _own_frames(pipe)) if left_open else enough
+
+    def _framed(self, picture: Picture, height: int, width: int) -> torch.Tensor:
+        """The picture in the pipeline's frame (3, H, W): filling it, or filling what the model's frames are cut out of, beside bars."""
+        if self.config.fit == "cover":
+            return picture(height, width)
+        rows, columns = window(height, width, self.height, self.width)
+        frame_CHW = torch.full((3, height, width), -1.0)
+        top, left = (height - rows) // 2, (width - columns) // 2
+        frame_CHW[:, top : top + rows, left : left + columns] = picture(rows, columns)
+        return frame_CHW
+
+
+def made_picture(open_pipeline: Open, prompt: str, negative_prompt: str, seed: int, steps: int | None) -> Picture:
+    """The picture that a text-to-image pipeline makes of the prompt, at its own size."""
+    with own_randomness(seed, "picture") as generator, open_pipeline() as pipe:
+        wanted = {"prompt": prompt, "negative_prompt": negative_prompt, "num_inference_steps": steps, "generator": generator}
+        made = called(pipe, wanted, seed)
+    made_TCHW = unit_to_float(torch.from_numpy(np.asarray(made.images[:1])).movedim(-1, -3))
+    return lambda height, width: covered(made_TCHW, height, width)[0]
+
+
+def _own_size(pipe: Any, takes: Mapping[str, inspect.Parameter], config: SeedConfig) -> tuple[int, int] | None:
+    """(height, width) that the pipeline is called with: the settings', else its own; None where it takes none or names none."""
+    if "height" not in takes or "width" not in takes:
+        return None
+    if config.height is not None and config.width is not None:
+        return config.height, config.width
+    if takes["height"].default is not None:
+        return takes["height"].default, takes["width"].default
+    network = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+    sizes = getattr(network, "config", {})
+    square = sizes.get("sample_size")
+    height, width = (sizes.get(name) or square for name in ("sample_height", "sample_width"))
+    factor = getattr(pipe, "vae_scale_factor_spatial", None) or getattr(pipe, "vae_scale_factor", None)
+    if isinstance(square, list | tuple):
+        height, width = square
+    return (height * factor, width * factor) if height and width and factor else None
+
+
+def _own_frames(pipe: Any) -> int:
+    """How many frames the pipeline's network is made for, 0 where it does not say."""
+    network = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+    sizes = getattr(network, "config", {})
+    return sizes.get("num_frames") or sizes.get("sample_frames") or 0

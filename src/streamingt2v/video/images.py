@@ -1,0 +1,75 @@
+"""Two still pictures that show a whole video: a sheet of its frames, and a slice through time. Both stream the frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..durable import replacing
+from ..errors import MediaError, RequestError, RunError
+from .reader import Frame
+
+READABLE = 512
+"""Pixels that a slice is at least wide, and a thumbnail of the sheet at most."""
+
+
+def contact_sheet(frames: Iterable[Frame], path: str | PathLike[str], columns: int = 8, every: int = 8) -> None:
+    """Write every `every`-th frame, from the first, row by row, `columns` to a row, as a picture of the kind the name's end says.
+
+    frames: uint8 (H, W, 3). MediaError without a frame, RunError if it cannot be written. Holds what is in the picture.
+    """
+    for name, value in (("columns", columns), ("every", every)):
+        if value < 1:
+            raise RequestError(name, value, "must be 1 or more")
+    tiles = [_thumbnail(frame) for frame in islice(frames, 0, None, every)]
+    if not tiles:
+        raise MediaError(f"{path}: there are no frames to show")
+    columns = min(columns, len(tiles))
+    height, width = tiles[0].shape[:2]
+    sheet = Image.new("RGB", (columns * width, -(-len(tiles) // columns) * height))
+    for i, tile in enumerate(tiles):
+        sheet.paste(Image.fromarray(tile), (i % columns * width, i // columns * height))
+    save_picture(sheet, path)
+
+
+def xt_slice(frames: Iterable[Frame], path: str | PathLike[str], row: int | None = None) -> None:
+    """Write one pixel row of every frame below that of the frame before: time goes down, a seam between chunks is a line across.
+
+    frames: uint8 (H, W, 3). row: None for the middle. Narrow videos are enlarged by whole pixels. MediaError without a frame or
+    if they have no such row, RunError if it cannot be written. Holds what is in the picture.
+    """
+    rows = []
+    for frame in frames:
+        y = len(frame) // 2 if row is None else row
+        if not 0 <= y < len(frame):
+            raise RequestError("row", row, f"must be between 0 and {len(frame) - 1}")
+        rows.append(frame[y].copy())
+    if not rows:
+        raise MediaError(f"{path}: there are no frames to show")
+    image = Image.fromarray(np.stack(rows))
+    scale = -(-READABLE // image.width)
+    save_picture(image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST), path)
+
+
+def _thumbnail(frame: Frame) -> Frame:
+    image = Image.fromarray(frame)
+    image.thumbnail((READABLE, READABLE))
+    return np.array(image)
+
+
+def save_picture(image: Image.Image, path: str | PathLike[str]) -> None:
+    """Write the picture, whole or not at all, as the kind the name's end says. RequestError for an unknown kind, RunError if it fails."""
+    path = Path(path)
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind is None:
+        raise RequestError("path", str(path), "must end in .png, .jpg or another picture format")
+    try:
+        with replacing(path) as part:
+            image.save(part, format=kind)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error

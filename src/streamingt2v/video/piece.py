@@ -1,0 +1,37 @@
+"""What passes between the stages: finished frames as floats, with the state to go on from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..errors import ModelError
+from ..types import State
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive new frames (T, 3, H, W) float32 in [-1, 1]; `state`: all that the stages so far need to go on after them."""
+
+    frames_TCHW: torch.Tensor
+    state: State
+    final: bool
+
+
+def whole(frames_TCHW: torch.Tensor) -> torch.Tensor:
+    """The frames themselves. ModelError where they are no numbers: a network overflowed, as half precision does for some weights."""
+    if not torch.isfinite(frames_TCHW).all():
+        raise ModelError("frames came out as no numbers: the dtype is too narrow for this model's weights; use bfloat16 or float32")
+    return frames_TCHW
+
+
+def to_uint8(frames: torch.Tensor) -> np.ndarray:
+    """(..., 3, H, W) in [-1, 1] to uint8 (..., H, W, 3), clamped and rounded."""
+    return ((frames.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(-3, -1).contiguous().cpu().numpy()
+
+
+def to_float(frames_THWC: np.ndarray) -> torch.Tensor:
+    """uint8 (T, H, W, 3) to float32 (T, 3, H, W) in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -1,0 +1,263 @@
+"""Frames to H.264, a segment at a time, so that a video is written (and can be watched) while it is made.
+
+A segment is a closed group of pictures of its own: it begins with a key frame, refers to nothing outside, and its bytes
+depend on its frames, its place and the `VideoSpec` alone. Segments are fragments of an MP4 in the sense of HLS and CMAF:
+`init_segment` once, then the media of any number of `encode_segment`s, one after the other, is a playable stream.
+`write_mp4` copies segments, without encoding again, into a plain seekable MP4.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.container import OutputContainer
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.stream import VideoStream
+
+from ..durable import replacing
+from ..errors import RequestError, RunError
+from .reader import Frame, open_video
+
+LONGEST_SEGMENT = 32
+"""Frames in a segment where this package chooses the length."""
+
+# crf 16 cannot be told from the source by eye. No B-frames: segments that join. One thread, no macroblock tree, and no code
+# that is chosen by processor: with them a few encodings in a hundred have other bytes (x264's vectorised tree is not exact).
+_X264 = {
+    "bframes": "0",
+    "keyint": "infinite",
+    "scenecut": "0",
+    "threads": "1",
+    "lookahead-threads": "1",
+    "sliced-threads": "0",
+    "mbtree": "0",
+    "cpu-independent": "1",
+}
+_ENCODER = {"crf": "16", "preset": "veryfast", "x264-params": ":".join(f"{name}={value}" for name, value in _X264.items())}
+_FRAGMENT = "empty_moov+default_base_moof+frag_custom+frag_discont+skip_trailer"
+_BT709 = 1  # the number of primaries, transfer curve and matrix of BT.709 in H.264, and of limited range in FFmpeg
+_SCALING = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT  # the same pixels on every processor
+
+
+@dataclass(frozen=True)
+class VideoSpec:
+    """Height and width in pixels, both even (H.264 stores colour at half the size), and whole frames a second. RequestError if not."""
+
+    height: int
+    width: int
+    fps: int
+
+    def __post_init__(self) -> None:
+        for name, value in (("height", self.height), ("width", self.width)):
+            if value < 2 or value % 2:
+                raise RequestError(name, value, f"must be even and 2 or more to be written as a video; try {max(2, value + value % 2)}")
+        if self.fps < 1:
+            raise RequestError("fps", self.fps, "must be 1 or more")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """An encoded segment: `init` (the same for all of a `VideoSpec`), `media`, and how many frames it has."""
+
+    init: bytes
+    media: bytes
+    frames: int
+
+
+def init_segment(spec: VideoSpec) -> bytes:
+    """The head that a player needs before the first segment."""
+    buffer = io.BytesIO()
+    with _fragment(buffer, 0) as container:
+        _h264(container, spec)
+        container.start_encoding()
+    return buffer.getvalue()
+
+
+def encode_segment(frames: Iterable[Frame], spec: VideoSpec, index: int, start: int) -> Segment:
+    """Encode uint8 (H, W, 3) frames as segment number `index` whose first frame is frame `start` of the video.
+
+    `frames` may be an iterator; besides the encoder's own, no frames are held. RequestError if there are none or one does not fit.
+    """
+    buffer, count = io.BytesIO(), 0
+    tick, to_yuv = Fraction(1, spec.fps), VideoReformatter()
+    with _fragment(buffer, index) as container:
+        stream = _h264(container, spec)
+        for count, frame in enumerate(frames, 1):
+            picture = _to_yuv420(frame, spec, to_yuv)
+            picture.pts, picture.time_base = start + count - 1, tick
+            _mux(container, stream, picture)
+        if count == 0:
+            raise RequestError("frames", 0, "a segment needs at least one frame")
+        _mux(container, stream, None)
+    data = buffer.getvalue()
+    border = _offset_of(b"moof", data)
+    return Segment(data[:border], data[border:], count)
+
+
+def write_mp4(path: Path, segments: Iterable[bytes], metadata: Mapping[str, Any]) -> int:
+    """Copy segments (each init + media, in order) into a seekable MP4 with its index in front; the number of frames in it.
+
+    `metadata` (JSON values) goes into the comment, its "prompt" into the title. The file appears whole or not at all, its
+    packets compared with the segments' before that. RunError if it cannot be written.
+    """
+    try:
+        with replacing(path) as part:
+            count, digest = _remux(part, segments, metadata)
+            if _packets(part) != (count, digest):
+                raise RunError(f"{path}: what was written is not what the segments hold; is another process writing it?")
+    except (OSError, av.FFmpegError) as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
+    return count
+
+
+def write_video(path: str | PathLike[str], frames: Iterable[Frame], fps: int, metadata: Mapping[str, Any] | None = None) -> int:
+    """Write frames, uint8 (H, W, 3) and all of one even size, as an MP4; how many there were. Streams: no frames are held.
+
+    RequestError if there are none or the size is odd, RunError if the file cannot be written.
+    """
+    rest = iter(frames)
+    first = next(rest, None)
+    if first is None:
+        raise RequestError("frames", 0, "there is nothing to write")
+    spec = VideoSpec(first.shape[0], first.shape[1], fps)
+    segments = _segments(itertools.chain([first], rest), spec)
+    return write_mp4(Path(path), segments, metadata or {})
+
+
+def read_metadata(path: str | PathLike[str]) -> dict[str, Any]:
+    """What `write_mp4` got as metadata; empty for a video that was not written here. MediaError if the file is no video."""
+    with open_video(path) as (container, _):
+        comment = container.metadata.get("comment", "")
+    try:
+        values = json.loads(comment)
+    except ValueError:
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def batches(frames: Iterable[Frame], length: int) -> Iterator[tuple[Iterator[Frame], Callable[[], bool]]]:
+    """Split a stream of frames into streams of `length` (the last shorter), and for each: is it the last? (asked after reading it).
+
+    Holds one frame. Each batch must be read to its end before the next is asked for.
+    """
+    rest = iter(frames)
+    ahead = next(rest, None)
+
+    def batch() -> Iterator[Frame]:
+        nonlocal ahead
+        for _ in range(length):
+            if ahead is None:
+                return
+            frame, ahead = ahead, next(rest, None)
+            yield frame
+
+    while ahead is not None:
+        yield batch(), lambda: ahead is None
+
+
+def _segments(frames: Iterable[Frame], spec: VideoSpec) -> Iterator[bytes]:
+    start = 0
+    for index, (batch, _) in enumerate(batches(frames, LONGEST_SEGMENT)):
+        segment = encode_segment(batch, spec, index, start)
+        start += segment.frames
+        yield segment.init + segment.media
+
+
+@contextlib.contextmanager
+def _fragment(buffer: io.BytesIO, index: int) -> Iterator[OutputContainer]:
+    """A container whose output is head + one fragment with the sequence number `index + 1`, and no trailer."""
+    # avoid_negative_ts would move a later segment's time stamps to zero
+    times = {"use_editlist": "0", "avoid_negative_ts": "disabled"}
+    options = {"movflags": _FRAGMENT, "fragment_index": str(index + 1), "fflags": "+bitexact"} | times
+    with av.open(buffer, "w", format="mp4", container_options=options) as container:
+        yield container
+
+
+def _h264(container: OutputContainer, spec: VideoSpec) -> VideoStream:
+    stream = container.add_stream("libx264", rate=spec.fps, options=_ENCODER)
+    context = stream.codec_context
+    context.width, context.height, context.pix_fmt = spec.width, spec.height, "yuv420p"
+    context.time_base = Fraction(1, spec.fps)
+    context.thread_count = 1
+    context.color_primaries = context.color_trc = context.colorspace = context.color_range = _BT709
+    return stream
+
+
+def _to_yuv420(frame: Frame, spec: VideoSpec, convert: VideoReformatter) -> av.VideoFrame:
+    if frame.dtype != np.uint8 or frame.shape != (spec.height, spec.width, 3):
+        raise RequestError("frames", (str(frame.dtype), frame.shape), f"must be uint8 of shape {(spec.height, spec.width, 3)}")
+    return convert.reformat(
+        av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"),
+        format="yuv420p",
+        interpolation=_SCALING,
+        dst_colorspace=Colorspace.ITU709,
+        dst_color_range=ColorRange.MPEG,
+        threads=1,
+    )
+
+
+def _mux(container: OutputContainer, stream: VideoStream, picture: av.VideoFrame | None) -> None:
+    for packet in stream.encode(picture):
+        packet.duration = 1  # in units of the encoder's time base, one frame
+        container.mux(packet)
+
+
+def _offset_of(kind: bytes, data: bytes) -> int:
+    """Where the first MP4 box of that kind begins."""
+    offset = 0
+    while data[offset + 4 : offset + 8] != kind:
+        offset += int.from_bytes(data[offset : offset + 4], "big")
+    return offset
+
+
+def _remux(part: Path, segments: Iterable[bytes], metadata: Mapping[str, Any]) -> tuple[int, str]:
+    """Write the MP4 and say what went in, as `_packets`."""
+    count, digest = 0, hashlib.sha256()
+    with _seekable_mp4(part, metadata) as container:
+        stream: VideoStream | None = None
+        for segment in segments:
+            with av.open(io.BytesIO(segment), "r") as source:
+                stream = stream or container.add_stream_from_template(source.streams.video[0])
+                for packet in source.demux(source.streams.video[0]):
+                    if packet.size:
+                        count += 1
+                        digest.update(bytes(packet))
+                        packet.stream = stream
+                        container.mux(packet)
+    return count, digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _seekable_mp4(part: Path, metadata: Mapping[str, Any]) -> Iterator[OutputContainer]:
+    options = {"movflags": "faststart", "fflags": "+bitexact"}
+    with av.open(f"file:{part}", "w", format="mp4", container_options=options) as container:
+        container.metadata["title"] = _printable(str(metadata.get("prompt", "")))
+        container.metadata["comment"] = json.dumps(metadata, sort_keys=True)
+        yield container
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _packets(path: Path) -> tuple[int, str]:
+    """Number and digest of the encoded frames in a file."""
+    count, digest = 0, hashlib.sha256()
+    with av.open(f"file:{path}", "r", format="mp4") as container:
+        for packet in container.demux(container.streams.video[0]):
+            if packet.size:
+                count += 1
+                digest.update(bytes(packet))
+    return count, digest.hexdigest()

@@ -1,0 +1,132 @@
+"""`convert`, `models` and `plan` as users type them."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+import published
+from streamingt2v.checkpoints import hub
+from streamingt2v.cli import main
+from streamingt2v.estimate import plan as planning
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("vid2vid")
+    torch.save(published.vid2vid_names(published.vid2vid()), folder / "non_ema_0035000.pth")
+    return folder
+
+
+def test_convert_writes_a_folder_and_tells_it(checkpoint, tmp_path, capfd):
+    target = tmp_path / "enhancer"
+    assert main(["convert", "vid2vid", str(checkpoint), str(target), "--dtype", "float16", "--json"]) == 0
+    out, err = capfd.readouterr()
+    values = json.loads(out)
+    assert values["output"] == str(target) and values["kind"] == "vid2vid" and values["dtype"] == "float16"
+    assert values["bytes"] == sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+    assert "reading" in err and "writing refiner" in err
+    with safe_open(target / "refiner" / "diffusion_pytorch_model.safetensors", "pt") as file:
+        assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"F16"}  # noqa: SIM118
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tiny", "x.ckpt", "y"], "streaming-t2v"),
+        (["streaming-t2v", "x.ckpt", "y"], "SRC 'x.ckpt': there is no file x.ckpt"),
+        (["vid2vid", "vid2vid", "y"], "SRC 'vid2vid': is not on the Hugging Face hub"),
+        (["vid2vid", "CHECKPOINT", "y", "--tokenizer", "."], "--tokenizer '.': vid2vid reads no text"),
+        (["vid2vid", "CHECKPOINT", "y", "--revision", "main"], "--revision 'main'"),
+        (["vid2vid", "CHECKPOINT", "CHECKPOINT"], "DST "),
+    ],
+)
+def test_what_is_wrong_is_said_first(checkpoint, tmp_path, monkeypatch, capfd, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    words = [str(checkpoint) if word == "CHECKPOINT" else word for word in arguments]
+    assert main(["convert", *words]) == 2
+    assert message in capfd.readouterr().err and list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_would_run_code_fails_with_one_line(tmp_path, capfd):
+    class Attack:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'executed'}",)
+
+    torch.save({"state_dict": {"a": Attack()}}, tmp_path / "x.ckpt")
+    assert main(["convert", "vid2vid", str(tmp_path / "x.ckpt"), str(tmp_path / "y")]) == 1
+    err = capfd.readouterr().err
+    assert "asks for more than tensors" in err and "Traceback" not in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.ckpt"]
+
+
+def test_the_source_and_the_tokenizer_may_come_from_the_hub(checkpoint, tmp_path, monkeypatch, capfd):
+    asked = []
+
+    def fetch(name, patterns, *, revision=None, offline=False, note):
+        asked.append((name, *patterns, revision, offline))
+        return checkpoint
+
+    monkeypatch.setattr(hub, "fetch", fetch)
+    assert main(["convert", "vid2vid", "owner/name", str(tmp_path / "y"), "--revision", "abc", "--offline"]) == 0
+    assert asked == [("owner/name", "non_ema_0035000.pth", "abc", True)]
+    capfd.readouterr()
+    (tmp_path / "streaming_t2v.ckpt").write_bytes(b"")
+    assert main(["convert", "streaming-t2v", str(tmp_path), str(tmp_path / "z"), "--offline"]) == 2  # no tokenizer in that folder
+    assert asked[1][1:] == ("tokenizer/*", None, True) and "--tokenizer" in capfd.readouterr().err
+
+
+def test_models_lists_what_can_be_used(capfd):
+    assert main(["models"]) == 0
+    text = capfd.readouterr().out
+    assert main(["models", "--json"]) == 0
+    entries = json.loads(capfd.readouterr().out)["models"]
+    assert all(entry["name"] in text and entry["licence"] in text for entry in entries)
+    assert {"hub_id", "revision", "parameters", "download_bytes", "width", "height", "frames", "fps", "verified"} <= set(entries[0])
+
+
+def test_plan_tells_what_is_needed(capfd):
+    arguments = ["plan", "A cat running on the street", "--frames", "240", "--seconds-per-step", "0.5"]
+    assert main([*arguments, "--json"]) == 0
+    values = json.loads(capfd.readouterr().out)
+    assert values["steps"] == 116 and 58 < values["seconds"] < 116, "0.5 s a step, and the autoencoder's share"
+    assert values["memory"] == values["weights"] + values["working"] and values["download"] == 0
+    assert main(arguments) == 0
+    out = capfd.readouterr().out
+    assert "memory" in out and "disk" in out and "s for 116 steps (the seconds a step that were given; " in out
+
+
+def test_plan_counts_a_published_model_that_is_not_here(capfd, monkeypatch):
+    """By its sizes on the meta device: the numbers of its parts are those of the published key list, but for what carries nothing."""
+    monkeypatch.setattr(planning, "free_memory", lambda device: 10**12)
+    line = ["plan", "a cat", "--model", "streaming-t2v", "--frames", "24", "--dtype", "float16", "--seconds-per-step", "2", "--json"]
+    assert main(line) == 0
+    values = json.loads(capfd.readouterr().out)
+    left_out = 683_800_065 - 632_076_800  # of the text tower of OpenCLIP, beside the image tower (spec 10)
+    assert values["parameters"] == 3_232_602_140 - left_out and values["download"] == 12_930_000_000
+    assert values["steps"] == 100 and values["seconds"] > 200
+    assert main([*line, "--preset", "full"]) == 0
+    full = json.loads(capfd.readouterr().out)
+    assert full["parameters"] == values["parameters"] + 1_411_233_860 and (full["height"], full["width"]) == (720, 704)
+    assert full["seconds"] > 2 * values["seconds"] and full["memory"] > values["memory"]
+    assert main(line[:-1]) == 0
+    assert "a download of 12.9 GB; streamingt2v convert streaming-t2v PAIR/StreamingT2V DST" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "i2vgen-xl"], "--model 'i2vgen-xl': it is not on this machine: a download of 4.95 GB; it is for stage 3; of what it"),
+        (["--offload", "model"], "--offload 'model'"),
+        (["--model", "nowhere"], "--model 'nowhere': no model"),
+        (["--frames", "0"], "--frames 0"),
+        (["--width", "7"], "--width 7"),
+    ],
+)
+def test_plan_refuses_kindly(capfd, arguments, message):
+    assert main(["plan", *arguments]) == 2
+    err = capfd.readouterr().err
+    assert message in err and "Traceback" not in err

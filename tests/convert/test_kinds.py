@@ -1,0 +1,302 @@
+"""Whole conversions: toy checkpoints in the published layouts to model folders that compute the same."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import CLIPVisionModelWithProjection
+
+import published
+from lab.tiny import text
+from streamingt2v.checkpoints.load import load
+from streamingt2v.checkpoints.placing import align
+from streamingt2v.cli import main
+from streamingt2v.convert import kinds
+from streamingt2v.convert.kinds import convert, refined_size
+from streamingt2v.errors import ModelError, RequestError
+from streamingt2v.models.vid2vid_unet import Vid2VidUNet, check_latent_size
+from streamingt2v.pipeline import LongVideoPipeline
+from toy_networks import randn
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("words") / "tokenizer"
+    text.build_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def networks() -> dict[str, torch.nn.Module]:
+    # loaded weights want no gradients either, and torch chooses other kernels for those that do
+    return {part: network.requires_grad_(False) for part, network in published.streaming_t2v().items()}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, networks) -> Path:
+    names = published.streaming_t2v_names(networks) | {"text_encoder.text_model.embeddings.position_ids": torch.arange(9)}
+    return published.write(tmp_path_factory.mktemp("published") / "streaming_t2v.ckpt", names)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, checkpoint, tokenizer) -> Path:
+    folder = tmp_path_factory.mktemp("converted") / "not" / "there" / "yet"
+    convert("streaming-t2v", checkpoint.parent, folder, tokenizer=tokenizer)
+    return folder
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@torch.no_grad()
+def test_streaming_t2v_computes_what_its_networks_did(networks, model):
+    made = load(model)
+    backbone = made.backbone
+    latents, image = randn(1, 4, 3, 8, 8), randn(1, 3, 8, 8, seed=2)
+    words = randn(1, text.TEXT_LENGTH, 64, seed=1)
+    tokens = networks["image_tokens"](networks["image_encoder"](image).image_embeds)
+    assert torch.equal(backbone.image_tokens(backbone.image_encoder(image).image_embeds), tokens)
+    frames = randn(1, 2, 3, 64, 64, seed=3)
+    features = [cam(latents, 5, words, cam.encode_frames(frames)) for cam in (networks["cam"], backbone.cam)]
+    outputs = [net(latents, 5, words, tokens, f) for net, f in zip((networks["unet"], backbone.unet), features, strict=True)]
+    assert torch.equal(*outputs) and outputs[0].std() > 0
+    ids = torch.arange(text.TEXT_LENGTH)[None]
+    assert torch.equal(made.text.encoder(ids).last_hidden_state, networks["text_encoder"](ids).last_hidden_state)
+    assert torch.equal(backbone.vae.decode(latents[:, :, 0]).sample, networks["vae"].decode(latents[:, :, 0]).sample)
+
+
+def test_streaming_t2v_has_the_published_settings(model):
+    made = load(model)
+    assert (made.config.height, made.config.fps, made.config.extend.steps, made.config.extend.guidance_scale) == (256, 8, 50, 7.5)
+    made.scheduler.set_timesteps(50)
+    assert made.scheduler.timesteps[[0, 1, -1]].tolist() == [981, 961, 1]  # spec 5
+    assert made.scheduler.config.set_alpha_to_one is False and made.scheduler.config.clip_sample is False
+
+
+def test_a_converted_model_makes_a_video(model, tmp_path):
+    settings = json.loads((model / "model.json").read_text())
+    small = tmp_path / "copy"
+    small.mkdir()
+    for part in model.iterdir():
+        (small / part.name).symlink_to(part)
+    (small / "model.json").unlink()
+    settings |= {"height": 32, "width": 32}
+    settings["extend"] |= {"frames": 4, "overlap": 2, "steps": 2}
+    (small / "model.json").write_text(json.dumps(settings))
+    frames = LongVideoPipeline.from_pretrained(small)("A cat running on the street", num_frames=7).frames
+    assert frames.shape == (7, 32, 32, 3) and frames.std() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_in_another_dtype(checkpoint, tokenizer, tmp_path, dtype):
+    convert("streaming-t2v", checkpoint, tmp_path / "model", dtype=dtype, tokenizer=tokenizer)
+    weights = load_file(tmp_path / "model" / "cam" / "diffusion_pytorch_model.safetensors")
+    assert {x.dtype for x in weights.values()} == {dtype}
+
+
+def changed(checkpoint: Path, path: Path, **changes) -> Path:
+    """The checkpoint with tensors replaced, added, or (None) left out."""
+    names = torch.load(checkpoint, weights_only=True)["state_dict"] | {name.replace("__", "."): x for name, x in changes.items()}
+    return published.write(path, {name: x for name, x in names.items() if x is not None})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"base_model__conv_in__bias": None}, r"unet does not fit: missing: conv_in\.bias"),
+        ({"unet__surplus": torch.zeros(1)}, r"cam does not fit: unknown: surplus"),
+        ({"optimizer__step": torch.zeros(1)}, r"unknown keys in the checkpoint: optimizer\.step"),
+        ({"base_model__conv_in__bias": torch.zeros(7)}, r"unet does not fit: of another shape: conv_in\.bias"),
+        ({"resampler__context_embedding.0.weight": None}, r"image_tokens does not fit: missing: context_embedding\.0\.weight"),
+    ],
+)
+def test_keys_that_do_not_fit_are_named_and_nothing_is_left(checkpoint, tokenizer, tmp_path, changes, message):
+    source = changed(checkpoint, tmp_path / "wrong.ckpt", **changes)
+    with pytest.raises(ModelError, match=message):
+        convert("streaming-t2v", source, tmp_path / "a" / "model", tokenizer=tokenizer)
+    assert leftovers(tmp_path) == ["wrong.ckpt"]
+
+
+def test_another_kind_is_told(checkpoint, tokenizer, tmp_path):
+    for kind, message in (("vid2vid", "unknown keys"), ("streaming-svd", "unknown keys")):
+        with pytest.raises(ModelError, match=message):
+            convert(kind, checkpoint, tmp_path / "model")
+    save_file({"first_stage_model.x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(ModelError, match="holds nothing of unet, cam, image_encoder: it is of another kind, or not whole"):
+        convert("streaming-svd", tmp_path / "x.safetensors", tmp_path / "model")
+    assert leftovers(tmp_path) == ["x.safetensors"]
+
+
+def test_a_failure_while_writing_leaves_nothing(checkpoint, tokenizer, tmp_path, monkeypatch):
+    def full(*arguments) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(kinds.DDIMScheduler, "save_pretrained", full)  # the last but one thing to be written
+    with pytest.raises(OSError, match="No space"):
+        convert("streaming-t2v", checkpoint, tmp_path / "deep" / "model", tokenizer=tokenizer)
+    assert leftovers(tmp_path) == []
+
+
+def test_targets_and_sources_are_checked_first(checkpoint, tokenizer, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    for kind in kinds.KINDS:
+        with pytest.raises(RequestError, match="is there already; name a new folder"):
+            convert(kind, tmp_path / "nothing.ckpt", tmp_path / "full")
+        with pytest.raises(RequestError, match=f"give the published {kinds.FILES[kind]} or its folder"):
+            convert(kind, tmp_path / "full", tmp_path / "model")
+    with pytest.raises(RequestError, match="must be one of streaming-t2v"):
+        convert("modelscope", checkpoint, tmp_path / "model")
+    with pytest.raises(RequestError, match="the checkpoint holds none; give the folder"):
+        convert("streaming-t2v", checkpoint, tmp_path / "model")
+    with pytest.raises(RequestError, match="no tokenizer can be read there"):
+        convert("streaming-t2v", checkpoint, tmp_path / "model", tokenizer=tmp_path / "full")
+
+
+def test_a_tokenizer_of_more_words_than_the_encoder_is_refused(networks, tokenizer, tmp_path):
+    names = published.streaming_t2v_names(networks)
+    word = next(name for name in names if name.endswith("token_embedding.weight") and name.startswith("text_encoder"))
+    names[word] = names[word][:9].clone()
+    with pytest.raises(RequestError, match=r"tokenizer=.* has \d+ words and the text encoder 9"):
+        convert("streaming-t2v", published.write(tmp_path / "x.ckpt", names), tmp_path / "model", tokenizer=tokenizer)
+
+
+@torch.no_grad()
+def test_streaming_svd_fills_the_stock_classes(tmp_path):
+    networks = published.streaming_svd()
+    names = published.streaming_svd_names({part: network.state_dict() for part, network in networks.items()})
+    save_file({name: x.contiguous().clone() for name, x in names.items()}, tmp_path / "model.safetensors")
+    convert("streaming-svd", tmp_path, tmp_path / "model")
+    for part in ("unet", "cam"):
+        weights = load_file(tmp_path / "model" / part / "diffusion_pytorch_model.safetensors")
+        own = networks[part].state_dict()
+        assert weights.keys() == own.keys() and all(torch.equal(x, own[name]) for name, x in weights.items()), part
+    stock = UNetSpatioTemporalConditionModel.from_pretrained(tmp_path / "model" / "unet")
+    align(stock)
+    given = (randn(1, 2, 8, 8, 8), 0.3, randn(1, 1, 16), torch.tensor([[6.0, 127.0, 0.02]]))
+    assert torch.equal(stock(*given).sample, networks["unet"](*given))
+    vae = AutoencoderKLTemporalDecoder.from_pretrained(tmp_path / "model" / "vae")
+    align(vae)
+    latents = randn(2, 4, 4, 4)
+    assert torch.equal(vae.decode(latents, num_frames=2).sample, networks["vae"].decode(latents, num_frames=2).sample)
+    vision = CLIPVisionModelWithProjection.from_pretrained(tmp_path / "model" / "image_encoder")
+    align(vision)
+    assert torch.equal(vision(randn(1, 3, 8, 8)).image_embeds, networks["image_encoder"](randn(1, 3, 8, 8)).image_embeds)
+
+
+def test_streaming_svd_goes_on_with_a_picture(tmp_path):
+    networks = published.streaming_svd()
+    names = published.streaming_svd_names({part: network.state_dict() for part, network in networks.items()})
+    save_file({name: x.contiguous().clone() for name, x in names.items()}, tmp_path / "model.safetensors")
+    convert("streaming-svd", tmp_path, tmp_path / "model")
+    settings = json.loads((tmp_path / "model" / "model.json").read_text())
+    assert settings["extend"]["anchor"] == 6 and settings["backbone"] == "svd"
+    settings |= {"height": 64, "width": 64}
+    settings["extend"] |= {"frames": 4, "overlap": 2, "steps": 2, "anchor": 1}
+    (tmp_path / "model" / "model.json").write_text(json.dumps(settings))
+    Image.new("RGB", (64, 64), "orange").save(tmp_path / "start.png")
+    frames = LongVideoPipeline.from_pretrained(tmp_path / "model")("anything", num_frames=7, image=str(tmp_path / "start.png")).frames
+    assert frames.shape == (7, 64, 64, 3)
+
+
+def test_vid2vid_to_a_folder_of_its_own(tmp_path):
+    network = published.vid2vid()
+    torch.save({"state_dict": published.vid2vid_names(network)}, tmp_path / "non_ema_0035000.pth")
+    convert("vid2vid", tmp_path, tmp_path / "enhancer")
+    again = Vid2VidUNet.from_pretrained(tmp_path / "enhancer" / "refiner").eval()
+    sample, words = randn(1, 4, 2, 10, 8), randn(1, 5, 64, seed=1)
+    with torch.no_grad():
+        assert torch.equal(again(sample, 7, words).sample, network(sample, 7, words).sample)
+
+
+def test_vid2vid_becomes_the_refiner_of_a_model(model, tmp_path):
+    torch.save(published.vid2vid_names(published.vid2vid()), tmp_path / "x.pth")
+    target = tmp_path / "model"
+    target.mkdir()
+    for part in model.iterdir():
+        (target / part.name).write_bytes(part.read_bytes()) if part.is_file() else (target / part.name).symlink_to(part)
+    convert("vid2vid", tmp_path / "x.pth", target)
+    made = load(target)
+    assert isinstance(made.refiner.unet, Vid2VidUNet) and made.config.refine.strength == 0.6
+    with pytest.raises(RequestError, match="has a refiner already"):
+        convert("vid2vid", tmp_path / "x.pth", target)
+    settings = json.loads((target / "model.json").read_text())
+    (target / "model.json").write_text(json.dumps(settings | {"refine": settings["refine"] | {"height": 792, "width": 720}}))
+    with pytest.raises(ModelError, match=r"refiner/config\.json: latents of 99 rows do not pass"):
+        load(target)
+
+
+def test_an_enhancer_of_its_own_is_joined_later(model, tmp_path):
+    """What `convert vid2vid SRC NEW` wrote is a source for `convert vid2vid NEW MODEL`."""
+    torch.save(published.vid2vid_names(published.vid2vid()), tmp_path / "non_ema_0035000.pth")
+    convert("vid2vid", tmp_path, tmp_path / "enhancer")
+    target = shutil.copytree(model, tmp_path / "model")
+    convert("vid2vid", tmp_path / "enhancer", target)
+    weights, again = (load_file(folder / "refiner" / "diffusion_pytorch_model.safetensors") for folder in (tmp_path / "enhancer", target))
+    assert weights.keys() == again.keys() and all(torch.equal(x, again[name]) for name, x in weights.items())
+    assert isinstance(load(target).refiner.unet, Vid2VidUNet)
+
+
+MEASURE = """
+import sys, torch
+from pathlib import Path
+from streamingt2v.checkpoints import kinds
+from streamingt2v.cli.video import peak_rss_mb
+kinds.load_tokenizer(Path(sys.argv[3]))
+before = peak_rss_mb()
+kinds.convert("streaming-t2v", Path(sys.argv[1]), Path(sys.argv[2]), tokenizer=Path(sys.argv[3]), dtype=torch.float16)
+print(peak_rss_mb() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's figures of memory")
+def test_memory_stays_within_the_kept_tensors(checkpoint, tokenizer, tmp_path):
+    """A checkpoint of 300 MB, half of it an optimizer's: the process grows by less than 1.2 times the kept half."""
+    names = torch.load(checkpoint, weights_only=True)["state_dict"]
+    big = "text_encoder.text_model.embeddings.token_embedding.weight"
+    names[big] = torch.zeros(600_000, names[big].shape[1])  # 154 MB
+    whole = {"state_dict": names, "optimizer_states": [{"exp_avg": torch.ones(600_000, 64)}]}
+    torch.save(whole, tmp_path / "big.ckpt")
+    kept = sum(x.numel() * x.element_size() for x in names.values()) / 2**20
+    assert (tmp_path / "big.ckpt").stat().st_size > 300e6
+    words = [sys.executable, "-c", MEASURE, str(tmp_path / "big.ckpt"), str(tmp_path / "model"), str(tokenizer)]
+    grown = float(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[-1])
+    assert grown < 1.2 * kept, f"{grown:.0f} MiB for {kept:.0f} MiB of tensors"
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"), [((256, 256), (720, 704)), ((576, 1024), (720, 1280)), ((320, 512), (720, 1152)), ((1000, 1000), (1040, 1024))]
+)
+def test_published_sizes_are_refined_without_bars(shape, size):
+    """720 rows, as MS-Vid2Vid-XL was made for, at the proportions of the model, to the next width that passes (spec 6.6)."""
+    assert refined_size(*shape, factor=8, levels=4) == size
+    check_latent_size(size[0] // 8, size[1] // 8, levels=4)
+
+
+def test_a_converted_enhancer_joined_to_a_model_refines_its_videos(model, tmp_path, capsys):
+    """`convert vid2vid ... MODEL`, then `generate --preset full`: a square model, to a size that is no multiple of its own."""
+    torch.save(published.vid2vid_names(published.vid2vid()), tmp_path / "non_ema_0035000.pth")
+    target = shutil.copytree(model, tmp_path / "model")
+    assert main(["convert", "vid2vid", str(tmp_path), str(target), "--json", "--quiet"]) == 0
+    settings = json.loads((target / "model.json").read_text())
+    assert (settings["refine"]["height"], settings["refine"]["width"]) == (720, 720)  # two levels: rows must be even, columns too
+    settings |= {"height": 32, "width": 32}
+    settings["extend"] |= {"frames": 4, "overlap": 2, "steps": 1}
+    settings["refine"] |= {"height": 80, "width": 64, "frames": 4, "overlap": 2, "steps": 1}
+    (target / "model.json").write_text(json.dumps(settings))
+    line = ["generate", "A cat running on the street", "-o", str(tmp_path / "o.mp4"), "--model", str(target), "--frames", "7"]
+    capsys.readouterr()
+    assert main([*line, "--preset", "full", "--json", "--quiet"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result["frames"], result["height"], result["width"]) == (7, 80, 64)
+    (target / "model.json").write_text(json.dumps(settings | {"refine": settings["refine"] | {"height": 84}}))
+    with pytest.raises(ModelError, match=r"84 x 64 pixels: the autoencoder needs multiples of 8"):
+        load(target)

@@ -1,0 +1,152 @@
+"""Plans: counted from headers and configurations, and refusals that tell the way out."""
+
+import json
+
+import pytest
+
+from streamingt2v.checkpoints.load import distilled_of, load, networks_of
+from streamingt2v.config import EMBEDDED, ModelConfig, Request, find_model
+from streamingt2v.config.runtime import Savings
+from streamingt2v.convert.skeleton import skeleton
+from streamingt2v.errors import ModelError, RequestError
+from streamingt2v.estimate import plan as planning
+from streamingt2v.estimate.flops import decode_flops, encode_flops, refine_step_flops, step_flops
+from streamingt2v.estimate.plan import count_steps, parameters_of, plan
+
+TINY = find_model(EMBEDDED[0])
+
+
+def made(frames=240, preset="full", dtype="float32", negative_prompt="", **named):
+    request = Request("a cat", frames, preset=preset, negative_prompt=negative_prompt)
+    return plan(TINY, request, name="tiny", device="cpu", dtype=dtype, **named)
+
+
+def numbers(network):
+    return sum(x.numel() for x in network.state_dict().values() if x.is_floating_point())
+
+
+@pytest.mark.parametrize("preset", ["preview", "full"])
+@pytest.mark.parametrize("negative_prompt", ["", "a dog"])
+def test_weights_are_those_that_loading_holds(preset, negative_prompt):
+    components = load(TINY, only=Request("a cat", 240, preset=preset, negative_prompt=negative_prompt))
+    every, vae = sum(map(numbers, networks_of(components).values())), numbers(components.backbone.vae)
+    assert distilled_of(components) == {} and bool(components.distilled) == (not negative_prompt)
+    if own := components.distilled:
+        every += sum(x.numel() for tensors in (own.unet, own.cam) for x in tensors.values())
+    asked = {"preset": preset, "negative_prompt": negative_prompt, "seconds_per_step": 1.0}
+    whole, half = made(**asked), made(**asked, dtype="float16")
+    assert (whole.parameters, whole.weights) == (every, 4 * every)
+    assert half.weights == 2 * (every - vae) + 4 * vae  # the autoencoder stays in float32
+
+
+@pytest.mark.parametrize(
+    ("frames", "image", "steps"),
+    [
+        (1, False, 1),
+        (16, False, 1),
+        (17, False, 2),
+        (24, False, 2),
+        (25, False, 3),
+        (1, True, 0),
+        (2, True, 1),
+        (9, True, 1),
+        (10, True, 2),
+    ],
+)
+def test_steps_are_chunks_times_steps(tmp_path, frames, image, steps):
+    picture = tmp_path / "x.png"
+    picture.touch()
+    config = ModelConfig.load(TINY)
+    request = Request("a cat", frames, image=str(picture) if image else None, steps=5)
+    assert count_steps(config, request) == (5 * steps, 0)
+
+
+def test_time_is_measured_seconds_or_says_that_it_is_an_estimate():
+    found, full = made(preset="preview", seconds_per_step=0.5), made(seconds_per_step=0.5)
+    assert (found.steps, found.refine_steps) == (29 * 4, 0) and "given" in found.seconds_from
+    step = step_flops(TINY, ModelConfig.load(TINY), 1)
+    decoded = 29 * 16 * decode_flops(TINY, 64, 64) / step
+    assert found.seconds == pytest.approx(0.5 * (29 * 4 + decoded)) and 0 < decoded < 29 * 4
+    frame = decode_flops(TINY, 128, 128) + encode_flops(TINY, 128, 128)
+    refined = (20 * 4 * refine_step_flops(TINY, ModelConfig.load(TINY)) + 240 * frame) / step
+    assert full.seconds == pytest.approx(found.seconds + 0.5 * refined) and refined > 40
+    guess = made(frames=16, preset="preview")
+    assert guess.seconds_from.startswith("estimate") and guess.seconds > 0
+
+
+def test_the_undistilled_network_takes_its_own_steps_with_guidance():
+    """Twice the steps, of three predictions each; the autoencoder's part is the same."""
+    fast, slow = (made(preset="preview", seconds_per_step=1.0, negative_prompt=prompt) for prompt in ("", "a dog"))
+    config = ModelConfig.load(TINY)
+    assert config.extend.time_guidance and slow.steps == 29 * config.extend.steps == 2 * fast.steps
+    one, three = (step_flops(TINY, config, predictions) for predictions in (1, 3))
+    assert slow.seconds == pytest.approx(slow.steps + (fast.seconds - fast.steps) * one / three)
+    unguided = plan(TINY, Request("a cat", 240, guidance_scale=1.0), name="tiny", device="cpu", dtype="float32", seconds_per_step=1.0)
+    two = step_flops(TINY, config, 2)
+    assert unguided.seconds == pytest.approx(slow.steps + (fast.seconds - fast.steps) * one / two)
+
+
+def test_longer_videos_need_no_more_memory_but_more_disk_and_time():
+    short, long = (made(frames=frames, preset="preview", seconds_per_step=1.0) for frames in (240, 2400))
+    assert long.memory == short.memory and long.disk > short.disk and long.seconds > 9 * short.seconds
+
+
+def test_what_does_not_fit_is_refused_with_a_way_out(monkeypatch):
+    monkeypatch.setattr(planning, "free_memory", lambda device: 700 * 10**6)
+    with pytest.raises(RequestError, match=r"needs about .* on cpu, where 700 MB are free; use --preset preview or --dtype bf"):
+        made(seconds_per_step=1.0)
+    monkeypatch.undo()
+    monkeypatch.setattr(planning.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10})())
+    with pytest.raises(RequestError, match=r"frames=240: needs about .* on the disk, where 10 B are free; make fewer"):
+        made(preset="preview", seconds_per_step=1.0)
+
+
+def test_a_device_that_is_not_there():
+    with pytest.raises(RequestError, match="device='cuda:77': cannot be used here"):
+        planning.free_memory("cuda:77")
+
+
+def test_broken_folders_are_told(tmp_path):
+    ModelConfig("x", 64, 64, 8).save(tmp_path)
+    with pytest.raises(ModelError, match="is incomplete: it has no weights in cam, unet, vae"):
+        plan(tmp_path, Request("a cat"), name="x", device="cpu", dtype="float32")
+    for content in (b"", b"\xff" * 8, (5).to_bytes(8, "little") + b"{}"):
+        (tmp_path / "model.safetensors").write_bytes(content)
+        with pytest.raises(ModelError, match=r"model\.safetensors: is cut short"):
+            parameters_of(tmp_path)
+
+
+def test_published_sizes_are_counted_without_weights(tmp_path):
+    """StreamingT2V's networks at full size: tens of teraflops for a guided step of a chunk."""
+    from streamingt2v.models.cam import ConditionalAttentionModule
+    from streamingt2v.models.unet3d import StreamingUNet3D
+
+    for part, cls in (("unet", StreamingUNet3D), ("cam", ConditionalAttentionModule)):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "config.json").write_text(json.dumps({"_class_name": cls.__name__}))
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "config.json").write_text(json.dumps({"block_out_channels": [128, 256, 512, 512]}))
+    sizes = {"in_channels": 4, "block_out_channels": [320, 640, 1280, 1280], "num_text_tokens": 77, "cross_attention_dim": 1024}
+    (tmp_path / "unet" / "config.json").write_text(json.dumps({"_class_name": "StreamingUNet3D", **sizes}))
+    assert 5e12 < step_flops(tmp_path, ModelConfig("x", 256, 256, 8)) < 5e13
+
+
+def test_offloading_needs_less_of_the_device_and_the_machine_as_well(monkeypatch):
+    monkeypatch.setattr(planning, "free_memory", lambda device: 10**12)
+    request = Request("a cat", 16, preset="full")
+    named = {"name": "tiny", "device": "cuda", "dtype": "float32", "seconds_per_step": 1.0}
+    whole, model, group = (plan(TINY, request, **named, savings=Savings(kind)) for kind in ("none", "model", "group"))
+    assert whole.memory > model.memory > group.memory and whole.weights == model.offloaded == group.offloaded
+    converted = plan(TINY, request, **{**named, "device": "cpu"}, savings=Savings(engine="openvino"))
+    assert 1.5 * whole.weights < converted.weights < 2.5 * whole.weights
+    sliced = plan(TINY, request, **named, savings=Savings(vae_slicing=True))
+    assert sliced.working <= whole.working
+    monkeypatch.setattr(planning, "free_memory", lambda device: 10**12 if device == "cuda" else 10**6)
+    with pytest.raises(RequestError, match=r"offload=.*of the machine's memory"):
+        plan(TINY, request, **named, savings=Savings("model"))
+
+
+def test_steps_of_stable_video_diffusions_network_are_counted(tmp_path):
+    """Every chunk of StreamingSVD is some hundred times one of the included model."""
+    with skeleton("streaming-svd", full=False) as (folder, parts):
+        assert step_flops(folder, ModelConfig.load(folder)) > 1e13 and sum(parts.values()) == 2_996_355_290
