@@ -17,7 +17,7 @@ from streamingt2v.backbones.text import TextEncoder
 from streamingt2v.checkpoints.distilled import FAST, write_changes
 from streamingt2v.checkpoints.load import Components, load, save
 from streamingt2v.config import ExtendConfig, ModelConfig, RefineConfig
-from streamingt2v.config.external import FastConfig
+from streamingt2v.config.model import FastConfig
 from streamingt2v.models import lowrank
 from streamingt2v.models.apm import ImageTokens
 from streamingt2v.models.cam import ConditionalAttentionModule

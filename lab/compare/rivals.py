@@ -26,7 +26,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 from streamingt2v.backbones.modelscope import Condition, ModelScopeBackbone, encode_frames
-from streamingt2v.config.external import read_json
+from streamingt2v.config.values import read_json
 from streamingt2v.errors import ModelError
 from streamingt2v.models import encoder
 from streamingt2v.models.cam import ConditionalAttentionModule

@@ -21,7 +21,7 @@ from torch import nn
 
 from streamingt2v.backbones.modelscope import ModelScopeBackbone
 from streamingt2v.checkpoints.distilled import FAST, Distilled, write_changes
-from streamingt2v.config.external import FastConfig
+from streamingt2v.config.model import FastConfig
 from streamingt2v.models.apm import preprocess
 from streamingt2v.models.lowrank import attach, changes
 from streamingt2v.samplers.denoise import denoise, final

@@ -16,7 +16,7 @@ from PIL import Image
 import toy_pipelines
 from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.cli import main
-from streamingt2v.config.external import RefineByConfig
+from streamingt2v.config.refine import RefineByConfig
 from streamingt2v.errors import ModelError
 from streamingt2v.external.bases import opened
 from streamingt2v.runs.state import pack_state, unpack_state

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import toy_pipelines
 from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.config import ModelConfig
-from streamingt2v.config.external import RefineByConfig
+from streamingt2v.config.refine import RefineByConfig
 from streamingt2v.errors import ModelError, RequestError
 from streamingt2v.runs.state import pack_state, unpack_state
 from streamingt2v.stages.refine_by_pipeline import PipelineRefineStage

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..config.external import read_json
+from ..config.values import read_json
 from ..errors import ModelError
 from ..types import TextCond
 

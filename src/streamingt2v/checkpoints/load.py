@@ -22,8 +22,9 @@ from ..backbones.refiner import RefinerBackbone
 from ..backbones.svd import SvdBackbone
 from ..backbones.text import NoText, TextEncoder, Vocabulary
 from ..config import ModelConfig, Request, find_model
-from ..config.external import SvdConfig, read_json
+from ..config.external import SvdConfig
 from ..config.runtime import PLAIN, Savings
+from ..config.values import read_json
 from ..errors import ModelError
 from ..models.apm import ImageTokens
 from ..models.cam import ConditionalAttentionModule

@@ -1,7 +1,10 @@
 """Requests and model configurations: frozen dataclasses, nothing heavy imported."""
 
-from .external import FORMS, FastConfig, Form, RefineByConfig, RefineConfig, SeedConfig, SvdConfig, check_sampling, read_json
-from .model import BACKBONES, EMBEDDED, PRESETS, Backbone, ExtendConfig, ModelConfig, Preset, Request, find_model
+from .external import SeedConfig, SvdConfig
+from .model import BACKBONES, EMBEDDED, Backbone, ExtendConfig, FastConfig, ModelConfig, find_model
+from .refine import FORMS, Form, RefineByConfig, RefineConfig
+from .request import PRESETS, Preset, Request
+from .values import check_sampling, read_json
 
 __all__ = [
     "BACKBONES",

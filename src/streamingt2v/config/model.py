@@ -1,8 +1,4 @@
-"""What a user asks for (`Request`) and how a model works (`ModelConfig`): frozen dataclasses, nothing heavy imported.
-
-A `Request` is checked at the door (`Request.validate`), before any weights load. `ModelConfig` is what the file
-`model.json` of a model folder holds; a request's `None` means the model's own default.
-"""
+"""How a model works: what the file `model.json` of a model folder holds. Frozen dataclasses, nothing heavy imported."""
 
 from __future__ import annotations
 
@@ -17,12 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import MissingExtra, ModelError, RequestError
-from .external import FORMS, FastConfig, Form, RefineByConfig, RefineConfig, SeedConfig, SvdConfig, check_sampling, read_json
-from .external import reject_unknown as _reject_unknown
-from .external import require as _require
+from .external import SeedConfig, SvdConfig
+from .refine import RefineByConfig, RefineConfig
+from .request import Request
+from .values import check_sampling, read_json, reject_unknown, require
 
-Preset = Literal["preview", "full"]
-PRESETS: tuple[Preset, ...] = ("preview", "full")
 Backbone = Literal["modelscope", "svd"]
 BACKBONES: tuple[Backbone, ...] = ("modelscope", "svd")
 EMBEDDED = ("tiny",)
@@ -30,109 +25,13 @@ EMBEDDED = ("tiny",)
 
 
 @dataclass(frozen=True)
-class Request:
-    """One long video. Everything that its bytes depend on, besides the model's weights.
+class FastConfig:
+    """A model's distilled network, in its folder `fast`: `steps` a chunk, guidance in its weights. ModelError for other values."""
 
-    prompt: what is to be seen. frames: how many frames (with `video`: how many new ones), exactly; None means without end.
-    image: a picture to start from. video: a video to go on with. refine: a video to refine by stage 3 alone, its first `frames`
-    frames, None for all; needs preset "full". base: folder of another pipeline that makes the first chunk (see `SeedConfig`), in the
-    place of the model's own. schedule: (frame, prompt) pairs, ascending, that take over from `prompt`, each with the first chunk that
-    begins at or after its frame. preset: "preview" runs stages 1-2, "full" refines as well. form, strength: how it refines, see
-    `RefineConfig`. fps: the rate it is played at; a multiple of the model's own puts frames between those that it makes, and `frames`
-    still is the number of all. steps, guidance_scale: of stages 1-2, with `refine` of stage 3. What is None is the model's own.
+    steps: int = 4
 
-    Chunks begin at 0, F, F + N, F + 2 N, ... for a model whose chunks have F frames, N = F - overlap of them new. After an image that
-    is frame 0 (see `ModelConfig.begins_with_image`) they begin at 1, 1 + N, 1 + 2 N, ..., and after a video, whose first new frame is 0,
-    at 0, N, 2 N, ... `ModelConfig.check` refuses an entry that no chunk would use.
-    """
-
-    prompt: str
-    frames: int | None = 80
-    seed: int = 33
-    image: str | None = None
-    video: str | None = None
-    negative_prompt: str = ""
-    schedule: tuple[tuple[int, str], ...] = ()
-    preset: Preset = "preview"
-    steps: int | None = None
-    guidance_scale: float | None = None
-    width: int | None = None
-    height: int | None = None
-    fps: int | None = None
-    base: str | None = None
-    refine: str | None = None
-    form: Form | None = None
-    strength: float | None = None
-
-    def validate(self) -> Request:
-        """Itself, or RequestError. Files are only checked to exist; their content is checked when they are opened."""
-        if not self.prompt.strip():
-            raise RequestError("prompt", self.prompt, "must not be empty; say what is to be seen, e.g. 'A cat running on the street'")
-        if self.frames is not None and self.frames < 1:
-            raise RequestError("frames", self.frames, "must be 1 or more")
-        if not 0 <= self.seed < 2**63:
-            raise RequestError("seed", self.seed, "must be 0 or more and below 2**63")
-        if self.preset not in PRESETS:
-            raise RequestError("preset", self.preset, f"must be one of {', '.join(PRESETS)}")
-        if self.steps is not None and not 1 <= self.steps <= 1000:
-            raise RequestError("steps", self.steps, "must be between 1 and 1000")
-        if self.guidance_scale is not None and not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 0):
-            raise RequestError("guidance_scale", self.guidance_scale, "must be a finite number, 0 or more")
-        files = self.files()
-        if len(files) > 1:
-            raise RequestError(next(iter(files)), next(iter(files.values())), f"give one of {', '.join(files)}, not more")
-        for name, path in files.items():
-            if not Path(path).is_file():
-                raise RequestError(name, path, "no such file")
-        self._validate_refining()
-        for name in ("width", "height", "fps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise RequestError(name, value, "must be 1 or more")
-        _check_schedule(self.schedule, self.frames)
-        return self
-
-    def _validate_refining(self) -> None:
-        if self.preset != "full":
-            for name in ("refine", "form", "strength"):
-                if getattr(self, name) is not None:
-                    raise RequestError(name, getattr(self, name), f"preset {self.preset!r} refines nothing; set full")
-        if self.form not in (None, *FORMS):
-            raise RequestError("form", self.form, f"must be one of {', '.join(FORMS)}")
-        if self.strength is not None and not 0 < self.strength <= 1:
-            raise RequestError("strength", self.strength, "must be above 0 and at most 1")
-        if self.refine is not None and self.schedule:
-            raise RequestError("schedule", self.schedule[0][0], "a video is refined with one prompt; leave it out")
-
-    def files(self) -> dict[str, str]:
-        """The files that it names: "image", "video" or "refine" -> path."""
-        return {name: path for name in ("image", "video", "refine") if (path := getattr(self, name)) is not None}
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; `from_json` reads them back."""
-        return dataclasses.asdict(self) | {"schedule": [list(entry) for entry in self.schedule]}
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Request:
-        """The request of `to_json`; unknown names are an error."""
-        _reject_unknown(cls, values, "request")
-        schedule = tuple((int(frame), str(prompt)) for frame, prompt in values.get("schedule", ()))
-        return cls(**{**values, "schedule": schedule})
-
-    def prompt_at(self, frame: int) -> str:
-        """The prompt of a chunk that begins at `frame`: the last schedule entry at or before it, else `prompt`."""
-        return next((text for first, text in reversed(self.schedule) if first <= frame), self.prompt)
-
-
-def _check_schedule(schedule: tuple[tuple[int, str], ...], frames: int | None) -> None:
-    firsts = [first for first, _ in schedule]
-    if any(first < 0 for first in firsts) or firsts != sorted(set(firsts)):
-        raise RequestError("schedule", firsts, "frames must be 0 or more and strictly ascending")
-    if frames is not None and firsts and firsts[-1] >= frames:
-        raise RequestError("schedule", firsts[-1], f"the video has {frames} frames, counted from 0, so this entry would never be used")
-    for first, prompt in schedule:
-        if not prompt.strip():
-            raise RequestError("schedule", first, "its prompt must not be empty")
+    def __post_init__(self) -> None:
+        require(1 <= self.steps <= 1000, "fast.steps", self.steps, "between 1 and 1000")
 
 
 @dataclass(frozen=True)
@@ -161,20 +60,20 @@ class ExtendConfig:
     crossfade: int = 0
 
     def __post_init__(self) -> None:
-        _require(1 <= self.overlap < self.frames, "extend.overlap", self.overlap, f"at least 1 and below extend.frames={self.frames}")
+        require(1 <= self.overlap < self.frames, "extend.overlap", self.overlap, f"at least 1 and below extend.frames={self.frames}")
         check_sampling("extend", self.steps, self.guidance_scale, self.guidance_rescale)
-        _require(0 <= self.eta <= 1, "extend.eta", self.eta, "between 0 and 1")
-        _require(0 <= self.mixed_noise < 1, "extend.mixed_noise", self.mixed_noise, "0 or more and below 1")
+        require(0 <= self.eta <= 1, "extend.eta", self.eta, "between 0 and 1")
+        require(0 <= self.mixed_noise < 1, "extend.mixed_noise", self.mixed_noise, "0 or more and below 1")
         sensible = math.isfinite(self.time_guidance) and self.time_guidance >= 0
-        _require(sensible, "extend.time_guidance", self.time_guidance, "finite, 0 or more")
+        require(sensible, "extend.time_guidance", self.time_guidance, "finite, 0 or more")
         most = min(self.overlap, self.frames - self.overlap - 1)
-        _require(
+        require(
             0 <= self.crossfade <= most, "extend.crossfade", self.crossfade, f"0 to {most}, within the overlap and below the new frames"
         )
-        _require(0 <= self.anchor < self.frames, "extend.anchor", self.anchor, f"0 or more and below extend.frames={self.frames}")
+        require(0 <= self.anchor < self.frames, "extend.anchor", self.anchor, f"0 or more and below extend.frames={self.frames}")
         object.__setattr__(self, "sigmas", tuple(self.sigmas))  # JSON has lists
         falling = all(a > b > 0 for a, b in pairwise(self.sigmas)) and len(self.sigmas) != 1
-        _require(falling, "extend.sigmas", self.sigmas, "empty, or two and more numbers above 0, each below the one before")
+        require(falling, "extend.sigmas", self.sigmas, "empty, or two and more numbers above 0, each below the one before")
 
 
 @dataclass(frozen=True)
@@ -201,17 +100,17 @@ class ModelConfig:
     fast: FastConfig | None = None
 
     def __post_init__(self) -> None:
-        _require(self.backbone in BACKBONES, "backbone", self.backbone, f"one of {', '.join(BACKBONES)}")
-        _require(self.refine is None or self.refine_by is None, "refine_by", self.refine_by, "left out where there is refine")
-        _require(self.svd is None or self.backbone == "svd", "svd", self.svd, f"left out for backbone {self.backbone!r}")
-        _require(self.fast is None or self.backbone == "modelscope", "fast", self.fast, f"left out for backbone {self.backbone!r}")
+        require(self.backbone in BACKBONES, "backbone", self.backbone, f"one of {', '.join(BACKBONES)}")
+        require(self.refine is None or self.refine_by is None, "refine_by", self.refine_by, "left out where there is refine")
+        require(self.svd is None or self.backbone == "svd", "svd", self.svd, f"left out for backbone {self.backbone!r}")
+        require(self.fast is None or self.backbone == "modelscope", "fast", self.fast, f"left out for backbone {self.backbone!r}")
         steady = self.extend.time_guidance == 0 or self.backbone == "modelscope"
-        _require(steady, "extend.time_guidance", self.extend.time_guidance, f"0 for backbone {self.backbone!r}")
+        require(steady, "extend.time_guidance", self.extend.time_guidance, f"0 for backbone {self.backbone!r}")
         seeds = self.seed is None or self.seed.pipeline is not None or self.backbone == "svd"
-        _require(seeds, "seed.pipeline", None, "given: the network of this model starts from no picture")
+        require(seeds, "seed.pipeline", None, "given: the network of this model starts from no picture")
         for name, side in (("height", self.height), ("width", self.width)):
-            _require(side >= 2 and side % 2 == 0, name, side, "an even number, 2 or more")
-        _require(self.fps >= 1, "fps", self.fps, "1 or more")
+            require(side >= 2 and side % 2 == 0, name, side, "an even number, 2 or more")
+        require(self.fps >= 1, "fps", self.fps, "1 or more")
 
     def output_size(self, request: Request) -> tuple[int, int]:
         """(height, width) of the frames that a request gives."""
@@ -356,7 +255,7 @@ class ModelConfig:
             raise ModelError(f"{folder} is no model folder: it has no model.json")
         values = read_json(path)
         try:
-            _reject_unknown(cls, values, "model.json")
+            reject_unknown(cls, values, "model.json")
             extend = ExtendConfig(**values.pop("extend", {}))
             optional = {"refine": RefineConfig, "svd": SvdConfig, "seed": SeedConfig, "refine_by": RefineByConfig, "fast": FastConfig}
             parts: dict[str, Any] = {}

@@ -19,7 +19,8 @@ from ..checkpoints.hub import check_disk
 from ..checkpoints.reading import Tensors, read_tensors
 from ..checkpoints.writing import WEIGHTS, appearing, size_of, write_part
 from ..config import ExtendConfig, ModelConfig, RefineConfig
-from ..config.external import SvdConfig, read_json
+from ..config.external import SvdConfig
+from ..config.values import read_json
 from ..errors import ModelError, RequestError
 from ..models.vid2vid_unet import passes
 from . import sizes

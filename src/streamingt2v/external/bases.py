@@ -17,8 +17,10 @@ import torch
 
 from ..checkpoints.placing import offload_pipeline, save_in_vae
 from ..config import ModelConfig, Request
-from ..config.external import RefineByConfig, SeedConfig, read_json
+from ..config.external import SeedConfig
+from ..config.refine import RefineByConfig
 from ..config.runtime import PLAIN, Savings
+from ..config.values import read_json
 from ..errors import ModelError, RequestError
 
 SEED_FILE = "seed.json"

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from ..backbones.modelscope import decode_frames, encode_frames
-from ..config.external import RefineByConfig
+from ..config.refine import RefineByConfig
 from ..external.calling import Open, covered, own_randomness
 from ..samplers.blend import window_at
 from ..samplers.noise import frame_noise, integer

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ..config.external import RefineByConfig
+from ..config.refine import RefineByConfig
 from ..external.calling import Open, called, covered, frames_of_codec, own_randomness, video_of
 from ..samplers.blend import windows
 from ..samplers.noise import integer
