@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from torch import nn
 
 from ..world import vocabulary
 
+JUDGE = Path(__file__).parents[1] / "tiny" / "weights" / "judge"
 LABELS = tuple(tuple(x.name for x in group) for group in (vocabulary.NOUNS, vocabulary.SCENES, vocabulary.MOTIONS))
 
 
@@ -71,6 +71,6 @@ class Judge(ModelMixin, ConfigMixin):
 
 
 def load_judge(folder: Path | None = None) -> Judge:
-    """The judge that comes with the package, or one of a folder."""
-    folder = folder or Path(str(files("streamingt2v") / "weights" / "judge"))
+    """Load the judge of a folder; default: the one that results are measured by."""
+    folder = folder or JUDGE
     return Judge.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True).eval()

@@ -29,7 +29,8 @@ from torch import distributed as dist, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from streamingt2v.train import loop, recipes
+from lab.tiny import recipes
+from streamingt2v.train import loop
 from toy_training import settings
 
 def size(tensors):
