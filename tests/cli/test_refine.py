@@ -9,8 +9,8 @@ import pytest
 
 from commands import JSON_FIELDS, PROMPT, a_video, interrupt_at, listing, resume_line, run
 from streamingt2v import ray_backend as distributed
-from streamingt2v.cli.schedule import read_schedule
 from streamingt2v.config import Request
+from streamingt2v.config.schedule import read_schedule
 from streamingt2v.errors import RequestError
 from streamingt2v.runs.run import RunFolder
 from streamingt2v.video.reader import count_frames, probe_video, read_video

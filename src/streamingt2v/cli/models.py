@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from typer import Argument, Option
 
 from ..config import ModelConfig, Request, find_model
+from ..config.schedule import read_schedule
 from ..errors import ModelError, RequestError
 from .options import Dtype, ModelOptions, RequestOptions, ScreenOptions, build_request, takes_options
-from .schedule import read_schedule
 from .screen import Screen
 
 if TYPE_CHECKING:

@@ -2,98 +2,95 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import json
 import math
 import re
 from collections import Counter
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from .. import texts
 from ..config import Request
+from ..config.schedule import parse_schedule, read_schedule, schedule_of
 from ..errors import MissingExtra, RequestError
-from .schedule import read_schedule, schedule_of
+from .rows import READERS, Row, read_rows
 
-Row = dict[str, Any]
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+NAME = re.compile(r"\w[\w.-]*")
+LONGEST_NAME = 200
+"""Bytes: with its endings, and those of files in the making, a name must fit into a folder."""
+
+MOST_SHOWN = 50
+"""Wrong rows that are told, at most."""
+
 COLUMNS = ("name", *(field.name for field in dataclasses.fields(Request)))
 
 
 def read_table(path: Path, check: Callable[[Request], Request]) -> list[tuple[str, Request]]:
     """(name, request) of every row, in the file's order. Rows without a name are called by their number: 0001, 0002, ...
 
-    path: .csv with a head line, .jsonl of one object a line, or .parquet. An empty cell, or null, is the option's default; a `schedule` is
-    a file's path, or in JSON the entries themselves. check: gives back a request that can be made, or raises RequestError.
+    path: see `read_rows`. An empty cell, or null, is the option's default; a `schedule` is a file's path, or its entries as JSON.
+    check: gives back a request that can be made, or raises RequestError.
     RequestError names all rows that are wrong, at once; MissingExtra for parquet without the extra that reads it.
     """
     rows = _read(path)
     made: list[tuple[str, Request]] = []
     wrong: list[str] = []
-    for number, row in enumerate(rows, start=1):
+    for number, (place, row) in enumerate(rows, start=1):
         try:
             made.append((_name(row, number), check(_request(row))))
         except RequestError as error:
-            wrong.append(f"row {number}: {error}")
+            line = "" if place == f"row {number}" else f" ({place})"
+            wrong.append(f"row {number}: {error}{line}")
     twice = [name for name, count in Counter(name for name, _ in made).items() if count > 1]
     wrong += [f"the name {name!r} is given to several rows; each needs its own" for name in twice]
     if wrong:
-        raise RequestError("prompts", str(path), "".join([f"of {len(rows)} rows, wrong are:", *(f"\n  {line}" for line in wrong)]))
+        raise RequestError("prompts", str(path), f"of {len(rows)} rows, wrong are:{_lines(wrong)}")
     if not made:
         raise RequestError("prompts", str(path), "holds no row")
     return made
 
 
-def _read(path: Path) -> list[Row]:
-    readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
-    if path.suffix.lower() not in readers:
-        raise RequestError("prompts", str(path), f"must end in one of {', '.join(readers)}")
+def _read(path: Path) -> list[tuple[str, Row]]:
+    if path.suffix.lower() not in READERS:
+        raise RequestError("prompts", str(path), f"must end in one of {', '.join(READERS)}")
     try:
-        rows = readers[path.suffix.lower()](path)
+        rows = read_rows(path, COLUMNS)
     except FileNotFoundError:
         raise RequestError("prompts", str(path), "no such file") from None
-    except (OSError, ValueError, csv.Error) as error:
-        raise RequestError("prompts", str(path), f"cannot be read: {error}") from error
-    names = dict.fromkeys(name for row in rows for name in row)
-    unknown = [name for name in names if name not in COLUMNS]
-    if unknown:
-        raise RequestError("prompts", str(path), f"has a column {unknown[0]!r}; there are {', '.join(COLUMNS)}")
-    if rows and "prompt" not in names:
+    except MissingExtra:
+        raise
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise RequestError("prompts", str(path), f"cannot be read: {why}") from error
+    for place, row in rows:
+        if unknown := [name for name in row if name not in COLUMNS]:
+            where = f"{place} has" if path.suffix.lower() == ".jsonl" else "has"
+            fix = f"{where} a column {texts.shortened(unknown[0])!r}; there are {', '.join(COLUMNS)}"
+            raise RequestError("prompts", str(path), fix)
+    if rows and not any("prompt" in row for _, row in rows):
         raise RequestError("prompts", str(path), "has no column 'prompt'")
     return rows
 
 
-def _read_csv(path: Path) -> list[Row]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file, strict=True))
-    for number, row in enumerate(rows, start=1):
-        if None in row or None in row.values():
-            raise ValueError(f"row {number} has {'more' if None in row else 'fewer'} cells than the head line")
-    return [{name.strip(): value for name, value in row.items()} for row in rows]
-
-
-def _read_jsonl(path: Path) -> list[Row]:
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("every line must be a JSON object")
-    return rows
-
-
-def _read_parquet(path: Path) -> list[Row]:
-    if find_spec("pyarrow") is None:
-        raise MissingExtra("prompts", "ray")
-    from pyarrow import parquet
-
-    return parquet.read_table(path).to_pylist()
+def _lines(wrong: list[str]) -> str:
+    more = [f"and {len(wrong) - MOST_SHOWN} more"] if len(wrong) > MOST_SHOWN else []
+    return "".join(f"\n  {line}" for line in [*wrong[:MOST_SHOWN], *more])
 
 
 def _name(row: Row, number: int) -> str:
-    name = str(row.get("name") or f"{number:04d}").strip()
+    given = row.get("name")
+    name = f"{number:04d}" if _is_empty(given) else str(_count(given) if isinstance(given, float) else given).strip()
     if not NAME.fullmatch(name):
         raise RequestError("name", name, "must be of letters, digits, '_', '-' and '.', and begin with no '.' or '-'")
+    if len(name.encode()) > LONGEST_NAME:
+        raise RequestError("name", texts.shortened(name), f"has {len(name.encode())} bytes; {LONGEST_NAME} are the most")
     return name
+
+
+def _count(value: float) -> float:
+    """A column of numbers with an empty cell becomes one of floats on its way into a file."""
+    return int(value) if value.is_integer() else value
 
 
 def _request(row: Row) -> Request:
@@ -108,17 +105,17 @@ def _request(row: Row) -> Request:
 
 
 def _is_empty(value: Any) -> bool:
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+    return value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and math.isnan(value))
 
 
 def _value(name: str, value: Any, hint: Any) -> Any:
-    """The cell as what the request holds: text of a CSV file is read, a number of JSON is taken as it is, and never rounded."""
+    """The cell as what the request holds: text is read, a number is taken as it is, and never rounded."""
     kinds = get_args(hint) or (hint,)
     kind = int if int in kinds else float if float in kinds else str
     try:
-        if kind is int and isinstance(value, float) and value.is_integer():
-            return int(value)  # a column with an empty cell becomes one of floats on its way into a parquet file
-        if isinstance(value, bool) or (kind is int and isinstance(value, float)) or (kind is str and not isinstance(value, str)):
+        if kind is int:
+            return texts.whole_number(value)
+        if isinstance(value, bool) or (kind is str and not isinstance(value, str)):
             raise ValueError(value)
         return kind(value)
     except (TypeError, ValueError, OverflowError):
@@ -127,4 +124,6 @@ def _value(name: str, value: Any, hint: Any) -> Any:
 
 
 def _schedule(value: Any) -> tuple[tuple[int, str], ...]:
-    return read_schedule(Path(value)) if isinstance(value, str) else schedule_of(value, value)
+    if not isinstance(value, str):
+        return schedule_of(value, value)
+    return parse_schedule(value, value) if value.lstrip()[:1] in ("[", "{") else read_schedule(Path(value))

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from ..config import ModelConfig, Request
+from ..config.schedule import Schedule, read_schedule
 from ..errors import MediaError, RequestError, RunError
 from ..external.door import checked_config
 from ..runs.libraries import import_libraries
 from .options import ModelOptions, OutputOptions, RefineOptions, RequestOptions, ScreenOptions, build_request, takes_options
 from .places import Places, check_files, choose_places, places_of_run
-from .schedule import Schedule, read_schedule
 from .screen import Screen, Stopped, describe
 
 if TYPE_CHECKING:

@@ -254,6 +254,8 @@ class ModelConfig:
         if not path.is_file():
             raise ModelError(f"{folder} is no model folder: it has no model.json")
         values = read_json(path)
+        if not isinstance(values, dict):
+            raise ModelError(f"{path}: must be an object of JSON")
         try:
             reject_unknown(cls, values, "model.json")
             extend = ExtendConfig(**values.pop("extend", {}))

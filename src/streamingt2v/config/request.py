@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
+from .. import texts
 from ..errors import RequestError
 from .refine import FORMS, Form
 from .values import reject_unknown
 
 Preset = Literal["preview", "full"]
 PRESETS: tuple[Preset, ...] = ("preview", "full")
+
+MOST_FRAMES, MOST_FPS, MOST_PIXELS, MOST_GUIDANCE, MOST_CHARACTERS = 2**31 - 1, 1000, 2**14, 1e6, 10_000
+"""What a request may hold at most: more is a slip of the finger, and no machine could do it."""
 
 
 @dataclass(frozen=True)
@@ -53,31 +56,44 @@ class Request:
 
     def validate(self) -> Request:
         """Itself, or RequestError. Files are only checked to exist; their content is checked when they are opened."""
+        self._validate_texts()
         if not self.prompt.strip():
             raise RequestError("prompt", self.prompt, "must not be empty; say what is to be seen, e.g. 'A cat running on the street'")
-        if self.frames is not None and self.frames < 1:
-            raise RequestError("frames", self.frames, "must be 1 or more")
+        if self.frames is not None and not 1 <= self.frames <= MOST_FRAMES:
+            raise RequestError("frames", self.frames, f"must be 1 or more, and {MOST_FRAMES} at most")
         if not 0 <= self.seed < 2**63:
             raise RequestError("seed", self.seed, "must be 0 or more and below 2**63")
         if self.preset not in PRESETS:
             raise RequestError("preset", self.preset, f"must be one of {', '.join(PRESETS)}")
         if self.steps is not None and not 1 <= self.steps <= 1000:
             raise RequestError("steps", self.steps, "must be between 1 and 1000")
-        if self.guidance_scale is not None and not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 0):
-            raise RequestError("guidance_scale", self.guidance_scale, "must be a finite number, 0 or more")
+        if self.guidance_scale is not None and not 0 <= self.guidance_scale <= MOST_GUIDANCE:
+            raise RequestError("guidance_scale", self.guidance_scale, f"must be a finite number, 0 or more, and {MOST_GUIDANCE:g} at most")
         files = self.files()
         if len(files) > 1:
             raise RequestError(next(iter(files)), next(iter(files.values())), f"give one of {', '.join(files)}, not more")
         for name, path in files.items():
-            if not Path(path).is_file():
+            if not os.path.isfile(path):  # noqa: PTH113 (Path raises for a name that is too long)
                 raise RequestError(name, path, "no such file")
         self._validate_refining()
-        for name in ("width", "height", "fps"):
+        for name, most in (("width", MOST_PIXELS), ("height", MOST_PIXELS), ("fps", MOST_FPS)):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise RequestError(name, value, "must be 1 or more")
+            if value is not None and not 1 <= value <= most:
+                raise RequestError(name, value, f"must be 1 or more, and {most} at most")
         _check_schedule(self.schedule, self.frames)
         return self
+
+    def _validate_texts(self) -> None:
+        """RequestError for a prompt that is no text, or longer than any model could read."""
+        prompts = [("prompt", self.prompt), ("negative_prompt", self.negative_prompt), *(("schedule", text) for _, text in self.schedule)]
+        for name, prompt in prompts:
+            try:
+                texts.check_text(prompt)
+            except ValueError as error:
+                raise RequestError(name, texts.shortened(prompt), str(error)) from None
+            if len(prompt) > MOST_CHARACTERS:
+                fix = f"has {len(prompt)} characters, more than any model reads; {MOST_CHARACTERS} are the most"
+                raise RequestError(name, texts.shortened(prompt), fix)
 
     def _validate_refining(self) -> None:
         if self.preset != "full":

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 from pathlib import Path
 from typing import Any
 
+from .. import texts
 from ..errors import ModelError, RequestError
 
 
@@ -21,8 +21,10 @@ def require(holds: bool, name: str, value: object, what: str) -> None:
 def read_json(path: Path) -> Any:
     """What a JSON file of a model holds; ModelError with its name if it cannot be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return texts.read_json(path, most=2**26)  # a tokenizer's may have tens of megabytes
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
         raise ModelError(f"{path}: cannot be read as JSON: {error}") from error
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config import ModelConfig, Preset, Request
+from ..config.schedule import parse_schedule
 from ..errors import RequestError
 
 FULL_FRAMES = 80
@@ -85,21 +86,6 @@ def request_of_file(metadata: Mapping[str, Any]) -> Request | None:
         return dataclasses.replace(request, seed=int(request.seed), negative_prompt=str(request.negative_prompt)).validate()
     except (TypeError, ValueError) as error:
         raise RequestError("file", "settings", f"the settings in it cannot be read: {error}") from error
-
-
-def parse_schedule(text: str) -> tuple[tuple[int, str], ...]:
-    """The prompts that take over, from lines "FRAME: prompt". RequestError names the line that is wrong."""
-    entries = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        frame, colon, prompt = line.partition(":")
-        if not colon or not frame.strip().isdecimal() or not prompt.strip():
-            raise RequestError(
-                "schedule", line.strip()[:40], f"line {number} should be a frame, a colon and a prompt, as in “{EXAMPLE_LINE}”"
-            )
-        entries.append((int(frame), prompt.strip()))
-    return tuple(entries)
 
 
 def _whole(name: str, text: str | None) -> int | None:
