@@ -104,7 +104,7 @@ def check_text(value: str) -> None:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError("holds bytes that are no UTF-8 text; type it again, or set the terminal to UTF-8") from None
+        raise ValueError("holds what is no UTF-8 text") from None
 
 
 def shortened(value: str, most: int = 80) -> str:

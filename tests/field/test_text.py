@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import httpx2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,6 @@ from streamingt2v.cli.table import read_table
 from streamingt2v.config import ModelConfig, Request
 from streamingt2v.config.schedule import parse_schedule, read_schedule
 from streamingt2v.errors import ModelError, RequestError
-from streamingt2v.web.form import Form
 
 SCHEDULE = ((8, "A dog on the beach"), (40, "A cat, asleep"))
 SCHEDULES = {
@@ -69,9 +69,20 @@ def test_a_wrong_schedule_is_refused_with_its_line(tmp_path, data, said):
 
 
 @pytest.mark.parametrize("data", SCHEDULES.values(), ids=SCHEDULES)
-def test_the_page_takes_what_the_file_takes(data):
-    form = Form("A cat", "80", schedule=texts.decoded(data))
-    assert form.request("preview", ModelConfig("m", 32, 48, 8), None, None).schedule == SCHEDULE
+def test_a_form_takes_what_the_file_takes(data):
+    """What the page and other clients of the API send as text."""
+    assert parse_schedule(texts.decoded(data)) == SCHEDULE
+
+
+@pytest.mark.parametrize(("typed", "code"), [("8：A dog\r\n# end\r\n", 200), ("8: a\n7: b", 400), ("[[8, 5]]", 400)])
+def test_the_api_takes_a_schedule_as_it_is_typed(url, typed, code):
+    form = {"prompt": (None, "A cat"), "num_frames": (None, "24"), "schedule": (None, typed)}
+    answer = httpx2.post(f"{url}/v1/videos", files=form)
+    assert answer.status_code == code, answer.text
+    if code == 200:
+        httpx2.delete(f"{url}/v1/videos/{answer.json()['id']}")
+    else:
+        assert answer.json()["error"]["param"] == "schedule"
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e"])
@@ -119,7 +130,7 @@ WRONG_TABLES = {
     "deep.jsonl": (b'{"prompt": "a"}\n' + b'{"schedule":' + b"[" * 5000 + b"\n", "line 2"),
     "a list.jsonl": (b'[\n{"prompt": "a"}]', "line 1"),
     "an unknown column.jsonl": (b'{"prompt": "a"}\n{"prompt": "b", "sed": 2}', "line 2 has a column 'sed'"),
-    "half a pair.jsonl": (b'{"prompt": "a \\ud800"}', "no UTF-8 text (line 1)"),
+    "half a pair.jsonl": (b'{"prompt": "a \\ud800"}', "holds what is no UTF-8 text (line 1)"),
     "a giant number.jsonl": (b'{"prompt": "a", "seed": ' + b"9" * 5000 + b"}", "line 1: a number of 5000 digits"),
     "a long name.csv": (b"prompt,name\na," + b"x" * 250 + b"\n", "has 250 bytes; 200 are the most (line 2)"),
 }

@@ -19,6 +19,8 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
+from .. import texts
+from ..config.schedule import parse_schedule
 from ..errors import MediaError, RequestError
 from ..jobs.inspection import Found, identify, inspect
 from ..jobs.service import JobService, Key
@@ -98,7 +100,7 @@ class Uploads:
         async with http.form(max_files=len(files), max_fields=_FIELDS, max_part_size=_FIELD_BYTES) as form:
             body = Body(from_form({name: value for name, value in form.multi_items() if isinstance(value, str)}))
             if isinstance(schedule := body.fields.get("schedule"), str):
-                body.fields["schedule"] = _parsed(schedule.encode(), "schedule")
+                body.fields["schedule"] = [list(entry) for entry in parse_schedule(schedule, texts.shortened(schedule))]
             for name, value in form.multi_items():
                 if isinstance(value, UploadFile):
                     if name not in files:

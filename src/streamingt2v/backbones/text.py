@@ -84,7 +84,8 @@ class TextEncoder:
 
     def surplus_tokens(self, prompt: str) -> int:
         """How many tokens of the prompt are beyond the encoder's length and so have no effect."""
-        return max(0, len(self.tokenizer(self._translated(prompt)).input_ids) - self.tokenizer.model_max_length)
+        ids = self.tokenizer(self._translated(prompt), verbose=False).input_ids  # the library's own warning is not for users
+        return max(0, len(ids) - self.tokenizer.model_max_length)
 
     def _translated(self, prompt: str) -> str:
         return self.vocabulary.translate(prompt) if self.vocabulary else prompt

@@ -132,8 +132,10 @@ def count_steps(config: ModelConfig, request: Request) -> tuple[int, int]:
 def count_chunks(config: ModelConfig, request: Request) -> int:
     """Chunks of stages 1-2."""
     assert request.frames is not None, "checked before"
-    made = range(1 if request.image is not None else 0, request.frames)  # a picture is frame 0 itself
-    return len({config.chunk_start(request, frame) for frame in made})
+    begin, new = 1 if request.image is not None else 0, config.extend.frames - config.extend.overlap  # a picture is frame 0 itself
+    starts = {config.chunk_start(request, frame) for frame in range(begin, min(request.frames, config.extend.frames + 1))}
+    last = config.chunk_start(request, request.frames - 1)
+    return len(starts) + max(0, last - max(starts, default=0)) // new  # from the second chunk on they are evenly apart
 
 
 def parameters_of(part: Path) -> int:

@@ -28,7 +28,11 @@ from ..video.reader import playback_rate, read_video
 from .run import RunFolder
 from ..pipeline import LongVideoPipeline, OnStep, PromptAt
 from ..config.runtime import PLAIN, Savings
+from ..texts import shortened
 from ..types import Chunk, State
+
+MOST_NOTES = 8
+"""Unknown words that are told one by one, at most."""
 
 NewPrompt = Callable[[int], tuple[int, str] | None]
 """Number of the last change of the prompt that was taken up, 0 for none -> number and prompt of the newest one after it, if any."""
@@ -150,17 +154,30 @@ def check_workers(workers: int, request: Request, config: ModelConfig) -> None:
 
 def prompt_notes(pipe: LongVideoPipeline, request: Request) -> list[str]:
     """What of a request's prompts has no effect, or another than the words say; a line each."""
-    prompts = list(dict.fromkeys(filter(None, (request.prompt, request.negative_prompt, *(prompt for _, prompt in request.schedule)))))
+    prompts = _named_prompts(request)
     unknown = {prompt: pipe.unknown_words(prompt) for prompt in prompts}
     nearest = {word: other for words in unknown.values() for word, other in words.items()}
     notes = [f"the model does not know {word!r}; " + (f"it takes it for {o!r}" if o else "it is left out") for word, o in nearest.items()]
-    for prompt in prompts:
+    if len(notes) > MOST_NOTES:
+        notes = [*notes[:MOST_NOTES], f"the model does not know {len(notes) - MOST_NOTES} words more"]
+    for prompt, name in prompts.items():
         if all(unknown[prompt].get(word, word) is None for word in re.findall(r"[^\W\d_]+|\d+", prompt.lower())):
-            notes.append(f"the model knows no word of {prompt!r}; it makes what it likes")
+            notes.append(f"the model knows no word of {shortened(prompt)!r}; it makes what it likes")
         surplus = pipe.surplus_tokens(prompt)
         if surplus:
-            notes.append(f"{prompt!r} is too long for the model by {surplus} tokens (about a word each); its end has no effect")
+            notes.append(f"{name} is too long for the model by {surplus} tokens (about a word each); its end has no effect")
     return notes
+
+
+def _named_prompts(request: Request) -> dict[str, str]:
+    """Every prompt of a request once, with what to call it."""
+    scheduled = [(prompt, f"the prompt from frame {frame}") for frame, prompt in request.schedule]
+    named = [(request.prompt, "the prompt"), (request.negative_prompt, "the negative prompt"), *scheduled]
+    found: dict[str, str] = {}
+    for prompt, name in named:
+        if prompt.strip():
+            found.setdefault(prompt, name)
+    return found
 
 
 def render(
