@@ -21,8 +21,6 @@ LAYOUTS = (  # by the beginning of a class's name, first match; all others hold 
     (("CogVideoX", "ConsisID", "StableVideoDiffusion", "AnyFlow"), "BTCHW"),
     (("Kandinsky",), "BTHWC"),
 )
-UNSCALED = ("SanaVideo", "SanaImage")
-"""Families whose loops hold the autoencoder's latents as they are."""
 RATIOS = ("vae_scale_factor_temporal", "vae_temporal_compression_ratio", "vae_temporal_scale_factor")
 
 
@@ -111,8 +109,6 @@ def _mode(encoded: Any) -> torch.Tensor:
 def _normalised(pipe: Any, latents_BCTHW: torch.Tensor) -> torch.Tensor:
     """Return latents as the network is trained on them."""
     vae, config = pipe.vae, pipe.vae.config
-    if type(pipe).__name__.startswith(UNSCALED):
-        return latents_BCTHW
     mean, std = getattr(vae, "latents_mean", None), getattr(vae, "latents_std", None)
     if mean is None:
         mean, std = config.get("latents_mean"), config.get("latents_std")

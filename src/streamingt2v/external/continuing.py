@@ -1,0 +1,203 @@
+"""Ways in which pipelines of diffusers go on with a video: natively, from its last frames as an image, or by a held overlap.
+
+Which ways a pipeline has is read from its class; each is a row of `WAYS`, best first. All of them are given the last frames of
+the video (the window) and return a clip whose first frames show the window again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ..errors import ModelError
+from ..video.piece import to_uint8
+from .latents import Moments, arrange, encode, temporal_ratio, time_axis, tokens_per_frame
+from .steering import Hand, HeldOverlap
+
+SIBLINGS = {
+    "LTXPipeline": "LTXConditionPipeline",
+    "LTXImageToVideoPipeline": "LTXConditionPipeline",
+    "LTX2Pipeline": "LTX2ConditionPipeline",
+    "LTX2ImageToVideoPipeline": "LTX2ConditionPipeline",
+    "SkyReelsV2DiffusionForcingPipeline": "SkyReelsV2DiffusionForcingVideoToVideoPipeline",
+    "SkyReelsV2DiffusionForcingImageToVideoPipeline": "SkyReelsV2DiffusionForcingVideoToVideoPipeline",
+}
+"""Classes that go on natively, by the class whose folder holds all that they need."""
+UNSTEERED = (
+    "SkyReelsV2DiffusionForcing", "HunyuanVideoFramepack", "CosmosTextToWorld", "CosmosVideoToWorld", "Helios",
+)  # fmt: skip
+"""Families that step on copies of their scheduler, or hold latents in a form of their own: no overlap can be held in them."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """What the next chunk goes on from.
+
+    frames_TCHW: the last frames of the video, float in [-1, 1]; r m + 1 of them for an autoencoder that packs r. frames: how many
+    the chunk has, the window's included. anchor_CHW: the frame that looks are kept from. moments: of the first chunk's latents,
+    and share, how far the window's are pulled to them (0..1).
+    """
+
+    frames_TCHW: torch.Tensor
+    frames: int
+    anchor_CHW: torch.Tensor
+    moments: Moments | None = None
+    share: float = 0.5
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """The window's frames, as pipelines take them."""
+        return [Image.fromarray(frame) for frame in to_uint8(self.frames_TCHW)]
+
+    @property
+    def anchor(self) -> Image.Image:
+        """The anchor frame, as pipelines take it."""
+        return Image.fromarray(to_uint8(self.anchor_CHW[None])[0])
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """How a pipeline is called for a chunk. shown: how many first frames of its clip show the window again."""
+
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    hand: Hand = field(default_factory=Hand)
+    shown: int = 0
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to go on. remembers: whether it has a place for the anchor, so that looks last longer than a window."""
+
+    name: str
+    help: str
+    has: Callable[[type, Mapping[str, inspect.Parameter]], bool]
+    prepare: Callable[[Any, Window], Continuation]
+    remembers: bool = False
+
+
+def ways(kind: type) -> tuple[str, ...]:
+    """Return the ways that a pipeline's class has, best first; empty if it cannot go on at all."""
+    takes = inspect.signature(kind.__call__).parameters
+    return tuple(name for name, way in WAYS.items() if way.has(kind, takes))
+
+
+def sibling(kind: type) -> type:
+    """Return the class of diffusers that goes on natively with what `kind` is made of, or `kind` itself."""
+    name = SIBLINGS.get(kind.__name__)
+    return getattr(importlib.import_module("diffusers"), name) if name else kind
+
+
+def as_sibling(pipe: Any, kind: type) -> Any:
+    """Return a pipeline of another class that shares this one's networks."""
+    if type(pipe) is kind:
+        return pipe
+    takes = inspect.signature(kind.__init__).parameters  # type: ignore[misc]
+    return kind(**{name: part for name, part in pipe.components.items() if name in takes})
+
+
+def window_length(pipe: Any, frames: int) -> int:
+    """Return the longest window of at most `frames` frames that the pipeline's autoencoder packs without rest, 1 at least."""
+    ratio = temporal_ratio(pipe)
+    return max(1, (frames - 1) // ratio * ratio + 1)
+
+
+def held_overlap(pipe: Any, window: Window) -> Continuation:
+    """Hold the window's latents at every step."""
+    latents = encode(pipe, window.frames_TCHW)
+    if window.moments is not None:
+        latents = window.moments.pull(latents, window.share)
+    places = tokens_per_frame(pipe, latents)
+    total = ((window.frames - 1) // temporal_ratio(pipe) + 1) * places
+    hand = HeldOverlap(arrange(pipe, latents), time_axis(pipe), total)
+    return Continuation({}, hand, len(window.frames_TCHW))
+
+
+def _image(pipe: Any, window: Window) -> Continuation:
+    """Begin from the window's first frame, and hold the overlap where the pipeline can be steered."""
+    image = {"image": window.images[0]}
+    if type(pipe).__name__.startswith(UNSTEERED):
+        return Continuation({"image": window.images[-1]}, Hand(), 1)
+    held = held_overlap(pipe, window)
+    return Continuation(image, held.hand, held.shown)
+
+
+def _conditions(pipe: Any, window: Window) -> Continuation:
+    module = importlib.import_module(type(pipe).__module__)
+    if hasattr(module, "LTX2VideoCondition"):
+        condition = module.LTX2VideoCondition(frames=window.images, index=0, strength=1.0)
+    elif hasattr(module, "LTXVideoCondition"):
+        condition = module.LTXVideoCondition(video=window.images, frame_index=0, strength=1.0)
+    else:
+        raise ModelError(f"{type(pipe).__name__}: its conditions are of a kind that is not known; choose another way")
+    return Continuation({"conditions": [condition]}, Hand(), len(window.frames_TCHW))
+
+
+def _mask(pipe: Any, window: Window) -> Continuation:
+    """Give the window as known pixels (black in the mask), what follows as unknown, and the anchor as a reference."""
+    size, missing = window.images[0].size, window.frames - len(window.frames_TCHW)
+    video = [*window.images, *[Image.new("RGB", size, (128, 128, 128))] * missing]
+    known, unknown = Image.new("L", size, 0), Image.new("L", size, 255)
+    mask = [*[known] * len(window.frames_TCHW), *[unknown] * missing]
+    arguments = {"video": video, "mask": mask, "reference_images": [window.anchor]}
+    return Continuation(arguments, Hand(), len(window.frames_TCHW))
+
+
+def _context(pipe: Any, window: Window) -> Continuation:
+    return Continuation({"video": window.images}, Hand(), len(window.frames_TCHW))
+
+
+def _history(pipe: Any, window: Window) -> Continuation:
+    """Give the anchor and the window as the history, of which the first frame is kept in sight; only new frames come back."""
+    chunk = 33
+    images = [window.anchor, *window.images[-(chunk - 1) :]]
+    images = [*images[:1] * (chunk - len(images)), *images]
+    new = window.frames - len(window.frames_TCHW)
+    return Continuation({"video": images, "num_frames": -(-new // chunk) * chunk}, Hand(), 0)
+
+
+def _forcing(pipe: Any, window: Window) -> Continuation:
+    """Diffusion forcing: the clip is the window as given, then the window again, then what follows."""
+    count = len(window.frames_TCHW)
+    arguments = {"video": window.images, "overlap_history": count, "base_num_frames": window.frames}
+    return Continuation(arguments, Hand(), 2 * count)
+
+
+def _steerable(kind: type, takes: Mapping[str, inspect.Parameter]) -> bool:
+    return not kind.__name__.startswith(UNSTEERED)
+
+
+def _names(*names: str) -> Callable[[type, Mapping[str, inspect.Parameter]], bool]:
+    return lambda kind, takes: set(names) <= takes.keys()
+
+
+def _starts_from_image(kind: type, takes: Mapping[str, inspect.Parameter]) -> bool:
+    return "image" in takes and not {"conditions", "sigma_conditioning", "num_latent_conditional_frames"} & takes.keys()
+
+
+def _needs_nothing(kind: type, takes: Mapping[str, inspect.Parameter]) -> bool:
+    """A text-to-video pipeline whose overlap can be held."""
+    needed = {"image", "video"} & {n for n, p in takes.items() if p.default is inspect.Parameter.empty}
+    return _steerable(kind, takes) and not needed and "ImageToVideo" not in kind.__name__
+
+
+WAYS: dict[str, Way] = {
+    way.name: way
+    for way in (
+        Way("conditions", "the window as a condition on the first frames", _names("conditions"), _conditions),
+        Way("mask", "the window as known pixels of a masked video", _names("video", "mask", "reference_images"), _mask, True),
+        Way("history", "the window as the pipeline's own history", _names("video", "history_sizes"), _history, True),
+        Way("forcing", "the window as the clean past of diffusion forcing", _names("video", "overlap_history"), _forcing),
+        Way("context", "the window as clean context", _names("video", "video_latents", "use_mean_velocity"), _context),
+        Way("world", "the window as the video to predict from", _names("video", "image", "sigma_conditioning"), _context),
+        Way("predict", "the window's end as the video to predict from",
+            _names("video", "image", "num_latent_conditional_frames"), _context),
+        Way("image", "an image to start from, and the overlap held", _starts_from_image, _image),
+        Way("overlap", "the overlap held at every step", _needs_nothing, held_overlap),
+    )
+}  # fmt: skip
