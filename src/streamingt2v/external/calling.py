@@ -18,6 +18,8 @@ from ..errors import ModelError
 from ..samplers.noise import frame_noise, integer
 from ..video.piece import whole
 
+NEEDS_NEGATIVE = ("EasyAnimate",)
+"""Families that fail where no negative prompt is given; an empty one does."""
 Open = Callable[[], AbstractContextManager[Any]]
 """Gives a loaded pipeline of diffusers for the time of a `with`."""
 
@@ -26,7 +28,14 @@ def called(pipe: Any, wanted: Mapping[str, Any], seed: int) -> Any:
     """What the pipeline gives for those of the arguments that it takes and that are not empty; frames and pictures as arrays."""
     takes = inspect.signature(pipe.__call__).parameters
     arguments = {name: value for name, value in wanted.items() if name in takes and value not in (None, "")}
+    if type(pipe).__name__.startswith(NEEDS_NEGATIVE):
+        arguments.setdefault("negative_prompt", "")
     return pipe(**arguments, **_latents(pipe, arguments, seed), **({"output_type": "np"} if "output_type" in takes else {}))
+
+
+def takes_of(pipe: Any) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters of a pipeline's call."""
+    return inspect.signature(pipe.__call__).parameters
 
 
 @contextmanager
