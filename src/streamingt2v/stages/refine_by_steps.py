@@ -185,7 +185,7 @@ class SplicedRefineStage:
                 wanted |= {"video": [Image.fromarray(frame) for frame in images], "strength": self.config.strength}
                 scheduler = steered(pipe.scheduler, self._watched(hand))
             else:
-                wanted |= {name: grid.frames for name in ("num_frames", "video_length", "frames")}
+                wanted |= dict.fromkeys(("num_frames", "video_length", "frames"), grid.frames)
                 redraw = Redraw(self._watched(hand), arrange(pipe, latents), hand.noise_of)
                 scheduler = redrawing(pipe.scheduler, redraw, self.config.strength)
             with with_scheduler(pipe, scheduler):
