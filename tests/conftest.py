@@ -67,12 +67,12 @@ class FakePipeline:
         from streamingt2v.types import Chunk
 
         index = 0 if state is None else int(state["chunk"])
-        while index * CHUNK < request.frames:
+        while index * CHUNK < request.num_frames:
             self.before_chunk(index)
             start = index * CHUNK
-            stop = min(start + CHUNK, request.frames)
+            stop = min(start + CHUNK, request.num_frames)
             frames = [self._frame(request.seed, i) for i in range(start, stop)]
-            yield Chunk(index, start, np.stack(frames), stop == request.frames, {"chunk": index + 1})
+            yield Chunk(index, start, np.stack(frames), stop == request.num_frames, {"chunk": index + 1})
             index += 1
 
     def _frame(self, seed: int, index: int) -> np.ndarray:

@@ -26,7 +26,7 @@ def test_the_weights_in_the_repository_are_small(folder, most):
 
 
 def test_the_famous_prompt_through_all_three_stages(pipe):
-    chunks = list(pipe.stream(Request("A cat running on the street", 20, preset="full", steps=2)))
+    chunks = list(pipe.stream(Request("A cat running on the street", 20, preset="full", num_inference_steps=2)))
     frames = np.concatenate([chunk.frames for chunk in chunks])
     assert frames.shape == (20, 128, 128, 3)
     assert 20 < frames.std() < 100

@@ -44,7 +44,7 @@ def home(tmp_path_factory) -> Path:
 
 def request_of(home: Path, model: str) -> Request:
     """Frames of every stage that the model has."""
-    return Request(PROMPT, 17, preset="full", steps=1) if model == "toy" else Request(PROMPT, 9, image=str(home / "red.png"))
+    return Request(PROMPT, 17, preset="full", num_inference_steps=1) if model == "toy" else Request(PROMPT, 9, image=str(home / "red.png"))
 
 
 def video(pipe: LongVideoPipeline, request: Request) -> np.ndarray:
@@ -55,7 +55,7 @@ def video(pipe: LongVideoPipeline, request: Request) -> np.ndarray:
 def plain(home) -> dict[str, np.ndarray]:
     toy, svd = (LongVideoPipeline.from_pretrained(home / name) for name in ("toy", "svd"))
     request = request_of(home, "toy")
-    made = {name: video(toy, replace(request, frames=2, preset=preset)) for name, preset in (("short", "full"), ("preview", "preview"))}
+    made = {name: video(toy, replace(request, num_frames=2, preset=preset)) for name, preset in (("short", "full"), ("preview", "preview"))}
     return made | {"toy": video(toy, request), "svd": video(svd, request_of(home, "svd"))}
 
 
@@ -66,7 +66,7 @@ def test_half_precision_goes_the_whole_trip(home, plain, dtype):
     held = {name: {x.dtype for x in part.parameters()} for name, part in networks_of(pipe.components).items()}
     assert held.pop("vae") == {torch.float32} and all(kinds == {dtype} for kinds in held.values())
     assert 0 < np.abs(video(pipe, request_of(home, "toy")) - plain["toy"]).mean() < 8
-    based = Request(PROMPT, 2, base=str(home / "base"), steps=1)
+    based = Request(PROMPT, 2, base=str(home / "base"), num_inference_steps=1)
     assert 0 < np.abs(video(pipe, based) - video(LongVideoPipeline.from_pretrained(home / "toy"), based)).mean() < 8
 
 
@@ -112,12 +112,12 @@ def test_tiles_are_for_frames_larger_than_one(home, plain):
     vae = pipe.components.backbone.vae
     vae.tile_sample_min_size, vae.tile_latent_min_size = 32, 4
     request = request_of(home, "toy")
-    refined, preview = (video(pipe, replace(request, frames=2, preset=preset)) for preset in ("full", "preview"))
+    refined, preview = (video(pipe, replace(request, num_frames=2, preset=preset)) for preset in ("full", "preview"))
     assert refined.shape == (2, 64, 64, 3) and not np.array_equal(refined, plain["short"])
     assert np.array_equal(preview, plain["preview"])
 
 
-FAST, SLOW = {}, {"steps": 1}
+FAST, SLOW = {}, {"num_inference_steps": 1}
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_an_offloaded_model_is_saved_whole(home, plain, tmp_path):
     placing.offload(networks_of(made), CPU, Savings("group"))
     LongVideoPipeline(made).save_pretrained(tmp_path / "again", torch.float32)
     again = LongVideoPipeline.from_pretrained(tmp_path / "again")
-    assert np.array_equal(video(again, replace(request_of(home, "toy"), frames=2)), plain["short"])
+    assert np.array_equal(video(again, replace(request_of(home, "toy"), num_frames=2)), plain["short"])
 
 
 def test_a_run_goes_on_with_the_savings_it_began_with(home, tmp_path):

@@ -83,7 +83,8 @@ def test_same_seed_same_frames_other_seed_other_frames(pipe):
 
 
 @pytest.mark.parametrize(
-    "change", [{"steps": 3}, {"guidance_scale": 1.0}, {"negative_prompt": "a horse"}, {"prompt": "A whale floating under water"}]
+    "change",
+    [{"num_inference_steps": 3}, {"guidance_scale": 1.0}, {"negative_prompt": "a horse"}, {"prompt": "A whale floating under water"}],
 )
 def test_every_setting_changes_the_seed_chunk_and_the_later_ones(pipe, change):
     plain = collect(pipe.stream(Request(PROMPT, 24)))
@@ -215,7 +216,7 @@ def test_part_of_a_file_is_refined_and_more_than_there_is_refused(pipe, tmp_path
 def test_settings_of_refining_reach_it(pipe, tmp_path):
     request = Request(PROMPT, None, refine=write_noise(tmp_path / "in.mp4", 24), preset="full")
     plain = collect(pipe.stream(request))
-    for change in ({"steps": 3}, {"guidance_scale": 1.0}, {"strength": 0.3}, {"form": "joint"}, {"negative_prompt": "a dog"}):
+    for change in ({"num_inference_steps": 3}, {"guidance_scale": 1.0}, {"strength": 0.3}, {"form": "joint"}, {"negative_prompt": "a dog"}):
         assert not np.array_equal(plain, collect(pipe.stream(replace(request, **change)))), change
 
 
@@ -265,7 +266,16 @@ def test_a_video_is_gone_on_with_by_new_frames_only(pipe, tmp_path, length):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"frames": 0}, {"prompt": "  "}, {"width": 33}, {"height": 1}, {"fps": 9}, {"steps": 0}, {"image": "nowhere.png"}, {"seed": -1}],
+    [
+        {"num_frames": 0},
+        {"prompt": "  "},
+        {"width": 33},
+        {"height": 1},
+        {"fps": 9},
+        {"num_inference_steps": 0},
+        {"image": "nowhere.png"},
+        {"seed": -1},
+    ],
 )
 def test_a_wrong_request_is_refused_before_any_work(pipe, wrong):
     with pytest.raises(RequestError, match=next(iter(wrong))):

@@ -180,7 +180,7 @@ def measure(m: Measured) -> Measured:
     seconds = {}
     with tempfile.TemporaryDirectory() as name:
         for preset in ("preview", "full"):
-            request = Request("A cat running on the street", frames=80, preset=preset)
+            request = Request("A cat running on the street", num_frames=80, preset=preset)
             with create_run(pipe, request, Path(name) / preset, "tiny") as run:
                 summary = render(pipe, run)
             seconds[preset] = summary.seconds / 10

@@ -222,7 +222,7 @@ def alone(options: argparse.Namespace, folder: Path) -> dict[int, tuple[str, str
     torch.set_num_threads(1)
     pipe, digests = load_pipeline(options.model, "cpu", "float32"), {}
     for seed in range(options.sessions):
-        request = Request(PROMPT, options.frames, seed=seed, steps=options.steps)
+        request = Request(PROMPT, options.frames, seed=seed, num_inference_steps=options.steps)
         folder.mkdir(exist_ok=True)
         with create_run(pipe, request, folder / str(seed), options.model, folder / f"{seed}.mp4") as run:
             render(pipe, run)

@@ -133,7 +133,7 @@ class Maker:
         """The frames of a method. True clips are the world's own: what the numbers of a perfect model would be."""
         if task.method != TRUTH:
             as_shipped = task.method in DISTILLED | REFINING
-            request = Request(spec.caption, task.frames, task.seed, steps=None if as_shipped else self.source.steps)
+            request = Request(spec.caption, task.frames, task.seed, num_inference_steps=None if as_shipped else self.source.steps)
             components = self.pipe.components if as_shipped else bare(self.pipe.components)
             yield from self.methods[task.method].frames(components, request)
             return

@@ -39,7 +39,8 @@ def free_noise(components: Components, request: Request) -> Iterator[Frame]:
         return frame_noise(request.seed, "freenoise", frames, step, shape).transpose(0, 1)[None].to(backbone.device)
 
     with windowed_attention(backbone.parts()["unet"], extend.frames, STRIDE):
-        steps = denoise(predict, noise(-1), components.scheduler, request.steps or extend.steps, eta=extend.eta, step_noise=noise)
+        count = request.num_inference_steps or extend.steps
+        steps = denoise(predict, noise(-1), components.scheduler, count, eta=extend.eta, step_noise=noise)
         latents_BCTHW = final(steps)
     for start in range(0, total, extend.frames):
         yield from to_uint8(backbone.decode(latents_BCTHW[:, :, start : start + extend.frames]))
@@ -52,9 +53,9 @@ def check_text_alone(request: Request) -> int:
             raise RequestError(name, getattr(request, name), "this method makes videos of one prompt alone; leave it out")
     if request.preset != "preview":
         raise RequestError("preset", request.preset, "this method has no refiner; use preview")
-    if request.frames is None:
+    if request.num_frames is None:
         raise RequestError("frames", None, "this method needs to know how many frames there will be")
-    return request.frames
+    return request.num_frames
 
 
 def rescheduled(total: int, chunk: int, seed: int) -> list[int]:

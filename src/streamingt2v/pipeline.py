@@ -70,7 +70,7 @@ class LongVideoPipeline:
     def stream(
         self, request: Request, state: State | None = None, on_step: OnStep | None = None, prompt_at: PromptAt | None = None
     ) -> Iterator[Chunk]:
-        """The video, chunk by chunk, exactly `request.frames` frames; with `request.video` only the new ones.
+        """The video, chunk by chunk, exactly `request.num_frames` frames; with `request.video` only the new ones.
 
         With `request.refine` they are the file's, all of them where `frames` is None; MediaError if it has fewer.
 
@@ -82,8 +82,8 @@ class LongVideoPipeline:
         RequestError for what the model cannot do, at once, before the first chunk is asked for. Memory does not grow with the length.
         """
         config = self._checked(request)
-        if request.refine is not None and request.frames is None:
-            request = replace(request, frames=count_frames(request.refine))
+        if request.refine is not None and request.num_frames is None:
+            request = replace(request, num_frames=count_frames(request.refine))
         made, factor = config.without_interpolation(request), config.interpolation(request)
         asked = made.prompt_at if prompt_at is None else lambda frame: prompt_at(factor * frame)
         words = _Words(self.components.text, made.negative_prompt, lambda frame: asked(config.chunk_start(made, frame)))
@@ -91,7 +91,7 @@ class LongVideoPipeline:
         if request.preset == "full":
             pieces = self._refined(made, config, pieces, words, state, on_step)
         if factor > 1:
-            pieces = InterpolateStage(factor, request.frames).stream(pieces, state)
+            pieces = InterpolateStage(factor, request.num_frames).stream(pieces, state)
         return _chunks(pieces, state)
 
     def __call__(
@@ -100,7 +100,8 @@ class LongVideoPipeline:
     ) -> PipelineOutput:  # fmt: skip
         """The same stream collected: for videos that fit into memory."""
         request = Request(
-            prompt, num_frames, seed, image, video, negative_prompt, preset=preset, steps=num_inference_steps, guidance_scale=guidance_scale
+            prompt, num_frames, seed, image, video, negative_prompt, preset=preset,
+            num_inference_steps=num_inference_steps, guidance_scale=guidance_scale,
         )
         return PipelineOutput(np.concatenate([chunk.frames for chunk in self.stream(request)]))
 
@@ -147,7 +148,7 @@ class LongVideoPipeline:
         distilled = self.components.distilled
         only_slow, only_fast = distilled is None, distilled is not None and distilled.alone
         if only_slow if self.config.is_fast(request) else only_fast:
-            raise RequestError("steps", request.steps, way_out)
+            raise RequestError("steps", request.num_inference_steps, way_out)
 
     def _extend(self, request: Request, config: ModelConfig, words: _Words, state: State | None, on_step: OnStep | None) -> Iterator[Piece]:
         """Stages 1 and 2: the first frames, then the memory goes on until there are enough.
@@ -155,7 +156,7 @@ class LongVideoPipeline:
         With a crossfade the last frames of a chunk are held back until the next one has shown them again. They are in the memory's window.
         """
         stage = self.extender(request, on_step)
-        total, crossfade = request.frames, stage.config.crossfade
+        total, crossfade = request.num_frames, stage.config.crossfade
         if state is None:
             frames_TCHW, memory, held = self._begin(request, config, stage, words)
             done, held = _kept(0, len(frames_TCHW), held, total)
@@ -200,7 +201,7 @@ class LongVideoPipeline:
         if own is None or own.pipeline is None:
             return NetworkSeed(stage, words.text_at(0), config.height, config.width)
         guidance_scale = own.guidance_scale if request.guidance_scale is None else request.guidance_scale
-        seed = replace(own, steps=request.steps or own.steps, guidance_scale=guidance_scale)
+        seed = replace(own, steps=request.num_inference_steps or own.steps, guidance_scale=guidance_scale)
         return PipelineSeed(
             self._opener(own.pipeline, own.adapter),
             seed,
@@ -219,7 +220,8 @@ class LongVideoPipeline:
             return lambda height, width: to_float(read_image(image, height, width)[None])[0]
         if seed is None or seed.picture is None or not config.reads_image:
             return None
-        return made_picture(self._opener(seed.picture), words.prompt_at(0), request.negative_prompt, request.seed, request.steps)
+        steps = request.num_inference_steps
+        return made_picture(self._opener(seed.picture), words.prompt_at(0), request.negative_prompt, request.seed, steps)
 
     def _opener(self, folder: str, adapter: str | None = None) -> Open:
         backbone, savings = self.components.backbone, self.components.savings
@@ -238,7 +240,7 @@ class LongVideoPipeline:
         if config.refine_by is not None:
             opener = self._opener(config.refine_by.pipeline)
             stage: KeyframeRefineStage | PipelineRefineStage
-            given = (opener, config.refine_by, request.seed, request.frames, self.output_size(request), request.negative_prompt)
+            given = (opener, config.refine_by, request.seed, request.num_frames, self.output_size(request), request.negative_prompt)
             if redraws_from_keyframes(config.refine_by):
                 stage = KeyframeRefineStage(*given, self.components.backbone.device)
             else:
@@ -248,19 +250,19 @@ class LongVideoPipeline:
 
     def _read(self, request: Request, state: State | None) -> Iterator[Piece]:
         """The frames of the file to refine, one by one, in the size that they are refined to: what is there already is kept."""
-        assert request.refine is not None and request.frames is not None, "the caller has seen to it"
+        assert request.refine is not None and request.num_frames is not None, "the caller has seen to it"
         height, width = self.output_size(request)
         done = int(state["read"]) if state else 0
-        for frame_HWC in islice(read_video(request.refine, height, width), done, request.frames):
+        for frame_HWC in islice(read_video(request.refine, height, width), done, request.num_frames):
             done += 1
-            yield Piece(to_float(frame_HWC[None]), {"read": done}, done == request.frames)
-        if done < request.frames:
-            raise MediaError(f"{request.refine}: has {done} frames, {request.frames} were to be refined")
+            yield Piece(to_float(frame_HWC[None]), {"read": done}, done == request.num_frames)
+        if done < request.num_frames:
+            raise MediaError(f"{request.refine}: has {done} frames, {request.num_frames} were to be refined")
 
     def _refiner(self, request: Request, on_step: OnStep | None) -> RefineStage:
         assert self.components.refiner is not None, "checked before"
         crew = self.refiners or Alone(self.components.refiner)
-        return RefineStage(crew, self._refine_config(request), request.seed, request.frames, self.output_size(request), on_step)
+        return RefineStage(crew, self._refine_config(request), request.seed, request.num_frames, self.output_size(request), on_step)
 
     def _refine_config(self, request: Request) -> RefineConfig:
         own = self.config.refine
@@ -269,7 +271,7 @@ class LongVideoPipeline:
         if request.refine is None:  # then steps and guidance are those of stages 1 and 2
             return own
         guidance_scale = own.guidance_scale if request.guidance_scale is None else request.guidance_scale
-        return replace(own, steps=request.steps or own.steps, guidance_scale=guidance_scale)
+        return replace(own, steps=request.num_inference_steps or own.steps, guidance_scale=guidance_scale)
 
 
 class _Words:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -106,11 +107,13 @@ def test_jobs_of_the_version_before_are_kept(tmp_path):
     store = JobStore(path)
     store.add("a", "create", "toy", CAT, (32, 32, 8, FRAMES), None, 9)
     with store.writing() as db:
+        before = json.dumps({{"num_frames": "frames", "num_inference_steps": "steps"}.get(k, k): v for k, v in CAT.to_json().items()})
+        db.execute("UPDATE jobs SET request = ?", (before,))
         for statement in ("DROP TABLE sessions", "ALTER TABLE changes DROP COLUMN event", "PRAGMA user_version = 1"):
             db.execute(statement)
     store.close()
     again = JobStore(path)
     assert again.change_prompt("a", "A dog", 9, "dog") == again.change_prompt("a", "A dog", 9, "dog") == 1
-    assert again.events("a") == {1: "dog"}
+    assert again.events("a") == {1: "dog"} and again.get("a").request == CAT
     again.close()
     assert JobStore(path, shared=True).events("a") == {1: "dog"}, "another kind of journal"

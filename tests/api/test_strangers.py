@@ -47,7 +47,7 @@ def bomb() -> bytes:
         ({"prompt": "\ud800"}, "prompt"),
         ({"prompt": "A cat", "seconds": "0.3"}, "seconds"),
         ({"prompt": "A cat", "seconds": "2", "num_frames": 17}, "num_frames"),
-        ({"prompt": "A cat", "num_frames": 10**6}, "frames"),
+        ({"prompt": "A cat", "num_frames": 10**6}, "num_frames"),
         ({"prompt": "A cat", "size": "1x1"}, "size"),
         ({"prompt": "A cat", "model": "/etc"}, "model"),
         ({"prompt": "A cat", "image": "/etc/passwd"}, "image"),

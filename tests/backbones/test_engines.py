@@ -32,7 +32,7 @@ from streamingt2v.runs.run import RunFolder
 from toy import write_toy_model
 
 OPENVINO = Savings(engine="openvino")
-REQUEST = Request("A cat running on the street", 9, preset="full", steps=1, guidance_scale=2.0)
+REQUEST = Request("A cat running on the street", 9, preset="full", num_inference_steps=1, guidance_scale=2.0)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def inputs(batch: int = 2) -> tuple:
 
 @pytest.mark.parametrize("model", ["toy", "svd"])
 def test_openvino_makes_the_same_video(home, model):
-    request = REQUEST if model == "toy" else Request(REQUEST.prompt, 9, image=str(home / "red.png"), steps=1)
+    request = REQUEST if model == "toy" else Request(REQUEST.prompt, 9, image=str(home / "red.png"), num_inference_steps=1)
     own, theirs = (LongVideoPipeline.from_pretrained(home / model, savings=savings) for savings in (Savings(), OPENVINO))
     assert np.abs(video(own, request) - video(theirs, request)).max() <= 1
 

@@ -11,6 +11,7 @@ import pytest
 from commands import JSON_FIELDS, PROMPT, listing, run
 from streamingt2v.cli.options import RefineOptions, RequestOptions
 from streamingt2v.config import Request
+from streamingt2v.config.request import SHORT_NAMES
 from streamingt2v.runs.run import RunFolder
 from streamingt2v.video.reader import count_frames, probe_video
 
@@ -32,14 +33,17 @@ def test_the_installed_command_starts():
     assert done.stdout.strip() == __version__
 
 
+LONG = {short: name for name, short in SHORT_NAMES.items()}
+
+
 def test_every_field_of_a_request_has_an_option_or_argument():
-    options = {field.name for field in dataclasses.fields(RequestOptions)}
+    options = {LONG.get(field.name, field.name) for field in dataclasses.fields(RequestOptions)}
     assert options | {"prompt", "image", "video", "refine", "base"} == {field.name for field in dataclasses.fields(Request)}
-    assert {field.name for field in dataclasses.fields(RefineOptions)} < options
+    assert {LONG.get(field.name, field.name) for field in dataclasses.fields(RefineOptions)} < options
 
 
 def test_defaults_are_those_of_a_request():
-    given = {field.name: field.default for field in dataclasses.fields(RequestOptions) if field.name != "schedule"}
+    given = {LONG.get(field.name, field.name): field.default for field in dataclasses.fields(RequestOptions) if field.name != "schedule"}
     assert given == {name: getattr(Request("x"), name) for name in given}
 
 
@@ -67,7 +71,8 @@ def test_options_reach_the_model_and_the_request(fake_pipeline, capsys):
     assert run(capsys, "generate", PROMPT, *model, *asked, "--run-dir", "kept", "-o", "out.mp4")[0] == 0
     with RunFolder.open("kept") as kept:
         assert fake_pipeline.loads == [("m", "cuda:1", "bfloat16", kept.request)]
-        assert (kept.request.steps, kept.request.guidance_scale, kept.request.negative_prompt, kept.fps) == (7, 3.5, "dull", 6)
+        asked = kept.request
+        assert (asked.num_inference_steps, asked.guidance_scale, asked.negative_prompt, kept.fps) == (7, 3.5, "dull", 6)
     assert probe_video("out.mp4").fps == 6
 
 

@@ -17,7 +17,7 @@ from streamingt2v.video.writer import write_video
 
 EYES = Eyes("one way", lambda frame: np.ones(1), lambda prompt: np.ones(1))
 CHEAP = "seam,drift,sharpness"
-MADE = {"chunk": 16, "overlap": 8, "image": None, "video": None, "frames": 30, "prompt": "a cat"}
+MADE = {"chunk": 16, "overlap": 8, "image": None, "video": None, "num_frames": 30, "prompt": "a cat"}
 
 
 @pytest.fixture(autouse=True)

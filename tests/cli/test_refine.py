@@ -35,7 +35,7 @@ def test_options_reach_the_request_to_refine(fake_pipeline, capsys):
     assert run(capsys, "refine", "in.mp4", PROMPT, *asked, "--run-dir", "kept")[0] == 0
     with RunFolder.open("kept") as kept:
         path = str(Path("in.mp4").absolute())
-        wanted = Request(PROMPT, 9, 7, negative_prompt="dull", preset="full", steps=3, guidance_scale=2.5)
+        wanted = Request(PROMPT, 9, 7, negative_prompt="dull", preset="full", num_inference_steps=3, guidance_scale=2.5)
         assert kept.request == dataclasses.replace(wanted, refine=path, form="joint", strength=0.4)
 
 

@@ -98,7 +98,7 @@ def cut_after_one_chunk(fake_pipeline, capsys, *options: object) -> None:
 
 
 def test_a_run_of_the_python_interface_resumes(fake_pipeline, capsys):
-    request = Request(PROMPT, frames=20)
+    request = Request(PROMPT, num_frames=20)
     with runner.create_run(fake_pipeline, request, Path("a.run"), "tiny", Path("a.mp4"), device="cpu", dtype="float16"):
         pass
     assert run(capsys, "resume", "a.run")[0] == 0 and fake_pipeline.loads == [("tiny", "cpu", "float16", request)]

@@ -57,7 +57,7 @@ def test_steps_are_chunks_times_steps(tmp_path, frames, image, steps):
     picture = tmp_path / "x.png"
     picture.touch()
     config = ModelConfig.load(TINY)
-    request = Request("a cat", frames, image=str(picture) if image else None, steps=5)
+    request = Request("a cat", frames, image=str(picture) if image else None, num_inference_steps=5)
     assert count_steps(config, request) == (5 * steps, 0)
 
 

@@ -73,7 +73,7 @@ def collect(chunks) -> np.ndarray:
 
 def request_of(home: Path, base: str, frames: int, **more) -> Request:
     image = str(home / "red.png") if base in READ_IMAGES else None
-    return Request(PROMPT, frames, **{"base": str(home / base), "image": image, "steps": 1, **more})
+    return Request(PROMPT, frames, **{"base": str(home / base), "image": image, "num_inference_steps": 1, **more})
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -84,8 +84,8 @@ def test_any_base_seeds_the_stream(toy, home, base):
     assert [len(chunk.frames) for chunk in chunks] == [16, 5]
     video = collect(chunks)
     assert video.shape == (21, 32, 32, 3) and video.std() > 1
-    assert not np.array_equal(video[:16], collect(toy.stream(Request(PROMPT, 16, steps=1))))
-    assert not np.array_equal(video[:16], collect(toy.stream(replace(request, frames=16, seed=1))))
+    assert not np.array_equal(video[:16], collect(toy.stream(Request(PROMPT, 16, num_inference_steps=1))))
+    assert not np.array_equal(video[:16], collect(toy.stream(replace(request, num_frames=16, seed=1))))
 
 
 @pytest.mark.parametrize("base", ["modelscope", "wan"])
@@ -108,7 +108,8 @@ def test_a_picture_shapes_the_first_chunk(toy, home, base):
 def test_prompt_steps_and_guidance_reach_the_base(toy, home):
     request = request_of(home, "modelscope", 2)
     plain = collect(toy.stream(request))
-    for change in ({"prompt": "A whale floating under water"}, {"negative_prompt": "a horse"}, {"steps": 2, "guidance_scale": 2.0}):
+    guided = {"num_inference_steps": 2, "guidance_scale": 2.0}
+    for change in ({"prompt": "A whale floating under water"}, {"negative_prompt": "a horse"}, guided):
         assert not np.array_equal(plain, collect(toy.stream(replace(request, **change)))), change
 
 
@@ -120,7 +121,7 @@ def test_a_chunk_by_modelscopes_pipeline_is_that_of_the_same_network_here(home, 
     backbone = parts.backbone
     pipe = TextToVideoSDPipeline(backbone.vae, parts.text.encoder, parts.text.tokenizer, backbone.unet.stock(), parts.scheduler)
     pipe.save_pretrained(tmp_path / "same")
-    request = Request("a cat running on the street", 16, steps=2, guidance_scale=3.0, base=str(tmp_path / "same"))
+    request = Request("a cat running on the street", 16, num_inference_steps=2, guidance_scale=3.0, base=str(tmp_path / "same"))
     config = replace(toy.config, extend=replace(toy.config.extend, eta=0.0))
     own = LongVideoPipeline(replace(parts, config=config))
     ours, theirs = collect(own.stream(replace(request, base=None))), collect(own.stream(request))
@@ -164,8 +165,8 @@ def test_a_model_can_name_its_base_and_how_pictures_are_made(home, tmp_path):
     pipe = LongVideoPipeline.from_pretrained(copy)
     pipe.save_pretrained(tmp_path / "again", torch.float32)
     again = LongVideoPipeline.from_pretrained(tmp_path / "again")
-    made = collect(again.stream(Request(PROMPT, 17, steps=2)))
-    pictured = collect(pipe.stream(Request(PROMPT, 17, steps=2, image=str(home / "red.png"))))
+    made = collect(again.stream(Request(PROMPT, 17, num_inference_steps=2)))
+    pictured = collect(pipe.stream(Request(PROMPT, 17, num_inference_steps=2, image=str(home / "red.png"))))
     assert len(made) == len(pictured) == 17 and not np.array_equal(made[:16], pictured[:16])
 
 
@@ -246,11 +247,19 @@ def test_streaming_svd_remembers_the_anchor_of_its_first_chunk_and_the_last_fram
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 1}, {"steps": 3}, {"guidance_scale": 1.5}, {"image": "blue.png"}, {"base": "svd"}, {"base": "wan", "image": None}]
+    "change",
+    [
+        {"seed": 1},
+        {"num_inference_steps": 3},
+        {"guidance_scale": 1.5},
+        {"image": "blue.png"},
+        {"base": "svd"},
+        {"base": "wan", "image": None},
+    ],
 )
 def test_every_setting_reaches_streaming_svd(svd, home, change):
     change = {name: str(home / value) if name in ("image", "base") and value else value for name, value in change.items()}
-    request = Request(PROMPT, 8, steps=2, image=str(home / "red.png"))
+    request = Request(PROMPT, 8, num_inference_steps=2, image=str(home / "red.png"))
     plain, other = (collect(svd.stream(r)) for r in (request, replace(request, **change)))
     assert not np.array_equal(plain[:6], other[:6]) and not np.array_equal(plain[6:], other[6:])
 
@@ -284,7 +293,7 @@ def test_what_streaming_svd_cannot_use_is_refused(svd, home, more, says):
 def test_streaming_svd_from_text_goes_by_a_picture(home, tmp_path):
     folder = toy_pipelines.streaming_svd(tmp_path / "model", SeedConfig(picture=str(home / "stable_diffusion")))
     pipe = LongVideoPipeline.from_pretrained(folder)
-    a, b = (collect(pipe.stream(Request(prompt, 7, steps=2))) for prompt in (PROMPT, "A whale floating under water"))
+    a, b = (collect(pipe.stream(Request(prompt, 7, num_inference_steps=2))) for prompt in (PROMPT, "A whale floating under water"))
     assert len(a) == 7 and not np.array_equal(a[:6], b[:6])
 
 
@@ -376,4 +385,4 @@ def test_a_saved_folder_names_its_pipelines_by_their_way(home, tmp_path):
     assert json.loads((place / "deep" / "again" / "model.json").read_text())["seed"]["pipeline"] == "../../modelscope"
     place.rename(tmp_path / "there")
     moved = LongVideoPipeline.from_pretrained(tmp_path / "there" / "deep" / "again")
-    assert collect(moved.stream(Request(PROMPT, 2, steps=1))).shape == (2, 32, 32, 3)
+    assert collect(moved.stream(Request(PROMPT, 2, num_inference_steps=1))).shape == (2, 32, 32, 3)

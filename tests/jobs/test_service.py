@@ -52,7 +52,7 @@ def test_a_job_is_the_runners_video(service, toy, tmp_path):
     assert all(job.progress < 100 for job in seen[:-1])
     path = service.video(job.id)
     asked = read_metadata(path)
-    assert (asked["prompt"], asked["seed"], asked["frames"]) == (CAT.prompt, CAT.seed, 40)
+    assert (asked["prompt"], asked["seed"], asked["num_frames"]) == (CAT.prompt, CAT.seed, 40)
     with create_run(load_pipeline(str(toy), "cpu", "float32"), CAT, tmp_path / "run", str(toy)) as run:
         assert run.header.threads == Header.read(service.files.run(job.id) / REQUEST).threads
         assert render(load_pipeline(str(toy), "cpu", "float32"), run).output.read_bytes() == path.read_bytes()
@@ -81,7 +81,7 @@ def test_a_waiting_job_is_cancelled_at_once_and_has_no_video(service):
 
 
 def test_a_killed_worker_costs_nothing_and_prompts_hold_from_the_next_chunk_on(service):
-    job = service.submit(replace(CAT, frames=160, seed=6))
+    job = service.submit(replace(CAT, num_frames=160, seed=6))
     until(lambda: service.get(job.id).frames_done >= 24)
     assert service.change_prompt(job.id, "A dog") == 1
     until(lambda: (service.files.run(job.id) / PROMPTS).exists())
@@ -95,7 +95,7 @@ def test_a_killed_worker_costs_nothing_and_prompts_hold_from_the_next_chunk_on(s
 
 
 def test_an_extension_begins_with_the_video_and_goes_on(service):
-    first = service.wait(service.submit(replace(CAT, frames=20)).id)
+    first = service.wait(service.submit(replace(CAT, num_frames=20)).id)
     job = service.wait(service.extend(first.id, "A dog", 12).id)
     assert (job.kind, job.source, job.frames_total, job.frames_done) == ("extension", first.id, 32, 32)
     old, new = (np.stack(list(read_video(service.video(id)))).astype(int) for id in (first.id, job.id))
@@ -105,7 +105,7 @@ def test_an_extension_begins_with_the_video_and_goes_on(service):
 
 
 def test_a_remix_is_the_same_but_for_the_prompt(service):
-    first = service.wait(service.submit(replace(CAT, frames=16, seed=9, guidance_scale=2.0, schedule=((0, "A dog"),))).id)
+    first = service.wait(service.submit(replace(CAT, num_frames=16, seed=9, guidance_scale=2.0, schedule=((0, "A dog"),))).id)
     job = service.wait(service.remix(first.id, "A bus").id)
     assert job.request == replace(first.request, prompt="A bus", schedule=())
     assert service.video(job.id).read_bytes() == bytes_of(service, job.request)
@@ -129,18 +129,18 @@ def test_a_job_that_fails_says_why_and_nothing_of_this_machine(service, tmp_path
     service.cancel(first.id)
     ended = service.wait(job.id)
     assert (ended.status, ended.error_code) == ("failed", "invalid_media") and "log" in ended.error_message
-    assert service.wait(service.submit(replace(CAT, frames=8)).id).status == "completed", "the worker goes on"
+    assert service.wait(service.submit(replace(CAT, num_frames=8)).id).status == "completed", "the worker goes on"
 
 
 @pytest.mark.parametrize(
     ("change", "argument"),
     [
-        ({"frames": 5000}, "frames"),
-        ({"frames": None}, "frames"),
+        ({"num_frames": 5000}, "num_frames"),
+        ({"num_frames": None}, "num_frames"),
         ({"prompt": "x" * 2001}, "prompt"),
         ({"prompt": " "}, "prompt"),
         ({"negative_prompt": "x" * 2001}, "negative_prompt"),
-        ({"steps": 201}, "steps"),
+        ({"num_inference_steps": 201}, "num_inference_steps"),
         ({"width": 48}, "width"),
         ({"schedule": tuple((i, "A cat") for i in range(65))}, "schedule"),
         ({"image": "/no/such/file.png"}, "image"),
@@ -163,10 +163,10 @@ def test_an_unknown_model_and_a_broken_video_are_refused(service, tmp_path):
 
 
 def test_a_key_gives_the_job_that_there_is(service):
-    first = service.submit(replace(CAT, frames=8), key=Key("one", "a"))
-    assert service.submit(replace(CAT, frames=8), key=Key("one", "a")).id == first.id
+    first = service.submit(replace(CAT, num_frames=8), key=Key("one", "a"))
+    assert service.submit(replace(CAT, num_frames=8), key=Key("one", "a")).id == first.id
     with pytest.raises(Conflict):
-        service.submit(replace(CAT, frames=9), key=Key("one", "b"))
+        service.submit(replace(CAT, num_frames=9), key=Key("one", "b"))
 
 
 def test_a_deleted_job_leaves_nothing(service):
@@ -185,7 +185,7 @@ def test_a_folder_has_one_service_which_cleans_it(toy, tmp_path):
         JobService(settings)
     job = service.submit(CAT)
     with pytest.raises(QueueFull):
-        service.submit(replace(CAT, frames=8))
+        service.submit(replace(CAT, num_frames=8))
     service.cancel(job.id)
     (tmp_path / "s" / "jobs" / "video_stray").mkdir()
     (tmp_path / "s" / "uploads" / "half").write_bytes(b"x")
@@ -223,7 +223,7 @@ def test_a_killed_server_costs_nothing(service, toy, tmp_path):
         for seed, id in enumerate(ids, 1):
             assert client.wait(id, 120)["status"] == "completed"
             path = client.download(id, tmp_path / "video.mp4")
-            assert path.read_bytes() == bytes_of(service, replace(CAT, frames=96, seed=seed))
+            assert path.read_bytes() == bytes_of(service, replace(CAT, num_frames=96, seed=seed))
         last = client.create("A cat", num_frames=4000)["id"]
         until(lambda: client.get(last)["frames_done"] > 0)
     process.send_signal(signal.SIGTERM)

@@ -137,11 +137,11 @@ def test_a_file_says_where_its_chunks_begin(tmp_path):
         write_video(tmp_path / "v.mp4", moving(30), 8, said)
         return seams.grid_of(tmp_path / "v.mp4")
 
-    made = {"chunk": 16, "overlap": 8, "image": None, "video": None, "frames": 30}
+    made = {"chunk": 16, "overlap": 8, "image": None, "video": None, "num_frames": 30}
     assert list(grid(**made).borders(30)) == [16, 24]
     assert list(grid(**made | {"image": "x.png"}).borders(30)) == [1, 9, 17, 25]
-    assert list(grid(**made | {"video": "x.mp4", "frames": 18}).borders(30)) == [12, 20, 28]
-    assert grid(**made | {"video": "x.mp4", "frames": None}) is None
+    assert list(grid(**made | {"video": "x.mp4", "num_frames": 18}).borders(30)) == [12, 20, 28]
+    assert grid(**made | {"video": "x.mp4", "num_frames": None}) is None
     assert grid(prompt="a cat", schedule=[[8, "a dog"]]) is None and seams.prompt_of(tmp_path / "v.mp4") is None
     assert grid(prompt="not ours") is None and seams.prompt_of(tmp_path / "v.mp4") == "not ours"
 

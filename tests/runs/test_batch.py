@@ -160,7 +160,7 @@ def test_a_table_says_the_same_in_every_format(tmp_path):
     (tmp_path / "t.csv").write_text('\ufeffprompt,seed,guidance_scale,steps\na cat,3,2.5,\n"a dog, running",,,4\n')
     rows = [{"prompt": "a cat", "seed": 3, "guidance_scale": 2.5}, {"prompt": "a dog, running", "steps": 4, "seed": None}]
     (tmp_path / "t.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n")
-    expected = [("0001", Request("a cat", seed=3, guidance_scale=2.5)), ("0002", Request("a dog, running", steps=4))]
+    expected = [("0001", Request("a cat", seed=3, guidance_scale=2.5)), ("0002", Request("a dog, running", num_inference_steps=4))]
     assert read_table(tmp_path / "t.csv", Request.validate) == read_table(tmp_path / "t.jsonl", Request.validate) == expected
     pandas = pytest.importorskip("pandas")
     pandas.DataFrame(rows).to_parquet(tmp_path / "t.parquet")

@@ -22,7 +22,7 @@ from streamingt2v.types import Chunk
 
 
 def test_the_output_is_the_input_and_then_the_new_frames(tmp_path, source):
-    with create(tmp_path / "run", Request("a cat", frames=TOTAL, video=str(source)), output=tmp_path / "v.mp4") as run:
+    with create(tmp_path / "run", Request("a cat", num_frames=TOTAL, video=str(source)), output=tmp_path / "v.mp4") as run:
         with pytest.raises(RunError, match="come first"):
             run.commit(next(story(run.request)))
         complete(run)
@@ -60,7 +60,7 @@ def watched(playlist):
 
 
 def test_a_chunk_longer_than_any_before_raises_the_target_duration(tmp_path):
-    with create(tmp_path / "run", Request("a cat", frames=50)) as run:
+    with create(tmp_path / "run", Request("a cat", num_frames=50)) as run:
         run.commit(next(story(run.request, lengths=(50,))))
         assert "#EXT-X-TARGETDURATION:7\n" in run.playlist.read_text()
 
@@ -134,7 +134,7 @@ def test_without_an_output_the_video_is_in_the_folder_and_stays(tmp_path):
 
 
 def test_the_video_says_what_it_is_and_not_where_it_was_made(tmp_path, source):
-    request = Request("a cat", frames=TOTAL, video=str(source), schedule=((4, "a dog"),))
+    request = Request("a cat", num_frames=TOTAL, video=str(source), schedule=((4, "a dog"),))
     with create(tmp_path / "run", request, output=tmp_path / "v.mp4", metadata={"weights": "abc"}) as run:
         complete(run)
     told = read_metadata(tmp_path / "v.mp4")
@@ -216,7 +216,7 @@ def test_chunks_out_of_order_and_wrong_counts_are_refused(tmp_path):
 def test_an_input_that_changed_is_noticed(tmp_path, source):
     video = tmp_path / "input.mp4"
     video.write_bytes(source.read_bytes())
-    with create(tmp_path / "run", Request("a cat", frames=TOTAL, video=str(video)), output=tmp_path / "v.mp4") as run:
+    with create(tmp_path / "run", Request("a cat", num_frames=TOTAL, video=str(video)), output=tmp_path / "v.mp4") as run:
         with pytest.raises(RunError, match="did it change"):
             run.commit_source(iter(()))
         frames = read_video(video)
@@ -239,7 +239,7 @@ def test_an_input_that_changed_is_noticed(tmp_path, source):
 
 def test_relative_inputs_are_found_from_anywhere(tmp_path, monkeypatch, source):
     monkeypatch.chdir(source.parent)
-    with create(tmp_path / "run", Request("a cat", frames=TOTAL, video=source.name)):
+    with create(tmp_path / "run", Request("a cat", num_frames=TOTAL, video=source.name)):
         pass
     monkeypatch.chdir(tmp_path)
     with RunFolder.open("run") as run:
@@ -279,7 +279,7 @@ def test_an_encoder_with_another_head_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_run_knows_its_own_video(tmp_path):
-    with create(tmp_path / "run", Request("a cat", frames=TOTAL, schedule=((4, "a dog"),)), output=tmp_path / "v.mp4") as run:
+    with create(tmp_path / "run", Request("a cat", num_frames=TOTAL, schedule=((4, "a dog"),)), output=tmp_path / "v.mp4") as run:
         assert not run.wrote(tmp_path / "v.mp4")
         complete(run)
         (tmp_path / "text.mp4").write_text("precious")

@@ -125,7 +125,7 @@ def test_after_a_failed_commit_the_same_run_can_try_again(tmp_path, undisturbed,
 @given(data=st.data())
 @settings(max_examples=25, deadline=None)
 def test_a_journal_cut_anywhere_is_gone_on_from_or_said_to_be_lost(tmp_path_factory, data):
-    request = Request("a cat", frames=TOTAL, seed=3)
+    request = Request("a cat", num_frames=TOTAL, seed=3)
     folder = tmp_path_factory.mktemp("cut")
     with create(folder / "run", request, output=folder / "v.mp4") as run:
         for chunk in list(story(request))[: data.draw(st.integers(1, len(LENGTHS)))]:
@@ -220,7 +220,7 @@ def test_a_create_that_fails_leaves_nothing(tmp_path):
                     create(folder)
             assert names(tmp_path) == []
     with pytest.raises(RunError, match="No such file"):
-        create(folder, Request("a cat", frames=TOTAL, image=str(tmp_path / "none.png")))
+        create(folder, Request("a cat", num_frames=TOTAL, image=str(tmp_path / "none.png")))
     assert names(tmp_path) == []
 
 

@@ -32,7 +32,7 @@ def fading(pipe: LongVideoPipeline, frames: int) -> LongVideoPipeline:
 
 
 def request(frames: int | None, **more) -> Request:
-    return Request("A cat", frames, seed=3, steps=2, **more)
+    return Request("A cat", frames, seed=3, num_inference_steps=2, **more)
 
 
 def frames_of(pipe: LongVideoPipeline, asked: Request) -> np.ndarray:

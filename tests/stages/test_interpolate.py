@@ -53,7 +53,7 @@ def test_a_moving_thing_is_between_its_places():
 def test_exactly_the_frames_asked_for_whatever_the_pieces(total, factor, cuts):
     """What the stages before are asked for is enough, and no piece of it is without use."""
     config = ModelConfig("m", 48, 64, 8)
-    native = config.without_interpolation(Request(PROMPT, total, fps=8 * factor)).frames
+    native = config.without_interpolation(Request(PROMPT, total, fps=8 * factor)).num_frames
     assert factor * (native - 2) + 1 < total <= factor * (native - 1) + 1
     lengths = []
     while sum(lengths) < native:
@@ -78,13 +78,13 @@ def test_the_cut_into_pieces_has_no_say_and_a_stream_resumes():
 
 def test_the_whole_trip_at_a_higher_rate(tmp_path):
     pipe = LongVideoPipeline.from_pretrained(write_toy_model(tmp_path / "toy"))
-    request = Request(PROMPT, 38, preset="full", steps=1, fps=16, schedule=((17, "A whale floating under water"),))
+    request = Request(PROMPT, 38, preset="full", num_inference_steps=1, fps=16, schedule=((17, "A whale floating under water"),))
     chunks = list(pipe.stream(request))
     video = np.concatenate([chunk.frames for chunk in chunks])
     assert (
         len(video) == 38 and chunks[-1].final and [c.start for c in chunks] == list(np.cumsum([0, *(len(c.frames) for c in chunks[:-1])]))
     )
-    slow = Request(PROMPT, 20, preset="full", steps=1, schedule=((9, "A whale floating under water"),))
+    slow = Request(PROMPT, 20, preset="full", num_inference_steps=1, schedule=((9, "A whale floating under water"),))
     assert np.array_equal(video[::2], np.concatenate([chunk.frames for chunk in pipe.stream(slow)])[:19])
     rest = list(pipe.stream(request, unpack_state(pack_state(chunks[0].state))))
     assert np.array_equal(np.concatenate([c.frames for c in [chunks[0], *rest]]), video)
@@ -102,6 +102,6 @@ def test_a_higher_rate_is_refused_where_it_cannot_be_made(monkeypatch, tmp_path)
     with pytest.raises(RequestError, match="gone on with"):
         config.check(replace(request, video=str(tmp_path / "v.mp4")))
     config.check(request)
-    monkeypatch.setattr("streamingt2v.config.find_spec", lambda name: None)
+    monkeypatch.setattr("streamingt2v.config.model.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"streamingt2v\[interpolate\]"):
         config.check(request)

@@ -112,7 +112,7 @@ def with_refiner(home: Path, **values) -> LongVideoPipeline:
 @pytest.mark.parametrize("name", ["modelscope_video_to_video", "cogvideox_video_to_video"])
 def test_the_whole_trip(home, name):
     pipe = with_refiner(home, pipeline=f"../{name}")
-    request = Request(PROMPT, 13, preset="full", steps=1)
+    request = Request(PROMPT, 13, preset="full", num_inference_steps=1)
     chunks = list(pipe.stream(request))
     video = np.concatenate([chunk.frames for chunk in chunks])
     assert video.shape == (13, 64, 64, 3) and chunks[-1].final
@@ -150,8 +150,9 @@ def test_a_video_is_refined_as_asked(home, tmp_path):
 
     plain = video()
     assert plain.shape == (4, 64, 64, 3)
-    for change in ({"steps": 4}, {"guidance_scale": 2.0}, {"strength": 1.0}):
+    for change in ({"num_inference_steps": 4}, {"guidance_scale": 2.0}, {"strength": 1.0}):
         assert not np.array_equal(plain, video(**change)), change
-    for change, argument in (({"strength": 0.1}, "strength"), ({"steps": 1}, "steps"), ({"form": "joint"}, "form")):
+    for change in ({"strength": 0.1}, {"num_inference_steps": 1}, {"form": "joint"}):
+        (argument,) = change
         with pytest.raises(RequestError, match=argument):
             video(**change)

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from typer import Option
 
 from ..config import Form, Preset, Request
+from ..config.request import SHORT_NAMES
 from ..config.runtime import Engine, Offload, Savings
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -28,7 +29,7 @@ STRENGTH_HELP = "How much refining redraws, above 0 to 1; default: the model's."
 
 @dataclass(frozen=True, kw_only=True)
 class RequestOptions:
-    """What is asked for: the fields of `Request` that `generate` and `extend` share, under the same names."""
+    """What is asked for: the fields of `Request` that `generate` and `extend` share, under the same names or `SHORT_NAMES`."""
 
     frames: Annotated[int, Option(help="How many frames to make, exactly.")] = 80
     seed: Annotated[int, Option(help="The same seed gives the same video.")] = 33
@@ -48,7 +49,7 @@ class RequestOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RefineOptions:
-    """What `refine` is asked for: the fields of `Request` that it uses, under the same names."""
+    """What `refine` is asked for: the fields of `Request` that it uses, under the same names or `SHORT_NAMES`."""
 
     frames: Annotated[int | None, Option(help="How many frames to refine, from the first; default: all.")] = None
     seed: Annotated[int, Option(help="The same seed gives the same video.")] = 33
@@ -135,4 +136,10 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 def build_request(prompt: str, options: RequestOptions, schedule: tuple[tuple[int, str], ...], **start: str | None) -> Request:
     """The checked request: `options` under their own names, the schedule as read, and `image` or `video` in `start`."""
     values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
-    return Request(prompt=prompt, **(values | {"schedule": schedule} | start)).validate()
+    return Request(prompt=prompt, **(long_names(values) | {"schedule": schedule} | start)).validate()
+
+
+def long_names(values: dict[str, Any]) -> dict[str, Any]:
+    """The same values under the names that `Request` has for them."""
+    full = {short: name for name, short in SHORT_NAMES.items()}
+    return {full.get(name, name): value for name, value in values.items()}

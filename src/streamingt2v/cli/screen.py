@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import typer
 
+from ..config.request import SHORT_NAMES
 from ..errors import RequestError, StreamingT2VError
 
 INTERRUPTED = 130
@@ -163,8 +164,9 @@ def describe(error: BaseException) -> Stopped:
     if isinstance(error, KeyboardInterrupt):
         return Stopped("interrupted", INTERRUPTED)
     if isinstance(error, RequestError):
-        name = ARGUMENTS.get(error.argument, f"--{error.argument.replace('_', '-')}")
-        details = {"argument": error.argument, "value": error.value, "fix": error.fix}
+        argument = SHORT_NAMES.get(error.argument, error.argument)
+        name = ARGUMENTS.get(argument, f"--{argument.replace('_', '-')}")
+        details = {"argument": argument, "value": error.value, "fix": error.fix}
         value = "" if error.value is None else f" {error.value!r}"
         return Stopped(f"{name}{value}: {error.fix}", 2, details=details)
     if isinstance(error, typer.TyperException):

@@ -12,8 +12,10 @@ from typing import Any, get_args, get_type_hints
 
 from .. import texts
 from ..config import Request
+from ..config.request import SHORT_NAMES
 from ..config.schedule import parse_schedule, read_schedule, schedule_of
 from ..errors import MissingExtra, RequestError
+from .options import long_names
 from .rows import READERS, Row, read_rows
 
 NAME = re.compile(r"\w[\w.-]*")
@@ -23,7 +25,7 @@ LONGEST_NAME = 200
 MOST_SHOWN = 50
 """Wrong rows that are told, at most."""
 
-COLUMNS = ("name", *(field.name for field in dataclasses.fields(Request)))
+COLUMNS = ("name", *(SHORT_NAMES.get(field.name, field.name) for field in dataclasses.fields(Request)))
 
 
 def read_table(path: Path, check: Callable[[Request], Request]) -> list[tuple[str, Request]]:
@@ -41,7 +43,7 @@ def read_table(path: Path, check: Callable[[Request], Request]) -> list[tuple[st
             made.append((_name(row, number), check(_request(row))))
         except RequestError as error:
             line = "" if place == f"row {number}" else f" ({place})"
-            wrong.append(f"row {number}: {error}{line}")
+            wrong.append(f"row {number}: {_told(error)}{line}")
     twice = [name for name, count in Counter(name for name, _ in made).items() if count > 1]
     wrong += [f"the name {name!r} is given to several rows; each needs its own" for name in twice]
     if wrong:
@@ -95,13 +97,18 @@ def _count(value: float) -> float:
 
 def _request(row: Row) -> Request:
     given = {name: value for name, value in row.items() if name != "name" and not _is_empty(value)}
-    hints = get_type_hints(Request)
+    hints = {SHORT_NAMES.get(name, name): hint for name, hint in get_type_hints(Request).items()}
     values = {name: _schedule(v) if name == "schedule" else _value(name, v, hints[name]) for name, v in given.items()}
     if "prompt" not in values:
         raise RequestError("prompt", None, "must not be empty")
     if "refine" in values:  # as the command `refine` does it
         values = {"frames": None, "preset": "full"} | values
-    return Request(**values)
+    return Request(**long_names(values))
+
+
+def _told(error: RequestError) -> str:
+    """The error with the argument's name as a column."""
+    return f"{SHORT_NAMES.get(error.argument, error.argument)}={error.value!r}: {error.fix}"
 
 
 def _is_empty(value: Any) -> bool:

@@ -16,7 +16,7 @@ from ..config.schedule import Schedule, read_schedule
 from ..errors import MediaError, RequestError, RunError
 from ..external.door import checked_config
 from ..runs.libraries import import_libraries
-from .options import ModelOptions, OutputOptions, RefineOptions, RequestOptions, ScreenOptions, build_request, takes_options
+from .options import ModelOptions, OutputOptions, RefineOptions, RequestOptions, ScreenOptions, build_request, long_names, takes_options
 from .places import Places, check_files, choose_places, places_of_run
 from .screen import Screen, Stopped, describe
 
@@ -88,7 +88,7 @@ def refine(
     with the length.
     """
     began = time.monotonic()
-    wanted = Request(prompt=prompt, refine=str(video), preset="full", **dataclasses.asdict(request)).validate()
+    wanted = Request(prompt=prompt, refine=str(video), preset="full", **long_names(dataclasses.asdict(request))).validate()
     _make(wanted, model, output, run_dir, screen, began, workers)
 
 
@@ -162,7 +162,7 @@ def _finish(
 
     before = time.monotonic() - began
     try:
-        with show.progress(run.request.frames, run.frames_committed) as progress:
+        with show.progress(run.request.num_frames, run.frames_committed) as progress:
             summary = render(pipe, run, places.output, on_chunk=lambda chunk: progress.add(len(chunk.frames_THWC)), workers=workers)
         _write_pictures(summary.output, files)
     except (Exception, KeyboardInterrupt) as error:
@@ -291,9 +291,9 @@ def check_media(wanted: Request) -> Request:
 
 
 def _counted(wanted: Request, frames: int) -> Request:
-    if wanted.frames is not None and wanted.frames > frames:
-        raise RequestError("frames", wanted.frames, f"the video has {frames}; ask for that or less, or leave it out for all")
-    return dataclasses.replace(wanted, frames=wanted.frames or frames)
+    if wanted.num_frames is not None and wanted.num_frames > frames:
+        raise RequestError("num_frames", wanted.num_frames, f"the video has {frames}; ask for that or less, or leave it out for all")
+    return dataclasses.replace(wanted, num_frames=wanted.num_frames or frames)
 
 
 def _note_rates(pipe: LongVideoPipeline, run: RunFolder, show: Screen) -> None:

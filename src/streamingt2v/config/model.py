@@ -126,7 +126,8 @@ class ModelConfig:
             if request.form is not None:
                 fix = f"model {self.name!r} refines by a pipeline of diffusers, which has none; leave it out"
                 raise RequestError("form", request.form, fix)
-            self.refine_by.asked(request.strength, *((request.steps, request.guidance_scale) if request.refine else (None, None)))
+            own = (request.num_inference_steps, request.guidance_scale) if request.refine else (None, None)
+            self.refine_by.asked(request.strength, *own)
         height, width = self.output_size(request)
         for name, asked, made in (("width", request.width, width), ("height", request.height, height)):
             if asked is not None and asked != made:
@@ -146,8 +147,9 @@ class ModelConfig:
     def without_interpolation(self, request: Request) -> Request:
         """What stages 1 to 3 are asked for: of the file's frames every k-th, up to the first at or after its last."""
         k = self.interpolation(request)
-        frames = request.frames if request.frames is None else -(-(request.frames - 1) // k) + 1
-        return dataclasses.replace(request, frames=frames, schedule=tuple((-(-first // k), prompt) for first, prompt in request.schedule))
+        frames = request.num_frames if request.num_frames is None else -(-(request.num_frames - 1) // k) + 1
+        schedule = tuple((-(-first // k), prompt) for first, prompt in request.schedule)
+        return dataclasses.replace(request, num_frames=frames, schedule=schedule)
 
     def _check_rate(self, request: Request) -> None:
         """RequestError for a playback rate that is no multiple of the model's, or where nothing can be put between frames."""
@@ -192,7 +194,7 @@ class ModelConfig:
 
     def is_fast(self, request: Request) -> bool:
         """Whether the distilled network makes it: nothing is asked for that is in its weights (steps, guidance, negative)."""
-        given = request.steps is not None or request.guidance_scale is not None or request.negative_prompt.strip() != ""
+        given = request.num_inference_steps is not None or request.guidance_scale is not None or request.negative_prompt.strip() != ""
         return self.fast is not None and not given
 
     def unneeded(self, request: Request) -> set[str]:
@@ -207,7 +209,7 @@ class ModelConfig:
             few = self.fast.steps
             return dataclasses.replace(own, steps=few, guidance_scale=1.0, guidance_rescale=0.0, eta=0.0, sigmas=(), time_guidance=0.0)
         guidance_scale = own.guidance_scale if request.guidance_scale is None else request.guidance_scale
-        return dataclasses.replace(own, steps=request.steps or own.steps, guidance_scale=guidance_scale)
+        return dataclasses.replace(own, steps=request.num_inference_steps or own.steps, guidance_scale=guidance_scale)
 
     def _taken_over_at(self, request: Request, frame: int) -> int:
         """The first frame of the first chunk that begins at `frame` or later."""
@@ -229,8 +231,8 @@ class ModelConfig:
         """RequestError for an entry that no chunk would use."""
         starts = [self._taken_over_at(request, frame) for frame, _ in request.schedule]
         for (frame, _), start, following in zip_longest(request.schedule, starts, starts[1:]):
-            if request.frames is not None and start >= request.frames:
-                last = self.chunk_start(request, request.frames - 1)
+            if request.num_frames is not None and start >= request.num_frames:
+                last = self.chunk_start(request, request.num_frames - 1)
                 latest = f"; the last begins at {last}" if last or not self.begins_with_image(request) else ""
                 fix = f"no chunk begins there or later, so this entry would never be used{latest}"
                 raise RequestError("schedule", frame, fix)

@@ -114,7 +114,7 @@ class RefineByConfig:
         steps = self.steps if steps is None else steps
         least = self.strength if strength is None else strength
         if int(steps * least) < 1:
-            name, value = ("steps", steps) if strength is None else ("strength", strength)
+            name, value = ("num_inference_steps", steps) if strength is None else ("strength", strength)
             raise RequestError(name, value, f"no step of {steps} is left at strength {least}; set a higher one")
         guidance_scale = self.guidance_scale if guidance_scale is None else guidance_scale
         return dataclasses.replace(self, strength=least, steps=steps, guidance_scale=guidance_scale)

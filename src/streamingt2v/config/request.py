@@ -14,6 +14,8 @@ from .values import reject_unknown
 
 Preset = Literal["preview", "full"]
 PRESETS: tuple[Preset, ...] = ("preview", "full")
+SHORT_NAMES = {"num_frames": "frames", "num_inference_steps": "steps"}
+"""What commands and tables call an argument, where they have a shorter name."""
 
 MOST_FRAMES, MOST_FPS, MOST_PIXELS, MOST_GUIDANCE, MOST_CHARACTERS = 2**31 - 1, 1000, 2**14, 1e6, 10_000
 """What a request may hold at most: more is a slip of the finger, and no machine could do it."""
@@ -37,14 +39,14 @@ class Request:
     """
 
     prompt: str
-    frames: int | None = 80
+    num_frames: int | None = 80
     seed: int = 33
     image: str | None = None
     video: str | None = None
     negative_prompt: str = ""
     schedule: tuple[tuple[int, str], ...] = ()
     preset: Preset = "preview"
-    steps: int | None = None
+    num_inference_steps: int | None = None
     guidance_scale: float | None = None
     width: int | None = None
     height: int | None = None
@@ -59,14 +61,14 @@ class Request:
         self._validate_texts()
         if not self.prompt.strip():
             raise RequestError("prompt", self.prompt, "must not be empty; say what is to be seen, e.g. 'A cat running on the street'")
-        if self.frames is not None and not 1 <= self.frames <= MOST_FRAMES:
-            raise RequestError("frames", self.frames, f"must be 1 or more, and {MOST_FRAMES} at most")
+        if self.num_frames is not None and not 1 <= self.num_frames <= MOST_FRAMES:
+            raise RequestError("num_frames", self.num_frames, f"must be 1 or more, and {MOST_FRAMES} at most")
         if not 0 <= self.seed < 2**63:
             raise RequestError("seed", self.seed, "must be 0 or more and below 2**63")
         if self.preset not in PRESETS:
             raise RequestError("preset", self.preset, f"must be one of {', '.join(PRESETS)}")
-        if self.steps is not None and not 1 <= self.steps <= 1000:
-            raise RequestError("steps", self.steps, "must be between 1 and 1000")
+        if self.num_inference_steps is not None and not 1 <= self.num_inference_steps <= 1000:
+            raise RequestError("num_inference_steps", self.num_inference_steps, "must be between 1 and 1000")
         if self.guidance_scale is not None and not 0 <= self.guidance_scale <= MOST_GUIDANCE:
             raise RequestError("guidance_scale", self.guidance_scale, f"must be a finite number, 0 or more, and {MOST_GUIDANCE:g} at most")
         files = self.files()
@@ -80,7 +82,7 @@ class Request:
             value = getattr(self, name)
             if value is not None and not 1 <= value <= most:
                 raise RequestError(name, value, f"must be 1 or more, and {most} at most")
-        _check_schedule(self.schedule, self.frames)
+        _check_schedule(self.schedule, self.num_frames)
         return self
 
     def _validate_texts(self) -> None:

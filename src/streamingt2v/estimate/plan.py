@@ -62,12 +62,12 @@ def plan(
     parts: the numbers in each, for a folder without weights; None counts them.
 
     RequestError where the request is wrong, the device is not there, or the machine has not the memory or the disk; ModelError where the
-    folder is incomplete. `request.frames` must be a number.
+    folder is incomplete. `request.num_frames` must be a number.
     """
     config = ModelConfig.load(folder)
     config.check(request)
     savings.check(device, config, dtype)
-    assert request.frames is not None, "a video without end needs no plan"
+    assert request.num_frames is not None, "a video without end needs no plan"
     if parts is None:
         parts = {part.name: parameters_of(part) for part in _parts(folder, config)}
     parts = {part: parts[part] for part in parts.keys() - config.unneeded(request)}
@@ -79,7 +79,7 @@ def plan(
     steps, refine_steps = count_steps(config, request)
     seconds, seconds_from = _time(folder, config, request, steps, refine_steps, seconds_per_step, device, dtype)
     found = Plan(
-        name, request.frames, width, height, request.preset, device, dtype, sum(parts.values()),
+        name, request.num_frames, width, height, request.preset, device, dtype, sum(parts.values()),
         _on_device(held, savings), 0 if savings.offload == "none" else sum(held.values()),
         working_bytes(folder, config, request, BYTES[dtype], savings.vae_slicing), free_memory(device),
         output_bytes(config, request), shutil.disk_usage(_existing(output)).free, steps, refine_steps, seconds, seconds_from,
@@ -115,26 +115,26 @@ def _refuse(found: Plan) -> None:
         raise RequestError("model", found.model, f"{what}; use {' or '.join(reversed(ways))}")
     if found.disk > found.disk_free:
         what = f"needs about {readable(found.disk)} on the disk, where {readable(found.disk_free)} are free"
-        raise RequestError("frames", found.frames, f"{what}; make fewer, or write to another disk")
+        raise RequestError("num_frames", found.frames, f"{what}; make fewer, or write to another disk")
 
 
 def count_steps(config: ModelConfig, request: Request) -> tuple[int, int]:
     """Denoising steps of stages 1-2, and of stage 3 (0 for a preview)."""
-    assert request.frames is not None, "checked before"
+    assert request.num_frames is not None, "checked before"
     steps = count_chunks(config, request) * config.extending(request).steps
     if request.preset != "full" or config.refine is None:
         return steps, 0
     new = config.refine.frames - config.refine.overlap
-    windows = 1 + max(0, math.ceil((request.frames - config.refine.frames) / new))
+    windows = 1 + max(0, math.ceil((request.num_frames - config.refine.frames) / new))
     return steps, windows * config.refine.steps
 
 
 def count_chunks(config: ModelConfig, request: Request) -> int:
     """Chunks of stages 1-2."""
-    assert request.frames is not None, "checked before"
+    assert request.num_frames is not None, "checked before"
     begin, new = 1 if request.image is not None else 0, config.extend.frames - config.extend.overlap  # a picture is frame 0 itself
-    starts = {config.chunk_start(request, frame) for frame in range(begin, min(request.frames, config.extend.frames + 1))}
-    last = config.chunk_start(request, request.frames - 1)
+    starts = {config.chunk_start(request, frame) for frame in range(begin, min(request.num_frames, config.extend.frames + 1))}
+    last = config.chunk_start(request, request.num_frames - 1)
     return len(starts) + max(0, last - max(starts, default=0)) // new  # from the second chunk on they are evenly apart
 
 
@@ -171,7 +171,7 @@ def working_bytes(folder: Path, config: ModelConfig, request: Request, size: int
     factor = 2 ** (len(vae) - 1)
     stages = [("unet", config.extend.frames, (config.height, config.width))]
     if request.preset == "full" and config.refine:
-        stages.append(("refiner", min(config.refine.frames, request.frames or config.refine.frames), config.output_size(request)))
+        stages.append(("refiner", min(config.refine.frames, request.num_frames or config.refine.frames), config.output_size(request)))
     needs = []
     for part, frames, (height, width) in stages:
         sizes = read_json(folder / part / "config.json")
@@ -190,7 +190,8 @@ def _unet_bytes(sizes: dict[str, Any], height: int, width: int, frames: int, siz
 def output_bytes(config: ModelConfig, request: Request) -> int:
     """The video twice, as segments and as the finished file, at 0.1 bytes a pixel, and the frames kept to go on from."""
     height, width = config.output_size(request)
-    return int(2 * 0.1 * height * width * (request.frames or 0)) + 2 * (config.extend.overlap + 1) * config.height * config.width * 3 * 4
+    kept = 2 * (config.extend.overlap + 1) * config.height * config.width * 3 * 4
+    return int(2 * 0.1 * height * width * (request.num_frames or 0)) + kept
 
 
 def free_memory(device: str) -> int:
@@ -237,12 +238,12 @@ def _vae_flops(folder: Path, config: ModelConfig, request: Request) -> int:
     """Of decoding every chunk, its overlap too, and for stage 3 of encoding and decoding every frame once."""
     from .flops import decode_flops, encode_flops
 
-    assert request.frames is not None, "checked before"
+    assert request.num_frames is not None, "checked before"
     decoded = count_chunks(config, request) * config.extend.frames * decode_flops(folder, config.height, config.width)
     if request.preset != "full" or config.refine is None:
         return decoded
     size = config.output_size(request)
-    return decoded + request.frames * (encode_flops(folder, *size) + decode_flops(folder, *size))
+    return decoded + request.num_frames * (encode_flops(folder, *size) + decode_flops(folder, *size))
 
 
 def _matrix_rate(device: str, dtype: str, size: int = 1024, seconds: float = 0.3) -> float:

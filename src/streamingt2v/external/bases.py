@@ -171,7 +171,7 @@ def _refiner_asked(own: RefineByConfig, request: Request) -> RefineByConfig:
         return own.asked(request.strength, None, None)
     if request.guidance_scale is not None and not abilities(pipeline_class(Path(own.pipeline))).guidance:
         raise RequestError("guidance_scale", request.guidance_scale, f"the pipeline in {own.pipeline} has none; leave it out")
-    return own.asked(request.strength, request.steps, request.guidance_scale)
+    return own.asked(request.strength, request.num_inference_steps, request.guidance_scale)
 
 
 def _check_refiner(refine: RefineByConfig) -> None:

@@ -64,7 +64,7 @@ class Job:
     @property
     def new_frames(self) -> int:
         """Frames made, without those of the video that was extended."""
-        return max(0, self.frames_done - (self.frames_total - (self.request.frames or 0)))
+        return max(0, self.frames_done - (self.frames_total - (self.request.num_frames or 0)))
 
     @property
     def frames_per_second(self) -> float | None:

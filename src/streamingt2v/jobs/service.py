@@ -104,7 +104,7 @@ class JobService:
         """
         job = self.get(id)
         seed = job.request.seed + 1 if seed is None else seed
-        asked = dataclasses.replace(job.request, prompt=prompt, frames=frames, seed=seed, schedule=schedule, fps=None)
+        asked = dataclasses.replace(job.request, prompt=prompt, num_frames=frames, seed=seed, schedule=schedule, fps=None)
         start = dataclasses.replace(asked, video=str(self.files.video(job)), image=None, refine=None, base=None)
         return self._add("extension", start, job.model, id, key)
 
@@ -196,8 +196,8 @@ class JobService:
         if model not in self.configs:
             raise RequestError("model", model, f"must be one of {', '.join(self.configs)}, or left out")
         for name, value, most in (
-            ("frames", request.frames, limits.frames),
-            ("steps", request.steps, limits.steps),
+            ("num_frames", request.num_frames, limits.frames),
+            ("num_inference_steps", request.num_inference_steps, limits.steps),
             ("schedule", len(request.schedule), limits.schedule),
         ):
             if value is not None and value > most:
@@ -206,8 +206,8 @@ class JobService:
             self._check_length(name, prompt)
         for _, prompt in request.schedule:
             self._check_length("schedule", prompt)
-        if request.frames is None:
-            raise RequestError("frames", None, "say how many; a job is not without end")
+        if request.num_frames is None:
+            raise RequestError("num_frames", None, "say how many; a job is not without end")
         return checked_config(self.settings.names[model], request)
 
     def _check_prompt(self, name: str, prompt: str) -> None:
@@ -226,8 +226,8 @@ def _size(config: ModelConfig, request: Request) -> tuple[int, int, int, int]:
     source = request.video or request.refine
     rate = playback_rate(source) if source is not None and request.fps is None else None
     before = count_frames(request.video) if request.video is not None else 0
-    assert request.frames is not None, "checked before"
-    return width, height, request.fps or rate or config.fps, before + request.frames
+    assert request.num_frames is not None, "checked before"
+    return width, height, request.fps or rate or config.fps, before + request.num_frames
 
 
 __all__ = ["Conflict", "JobService", "Key", "NotReady"]

@@ -20,7 +20,7 @@ from ..errors import StreamingT2VError
 from .database import Database
 from .job import Job, Kind, Status
 
-_VERSION = 2
+_VERSION = 3
 _SCHEMA = """
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -58,7 +58,11 @@ CREATE TABLE sessions (job TEXT PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCA
 CREATE TABLE workers (slot INTEGER PRIMARY KEY, pid INTEGER NOT NULL, ready INTEGER NOT NULL);
 CREATE TABLE totals (name TEXT PRIMARY KEY, value REAL NOT NULL);
 """
-_FROM_1 = """
+_FROM_2 = """
+UPDATE jobs SET request = json_remove(json_set(request, '$.num_frames', json_extract(request, '$.frames'),
+    '$.num_inference_steps', json_extract(request, '$.steps')), '$.frames', '$.steps')
+"""
+_FROM_1 = f"""{_FROM_2};
 ALTER TABLE changes ADD COLUMN event TEXT;
 CREATE TABLE sessions (job TEXT PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE, turn INTEGER NOT NULL, place INTEGER);
 """
@@ -102,9 +106,10 @@ class JobStore:
         self.writing = self._database.writing
         with self.writing() as db:
             version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, 1, _VERSION):
+            steps = {0: _SCHEMA, 1: _FROM_1, 2: _FROM_2, _VERSION: ""}
+            if version not in steps:
                 raise StreamingT2VError(f"{path}: its jobs were written by another version of streamingt2v; take another folder")
-            for statement in {0: _SCHEMA, 1: _FROM_1, _VERSION: ""}[version].split(";"):
+            for statement in steps[version].split(";"):
                 db.execute(statement)
             db.execute(f"PRAGMA user_version = {_VERSION}")
 

@@ -141,7 +141,7 @@ class Worker:
         pipe = self._pipeline(self.settings.models[0])
         frames = 1 if self.settings.savings.engine == "torch" else pipe.config.extend.frames + 1
         with suppress(RequestError):  # it needs a picture to start from
-            for _ in pipe.stream(Request("warm up", frames=frames, steps=None if pipe.config.fast else 1)):
+            for _ in pipe.stream(Request("warm up", num_frames=frames, num_inference_steps=None if pipe.config.fast else 1)):
                 pass
 
     def _take_place(self) -> int | None:

@@ -41,7 +41,7 @@ def grid_of(video: Path) -> Grid | None:
     made = read_metadata(video)
     try:
         chunk, overlap = int(made["chunk"]), int(made["overlap"])
-        new_frames = int(made["frames"]) if made.get("video") is not None else None
+        new_frames = int(made["num_frames"]) if made.get("video") is not None else None
     except (KeyError, TypeError, ValueError):
         return None
     return Grid(chunk, overlap, 1 if made.get("image") is not None else None, new_frames)

@@ -63,7 +63,7 @@ class Setting:
 
     def request(self, frames: int, seed: int = 33) -> Request:
         """A video of so many frames made this way."""
-        return Request(PROMPT, frames, seed, preset=self.preset, steps=self.steps, guidance_scale=self.guidance_scale)
+        return Request(PROMPT, frames, seed, preset=self.preset, num_inference_steps=self.steps, guidance_scale=self.guidance_scale)
 
     def pipeline(self) -> LongVideoPipeline:
         """The loaded model. RequestError if the model or the device is not there, or the procedure does not fit it."""

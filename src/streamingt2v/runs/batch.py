@@ -105,7 +105,7 @@ def run_batch(jobs: Sequence[Job], setting: Setting, workers: int = 1, retries: 
     store = Store(setting.out)
     store.check()
     if workers > 1:  # the longest first, so that in the end nobody waits long for the last
-        jobs = sorted(jobs, key=lambda job: -(job.request.frames or 0))
+        jobs = sorted(jobs, key=lambda job: -(job.request.num_frames or 0))
     with _farm(setting, workers, gpus) as farm:
         for attempt in range(1, retries + 2):
             again = []

@@ -14,7 +14,7 @@ from ..errors import RequestError, RunError
 from ..config.runtime import PLAIN, Savings
 from .. import durable
 
-FORMAT = 2
+FORMAT = 3
 """Number of the run folder's layout; a folder with another is refused."""
 
 VERSIONED = ("streamingt2v", "torch", "numpy", "diffusers", "transformers", "tokenizers", "av", "pillow")

@@ -205,7 +205,7 @@ class RunFolder:
         return {name: (value, now[name]) for name, value in then.items() if now.get(name, value) != value}
 
     def commit(self, chunk: Chunk) -> None:
-        """Encode the chunk and make it safe with its state. It must be the next one, and the last must end at `request.frames`."""
+        """Encode the chunk and make it safe with its state. It must be the next one, and the last must end at `request.num_frames`."""
         self._check_next(chunk)
         state = pack_state(chunk.state) if chunk.state is not None else None
         number = len(self._journal.entries)
@@ -231,7 +231,7 @@ class RunFolder:
     def finish(self, output: str | os.PathLike[str] | None = None) -> Path:
         """Write the MP4 (to `output`, or where `create` was told) and give its path. RunError unless `finished`. May be repeated."""
         if not self.finished:
-            wanted = self.request.frames if self.request.frames is not None else "endless"
+            wanted = self.request.num_frames if self.request.num_frames is not None else "endless"
             raise RunError(f"{self.path}: has {self.frames_committed} of {wanted} frames; resume it first")
         return self.export(output if output is not None else self.output)
 
@@ -290,7 +290,7 @@ class RunFolder:
 
     def _check_next(self, chunk: Chunk) -> None:
         expected = (self.chunks_committed, self.frames_committed)
-        wanted = self.request.frames
+        wanted = self.request.num_frames
         if self.finished:
             raise RunError(f"{self.path}: is finished; no chunk can follow")
         if not self.source_done:

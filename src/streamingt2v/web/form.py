@@ -37,14 +37,14 @@ class Form:
         frames, seed = _whole("frames", self.frames), _whole("seed", self.seed)
         return Request(
             prompt=self.prompt or "",
-            frames=default_frames(preset, config) if frames is None else frames,
+            num_frames=default_frames(preset, config) if frames is None else frames,
             seed=int(SEED) if seed is None else seed,
             image=image,
             video=video,
             negative_prompt=self.negative_prompt or "",
             schedule=parse_schedule(self.schedule or ""),
             preset=preset,
-            steps=_whole("steps", self.steps),
+            num_inference_steps=_whole("steps", self.steps),
             guidance_scale=_number("guidance_scale", self.guidance_scale),
         )
 
@@ -53,11 +53,11 @@ class Form:
         """The form that gives this request; what it starts from is not in it."""
         return cls(
             prompt=request.prompt,
-            frames=_typed(request.frames),
+            frames=_typed(request.num_frames),
             model=model,
             negative_prompt=request.negative_prompt,
             seed=str(request.seed),
-            steps=_typed(request.steps),
+            steps=_typed(request.num_inference_steps),
             guidance_scale=_typed(request.guidance_scale),
             schedule="\n".join(f"{frame}: {prompt}" for frame, prompt in request.schedule),
         )
@@ -80,7 +80,7 @@ def request_of_file(metadata: Mapping[str, Any]) -> Request | None:
     """
     if not isinstance(metadata.get("prompt"), str) or "seed" not in metadata:
         return None
-    names = {"prompt", "frames", "seed", "negative_prompt", "schedule", "preset", "steps", "guidance_scale"}
+    names = {"prompt", "num_frames", "seed", "negative_prompt", "schedule", "preset", "num_inference_steps", "guidance_scale"}
     try:
         request = Request.from_json({name: value for name, value in metadata.items() if name in names})
         return dataclasses.replace(request, seed=int(request.seed), negative_prompt=str(request.negative_prompt)).validate()

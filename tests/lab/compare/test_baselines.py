@@ -73,11 +73,11 @@ def test_rivals_make_exactly_so_many_frames_again_and_again(pipe, make, frames):
     np.testing.assert_array_equal(first, second)
 
 
-@pytest.mark.parametrize("change", [{"schedule": ((8, "a dog"),)}, {"preset": "full"}, {"frames": None}])
+@pytest.mark.parametrize("change", [{"schedule": ((8, "a dog"),)}, {"preset": "full"}, {"num_frames": None}])
 @pytest.mark.parametrize("name", ["FreeNoise", "FIFO-Diffusion"])
 def test_rivals_refuse_what_they_cannot(pipe, name, change):
     with pytest.raises(RequestError, match=next(iter(change))):
-        next(baselines.METHODS[name].frames(pipe.components, Request(**{"prompt": "a cat", "frames": 24, **change})))
+        next(baselines.METHODS[name].frames(pipe.components, Request(**{"prompt": "a cat", "num_frames": 24, **change})))
 
 
 # --- FreeNoise --------------------------------------------------------------------------------------------------------------

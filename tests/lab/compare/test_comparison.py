@@ -136,7 +136,7 @@ def test_methods_are_compared_on_the_models_own_network_and_the_distilled_one_is
         made[method] = np.stack(list(maker._video(comparison.Task(COMPARED, method, 0, 0, 24), maker.spec(0))))
     caption, own = maker.spec(0).caption, maker.pipe.config.extend.steps
     for method, steps in ((OURS, own), (FAST, None)):
-        streamed = [chunk.frames for chunk in maker.pipe.stream(Request(caption, 24, 0, steps=steps))]
+        streamed = [chunk.frames for chunk in maker.pipe.stream(Request(caption, 24, 0, num_inference_steps=steps))]
         assert np.array_equal(made[method], np.concatenate(streamed))
     for with_anchor, without in ((OURS, WITHOUT_ANCHOR), (FAST, FAST_WITHOUT_ANCHOR)):
         same = (made[with_anchor] == made[without]).all((1, 2, 3))

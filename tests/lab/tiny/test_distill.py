@@ -125,7 +125,7 @@ def test_a_student_comes_nearer_to_its_teacher_and_the_model_with_both_uses_it(m
     wanted = made.backbone.decode(passage.nodes[-1:])
     errors = [(student_chunk(net, made, passage) - wanted).abs().mean() for net in (pipe.components.distilled.backbone, made.backbone)]
     assert errors[0] < 0.9 * errors[1]
-    fast, plain = (_frames(pipe, **asked) for asked in ({}, {"steps": 2, "guidance_scale": 1.0}))
+    fast, plain = (_frames(pipe, **asked) for asked in ({}, {"num_inference_steps": 2, "guidance_scale": 1.0}))
     assert not np.array_equal(fast, plain), "the preview is the student's"
     again = tmp_path / "again"
     pipe.save_pretrained(again)

@@ -172,5 +172,5 @@ def test_apm_goes_on_from_cam(trained, tmp_path):
 def test_the_exports_assemble_to_a_model_that_runs(trained):
     assert load_text_projection(trained / "model") is not None
     pipe = LongVideoPipeline.from_pretrained(trained / "model")
-    chunks = list(pipe.stream(Request("A cat running on the street", 18, steps=1, preset="full")))
+    chunks = list(pipe.stream(Request("A cat running on the street", 18, num_inference_steps=1, preset="full")))
     assert sum(len(chunk.frames) for chunk in chunks) == 18
