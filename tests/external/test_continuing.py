@@ -120,9 +120,7 @@ def test_the_overlap_is_held_bitwise_and_repeats(name):
 
 @pytest.mark.parametrize("name", ["ltx", "wan_vace", "anyflow", "skyreels_df", "helios"])
 def test_native_ways_hear_their_window_and_repeat(name):
-    pipe = as_sibling(pipeline(name), sibling(type(pipeline(name))))
-    if name == "ltx":
-        pipe.scheduler = toy_bases._flow()
+    pipe = as_sibling(pipeline(name), sibling(type(pipeline(name)), pipeline(name).scheduler.config))
     toy = toy_bases.TOYS[name]
     way = WAYS[ways(type(pipe))[0]]
     assert way.name == NATIVE[name]

@@ -38,6 +38,40 @@ class SvdConfig:
 
 
 @dataclass(frozen=True)
+class ExtendByConfig:
+    """Stages 1 and 2 by a pipeline of diffusers. ModelError for values that make no sense.
+
+    pipeline: its folder, relative to `model.json`. how: the way in which it goes on, a name of `external.continuing.WAYS`; None
+    for the best that it has. noise: "own" for every chunk, or the "first" chunk's for all, which is calmer and repeats itself.
+    anchor: how far a window's latents are pulled to the first chunk's mean and spread (0..1), where the way has no other long
+    memory. steps, guidance_scale: None for the pipeline's own.
+    """
+
+    pipeline: str
+    how: str | None = None
+    noise: Literal["own", "first"] = "own"
+    anchor: float = 0.5
+    steps: int | None = None
+    guidance_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        require(self.noise in ("own", "first"), "extend_by.noise", self.noise, "own or first")
+        require(0 <= self.anchor <= 1, "extend_by.anchor", self.anchor, "between 0 and 1")
+        require(self.steps is None or 1 <= self.steps <= 1000, "extend_by.steps", self.steps, "between 1 and 1000")
+        scale = self.guidance_scale
+        sensible = scale is None or (math.isfinite(scale) and scale >= 0)
+        require(sensible, "extend_by.guidance_scale", scale, "finite, 0 or more")
+
+    def within(self, folder: Path) -> ExtendByConfig:
+        """Return it with an absolute path, for settings that were read in `folder`."""
+        return dataclasses.replace(self, pipeline=str((folder / self.pipeline).absolute()))
+
+    def relative_to(self, folder: Path) -> ExtendByConfig:
+        """Return it with a path relative to `folder`, for a file there."""
+        return dataclasses.replace(self, pipeline=relative(self.pipeline, folder))
+
+
+@dataclass(frozen=True)
 class SeedConfig:
     """Stage 1 by a pipeline of diffusers: in `model.json`, or in a `seed.json` beside the pipeline's own files. None: the pipeline's own.
 

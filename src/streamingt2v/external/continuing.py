@@ -87,10 +87,16 @@ def ways(kind: type) -> tuple[str, ...]:
     return tuple(name for name, way in WAYS.items() if way.has(kind, takes))
 
 
-def sibling(kind: type) -> type:
-    """Return the class of diffusers that goes on natively with what `kind` is made of, or `kind` itself."""
+def sibling(kind: type, scheduler: Mapping[str, Any]) -> type:
+    """Return the class of diffusers that goes on natively with what `kind` is made of, or `kind` itself.
+
+    scheduler: the configuration of its scheduler. LTX's first weights shift their schedule by the size, which only the class that
+    they came with does.
+    """
     name = SIBLINGS.get(kind.__name__)
-    return getattr(importlib.import_module("diffusers"), name) if name else kind
+    if name is None or (name == "LTXConditionPipeline" and scheduler.get("use_dynamic_shifting")):
+        return kind
+    return getattr(importlib.import_module("diffusers"), name)
 
 
 def as_sibling(pipe: Any, kind: type) -> Any:
