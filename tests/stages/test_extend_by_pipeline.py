@@ -59,7 +59,7 @@ def test_released_frames_are_shown_again_for_the_crossfade():
 
 
 def test_a_way_that_a_pipeline_has_not_is_refused_with_those_it_has():
-    with pytest.raises(ModelError, match="how='mask'.*overlap"):
+    with pytest.raises(ModelError, match=r"how='mask'.*overlap"):
         extender("wan", config={"how": "mask"}).way  # noqa: B018
     assert extender("wan_vace", config={"how": "overlap"}).way == "overlap"
     assert extender("ltx", config={"how": "overlap"}).continuing.__name__ == "LTXPipeline"
