@@ -152,9 +152,17 @@ class VideoExtension(_Length):
 
 
 class NewPrompt(_Asked):
-    """A prompt, for a remix or to change to."""
+    """A prompt to change to."""
 
     prompt: Annotated[Text, Field(examples=["A dog running on the street"])]
+
+
+class Remix(_Asked):
+    """What is to be another; all else is as in the video that is made again."""
+
+    prompt: Annotated[Text | None, Field(description="For the whole video. Default: all prompts that it had.", examples=["A dog"])] = None
+    seed: Annotated[int | None, Field(ge=0, lt=2**63)] = None
+    preset: Preset | None = None
 
 
 class Problem(BaseModel):

@@ -16,7 +16,7 @@ from ..jobs.job import Job
 from ..jobs.service import JobService
 from . import schemas
 from .context import REFUSALS, IdempotencyKey, In, TheJob
-from .schemas import NewPrompt, PromptChanged, Video, VideoCreate, VideoDeleted, VideoExtension, VideoList
+from .schemas import NewPrompt, PromptChanged, Remix, Video, VideoCreate, VideoDeleted, VideoExtension, VideoList
 from .uploads import Body, Upload
 
 router = APIRouter(prefix="/v1/videos", tags=["videos"], responses=REFUSALS)
@@ -96,11 +96,12 @@ async def cancel(response: Response, context: In, job: TheJob) -> Video:
     return _shown(response, await run_in_threadpool(context.service.cancel, job.id))
 
 
-@router.post("/{video_id}/remix", summary="Make a video again with another prompt")
-async def remix(asked: NewPrompt, response: Response, context: In, job: TheJob, idempotency_key: IdempotencyKey = None) -> Video:
-    """Queue a video that is as this one in everything but the prompt."""
-    key = Body(asked.model_dump()).key(idempotency_key, f"remix {job.id}")
-    return _shown(response, await run_in_threadpool(context.service.remix, job.id, asked.prompt, key))
+@router.post("/{video_id}/remix", summary="Make a video again, with another prompt, seed or preset")
+async def remix(asked: Remix, response: Response, context: In, job: TheJob, idempotency_key: IdempotencyKey = None) -> Video:
+    """Queue a video that is as this one in everything but what is given."""
+    key = Body(asked.model_dump(exclude_none=True)).key(idempotency_key, f"remix {job.id}")
+    changes = asked.model_dump()
+    return _shown(response, await run_in_threadpool(lambda: context.service.remix(job.id, **changes, key=key)))
 
 
 @router.post("/{video_id}/prompt", summary="Change the prompt on the way")

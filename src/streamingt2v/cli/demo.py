@@ -23,7 +23,7 @@ def demo(
 
     The HTTP API of `serve` is there too, and jobs outlive this process in the same way.
     """
-    check_extra("demo", "web", "fastapi", "uvicorn", "prometheus_client", "python_multipart", "websockets", "gradio")
+    check_extra("demo", "web", "fastapi", "uvicorn", "prometheus_client", "python_multipart", "websockets")
     token = checked_token(host, token or os.environ.get(TOKEN))
     settings = settings_of(service)
     from ..web.app import create_demo

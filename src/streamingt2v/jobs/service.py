@@ -14,9 +14,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .. import durable
-from ..config import ModelConfig, Request
+from ..config import ModelConfig, Preset, Request
 from ..errors import RequestError, RunError
 from ..external.door import checked_config
+from ..runs.folder import PROMPTS
+from ..runs.prompts import PromptLog
 from ..video.reader import count_frames, playback_rate
 from .files import NotReady, ServiceFiles
 from .job import Job, Kind
@@ -108,10 +110,21 @@ class JobService:
         start = dataclasses.replace(asked, video=str(self.files.video(job)), image=None, refine=None, base=None)
         return self._add("extension", start, job.model, id, key)
 
-    def remix(self, id: str, prompt: str, key: Key | None = None) -> Job:
-        """A job that is as the job `id` in everything but the prompt, which holds for the whole video. Raises as `submit`, `NoSuchJob`."""
+    def remix(
+        self, id: str, prompt: str | None = None, seed: int | None = None, preset: Preset | None = None, key: Key | None = None
+    ) -> Job:
+        """A job that is as the job `id` in everything but what is given. Raises as `submit`, `NoSuchJob`.
+
+        prompt: holds for the whole video; None keeps all prompts of the job, those that it was changed to on the way included.
+        """
         job = self.get(id)
-        return self._add("remix", dataclasses.replace(job.request, prompt=prompt, schedule=()), job.model, id, key)
+        changes = PromptLog.read(self.files.run(id) / PROMPTS)
+        schedule = changes.merged(job.request.schedule) if prompt is None else ()
+        given = {"prompt": prompt, "seed": seed, "preset": preset}
+        kept = {name: value for name, value in given.items() if value is not None}
+        if preset not in (None, job.request.preset):
+            kept |= {"width": None, "height": None, "form": None, "strength": None}  # they belong to the other one
+        return self._add("remix", dataclasses.replace(job.request, schedule=schedule, **kept), job.model, id, key)
 
     def change_prompt(self, id: str, prompt: str, event: str | None = None) -> int:
         """From the next chunk on the video shows this; the number of the change. It is kept before this returns.

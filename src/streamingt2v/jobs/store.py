@@ -165,6 +165,13 @@ class JobStore:
         """Id -> revision of the jobs that changed after a revision."""
         return {row["id"]: row["revision"] for row in self.reading.execute("SELECT id, revision FROM jobs WHERE revision > ?", (revision,))}
 
+    def ahead(self, job: Job) -> int:
+        """How many jobs wait that are older than this one; 0 if it does not wait itself."""
+        if job.status != "queued":
+            return 0
+        where = "status = 'queued' AND deleted = 0 AND number < ?"
+        return self.reading.execute(f"SELECT COUNT(*) FROM jobs WHERE {where}", (job.number,)).fetchone()[0]
+
     def counts(self) -> dict[str, int]:
         """How many jobs there are of each status."""
         return dict(self.reading.execute("SELECT status, COUNT(*) FROM jobs WHERE deleted = 0 GROUP BY status").fetchall())

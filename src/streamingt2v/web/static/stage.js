@@ -1,122 +1,187 @@
-"use strict";
-// The stage: plays one job while it is made, and shows what can be done with it. Gradio runs this once, with
-// `element` (where stage.html is), `props` (its value is the id of the job to show), `watch` and `trigger`.
-const ID = /^video_[0-9a-f]{24}$/;
+// The stage: one job, from the queue to the finished video, and what can be done with it.
+import { ask, make, pagePath, path, sentence } from "./api.js";
+import { clearLook, look } from "./closer.js";
+import { Film } from "./film.js";
+import { Pace, clock } from "./pace.js";
+
 const ENDED = ["completed", "failed", "cancelled"];
-const find = (selector) => element.querySelector(selector);
-const stage = find(".stage"), video = find("video"), noise = find("canvas"), closer = find(".closer"), shelf = find(".shelf");
-let job = null, hls = null, events = null, playing = null, drawn = 0;
+const MODE = "streamingt2v-at-the-end";
+const find = (selector) => document.querySelector(`#see ${selector}`);
+const stage = find(".stage"), video = find("video"), noise = find("canvas"), range = find(".bar input"), mode = find(".legend select");
+const film = new Film(video, paint);
+let calls = {}, job = null, news = null, events = null, pace = new Pace(), drawn = 0;
 
-const path = (id, rest = "") => `/v1/videos/${id}${rest}`;
-
-async function ask(address, body) {
-  const options = body === undefined ? {} : { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
-  const answer = await fetch(address, options);
-  const values = await answer.json();
-  if (!answer.ok) throw new Error(values.error?.message ?? "That did not work.");
-  return values;
+/** settings: the server's. opened(id): another job is to be shown. gone(): this one is deleted. changed(): the list of jobs is another. */
+export function begin(given) {
+  calls = given;
+  mode.value = localStorage.getItem(MODE) ?? "wait";
+  mode.onchange = () => { localStorage.setItem(MODE, mode.value); tick(); };
+  range.oninput = () => film.seek(Number(range.value));
+  setInterval(tick, 250);
 }
 
-// ---- following a job
-
-function open(id) {
+/** Follow a job. */
+export function open(id) {
   close();
-  history.replaceState(null, "", `${location.pathname}?video=${id}`);
-  events = new EventSource(path(id, "/events"));
-  events.addEventListener("video", (event) => show(JSON.parse(event.data)));
-  events.addEventListener("done", () => { events.close(); refreshShelf(); });
-  // it tries again by itself, unless the server has refused
-  events.onerror = () => { if (events.readyState === EventSource.CLOSED) gone(id); else say("The server does not answer; trying again"); };
-}
-
-function close() {
-  events?.close();
-  hls?.destroy();
-  video.removeAttribute("src");
-  video.load();
-  video.loop = false;
-  [job, hls, playing] = [null, null, null];
   stage.dataset.status = "queued";
-  delete stage.dataset.frames;
-  closer.hidden = true;
+  events = new EventSource(pagePath(id, "/events"));
+  events.addEventListener("film", (event) => show(JSON.parse(event.data)));
+  events.addEventListener("done", () => { events.close(); calls.changed(); });
+  // it tries again by itself, unless the server has refused
+  events.onerror = () => { if (events.readyState === EventSource.CLOSED) missing(id); else say("The server does not answer; trying again"); };
+  events.onopen = () => { pace = new Pace(calls.hint); seen.clear(); };
+}
+
+/** Show nothing. */
+export function close() {
+  events?.close();
+  film.close();
+  [job, news, events] = [null, null, null];
+  seen.clear();
+  stage.dataset.status = "empty";
+  for (const name of [".controls", ".legend", ".prompts", ".notes"]) find(name).hidden = true;
+  clearLook();
   turn(null);
-  complain("");
+  say("");
+  complain();
 }
 
-async function gone(id) {
+async function missing(id) {
   try { await ask(path(id)); } catch (error) {
-    stage.dataset.status = "empty";
-    history.replaceState(null, "", location.pathname);
-    complain(error.message);
+    close();
+    complain(error.status === 404 ? new Error("that video is gone; it was deleted, or kept long enough") : error);
+    calls.gone();
   }
 }
 
-function play(now) {
-  playing = now.id;
-  const source = path(now.id, "/hls/playlist.m3u8");
-  video.autoplay = true;
-  if (ENDED.includes(now.status)) video.src = path(now.id, "/content");
-  else if (window.Hls?.isSupported()) {
-    // from the first frame, and never ahead to the newest: a film, not a broadcast
-    hls = new Hls({ startPosition: 0, enableWorker: false, liveSyncDurationCount: 1e6, liveMaxLatencyDurationCount: 2e6, manifestLoadingMaxRetry: 8 });
-    hls.loadSource(source);
-    hls.attachMedia(video);
-  } else video.src = source;
-  video.play().catch(() => {}); // where the browser wants a click first, the controls are there
-}
+// ---- what it shows
 
-function show(now) {
+const seen = new Set(); // names of segments; after a broken connection all are told again
+
+function show(film_) {
   const before = job;
-  job = now;
-  const ended = ENDED.includes(now.status);
-  const some = now.frames_done > 0;
-  stage.dataset.status = now.status;
+  [job, news] = [film_.video, film_];
+  const ended = ENDED.includes(job.status), some = job.frames_done > 0;
+  const fresh = film_.segments.filter(({ name }) => !seen.has(name));
+  fresh.forEach(({ name }) => seen.add(name));
+  pace.update(job, fresh);
+  film.update(job, fresh, ended);
+  stage.dataset.status = job.status;
   stage.toggleAttribute("data-frames", some);
-  if (some && playing !== now.id) play(now);
-  video.loop = ended;
-  const [width, height] = now.size.split("x").map(Number);
+  const [width, height] = job.size.split("x").map(Number);
   find(".screen").style.setProperty("--ratio", `${width} / ${height}`);
-  const reel = find(".reel");
-  reel.style.setProperty("--done", now.frames_done / now.num_frames);
-  reel.style.setProperty("--seconds", now.num_frames / now.fps);
-  reel.toggleAttribute("data-many", now.num_frames / now.fps > 60);
-  reel.setAttribute("aria-valuemax", now.num_frames);
-  reel.setAttribute("aria-valuenow", now.frames_done);
-  figure("frames", `${now.frames_done} of ${now.num_frames}`);
-  figure("rate", now.frames_per_second ? `${now.frames_per_second.toFixed(now.frames_per_second < 10 ? 2 : 0)} fps` : "–");
-  figure("left", ended ? "–" : now.seconds_left === null ? "–" : clock(now.seconds_left));
   figure("size", `${width} × ${height}`);
-  say(sentence(now));
-  find(".asked").textContent = now.prompt;
-  find(".notes").replaceChildren(...now.notes.map((note) => Object.assign(document.createElement("li"), { textContent: note })));
-  const can = { stop: !ended, change: !ended, download: ended && some, extend: ended && some };
-  for (const [name, may] of Object.entries(can)) find(`[data-do=${name}]`).hidden = !may;
-  find("[data-do=stop]").disabled = now.cancelling;
-  find("[data-do=download]").href = path(now.id, "/content");
-  find("[data-do=download]").download = `${now.id}.mp4`;
-  if (ended && !(before && ENDED.includes(before.status))) { turn(null); if (some) look(now); }
+  describe(width, height);
+  offer(ended, some);
+  if (before?.status !== job.status) calls.changed();
+  if (ended && !(before && ENDED.includes(before.status))) { turn(null); if (some && job.status !== "failed") look(job); }
   if (!some && !ended) drawNoise();
+  tick();
 }
 
-function sentence(now) {
-  if (now.cancelling) return "Stopping";
-  switch (now.status) {
-    case "queued": return "Waiting for its turn";
-    case "in_progress": return `${now.frames_done ? "Playing while the next chunk is made" : "Making the first frames"}${now.steps ? ` · step ${now.step} of ${now.steps}` : ""}`;
-    case "completed": return "Done";
-    case "cancelled": return now.frames_done ? "Stopped; this much was made" : "Stopped before the first frames were made";
-    default: return `It failed: ${now.error?.message ?? "the server's log says why"}`;
+function describe() {
+  find(".asked").textContent = news.prompts.at(-1)[1];
+  const how = { preview: "faster preview", full: "full video" }[job.preset];
+  find(".about").textContent = `Seed ${job.seed} · ${job.model} · ${how} · ${job.num_frames} frames, ${Number(job.seconds).toLocaleString("en", { maximumFractionDigits: 2 })} s at ${job.fps} a second`;
+  const list = find(".prompts");
+  const items = news.prompts.map(([frame, prompt]) => make("li", {}, make("b", { textContent: `From frame ${frame}` }), ` ${prompt}`));
+  if (news.pending) {
+    const when = ENDED.includes(job.status) ? "Came too late" : "With the next chunk";
+    items.push(make("li", { className: "pending" }, make("b", { textContent: when }), ` ${news.pending}`));
   }
+  list.replaceChildren(...items);
+  list.hidden = items.length < 2;
+  find(".notes").textContent = job.notes.join("; ");
+  find(".notes").hidden = !job.notes.length;
+}
+
+function offer(ended, some) {
+  const model = calls.settings.models.find(({ id }) => id === job.model);
+  const kept = some && job.status !== "failed";
+  const can = {
+    stop: !ended, change: !ended, download: ended && kept, extend: ended && kept, again: ended, delete: true,
+    full: ended && job.preset === "preview" && Boolean(model?.sizes.full), refine: false,
+  };
+  for (const [name, may] of Object.entries(can)) find(`[data-do=${name}]`).hidden = !may;
+  find("[data-do=stop]").disabled = job.cancelling;
+  Object.assign(find("[data-do=download]"), { href: path(job.id, "/content"), download: `${job.id}.mp4` });
+}
+
+/** What goes on with the clock. */
+function tick() {
+  if (!job) return;
+  const ended = ENDED.includes(job.status);
+  film.follow(mode.value, pace.next());
+  figure("frames", `${job.frames_done} of ${job.num_frames}`);
+  figure("rate", job.frames_per_second ? `${job.frames_per_second.toFixed(job.frames_per_second < 10 ? 2 : 0)}` : "–");
+  const left = ended ? null : pace.left();
+  figure("left", left === null ? "–" : `about ${clock(left)}`);
+  say(status(ended));
+}
+
+function status(ended) {
+  if (!ended && job.cancelling) return "Stopping";
+  switch (job.status) {
+    case "queued": return news.ahead ? `Waiting: ${news.ahead} ${news.ahead === 1 ? "video" : "videos"} before it` : "Waiting: it is the next";
+    case "in_progress": return `${doing()}${pace.steps(job)}`;
+    case "completed": return "Done";
+    case "cancelled": return job.frames_done ? "Stopped; this much was made" : "Stopped before the first frames were made";
+    default: return `It failed: ${job.error?.message ?? "the server's log says why"}`;
+  }
+}
+
+function doing() {
+  if (!job.frames_done) return "Making the first frames";
+  return `Making frames ${job.frames_done} and on`;
+}
+
+/** The film as it is at this moment: three marks on one bar, and what it waits for. */
+function paint() {
+  const has = job !== null && film.segments.length > 0;
+  find(".controls").hidden = !has;
+  find(".legend").hidden = !has || film.complete;
+  if (!has) return wait(null);
+  const share = (seconds) => `${Math.min(100, 100 * seconds / film.total)}%`;
+  find(".made").style.width = share(film.made);
+  find(".buffered").style.width = share(Math.max(film.buffered, video.currentTime));
+  find(".played").style.width = share(video.currentTime);
+  range.max = film.total;
+  range.value = video.currentTime;
+  range.setAttribute("aria-valuetext", `${video.currentTime.toFixed(1)} of ${film.total.toFixed(1)} seconds, ${film.made.toFixed(1)} made`);
+  find(".clock").textContent = `${video.currentTime.toFixed(1)} / ${film.total.toFixed(1)} s`;
+  const button = find("[data-do=play]");
+  button.dataset.shows = film.wanted ? "pause" : "play";
+  button.setAttribute("aria-label", film.wanted ? "Pause" : "Play");
+  find("[data-do=sound]").hidden = !hasSound();
+  wait(told());
+}
+
+function told() {
+  if (film.complete || !film.wanted) return null;
+  const next = pace.next(), when = next === null ? "" : next < 1 ? ", any moment now" : `, in about ${clock(next)}`;
+  if (film.waiting) return `Waiting for frame ${job.frames_done}${when}`;
+  if (film.mode === "loop") return `Played again and again; frame ${job.frames_done} comes${when || " later"}`.replace("comes, ", "comes ");
+  if (film.mode === "pace" && video.playbackRate < 0.95) return `At ${Math.round(100 * video.playbackRate)} % of its speed, as it is made`;
+  return null;
+}
+
+function wait(text) {
+  const place = find(".wait");
+  if (place.textContent !== (text ?? "")) place.textContent = text ?? "";
+  place.hidden = !text;
+}
+
+function hasSound() {
+  return Boolean(video.mozHasAudio || video.webkitAudioDecodedByteCount || video.audioTracks?.length);
 }
 
 const figure = (name, text) => { find(`[data-figure=${name}]`).textContent = text; };
-const say = (text) => { const status = find(".status"); if (status.textContent !== text) status.textContent = text; };
-const clock = (seconds) => seconds < 60 ? `${Math.max(1, Math.round(seconds))} s` : `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")} min`;
+const say = (text) => { const place = find(".status"); if (place.textContent !== text) place.textContent = text; };
 
-function complain(text) {
+function complain(error) {
   const notice = find(".stage > .notice");
-  notice.textContent = text;
-  notice.hidden = !text;
+  notice.replaceChildren(...(error ? sentence(error) : []));
+  notice.hidden = !error;
 }
 
 // noise that calms down as the first chunk is denoised
@@ -139,161 +204,48 @@ function drawNoise() {
 // ---- what can be done with it
 
 function turn(name) {
-  for (const form of element.querySelectorAll(".turn")) form.hidden = form.dataset.for !== name || !form.hidden;
-  const shown = element.querySelector(".turn:not([hidden]) [name=prompt]");
-  if (shown) { shown.value = job.prompt; shown.select(); shown.focus(); }
+  for (const form of document.querySelectorAll("#see .turn")) form.hidden = form.dataset.for !== name || !form.hidden;
+  for (const button of document.querySelectorAll("#see [aria-expanded]")) {
+    button.setAttribute("aria-expanded", String(!find(`[data-for=${button.dataset.do}]`).hidden));
+  }
+  const shown = document.querySelector("#see .turn:not([hidden]) [name=prompt]");
+  if (shown) { shown.value = news.pending ?? news.prompts.at(-1)[1]; shown.select(); shown.focus(); }
 }
 
 async function attempt(work) {
-  complain("");
-  try { await work(); } catch (error) { complain(error.message); }
+  complain();
+  try { await work(); } catch (error) { complain(error); }
 }
 
-find("[data-do=stop]").onclick = () => attempt(async () => show(await ask(path(job.id, "/cancel"), {})));
-find("[data-do=change]").onclick = () => turn("change");
-find("[data-do=extend]").onclick = () => turn("extend");
+/** The same once more but for the changes; it keeps the file that it starts from. */
+const again = (changes) => attempt(async () => calls.opened((await ask(path(job.id, "/remix"), changes)).id));
+
+const actions = {
+  play: () => film.toggle(),
+  sound: () => { video.muted = !video.muted; find("[data-do=sound]").textContent = video.muted ? "Sound on" : "Sound off"; },
+  wide: () => (document.fullscreenElement ? document.exitFullscreen() : (find(".screen").requestFullscreen ?? video.webkitEnterFullscreen).call(find(".screen").requestFullscreen ? find(".screen") : video)),
+  stop: () => attempt(async () => { await ask(path(job.id, "/cancel"), {}); }),
+  change: () => turn("change"),
+  extend: () => turn("extend"),
+  full: () => again({ preset: "full" }),
+  again: () => again({ seed: crypto.getRandomValues(new Uint32Array(1))[0] }),
+  delete: () => attempt(async () => {
+    if (!confirm("Delete this video, and stop it if it is being made?")) return;
+    await ask(path(job.id), undefined, "DELETE");
+    close();
+    calls.gone();
+  }),
+};
+find("").addEventListener("click", (event) => actions[event.target.closest("button[data-do]")?.dataset.do]?.());
 find("[data-for=change]").onsubmit = (event) => {
   event.preventDefault();
   attempt(async () => {
-    const prompt = event.target.prompt.value;
-    await ask(path(job.id, "/prompt"), { prompt });
+    await ask(path(job.id, "/prompt"), { prompt: event.target.prompt.value });
     turn(null);
-    say(`From the next chunk on: ${prompt}`);
   });
 };
 find("[data-for=extend]").onsubmit = (event) => {
   event.preventDefault();
   const { prompt, frames } = event.target;
-  attempt(async () => open((await ask(path("extensions"), { prompt: prompt.value, num_frames: Number(frames.value), video: { id: job.id } })).id));
+  attempt(async () => calls.opened((await ask(path("extensions"), { prompt: prompt.value, num_frames: Number(frames.value), video: { id: job.id } })).id));
 };
-
-// ---- a closer look: the slice and the curves share one axis of time
-
-async function look(now) {
-  closer.hidden = false;
-  const place = find(".look");
-  place.replaceChildren(Object.assign(document.createElement("p"), { className: "hint", textContent: "Measuring" }));
-  try {
-    const seen = await ask(`/page/videos/${now.id}/closer.json`);
-    if (job?.id !== now.id) return;
-    const slice = Object.assign(document.createElement("img"), { src: `/page/videos/${now.id}/slice.png`, alt: "Slice through time", className: "slice" });
-    place.replaceChildren(strip(slice, seen), ...Object.entries(seen.curves).map(([title, values]) => curve(title, values, seen)), axis(seen));
-  } catch (error) {
-    place.firstChild.textContent = error.message;
-  }
-}
-
-function seamsIn(seen, height) {
-  if (seen.seams.length > 80) return ""; // closer than they could be told apart
-  return seen.seams.map((frame) => `<line class="seam" x1="${1000 * frame / seen.frames}" x2="${1000 * frame / seen.frames}" y1="0" y2="${height}"/>`).join("");
-}
-
-function drawing(height, content) {
-  const holder = document.createElement("div");
-  holder.innerHTML = `<svg viewBox="0 0 1000 ${height}" preserveAspectRatio="none" aria-hidden="true">${content}</svg>`; // numbers alone
-  return holder.firstChild;
-}
-
-function strip(slice, seen) {
-  const holder = document.createElement("figure");
-  holder.className = "strip";
-  holder.append(slice, drawing(100, seamsIn(seen, 100)));
-  return holder;
-}
-
-function curve(title, values, seen) {
-  const known = values.filter((value) => value !== null);
-  const holder = document.createElement("figure");
-  const most = Math.max(...known, 1e-9), round = (value) => value >= 100 ? value.toFixed(0) : value.toPrecision(2);
-  const y = (value) => 96 - 88 * value / most;
-  let line = "", pen = "M";
-  values.forEach((value, second) => {
-    if (value === null) { pen = "M"; return; }
-    const from = 1000 * second * seen.fps / seen.frames, to = Math.min(1000, 1000 * (second + 1) * seen.fps / seen.frames);
-    line += `${pen}${from.toFixed(1)} ${y(value).toFixed(1)}L${to.toFixed(1)} ${y(value).toFixed(1)}`;
-    pen = "L";
-  });
-  const caption = document.createElement("figcaption");
-  const range = document.createElement("span");
-  range.textContent = known.length ? `${round(known[0])} at first, ${round(known.at(-1))} at the end` : "";
-  caption.append(title, range);
-  holder.append(caption, drawing(100, `${seamsIn(seen, 100)}<line class="floor" x1="0" x2="1000" y1="99" y2="99"/><path d="${line}"/>`));
-  return holder;
-}
-
-function axis(seen) {
-  const holder = document.createElement("p");
-  holder.className = "axis";
-  const seconds = seen.frames / seen.fps;
-  for (const part of [0, 0.25, 0.5, 0.75, 1]) holder.append(Object.assign(document.createElement("span"), { textContent: `${Number((part * seconds).toFixed(1))} s` }));
-  return holder;
-}
-
-// ---- what was made here before
-
-async function refreshShelf() {
-  try {
-    const { data } = await ask("/v1/videos?limit=12");
-    const cards = data.filter((one) => one.frames_done > 0).map((one) => {
-      const card = document.createElement("button");
-      card.type = "button";
-      card.onclick = () => { open(one.id); trigger("opened", { id: one.id }); scrollTo({ top: 0, behavior: "smooth" }); };
-      const picture = Object.assign(document.createElement("img"), { src: path(one.id, "/content?variant=thumbnail"), alt: "", loading: "lazy" });
-      const words = document.createElement("span");
-      words.textContent = one.prompt;
-      const length = document.createElement("small");
-      length.textContent = `${Number(one.seconds).toFixed(0)} s · ${one.preset}`;
-      card.append(picture, words, length);
-      const item = document.createElement("li");
-      item.append(card);
-      return item;
-    });
-    find(".shelf ul").replaceChildren(...cards);
-    shelf.hidden = cards.length === 0;
-  } catch { shelf.hidden = true; }
-}
-
-// ---- files dropped anywhere on the page: a picture is the image prompt, a video gives its settings back
-
-function dropped(event) {
-  const file = event.dataTransfer?.files[0];
-  delete document.body.dataset.dropping;
-  if (!file || event.target.closest?.("#image, #video")) return; // those take it themselves
-  event.preventDefault();
-  event.stopPropagation();
-  const isPicture = file.type.startsWith("image/");
-  reveal(isPicture ? "#advanced" : "#own");
-  setTimeout(() => {
-    // Gradio puts the input of an upload button beside the button
-    const input = document.querySelector(isPicture ? "#image input[type=file]" : "#own input[data-testid$='upload-button']");
-    if (!input) return complain("Open the options below the buttons and choose the file there.");
-    const files = new DataTransfer();
-    files.items.add(file);
-    input.files = files.files;
-    input.dispatchEvent(new Event("change", { bubbles: true }));
-  }, 300); // what was folded is on the page then
-}
-
-function reveal(id) {
-  const head = document.querySelector(`${id} > button.label-wrap`);
-  if (head && !head.classList.contains("open")) head.click();
-}
-
-document.addEventListener("drop", dropped, true);
-document.addEventListener("dragover", (event) => {
-  if (![...(event.dataTransfer?.types ?? [])].includes("Files")) return;
-  event.preventDefault();
-  document.body.dataset.dropping = "";
-});
-document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) delete document.body.dataset.dropping; });
-
-// ---- begin
-
-watch("value", () => {
-  if (!ID.test(props.value ?? "") || props.value === job?.id) return;
-  open(props.value);
-  if (innerWidth < 900) stage.scrollIntoView({ behavior: "smooth", block: "start" });
-});
-const asked = new URLSearchParams(location.search).get("video");
-if (ID.test(asked ?? "")) { open(asked); trigger("opened", { id: asked }); }
-refreshShelf();

@@ -1,0 +1,183 @@
+// Plays a video while it is made: appends each segment as it is announced, and is honest about where there is nothing to play yet.
+import { path } from "./api.js";
+
+const AHEAD = 60; // seconds that are fetched before they are played
+const BEHIND = 20; // seconds that are kept after they were played, where memory is short
+const SLOWEST = 0.07; // browsers play no slower
+const Source = window.ManagedMediaSource ?? window.MediaSource;
+
+/** One film on a <video>. changed: called with nothing whenever something of it is to be shown anew. */
+export class Film {
+  constructor(video, changed) {
+    Object.assign(this, { video, changed, mode: "wait" });
+    video.disableRemotePlayback = true; // else Safari gives no ManagedMediaSource
+    for (const name of ["timeupdate", "seeking", "waiting", "playing", "ratechange", "durationchange"]) {
+      video.addEventListener(name, () => this.#step());
+    }
+    video.addEventListener("pause", () => { // by a key of the keyboard or the system, if not by us
+      if (video.paused && this.wanted && !this.waiting && !video.ended) this.wanted = false;
+      this.#step();
+    });
+    video.addEventListener("ended", () => this.#ended());
+    this.close();
+  }
+
+  /** Nothing is shown any more. */
+  close() {
+    this.id = null;
+    Object.assign(this, { segments: [], complete: false, waiting: false, total: 0, fps: 1, wanted: true });
+    Object.assign(this, { media: null, buffer: null, busy: false, plain: false });
+    this.video.pause();
+    this.video.removeAttribute("src");
+    this.video.load();
+  }
+
+  /** News of the job `id`: more segments, whether it has ended. */
+  update({ id, fps, num_frames, status }, segments, complete) {
+    if (this.id !== id) { this.close(); this.id = id; }
+    Object.assign(this, { fps, total: num_frames / fps, complete, whole: ["completed", "cancelled"].includes(status) });
+    this.segments.push(...segments);
+    if (this.segments.length && !this.media && !this.plain) this.#open();
+    this.#step();
+  }
+
+  /** Seconds that are made. */
+  get made() {
+    const last = this.segments.at(-1);
+    return last ? (last.start + last.frames) / this.fps : 0;
+  }
+
+  /** Seconds, from the playhead on, that are in this browser. */
+  get buffered() {
+    return bufferedTo(this.video, this.video.currentTime);
+  }
+
+  toggle() {
+    this.wanted = !this.wanted;
+    if (this.wanted && this.video.ended) this.video.currentTime = 0;
+    this.#step();
+  }
+
+  seek(seconds) {
+    this.video.currentTime = Math.min(seconds, Math.max(0, this.made - 0.5 / this.fps));
+    this.#step();
+  }
+
+  /** "wait", "pace" or "loop": what happens at the end of what is made. seconds: until more is expected, null if nobody knows. */
+  follow(mode, seconds) {
+    this.mode = mode;
+    this.expected = seconds;
+    this.#step();
+  }
+
+  #open() {
+    if (!Source || this.whole) { // a file like any other; on old iPhones, HLS as the system plays it
+      this.plain = true;
+      this.video.src = path(this.id, this.whole ? "/content" : "/hls/playlist.m3u8");
+      return;
+    }
+    const media = this.media = new Source();
+    this.video.src = URL.createObjectURL(media);
+    media.addEventListener("sourceopen", () => this.#begin(media), { once: true });
+  }
+
+  async #begin(media) {
+    URL.revokeObjectURL(this.video.src);
+    const head = await this.#fetched("init.mp4");
+    if (this.media !== media || !head) return;
+    this.buffer = media.addSourceBuffer(`video/mp4; codecs="${codec(head)}"`);
+    this.buffer.addEventListener("updateend", () => { this.busy = false; this.#step(); });
+    this.busy = true;
+    this.buffer.appendBuffer(head);
+  }
+
+  /** Whatever is to be done now; called after everything that happens. */
+  #step() {
+    if (!this.id) return;
+    if (this.buffer && !this.busy && this.media.readyState !== "closed") this.#fill();
+    this.#drive();
+    this.changed();
+  }
+
+  async #fill() {
+    const segment = this.#missing();
+    if (!segment) {
+      if (this.complete && this.media.readyState === "open" && this.#all()) this.media.endOfStream();
+      return;
+    }
+    this.busy = true;
+    const buffer = this.buffer;
+    const data = await this.#fetched(segment.name);
+    if (this.buffer !== buffer) return;
+    if (!data) { this.busy = false; return; }
+    try { buffer.appendBuffer(data); } catch (error) {
+      if (error.name !== "QuotaExceededError") throw error;
+      const before = Math.max(0, this.video.currentTime - BEHIND);
+      if (before > 0) buffer.remove(0, before); else this.busy = false; // "updateend" comes after both
+    }
+  }
+
+  /** The first segment from the playhead on that is not in the browser and soon needed. */
+  #missing() {
+    const now = this.video.currentTime;
+    return this.segments.find(({ start, frames }) => {
+      const [from, to] = [start / this.fps, (start + frames) / this.fps];
+      return to > now + 0.01 && from < now + AHEAD && !has(this.video, (from + to) / 2);
+    });
+  }
+
+  #all() {
+    return this.segments.every(({ start, frames }) => has(this.video, (start + frames / 2) / this.fps)) || this.buffered >= this.made - 0.1;
+  }
+
+  /** Play, wait, slow down or begin again. */
+  #drive() {
+    const { video } = this;
+    const left = Math.min(this.buffered, this.made) - video.currentTime;
+    const atEnd = !this.complete && this.made - video.currentTime < 1.5 / this.fps;
+    if (atEnd && this.mode === "loop" && this.wanted && this.made > 1 / this.fps) video.currentTime = 0;
+    this.waiting = atEnd && this.mode !== "loop";
+    const pace = this.mode === "pace" && !this.complete && this.expected !== null ? left / Math.max(this.expected, 0.1) : 1;
+    const rate = Math.min(1, Math.max(SLOWEST, pace));
+    if (Math.abs(video.playbackRate - rate) > 0.02) video.playbackRate = rate;
+    if (this.wanted && !this.waiting && video.paused && this.segments.length) video.play().catch(() => { this.wanted = false; this.changed(); });
+    if ((!this.wanted || this.waiting) && !video.paused) video.pause();
+  }
+
+  #ended() {
+    if (!this.complete || !this.wanted) return;
+    this.video.currentTime = 0;
+    this.video.play().catch(() => {});
+  }
+
+  async #fetched(name) {
+    try {
+      const answer = await fetch(path(this.id, `/hls/${name}`));
+      return answer.ok ? new Uint8Array(await answer.arrayBuffer()) : null;
+    } catch { return null; } // the next event tries again
+  }
+}
+
+function has(video, seconds) {
+  for (let at = 0; at < video.buffered.length; at++) {
+    if (video.buffered.start(at) <= seconds && seconds < video.buffered.end(at)) return true;
+  }
+  return false;
+}
+
+function bufferedTo(video, seconds) {
+  for (let at = 0; at < video.buffered.length; at++) {
+    if (video.buffered.start(at) <= seconds + 0.05 && seconds < video.buffered.end(at)) return video.buffered.end(at);
+  }
+  return seconds;
+}
+
+/** The codec's name in full, which a browser wants before it takes the first byte: profile, constraints and level are in the box `avcC`. */
+function codec(head) {
+  for (let at = 0; at + 8 < head.length; at++) {
+    if (head[at] === 0x61 && head[at + 1] === 0x76 && head[at + 2] === 0x63 && head[at + 3] === 0x43) {
+      return "avc1." + [...head.slice(at + 5, at + 8)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+    }
+  }
+  return "avc1.42E01E";
+}
