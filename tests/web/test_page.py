@@ -87,7 +87,7 @@ def test_the_full_video_from_a_picture_and_its_extension(page, service, tmp_path
 
 
 def test_a_video_gives_its_settings_back(page, service):
-    job = service.wait(service.submit(Request(PROMPT, 16, seed=77, steps=3)).id)
+    job = service.wait(service.submit(Request(PROMPT, 16, seed=77, num_inference_steps=3)).id)
     page.click("#own > summary")
     page.set_input_files("#settings input", service.video(job.id))
     page.wait_for_selector("#notice .calm:has-text('are back')", timeout=WAIT)

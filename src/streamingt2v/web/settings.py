@@ -16,8 +16,8 @@ FULL_FRAMES = 80
 PREVIEW_CHUNKS = 3
 """Chunks after the first that a preview has where no length is chosen."""
 
-_NAMES = {"frames": "num_frames", "steps": "num_inference_steps"}
-_FIELDS = "prompt frames seed negative_prompt schedule preset steps guidance_scale fps form strength".split()
+_FIELDS = "prompt num_frames seed negative_prompt schedule preset num_inference_steps guidance_scale fps form strength".split()
+_OLD_NAMES = {"frames": "num_frames", "steps": "num_inference_steps"}  # in files of before
 
 
 def page_settings(service: JobService) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def _model(name: str, config: ModelConfig) -> dict[str, Any]:
 
 def settings_of(request: Request, model: str) -> dict[str, Any]:
     """The fields of the API that ask for this request again, but for the file that it starts from; None is the model's own."""
-    values = {_NAMES.get(name, name): getattr(request, name) for name in _FIELDS}
+    values = {name: getattr(request, name) for name in _FIELDS}
     return values | {"model": model, "schedule": [list(entry) for entry in request.schedule]}
 
 
@@ -51,6 +51,7 @@ def settings_of_file(metadata: Mapping[str, Any], models: Mapping[str, ModelConf
     """
     if not isinstance(metadata.get("prompt"), str) or "seed" not in metadata:
         return None
+    metadata = {_OLD_NAMES.get(name, name): value for name, value in metadata.items()}
     try:
         known = {name: metadata[name] for name in _FIELDS if name in metadata}
         # a file's rate is always there; it is a wish only where it is not the one that its model has anyway

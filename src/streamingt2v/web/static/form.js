@@ -56,7 +56,7 @@ function values(preset) {
     if (text) asked[name] = NUMBERS[name] ? number(name, text) : text;
   }
   asked.num_frames ??= model().frames[preset];
-  asked.schedule = schedule(form.schedule.value);
+  if (form.schedule.value.trim()) asked.schedule = form.schedule.value; // in a form it is taken as it is typed
   return asked;
 }
 
@@ -66,17 +66,6 @@ function number(name, text) {
     throw new Refused(`must be a ${NUMBERS[name] === "whole" ? "whole " : ""}number, not “${text.slice(0, 20)}”`, name);
   }
   return value;
-}
-
-function schedule(text) {
-  const entries = [];
-  text.split(/\r?\n/).forEach((line, index) => {
-    if (!line.trim()) return;
-    const [, frame, prompt] = /^\s*(\d+)\s*:\s*(.*\S)\s*$/.exec(line) ?? [];
-    if (!prompt) throw new Refused(`line ${index + 1} should be a frame, a colon and a prompt, as in “40: A dog on the beach”`, "schedule");
-    entries.push([Number(frame), prompt]);
-  });
-  return entries;
 }
 
 async function submit(preset, made) {
@@ -94,11 +83,9 @@ async function submit(preset, made) {
 
 function body(asked) {
   if (files.image && files.video) throw new Refused("start from a picture or go on with a video, not both; take one of them out", "image");
-  const file = files.image ?? files.video;
-  if (!file) return asked;
-  const data = new FormData();
-  for (const [name, value] of Object.entries(asked)) data.append(name, name === "schedule" ? JSON.stringify(value) : value);
-  data.append("input_reference", file);
+  const data = new FormData(), file = files.image ?? files.video;
+  for (const [name, value] of Object.entries(asked)) data.append(name, value);
+  if (file) data.append("input_reference", file);
   return data;
 }
 
