@@ -11,10 +11,13 @@ import errno
 import fcntl
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 _PART = ".part"
+_LONG = 100
+"""Bytes of a name from which on the one in the making is a short one: file systems take 143 to 255."""
 
 
 def finished_name(name: str) -> str | None:
@@ -45,12 +48,27 @@ def write_unsynced(path: Path, data: bytes) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder; what the block wrote there is flushed and renamed to `path` when it ends well.
 
-    When it does not, the temporary file is deleted and `path` stays as it was.
+    When it does not, the temporary file is deleted and `path` stays as it was. As with `cp`: where `path` is a link, what it leads to is
+    replaced, and a link to nothing is an OSError; a file that is replaced keeps its permissions.
     """
+    path = _behind_links(path)
     with _renamed(path) as part:
         yield part
+        with contextlib.suppress(OSError):
+            part.chmod(stat.S_IMODE(path.stat().st_mode))
         sync_file(part)
     sync_folder(path.parent)
+
+
+def try_file(path: Path) -> None:
+    """OSError if `replacing` could not put a file at `path` now: a name too long or of bytes that cannot be, a folder that cannot be
+    written, a link to nothing. Tried by doing it; nothing is left, and what is there stays as it is.
+    """
+    path = _behind_links(path)
+    for trial in (_part_of(path), path):
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            trial.unlink()
 
 
 def append(path: Path, size: int, data: bytes) -> None:
@@ -118,7 +136,7 @@ def unlock(handle: int) -> None:
 
 @contextlib.contextmanager
 def _renamed(path: Path) -> Iterator[Path]:
-    part = path.with_name(f".{path.name}{_PART}")
+    part = _part_of(path)
     try:
         yield part
         os.replace(part, path)
@@ -126,6 +144,16 @@ def _renamed(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         raise
+
+
+def _part_of(path: Path) -> Path:
+    """Beside the file; of a name too long to get longer, a digest."""
+    name = path.name if len(os.fsencode(path.name)) <= _LONG else hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]
+    return path.with_name(f".{name}{_PART}")
+
+
+def _behind_links(path: Path) -> Path:
+    return Path(os.path.realpath(path, strict=True)) if path.is_symlink() else path
 
 
 def _put(path: Path, data: bytes) -> None:

@@ -109,7 +109,7 @@ def check_text(value: str) -> None:
 
 def shortened(value: str, most: int = 80) -> str:
     """The beginning of a text, for messages."""
-    return value if len(value) <= most else value[: most - 1] + "…"
+    return value if len(value) <= most else value[: most - 3] + "..."
 
 
 class _Twice(Exception):

@@ -65,7 +65,7 @@ def appearing(folder: Path) -> Iterator[Path]:
     missing = [parent for parent in folder.parents if not parent.exists()]
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as made:
+        with TemporaryDirectory(prefix=f".{folder.name[:20]}-", dir=folder.parent) as made:
             whole = Path(made) / "whole"
             whole.mkdir()
             yield whole

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from . import batch, bench, demo, evaluate, models, serve, train, video
+from . import batch, bench, demo, evaluate, models, serve, streams, train, video
 from .screen import INTERRUPTED, interruptible, plain_warnings, report_error
 
 app = typer.Typer(
@@ -32,6 +32,9 @@ def _start(context: typer.Context, version: Annotated[bool, typer.Option("--vers
     if context.invoked_subcommand is None:
         print(context.get_help())
 
+
+MAKES_FILES = [[name] for name in ("generate", "extend", "refine", "resume", "batch", "train", "convert")]
+"""Commands whose work is done when their files are there, whether or not that could be told on stdout."""
 
 for _command in (
     video.generate,
@@ -69,8 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def entry_point() -> None:
     """What the installed command calls."""
+    streams.prepare()
     _keep_one_arena()
-    sys.exit(main())
+    code = main()
+    lost = streams.failure()
+    if code == 0 and lost is not None and not streams.was_left(lost) and sys.argv[1:2] not in MAKES_FILES:
+        print(f"error: stdout cannot be written: {lost.strerror}", file=sys.stderr)
+        code = 1
+    sys.exit(code)
 
 
 def _keep_one_arena() -> None:

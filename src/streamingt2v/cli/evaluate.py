@@ -11,7 +11,7 @@ from typer import Argument, Option
 
 from ..errors import MediaError, RequestError
 from .options import ScreenOptions, takes_options
-from .places import check_file
+from .places import check_each
 from .screen import Screen
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ NAMES = ("mawe", "warp", "flow", "stagnation", "seam", "cuts", "anchor", "text",
 FLOWING, SEEING = {"mawe", "warp", "flow", "stagnation"}, {"anchor", "text"}
 WITH_CURVES = {"warp", "flow", "seam", "anchor", "text", "colour", "flicker", "sharpness"}
 COLUMNS = 5  # videos beside each other in a table
-ARROWS = {"higher": "↑", "lower": "↓", None: ""}
+ARROWS = {"higher": "↑", "lower": "↓", None: "", "towards": "→"}
+PLAIN_ARROWS = {"higher": "^", "lower": "v", None: "", "towards": "->"}
+"""For terminals without the others."""
 
 
 @takes_options
@@ -50,9 +52,7 @@ def evaluate(
     """
     names = _names(metrics)
     _check_used(names, {"prompt": prompt, "clip": clip, "flow_size": flow_size, "curves": curves})
-    for name, path in (("curves", curves), ("slice", slice_)):
-        if path is not None:
-            check_file(name, path, ".png", overwrite)
+    check_each({"curves": (curves, ".png"), "slice": (slice_, ".png")}, overwrite)
     grid, total = _grid(chunk, overlap), _check_videos(videos)
     show = Screen(screen.quiet, screen.json)
     from ..metrics.chart import MiddleRows
@@ -108,6 +108,8 @@ def _check_videos(videos: list[Path]) -> int | None:
             counts.append(probe_video(video_of(video)).frames)
         except MediaError as error:
             raise RequestError("video", str(video), str(error).removeprefix(f"{video}: ")) from error
+        except OSError as error:  # a name that is too long
+            raise RequestError("video", str(video), error.strerror or str(error)) from error
     return sum(filter(None, counts)) if all(counts) else None
 
 
@@ -158,17 +160,18 @@ def print_table(reports: list[Report], to_stderr: bool) -> None:
     """Values down, videos to the right, their mean at the end; on stdout, or on stderr where that is kept for JSON."""
     from rich.console import Console
 
-    console = Console(stderr=to_stderr)
+    console = Console(stderr=to_stderr, markup=False, emoji=False)  # file names are names, whatever is in them
+    arrows = PLAIN_ARROWS if console.options.ascii_only else ARROWS
     for first in range(0, len(reports), COLUMNS):
         some = reports[first : first + COLUMNS]
         columns = {f"{r.video.stem}\n{r.frames} frames": r.result.values for r in some}
         if len(reports) > 1 and first + COLUMNS >= len(reports):
             columns[f"mean\nof {len(reports)}"] = means(reports)
-        console.print(_table(columns))
+        console.print(_table(columns, arrows))
     console.print("; ".join(f"{what}: {name}" for what, name in reports[0].measured_with.items()), style="dim")
 
 
-def _table(columns: dict[str, dict[str, float]]) -> Any:
+def _table(columns: dict[str, dict[str, float]], arrows: dict[str | None, str]) -> Any:
     from rich import box
     from rich.table import Table
 
@@ -181,7 +184,7 @@ def _table(columns: dict[str, dict[str, float]]) -> Any:
         table.add_column(name, justify="right")
     for name in dict.fromkeys(name for values in columns.values() for name in values):
         value = VALUES[name]
-        better = f"→ {value.better:g}" if isinstance(value.better, float) else ARROWS[value.better]
+        better = f"{arrows['towards']} {value.better:g}" if isinstance(value.better, float) else arrows[value.better]
         table.add_row(name, better, *(f"{values.get(name, math.nan):.{value.digits}f}" for values in columns.values()))
     return table
 

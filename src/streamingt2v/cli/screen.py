@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import sys
@@ -17,8 +18,12 @@ import typer
 
 from ..config.request import SHORT_NAMES
 from ..errors import RequestError, StreamingT2VError
+from ..texts import shortened
+from . import streams
+from .memory import is_out_of_memory
 
 INTERRUPTED = 130
+MOST_SHOWN = 400  # characters of a wrong value
 LINE_EVERY_SECONDS = 10.0  # between lines of progress where there is no terminal to draw a bar on
 ARGUMENTS = {
     "prompt": "PROMPT", "prompts": "PROMPTS", "video": "VIDEO", "refine": "VIDEO", "recipe": "RECIPE", "kind": "KIND", "source": "SRC",
@@ -48,6 +53,9 @@ class Screen:
     def result(self, text: str, values: dict[str, Any]) -> None:
         """The last line of stdout: `values` as JSON, or `text`."""
         print(json.dumps(values) if self.as_json else text, flush=True)
+        lost = streams.failure()
+        if lost is not None and not streams.was_left(lost) and text and "\n" not in text:
+            self.note(f"note: stdout cannot be written ({lost.strerror}); what it was to say: {text}")
 
     @contextmanager
     def progress(self, total: int | None, done: int) -> Iterator[Progress]:
@@ -93,11 +101,12 @@ class Progress:
 class _Lines(Progress):
     """One line every few seconds, for logs."""
 
-    _said = 0.0
+    _said, _told = 0.0, -1
 
     def show(self, last: bool) -> None:
-        if time.monotonic() - self._said >= LINE_EVERY_SECONDS or (last and self.done > self.first):
-            self._said = time.monotonic()
+        due = time.monotonic() - self._said >= LINE_EVERY_SECONDS or (last and self.done > self.first)
+        if due and self.done != self._told:
+            self._said, self._told = time.monotonic(), self.done
             print(self.text(), file=sys.stderr, flush=True)
 
 
@@ -109,8 +118,9 @@ class _Bar(Progress):
         from rich.progress import BarColumn, SpinnerColumn, TextColumn
         from rich.progress import Progress as RichProgress
 
-        columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.description}"))
-        self._rich = RichProgress(*columns, console=Console(stderr=True), redirect_stdout=False)
+        console = Console(stderr=True)
+        spinner = SpinnerColumn("line" if console.options.ascii_only else "dots")
+        self._rich = RichProgress(spinner, BarColumn(), TextColumn("{task.description}"), console=console, redirect_stdout=False)
         self._task = self._rich.add_task(self.text(), total=self.total, completed=self.done)
         self._rich.start()
         return self
@@ -167,15 +177,15 @@ def describe(error: BaseException) -> Stopped:
         argument = SHORT_NAMES.get(error.argument, error.argument)
         name = ARGUMENTS.get(argument, f"--{argument.replace('_', '-')}")
         details = {"argument": argument, "value": error.value, "fix": error.fix}
-        value = "" if error.value is None else f" {error.value!r}"
+        value = "" if error.value is None else f" {shortened(repr(error.value), MOST_SHOWN)}"
         return Stopped(f"{name}{value}: {error.fix}", 2, details=details)
     if isinstance(error, typer.TyperException):
-        return Stopped(error.format_message(), error.exit_code)
+        return Stopped(shortened(error.format_message(), 2 * MOST_SHOWN), error.exit_code)
+    if is_out_of_memory(error):
+        return Stopped("out of memory: end other programs, or use a machine with more", 1)
     if isinstance(error, OSError):
-        where = f": {error.filename}" if error.filename else ""
-        return Stopped(f"{error.strerror or error}{where}", 1)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
-        return Stopped("out of memory: ask for a smaller --width and --height, or a --dtype of half the size", 1)
+        where = f": {shortened(str(error.filename), MOST_SHOWN)}" if error.filename else ""
+        return Stopped(f"{error.strerror or error}{where}", 2 if error.errno == errno.ENAMETOOLONG else 1)
     if isinstance(error, StreamingT2VError):
         return Stopped(str(error), 1)
     traceback.print_exception(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 import time
 from contextlib import suppress
@@ -16,6 +17,7 @@ from ..config.schedule import Schedule, read_schedule
 from ..errors import MediaError, RequestError, RunError
 from ..external.door import checked_config
 from ..runs.libraries import import_libraries
+from .memory import is_out_of_memory, ways_out
 from .options import ModelOptions, OutputOptions, RefineOptions, RequestOptions, ScreenOptions, build_request, long_names, takes_options
 from .places import Places, check_files, choose_places, places_of_run
 from .screen import Screen, Stopped, describe
@@ -132,7 +134,12 @@ def _make(
     _check_workers(workers, wanted, config)
     wanted = check_media(wanted)
     show = Screen(screen.quiet, screen.json)
-    pipe = _load(model, wanted, show)
+    try:
+        pipe = _load(model, wanted, show)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise Stopped(f"out of memory: {ways_out(model.device, model.dtype, model.savings, wanted, config)}", 1) from error
+        raise
     from ..runs.render import create_run, prompt_notes  # here and below: what imports torch is imported when it is needed
 
     for note in prompt_notes(pipe, wanted):
@@ -166,7 +173,7 @@ def _finish(
             summary = render(pipe, run, places.output, on_chunk=lambda chunk: progress.add(len(chunk.frames_THWC)), workers=workers)
         _write_pictures(summary.output, files)
     except (Exception, KeyboardInterrupt) as error:
-        raise _stopped(error, run, places, files) from error
+        raise _stopped(error, run, places, files, pipe) from error
     if places.temporary:
         run.discard()
     values = _result(run, summary, places, before)
@@ -227,7 +234,7 @@ def _reload(run: RunFolder, run_dir: Path, show: Screen) -> LongVideoPipeline:
 
 
 def _open(run_dir: Path) -> RunFolder:
-    if not run_dir.is_dir():
+    if not os.path.isdir(run_dir):  # noqa: PTH112 (Path raises for a name that is too long)
         raise _wrong_run(run_dir, "no such folder; give the --run-dir of the run, or the OUT.run beside its OUT.mp4")
     from ..runs.run import RunFolder
 
@@ -241,9 +248,14 @@ def _wrong_run(run_dir: Path, fix: str) -> Stopped:
     return Stopped(f"RUN_DIR {str(run_dir)!r}: {fix}", 2, details={"argument": "run_dir", "value": str(run_dir), "fix": fix})
 
 
-def _stopped(error: BaseException, run: RunFolder, places: Places, files: OutputOptions) -> Stopped:
+def _stopped(error: BaseException, run: RunFolder, places: Places, files: OutputOptions, pipe: LongVideoPipeline | None) -> Stopped:
     """The error with the way to go on; a temporary folder of this command, in which nothing is safe yet, is removed instead."""
     stopped = describe(error)
+    if is_out_of_memory(error) and pipe is not None:
+        header = run.header
+        less = ways_out(header.device, header.dtype, header.savings, run.request, pipe.config)
+        how = f"end other programs and go on, or begin anew: {less}" if run.frames_committed else less
+        stopped = Stopped(f"out of memory: {how}", 1)
     if run.frames_committed or run.source_frames or not (places.new and places.temporary):
         return Stopped(str(stopped), stopped.exit_code, _resume_line(run, files), stopped.details)
     with suppress(RunError):  # the error that ended the command is the one to tell
@@ -255,7 +267,7 @@ def _resume_line(run: RunFolder, files: OutputOptions) -> str:
     """The command that goes on with the run and writes the same files."""
     options = [("--output", files.output if files.output and files.output.absolute() != run.output else None)]
     options += [("--xt-slice", files.xt_slice), ("--contact-sheet", files.contact_sheet)]
-    words = ["streamingt2v", "resume", str(run.path), *(w for name, path in options if path for w in (name, str(path)))]
+    words = ["streamingt2v", "resume", str(run.path), *(w for name, path in options if path for w in (name, str(path.absolute())))]
     return shlex.join([*words, "--overwrite"] if files.overwrite and len(words) > 3 else words)
 
 

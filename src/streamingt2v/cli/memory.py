@@ -1,0 +1,48 @@
+"""What to say when the memory does not suffice: only what helps, on this device, with this model, and is not in use yet."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+
+from ..config import ModelConfig, Request
+from ..config.runtime import Savings
+from ..errors import RequestError
+
+_SAID = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "bad allocation", "cannot allocate memory")
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether the error, or what caused it, is a lack of memory, of the machine or of a device."""
+    if error is None:
+        return False
+    # torch's own class is not imported here; on the CPU it raises a plain RuntimeError, as OpenVINO does
+    told = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    told = told or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+    told = told or (isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _SAID))
+    return told or is_out_of_memory(error.__cause__)
+
+
+def ways_out(device: str, dtype: str, savings: Savings, request: Request, config: ModelConfig) -> str:
+    """The options that make a run need less."""
+    ways = []
+    if savings.engine == "openvino":
+        ways.append("--engine torch")  # it has the weights several times
+    ways += [
+        f"--offload {name}" for name in ("model", "group") if name != savings.offload and _allowed(savings, "offload", name, device, config)
+    ]
+    ways += ["--dtype bfloat16"] if dtype == "float32" and savings.engine != "openvino" else []
+    for name in ("vae_slicing", "vae_tiling"):
+        if not getattr(savings, name) and _allowed(savings, name, True, device, config):
+            ways.append(f"--{name.replace('_', '-')}")
+    ways += ["--preset preview"] if request.preset == "full" and request.refine is None else []
+    *some, last = [*ways, "a machine with more"]
+    return f"use {', '.join(some)} or {last}" if some else f"use {last}"
+
+
+def _allowed(savings: Savings, name: str, value: object, device: str, config: ModelConfig) -> bool:
+    try:
+        dataclasses.replace(savings, **{name: value}).check(device, config)  # type: ignore[arg-type]
+    except RequestError:
+        return False
+    return True
