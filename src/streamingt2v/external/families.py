@@ -1,0 +1,153 @@
+"""Facts about diffusers' families of video pipelines that their signatures do not tell, by the beginning of a class's name."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+FRAME_COUNT = ("num_frames", "video_length", "frames")
+"""What pipelines call the number of frames to make."""
+GIVEN = {
+    "prompt", "image", "video", "negative_prompt", "height", "width", "strength", "generator", *FRAME_COUNT,
+}  # fmt: skip
+"""Arguments that this package has a value for."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """What is known of a family.
+
+    packages: importable modules that its classes use without a check. fps: playback rate that its videos are made for. negative: whether
+    a negative prompt has an effect as the pipeline is called. edits: what it does instead of making videos, None where it makes them.
+    """
+
+    packages: tuple[str, ...] = ()
+    fps: int | None = None
+    negative: bool = True
+    edits: str | None = None
+
+
+FAMILIES: dict[str, Family] = {
+    "WanAnimate": Family(("ftfy",), 30, edits="animates a character after a pose video"),
+    "WanVideoToVideo": Family(("ftfy",), 16),
+    "WanImageToVideo": Family(("ftfy",), 16),
+    "WanVACE": Family(("ftfy",), 16),
+    "Wan": Family((), 16),
+    "LucyEdit": Family(("ftfy",), 24, edits="edits a video"),
+    "ChronoEdit": Family(("ftfy",), 16, edits="edits an image"),
+    "SkyReelsV2": Family(("ftfy",), 24),
+    "Helios": Family(("ftfy",), 24),
+    "AnyFlow": Family((), 16),
+    "LTX2": Family((), 24),
+    "LTX": Family((), 25),
+    "CogVideoXFunControl": Family((), 8, edits="follows a control video"),
+    "ConsisID": Family((), 8, edits="keeps a face, for which it needs further models"),
+    "CogVideoX": Family((), 8),
+    "HunyuanVideo15": Family((), 24),
+    "HunyuanVideo": Family((), 24, negative=False),
+    "HunyuanSkyreels": Family((), 24),
+    "Cosmos2_5_Transfer": Family(("cosmos_guardrail",), 16, edits="follows a control video"),
+    "Cosmos2": Family(("cosmos_guardrail",), 16),
+    "Cosmos": Family(("cosmos_guardrail",), 30),
+    "Mochi": Family((), 30),
+    "Motif": Family((), 24),
+    "Allegro": Family((), 15),
+    "Latte": Family((), 8),
+    "EasyAnimateControl": Family((), 8, edits="follows a control video"),
+    "EasyAnimate": Family((), 8),
+    "Kandinsky5": Family((), 24),
+    "SanaVideo": Family((), 16),
+    "SanaImageToVideo": Family((), 16),
+    "SanaWM": Family((), 16, edits="follows a camera path"),
+    "AnimateDiff": Family((), 8),
+    "StableVideoDiffusion": Family((), 7),
+    "I2VGenXL": Family((), 16),
+    "PIA": Family((), 8),
+    "TextToVideoSD": Family((), 8),
+    "VideoToVideoSD": Family((), 8),
+}
+"""First match counts, so that special cases stand before their family."""
+
+
+def family(kind: type) -> Family:
+    """Return what is known of a class; an unknown one has no special needs."""
+    return next((facts for name, facts in FAMILIES.items() if kind.__name__.startswith(name)), Family())
+
+
+def missing_packages(kind: type) -> tuple[str, ...]:
+    """Return the packages that a class needs and that are not installed."""
+    return tuple(name for name in family(kind).packages if find_spec(name) is None)
+
+
+def unmet(kind: type) -> tuple[str, ...]:
+    """Return the arguments without a default that this package has no value for."""
+    takes = list(inspect.signature(kind.__call__).parameters.values())[1:]
+    return tuple(p.name for p in takes if p.default is inspect.Parameter.empty and p.name not in GIVEN and p.kind is not p.VAR_KEYWORD)
+
+
+def redraws_videos(kind: type) -> bool:
+    """Tell whether a class makes videos from videos by a strength of noise: a condition's strength is another thing."""
+    takes = inspect.signature(kind.__call__).parameters
+    return {"video", "strength"} <= takes.keys() and "conditions" not in takes and family(kind).edits is None
+
+
+def default_size(kind: type) -> tuple[int, int] | None:
+    """Return the (height, width) that a class makes unless told otherwise; None if it leaves them to its network."""
+    takes = inspect.signature(kind.__call__).parameters
+    sizes = tuple(takes[name].default if name in takes else None for name in ("height", "width"))
+    return (int(sizes[0]), int(sizes[1])) if all(isinstance(side, int) for side in sizes) else None  # type: ignore[arg-type]
+
+
+def default_frames(kind: type) -> int | None:
+    """Return how many frames a class makes unless told otherwise; None if it leaves that to its network."""
+    takes = inspect.signature(kind.__call__).parameters
+    counts = (takes[name].default for name in FRAME_COUNT if name in takes)
+    return next((count for count in counts if isinstance(count, int)), None)
+
+
+def default_fps(kind: type) -> int:
+    """Return the playback rate of a class's videos."""
+    takes = inspect.signature(kind.__call__).parameters
+    for name in ("frame_rate", "fps"):
+        if name in takes and isinstance(takes[name].default, int | float):
+            return round(takes[name].default)
+    return family(kind).fps or 8
+
+
+def folder_ratio(folder: Path) -> int:
+    """Return how many frames a pipeline folder's autoencoder packs into a latent one, read from its configuration."""
+    return ratio_of(_vae_config(folder))
+
+
+def folder_multiple(folder: Path, kind: type) -> int:
+    """Return the number that the sides of a pipeline folder's videos must be multiples of."""
+    if kind.__name__.startswith(("LTX", "SanaVideo", "SanaImageToVideo", "Cosmos")):
+        return 32 if not kind.__name__.startswith("Cosmos") else 16
+    return 16 if ratio_of(_vae_config(folder)) > 1 else 8
+
+
+def ratio_of(config: Mapping[str, Any]) -> int:
+    """Return the temporal ratio that an autoencoder's configuration tells in one of several ways; 1 for none."""
+    for name in ("temporal_compression_ratio", "scale_factor_temporal"):
+        if isinstance(config.get(name), int):
+            return int(config[name])
+    if config.get("_class_name") == "AutoencoderKLMagvit":
+        return 4
+    for name in ("temperal_downsample", "spatio_temporal_scaling"):
+        if name in config:
+            return int(2 ** sum(bool(part) for part in config[name])) * int(config.get("patch_size_t") or 1)
+    if "temporal_expansions" in config:
+        return math.prod(config["temporal_expansions"])
+    return 1
+
+
+def _vae_config(folder: Path) -> Mapping[str, Any]:
+    path = folder / "vae" / "config.json"
+    values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return values if isinstance(values, dict) else {}
