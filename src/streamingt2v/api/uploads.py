@@ -22,7 +22,7 @@ from starlette.datastructures import UploadFile
 from .. import texts
 from ..config.schedule import parse_schedule
 from ..errors import MediaError, RequestError
-from ..jobs.inspection import Found, identify, inspect
+from ..jobs.inspection import Found, identify_file, inspect
 from ..jobs.service import JobService, Key
 from .schemas import ImageReference, from_form
 
@@ -116,10 +116,8 @@ class Uploads:
         return await self._checked(name, path, taken)
 
     async def _checked(self, name: str, path: Path, taken: list[Path]) -> Upload:
-        with path.open("rb") as file:
-            head = file.read(16)
         try:
-            found = identify(head)
+            found = identify_file(path)
             named = path.with_suffix(found.suffix)
             taken.append(named)
             path.rename(named)

@@ -116,7 +116,7 @@ def _create(service: JobService, asked: VideoCreate, start: Upload | None, body:
     image = str(start.path) if start and start.found.kind == "image" else None
     video = str(start.path) if start and start.found.kind == "video" else None
     request = asked.request(service.configs[model], image, video)
-    return service.submit(request, model, body.key(key, "create"))
+    return service.submit(request, model, body.key(key, "create"), start.found.frames if start else None)
 
 
 def _extend(service: JobService, asked: VideoExtension, body: Body, name: str | None) -> Job:
@@ -132,7 +132,8 @@ def _extend(service: JobService, asked: VideoExtension, body: Body, name: str | 
         raise RequestError("video", upload.found.suffix, "is a picture; send a video, or create one from the picture")
     model = _model(service, asked.model)
     request = Request(asked.prompt, asked.frames(service.configs[model].fps), video=str(upload.path))
-    return service.submit(request if asked.seed is None else replace(request, seed=asked.seed), model, key)
+    request = request if asked.seed is None else replace(request, seed=asked.seed)
+    return service.submit(request, model, key, upload.found.frames)
 
 
 def _model(service: JobService, name: str | None) -> str:

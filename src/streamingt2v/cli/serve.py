@@ -65,7 +65,7 @@ class ServiceOptions:
     max_streams: Annotated[int, Option(help="Event streams and growing downloads open at once.")] = 512
     max_upload_mb: Annotated[int, Option(help="MiB of a request with its files.")] = 64
     max_upload_seconds: Annotated[int, Option(help="Length of a video that is sent.")] = 600
-    max_upload_pixels: Annotated[int, Option(help="Pixels of a picture, or of a frame of a video, that is sent.")] = 4096 * 2304
+    max_upload_pixels: Annotated[int, Option(help="Pixels of a frame of a video that is sent.")] = 4096 * 2304
 
 
 @takes_options

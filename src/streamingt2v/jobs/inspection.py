@@ -1,7 +1,10 @@
 """What a file that a stranger sent is, by its content, and whether it can be read to its end within limits.
 
 Decoding happens in a process of its own with little memory and time: a file that is made to blow up, or to crash a decoder, ends that
-process and nothing else. `python -m streamingt2v.jobs.inspection PATH KIND PIXELS SECONDS` is that process.
+process and nothing else. `python -m streamingt2v.jobs.inspection PATH KIND PIXELS SECONDS` is that process. What it would need more memory
+for is refused, so that whoever reads the file later, without these limits, meets nothing larger.
+
+Memory is watched and not withheld: a decoder that gets none says that its file is damaged, and damage is skipped.
 """
 
 from __future__ import annotations
@@ -10,19 +13,35 @@ import json
 import resource
 import subprocess
 import sys
+import threading
+import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ..errors import MediaError
+from ..video.kinds import HEAD_BYTES, kind_of
 from .settings import Limits
+from .store import QueueFull
 
 Kind = Literal["image", "video"]
 MEMORY_BYTES = 3 * 2**30
+"""Of address space, most of it not used: libraries alone reserve some hundred million."""
+
+WITHHELD_BYTES = 4 * MEMORY_BYTES  # beyond what one look can miss
 CPU_SECONDS = 60
-_BRANDS_OF_PICTURES = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"mif1", b"msf1")
+LOOK_SECONDS = 0.01
+AT_ONCE = 2
+"""Processes that read a file at the same time; each may take `MEMORY_BYTES`."""
+
+WAITING = 8
+"""Files that wait for one to end; more are refused."""
+
 _HIGHEST_RATE = 120  # frames a second that a file's length is counted with where it names more or none
+_OUT_OF_MEMORY = "the file cannot be read with the memory there is for it"
 
 
 @dataclass(frozen=True)
@@ -35,67 +54,116 @@ class Found:
 
 
 def identify(head: bytes) -> Found:
-    """What begins with these bytes, 16 or more: a PNG, JPEG or WebP picture, an MP4, MOV, WebM or Matroska video. Else a MediaError."""
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return Found("image", ".png")
-    if head.startswith(b"\xff\xd8\xff"):
-        return Found("image", ".jpg")
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return Found("image", ".webp")
-    if head[4:8] == b"ftyp" and head[8:12] not in _BRANDS_OF_PICTURES:
-        return Found("video", ".mov" if head[8:12] == b"qt  " else ".mp4")
-    if head.startswith(b"\x1a\x45\xdf\xa3"):
-        return Found("video", ".mkv")
-    raise MediaError("the file is no PNG, JPEG or WebP picture and no MP4, MOV, WebM or Matroska video")
+    """What begins with these bytes, see `video.kinds`: the first `HEAD_BYTES` of a file. MediaError if it is no picture or video."""
+    kind = kind_of(head)
+    if kind is None:
+        raise MediaError("the file is no picture (PNG, JPEG, WebP, ...) and no video (MP4, MOV, WebM, Matroska, ...) that is known here")
+    return Found(kind.media, kind.suffix)
+
+
+def identify_file(path: Path) -> Found:
+    """`identify` for a file."""
+    with path.open("rb") as file:
+        return identify(file.read(HEAD_BYTES))
 
 
 def inspect(path: Path, found: Found, limits: Limits) -> Found:
-    """The same with its frames counted, once the file has been decoded to its end. MediaError if that fails or is beyond the limits."""
+    """What it is once it has been decoded to its end: a video's frames are counted, a moving picture of one frame is an image.
+
+    MediaError if decoding fails or it is beyond the limits; QueueFull if too many files are read already.
+    """
     command = [sys.executable, "-m", "streamingt2v.jobs.inspection", str(path), found.kind]
     command += [str(limits.upload_pixels), str(limits.upload_seconds)]
+    with _turns.taken():
+        said = _watched(command)
     try:
-        done = subprocess.run(command, capture_output=True, timeout=4 * CPU_SECONDS, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise MediaError("the file takes too long to read") from error
-    try:
-        answer = json.loads(done.stdout)
+        answer = json.loads(said)
     except ValueError as error:
         raise MediaError("the file cannot be read with the memory and time there is for it") from error
+    if answer["memory"] > MEMORY_BYTES:
+        raise MediaError(_OUT_OF_MEMORY)
     if "error" in answer:
         raise MediaError(answer["error"])
-    return Found(found.kind, found.suffix, answer["frames"])
+    return Found(answer["kind"], found.suffix, answer["frames"])
 
 
-def _read(path: Path, kind: Kind, pixels: int, seconds: int) -> int:
-    """Decode all of it; the number of frames."""
-    if kind == "image":
-        _read_image(path, pixels)
-        return 1
-    return _read_video(path, pixels, seconds)
+def _watched(command: list[str]) -> bytes:
+    """What a process says that has little memory and time. MediaError if it takes more."""
+    deadline = time.monotonic() + 4 * CPU_SECONDS
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        try:
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    return process.communicate(timeout=LOOK_SECONDS)[0]
+                if time.monotonic() > deadline:
+                    raise MediaError("the file takes too long to read")
+                if _memory(process.pid, "VmSize") > MEMORY_BYTES:
+                    raise MediaError(_OUT_OF_MEMORY)
+        finally:
+            process.kill()
 
 
-def _read_image(path: Path, pixels: int) -> None:
-    from PIL import Image
+def _memory(process: int | str, name: str) -> int:
+    """Bytes, as Linux has them under that name; 0 where there is no saying."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)
 
+
+class _Turns:
+    """So many at a time, and so many more that wait."""
+
+    def __init__(self, at_once: int, waiting: int):
+        self._running = threading.BoundedSemaphore(at_once)
+        self._here = threading.BoundedSemaphore(at_once + waiting)
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """A turn, for the time of the block. QueueFull if too many wait."""
+        if not self._here.acquire(blocking=False):
+            raise QueueFull(AT_ONCE + WAITING, "files are being read")
+        try:
+            with self._running:
+                yield
+        finally:
+            self._here.release()
+
+
+_turns = _Turns(AT_ONCE, WAITING)
+
+
+def _read(path: Path, kind: Kind, pixels: int, seconds: int) -> Found:
+    """Decode all of it."""
+    if kind == "video":
+        frames = _read_video(path, pixels, seconds)
+        if frames > 1 or path.suffix not in _MAY_BE_STILL:
+            return Found("video", path.suffix, frames)
+    _read_image(path)
+    return Found("image", path.suffix)
+
+
+_MAY_BE_STILL = {".gif", ".png", ".webp"}
+
+
+def _read_image(path: Path) -> None:
     from ..video.reader import read_image
 
-    Image.MAX_IMAGE_PIXELS = None  # our own limit is told better
-    with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
-        _check_size(image.width, image.height, pixels)
-    read_image(path, 8, 8)
+    read_image(path, 8, 8)  # it has a limit of its own, which photographs are below
 
 
 def _read_video(path: Path, pixels: int, seconds: int) -> int:
-    from ..video.reader import open_video, probe_video, read_video
+    from ..video.container import decoded, open_video
 
     with open_video(path) as (_, stream):
         _check_size(stream.width, stream.height, pixels)
-    rate = probe_video(path).fps or _HIGHEST_RATE
+        rate = stream.average_rate or stream.guessed_rate or _HIGHEST_RATE
     most = int(seconds * min(max(rate, 1), _HIGHEST_RATE))
     count = 0
-    for frame in read_video(path):
+    for frame in decoded(path):
         count += 1
-        _check_size(frame.shape[1], frame.shape[0], pixels)
+        _check_size(frame.width, frame.height, pixels)
         if count > most:
             raise MediaError(f"the video is longer than the {seconds} s that are taken")
     return count
@@ -109,17 +177,19 @@ def _check_size(width: int, height: int, pixels: int) -> None:
 def main() -> int:
     """Read one file with little memory and time, and print what was found as JSON."""
     path, kind, pixels, seconds = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    most = WITHHELD_BYTES if _memory("self", "VmPeak") else MEMORY_BYTES  # where nobody can watch, it is withheld after all
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("ignore")
     try:
-        answer: dict[str, object] = {"frames": _read(path, "image" if kind == "image" else "video", pixels, seconds)}
+        found = _read(path, "image" if kind == "image" else "video", pixels, seconds)
+        answer: dict[str, object] = {"kind": found.kind, "frames": found.frames}
     except (MediaError, OSError, ValueError, SyntaxError) as error:
         answer = {"error": str(error).replace(f"{path}: ", "").replace(str(path), "the file")}
     except MemoryError:
-        answer = {"error": "the file cannot be read with the memory there is for it"}
-    print(json.dumps(answer))
+        answer = {"error": _OUT_OF_MEMORY}
+    print(json.dumps(answer | {"memory": _memory("self", "VmPeak")}))
     return 0
 
 

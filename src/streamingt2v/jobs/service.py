@@ -89,13 +89,15 @@ class JobService:
                 raise RunError(f"the workers were not ready within {seconds:.0f} s")
             time.sleep(WATCH_SECONDS)
 
-    def submit(self, request: Request, model: str | None = None, key: Key | None = None) -> Job:
+    def submit(self, request: Request, model: str | None = None, key: Key | None = None, counted: int | None = None) -> Job:
         """A new job; files that the request names are copied. key: of an earlier call gives that call's job.
+
+        counted: how many frames the request's video has, where somebody has counted them, see `inspection`; None: they are counted here.
 
         RequestError for what the model cannot do or beyond `limits`; MediaError for a file that cannot be read; `QueueFull` and `Conflict`
         (both in `store`) as the store has them.
         """
-        return self._add("create", request, model or self.default_model, None, key)
+        return self._add("create", request, model or self.default_model, None, key, counted)
 
     def extend(
         self, id: str, prompt: str, frames: int, seed: int | None = None, schedule: tuple[tuple[int, str], ...] = (), key: Key | None = None
@@ -124,7 +126,8 @@ class JobService:
         kept = {name: value for name, value in given.items() if value is not None}
         if preset not in (None, job.request.preset):
             kept |= {"width": None, "height": None, "form": None, "strength": None}  # they belong to the other one
-        return self._add("remix", dataclasses.replace(job.request, schedule=schedule, **kept), job.model, id, key)
+        counted = job.frames_total - (job.request.num_frames or 0)
+        return self._add("remix", dataclasses.replace(job.request, schedule=schedule, **kept), job.model, id, key, counted)
 
     def change_prompt(self, id: str, prompt: str, event: str | None = None) -> int:
         """From the next chunk on the video shows this; the number of the change. It is kept before this returns.
@@ -183,14 +186,16 @@ class JobService:
         """A file that the playlist names."""
         return self.files.segment(self.get(id), name)
 
-    def _add(self, kind: Kind, request: Request, model: str, source: str | None, key: Key | None) -> Job:
+    def _add(
+        self, kind: Kind, request: Request, model: str, source: str | None, key: Key | None, counted: int | None = None
+    ) -> Job:  # fmt: skip
         known = self.store.of_key(key)
         if known is not None:
             return known
         config = self._checked(request, model)
         if self.store.counts().get("queued", 0) >= self.limits.queue:  # said before anything is copied; `add` is what decides
             raise QueueFull(self.limits.queue)
-        size = _size(config, request)
+        size = _size(config, request, counted)
         id = f"video_{secrets.token_hex(12)}"
         try:
             inputs = {name: str(self.files.take_in(id, Path(path))) for name, path in request.files().items()}
@@ -233,12 +238,15 @@ class JobService:
             raise RequestError(name, f"{prompt[:20]}...", f"has {len(prompt)} characters; no more than {self.limits.prompt} are taken")
 
 
-def _size(config: ModelConfig, request: Request) -> tuple[int, int, int, int]:
-    """Width, height, frames a second, and frames of the whole video. MediaError if a video that it begins with cannot be read."""
+def _size(config: ModelConfig, request: Request, counted: int | None) -> tuple[int, int, int, int]:
+    """Width, height, frames a second, and frames of the whole video, which begins with so many of another (None: not counted yet).
+
+    MediaError if that cannot be read.
+    """
     height, width = config.output_size(request)
     source = request.video or request.refine
     rate = playback_rate(source) if source is not None and request.fps is None else None
-    before = count_frames(request.video) if request.video is not None else 0
+    before = 0 if request.video is None else count_frames(request.video) if counted is None else counted
     assert request.num_frames is not None, "checked before"
     return width, height, request.fps or rate or config.fps, before + request.num_frames
 

@@ -18,7 +18,7 @@ class Limits:
 
     queue: jobs that wait. frames: of one job, new ones. prompt: characters of one prompt. schedule: prompts that take over in a job.
     steps: denoising steps of a chunk. sessions: WebSockets open at once. streams: event streams and growing downloads open at once.
-    upload_bytes: of a request's body. upload_seconds, upload_pixels: of a video or picture in it; pixels are those of one frame.
+    upload_bytes: of a request's body. upload_seconds, upload_pixels: of a video in it; pixels are those of one frame.
     changes: of the prompt of one job.
     """
 

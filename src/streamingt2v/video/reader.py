@@ -9,33 +9,24 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 
 import av
 import numpy as np
-from av.container import InputContainer
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from ..errors import MediaError, RequestError
-
-MAX_PIXELS = 80_000_000
-"""Larger pictures are refused: a few kilobytes of file can unpack to many gigabytes."""
+from .container import check_pixels, decoded, open_video, reason
+from .kinds import PICTURES
 
 Frame = NDArray[np.uint8]
 
 # the same pixels on every processor, and rounded: without the full chroma path the scaler's colours are 1 to 3 levels too dark
 _SCALING = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 _UNSPECIFIED = 2  # the colour matrix of a stream that does not name one
-
-
-class MediaWarning(UserWarning):
-    """A video is damaged: it was read up to the damage."""
 
 
 @dataclass(frozen=True)
@@ -53,20 +44,20 @@ def read_image(path: str | PathLike[str], height: int, width: int) -> Frame:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
-            image: Image.Image = Image.open(path)
+            image: Image.Image = Image.open(path, formats=PICTURES)
         with image:
-            _check_pixels(path, image.width, image.height)
+            check_pixels(path, image.width, image.height)
             upright = ImageOps.exif_transpose(image)
             return np.array(_cover(_as_rgb(upright), height, width))
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise MediaError(f"{path}: cannot be read as a picture: {_reason(error)}") from error
+        raise MediaError(f"{path}: cannot be read as a picture: {reason(error)}") from error
 
 
 def probe_video(path: str | PathLike[str]) -> VideoInfo:
     """Size and rate of a video, from its header and its first frame. MediaError if none decodes."""
     with open_video(path) as (_, stream):
         frames, rate = stream.frames or None, stream.average_rate or stream.guessed_rate
-    first = next(_decoded(path))
+    first = next(decoded(path))
     height, width = first.height, first.width
     if first.rotation % 180:
         height, width = width, height
@@ -86,7 +77,7 @@ def read_video(path: str | PathLike[str], height: int | None = None, width: int 
     recordings that begin in the middle); after it, the video ends there with a `MediaWarning`. MediaError if nothing decodes.
     """
     convert = _Converter(height, width)
-    for frame in _decoded(path):
+    for frame in decoded(path):
         yield convert(frame)
 
 
@@ -95,12 +86,12 @@ def last_frames(path: str | PathLike[str], n: int, height: int | None = None, wi
     if n < 1:
         raise RequestError("n", n, "must be 1 or more")
     convert = _Converter(height, width)
-    return np.stack([convert(frame) for frame in deque(_decoded(path), maxlen=n)])
+    return np.stack([convert(frame) for frame in deque(decoded(path), maxlen=n)])
 
 
 def count_frames(path: str | PathLike[str]) -> int:
     """How many frames `read_video` gives: exact, by decoding them all."""
-    return sum(1 for _ in _decoded(path))
+    return sum(1 for _ in decoded(path))
 
 
 class _Converter:
@@ -124,100 +115,6 @@ class _Converter:
         return np.array(_cover(Image.fromarray(array), *self._size))
 
 
-def _decoded(path: str | PathLike[str]) -> Iterator[av.VideoFrame]:
-    """Every good frame of the video, see `read_video`."""
-    good, damage = 0, ""
-    with open_video(path) as (container, stream):
-        for piece in _pieces(container, stream):
-            if isinstance(piece, str):
-                damage = piece
-                if good:
-                    break
-            else:
-                good += 1
-                damage = ""
-                yield piece
-        damage = damage or _cut_short(path, stream)
-    if not good:
-        raise MediaError(f"{path}: no frame of this video can be decoded{': ' + damage if damage else ''}")
-    if damage:
-        warnings.warn(f"{path}: damaged after {good} frames ({damage}); read up to there", MediaWarning, stacklevel=3)
-
-
-def _pieces(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame | str]:
-    """The decoded frames in order, and between them a word about every damage, where it lies."""
-    packets = container.demux(stream)
-    while True:
-        damage = ""
-        try:
-            packet = next(packets, None)
-            if packet is None:
-                return
-            frames = [] if packet.is_corrupt else packet.decode()
-            damage = "a packet is incomplete" if packet.is_corrupt else ""
-        except (av.FFmpegError, OSError) as error:
-            damage, frames = _reason(error), []
-        if damage:  # frames that came before the damage may still wait in the decoder to be put in order
-            frames = _drained(stream)
-        for frame in frames:
-            yield "a frame is incomplete" if frame.is_corrupt else frame
-        if damage:
-            yield damage
-
-
-def _cut_short(path: str | PathLike[str], stream: VideoStream) -> str:
-    """A word about frames that the file's index has behind the file's end: a cut between two packets makes no error."""
-    size = Path(path).stat().st_size
-    missing = sum(entry.pos + entry.size > size for entry in stream.index_entries)
-    return f"{missing} more are in its index, not in the file" if missing else ""
-
-
-def _drained(stream: VideoStream) -> list[av.VideoFrame]:
-    try:
-        return stream.codec_context.decode(None)
-    except (av.FFmpegError, OSError):
-        return []
-    finally:
-        stream.codec_context.flush_buffers()
-
-
-@contextmanager
-def open_video(path: str | PathLike[str]) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The file's container and its first real video stream (no cover pictures). MediaError if there is none."""
-    if not Path(path).is_file():
-        raise MediaError(f"{path}: no such file")
-    try:
-        _check_not_playlist(path)
-        # local files only: nothing that is read may make this machine fetch addresses
-        container = av.open(f"file:{path}", options={"protocol_whitelist": "file"})
-    except (av.FFmpegError, OSError) as error:
-        raise MediaError(f"{path}: cannot be read as a video: {_reason(error)}") from error
-    with container:
-        yield container, _video_stream(path, container)
-
-
-def _check_not_playlist(path: str | PathLike[str]) -> None:
-    """Opening a playlist that is not ended waits for more, perhaps for ever."""
-    with Path(path).open("rb") as file:
-        if file.read(7) == b"#EXTM3U":
-            raise MediaError(f"{path}: is a playlist, not a video; export the video first")
-
-
-def _video_stream(path: str | PathLike[str], container: InputContainer) -> VideoStream:
-    if container.format.name == "tty":  # FFmpeg draws the text of *.txt files as pictures
-        raise MediaError(f"{path}: is a text file, not a video")
-    for stream in container.streams.video:
-        if "attached_pic" not in (stream.disposition.name or ""):
-            _check_pixels(path, stream.width, stream.height)
-            return stream
-    raise MediaError(f"{path}: has no video in it")
-
-
-def _check_pixels(path: str | PathLike[str], width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise MediaError(f"{path}: {width}x{height} is more than the {MAX_PIXELS // 1_000_000} million pixels that are read; scale it down")
-
-
 def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):  # PIL would clip 16 bits at 255
         image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
@@ -235,8 +132,3 @@ def _cover(image: Image.Image, height: int, width: int) -> Image.Image:
     part_height = min(image.height, image.width * height / width)
     left, top = (image.width - part_width) / 2, (image.height - part_height) / 2
     return image.resize((width, height), Image.Resampling.BICUBIC, box=(left, top, left + part_width, top + part_height))
-
-
-def _reason(error: BaseException) -> str:
-    """What went wrong, without the path that messages repeat."""
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__

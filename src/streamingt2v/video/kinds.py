@@ -1,0 +1,116 @@
+"""What a file is, told by its first bytes: the one table that files of a command and uploads of a server both go through.
+
+FFmpeg reads many things that are no video: lists of other files, addresses, pictures by a pattern of names. It is told which container a
+file is, and may open nothing but the containers named here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+HEAD_BYTES = 1024
+"""How much of a file's beginning `kind_of` looks at."""
+
+PLAIN_FILES = "file"
+"""The only protocol that FFmpeg may use: what is read must not make this machine fetch addresses."""
+
+DEMUXERS = (
+    *("mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "live_flv", "kux", "asf", "asf_o"),
+    *("ogg", "gif", "apng", "mxf", "yuv4mpegpipe", "ivf", "rm", "ivr", "nut", "dv", "wtv", "nsv", "nuv", "gxf", "flic", "swf", "lmlm4"),
+    # bare streams, without a container
+    *("h261", "h263", "h264", "hevc", "vvc", "evc", "av1", "obu", "m4v", "mpegvideo", "mjpeg", "vc1", "dirac", "cavsvideo", "dnxhd"),
+)
+"""All that FFmpeg may take a file for, by its own names. None of these opens another file."""
+
+PICTURES = (
+    *("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "SGI", "PCX", "ICO", "ICNS", "PSD"),
+    *("DDS", "QOI", "XBM", "IM", "SPIDER", "MSP", "SUN"),
+)
+"""The kinds of picture that are read, by Pillow's names: all that it decodes by itself, with no other program."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """media: "image" or "video". suffix: of its files, with the dot. demuxer: FFmpeg's name of the container, None for a picture."""
+
+    media: Literal["image", "video"]
+    suffix: str
+    demuxer: str | None = None
+
+
+_Sign = Callable[[bytes], bool]
+_ISO_BOXES = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"wide", b"free", b"skip", b"pnot", b"sidx", b"uuid")
+_STILL_BRANDS = (b"avif", b"heic", b"heix", b"mif1", b"jpeg", b"jp2 ", b"jpx ")
+
+
+def kind_of(head: bytes) -> Kind | None:
+    """What begins with these bytes, at least `HEAD_BYTES` of a longer file; None if nothing in the table does."""
+    return next((kind for sign, kind in _TABLE if sign(head)), None)
+
+
+def kind_of_file(path: Path) -> Kind | None:
+    """`kind_of` a file. OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return kind_of(file.read(HEAD_BYTES))
+
+
+def _begins(*signs: bytes) -> _Sign:
+    return lambda head: head.startswith(signs)
+
+
+def _riff(*kinds: bytes) -> _Sign:
+    return lambda head: head[:4] == b"RIFF" and head[8:12] in kinds
+
+
+def _is_moving_webp(head: bytes) -> bool:
+    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20:21]) and bool(head[20] & 2)
+
+
+def _is_iso(brands: tuple[bytes, ...] | None) -> _Sign:
+    """A file of ISO boxes; of these brands, or of any brand and without one."""
+    if brands is None:
+        return lambda head: head[4:8] in _ISO_BOXES
+    return lambda head: head[4:8] == b"ftyp" and head[8:12] in brands
+
+
+def _is_transport_stream(head: bytes) -> bool:
+    """Packets of 188 bytes that begin with 0x47, on discs and in broadcasts with some bytes between; the first one may be cut."""
+    places = ((start, length) for length in (188, 192, 204) for start in range(length))
+    return any(all(head[start + n * length : start + n * length + 1] == b"\x47" for n in range(4)) for start, length in places)
+
+
+_TABLE: tuple[tuple[_Sign, Kind], ...] = (
+    (lambda head: head.startswith(b"\x89PNG\r\n\x1a\n") and b"acTL" in head[:256], Kind("video", ".png", "apng")),
+    (_begins(b"\x89PNG\r\n\x1a\n"), Kind("image", ".png")),
+    (_begins(b"\xff\xd8\xff"), Kind("image", ".jpg")),
+    (_is_moving_webp, Kind("video", ".webp")),
+    (_riff(b"WEBP"), Kind("image", ".webp")),
+    (_begins(b"GIF87a", b"GIF89a"), Kind("video", ".gif", "gif")),
+    (_begins(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), Kind("image", ".tif")),
+    (lambda head: head[:2] == b"BM" and head[6:10] == bytes(4), Kind("image", ".bmp")),
+    (_begins(b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"), Kind("image", ".jp2")),
+    (_is_iso(_STILL_BRANDS), Kind("image", ".avif")),
+    (_is_iso((b"qt  ",)), Kind("video", ".mov", "mov")),
+    (_is_iso(None), Kind("video", ".mp4", "mov")),
+    (_begins(b"\x1a\x45\xdf\xa3"), Kind("video", ".mkv", "matroska")),
+    (_riff(b"AVI ", b"AVIX", b"AMV "), Kind("video", ".avi", "avi")),
+    (_begins(b"FLV\x01"), Kind("video", ".flv", "flv")),
+    (_begins(bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")), Kind("video", ".wmv", "asf")),
+    (_begins(b"OggS"), Kind("video", ".ogv", "ogg")),
+    (_begins(b"\0\0\x01\xba"), Kind("video", ".mpg", "mpeg")),
+    (_is_transport_stream, Kind("video", ".ts", "mpegts")),
+    (_begins(bytes.fromhex("060e2b34020501010d01020101")), Kind("video", ".mxf", "mxf")),
+    (_begins(b"YUV4MPEG2 "), Kind("video", ".y4m", "yuv4mpegpipe")),
+    (_begins(b"DKIF"), Kind("video", ".ivf", "ivf")),
+    (_begins(b".RMF"), Kind("video", ".rm", "rm")),
+    (_begins(b"nut/multimedia container\0"), Kind("video", ".nut", "nut")),
+    (_begins(b"\x1f\x07\0"), Kind("video", ".dv", "dv")),
+    (_begins(b"NSVf", b"NSVs"), Kind("video", ".nsv", "nsv")),
+    (_begins(b"NuppelVideo\0", b"MythTVVideo\0"), Kind("video", ".nuv", "nuv")),
+    (_begins(b"\x12\0\x0a"), Kind("video", ".obu", "obu")),
+    (_begins(b"\0\0\x01", b"\0\0\0\x01"), Kind("video", ".es")),  # bare streams of the MPEG family begin so, whichever they are
+    (_begins(bytes.fromhex("b7d800203749da11a64e0007e95ead8d")), Kind("video", ".wtv", "wtv")),
+)
