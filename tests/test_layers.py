@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "streamingt2v"
 LAYERS = (  # innermost first
-    {"types", "errors", "durable", "texts"},
+    {"types", "errors", "durable", "fields", "texts"},
     {"samplers", "models"},
     {"config"},
     {"video", "ray_backend"},

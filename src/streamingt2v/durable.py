@@ -112,12 +112,16 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def lock(path: Path, shared: bool = False) -> int | None:
+def lock(path: Path, shared: bool = False, mode: int = 0o666) -> int | None:
     """Take the lock file for this process until `unlock`: a handle for it, or None when somebody else holds it.
 
-    shared: others may hold it as well, if they share it too. The system drops the lock when the process ends, however it ends.
+    shared: others may hold it as well, if they share it too. mode: of a file that is made; who can open it can hold it. The system drops
+    the lock when the process ends, however it ends.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, mode)
+    except PermissionError:  # another user's, left from another day: to hold it, reading is enough
+        fd = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:

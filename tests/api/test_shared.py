@@ -85,13 +85,13 @@ def test_a_folder_is_of_one_server_or_shared_by_all_of_them(settings):
 
 def test_what_is_just_being_taken_in_by_another_server_is_no_stray(settings):
     service = JobService(settings)
-    (settings.folder / "uploads" / "half").write_bytes(b"x")
-    (settings.folder / "jobs" / "video_new").mkdir()
-    old = settings.folder / "jobs" / "video_old"
-    old.mkdir()
+    half, new, old = settings.folder / "uploads" / "half", *(settings.folder / "jobs" / f"video_{x * 24}" for x in "ab")
+    for path in (half, new, old):
+        service.store.begin(path.name)
+        path.mkdir()
     os.utime(old, (1, 1))
     other = JobService(settings)
-    assert (settings.folder / "uploads" / "half").exists() and (settings.folder / "jobs" / "video_new").exists() and not old.exists()
+    assert half.exists() and new.exists() and not old.exists()
     for each in (service, other):
         each.__exit__()
 
@@ -109,7 +109,14 @@ def test_jobs_of_the_version_before_are_kept(tmp_path):
     with store.writing() as db:
         before = json.dumps({{"num_frames": "frames", "num_inference_steps": "steps"}.get(k, k): v for k, v in CAT.to_json().items()})
         db.execute("UPDATE jobs SET request = ?", (before,))
-        for statement in ("DROP TABLE sessions", "ALTER TABLE changes DROP COLUMN event", "PRAGMA user_version = 1"):
+        for statement in (
+            "DROP TABLE sessions",
+            "DROP TABLE begun",
+            "ALTER TABLE changes DROP COLUMN event",
+            "ALTER TABLE jobs DROP COLUMN reached",
+            "PRAGMA application_id = 0",
+            "PRAGMA user_version = 1",
+        ):
             db.execute(statement)
     store.close()
     again = JobStore(path)

@@ -187,12 +187,14 @@ def test_a_folder_has_one_service_which_cleans_it(toy, tmp_path):
     with pytest.raises(QueueFull):
         service.submit(replace(CAT, num_frames=8))
     service.cancel(job.id)
-    (tmp_path / "s" / "jobs" / "video_stray").mkdir()
-    (tmp_path / "s" / "uploads" / "half").write_bytes(b"x")
+    stray, half = tmp_path / "s" / "jobs" / f"video_{'0' * 24}", tmp_path / "s" / "uploads" / "half.png"
+    stray.mkdir()
+    half.write_bytes(b"x")
+    service.store.begin(stray.name), service.store.begin(half.stem)
     service.__exit__()
     service = JobService(settings)
     assert service.get(job.id).status == "cancelled"
-    assert not list((tmp_path / "s" / "uploads").iterdir()) and not (tmp_path / "s" / "jobs" / "video_stray").exists()
+    assert not half.exists() and not stray.exists() and service.store.begun() == set()
     time.sleep(0.15)
     service.supervisor.clean()
     assert service.store.ids() == set()

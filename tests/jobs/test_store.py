@@ -80,9 +80,9 @@ def test_jobs_of_a_dead_worker_go_back_to_their_place(store):
 
 def test_a_job_that_kills_its_workers_is_given_up_but_not_one_that_comes_on(store):
     add(store, "bad"), add(store, "good")
-    for _ in range(3):
+    for n in range(4):
         store.claim(0), store.claim(1)
-        store.report("good", frames_done=8)
+        store.report("bad", frames_done=8), store.report("good", frames_done=8 * (n + 1))
         store.take_back(0, tries=3), store.take_back(1, tries=3)
     bad = store.get("bad")
     assert (bad.status, bad.error_code) == ("failed", "worker_died") and bad.expires_at > time.time()

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 
 from .job import Job
+from .patience import Patience
 from .store import JobStore
 
 LOOK_SECONDS = 0.05
@@ -43,10 +44,16 @@ class Notices:
         return self._store.get(job.id)
 
     async def _look(self) -> None:
+        patience = Patience("looking for changes")
         while True:
-            for id, revision in self._store.changed_since(self._seen).items():
-                self._seen = max(self._seen, revision)
-                event = self._waiting.pop(id, None)
-                if event is not None:
-                    event.set()
+            if patience.is_over:
+                with patience.trying():
+                    self._wake(self._store.changed_since(self._seen))
             await asyncio.sleep(LOOK_SECONDS)
+
+    def _wake(self, changed: dict[str, int]) -> None:
+        for id, revision in changed.items():
+            self._seen = max(self._seen, revision)
+            event = self._waiting.pop(id, None)
+            if event is not None:
+                event.set()

@@ -10,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .. import durable
@@ -42,12 +43,23 @@ class JobService:
         self.settings, self.limits = settings, settings.limits
         self.configs: dict[str, ModelConfig] = settings.configs()
         self.files = ServiceFiles(settings.folder)
-        self.files.make()
         self._locks = [self._folder_lock()]
+        self._places: Sequence[int] = ()
+        try:
+            self._open()
+        except BaseException:
+            self._close()
+            raise
+
+    def _open(self) -> None:
+        settings = self.settings
+        self.files.make()
         self.store = JobStore(self.files.database, settings.keep_seconds, shared=settings.shared)
-        self.files.delete_strays(self.store.ids(), STRAY_SECONDS if settings.shared else 0.0)
+        self.store.check()
+        self.store.take_reserve()
+        self._delete_strays()
         place, *others = self._places = self.store.new_places(1 + settings.workers)
-        handle = durable.lock(self.files.place_lock(place))
+        handle = self.files.take_place(place)
         assert handle is not None, "nobody had it before"
         self._locks.append(handle)
         self.sessions = Sessions(self.store, self.files, place)
@@ -55,24 +67,37 @@ class JobService:
         workers = others if settings.shared else range(settings.workers)
         self.supervisor = Supervisor(settings, self.store, self.files, self.sessions, workers)
 
+    def _delete_strays(self) -> None:
+        begun, known = self.store.begun(), self.store.ids()
+        done = self.files.delete_strays(begun, known, STRAY_SECONDS if self.settings.shared else 0.0)
+        for name in done if self.settings.shared else begun:
+            self.store.settle(name)
+
     def _folder_lock(self) -> int:
-        handle = durable.lock(self.files.lock, self.settings.shared)
+        handle = self.files.hold(self.settings.shared)
         if handle is None:
             kind = "a server that has it to itself" if self.settings.shared else "another server"
             raise RunError(f"{self.settings.folder}: {kind} uses this folder; stop it or take another one")
         return handle
+
+    def _close(self) -> None:
+        if hasattr(self, "store"):
+            self.store.close()
+        for place in self._places:
+            with suppress(OSError):
+                self.files.place_lock(place).unlink()
+        while self._locks:
+            durable.unlock(self._locks.pop())
 
     def __enter__(self) -> JobService:
         self.supervisor.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.supervisor.stop()
-        self.store.close()
-        for place in self._places:
-            self.files.place_lock(place).unlink(missing_ok=True)
-        while self._locks:
-            durable.unlock(self._locks.pop())
+        try:
+            self.supervisor.stop()
+        finally:
+            self._close()
 
     @property
     def default_model(self) -> str:
@@ -196,17 +221,35 @@ class JobService:
         if self.store.counts().get("queued", 0) >= self.limits.queue:  # said before anything is copied; `add` is what decides
             raise QueueFull(self.limits.queue)
         size = _size(config, request, counted)
-        id = f"video_{secrets.token_hex(12)}"
+        id, files = f"video_{secrets.token_hex(12)}", request.files()
+        if files:
+            self.store.begin(id)
         try:
-            inputs = {name: str(self.files.take_in(id, Path(path))) for name, path in request.files().items()}
+            inputs = {name: str(self.files.take_in(id, Path(path))) for name, path in files.items()}
             kept = Request.from_json(request.to_json() | inputs)
             job = self.store.add(id, kind, model, kept, size, source, self.limits.queue, key)
         except BaseException:
-            self.files.delete(id)
+            self._forget(id, files)
             raise
         if job.id != id:  # the key's, made meanwhile
-            self.files.delete(id)
+            self._forget(id, files)
         return job
+
+    def _forget(self, id: str, files: Mapping[str, str]) -> None:
+        if files:
+            self.files.delete(id)
+            self.store.settle(id)
+
+    @contextmanager
+    def upload(self) -> Iterator[Path]:
+        """A path for a file on its way in, which may get a suffix; it is deleted after the block, or after a kill by the next start."""
+        name = secrets.token_hex(16)
+        self.store.begin(name)
+        try:
+            yield self.files.uploads / name
+        finally:
+            self.files.delete_upload(name)
+            self.store.settle(name)
 
     def _checked(self, request: Request, model: str) -> ModelConfig:
         """The model's configuration. RequestError if it cannot do the request, or that is beyond the limits."""

@@ -42,7 +42,8 @@ class Sessions:
 
     def has(self, id: str) -> bool:
         """Whether a job was begun as a session."""
-        return self._store.reading.execute("SELECT 1 FROM sessions WHERE job = ?", (id,)).fetchone() is not None
+        with self._store.reading() as db:
+            return db.execute("SELECT 1 FROM sessions WHERE job = ?", (id,)).fetchone() is not None
 
     def stop_deserted(self) -> None:
         """Stop the jobs whose clients did not come back in time. To be called again and again."""
@@ -60,4 +61,5 @@ class Sessions:
         """Job, turn and place of the sessions that still go on."""
         asked = "SELECT job, turn, place FROM sessions JOIN jobs ON jobs.id = sessions.job"
         going = "status IN ('queued', 'in_progress') AND cancelling = 0"
-        return [tuple(row) for row in self._store.reading.execute(f"{asked} WHERE {going}")]
+        with self._store.reading() as db:
+            return [tuple(row) for row in db.execute(f"{asked} WHERE {going}")]

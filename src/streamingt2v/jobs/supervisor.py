@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from .files import ServiceFiles
+from ..errors import StreamingT2VError
+from .files import ID, ServiceFiles
+from .patience import Patience
 from .sessions import Sessions
 from .settings import Settings
 from .store import JobStore
@@ -43,6 +45,7 @@ class Supervisor:
         self._slots = places
         self._stopping = threading.Event()
         self._places: dict[int, _Place] = {}
+        self._housework = (self.take_back, self._sessions.stop_deserted, self.clean, self._store.take_reserve)
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
         self.restarts = 0
 
@@ -85,15 +88,16 @@ class Supervisor:
         return any(place.process.poll() == 2 and ready.get(slot) != place.process.pid for slot, place in self._places.items())
 
     def _run(self) -> None:
+        calm = {step.__name__: Patience(step.__name__) for step in (self._look_after_all, *self._housework)}
         while not self._stopping.wait(LOOK_SECONDS):
-            try:
-                for slot, place in self._places.items():
-                    self._look_after(slot, place)
-                self.take_back()
-                self._sessions.stop_deserted()
-                self.clean()
-            except Exception:
-                log.exception("looking after the workers failed; it is tried again")
+            for step in (self._look_after_all, *self._housework):
+                if calm[step.__name__].is_over:  # what fails is tried less and less often, and keeps nothing else from being done
+                    with calm[step.__name__].trying():
+                        step()
+
+    def _look_after_all(self) -> None:
+        for slot, place in self._places.items():
+            self._look_after(slot, place)
 
     def _look_after(self, slot: int, place: _Place) -> None:
         now = time.monotonic()
@@ -105,6 +109,8 @@ class Supervisor:
             return
         log.warning("worker %d ended with %s; it is started again", slot, place.process.returncode)
         self.restarts += 1
+        with suppress(OSError):
+            place.process.stdin.close()  # type: ignore[union-attr]
         self._places[slot] = _Place(self._spawn(slot), now, min(LONGEST_PAUSE, max(0.5, 2 * place.pause)))
 
     def _spawn(self, slot: int) -> subprocess.Popen:
@@ -129,6 +135,13 @@ class Supervisor:
         now = time.time()
         if self._store.has_expired(now):
             self._store.delete_expired(now)
+        trouble: StreamingT2VError | None = None
         for id in self._store.deleted():
-            self._files.delete(id)
-            self._store.forget(id)
+            try:
+                if ID.fullmatch(id):  # else its row is damaged, and nothing on the disk is its own
+                    self._files.delete(id)
+                self._store.forget(id)
+            except StreamingT2VError as error:
+                trouble = error
+        if trouble is not None:
+            raise trouble

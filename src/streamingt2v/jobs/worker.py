@@ -14,8 +14,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .. import durable
@@ -24,6 +25,8 @@ from ..runs.folder import REQUEST
 from ..runs.libraries import import_libraries
 from .files import ServiceFiles
 from .job import Job
+from .patience import Patience
+from .room import StorageFull, free_bytes, is_full
 from .settings import Settings
 from .store import JobStore
 
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 IDLE_SECONDS = 0.05  # between looks for a job
 REPORT_SECONDS = 0.2  # between reports of steps
+LEAST_BYTES = 2**17  # of room, to go on after there was none
 GRACE_SECONDS = 20.0  # to put a job back when told to end
 _CODES = {RequestError: "invalid_request", MediaError: "invalid_media", ModelError: "model_error"}
 
@@ -57,6 +61,7 @@ class Worker:
         # what is lost here in a power cut is made again from the run folders
         self.store = JobStore(self.files.database, settings.keep_seconds, durable=False, shared=settings.shared)
         self.ending = threading.Event()
+        self._claiming = Patience("looking for a job")
         self._loaded: tuple[str, LongVideoPipeline] | None = None
 
     def run(self) -> None:
@@ -65,11 +70,11 @@ class Worker:
         if handle is None:
             return
         try:
-            self.store.take_back(self.slot, self.settings.tries)  # what the worker before had here
+            self._noted(partial(self.store.take_back, self.slot, self.settings.tries))  # what the worker before had here
             self._warm_up()
-            self.store.worker_is(self.slot, os.getpid(), ready=True)
+            self._noted(partial(self.store.worker_is, self.slot, os.getpid(), ready=True))
             while not self.ending.is_set():
-                job = self.store.claim(self.slot)
+                job = self._claimed()
                 if job is not None:
                     self.work_on(job)
                 else:
@@ -78,18 +83,62 @@ class Worker:
             durable.unlock(handle)
 
     def work_on(self, job: Job) -> None:
-        """Make a job's video, or what is left to do of it; whatever happens, the job has a fitting state afterwards."""
+        """Make a job's video, or what is left to do of it; whatever happens, the job has a fitting state afterwards.
+
+        On a full disk it waits for room, and goes on from its last chunk.
+        """
+        room = Patience(f"making {job.id}")
         try:
-            self._make(job)
+            while not self._made(job, room):
+                self._wait_for_room(job, room)
         except Cancelled:
-            self.store.end(job.id, "cancelled")
+            self._noted(partial(self.store.end, job.id, "cancelled"))
         except Ending:
-            self.store.release(job.id)
+            self._noted(partial(self.store.release, job.id))
         except Exception as error:
             log.exception("%s failed", job.id)
-            self.store.end(job.id, "failed", *_told(error))
+            self._noted(partial(self.store.end, job.id, "failed", *_told(error)))
         else:
-            self.store.end(job.id, "completed")
+            self._noted(partial(self.store.end, job.id, "completed"))
+
+    def _claimed(self) -> Job | None:
+        if not self._claiming.is_over:
+            return None
+        with self._claiming.trying():
+            return self.store.claim(self.slot)
+        return None
+
+    def _noted(self, note: Callable[[], None]) -> None:
+        """Note what must not be lost; on a disk that has no room even for that, as soon as there is some."""
+        patience = Patience("noting the state of a job")
+        while True:
+            try:
+                return note()
+            except StorageFull as error:
+                patience.failed(error)
+                if self.ending.wait(patience.pause):  # the next worker finds that this one is gone
+                    raise
+
+    def _made(self, job: Job, room: Patience) -> bool:
+        """Make the video; False if the disk is full."""
+        try:
+            self._make(job)
+        except Exception as error:
+            if not is_full(error):
+                raise
+            room.failed(error)
+            return False
+        return True
+
+    def _wait_for_room(self, job: Job, room: Patience) -> None:
+        """Until there is room for twice the largest file that the job has, as its next one may be of that size."""
+        while True:
+            if self.ending.wait(0.2):
+                raise Ending
+            if self.store.stopped(job.id):
+                raise Cancelled
+            if room.is_over and free_bytes(self.settings.folder) >= max(LEAST_BYTES, 2 * self.files.largest(job.id)):
+                return
 
     def _make(self, job: Job) -> None:
         from ..runs.render import prompt_notes, render  # imports torch
@@ -103,7 +152,7 @@ class Worker:
                 render(pipe, run, None, work.on_chunk, on_step=work.on_step, new_prompt=lambda after: self.store.new_prompt(job.id, after))
             except Cancelled:
                 if run.source_frames + run.frames_committed:
-                    run.export(run.output)
+                    _export(run)
                 raise
 
     def _opened(self, job: Job, pipe: LongVideoPipeline) -> RunFolder:
@@ -187,7 +236,8 @@ class Work:
     def on_chunk(self, chunk: Chunk) -> None:
         """New frames are safe and can be watched."""
         assert self._run is not None, "begin comes first"
-        self._store.count("frames", len(chunk.frames_THWC))
+        with suppress(StorageFull):
+            self._store.count("frames", len(chunk.frames_THWC))
         values: dict[str, float] = {"frames_done": self._run.source_frames + self._run.frames_committed, "step": 0}
         if chunk.start == 0:
             values["first_seconds"] = time.time() - self._job.created_at
@@ -201,7 +251,18 @@ class Work:
     def _report(self, **values: float | str) -> None:
         self._told = time.monotonic()
         worked = self._job.worked_seconds + self._told - self._began
-        self._store.report(self._job.id, worked_seconds=worked, **values)
+        with suppress(StorageFull):  # it can be watched all the same
+            self._store.report(self._job.id, worked_seconds=worked, **values)
+
+
+def _export(run: RunFolder) -> None:
+    """The video of what there is; on a full disk its segments have to do."""
+    try:
+        run.export(run.output)
+    except (StreamingT2VError, OSError) as error:
+        if not is_full(error):
+            raise
+        log.warning("%s: there is no room for the video of what was made; its segments stay", run.path)
 
 
 def _told(error: Exception) -> tuple[str, str]:
@@ -217,6 +278,7 @@ def _told(error: Exception) -> tuple[str, str]:
 def main() -> int:
     """Read the settings, then work until stdin ends."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s worker %(levelname)s %(message)s")
+    os.umask(0o077)  # nothing of a job is for other users
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then ends this process
     worker = Worker(Settings.from_json(sys.stdin.readline()), int(sys.argv[1]))
     threading.Thread(target=_end_with_stdin, args=(worker.ending,), daemon=True).start()

@@ -1,0 +1,53 @@
+"""Trying again what fails: with pauses that grow, and a log that does not grow with every try."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..errors import StreamingT2VError
+
+log = logging.getLogger(__name__)
+SHORTEST, LONGEST = 0.5, 30.0  # seconds between tries
+TELL_SECONDS = 600.0  # until the same error is told again
+
+
+class Patience:
+    """With one deed that may fail, called `what` in the log."""
+
+    def __init__(self, what: str):
+        self._what = what.strip("_").replace("_", " ")
+        self._pause = self._until = self._told_at = 0.0
+        self._told = ""
+
+    @property
+    def pause(self) -> float:
+        """Seconds between the last try and the next."""
+        return self._pause
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is time for a try."""
+        return time.monotonic() >= self._until
+
+    @contextmanager
+    def trying(self) -> Iterator[None]:
+        """A try: an error of the block is told, if it is news, and begins a pause."""
+        try:
+            yield
+        except Exception as error:
+            self.failed(error)
+        else:
+            self._pause = 0.0
+
+    def failed(self, error: Exception) -> None:
+        """A try has failed."""
+        self._pause = min(LONGEST, max(SHORTEST, 2 * self._pause))
+        self._until = time.monotonic() + self._pause
+        said = f"{type(error).__name__}: {error}"
+        if said != self._told or time.monotonic() > self._told_at + TELL_SECONDS:
+            self._told, self._told_at = said, time.monotonic()
+            is_known = isinstance(error, StreamingT2VError | OSError)
+            log.warning("%s failed and is tried again: %s", self._what, error, exc_info=None if is_known else error)
