@@ -6,9 +6,9 @@ import base64
 import binascii
 import hashlib
 import json
-import secrets
+import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from ..config.schedule import parse_schedule
 from ..errors import MediaError, RequestError
 from ..jobs.inspection import Found, identify_file, inspect
 from ..jobs.service import JobService, Key
+from ..jobs.settings import Limits
 from .schemas import ImageReference, from_form
 
 Asked = TypeVar("Asked", bound=BaseModel)
@@ -65,20 +66,16 @@ class Uploads:
     """Takes in what clients send to a service. allowed_hosts: whose https addresses of pictures may be fetched."""
 
     def __init__(self, service: JobService, allowed_hosts: frozenset[str] = frozenset()):
-        self._limits, self._folder, self._allowed = service.limits, service.files.uploads, allowed_hosts
+        self._service, self._limits, self._allowed = service, service.limits, allowed_hosts
 
     @asynccontextmanager
     async def body(self, http: HttpRequest, *files: str) -> AsyncIterator[Body]:
         """The body, with the files of these fields for the time of the block. RequestError or MediaError if it is wrong."""
-        taken: list[Path] = []
-        try:
-            if http.headers.get("content-type", "").partition(";")[0].strip().lower() == "multipart/form-data":
-                yield await self._form(http, files, taken)
-            else:
-                yield Body(await _json(http))
-        finally:
-            for path in taken:
-                path.unlink(missing_ok=True)
+        if http.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
+            yield Body(await _json(http))
+            return
+        async with AsyncExitStack() as stack:
+            yield await self._form(http, files, stack)
 
     @asynccontextmanager
     async def picture(self, reference: ImageReference | None) -> AsyncIterator[Upload | None]:
@@ -87,16 +84,12 @@ class Uploads:
             yield None
             return
         data = await self._content(reference.image_url)
-        taken: list[Path] = []
-        try:
-            path = self._new(taken)
-            path.write_bytes(data)
-            yield await self._checked("input_reference", path, taken)
-        finally:
-            for path in taken:
-                path.unlink(missing_ok=True)
+        async with AsyncExitStack() as stack:
+            path = await self._new(stack)
+            await run_in_threadpool(path.write_bytes, data)
+            yield await self._checked("input_reference", path)
 
-    async def _form(self, http: HttpRequest, files: tuple[str, ...], taken: list[Path]) -> Body:
+    async def _form(self, http: HttpRequest, files: tuple[str, ...], stack: AsyncExitStack) -> Body:
         async with http.form(max_files=len(files), max_fields=_FIELDS, max_part_size=_FIELD_BYTES) as form:
             body = Body(from_form({name: value for name, value in form.multi_items() if isinstance(value, str)}))
             if isinstance(schedule := body.fields.get("schedule"), str):
@@ -105,31 +98,22 @@ class Uploads:
                 if isinstance(value, UploadFile):
                     if name not in files:
                         raise RequestError(name, "a file", f"files come as {' or '.join(files) or 'nothing here'}")
-                    body.files[name] = await self._kept(name, value, taken)
+                    path = await self._new(stack)
+                    await run_in_threadpool(_copy, value, path)
+                    body.files[name] = await self._checked(name, path)
             return body
 
-    async def _kept(self, name: str, file: UploadFile, taken: list[Path]) -> Upload:
-        path = self._new(taken)
-        with path.open("wb") as target:
-            while piece := await file.read(_PIECE):
-                target.write(piece)
-        return await self._checked(name, path, taken)
-
-    async def _checked(self, name: str, path: Path, taken: list[Path]) -> Upload:
+    async def _checked(self, name: str, path: Path) -> Upload:
         try:
-            found = identify_file(path)
-            named = path.with_suffix(found.suffix)
-            taken.append(named)
-            path.rename(named)
-            found = await run_in_threadpool(inspect, named, found, self._limits)
+            return await run_in_threadpool(_inspected, path, self._limits)
         except MediaError as error:
             raise RequestError(name, "the file", str(error)) from error
-        with named.open("rb") as file:
-            return Upload(named, found, hashlib.file_digest(file, "sha256").hexdigest())
 
-    def _new(self, taken: list[Path]) -> Path:
-        path = self._folder / secrets.token_hex(16)
-        taken.append(path)
+    async def _new(self, stack: AsyncExitStack) -> Path:
+        """A path for a file, deleted when the stack is closed."""
+        upload = self._service.upload()
+        path = await run_in_threadpool(upload.__enter__)
+        stack.push_async_callback(run_in_threadpool, upload.__exit__, None, None, None)
         return path
 
     async def _content(self, url: str) -> bytes:
@@ -139,6 +123,21 @@ class Uploads:
             fix = "send the picture itself, as a file or a data: URL; this server fetches no such address"
             raise RequestError("input_reference", url[:200], fix)
         return await _fetched(url, self._limits.upload_bytes)
+
+
+def _copy(file: UploadFile, path: Path) -> None:
+    with path.open("wb") as target:
+        shutil.copyfileobj(file.file, target, _PIECE)
+
+
+def _inspected(path: Path, limits: Limits) -> Upload:
+    """The file, now with a suffix, read to its end within the limits. MediaError if it cannot be."""
+    found = identify_file(path)
+    named = path.with_suffix(found.suffix)
+    path.rename(named)
+    found = inspect(named, found, limits)
+    with named.open("rb") as file:
+        return Upload(named, found, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 async def _json(http: HttpRequest) -> dict[str, Any]:
