@@ -20,7 +20,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before any library reads it: no test may d
 
 CHUNK = 8
 
-pytest_plugins = ["service_fixtures"]
+pytest_plugins = ["service_fixtures", "hub_fixtures"]
 
 
 def pytest_configure() -> None:

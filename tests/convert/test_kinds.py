@@ -248,7 +248,7 @@ def test_an_enhancer_of_its_own_is_joined_later(model, tmp_path):
 MEASURE = """
 import sys, torch
 from pathlib import Path
-from streamingt2v.checkpoints import kinds
+from streamingt2v.convert import kinds
 from streamingt2v.cli.video import peak_rss_mb
 kinds.load_tokenizer(Path(sys.argv[3]))
 before = peak_rss_mb()

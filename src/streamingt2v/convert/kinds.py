@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler
+from diffusers import AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler
 from transformers import AutoTokenizer
 
 from ..checkpoints.hub import check_disk
@@ -54,11 +54,41 @@ def check_target(kind: str, target: Path) -> None:
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if kind == "vid2vid" and (target / "model.json").is_file():
-        if (target / "refiner").exists():
-            raise RequestError("target", str(target), "has a refiner already; remove its folder refiner, or choose another model")
+        _check_joins(target)
         return
     also = ", or for vid2vid a model folder that gets it as its refiner" if kind == "vid2vid" else ""
     raise RequestError("target", str(target), f"is there already; name a new folder{also}")
+
+
+def _check_joins(target: Path) -> None:
+    """RequestError unless a model's folder has all that MS-Vid2Vid-XL needs beside itself, and no third stage yet."""
+    config = ModelConfig.load(target)
+    if (target / "refiner").exists() or config.refine is not None:
+        raise RequestError("target", str(target), "has a refiner already; remove its folder refiner, or choose another model")
+    if config.refine_by is not None:
+        fix = f"refines by the pipeline in {config.refine_by.pipeline} already; take refine_by out of its model.json, or choose another model"
+        raise RequestError("target", str(target), fix)
+    lacking = [part for part in ("text_encoder", "tokenizer") if not (target / part).is_dir()]
+    own = read_json(target / "vae" / "config.json").get("_class_name") if (target / "vae" / "config.json").is_file() else None
+    if own != AutoencoderKL.__name__ and not (target / "refiner_vae").is_dir():
+        lacking.append("an autoencoder of single frames")
+    if lacking:
+        other = "StreamingSVD's enhancer is i2vgen-xl: streamingt2v get streaming-svd --preset full" if config.backbone == "svd" else ""
+        fix = f"lacks what this enhancer needs beside itself: {', '.join(lacking)}. {other or 'Name a new folder'}"
+        raise RequestError("target", str(target), fix)
+
+
+def _check_widths(target: Path, network: Any) -> None:
+    """RequestError unless the refiner reads the texts and the latents that the model has."""
+    width = read_json(target / "text_encoder" / "config.json").get("hidden_size")
+    vae = "refiner_vae" if (target / "refiner_vae").is_dir() else "vae"
+    channels = read_json(target / vae / "config.json").get("latent_channels")
+    for what, has, needs in (
+        ("text embeddings", width, network.config["cross_attention_dim"]),
+        ("latents", channels, network.config["in_channels"]),
+    ):
+        if has != needs:
+            raise RequestError("target", str(target), f"its {what} have {has} numbers each, the enhancer reads {needs}; choose another model")
 
 
 def find_source(kind: str, source: Path) -> Path:
@@ -66,7 +96,9 @@ def find_source(kind: str, source: Path) -> Path:
 
     For `vid2vid` also the weights in a folder that an earlier conversion wrote.
     """
-    file = source / FILES[kind] if source.is_dir() else source
+    file = source
+    if source.is_dir():  # wherever in the published folder it is
+        file = next(iter(sorted(source.rglob(FILES[kind]))), source / FILES[kind])
     if kind == "vid2vid" and (written := source / "refiner" / WEIGHTS).is_file():
         return written
     if not file.is_file():
@@ -95,10 +127,10 @@ def convert(
     tensors = read_tensors(file)
     if kind == "streaming-t2v":
         with appearing(target) as folder:
-            _streaming_t2v(tensors, folder, dtype, words, note)
+            _streaming_t2v(tensors, folder, target, dtype, words, note)
     elif kind == "streaming-svd":
         with appearing(target) as folder:
-            _streaming_svd(tensors, folder, dtype, note)
+            _streaming_svd(tensors, folder, target, dtype, note)
     else:
         _vid2vid(tensors, file.name == WEIGHTS, target, dtype, note)
 
@@ -121,7 +153,9 @@ def _check_tokenizer(tokenizer: Any, config: Any) -> None:
     tokenizer.model_max_length = min(tokenizer.model_max_length, config.max_position_embeddings)
 
 
-def _streaming_t2v(tensors: Tensors, folder: Path, dtype: torch.dtype | None, tokenizer: Any, note: Note) -> None:
+def _streaming_t2v(
+    tensors: Tensors, folder: Path, target: Path, dtype: torch.dtype | None, tokenizer: Any, note: Note
+) -> None:  # fmt: skip
     parts = _all_parts(split(tensors), PREFIXES.values())
     unet = sizes.streaming_unet(parts["unet"])
     networks = {
@@ -133,7 +167,7 @@ def _streaming_t2v(tensors: Tensors, folder: Path, dtype: torch.dtype | None, to
         "vae": sizes.vae(parts["vae"]),
     }
     _check_tokenizer(tokenizer, networks["text_encoder"].config)
-    _write_parts(folder, networks, parts, dtype, note)
+    _write_parts(folder, target, networks, parts, dtype, note)
     tokenizer.save_pretrained(folder / "tokenizer")
     # the published schedule of ModelScope (spec 5); it is not in the checkpoint
     schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
@@ -141,7 +175,7 @@ def _streaming_t2v(tensors: Tensors, folder: Path, dtype: torch.dtype | None, to
     STREAMING_T2V.save(folder)
 
 
-def _streaming_svd(tensors: Tensors, folder: Path, dtype: torch.dtype | None, note: Note) -> None:
+def _streaming_svd(tensors: Tensors, folder: Path, target: Path, dtype: torch.dtype | None, note: Note) -> None:
     parts = _all_parts(split_svd(tensors), ("unet", "cam", "image_encoder", "vae"))
     networks = {
         "unet": sizes.svd_unet(parts["unet"]),
@@ -149,7 +183,7 @@ def _streaming_svd(tensors: Tensors, folder: Path, dtype: torch.dtype | None, no
         "image_encoder": sizes.image_encoder(parts["image_encoder"]),
         "vae": sizes.temporal_vae(parts["vae"]),
     }
-    _write_parts(folder, networks, parts, dtype, note)
+    _write_parts(folder, target, networks, parts, dtype, note)
     # the published schedule of SVD-XT; it is not in the checkpoint
     EulerDiscreteScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction", use_karras_sigmas=True,
@@ -168,9 +202,11 @@ def _vid2vid(tensors: Tensors, converted: bool, target: Path, dtype: torch.dtype
         refuse_unknown(unknown)
     network = sizes.vid2vid(tensors)
     fitted = fitting(network, tensors, "refiner")
-    check_disk(size_of(fitted, dtype), target, "the model folder")
+    if joins := (target / "model.json").is_file():
+        _check_widths(target, network)
+    check_disk(size_of(fitted, dtype), target, "the model folder", "DST")
     note("writing refiner")
-    if not (target / "model.json").is_file():
+    if not joins:
         with appearing(target) as folder:
             write_part(folder / "refiner", network, fitted, dtype)
         return
@@ -206,10 +242,12 @@ def _all_parts(parts: dict[str, Tensors], wanted: Any) -> dict[str, Tensors]:
     return parts
 
 
-def _write_parts(folder: Path, networks: dict[str, Any], parts: dict[str, Tensors], dtype: torch.dtype | None, note: Note) -> None:
-    """Every part, and the room for all of them, is checked before the first is written."""
+def _write_parts(
+    folder: Path, target: Path, networks: dict[str, Any], parts: dict[str, Tensors], dtype: torch.dtype | None, note: Note
+) -> None:  # fmt: skip
+    """Every part, and the room for all of them, is checked before the first is written. target: where the folder will be."""
     fitted = {part: fitting(network, parts[part], part) for part, network in networks.items()}
-    check_disk(sum(size_of(tensors, dtype) for tensors in fitted.values()), folder, "the model folder")
+    check_disk(sum(size_of(tensors, dtype) for tensors in fitted.values()), target, "the model folder", "DST")
     for part, network in networks.items():
         note(f"writing {part}")
         write_part(folder / part, network, fitted[part], dtype)
