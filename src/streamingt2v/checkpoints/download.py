@@ -41,7 +41,7 @@ class HubFile:
 def download(url: str, file: HubFile, place: Path, on_bytes: OnBytes = lambda count: None) -> None:
     """The file's content at `place`, whole and checked; nothing if it is there.
 
-    on_bytes: told how many more bytes are there, those of an earlier try at once. The caller's thread does the work, so an exception
+    on_bytes: told how many more bytes have come; fewer than none where those of an earlier try are of no use. The caller's thread does the work, so an exception
     raised in it, a KeyboardInterrupt too, ends it at once; what has come stays for the next try. ModelError if the content is damaged
     twice; the hub library's errors for all else.
     """
@@ -71,7 +71,6 @@ def _complete(url: str, file: HubFile, part: Path, on_bytes: OnBytes) -> bool:
         if stream.tell() > file.size:
             stream.truncate(0)
         hashed = _begun(file, stream)
-        on_bytes(stream.tell())
         while (have := stream.tell()) < file.size:
             try:
                 hashed = _append(url, file, stream, hashed, on_bytes)

@@ -19,6 +19,7 @@ from huggingface_hub import HfApi, constants, hf_hub_download, hf_hub_url
 from huggingface_hub.file_download import repo_folder_name
 
 from ..config.places import home
+from ..config.units import readable
 from ..durable import write_unsynced
 from ..errors import ModelError, RequestError
 from .download import HubFile, OnBytes, download, partial_size
@@ -183,15 +184,6 @@ def check_disk(needed: int, folder: Path, what: str, option: str) -> None:
     if needed > free:
         fix = f"{what} needs {readable(needed)}, of which {readable(free)} are free; free some, or let {option} name a folder on another disk"
         raise RequestError("disk", str(folder), fix)
-
-
-def readable(size: float) -> str:
-    """Bytes for people: "12.9 GB"."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 999.5:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"
 
 
 def _etag(file: object) -> str:

@@ -21,7 +21,7 @@ from ..backbones.modelscope import ModelScopeBackbone, vae_factor
 from ..backbones.refiner import RefinerBackbone
 from ..backbones.svd import SvdBackbone
 from ..backbones.text import NoText, TextEncoder, Vocabulary
-from ..config import ModelConfig, Request, find_model
+from ..config import ModelConfig, Request
 from ..config.external import SvdConfig
 from ..config.runtime import PLAIN, Savings
 from ..config.values import read_json
@@ -32,6 +32,7 @@ from ..models.svd_cam import SpatioTemporalCam
 from ..models.svd_unet import StreamingUNetSpatioTemporal
 from ..models.unet3d import StreamingUNet3D
 from ..models.vid2vid_unet import Vid2VidUNet, check_latent_size
+from .find import find_model
 from .distilled import FAST, Distilled, read_changes
 from .placing import align, offload, save_in_vae
 from .writing import write_part

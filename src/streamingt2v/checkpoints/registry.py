@@ -18,7 +18,9 @@ class Entry:
     that could be read. file: what of the hub folder is needed.
 
     revision: the pinned commit of the hub folder; None where none is known for sure: then the latest is taken, and its commit is told.
-    use: the command or option that takes it. verified: which of the figures were checked here, and how.
+    use: the option that takes it. convert: the kind of `convert` that makes a model folder of it. parts: other repositories that it is made
+    of, by the setting of a base that names each; settings: the rest of those. half: the type for half precision, as its makers use it.
+    verified: which of the figures were checked here, and how.
     """
 
     name: str
@@ -35,6 +37,10 @@ class Entry:
     height: int | None = None
     frames: int | None = None
     fps: int | None = None
+    convert: str | None = None
+    parts: tuple[tuple[str, str], ...] = ()
+    settings: tuple[tuple[str, Any], ...] = ()
+    half: Literal["float16", "bfloat16"] = "float16"
     verified: str = "no: from the model's card"
 
     def to_json(self) -> dict[str, Any]:
@@ -49,40 +55,64 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(
         "streaming-t2v", "model", "StreamingT2V on ModelScope's network",
         "the card was not seen; made of ModelScope's weights, which are CC-BY-NC-4.0",
-        "convert streaming-t2v", "PAIR/StreamingT2V", file="streaming_t2v.ckpt",
+        "--model streaming-t2v", "PAIR/StreamingT2V", file="streaming_t2v.ckpt", convert="streaming-t2v",
         parameters=3_232_602_140, download_bytes=12_930_000_000, width=256, height=256, frames=16, fps=8,
         verified="parameters: counted from the published key list; size: those in float32",
     ),
     Entry(
-        "streaming-svd", "model", "StreamingSVD, from a picture, on Stable Video Diffusion's network",
+        "streaming-svd", "model", "StreamingSVD, from an image, on Stable Video Diffusion's network",
         "the card was not seen; made of Stable Video Diffusion's weights, which are for non-commercial use",
-        "convert streaming-svd", "PAIR/StreamingSVD", file="model.safetensors",
-        parameters=2_996_355_290, width=1024, height=576, frames=25, verified="parameters of its networks: counted here",
+        "--model streaming-svd --image IMAGE", "PAIR/StreamingSVD", file="model.safetensors", convert="streaming-svd",
+        parameters=2_996_355_290, download_bytes=11_986_000_000, width=1024, height=576, frames=25, fps=12,
+        verified="parameters of its networks: counted here; size: those in float32",
     ),
     Entry(
-        "modelscope", "base", "ModelScope text-to-video 1.7b", "CC-BY-NC-4.0 by the card's head, CC-BY-NC-ND-4.0 by its text", "stage 1",
+        "modelscope", "base", "ModelScope text-to-video 1.7b", "CC-BY-NC-4.0 by the card's head, CC-BY-NC-ND-4.0 by its text", "--base modelscope",
         "damo-vilab/text-to-video-ms-1.7b", parameters=1_411_233_860, width=256, height=256, frames=16, fps=8,
         verified="parameters of the network: counted here; licence: read on the card",
     ),
     Entry(
-        "animatediff", "base", "AnimateDiff: a motion adapter for Stable Diffusion 1.5 models",
-        "the card was not seen", "stage 1", "guoyww/animatediff-motion-adapter-v1-5-2",
-        parameters=453_209_280, download_bytes=906_000_000, width=512, height=512, frames=16, fps=8,
-        verified="parameters of the adapter: counted at diffusers' default sizes; size: those in float16",
+        "animatediff", "base", "AnimateDiff: a motion adapter for Stable Diffusion 1.5, here Realistic Vision 5.1, as StreamingT2V's authors used it",
+        "the cards were not seen; Stable Diffusion's is CreativeML OpenRAIL-M", "--base animatediff",
+        "guoyww/animatediff-motion-adapter-v1-5-2", parameters=453_209_280, download_bytes=906_000_000, width=512, height=512, frames=16, fps=8,
+        parts=(("pipeline", "SG161222/Realistic_Vision_V5.1_noVAE"), ("adapter", "guoyww/animatediff-motion-adapter-v1-5-2")),
+        settings=(("steps", 25), ("height", 512), ("width", 512), ("resample", "nearest")),
+        verified="parameters of the adapter: counted at diffusers' default sizes; size: those in float16, without Realistic Vision's",
     ),
     Entry(
-        "svd", "base", "Stable Video Diffusion XT, from a picture",
-        "Stability AI's own for non-commercial use (stable-video-diffusion-nc-community)", "stage 1",
+        "svd", "base", "Stable Video Diffusion XT, from an image",
+        "Stability AI's own for non-commercial use (stable-video-diffusion-nc-community)", "--base svd --image IMAGE",
         "stabilityai/stable-video-diffusion-img2vid-xt", parameters=1_524_623_082, width=1024, height=576, frames=25, fps=6,
         verified="parameters of the network: counted here; licence: read on the card",
     ),
     Entry(
-        "vid2vid", "enhancer", "MS-Vid2Vid-XL: damo/Video-to-Video v1.1.0 of ModelScope's hub", "CC-BY-NC-ND-4.0", "convert vid2vid",
+        "svd-sdxl", "base", "Stable Video Diffusion XT on an image that SDXL makes of the prompt, as StreamingT2V's authors used it",
+        "SVD: Stability AI's own for non-commercial use; SDXL: CreativeML OpenRAIL++-M by its authors' word, the card was not seen",
+        "--base svd-sdxl", width=1024, height=576, frames=25, fps=6,
+        parts=(("pipeline", "stabilityai/stable-video-diffusion-img2vid-xt"), ("picture", "stabilityai/stable-diffusion-xl-base-1.0")),
+        settings=(("frames", 25), ("height", 576), ("width", 1024), ("fit", "pad"), ("resample", "nearest")),
+    ),
+    Entry(
+        "wan-1.3b", "base", "Wan 2.1 text-to-video 1.3B", "Apache-2.0 by its authors' word, the card was not seen", "--base wan-1.3b",
+        "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", width=832, height=480, frames=81, fps=16, half="bfloat16",
+    ),
+    Entry(
+        "ltx-video", "base", "LTX-Video", "Lightricks' own (LTX-Video Open Weights), the card was not seen", "--base ltx-video",
+        "Lightricks/LTX-Video", width=704, height=480, frames=161, fps=24, half="bfloat16",
+    ),
+    Entry(
+        "cogvideox-2b", "base", "CogVideoX 2B", "Apache-2.0 by its authors' word, the card was not seen", "--base cogvideox-2b",
+        "zai-org/CogVideoX-2b", width=720, height=480, frames=49, fps=8, half="float16",
+    ),
+    Entry(
+        "vid2vid", "enhancer", "MS-Vid2Vid-XL: damo/Video-to-Video v1.1.0 of ModelScope's hub", "CC-BY-NC-ND-4.0",
+        "--model streaming-t2v --preset full", "ali-vilab/MS-Vid2Vid-XL", convert="vid2vid",
         file="non_ema_0035000.pth", parameters=1_411_233_860, download_bytes=2_822_000_000, width=1280, height=720, fps=8,
         verified="parameters: counted from the published key list; size: those in float16; licence: read on the card",
     ),
     Entry(
-        "i2vgen-xl", "enhancer", "I2VGen-XL, StreamingSVD's enhancer", "the card was not seen", "stage 3", "ali-vilab/i2vgen-xl",
+        "i2vgen-xl", "enhancer", "I2VGen-XL, StreamingSVD's enhancer", "the card was not seen",
+        "--model streaming-svd --preset full", "ali-vilab/i2vgen-xl",
         parameters=2_476_587_727, download_bytes=4_953_000_000, width=1280, height=720, frames=16, fps=16,
         verified="parameters of its networks: counted here; size: those in float16",
     ),

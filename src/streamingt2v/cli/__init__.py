@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from . import batch, bench, demo, evaluate, models, serve, streams, train, video
+from . import batch, bench, demo, evaluate, models, serve, streams, train, video, weights
 from .screen import INTERRUPTED, interruptible, plain_warnings, report_error
 
 app = typer.Typer(
@@ -44,6 +44,7 @@ for _command in (
     batch.batch,
     evaluate.evaluate,
     bench.bench,
+    weights.get,
     models.convert,
     models.models,
     models.plan,

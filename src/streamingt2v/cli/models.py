@@ -45,34 +45,44 @@ def convert(
     from ..convert import kinds
 
     kinds.check_target(kind, target)
-    place = _published_file(kind, source, revision, offline, show)
+    place = _published_file(kind, source, target, dtype in ("float16", "bfloat16"), revision, offline, show)
     if kind == "streaming-t2v" and tokenizer is None:
         tokenizer = _published_tokenizer(offline, show)
     kinds.convert(kind, place, target, dtype=getattr(torch, dtype) if dtype else None, tokenizer=tokenizer, note=show.note)
     show.result(str(target), {"kind": kind, "source": source, "output": str(target), "bytes": _size(target), "dtype": dtype})
 
 
-def _published_file(kind: Kind, source: str, revision: str | None, offline: bool, show: Screen) -> Path:
+def _published_file(kind: Kind, source: str, target: Path, half: bool, revision: str | None, offline: bool, show: Screen) -> Path:
     """The checkpoint on this machine, from the hub where `source` is no place here."""
     from ..checkpoints import hub
     from ..convert import kinds
 
-    place = Path(source)
-    if hub.is_hub_name(source):
-        place = hub.fetch(source, (kinds.FILES[kind],), revision=revision, offline=offline, note=show.note)
-    elif revision is not None:
-        raise RequestError("revision", revision, f"{source} is not taken from the hub; leave it out")
-    return kinds.find_source(kind, place)
+    if not hub.is_hub_name(source):
+        if revision is not None:
+            raise RequestError("revision", revision, f"{source} is not taken from the hub; leave it out")
+        return kinds.find_source(kind, Path(source))
+    choose = hub.like(kinds.FILES[kind], f"*/{kinds.FILES[kind]}")
+    hub_id, revision = hub.resolve(source, revision)
+    if offline or hub.constants.HF_HUB_OFFLINE:
+        return kinds.find_source(kind, hub.find(hub_id, choose, revision))
+    remote = hub.look_up(hub_id, revision)
+    names = hub.chosen(remote, choose)
+    size, missing = remote.size(names), remote.missing(names)
+    hub.check_disk(missing, Path(hub.constants.HF_HUB_CACHE), f"the download of {hub_id}", "HF_HOME")
+    hub.check_disk(size // 2 if half else size, target, "the model folder", "DST")
+    show.note(f"{hub_id} at {remote.commit}: {hub.readable(size)}, {hub.readable(missing)} of it to fetch")
+    with show.progress(missing, 0, "bytes") as progress:
+        return kinds.find_source(kind, hub.bring(remote, names, progress.add))
 
 
 def _published_tokenizer(offline: bool, show: Screen) -> Path:
     from ..checkpoints import hub
-    from ..convert import kinds
+    from ..convert.obtain import TOKENIZER_REPO
 
     try:
-        return hub.fetch(kinds.TOKENIZER_REPO, ("tokenizer/*",), offline=offline, note=show.note) / "tokenizer"
-    except ModelError as error:
-        fix = f"the checkpoint holds none, and {error}; give the folder `tokenizer` of {kinds.TOKENIZER_REPO}"
+        return hub.fetch(TOKENIZER_REPO, hub.like("tokenizer/*"), offline=offline, note=show.note) / "tokenizer"
+    except (ModelError, RequestError) as error:
+        fix = f"the checkpoint holds none, and {error}; give the folder `tokenizer` of {TOKENIZER_REPO}"
         raise RequestError("tokenizer", None, fix) from error
 
 

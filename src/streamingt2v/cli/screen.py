@@ -12,21 +12,24 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import typer
 
 from ..config.request import SHORT_NAMES
+from ..config.units import readable
 from ..errors import RequestError, StreamingT2VError
 from ..texts import shortened
 from . import streams
 from .memory import is_out_of_memory
 
+Unit = Literal["frames", "bytes"]
+
 INTERRUPTED = 130
 MOST_SHOWN = 400  # characters of a wrong value
 LINE_EVERY_SECONDS = 10.0  # between lines of progress where there is no terminal to draw a bar on
 ARGUMENTS = {
-    "prompt": "PROMPT", "prompts": "PROMPTS", "video": "VIDEO", "refine": "VIDEO", "recipe": "RECIPE", "kind": "KIND", "source": "SRC",
+    "prompt": "PROMPT", "prompts": "PROMPTS", "video": "VIDEO", "refine": "VIDEO", "recipe": "RECIPE", "kind": "KIND", "name": "NAME", "source": "SRC",
     "target": "DST",
 }  # fmt: skip
 
@@ -58,18 +61,18 @@ class Screen:
             self.note(f"note: stdout cannot be written ({lost.strerror}); what it was to say: {text}")
 
     @contextmanager
-    def progress(self, total: int | None, done: int) -> Iterator[Progress]:
+    def progress(self, total: int | None, done: int, unit: Unit = "frames") -> Iterator[Progress]:
         """A bar on a terminal, a line now and then elsewhere, nothing when quiet."""
-        bar = Progress(total, done) if self.quiet else _progress(total, done)
+        bar = Progress(total, done, unit) if self.quiet else _progress(total, done, unit)
         with bar:
             yield bar
 
 
 class Progress:
-    """Counts frames in silence; the kinds that show something build on it. `total` None: without end."""
+    """Counts frames, or bytes, in silence; the kinds that show something build on it. `total` None: without end."""
 
-    def __init__(self, total: int | None, done: int):
-        self.total, self.done, self.first, self.began = total, done, done, time.monotonic()
+    def __init__(self, total: int | None, done: int, unit: Unit = "frames"):
+        self.total, self.done, self.first, self.began, self.unit = total, done, done, time.monotonic(), unit
 
     def __enter__(self) -> Progress:
         return self
@@ -78,7 +81,7 @@ class Progress:
         self.show(last=True)
 
     def add(self, frames: int) -> None:
-        """So many more frames are done."""
+        """So many more are done."""
         self.done += frames
         self.show(last=False)
 
@@ -91,7 +94,10 @@ class Progress:
         return (self.done - self.first) / max(1e-9, time.monotonic() - self.began)
 
     def text(self) -> str:
-        """For example "48/240 frames, 12.0 fps, 0:16 left"."""
+        """For example "48/240 frames, 12.0 fps, 0:16 left", "1.2 GB of 12.9 GB, 50 MB/s, 3:54 left"."""
+        if self.unit == "bytes":
+            left = f", {_clock(max(0, (self.total or 0) - self.done) / self.rate)} left" if self.done > self.first else ""
+            return f"{readable(self.done)} of {readable(self.total or 0)}, {readable(self.rate)}/s{left}"
         if self.total is None:
             return f"{self.done} frames, {self.rate:.1f} fps"
         left = f", {_clock((self.total - self.done) / self.rate)} left" if self.done > self.first else ""
@@ -131,8 +137,8 @@ class _Bar(Progress):
             self._rich.stop()
 
 
-def _progress(total: int | None, done: int) -> Progress:
-    return (_Bar if sys.stderr.isatty() else _Lines)(total, done)
+def _progress(total: int | None, done: int, unit: Unit) -> Progress:
+    return (_Bar if sys.stderr.isatty() else _Lines)(total, done, unit)
 
 
 def _clock(seconds: float) -> str:

@@ -25,15 +25,13 @@ from ..errors import ModelError, RequestError
 from ..models.vid2vid_unet import passes
 from . import sizes
 from .ldm import VID2VID, rename_unet
+from .obtain import TOKENIZER_REPO
 from .streaming_svd import split_svd
 from .streaming_t2v import PREFIXES, fitting, refuse_unknown, split
 
 KINDS = ("streaming-t2v", "streaming-svd", "vid2vid")
 FILES = {"streaming-t2v": "streaming_t2v.ckpt", "streaming-svd": "model.safetensors", "vid2vid": "non_ema_0035000.pth"}
 """The file of each kind in its published folder."""
-
-TOKENIZER_REPO = "damo-vilab/text-to-video-ms-1.7b"
-"""Whose folder `tokenizer` StreamingT2V was made with; the checkpoint does not hold it."""
 
 STREAMING_T2V = ModelConfig("streaming-t2v", 256, 256, 8, ExtendConfig(16, 8, 50, 7.5, 0.0, 1.0))
 ALIGN_YOUR_STEPS = (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002)

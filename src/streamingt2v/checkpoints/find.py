@@ -1,0 +1,65 @@
+"""The folder of a model that is named by a name, an id of the hub or a folder, where it is on this machine: nothing is asked or fetched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..config import EMBEDDED
+from ..config import find_model as find_folder
+from ..config.places import home
+from ..errors import ModelError
+from . import hub
+from .registry import Entry, find_entry
+from .variants import choose_model
+
+COMPLETE = ("model.json", "seed.json", "refiner")
+"""One of these is in a folder that `get` has made, once it is whole."""
+
+
+def find_model(name_or_folder: str | Path, half: bool = False) -> Path:
+    """The folder of an embedded model, of a name or an id that was fetched before, or the folder itself.
+
+    half: prefer weights of half precision where a repository was fetched in both. ModelError, with the command that gets it, if it is not
+    here.
+    """
+    name = str(name_or_folder)
+    known = None if name in EMBEDDED or Path(name).exists() else known_as(name)
+    if known is None:
+        return find_folder(name)  # whose error names what can be given
+    entry, hub_id, revision = known
+    if entry is not None and (entry.convert or entry.parts):
+        folder = made_folder(entry, revision)
+        if any((folder / part).exists() for part in COMPLETE):
+            return folder
+    elif (found := find_repository(hub_id, revision, half)) is not None:
+        return found
+    size = f" (a download of {entry.download_bytes / 1e9:.3g} GB)" if entry and entry.download_bytes else ""
+    raise ModelError(f"{name} is not on this machine; get it by: streamingt2v get {name}{size}")
+
+
+def known_as(name: str) -> tuple[Entry | None, str, str | None] | None:
+    """(entry, hub id, revision) of a text that names an entry or a repository of the hub; None for another, or an embedded model."""
+    if entry := find_entry(name):
+        hub_id = entry.hub_id or (entry.parts[0][1] if entry.parts else None)
+        return (entry, hub_id, entry.revision) if hub_id else None
+    parsed = hub.parse_id(name)
+    if parsed is None:
+        return None
+    entry = find_entry(parsed[0])
+    return entry, parsed[0], parsed[1] or (entry.revision if entry else None)
+
+
+def made_folder(entry: Entry, revision: str | None = None) -> Path:
+    """Where `get` puts what it makes of an entry's files."""
+    pinned = f"@{revision}" if revision and revision != entry.revision else ""
+    return home() / "models" / f"{entry.name}{pinned}"
+
+
+def find_repository(hub_id: str, revision: str | None, half: bool = False, without: tuple[str, ...] = ()) -> Path | None:
+    """The folder of a repository with all files of a model, in the precision asked for, else in the other; None if it is not here."""
+    for asked in (half, not half):
+        try:
+            return hub.find(hub_id, choose_model(asked, without), revision)
+        except ModelError:
+            continue
+    return None

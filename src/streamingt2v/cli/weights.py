@@ -1,0 +1,93 @@
+"""`get`, and how any command comes by a model that is not here: it says what that takes, asks once, and fetches it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer import Argument, Option
+
+from ..config import EMBEDDED, Preset
+from ..config.units import readable
+from ..errors import ModelError, RequestError
+from .options import Dtype, ScreenOptions, takes_options
+from .screen import Screen
+
+if TYPE_CHECKING:
+    from ..convert.obtain import Order
+
+Yes = Annotated[bool, Option("--yes", "-y", help="Download what is missing without asking.")]
+
+
+@takes_options
+def get(
+    name: Annotated[str, Argument(metavar="NAME|ID", help="A name of `models`, or OWNER/REPOSITORY[@REVISION] of the hub.")],
+    *,
+    preset: Annotated[Preset, Option(help="full: with the model's third stage.")] = "preview",
+    dtype: Annotated[Dtype | None, Option(help="Data type of weights; default: as they are published.")] = None,
+    yes: Yes = False,
+    screen: ScreenOptions,
+) -> None:
+    """Download a model and make it ready for --model or --base, without asking a second time where it is here.
+
+    Only the files that are needed come: one set of weights a network, in half precision with --dtype float16 or bfloat16 where the
+    repository has such. Published checkpoints of StreamingT2V are converted. An interrupted download goes on where it ended.
+    """
+    from ..convert.obtain import order
+
+    show = Screen(screen.quiet, screen.json)
+    half = dtype in ("float16", "bfloat16")
+    needed = order(name, full=preset == "full", half=half, dtype=dtype, fresh="/" in name, argument="name")
+    fetched = needed.missing if needed else 0
+    if needed is None:
+        show.note(f"{name} is here already")
+    else:
+        _carried_out(needed, show, yes)
+    folder = _here(name, half)
+    show.result(str(folder), {"name": name, "folder": str(folder), "fetched_bytes": fetched})
+
+
+def _here(name: str, half: bool) -> Path:
+    from ..checkpoints.find import find_model
+
+    try:
+        return find_model(name, half)
+    except ModelError as error:
+        raise RequestError("name", name, f"{error}; `streamingt2v models` lists names") from error
+
+
+def obtain(names: dict[str, str], show: Screen, *, full: bool, half: bool, yes: bool) -> None:
+    """Fetch the models, by the option that names each, that are not on this machine, after asking once; nothing if they are here.
+
+    RequestError where nobody can be asked and `yes` was not given.
+    """
+    if all(name in EMBEDDED or Path(name).exists() for name in names.values()):
+        return
+    from ..convert.obtain import order
+
+    made = [order(name, full=full and option == "model", half=half, argument=option) for option, name in names.items()]
+    for needed in filter(None, made):
+        _carried_out(needed, show, yes)
+
+
+def _carried_out(needed: Order, show: Screen, yes: bool) -> Path:
+    missing = needed.missing
+    needed.check_room()
+    if missing or any(step.made_bytes for step in needed.steps):
+        show.note(needed.told())
+    if missing and not yes:
+        _ask(needed, missing)
+    if not missing:
+        return needed.carry_out(show.note)
+    with show.progress(missing, 0, "bytes") as progress:
+        return needed.carry_out(show.note, progress.add)
+
+
+def _ask(needed: Order, missing: int) -> None:
+    fix = f"not here yet, a download of {readable(missing)}; give --yes, or get it before: streamingt2v get {needed.name}"
+    if not sys.stdin.isatty():
+        raise RequestError(needed.argument, needed.name, fix)
+    if not typer.confirm(f"Download {readable(missing)}?", err=True):
+        raise RequestError(needed.argument, needed.name, f"was not downloaded; {fix}")
