@@ -19,14 +19,16 @@ MODELSCOPE = "damo-vilab/text-to-video-ms-1.7b"
 def put_streaming_t2v(hub: Hub, folder: Path) -> None:
     """The checkpoint, and the repository of its tokenizer."""
     networks = published.streaming_t2v()
-    hub.put("PAIR/StreamingT2V", {"streaming_t2v.ckpt": pickled({"state_dict": published.streaming_t2v_names(networks)}), "README.md": b"x"})
+    checkpoint = pickled({"state_dict": published.streaming_t2v_names(networks)})
+    hub.put("PAIR/StreamingT2V", {"streaming_t2v.ckpt": checkpoint, "README.md": b"x"})
     text.build_tokenizer().save_pretrained(folder / "tokenizer")
     files = {f"tokenizer/{path.name}": path.read_bytes() for path in (folder / "tokenizer").iterdir()}
     hub.put(MODELSCOPE, files | {"unet/diffusion_pytorch_model.bin": bytes(20_000)}, licence="cc-by-nc-4.0")
 
 
 def put_vid2vid(hub: Hub) -> None:
-    hub.put("ali-vilab/MS-Vid2Vid-XL", {"non_ema_0035000.pth": pickled(published.vid2vid_names(published.vid2vid()))}, licence="cc-by-nc-nd-4.0")
+    weights = pickled(published.vid2vid_names(published.vid2vid()))
+    hub.put("ali-vilab/MS-Vid2Vid-XL", {"non_ema_0035000.pth": weights}, licence="cc-by-nc-nd-4.0")
 
 
 def put_streaming_svd(hub: Hub) -> None:

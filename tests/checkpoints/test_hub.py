@@ -138,8 +138,8 @@ def test_something_else_that_answers(hub, monkeypatch):
 
 def test_what_does_not_fit_on_the_disk_is_not_begun(hub, monkeypatch):
     hub.put("owner/name", FILES)
-    monkeypatch.setattr(ours.shutil, "disk_usage", lambda folder: os.terminal_size((0, 0)) and type("Usage", (), {"free": 1000})())
-    with pytest.raises(RequestError, match=r"the download of owner/name needs 102 kB, of which 1 kB are free; free some, or let HF_HOME name"):
+    monkeypatch.setattr(ours.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000})())
+    with pytest.raises(RequestError, match=r"the download of owner/name needs 102 kB, of which 1 kB are free; free some, or let HF_H"):
         ours.fetch("owner/name")
     assert hub.bytes_sent == {}
 

@@ -234,6 +234,35 @@ def test_vid2vid_becomes_the_refiner_of_a_model(model, tmp_path):
         load(target)
 
 
+def everything(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_vid2vid_joins_only_a_model_that_has_all_it_needs(model, tmp_path):
+    """StreamingSVD reads no text; others may read another one, have other latents, or a third stage. Nothing is changed then."""
+    torch.save(published.vid2vid_names(published.vid2vid()), tmp_path / "x.pth")
+    source = tmp_path / "x.pth"
+    networks = published.streaming_svd()
+    names = published.streaming_svd_names({part: network.state_dict() for part, network in networks.items()})
+    save_file({name: x.contiguous().clone() for name, x in names.items()}, tmp_path / "model.safetensors")
+    convert("streaming-svd", tmp_path / "model.safetensors", tmp_path / "svd")
+    cases = [(tmp_path / "svd", r"lacks what this enhancer needs .*text_encoder, tokenizer, an autoencoder of single frames.*i2vgen-xl")]
+    for name, part, change, message in (
+        ("words", "text_encoder/config.json", {"hidden_size": 48}, "its text embeddings have 48 numbers each, the enhancer reads 64"),
+        ("latents", "vae/config.json", {"latent_channels": 8}, "its latents have 8 numbers each, the enhancer reads 4"),
+        ("third", "model.json", {"refine_by": {"pipeline": "elsewhere"}}, "refines by the pipeline in .*elsewhere already"),
+    ):
+        folder = shutil.copytree(model, tmp_path / name)
+        values = json.loads((folder / part).read_text())
+        (folder / part).write_text(json.dumps(values | change))
+        cases.append((folder, message))
+    for folder, message in cases:
+        before = everything(folder)
+        with pytest.raises(RequestError, match=message):
+            convert("vid2vid", source, folder)
+        assert everything(folder) == before
+
+
 def test_an_enhancer_of_its_own_is_joined_later(model, tmp_path):
     """What `convert vid2vid SRC NEW` wrote is a source for `convert vid2vid NEW MODEL`."""
     torch.save(published.vid2vid_names(published.vid2vid()), tmp_path / "non_ema_0035000.pth")

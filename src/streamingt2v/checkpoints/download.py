@@ -41,9 +41,9 @@ class HubFile:
 def download(url: str, file: HubFile, place: Path, on_bytes: OnBytes = lambda count: None) -> None:
     """The file's content at `place`, whole and checked; nothing if it is there.
 
-    on_bytes: told how many more bytes have come; fewer than none where those of an earlier try are of no use. The caller's thread does the work, so an exception
-    raised in it, a KeyboardInterrupt too, ends it at once; what has come stays for the next try. ModelError if the content is damaged
-    twice; the hub library's errors for all else.
+    on_bytes: told how many more bytes have come; fewer than none where those of an earlier try are of no use. The caller's thread does
+    the work, so an exception raised in it, a KeyboardInterrupt too, ends it at once; what has come stays for the next try.
+    ModelError if the content is damaged twice; the hub library's errors for all else.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     part = place.with_name(place.name + PARTIAL)

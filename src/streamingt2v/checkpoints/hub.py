@@ -85,6 +85,9 @@ def like(*patterns: str) -> Choose:
     return choose
 
 
+EVERYTHING = like("*")
+
+
 def look_up(hub_id: str, revision: str | None = None, argument: str = "source") -> Remote:
     """What a repository holds; asks the hub and downloads nothing. The errors are those of `explained`."""
     try:
@@ -99,7 +102,7 @@ def look_up(hub_id: str, revision: str | None = None, argument: str = "source") 
 
 
 def fetch(
-    name: str, choose: Choose = like("*"), *, revision: str | None = None, offline: bool = False, note: Note = lambda text: None,
+    name: str, choose: Choose = EVERYTHING, *, revision: str | None = None, offline: bool = False, note: Note = lambda text: None,
     on_bytes: OnBytes = lambda count: None, argument: str = "source",
 ) -> Path:  # fmt: skip
     """The local folder of an entry's name or a hub id with the chosen files; downloaded where they are not here yet.
@@ -135,7 +138,7 @@ def bring(remote: Remote, names: Sequence[str], on_bytes: OnBytes = lambda count
     return remote.folder
 
 
-def find(hub_id: str, choose: Choose = like("*"), revision: str | None = None) -> Path:
+def find(hub_id: str, choose: Choose = EVERYTHING, revision: str | None = None) -> Path:
     """The folder with the chosen files of a repository, as they were fetched once: of a revision, or the latest that has them.
 
     Asks nobody. ModelError where they are not here, or not all of them.
@@ -182,7 +185,8 @@ def check_disk(needed: int, folder: Path, what: str, option: str) -> None:
     there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(there).free
     if needed > free:
-        fix = f"{what} needs {readable(needed)}, of which {readable(free)} are free; free some, or let {option} name a folder on another disk"
+        way = f"free some, or let {option} name a folder on another disk"
+        fix = f"{what} needs {readable(needed)}, of which {readable(free)} are free; {way}"
         raise RequestError("disk", str(folder), fix)
 
 

@@ -32,8 +32,8 @@ from ..models.svd_cam import SpatioTemporalCam
 from ..models.svd_unet import StreamingUNetSpatioTemporal
 from ..models.unet3d import StreamingUNet3D
 from ..models.vid2vid_unet import Vid2VidUNet, check_latent_size
-from .find import find_model
 from .distilled import FAST, Distilled, read_changes
+from .find import find_model
 from .placing import align, offload, save_in_vae
 from .writing import write_part
 

@@ -67,14 +67,16 @@ ENTRIES: tuple[Entry, ...] = (
         verified="parameters of its networks: counted here; size: those in float32",
     ),
     Entry(
-        "modelscope", "base", "ModelScope text-to-video 1.7b", "CC-BY-NC-4.0 by the card's head, CC-BY-NC-ND-4.0 by its text", "--base modelscope",
+        "modelscope", "base", "ModelScope text-to-video 1.7b", "CC-BY-NC-4.0 by the card's head, CC-BY-NC-ND-4.0 by its text",
+        "--base modelscope",
         "damo-vilab/text-to-video-ms-1.7b", parameters=1_411_233_860, width=256, height=256, frames=16, fps=8,
         verified="parameters of the network: counted here; licence: read on the card",
     ),
     Entry(
-        "animatediff", "base", "AnimateDiff: a motion adapter for Stable Diffusion 1.5, here Realistic Vision 5.1, as StreamingT2V's authors used it",
+        "animatediff", "base", "AnimateDiff on Realistic Vision 5.1, as StreamingT2V's authors used it",
         "the cards were not seen; Stable Diffusion's is CreativeML OpenRAIL-M", "--base animatediff",
-        "guoyww/animatediff-motion-adapter-v1-5-2", parameters=453_209_280, download_bytes=906_000_000, width=512, height=512, frames=16, fps=8,
+        "guoyww/animatediff-motion-adapter-v1-5-2", parameters=453_209_280, download_bytes=906_000_000,
+        width=512, height=512, frames=16, fps=8,
         parts=(("pipeline", "SG161222/Realistic_Vision_V5.1_noVAE"), ("adapter", "guoyww/animatediff-motion-adapter-v1-5-2")),
         settings=(("steps", 25), ("height", 512), ("width", 512), ("resample", "nearest")),
         verified="parameters of the adapter: counted at diffusers' default sizes; size: those in float16, without Realistic Vision's",
@@ -117,6 +119,10 @@ ENTRIES: tuple[Entry, ...] = (
         verified="parameters of its networks: counted here; size: those in float16",
     ),
 )  # fmt: skip
+
+
+TOKENIZER_REPO = "damo-vilab/text-to-video-ms-1.7b"
+"""Whose folder `tokenizer` StreamingT2V was made with; the checkpoint does not hold it."""
 
 
 def find_entry(name: str) -> Entry | None:

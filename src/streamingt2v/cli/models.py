@@ -77,7 +77,7 @@ def _published_file(kind: Kind, source: str, target: Path, half: bool, revision:
 
 def _published_tokenizer(offline: bool, show: Screen) -> Path:
     from ..checkpoints import hub
-    from ..convert.obtain import TOKENIZER_REPO
+    from ..checkpoints.registry import TOKENIZER_REPO
 
     try:
         return hub.fetch(TOKENIZER_REPO, hub.like("tokenizer/*"), offline=offline, note=show.note) / "tokenizer"

@@ -29,8 +29,8 @@ INTERRUPTED = 130
 MOST_SHOWN = 400  # characters of a wrong value
 LINE_EVERY_SECONDS = 10.0  # between lines of progress where there is no terminal to draw a bar on
 ARGUMENTS = {
-    "prompt": "PROMPT", "prompts": "PROMPTS", "video": "VIDEO", "refine": "VIDEO", "recipe": "RECIPE", "kind": "KIND", "name": "NAME", "source": "SRC",
-    "target": "DST",
+    "prompt": "PROMPT", "prompts": "PROMPTS", "video": "VIDEO", "refine": "VIDEO", "recipe": "RECIPE", "kind": "KIND", "source": "SRC",
+    "name": "NAME|ID", "target": "DST",
 }  # fmt: skip
 
 

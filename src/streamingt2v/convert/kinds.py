@@ -17,6 +17,7 @@ from transformers import AutoTokenizer
 
 from ..checkpoints.hub import check_disk
 from ..checkpoints.reading import Tensors, read_tensors
+from ..checkpoints.registry import TOKENIZER_REPO
 from ..checkpoints.writing import WEIGHTS, appearing, size_of, write_part
 from ..config import ExtendConfig, ModelConfig, RefineConfig
 from ..config.external import SvdConfig
@@ -25,7 +26,6 @@ from ..errors import ModelError, RequestError
 from ..models.vid2vid_unet import passes
 from . import sizes
 from .ldm import VID2VID, rename_unet
-from .obtain import TOKENIZER_REPO
 from .streaming_svd import split_svd
 from .streaming_t2v import PREFIXES, fitting, refuse_unknown, split
 
@@ -64,7 +64,7 @@ def _check_joins(target: Path) -> None:
     if (target / "refiner").exists() or config.refine is not None:
         raise RequestError("target", str(target), "has a refiner already; remove its folder refiner, or choose another model")
     if config.refine_by is not None:
-        fix = f"refines by the pipeline in {config.refine_by.pipeline} already; take refine_by out of its model.json, or choose another model"
+        fix = f"refines by the pipeline in {config.refine_by.pipeline} already; take it out of its model.json, or choose another model"
         raise RequestError("target", str(target), fix)
     lacking = [part for part in ("text_encoder", "tokenizer") if not (target / part).is_dir()]
     own = read_json(target / "vae" / "config.json").get("_class_name") if (target / "vae" / "config.json").is_file() else None
@@ -86,7 +86,8 @@ def _check_widths(target: Path, network: Any) -> None:
         ("latents", channels, network.config["in_channels"]),
     ):
         if has != needs:
-            raise RequestError("target", str(target), f"its {what} have {has} numbers each, the enhancer reads {needs}; choose another model")
+            fix = f"its {what} have {has} numbers each, the enhancer reads {needs}; choose another model"
+            raise RequestError("target", str(target), fix)
 
 
 def find_source(kind: str, source: Path) -> Path:

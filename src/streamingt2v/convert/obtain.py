@@ -15,7 +15,7 @@ from typing import Any
 from ..checkpoints import hub
 from ..checkpoints.download import OnBytes
 from ..checkpoints.find import find_repository, known_as, made_folder
-from ..checkpoints.registry import Entry, find_entry
+from ..checkpoints.registry import TOKENIZER_REPO, Entry, find_entry
 from ..checkpoints.variants import choose_model
 from ..config import EMBEDDED, ModelConfig, RefineByConfig
 from ..config.external import SeedConfig
@@ -27,9 +27,6 @@ Note = Callable[[str], None]
 
 ENHANCERS = {"streaming-t2v": "vid2vid", "streaming-svd": "i2vgen-xl"}
 """Entry of the third stage for an entry's model."""
-
-TOKENIZER_REPO = "damo-vilab/text-to-video-ms-1.7b"
-"""Whose folder `tokenizer` StreamingT2V was made with; the checkpoint does not hold it."""
 
 I2VGEN_XL: dict[str, Any] = {
     "frames": 38, "overlap": 12, "height": 720, "width": 1280, "strength": 0.97, "steps": 30, "guidance_scale": 9.0,
@@ -131,7 +128,8 @@ def order(
 ) -> Order | None:  # fmt: skip
     """What is lacking of a model; None where it is all here, or the name is none of a repository. Asks the hub, fetches next to nothing.
 
-    full: with its third stage. half: in half precision, where there are such files. dtype: of converted weights; None as they are published. fresh: ask the hub even where an older commit is here.
+    full: with its third stage. half: in half precision, where there are such files. dtype: of converted weights; None as they are
+    published. fresh: ask the hub even where an older commit is here.
     The errors are those of `hub.look_up`.
     """
     if name in EMBEDDED or Path(name).exists() or (known := known_as(name)) is None:
