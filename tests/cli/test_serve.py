@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from importlib.util import find_spec
 
 import pytest
@@ -63,3 +64,13 @@ def test_two_models_of_one_name_are_refused(tmp_path):
     settings = Settings(tmp_path, ("tiny",), keep_seconds=None, limits=Limits(queue=3))
     assert Settings.from_json(settings.to_json()) == settings and "\n" not in settings.to_json()
     assert json.loads(settings.to_json())["limits"]["queue"] == 3
+
+
+@pytest.mark.parametrize("command", ["serve", "demo"])
+def test_a_port_that_is_taken_is_noticed_before_a_model_is_loaded(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.setattr("streamingt2v.jobs.service.JobService", None)  # nothing of it is begun
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main([command, "--port", str(port), "--data-dir", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert f"--port {port}" in said and "loading" not in said

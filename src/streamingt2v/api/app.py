@@ -49,7 +49,7 @@ def create_app(service: JobService, token: str | None = None, allowed_hosts: fro
     token: what clients must have; None: only those that call it by a name of this machine are let in, so listen on loopback alone.
     allowed_hosts: whose https addresses of pictures may be fetched for clients.
     """
-    metrics, notices = Metrics(service), Notices(service.store)
+    metrics, notices = Metrics(service), Notices(service.store, service.ending)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

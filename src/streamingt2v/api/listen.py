@@ -2,37 +2,78 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from ..errors import RequestError
+from ..jobs.notices import Ending
 
 END_SECONDS = 3  # that open connections get when the server ends
 _BACKLOG = 512
 _LARGEST_MESSAGE = 1 << 20  # of a WebSocket, from a client
 
 
-def serve_until_told(app: ASGIApp, host: str, port: int, note: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM. RequestError if the port cannot be had. note: called with where the server is, once it is there."""
-    listener = _listening(host, port)
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        ws_max_size=_LARGEST_MESSAGE,
-        timeout_graceful_shutdown=END_SECONDS,
-        lifespan="on",
-    )
-    note(f"listening on {address(host, listener.getsockname()[1])}")
-    with listener, suppress(KeyboardInterrupt):  # the usual way for it to end; uvicorn has closed what was open
-        uvicorn.Server(config).run(sockets=[listener])
+class Listener:
+    """A port that is taken, so that nobody waits for a model only to hear that it is not free. RequestError if it cannot be had."""
+
+    def __init__(self, host: str, port: int):
+        self._socket = _listening(host, port)
+        self.address = address(host, self._socket.getsockname()[1])
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._socket.close()
+
+    def serve_until_told(self, app: ASGIApp, ending: threading.Event) -> None:
+        """Serve until SIGINT or SIGTERM. ending: set then, so that whoever streams comes to an end."""
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            ws_max_size=_LARGEST_MESSAGE,
+            timeout_graceful_shutdown=END_SECONDS,
+            lifespan="on",
+        )
+        log = logging.getLogger("uvicorn.error")
+        log.addFilter(_is_news)
+        try:
+            with suppress(KeyboardInterrupt):  # the usual way for it to end; uvicorn has closed what was open
+                _Server(config, ending).run(sockets=[self._socket])
+        finally:
+            log.removeFilter(_is_news)
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, ending: threading.Event):
+        super().__init__(config)
+        self._ending = ending
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell the streams first: each would hold the end up for as long as it may."""
+        self._ending.set()
+        await super().shutdown(sockets)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether it is not just a connection that was open when the server was told to end."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not _is_end(error) and "timeout graceful shutdown exceeded" not in record.getMessage()
+
+
+def _is_end(error: BaseException | None) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_end, error.exceptions))
+    return isinstance(error, Ending | asyncio.CancelledError)
 
 
 def free_port(host: str, port: int) -> int:

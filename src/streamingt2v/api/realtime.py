@@ -21,6 +21,7 @@ from starlette.concurrency import run_in_threadpool
 
 from ..errors import RequestError, StreamingT2VError
 from ..jobs.job import Job
+from ..jobs.notices import Ending
 from ..jobs.store import NoSuchJob, QueueFull
 from ..runs.folder import INIT, JOURNAL, PROMPTS
 from ..runs.journal import Entry, Journal
@@ -31,7 +32,7 @@ from .uploads import Body
 
 router = APIRouter(prefix="/v1/realtime")
 START_SECONDS = 30.0  # that a client may take for its first message
-_GOODBYE, _WRONG, _TRY_AGAIN = 1000, 1008, 1013
+_GOODBYE, _WRONG, _RESTART, _TRY_AGAIN = 1000, 1008, 1012, 1013
 
 
 @router.websocket("/video")
@@ -46,6 +47,9 @@ async def realtime_video(socket: WebSocket) -> None:
         await _refuse(socket, error, _TRY_AGAIN)
     except WebSocketDisconnect:
         pass
+    except Ending:
+        with suppress(RuntimeError, WebSocketDisconnect):
+            await socket.close(_RESTART)
 
 
 @dataclass

@@ -126,14 +126,15 @@ def _serve_replicas(settings: Settings, least: int, most: int, at: tuple[str, in
 
 def serve_jobs(settings: Settings, make_app: Callable[[JobService], ASGIApp], host: str, port: int) -> None:
     """A job service and the application on it, until the process is told to end."""
-    from ..api.listen import serve_until_told
+    from ..api.listen import Listener
     from ..jobs.service import JobService
 
     show = Screen()
-    with JobService(settings) as jobs:
+    with Listener(host, port) as listener, JobService(settings) as jobs:
         show.note(f"loading {', '.join(settings.names)}")
         jobs.wait_until_ready()
-        serve_until_told(make_app(jobs), host, port, show.note)
+        show.note(f"listening on {listener.address}")
+        listener.serve_until_told(make_app(jobs), jobs.ending)
 
 
 def settings_of(options: ServiceOptions) -> Settings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import suppress
 
 from .job import Job
@@ -13,11 +14,15 @@ LOOK_SECONDS = 0.05
 LONGEST_WAIT = 2.0  # then a waiter looks for itself: the job may be gone
 
 
-class Notices:
-    """`start` in the event loop, then `change`; `stop` at the end."""
+class Ending(Exception):
+    """The server was told to end: nobody waits any more, and connections that stream break off."""
 
-    def __init__(self, store: JobStore):
-        self._store = store
+
+class Notices:
+    """`start` in the event loop, then `change`; `stop` at the end. ending: set when the server is told to end."""
+
+    def __init__(self, store: JobStore, ending: threading.Event):
+        self._store, self._ending = store, ending
         self._waiting: dict[str, asyncio.Event] = {}
         self._seen = 0
         self._task: asyncio.Task | None = None
@@ -34,22 +39,27 @@ class Notices:
                 await self._task
 
     async def change(self, job: Job, seconds: float = LONGEST_WAIT) -> Job:
-        """The job once it is not as it was any more, or as it is after so long. `NoSuchJob` if it is deleted meanwhile."""
+        """The job once it is not as it was any more, or as it is after so long. `NoSuchJob` if it is deleted meanwhile; `Ending`."""
         event = self._waiting.setdefault(job.id, asyncio.Event())
         now = self._store.get(job.id)
         if now.revision != job.revision:
             return now
-        with suppress(TimeoutError):
-            await asyncio.wait_for(event.wait(), seconds)
+        if not self._ending.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(event.wait(), seconds)
+        if self._ending.is_set():
+            raise Ending
         return self._store.get(job.id)
 
     async def _look(self) -> None:
         patience = Patience("looking for changes")
-        while True:
+        while not self._ending.is_set():
             if patience.is_over:
                 with patience.trying():
                     self._wake(self._store.changed_since(self._seen))
             await asyncio.sleep(LOOK_SECONDS)
+        for event in self._waiting.values():
+            event.set()
 
     def _wake(self, changed: dict[str, int]) -> None:
         for id, revision in changed.items():

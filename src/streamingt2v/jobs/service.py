@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -41,6 +42,8 @@ class JobService:
     def __init__(self, settings: Settings):
         settings = dataclasses.replace(settings, folder=settings.folder.absolute())
         self.settings, self.limits = settings, settings.limits
+        self.ending = threading.Event()
+        """Set when the server on it is told to end."""
         self.configs: dict[str, ModelConfig] = settings.configs()
         self.files = ServiceFiles(settings.folder)
         self._locks = [self._folder_lock()]
