@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import time
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ from ..errors import RequestError
 from ..external.door import checked_config
 from ..ray_backend import check_ray
 from ..runs.libraries import import_libraries
-from .options import ModelOptions, ScreenOptions, takes_options
+from .options import MOST_THREADS, MOST_WORKERS, ModelOptions, ScreenOptions, takes_options
 from .screen import Screen, Stopped, describe
 from .table import read_table
 from .video import check_media
@@ -30,12 +31,14 @@ class BatchOptions:
     """Where the videos go and who makes them."""
 
     out: Annotated[str, Option("--out", "-o", help="Folder for the videos, here or at any address that fsspec knows (s3://...).")]
-    workers: Annotated[int, Option(help="Processes that make a video each; above 1 needs the extra 'ray'.", min=1)] = 1
-    threads: Annotated[int, Option(help="Threads of a worker on a CPU; the last bits of the pictures may depend on it.", min=1)] = 1
+    workers: Annotated[int, Option(help="Processes that make a video each; above 1 needs the extra 'ray'.", min=1, max=MOST_WORKERS)] = 1
+    threads: Annotated[
+        int, Option(help="Threads of a worker on a CPU; the pictures' last bits may depend on it.", min=1, max=MOST_THREADS)
+    ] = 1
     gpus_per_worker: Annotated[
-        float | None, Option(help="A share lets several work on one GPU; default: one each with --device cuda.", min=0.0)
+        float | None, Option(help="A share lets several work on one GPU; default: one each with --device cuda.", min=0.0, max=64.0)
     ] = None
-    retries: Annotated[int, Option(help="How often a video that failed is tried again.", min=0)] = 2
+    retries: Annotated[int, Option(help="How often a video that failed is tried again.", min=0, max=1000)] = 2
     run_dir: Annotated[
         Path | None, Option(help="Folder for the runs being made, on each worker's disk; default: --out, or PROMPTS.runs for an address.")
     ] = None
@@ -116,6 +119,8 @@ def _check_workers(device: str, options: BatchOptions) -> None:
     gpus = options.gpus_per_worker
     if device.startswith("cuda:") and options.workers > 1:
         raise RequestError("device", device, "each worker has a GPU of its own; say cuda")
+    if gpus is not None and math.isnan(gpus):
+        raise RequestError("gpus_per_worker", gpus, "must be a number")
     if gpus is not None and (options.workers == 1 or device != "cuda"):
         raise RequestError("gpus_per_worker", gpus, "is for several workers with --device cuda; leave it out")
     if options.workers > 1:

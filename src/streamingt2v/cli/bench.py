@@ -10,26 +10,28 @@ from typer import Option
 from ..config import ModelConfig, Preset, find_model
 from ..errors import ModelError, RequestError
 from ..runs.libraries import import_libraries
-from .options import ModelOptions, ScreenOptions, takes_options
+from ..texts import whole_number
+from .options import MOST_THREADS, ModelOptions, ScreenOptions, takes_options
 from .screen import Screen
 
 if TYPE_CHECKING:
     from ..metrics.speed import Setting
 
+MOST_FRAMES = 10**6
 COMPARE_HELP = "Also make it another way, in turn, and tell the ratio; may be repeated. What there is: see docs/performance.md."
 
 
 @takes_options
 def bench(
     *,
-    frames: Annotated[int, Option(help="Of the video made in a warm process: more than one chunk.")] = 48,
+    frames: Annotated[int, Option(help="Of the video made in a warm process: more than one chunk.", max=MOST_FRAMES)] = 48,
     lengths: Annotated[str, Option(help="Frames of videos made in fresh processes, to see their start and memory; '' for none.")] = "16,80",
     preset: Annotated[Preset, Option(help="preview: stages 1 and 2; full: refined by stage 3 as well.")] = "preview",
     steps: Annotated[int | None, Option(help="Denoising steps of a chunk; default: the model's.")] = None,
     guidance_scale: Annotated[float | None, Option(help="How strongly the prompt pulls; default: the model's.")] = None,
-    threads: Annotated[int | None, Option(help="Of torch on a CPU, in the warm process.", min=1)] = None,
+    threads: Annotated[int | None, Option(help="Of torch on a CPU, in the warm process.", min=1, max=MOST_THREADS)] = None,
     compare: Annotated[list[str] | None, Option(metavar="NAME=VALUE", help=COMPARE_HELP)] = None,
-    repeats: Annotated[int, Option(help="Videos of each way; medians are told.", min=1)] = 5,
+    repeats: Annotated[int, Option(help="Videos of each way; medians are told.", min=1, max=10_000)] = 5,
     model: ModelOptions,
     screen: ScreenOptions,
 ) -> None:
@@ -44,6 +46,7 @@ def bench(
     from ..metrics import speed
 
     setting = speed.Setting(model.model, preset, model.device, model.dtype, steps, guidance_scale, threads=threads, **asdict(model.savings))
+    setting.request(frames).validate()
     other = _changed(setting, compare) if compare else None
     values: dict[str, Any] = {"setting": asdict(setting), "frames": frames, "conditions": speed.conditions(model.device)}
     lines = [", ".join(f"{name} {value}" for name, value in values["conditions"].items())]
@@ -79,11 +82,11 @@ def _check(model: str, preset: Preset, frames: int) -> None:
 
 def _lengths(text: str) -> list[int]:
     try:
-        found = [int(part) for part in text.split(",") if part.strip()]
+        found = [whole_number(part) for part in text.split(",") if part.strip()]
     except ValueError as error:
         raise RequestError("lengths", text, "write numbers with commas between, e.g. 16,80,240") from error
-    if any(count < 1 for count in found):
-        raise RequestError("lengths", text, "must be 1 or more each")
+    if any(not 1 <= count <= MOST_FRAMES for count in found):
+        raise RequestError("lengths", text, f"must be 1 or more each, and {MOST_FRAMES} at most")
     return found
 
 

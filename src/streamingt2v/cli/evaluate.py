@@ -35,12 +35,12 @@ def evaluate(
     *,
     prompt: Annotated[str | None, Option(help="What is to be seen; default: what the file says.")] = None,
     metrics: Annotated[str | None, Option(help=f"Some of {','.join(NAMES)}; default: all that can be taken.")] = None,
-    chunk: Annotated[int | None, Option(help="Frames of a chunk, to know the seams; default: what the file says.")] = None,
+    chunk: Annotated[int | None, Option(help="Frames of a chunk, to know the seams; default: what the file says.", max=2**31 - 1)] = None,
     overlap: Annotated[int | None, Option(help="Frames that a chunk shares with the one before; with --chunk.")] = None,
     clip: Annotated[
         str | None, Option(help="A whole CLIP to see with: its folder, or its name if downloaded; default: tiny's eyes.")
     ] = None,
-    flow_size: Annotated[int | None, Option(help="Measure motion on frames of this side; default: as they are.")] = None,
+    flow_size: Annotated[int | None, Option(help="Measure motion on frames of this side; default: as they are.", max=8192)] = None,
     curves: Annotated[Path | None, Option(help="Also write a PNG of curves over time, seams marked.")] = None,
     slice_: Annotated[Path | None, Option("--slice", help="Also write a PNG of the middle row of every frame, time to the right.")] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace files that exist.")] = False,

@@ -117,7 +117,7 @@ def plan(
     image: Annotated[Path | None, Option(help="A picture to start from.")] = None,
     request: RequestOptions,
     model: ModelOptions,
-    seconds_per_step: Annotated[float | None, Option(help="Of a step of stage 2, measured; default: an estimate.", min=0)] = None,
+    seconds_per_step: Annotated[float | None, Option(help="Of a step of stage 2, measured; default: an estimate.", min=0, max=1e9)] = None,
     screen: ScreenOptions,
 ) -> None:
     """Tell the memory, disk and time that `generate` with the same options would need. No weights are read, nor need they be here:

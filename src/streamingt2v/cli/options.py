@@ -18,6 +18,9 @@ from ..config import Form, Preset, Request
 from ..config.request import SHORT_NAMES
 from ..config.runtime import Engine, Offload, Savings
 
+MOST_WORKERS, MOST_THREADS = 1024, 1024
+"""More is a slip of the finger, and would end the machine."""
+
 Dtype = Literal["float32", "bfloat16", "float16"]
 FORM_HELP = "How refined windows are joined: causal, so that frames come soon, or joint, as published; default: the model's."
 ENGINE_HELP = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
+import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +19,17 @@ from ..errors import MediaError, RequestError, RunError
 from ..external.door import checked_config
 from ..runs.libraries import import_libraries
 from .memory import is_out_of_memory, ways_out
-from .options import ModelOptions, OutputOptions, RefineOptions, RequestOptions, ScreenOptions, build_request, long_names, takes_options
+from .options import (
+    MOST_WORKERS,
+    ModelOptions,
+    OutputOptions,
+    RefineOptions,
+    RequestOptions,
+    ScreenOptions,
+    build_request,
+    long_names,
+    takes_options,
+)
 from .places import Places, check_files, choose_places, places_of_run
 from .screen import Screen, Stopped, describe
 
@@ -28,7 +39,9 @@ if TYPE_CHECKING:
     from ..runs.run import RunFolder
 
 Prompt = Annotated[str, Argument(metavar="PROMPT", help="What is to be seen.")]
-Workers = Annotated[int, Option(help="Processes that refine side by side, with the bytes of one; above 1 needs the extra 'ray'.")]
+Workers = Annotated[
+    int, Option(help="Processes that refine side by side, with the bytes of one; more than 1: extra 'ray'.", max=MOST_WORKERS)
+]
 RunDir = Annotated[Path | None, Option(help="Folder for the run, kept afterwards; default: OUT.run, removed when OUT.mp4 is there.")]
 
 
@@ -133,6 +146,7 @@ def _make(
     model.savings.check(model.device, config, model.dtype)
     _check_workers(workers, wanted, config)
     wanted = check_media(wanted)
+    _check_disk(wanted, config, places)
     show = Screen(screen.quiet, screen.json)
     try:
         pipe = _load(model, wanted, show)
@@ -276,6 +290,18 @@ def _check_workers(workers: int, wanted: Request, config: ModelConfig) -> None:
         from ..runs.render import check_workers
 
         check_workers(workers, wanted, config)
+
+
+def _check_disk(wanted: Request, config: ModelConfig, places: Places) -> None:
+    """RequestError for a video that the disk cannot hold, even if it shows hardly any motion: a tenth of what `plan` reckons with."""
+    from ..checkpoints.hub import readable
+    from ..estimate.plan import output_bytes
+
+    need, there = output_bytes(config, wanted) // 10, next(f for f in (places.run_folder, *places.run_folder.parents) if f.exists())
+    free = shutil.disk_usage(there).free
+    if need > free:
+        fix = f"needs at least {readable(need)} on the disk, where {readable(free)} are free; make fewer, or write to another disk"
+        raise RequestError("num_frames", wanted.num_frames, fix)
 
 
 def _check_model(wanted: Request, model: ModelOptions) -> ModelConfig:

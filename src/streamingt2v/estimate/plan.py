@@ -67,6 +67,8 @@ def plan(
     config = ModelConfig.load(folder)
     config.check(request)
     savings.check(device, config, dtype)
+    if seconds_per_step is not None and not math.isfinite(seconds_per_step):
+        raise RequestError("seconds_per_step", seconds_per_step, "must be a finite number")
     assert request.num_frames is not None, "a video without end needs no plan"
     if parts is None:
         parts = {part.name: parameters_of(part) for part in _parts(folder, config)}

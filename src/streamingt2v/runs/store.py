@@ -6,6 +6,7 @@ Files are written whole; which of several belongs together is told by the one th
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Any
 
 import fsspec
 
+from .. import durable
 from ..errors import RequestError, RunError
+from ..texts import parse_json
 
 
 class Store:
@@ -49,21 +52,29 @@ class Store:
         """Copy a file of this machine into it, and tell its new address."""
         with self._explained("written"):
             self._files.makedirs(self._root, exist_ok=True)
-            self._files.put_file(str(file), self._path(name))
+            if self.is_local:  # other places show an object when it is whole
+                with durable.replacing(Path(self.address, name)) as part:
+                    shutil.copyfile(file, part)
+            else:
+                self._files.put_file(str(file), self._path(name))
         return f"{self.address}/{name}"
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
         """One JSON object as a file, in place of what is there."""
         with self._explained("written"):
             self._files.makedirs(self._root, exist_ok=True)
-            self._files.pipe_file(self._path(name), (json.dumps(values) + "\n").encode())
+            data = (json.dumps(values) + "\n").encode()
+            if self.is_local:
+                durable.write_file(Path(self.address, name), data)
+            else:
+                self._files.pipe_file(self._path(name), data)
 
     def read_json(self, name: str) -> dict[str, Any]:
         """The object of `write_json`; empty if the file is cut short or none of ours."""
         with self._explained("read"):
             data = self._files.cat_file(self._path(name))
         try:
-            values = json.loads(data)
+            values = parse_json(data)
         except ValueError:
             return {}
         return values if isinstance(values, dict) else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from itertools import islice
 from os import PathLike
@@ -13,6 +14,9 @@ from PIL import Image
 from ..durable import replacing
 from ..errors import MediaError, RequestError, RunError
 from .reader import Frame
+
+MOST_TILES, MOST_ROWS, MOST_PIXELS = 2048, 2**14, 2**25
+"""Of a sheet, of a slice, and of a slice that is enlarged; videos that have more are shown by every second, fourth, ... of them."""
 
 READABLE = 512
 """Pixels that a slice is at least wide, and a thumbnail of the sheet at most."""
@@ -26,7 +30,7 @@ def contact_sheet(frames: Iterable[Frame], path: str | PathLike[str], columns: i
     for name, value in (("columns", columns), ("every", every)):
         if value < 1:
             raise RequestError(name, value, "must be 1 or more")
-    tiles = [_thumbnail(frame) for frame in islice(frames, 0, None, every)]
+    tiles = [_thumbnail(frame) for frame in _thinned(islice(frames, 0, None, every), MOST_TILES)]
     if not tiles:
         raise MediaError(f"{path}: there are no frames to show")
     columns = min(columns, len(tiles))
@@ -43,17 +47,31 @@ def xt_slice(frames: Iterable[Frame], path: str | PathLike[str], row: int | None
     frames: uint8 (H, W, 3). row: None for the middle. Narrow videos are enlarged by whole pixels. MediaError without a frame or
     if they have no such row, RunError if it cannot be written. Holds what is in the picture.
     """
-    rows = []
-    for frame in frames:
-        y = len(frame) // 2 if row is None else row
-        if not 0 <= y < len(frame):
-            raise RequestError("row", row, f"must be between 0 and {len(frame) - 1}")
-        rows.append(frame[y].copy())
+    rows = _thinned((_row(frame, row) for frame in frames), MOST_ROWS)
     if not rows:
         raise MediaError(f"{path}: there are no frames to show")
     image = Image.fromarray(np.stack(rows))
-    scale = -(-READABLE // image.width)
+    scale = max(1, min(-(-READABLE // image.width), math.isqrt(MOST_PIXELS // (image.width * image.height))))
     save_picture(image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST), path)
+
+
+def _row(frame: Frame, row: int | None) -> Frame:
+    y = len(frame) // 2 if row is None else row
+    if not 0 <= y < len(frame):
+        raise RequestError("row", row, f"must be between 0 and {len(frame) - 1}")
+    return frame[y].copy()
+
+
+def _thinned(items: Iterable[Frame], most: int) -> list[Frame]:
+    """All items, or of more than `most` every second, fourth, ..., so that they are at most as many: memory has a bound."""
+    kept: list[Frame] = []
+    step = 1
+    for number, item in enumerate(items):
+        if number % step == 0:
+            kept.append(item)
+        if len(kept) > most:
+            kept, step = kept[::2], 2 * step
+    return kept
 
 
 def _thumbnail(frame: Frame) -> Frame:
