@@ -143,7 +143,7 @@ WRONG = [
     (["generate", PROMPT, "-o", "o.mp4", "--schedule", "none.txt"], "--schedule 'none.txt'", "no such file"),
     (["generate", PROMPT, "-o", "o.mp4", "--schedule", "text.png"], "--schedule 'text.png'", "line 1"),
     (["extend", "none.mp4", PROMPT, "-o", "o.mp4"], "VIDEO 'none.mp4'", "no such file"),
-    (["extend", "text.png", PROMPT, "-o", "o.mp4"], "VIDEO 'text.png'", "decoded"),
+    (["extend", "text.png", PROMPT, "-o", "o.mp4"], "VIDEO 'text.png'", "no video"),
     (["resume", "no-run"], "RUN_DIR 'no-run'", "no such folder"),
     (["resume", "folder.mp4"], "RUN_DIR 'folder.mp4'", "no run folder"),
     (["make"], "make", "No such command"),
