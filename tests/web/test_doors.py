@@ -43,6 +43,7 @@ ROUTES = {
     "POST /v1/videos/extensions",
     "POST /v1/videos/{video_id}/cancel",
     "POST /v1/videos/{video_id}/prompt",
+    "POST /v1/videos/{video_id}/refine",
     "POST /v1/videos/{video_id}/remix",
     "DELETE /v1/videos/{video_id}",
     "WS /v1/realtime/video",

@@ -206,6 +206,7 @@ class Video(BaseModel):
 
     kind: Kind
     extended_from_video_id: str | None
+    refined_from_video_id: str | None
     num_frames: Annotated[int, Field(description="Of the whole video.")]
     frames_done: Annotated[int, Field(description="That can be watched now.")]
     fps: int
@@ -241,6 +242,7 @@ class Video(BaseModel):
             error=JobError(code=job.error_code, message=job.error_message or "") if job.error_code else None,
             kind=job.kind,
             extended_from_video_id=job.source if job.kind == "extension" else None,
+            refined_from_video_id=job.source if job.kind == "refinement" else None,
             num_frames=job.frames_total,
             frames_done=job.frames_done,
             fps=job.fps,

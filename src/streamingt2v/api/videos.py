@@ -104,6 +104,13 @@ async def remix(asked: Remix, response: Response, context: In, job: TheJob, idem
     return _shown(response, await run_in_threadpool(lambda: context.service.remix(job.id, **changes, key=key)))
 
 
+@router.post("/{video_id}/refine", summary="Refine a preview")
+async def refine(response: Response, context: In, job: TheJob, idempotency_key: IdempotencyKey = None) -> Video:
+    """Queue a video that is this one, refined: stage 3 alone, on its own frames as they were made, without loss."""
+    key = Body({}).key(idempotency_key, f"refine {job.id}")
+    return _shown(response, await run_in_threadpool(context.service.refine, job.id, key))
+
+
 @router.post("/{video_id}/prompt", summary="Change the prompt on the way")
 async def change_prompt(asked: NewPrompt, context: In, job: TheJob) -> PromptChanged:
     """Show something else from the next chunk on."""

@@ -6,6 +6,7 @@
     uploads/                files on their way in
     jobs/ID/input.*         the picture or video that the job starts from
     jobs/ID/run/            its run folder, see `io.run`: segments and playlist of what there is of the video so far
+    jobs/ID/frames/         of a preview, its frames without loss, see `kept`
     jobs/ID/video.mp4       the finished video; of a cancelled one what there was
     jobs/ID/*.webp, *.jpg   stills of it, made when they are first asked for
 
@@ -36,6 +37,7 @@ from ..runs.journal import Journal
 from ..video.images import contact_sheet, save_picture
 from ..video.reader import read_video
 from .job import Job
+from .kept import KeptFrames
 from .room import StorageError, explained
 
 log = logging.getLogger(__name__)
@@ -114,6 +116,10 @@ class ServiceFiles:
     def run(self, id: str) -> Path:
         """The run folder of a job; not there before its work began."""
         return self.of(id) / "run"
+
+    def kept(self, id: str) -> KeptFrames:
+        """The frames of a preview as they were made."""
+        return KeptFrames(self.of(id) / "frames")
 
     def largest(self, id: str) -> int:
         """Bytes of the largest file of its run folder; 0 without one."""

@@ -9,7 +9,7 @@ from ..config import Request
 
 Status = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 STATUSES: tuple[Status, ...] = get_args(Status)
-Kind = Literal["create", "extension", "remix"]
+Kind = Literal["create", "extension", "remix", "refinement"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Job:
     """As of one moment. Times are Unix times in seconds.
 
     model: what clients call it. frames_total: of the finished video, those of an extended one included; frames_done: that can be watched
-    now. step of steps: of the denoising of the chunk or window in the making. source: id of the job that was extended or remixed.
+    now. step of steps: of the denoising of the chunk or window in the making. source: id of the job that was extended, remixed or refined.
     revision: grows with every change of any job. cancelling: it was told to stop and will within one denoising step.
     first_seconds: from the request to the first new frames. worked_seconds: spent on it. notes: what of the prompts has no effect, or
     another than the words say. error_code, error_message: why it failed.

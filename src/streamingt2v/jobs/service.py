@@ -13,15 +13,17 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain, islice
 from pathlib import Path
 
 from .. import durable
 from ..config import ModelConfig, Preset, Request
-from ..errors import RequestError, RunError
+from ..errors import RequestError, RunError, StreamingT2VError
 from ..external.door import checked_config
 from ..runs.folder import PROMPTS
 from ..runs.prompts import PromptLog
-from ..video.reader import count_frames, playback_rate
+from ..video.lossless import write_lossless
+from ..video.reader import count_frames, playback_rate, read_video
 from .files import NotReady, ServiceFiles
 from .job import Job, Kind
 from .sessions import Sessions
@@ -139,6 +141,44 @@ class JobService:
         asked = dataclasses.replace(job.request, prompt=prompt, num_frames=frames, seed=seed, schedule=schedule, fps=None)
         start = dataclasses.replace(asked, video=str(self.files.video(job)), image=None, refine=None, base=None)
         return self._add("extension", start, job.model, id, key)
+
+    def refine(self, id: str, key: Key | None = None) -> Job:
+        """A job that runs stage 3 alone on the frames of the preview `id`, which must have ended, as they were made: without loss.
+
+        RequestError where its model refines nothing, or its prompt changed on the way (a video is refined with one); NotReady if its frames
+        were not kept; raises as `submit`, `NoSuchJob`.
+        """
+        job, known = self.get(id), self.store.of_key(key)
+        if known is not None:
+            return known
+        asked = Request(job.request.prompt, job.frames_done, job.request.seed, negative_prompt=job.request.negative_prompt, preset="full")
+        if job.request.preset != "preview":
+            raise RequestError("preset", job.request.preset, f"{id} is refined already")
+        self._check_refinable(job)
+        before = job.frames_done - job.new_frames
+        with self.upload() as path:
+            kept, source = self.files.kept(id), job.request.video
+            frames = chain(islice(read_video(source, job.height, job.width), before) if source else (), kept.frames())
+            path = path.with_suffix(".mkv")
+            write_lossless(path, frames, job.fps)
+            return self._add("refinement", dataclasses.replace(asked, refine=str(path)), job.model, id, key)
+
+    def can_refine(self, job: Job) -> bool:
+        """Whether `refine` would take the job."""
+        try:
+            self._check_refinable(job)
+        except StreamingT2VError:
+            return False
+        return job.request.preset == "preview"
+
+    def _check_refinable(self, job: Job) -> None:
+        config = self.configs.get(job.model)
+        if config is None or (config.refine is None and config.refine_by is None):
+            raise RequestError("model", job.model, "has no refiner")
+        if job.request.schedule or PromptLog.read(self.files.run(job.id) / PROMPTS).changes:
+            raise RequestError("prompt", job.request.prompt, "changed on the way; a video is refined with one: make the full video instead")
+        if not job.ended or not job.new_frames or self.files.kept(job.id).count != job.new_frames:
+            raise NotReady(f"the frames of {job.id} are not all there; make the full video instead")
 
     def remix(
         self, id: str, prompt: str | None = None, seed: int | None = None, preset: Preset | None = None, key: Key | None = None

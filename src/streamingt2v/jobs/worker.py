@@ -146,6 +146,8 @@ class Worker:
         work = Work(self, job)
         work.check()
         pipe = self._pipeline(self.settings.names[job.model])
+        refines = pipe.config.refine is not None or pipe.config.refine_by is not None
+        work.keeps_frames = refines and job.request.preset == "preview"
         with self._opened(job, pipe) as run:
             try:
                 work.begin(run, prompt_notes(pipe, job.request))
@@ -209,6 +211,8 @@ class Work:
         self._worker, self._store, self._job = worker, worker.store, job
         self._began = self._told = time.monotonic()
         self._run: RunFolder | None = None
+        self.keeps_frames = False
+        """Whether the job's frames are kept without loss, to be refined."""
 
     def check(self) -> None:
         """Cancelled or Ending if this is to stop."""
@@ -238,6 +242,8 @@ class Work:
         assert self._run is not None, "begin comes first"
         with suppress(StorageFull):
             self._store.count("frames", len(chunk.frames_THWC))
+        if self.keeps_frames:
+            self._worker.files.kept(self._job.id).keep(chunk, self._job.fps)
         values: dict[str, float] = {"frames_done": self._run.source_frames + self._run.frames_committed, "step": 0}
         if chunk.start == 0:
             values["first_seconds"] = time.time() - self._job.created_at

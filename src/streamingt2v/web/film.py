@@ -30,7 +30,8 @@ async def events(context: In, room: Room, job: TheJob) -> AsyncIterator[ServerSe
     """An event `film`, now and after every change, and `done` when it has ended (or was deleted).
 
     A `film` has `video` (as the API has it), `segments` (those that no event before had), `prompts` (with the first frame of each),
-    `pending` (the prompt that the next chunk will begin with, if it is another), and `ahead` (how many jobs wait before this one).
+    `pending` (the prompt that the next chunk will begin with, if it is another), `ahead` (how many jobs wait before this one), and
+    `refinable`.
     """
     told = _Told(context.service)
     with context.counted("streams"):
@@ -68,7 +69,9 @@ class _Told:
         self._revision, self._ahead = job.revision, ahead
         segments = self._new_segments(job)
         prompts, pending = _prompts(self._service, job)
-        return {"video": Video.of(job).model_dump(), "segments": segments, "prompts": prompts, "pending": pending, "ahead": ahead}
+        refinable = job.ended and self._service.can_refine(job)
+        film = {"segments": segments, "prompts": prompts, "pending": pending, "ahead": ahead, "refinable": refinable}
+        return {"video": Video.of(job).model_dump(), **film}
 
     def _new_segments(self, job: Job) -> list[dict[str, Any]]:
         """Name, first frame, frames, and how many seconds ago it was there, of each."""

@@ -100,7 +100,7 @@ function offer(ended, some) {
   const kept = some && job.status !== "failed";
   const can = {
     stop: !ended, change: !ended, download: ended && kept, extend: ended && kept, again: ended, delete: true,
-    full: ended && job.preset === "preview" && Boolean(model?.sizes.full), refine: false,
+    full: ended && job.preset === "preview" && Boolean(model?.sizes.full), refine: news.refinable,
   };
   for (const [name, may] of Object.entries(can)) find(`[data-do=${name}]`).hidden = !may;
   find("[data-do=stop]").disabled = job.cancelling;
@@ -227,6 +227,7 @@ const actions = {
   stop: () => attempt(async () => { await ask(path(job.id, "/cancel"), {}); }),
   change: () => turn("change"),
   extend: () => turn("extend"),
+  refine: () => attempt(async () => calls.opened((await ask(path(job.id, "/refine"), {})).id)),
   full: () => again({ preset: "full" }),
   again: () => again({ seed: crypto.getRandomValues(new Uint32Array(1))[0] }),
   delete: () => attempt(async () => {

@@ -1,0 +1,41 @@
+"""Frames without loss: FFV1 with its colours as they are, in Matroska. For frames that are worked on further, not for watching."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from ..durable import replacing
+from ..errors import RequestError, RunError
+from .reader import Frame
+
+_FFV1 = {"level": "3", "slicecrc": "1", "threads": "1"}
+
+
+def write_lossless(path: Path, frames: Iterable[Frame], rate: Fraction | int) -> int:
+    """Write uint8 (H, W, 3) frames, all of one size, as `path` (.mkv), whole or not at all; how many there were.
+
+    `read_video` gives the very same frames. No frames are held. RequestError if there are none, RunError if it cannot be written.
+    """
+    count = 0
+    try:
+        with replacing(path) as part, av.open(f"file:{part}", "w", format="matroska") as container:
+            stream = container.add_stream("ffv1", rate=Fraction(rate), options=_FFV1)
+            stream.pix_fmt = "bgr0"
+            for count, frame in enumerate(frames, 1):
+                if count == 1:
+                    stream.height, stream.width = frame.shape[:2]
+                image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24").reformat(format="bgr0")
+                image.pts = count - 1
+                image.time_base = 1 / Fraction(rate)
+                container.mux(stream.encode(image))
+            if count == 0:
+                raise RequestError("frames", 0, "there is nothing to write")
+            container.mux(stream.encode(None))
+    except (OSError, av.FFmpegError) as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
+    return count
