@@ -13,6 +13,7 @@ from PIL import Image
 from starlette.types import ASGIApp
 
 from streamingt2v.api.app import create_app
+from streamingt2v.api.connections import Connection
 from streamingt2v.jobs.service import JobService
 
 
@@ -24,7 +25,7 @@ def served(service: JobService, token: str | None = None, **options) -> Abstract
 @contextmanager
 def listening(app: ASGIApp) -> Iterator[str]:
     """The address of an application."""
-    config = uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(app, port=0, http=Connection, log_level="warning", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

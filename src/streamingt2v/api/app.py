@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import sys
+import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -16,20 +20,24 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from .. import __version__
-from ..errors import MediaError, RequestError, StreamingT2VError
+from ..errors import MediaError, RequestError, RunError, StreamingT2VError
 from ..jobs.files import NotReady
 from ..jobs.notices import Notices
+from ..jobs.room import is_full
 from ..jobs.service import JobService
 from ..jobs.store import Conflict, NoSuchJob, QueueFull
 from . import delivery, realtime, videos
 from .context import Context, In
-from .doors import BodyLimit, Guard, Outside, problem
+from .doors import BodyLimit, Guard, Heads, Outside, problem
 from .metrics import Metrics
-from .schemas import ErrorBody, Model, ModelList, State, VideoCreate, VideoExtension
+from .schemas import ErrorBody, Model, ModelList, NewPrompt, Remix, State, VideoCreate, VideoExtension
 from .uploads import Uploads
 
+log = logging.getLogger(__name__)
+TELL_SECONDS = 10.0  # between lines of the log about requests that fail
 STATIC = Path(str(files("streamingt2v.api") / "static"))
 router = APIRouter(tags=["server"])
 _POLICY = "default-src 'self'; media-src 'self' blob:; frame-ancestors 'self'; base-uri 'none'; form-action 'self'"
@@ -70,11 +78,12 @@ def create_app(service: JobService, token: str | None = None, allowed_hosts: fro
     for part in (router, videos.router, delivery.router, realtime.router):
         app.include_router(part)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    for kind in (*_REFUSED, RequestError, ValidationError, RequestValidationError, HTTPException, Exception):
+    for kind in (*_REFUSED, RequestError, ValidationError, RequestValidationError, HTTPException, OSError, ClientDisconnect, Exception):
         app.add_exception_handler(kind, _refuse)
     app.add_middleware(BodyLimit, service.limits.upload_bytes)
     app.add_middleware(Guard, token)
     app.add_middleware(Outside, metrics.answered)
+    app.add_middleware(Heads)
     _describe(app, token)
     return app
 
@@ -114,26 +123,52 @@ async def watch(video_id: str) -> Response:
 async def _refuse(http: HttpRequest, error: Exception) -> Response:
     """Every error in one shape, and nothing in it of this machine."""
     if isinstance(error, RequestError):
-        return problem(400, str(error), "invalid_request", error.argument)
+        return problem(400, _without_folders(http, str(error)), "invalid_request", error.argument)
     if isinstance(error, ValidationError | RequestValidationError):
         first = error.errors()[0]
         where = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
-        return problem(400, f"{'.'.join(where)}: {first['msg']}", "invalid_request", ".".join(where) or None)
+        return problem(400, f"{'.'.join(where)[:200]}: {first['msg']}", "invalid_request", ".".join(where) or None)
     if isinstance(error, HTTPException):
         if error.status_code == 405:  # of all routes of the path, not of the first alone
             error.headers = {"Allow": ", ".join(sorted(_methods(http)))}
         return problem(error.status_code, str(error.detail), "http_error", None, dict(error.headers or {}))
+    if isinstance(error, ClientDisconnect):
+        return problem(400, "the connection ended before the body did", "invalid_request")  # nobody hears it
+    _tell(http, error)
+    if is_full(error):
+        return problem(507, "the disk is full; delete videos, or try again later", "storage_full", None, {"Retry-After": "30"})
     for kind, (status, code, headers) in _REFUSED.items():
         if isinstance(error, kind):
-            return problem(status, str(error) if status < 500 else "the server cannot keep it; its log says why", code, None, headers)
+            message = _without_folders(http, str(error)) if status < 500 else "the server cannot keep it; its log says why"
+            return problem(status, message, code, None, headers)
     return problem(500, "it failed; the server's log says why", "internal_error")
+
+
+def _tell(http: HttpRequest, error: Exception) -> None:
+    """Say in the log what clients are not told; not more often than now and then, as they may ask often."""
+    state = http.app.state
+    is_told = isinstance(error, RunError | OSError) and not isinstance(error, NotReady)
+    if is_told and time.monotonic() > getattr(state, "told", 0.0) + TELL_SECONDS:
+        state.told = time.monotonic()
+        log.error("a request failed: %s", error)
+
+
+def _without_folders(http: HttpRequest, text: str) -> str:
+    """A message without paths of this machine; those that a client sent stay."""
+    context: Context = http.app.state.context
+    folders = {str(context.service.settings.folder), tempfile.gettempdir(), str(Path.home()), sys.prefix, str(Path(__file__).parents[2])}
+    folders |= {str(Path(model).absolute().parent) for model in context.service.settings.models if Path(model).is_absolute()}
+    for folder in sorted(folders - {"/"}, key=len, reverse=True):
+        text = re.sub(rf"{re.escape(folder)}(/[^\s:,;'\"]*)?", lambda found: Path(found[0]).name, text)
+    return text
 
 
 def _methods(http: HttpRequest) -> set[str]:
     """What can be done at the path of a request."""
     document = http.app.openapi()["paths"]
     fitting = (path for path in document if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), http.url.path))
-    return {method.upper() for path in fitting for method in document[path]}
+    methods = {method.upper() for path in fitting for method in document[path]}
+    return methods | ({"HEAD"} if "GET" in methods else set())
 
 
 def _describe(app: FastAPI, token: str | None) -> None:
@@ -144,7 +179,7 @@ def _describe(app: FastAPI, token: str | None) -> None:
         if app.openapi_schema is None:
             document = plain()
             parts = document["components"]["schemas"]
-            kinds: tuple[type[BaseModel], ...] = (VideoCreate, VideoExtension, ErrorBody)
+            kinds: tuple[type[BaseModel], ...] = (VideoCreate, VideoExtension, Remix, NewPrompt, ErrorBody)
             for kind in kinds:
                 schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
                 parts.update(schema.pop("$defs", {}))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from fastapi import Depends, Header, Path
 from fastapi.requests import HTTPConnection
+from starlette.concurrency import run_in_threadpool
 
 from ..jobs.job import Job
 from ..jobs.notices import Notices
@@ -19,6 +21,9 @@ from .metrics import Metrics
 from .schemas import ErrorBody
 from .uploads import Uploads
 
+AT_ONCE = 2  # stills and the like that are made at the same time
+WAITING = 64  # requests for them
+Drawn = TypeVar("Drawn")
 _ID = re.compile(r"video_[0-9a-f]{24}")
 _ERROR = {"application/json": {"schema": {"$ref": f"#/components/schemas/{ErrorBody.__name__}"}}}
 REFUSALS: dict[int | str, dict] = {"4XX": {"content": _ERROR, "description": "It is refused; the error says what to change."}}
@@ -33,7 +38,23 @@ class Context:
     uploads: Uploads
     metrics: Metrics
 
+    _turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    _waiting: list[None] = field(default_factory=list)
     open: dict[str, int] = field(default_factory=lambda: {"sessions": 0, "streams": 0})
+
+    async def drawn(self, draw: Callable[[Job], Drawn], job: Job) -> Drawn:
+        """What a deed gives that takes seconds and many may ask for. They wait here, and not in the threads that all others need.
+
+        `QueueFull` if many wait already.
+        """
+        if len(self._waiting) >= WAITING:
+            raise QueueFull(WAITING, "stills are being made")
+        self._waiting.append(None)
+        try:
+            async with self._turn:
+                return await run_in_threadpool(draw, job)
+        finally:
+            self._waiting.pop()
 
     @contextmanager
     def counted(self, kind: Literal["sessions", "streams"]) -> Iterator[None]:

@@ -39,10 +39,10 @@ async def content(context: In, job: TheJob, variant: Literal["video", "thumbnail
     fragmented MP4; once it is finished, it is a plain one, of which ranges can be asked for.
     """
     if variant == "thumbnail":
-        return FileResponse(await run_in_threadpool(context.service.files.thumbnail, job), media_type="image/webp")
+        return FileResponse(await context.drawn(context.service.files.thumbnail, job), media_type="image/webp")
     if variant == "spritesheet":
-        return FileResponse(await run_in_threadpool(context.service.files.spritesheet, job), media_type="image/jpeg")
-    if job.ended:
+        return FileResponse(await context.drawn(context.service.files.spritesheet, job), media_type="image/jpeg")
+    if job.ended and (context.service.files.finished(job.id).is_file() or not context.service.files.segments(job)):
         return FileResponse(context.service.files.video(job), media_type="video/mp4", filename=f"{job.id}.mp4")
     context.check_room("streams")
     return StreamingResponse(_growing(context, job), media_type="video/mp4")

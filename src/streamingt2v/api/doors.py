@@ -6,6 +6,7 @@ it is called by are checked, and that a page which calls it is its own.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import time
 from collections.abc import Callable
@@ -17,6 +18,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .schemas import ErrorBody, Problem
 
+PLAIN_BYTES = 16 * 2**20  # of a body that is no form
+MOST_VALUES = 100_000  # in one: it is read in tens of milliseconds
+BODY_SECONDS = 30.0  # for a body, and as much more as it takes at
+SLOWEST_BYTES = 16 * 2**10  # a second
+_SIGNS = (b",", b":", b"[", b"{", b"&", b";")  # one at least for each value or name, in JSON and in forms
 OPEN_PATHS = ("/health", "/ready", "/static/", "/watch/")  # nothing of a job is behind these
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
 _HEADERS = {
@@ -31,6 +37,7 @@ Answered = Callable[[str, str, int, float], None]
 def problem(status: int, message: str, code: str, param: str | None = None, headers: dict[str, str] | None = None) -> JSONResponse:
     """An answer that says what is wrong."""
     kind = "invalid_request_error" if status < 500 else "server_error"
+    message, param = plain(message, 2000) or "", plain(param, 200)
     body = ErrorBody(error=Problem(message=message, code=code, param=param, type=kind))
     return JSONResponse(body.model_dump(), status, headers=headers)
 
@@ -70,7 +77,10 @@ class Guard:
 
 
 class BodyLimit:
-    """Refuses bodies of more than so many bytes, as soon as that is known."""
+    """Refuses bodies of more than so many bytes, values or seconds, as soon as that is known and before they are parsed.
+
+    Files come in forms; what comes otherwise has `PLAIN_BYTES` at most, and signs for `MOST_VALUES` values and names.
+    """
 
     def __init__(self, app: ASGIApp, most: int):
         self._app, self._most = app, most
@@ -80,24 +90,79 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        said = dict(scope["headers"]).get(b"content-length", b"0")
-        if not said.isdigit() or int(said) > self._most:
-            await self._too_large()(scope, receive, send)
+        headers = dict(scope["headers"])
+        is_form = headers.get(b"content-type", b"").lower().lstrip().startswith(b"multipart/form-data")
+        most = self._most if is_form else min(self._most, PLAIN_BYTES)
+        said = headers.get(b"content-length", b"0")
+        if not said.isdigit() or len(said) > 18 or int(said) > most:
+            await problem(413, _too_many(most, is_form), "too_large", None, {"Connection": "close"})(scope, receive, send)
             return
-        count = 0
+        await self._app(scope, _Counted(receive, most, is_form), send)
 
-        async def counted() -> Message:
-            nonlocal count
-            message = await receive()
-            count += len(message.get("body", b""))
-            if count > self._most:
-                raise HTTPException(413, f"the body has more than {self._most} bytes")
-            return message
 
-        await self._app(scope, counted, send)
+class _Counted:
+    """A body, counted as it comes."""
 
-    def _too_large(self) -> JSONResponse:
-        return problem(413, f"the body has more than {self._most} bytes", "too_large", None, {"Connection": "close"})
+    def __init__(self, receive: Receive, most: int, is_form: bool):
+        self._receive, self._most, self._is_form = receive, most, is_form
+        self._began = time.monotonic()
+        self._bytes = self._values = 0
+        self._ended = False
+
+    async def __call__(self) -> Message:
+        if self._ended:
+            return await self._receive()
+        left = self._began + BODY_SECONDS + self._bytes / SLOWEST_BYTES - time.monotonic()
+        try:
+            message = await asyncio.wait_for(self._receive(), max(0.0, left))
+        except TimeoutError:
+            raise HTTPException(408, "the body comes too slowly", {"Connection": "close"}) from None
+        body = message.get("body", b"")
+        self._ended = not message.get("more_body", False)
+        self._bytes += len(body)
+        if self._bytes > self._most:
+            raise HTTPException(413, _too_many(self._most, self._is_form), {"Connection": "close"})
+        if not self._is_form:
+            self._values += sum(body.count(sign) for sign in _SIGNS)
+            if self._values > MOST_VALUES:
+                raise HTTPException(413, f"the body has more than {MOST_VALUES} values", {"Connection": "close"})
+        return message
+
+
+def _too_many(most: int, is_form: bool) -> str:
+    return f"the body has more than {most} bytes" + ("" if is_form else "; send files in a form (multipart/form-data)")
+
+
+class Heads:
+    """Answers `HEAD` as `GET`, up to where its body would begin."""
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One connection."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        sent = False
+
+        async def head_alone(message: Message) -> None:
+            nonlocal sent
+            if message["type"] == "http.response.start":
+                sent = True
+                await send(message)
+                await send({"type": "http.response.body", "body": b""})
+            raise _HeadSent
+
+        try:
+            await self._app({**scope, "method": "GET"}, receive, head_alone)
+        except Exception:
+            if not sent:
+                raise
+
+
+class _HeadSent(Exception):
+    """Nothing more is wanted of the application."""
 
 
 class Outside:
@@ -122,6 +187,11 @@ class Outside:
             await send(message)
 
         await self._app(scope, receive, with_headers)
+
+
+def plain(text: str | None, most: int) -> str | None:
+    """Nothing that a client sent must keep the answer from being sent."""
+    return None if text is None else text[:most].encode(errors="replace").decode()
 
 
 def _split(url: str) -> tuple[str | None, str | None]:

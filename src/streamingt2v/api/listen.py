@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from ..errors import RequestError
 from ..jobs.notices import Ending
+from .connections import Connection
 
 END_SECONDS = 3  # that open connections get when the server ends
 _BACKLOG = 512
@@ -37,6 +38,7 @@ class Listener:
         """Serve until SIGINT or SIGTERM. ending: set then, so that whoever streams comes to an end."""
         config = uvicorn.Config(
             app,
+            http=Connection,
             log_level="warning",
             access_log=False,
             server_header=False,

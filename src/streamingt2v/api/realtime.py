@@ -8,7 +8,6 @@ by its id afterwards. It is cancelled when the client stops it or says goodbye, 
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -27,8 +26,9 @@ from ..runs.folder import INIT, JOURNAL, PROMPTS
 from ..runs.journal import Entry, Journal
 from ..runs.prompts import PromptLog
 from .context import Context
+from .doors import plain
 from .schemas import SessionInteraction, SessionResume, SessionStart, Video
-from .uploads import Body
+from .uploads import Body, parsed
 
 router = APIRouter(prefix="/v1/realtime")
 START_SECONDS = 30.0  # that a client may take for its first message
@@ -206,10 +206,7 @@ async def _message(socket: WebSocket) -> dict[str, Any]:
     frame = await socket.receive()
     if frame["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(frame.get("code", 1005))
-    try:
-        values = json.loads(frame.get("text") or "")
-    except (ValueError, RecursionError) as error:
-        raise RequestError("message", (frame.get("text") or "")[:40], "must be a JSON object in a text frame") from error
+    values = await run_in_threadpool(parsed, (frame.get("text") or "").encode(errors="replace"), "message")
     if not isinstance(values, dict):
         raise RequestError("message", type(values).__name__, "must be a JSON object")
     return values
@@ -224,7 +221,7 @@ async def _refuse(socket: WebSocket, error: Exception, code: int) -> None:
 def _said(error: Exception) -> dict[str, Any]:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        return {"code": "invalid_request", "message": first["msg"], "param": ".".join(map(str, first["loc"]))}
+        return {"code": "invalid_request", "message": first["msg"], "param": plain(".".join(map(str, first["loc"])), 200)}
     if isinstance(error, TimeoutError):
         return {"code": "timeout", "message": f"no session.start or session.resume within {START_SECONDS:.0f} s"}
     if isinstance(error, RequestError):

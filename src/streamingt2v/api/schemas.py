@@ -6,7 +6,7 @@ import dataclasses
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 
 from ..config import Form, ModelConfig, Preset, Request
 from ..errors import RequestError
@@ -25,13 +25,43 @@ def _encodable(text: str) -> str:
     return text
 
 
+def _as_text(value: Any) -> Any:
+    """A number as the decimal it was written as."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
 Text = Annotated[str, Field(max_length=100_000), AfterValidator(_encodable)]
-Seconds = Annotated[str, Field(pattern=r"^\d{1,6}(\.\d{1,6})?$", description="Length of the new part, a decimal number as a string.")]
+Name = Annotated[str, Field(max_length=200), AfterValidator(_encodable)]
+Seconds = Annotated[
+    str,
+    Field(pattern=r"^\d{1,6}(\.\d{1,6})?$", description="Length of the new part, a decimal number, or one as a string."),
+    BeforeValidator(_as_text, json_schema_input_type=float | Annotated[str, Field(pattern=r"^\d{1,6}(\.\d{1,6})?$")]),
+]
 Count = Annotated[int, Field(ge=1, le=2**31)]
 
 
 class _Asked(BaseModel):
+    """What clients send. Null is what is left out, for every field that may be."""
+
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        needed = {name for name, field in cls.model_fields.items() if field.is_required()}
+        return {name: value for name, value in values.items() if value is not None or name not in cls.model_fields or name in needed}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler(core_schema)
+        plain = handler.resolve_ref_schema(schema)
+        for name, field in plain.get("properties", {}).items():
+            if name not in plain.get("required", ()) and "null" not in str(field.get("anyOf")):
+                about = {key: field.pop(key) for key in ("title", "description", "default", "examples") if key in field}
+                plain["properties"][name] = {"anyOf": [dict(field), {"type": "null"}], **about}
+        return schema
 
 
 class ImageReference(_Asked):
@@ -43,7 +73,7 @@ class ImageReference(_Asked):
 class VideoReference(_Asked):
     """A video of this server."""
 
-    id: Annotated[str, Field(max_length=64, examples=["video_0123456789abcdef01234567"])]
+    id: Annotated[Name, Field(max_length=64, examples=["video_0123456789abcdef01234567"])]
 
 
 class _Length(_Asked):
@@ -71,7 +101,7 @@ class VideoCreate(_Length):
 
     prompt: Annotated[Text, Field(description="What is to be seen.", examples=[_PROMPT])]
     model: Annotated[
-        str | None, Field(max_length=200, description="One of those the server has; default: its first.", examples=["tiny"])
+        Name | None, Field(description="One of those the server has; default: its first.", examples=["tiny"])
     ] = None
     size: Annotated[
         str | None, Field(pattern=r"^\d{1,5}x\d{1,5}$", description="Width x height; chooses the preset if that is left out.")
@@ -142,7 +172,7 @@ class VideoExtension(_Length):
 
     prompt: Annotated[Text, Field(description="What is to be seen in the new part.", examples=["A cat sleeping on the street"])]
     video: Annotated[VideoReference | None, Field(description="The video to go on with; a file comes as multipart under this name.")] = None
-    model: Annotated[str | None, Field(max_length=200, description="For a file only; else it is that of the video.")] = None
+    model: Annotated[Name | None, Field(description="For a file only; else it is that of the video.")] = None
     seed: Annotated[int | None, Field(ge=0, lt=2**63, description="Default: the video's and one, so that the noise is another.")] = None
 
     model_config = ConfigDict(
@@ -324,14 +354,14 @@ class SessionStart(VideoCreate):
 
     type: Literal["session.start"]
     format: Literal["m4s"] = "m4s"
-    idempotency_key: Annotated[str | None, Field(max_length=200)] = None
+    idempotency_key: Name | None = None
 
 
 class SessionResume(_Asked):
     """The first message of a connection that goes on with a session: its video, and how many segments of it have come."""
 
     type: Literal["session.resume"]
-    video_id: Annotated[str, Field(max_length=64)]
+    video_id: Annotated[Name, Field(max_length=64)]
     chunks: Annotated[int, Field(ge=0)]
     format: Literal["m4s"] = "m4s"
 
@@ -344,7 +374,7 @@ class Interaction(_Asked):
     """A change of the prompt; it takes effect with the next chunk, at once and not over several."""
 
     event: Event
-    event_id: Annotated[str | None, Field(max_length=200)] = None
+    event_id: Name | None = None
     transition_chunks: Annotated[int, Field(ge=0, le=1)] = 0
 
 
@@ -355,15 +385,16 @@ class SessionInteraction(_Asked):
     interaction: Interaction
 
 
-def from_form(values: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a form as those of JSON: `a[b]` is b of the object a, and lists are JSON."""
+def from_form(values: list[tuple[str, str]]) -> dict[str, Any]:
+    """The fields of a form as those of JSON: `a[b]` is b of the object a. RequestError for one that is given twice, or as both."""
     fields: dict[str, Any] = {}
-    for name, value in values.items():
+    for name, value in values:
         outer, bracket, inner = name.partition("[")
-        if bracket and inner.endswith("]"):
-            fields.setdefault(outer, {})[inner[:-1]] = value
-        else:
-            fields[name] = value
+        is_part = bool(bracket) and inner.endswith("]")
+        into, key = (fields.setdefault(outer, {}), inner[:-1]) if is_part else (fields, name)
+        if not isinstance(into, dict) or key in into:
+            raise RequestError(name[:200], value[:40], "is given twice; leave one of them out")
+        into[key] = value
     return fields
 
 

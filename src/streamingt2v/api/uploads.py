@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -16,8 +17,10 @@ from urllib.parse import urlsplit
 
 from fastapi import Request as HttpRequest
 from pydantic import BaseModel
+from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
+from starlette.types import Message
 
 from .. import texts
 from ..config.schedule import parse_schedule
@@ -90,8 +93,11 @@ class Uploads:
             yield await self._checked("input_reference", path)
 
     async def _form(self, http: HttpRequest, files: tuple[str, ...], stack: AsyncExitStack) -> Body:
-        async with http.form(max_files=len(files), max_fields=_FIELDS, max_part_size=_FIELD_BYTES) as form:
-            body = Body(from_form({name: value for name, value in form.multi_items() if isinstance(value, str)}))
+        watched = _Watched(http)
+        async with watched.request.form(max_files=len(files), max_fields=_FIELDS, max_part_size=_FIELD_BYTES) as form:
+            if not watched.ended:
+                raise RequestError("body", "a form", "is cut off before its last boundary; send it again")
+            body = Body(from_form([(name, value) for name, value in form.multi_items() if isinstance(value, str)]))
             if isinstance(schedule := body.fields.get("schedule"), str):
                 body.fields["schedule"] = [list(entry) for entry in parse_schedule(schedule, texts.shortened(schedule))]
             for name, value in form.multi_items():
@@ -118,8 +124,8 @@ class Uploads:
 
     async def _content(self, url: str) -> bytes:
         if url.startswith("data:"):
-            return _of_data_url(url)
-        if _https_host(url) not in self._allowed:
+            return await run_in_threadpool(_of_data_url, url)
+        if _https_place(url) not in self._allowed:
             fix = "send the picture itself, as a file or a data: URL; this server fetches no such address"
             raise RequestError("input_reference", url[:200], fix)
         return await _fetched(url, self._limits.upload_bytes)
@@ -140,27 +146,66 @@ def _inspected(path: Path, limits: Limits) -> Upload:
         return Upload(named, found, hashlib.file_digest(file, "sha256").hexdigest())
 
 
+class _Watched:
+    """A form as it comes. request: to read it by; ended: whether its last boundary has come. (The parser takes one that is cut off.)"""
+
+    def __init__(self, http: HttpRequest):
+        _, options = parse_options_header(http.headers.get("content-type"))
+        self._receive, self._end, self._tail = http.receive, b"--" + options.get(b"boundary", b"") + b"--", b""
+        self.request, self.ended = HttpRequest(http.scope, self._watching), False
+
+    async def _watching(self) -> Message:
+        message = await self._receive()
+        if not self.ended:
+            seen = self._tail + message.get("body", b"")
+            self.ended = self._end in seen
+            self._tail = seen[-len(self._end) :]
+        return message
+
+
 async def _json(http: HttpRequest) -> dict[str, Any]:
-    values = _parsed(await http.body(), "body")
+    values = await run_in_threadpool(parsed, await http.body(), "body")
     if not isinstance(values, dict):
         raise RequestError("body", type(values).__name__, "must be a JSON object, or multipart/form-data")
     return values
 
 
-def _parsed(data: bytes, name: str) -> Any:
+def parsed(data: bytes, name: str) -> Any:
+    """What JSON from a client says. RequestError, for the argument `name`, where it is none, or has more names than anything here."""
     try:
-        return json.loads(data)
+        return json.loads(texts.decoded(data), object_pairs_hook=_object, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        raise RequestError(name, data[:40].decode(errors="replace"), "is no JSON") from error
+        why = f": {error}" if isinstance(error, _Refused) else ""
+        raise RequestError(name, data[:40].decode(errors="replace"), f"is no JSON{why}") from error
 
 
-def _https_host(url: str) -> str | None:
-    """The host of an https address, None if it is no such address."""
+class _Refused(ValueError):
+    """JSON, but not what is meant by it here."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs) if len(pairs) <= _FIELDS else {}
+    if len(pairs) > _FIELDS:
+        raise _Refused(f"an object has more than {_FIELDS} names")
+    if len(values) < len(pairs):
+        raise _Refused("a name is given twice in an object")
+    return values
+
+
+def _no_number(text: str) -> None:
+    raise _Refused(f"{text} is no number")
+
+
+def _https_place(url: str) -> str | None:
+    """Host of an https address, with its port where that is not the usual one; None if it is no such address."""
     try:
         parts = urlsplit(url)
-        return parts.hostname if parts.scheme == "https" else None
+        port = parts.port
     except ValueError:
         return None
+    if parts.scheme != "https" or not parts.hostname or "@" in parts.netloc:
+        return None
+    return parts.hostname if port in (None, 443) else f"{parts.hostname}:{port}"
 
 
 def _of_data_url(url: str) -> bytes:
@@ -179,13 +224,19 @@ async def _fetched(url: str, most: int) -> bytes:
 
     data = bytearray()
     try:
-        async with httpx2.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False) as client, client.stream("GET", url) as answer:
+        async with (
+            asyncio.timeout(3 * FETCH_SECONDS),
+            httpx2.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False) as client,
+            client.stream("GET", url) as answer,
+        ):
             if answer.status_code != 200:
                 raise RequestError("input_reference", url[:200], f"answers with {answer.status_code}")
             async for piece in answer.aiter_bytes():
                 data += piece
                 if len(data) > most:
                     raise RequestError("input_reference", url[:200], f"has more than {most} bytes")
-    except httpx2.HTTPError as error:
+    except RequestError:
+        raise
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:  # OSError: TimeoutError as well
         raise RequestError("input_reference", url[:200], f"cannot be fetched: {type(error).__name__}") from error
     return bytes(data)

@@ -96,9 +96,11 @@ async def cancel(response: Response, context: In, job: TheJob) -> Video:
     return _shown(response, await run_in_threadpool(context.service.cancel, job.id))
 
 
-@router.post("/{video_id}/remix", summary="Make a video again, with another prompt, seed or preset")
-async def remix(asked: Remix, response: Response, context: In, job: TheJob, idempotency_key: IdempotencyKey = None) -> Video:
+@router.post("/{video_id}/remix", summary="Make a video again, with another prompt, seed or preset", openapi_extra=_body(Remix))
+async def remix(http: HttpRequest, response: Response, context: In, job: TheJob, idempotency_key: IdempotencyKey = None) -> Video:
     """Queue a video that is as this one in everything but what is given."""
+    async with context.uploads.body(http) as body:
+        asked = body.as_(Remix)
     key = Body(asked.model_dump(exclude_none=True)).key(idempotency_key, f"remix {job.id}")
     changes = asked.model_dump()
     return _shown(response, await run_in_threadpool(lambda: context.service.remix(job.id, **changes, key=key)))
@@ -111,9 +113,11 @@ async def refine(response: Response, context: In, job: TheJob, idempotency_key: 
     return _shown(response, await run_in_threadpool(context.service.refine, job.id, key))
 
 
-@router.post("/{video_id}/prompt", summary="Change the prompt on the way")
-async def change_prompt(asked: NewPrompt, context: In, job: TheJob) -> PromptChanged:
+@router.post("/{video_id}/prompt", summary="Change the prompt on the way", openapi_extra=_body(NewPrompt))
+async def change_prompt(http: HttpRequest, context: In, job: TheJob) -> PromptChanged:
     """Show something else from the next chunk on."""
+    async with context.uploads.body(http) as body:
+        asked = body.as_(NewPrompt)
     number = await run_in_threadpool(context.service.change_prompt, job.id, asked.prompt)
     return PromptChanged(id=job.id, number=number, prompt=asked.prompt)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ipaddress
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 from typer import Option
 
@@ -84,13 +85,27 @@ def serve(
     token = checked_token(host, token or os.environ.get(TOKEN))
     most = _checked_replicas(replicas, max_replicas, service.device)
     settings = settings_of(service)
-    hosts = frozenset(allow_host or ())
+    hosts = _checked_hosts(allow_host or ())
     if most > 1:
         _serve_replicas(settings, replicas, most, (host, port), token, hosts)
         return
     from ..api.app import create_app
 
     serve_jobs(settings, lambda jobs: create_app(jobs, token, hosts), host, port)
+
+
+def _checked_hosts(hosts: Sequence[str]) -> frozenset[str]:
+    """Hosts, some with a port. RequestError for what is none."""
+    found = set()
+    for host in hosts:
+        try:
+            parts = urlsplit(f"https://{host}")
+            if not parts.hostname or parts.netloc != host or "@" in host:
+                raise ValueError("no host")
+            found.add(parts.hostname if parts.port in (None, 443) else f"{parts.hostname}:{parts.port}")
+        except ValueError as error:
+            raise RequestError("allow_host", host, "must be a host, or host:port, without https:// and path") from error
+    return frozenset(found)
 
 
 def _checked_replicas(least: int, most: int | None, device: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import suppress
+from weakref import WeakValueDictionary
 
 from .job import Job
 from .patience import Patience
@@ -23,7 +24,7 @@ class Notices:
 
     def __init__(self, store: JobStore, ending: threading.Event):
         self._store, self._ending = store, ending
-        self._waiting: dict[str, asyncio.Event] = {}
+        self._waiting: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()  # an event is there while somebody waits for it
         self._seen = 0
         self._task: asyncio.Task | None = None
 
@@ -40,7 +41,8 @@ class Notices:
 
     async def change(self, job: Job, seconds: float = LONGEST_WAIT) -> Job:
         """The job once it is not as it was any more, or as it is after so long. `NoSuchJob` if it is deleted meanwhile; `Ending`."""
-        event = self._waiting.setdefault(job.id, asyncio.Event())
+        event = self._waiting.get(job.id) or asyncio.Event()
+        self._waiting[job.id] = event
         now = self._store.get(job.id)
         if now.revision != job.revision:
             return now

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from importlib.resources import files
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +71,14 @@ async def image(context: In, job: TheJob) -> Response:
 @router.get("/page/videos/{video_id}/closer.json")
 async def numbers(context: In, job: TheJob) -> Response:
     """What `closer.look_closer` gives. It is made when it is first asked for."""
-    seen, _ = await run_in_threadpool(_closer, context.service, job)
+    seen, _ = await context.drawn(partial(_closer, context.service), job)
     return FileResponse(seen, media_type="application/json")
 
 
 @router.get("/page/videos/{video_id}/slice.png")
 async def slice_(context: In, job: TheJob) -> Response:
     """The middle row of every frame as a column: time goes to the right."""
-    _, picture = await run_in_threadpool(_closer, context.service, job)
+    _, picture = await context.drawn(partial(_closer, context.service), job)
     return FileResponse(picture, media_type="image/png", filename=f"{job.id}-slice.png", content_disposition_type="inline")
 
 

@@ -1,0 +1,318 @@
+"""Attacks on the server's time, memory and manners: none stops it, and each gets a 4xx that says nothing of this machine."""
+
+from __future__ import annotations
+
+import errno
+import json
+import socket
+import threading
+import time
+from contextlib import closing
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+from starlette.testclient import TestClient
+
+from serving import picture, served
+from streamingt2v.api import connections, doors
+from streamingt2v.api.app import create_app
+from streamingt2v.jobs.job import STATUSES
+
+
+def dialled(url: str) -> socket.socket:
+    return socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=20)
+
+
+def raw(url: str, head: str, body: bytes = b"") -> bytes:
+    """The first line of the answer to a request written by hand; empty if the connection just ends."""
+    with closing(dialled(url)) as plain:
+        plain.sendall(head.replace("HOST", urlsplit(url).netloc).replace("\n", "\r\n").encode("latin-1") + b"\r\n\r\n" + body)
+        return plain.recv(4096).partition(b"\r\n")[0]
+
+
+def post(url: str, kind: str, body: bytes, length: int | str | None = None) -> bytes:
+    said = len(body) if length is None else length
+    return raw(url, f"POST /v1/videos HTTP/1.1\nHost: HOST\nContent-Type: {kind}\nContent-Length: {said}", body)
+
+
+MANY = 200_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{" + b",".join(b'"%d":1' % n for n in range(MANY)) + b"}",
+        b'{"prompt":"A cat","schedule":[' + b",".join(b'[%d,"x"]' % n for n in range(MANY)) + b"]}",
+        b'{"prompt":"A cat","input_reference":{' + b",".join(b'"%d":1' % n for n in range(MANY)) + b"}}",
+        b"[" * MANY,
+        b'{"a":' * MANY,
+    ],
+    ids=["names", "list", "inner names", "deep lists", "deep objects"],
+)
+def test_a_body_of_many_values_is_refused_before_it_is_parsed(url, body):
+    began = time.monotonic()
+    assert post(url, "application/json", body).split()[1] == b"413"
+    assert httpx2.get(f"{url}/health", timeout=5).status_code == 200 and time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("path", ["/v1/videos", "/v1/videos/extensions", "/v1/videos/ID/remix", "/v1/videos/ID/prompt"])
+def test_too_many_names_are_one_error_and_not_one_for_each(url, video, path):
+    body = json.dumps({f"n{n}": 1 for n in range(20_000)})
+    answer = httpx2.post(url + path.replace("ID", video["id"]), content=body)
+    assert answer.status_code == 400 and "more than 64 names" in answer.text and len(answer.text) < 1000
+
+
+def test_a_large_body_that_is_no_form_is_refused_and_told_how(url):
+    assert post(url, "application/json", b"", doors.PLAIN_BYTES + 1).split()[1] == b"413"
+    assert "form" in httpx2.post(f"{url}/v1/videos", content=b'"' + b"x" * (doors.PLAIN_BYTES + 1)).text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"prompt":"A","prompt":"B"}',
+        b'{"prompt":"A","guidance_scale":NaN}',
+        b'{"prompt":"A","seed":' + b"9" * 5000 + b"}",
+        b'{"\\ud800":1}',
+        b'{"prompt":"A","model":"\\ud800"}',
+        b'{"prompt":"A","video":{"id":"\\ud800"}}',
+        b"\xef\xbb\xbf[]",
+        b'{"prompt":["' + b"x" * 10**6 + b'"]}',
+    ],
+)
+def test_strange_json_is_a_400_and_short(url, body):
+    for path in ("/v1/videos", "/v1/videos/extensions"):
+        answer = httpx2.post(url + path, content=body)
+        assert answer.status_code == 400 and len(answer.text) < 3000, answer.text
+
+
+def form(*parts: tuple[str, bytes], end: bytes = b"\r\n--B--\r\n") -> bytes:
+    return b"".join(b"\r\n--B\r\nContent-Disposition: form-data; %s\r\n\r\n%s" % (head.encode(), data) for head, data in parts)[2:] + end
+
+
+PROMPT = ('name="prompt"', b"A cat")
+FILE = ('name="input_reference"; filename="x.png"', picture())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        form(PROMPT, FILE, end=b""),
+        form(PROMPT, FILE, end=b"\r\n--B"),
+        form(PROMPT, FILE, end=b"\r\n--B\r\n"),
+        form(PROMPT, FILE, end=b"\r\n--B-"),
+        form(PROMPT, FILE)[:-60],
+        form(FILE, PROMPT)[:-12],
+        form(PROMPT)[:-10],
+        b"",
+    ],
+)
+def test_a_form_that_is_cut_off_makes_no_video(service, url, body):
+    before = service.store.ids()
+    assert post(url, "multipart/form-data; boundary=B", body).split()[1] == b"400"
+    assert service.store.ids() == before and not list(service.files.uploads.iterdir())
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (PROMPT, ('name="prompt[a]"', b"x")),
+        (('name="prompt[a]"', b"x"), PROMPT),
+        (PROMPT, PROMPT),
+        (PROMPT, ('name="a[b]"', b"x"), ('name="a[b]"', b"x")),
+        (PROMPT, FILE, FILE),
+        (PROMPT, FILE, ('name="input_reference"', b"x")),
+        (('name="prompt"; filename="p.txt"', b"A cat"),),
+        (PROMPT, ('name="[x]"', b"1")),
+        (PROMPT, ('name="seed[x]"', b"1")),
+    ],
+)
+def test_fields_that_contradict_each_other_are_a_400(url, parts):
+    assert post(url, "multipart/form-data; boundary=B", form(*parts)).split()[1] == b"400"
+
+
+def test_a_form_with_its_end_is_taken(service, url):
+    """In pieces of any size, with something behind its end."""
+    body = form(PROMPT, ('name="num_frames"', b"8"), FILE, end=b"\r\n--B--\r\nepilogue")
+    for size in (1, 7, 4096):
+        pieces = (body[i : i + size] for i in range(0, len(body), size))
+        answer = httpx2.post(f"{url}/v1/videos", content=pieces, headers={"Content-Type": 'multipart/form-data; boundary="B"'})
+        assert answer.status_code == 200, answer.text
+        service.delete(answer.json()["id"])
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        f"POST /v1/videos HTTP/1.1\nHost: HOST\nContent-Length: {'9' * 5000}",
+        "POST /v1/videos HTTP/1.1\nHost: HOST\nContent-Length: -1",
+        "GET /v1/videos HTTP/1.1\nHost: HOST\nOrigin: http://[",
+        "GET /v1/videos HTTP/1.1\nHost: [",
+        "GET /v1/videos HTTP/1.1\nHost: HOST\nOrigin: \xff\xfe",
+        f"GET /v1/videos?limit={'9' * 5000} HTTP/1.1\nHost: HOST",
+        "GET /v1/videos?after=%ff%fe HTTP/1.1\nHost: HOST",
+        "GET /v1/videos/%ed%a0%80 HTTP/1.1\nHost: HOST",
+        "GET /v1/videos/ID/content?variant=%00 HTTP/1.1\nHost: HOST",
+        f"GET /v1/videos/ID/content HTTP/1.1\nHost: HOST\nRange: bytes={'9' * 5000}-",
+        "POST /v1/videos HTTP/1.1\nHost: HOST\nContent-Type: multipart/form-data\nContent-Length: 0",
+        "POST /v1/videos HTTP/1.1\nHost: HOST\nContent-Type: multipart/form-data; boundary=\nContent-Length: 0",
+        "POST /v1/videos HTTP/1.1\nHost: HOST\nContent-Type: multipart/form-data; boundary=B; charset=zlib\nContent-Length: 0",
+        "POST /v1/videos HTTP/1.1\nHost: HOST\nIdempotency-Key: " + "x" * 300 + "\nContent-Length: 0",
+        "BREW /v1/videos HTTP/1.1\nHost: HOST",
+        "HEAD /v1/videos/ID/cancel HTTP/1.1\nHost: HOST",
+    ],
+)
+def test_malformed_heads_are_a_4xx(url, video, head):
+    assert raw(url, head.replace("ID", video["id"])).split()[1][:1] == b"4"
+
+
+def test_heads_and_bodies_have_their_time(service, monkeypatch):
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.5)
+    monkeypatch.setattr(doors, "BODY_SECONDS", 0.5)
+    with served(service) as url:
+        request = f"GET /health HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\n\r\n".encode()
+        starts = {"nothing": b"", "a line": b"GET /health HTTP/1.1\r\nHo", "an answered one and a line": request + b"GET /he"}
+        for start in starts.values():
+            with closing(dialled(url)) as plain:
+                plain.sendall(start)
+                while plain.recv(4096):
+                    pass
+        with closing(dialled(url)) as plain:  # which sends a byte now and then
+            plain.sendall(request.replace(b"GET /health", b"POST /v1/videos").replace(b"\r\n\r\n", b"\r\nContent-Length: 900\r\n\r\n"))
+            threading.Timer(0.3, plain.sendall, [b"x"]).start()
+            assert plain.recv(100).split()[1] == b"408"
+        began = time.monotonic()
+        with httpx2.stream("GET", f"{url}/health") as answer:
+            assert answer.status_code == 200 and time.monotonic() - began < 5
+
+
+def test_a_head_has_an_end(url):
+    with closing(dialled(url)) as plain:
+        plain.sendall(b"GET / HTTP/1.1\r\n")
+        with pytest.raises(OSError):  # reset or broken, as it comes
+            for _ in range(10_000):
+                plain.sendall(b"X-A: " + b"a" * 1000 + b"\r\n")
+
+
+def test_connections_that_say_nothing_give_way_to_those_that_ask(service, monkeypatch):
+    monkeypatch.setattr(connections.Connection, "most", 20)
+    with served(service) as url:
+        silent = [dialled(url) for _ in range(60)]
+        assert httpx2.get(f"{url}/health").status_code == 200
+        assert sum(not alive(plain) for plain in silent) >= 40
+        for plain in silent:
+            plain.close()
+
+
+def alive(plain: socket.socket) -> bool:
+    plain.settimeout(0.01)
+    try:
+        return plain.recv(1) != b""
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
+
+
+def test_head_is_get_without_a_body(service, url, client, video):
+    running = client.create("A cat", num_frames=4000)["id"]
+    try:
+        for path in ("", "?limit=1"):
+            assert httpx2.head(f"{url}/v1/videos{path}").status_code == 200
+        for path in ("", "/content", "/content?variant=thumbnail", "/hls/playlist.m3u8", "/hls/init.mp4", "/events"):
+            there = httpx2.head(f"{url}/v1/videos/{video['id']}{path}")
+            assert there.status_code == 200 and there.content == b"", path
+            with httpx2.stream("GET", f"{url}/v1/videos/{video['id']}{path}") as got:
+                assert there.headers.get("content-length") == got.headers.get("content-length")
+                assert there.headers["content-type"] == got.headers["content-type"]
+        for path in ("/events", "/content"):  # of one that goes on for long
+            assert httpx2.head(f"{url}/v1/videos/{running}{path}", timeout=5).status_code == 200
+        assert httpx2.head(f"{url}/v1/videos/video_{'0' * 24}").status_code == 404
+        assert "HEAD" in httpx2.post(f"{url}/v1/videos/{video['id']}").headers["allow"]
+    finally:
+        client.delete(running)
+
+
+def test_many_that_ask_for_one_still_leave_room_for_others(service, url, video, monkeypatch):
+    drawn = threading.Event()
+
+    def slowly(job):
+        drawn.wait(20)
+        return service.files.finished(job.id)
+
+    monkeypatch.setattr(service.files, "spritesheet", slowly)
+    address = f"{url}/v1/videos/{video['id']}/content?variant=spritesheet"
+    answers: list[int] = []
+    threads = [threading.Thread(target=lambda: answers.append(httpx2.get(address, timeout=30).status_code)) for _ in range(45)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    began = time.monotonic()
+    made = httpx2.post(f"{url}/v1/videos", json={"prompt": "A cat", "num_frames": 8}, timeout=30)
+    seconds = time.monotonic() - began
+    drawn.set()
+    for thread in threads:
+        thread.join()
+    service.delete(made.json()["id"])
+    assert made.status_code == 200 and seconds < 3 and answers == [200] * 45
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_no_room_is_a_507_whatever_is_written(service, monkeypatch, code, tmp_path):
+    def full(*arguments, **named):
+        raise OSError(code, "No room", str(service.settings.folder / "secret"))
+
+    with TestClient(create_app(service), base_url="http://localhost", raise_server_exceptions=False) as client:
+        for owner, name in ((service.store, "begin"), (service.files, "take_in")):
+            with monkeypatch.context() as patch:
+                patch.setattr(owner, name, full)
+                answer = client.post("/v1/videos", data={"prompt": "A cat"}, files={"input_reference": ("x.png", picture())})
+                assert answer.status_code == 507 and "secret" not in answer.text and answer.json()["error"]["code"] == "storage_full"
+    assert not list(service.files.uploads.iterdir())
+
+
+def test_errors_name_no_folder_of_this_machine(service, url):
+    answer = httpx2.post(
+        f"{url}/v1/videos", data={"prompt": "A cat"}, files={"input_reference": ("x.mp4", b"\0\0\0\x20ftypisom" + bytes(500))}
+    )
+    assert answer.status_code == 400 and str(service.settings.folder) not in answer.text and "/tmp" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "seed",
+        "negative_prompt",
+        "schedule",
+        "seconds",
+        "num_frames",
+        "model",
+        "size",
+        "input_reference",
+        "preset",
+        "num_inference_steps",
+        "guidance_scale",
+        "fps",
+        "width",
+        "height",
+        "form",
+        "strength",
+    ],
+)
+def test_null_is_what_is_left_out(service, url, name):
+    made = httpx2.post(f"{url}/v1/videos", json={"prompt": "A cat", "num_frames": None if name == "num_frames" else 8, name: None})
+    assert made.status_code == 200, made.text
+    service.delete(made.json()["id"])
+    assert made.json()["seed"] == 33 and made.json()["status"] in STATUSES
+
+
+@pytest.mark.parametrize(
+    ("seconds", "status"), [(2, 200), (2.0, 200), ("2", 200), (0.5, 200), (True, 400), (1e-7, 400), (-1, 400), ([], 400)]
+)
+def test_seconds_are_a_number_or_a_string(service, url, seconds, status):
+    made = httpx2.post(f"{url}/v1/videos", json={"prompt": "A cat", "seconds": seconds})
+    assert made.status_code == status, made.text
+    if status == 200:
+        service.delete(made.json()["id"])
+        assert made.json()["num_frames"] == 8 * float(seconds)
