@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from importlib.resources import files
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
