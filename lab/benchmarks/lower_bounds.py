@@ -46,7 +46,9 @@ def make(folder: Path, versions: dict[str, str], torch_of: Path | None) -> None:
         wanted = [*(f"{name}=={version}" for name, version in versions.items()), *_needs_of_torch(torch_of)]
     else:
         wanted = [f"{name}=={version}" for name, version in versions.items()]
-    subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *wanted, *TOOLS], check=True)
+    install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    subprocess.run([*install, *wanted, *TOOLS], check=True)
+    subprocess.run([*install, "--no-deps", "-e", ROOT], check=True)
 
 
 def _packages(python: Path) -> Path:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from .. import texts
 from ..errors import RequestError
 from .refine import FORMS, Form
-from .values import reject_unknown
+from .values import check_types, reject_unknown
 
 Preset = Literal["preview", "full"]
 PRESETS: tuple[Preset, ...] = ("preview", "full")
@@ -119,8 +119,9 @@ class Request:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Request:
-        """The request of `to_json`; unknown names are an error."""
+        """The request of `to_json`; unknown names are an error, values of other types a TypeError."""
         reject_unknown(cls, values, "request")
+        check_types(cls, values)
         schedule = tuple((int(frame), str(prompt)) for frame, prompt in values.get("schedule", ()))
         return cls(**{**values, "schedule": schedule})
 

@@ -6,7 +6,8 @@ import dataclasses
 import math
 import os
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .. import texts
 from ..errors import ModelError, RequestError
@@ -55,3 +56,31 @@ def relative(path: str, folder: Path) -> str:
         return Path(os.path.relpath(path, folder.absolute())).as_posix()
     except ValueError:
         return path
+
+
+def check_types(cls: type, values: dict[str, Any]) -> None:
+    """TypeError unless values read from JSON have the types of the dataclass's fields; names without a field are passed over.
+
+    Looks at plain types, what is in a Literal, and whether None is allowed; not into lists and objects.
+    """
+    hints = get_type_hints(cls)
+    for name in values.keys() & hints.keys():
+        if not any(_is_of(values[name], kind) for kind in _alternatives(hints[name])):
+            raise TypeError(f"{name} is {texts.shortened(repr(values[name]))}")
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    origin = get_origin(kind) or kind
+    if origin is Literal:
+        return value in get_args(kind)
+    if origin in (int, float) and isinstance(value, bool):
+        return False
+    if origin in (tuple, list):
+        return isinstance(value, list | tuple)
+    if dataclasses.is_dataclass(origin):
+        return isinstance(value, origin | dict)  # type: ignore[operator]
+    return isinstance(value, int | float) if origin is float else isinstance(value, origin)

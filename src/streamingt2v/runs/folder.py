@@ -20,6 +20,11 @@ def is_ours(name: str) -> bool:
     return name in (REQUEST, JOURNAL, PROMPTS, INIT, PLAYLIST, LOCK) or bool(_COMING_AND_GOING.fullmatch(name))
 
 
+def comes_and_goes(name: str) -> bool:
+    """A segment or a state by its name."""
+    return bool(_COMING_AND_GOING.fullmatch(name))
+
+
 def may_be_stray(name: str) -> bool:
     """One of our files that come and go: a segment, a state, or anything of ours in the making."""
     half = durable.finished_name(name)

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Request
+from ..config.request import MOST_PIXELS
+from ..config.values import check_types
 from ..errors import RequestError, RunError
 from ..config.runtime import PLAIN, Savings
+from ..texts import parse_json
 from .. import durable
 
 FORMAT = 3
@@ -58,9 +61,13 @@ class Header:
     @classmethod
     def from_bytes(cls, data: bytes) -> Header:
         """The header of `to_bytes`; ValueError or TypeError if it is none."""
-        values = json.loads(data)
+        values = parse_json(data)
+        if not isinstance(values, dict):
+            raise ValueError("it is no object of JSON")
         if values.pop("format", None) != FORMAT:
             raise ValueError("it was written by another version of streamingt2v")
+        check_types(cls, values)
+        _check(values)
         savings = Savings(**values.pop("savings", {}))
         return cls(**{**values, "request": Request.from_json(values["request"]), "savings": savings})
 
@@ -71,6 +78,22 @@ class Header:
             return cls.from_bytes(path.read_bytes())
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RequestError) as error:
             raise RunError(f"{path}: cannot be read: {error}") from error
+
+
+def _check(values: dict[str, Any]) -> None:
+    """ValueError for values of the right type that no run has."""
+    bounds = {"height": MOST_PIXELS, "width": MOST_PIXELS, "threads": 2**16}
+    for name, most in bounds.items():
+        if name in values and not 1 <= values[name] <= most:
+            raise ValueError(f"{name} is {values[name]}")
+    if values.get("dtype") not in ("float32", "bfloat16", "float16"):
+        raise ValueError(f"dtype is {values.get('dtype')!r}")
+    for name in ("output", "model"):
+        if "\0" in (values.get(name) or ""):
+            raise ValueError(f"{name} holds a zero byte")
+    for name in ("versions", "inputs"):
+        if not all(isinstance(value, str) for value in values.get(name, {}).values()):
+            raise ValueError(f"{name} holds more than texts")
 
 
 def with_absolute_paths(request: Request) -> Request:

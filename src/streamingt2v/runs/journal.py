@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ..config.values import check_types
 from ..errors import RunError
+from ..texts import parse_json
 from .. import durable
+from .folder import comes_and_goes
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,15 @@ class Entry:
     @classmethod
     def from_line(cls, line: bytes) -> Entry:
         """The entry of `to_line`; ValueError or TypeError if it is none."""
-        return cls(**json.loads(line))
+        values = parse_json(line)
+        if not isinstance(values, dict):
+            raise ValueError("it is no object of JSON")
+        check_types(cls, values)
+        entry = cls(**values)
+        names = (entry.segment, *([entry.state] if entry.state is not None else []))
+        if min(entry.index, entry.start, entry.frames - 1) < 0 or not all(comes_and_goes(name) for name in names):
+            raise ValueError("it tells of no segment of a run")
+        return entry
 
 
 @dataclass
@@ -51,7 +62,7 @@ class Journal:
     @classmethod
     def read(cls, path: Path) -> Journal:
         """All entries; a torn last line is left out (and overwritten by the next `append`). RunError if another line is damaged."""
-        journal = cls(path)
+        journal, follows = cls(path), {"source": (0, 0), "chunk": (0, 0)}
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         for number, line in enumerate(lines, 1):
             try:
@@ -62,6 +73,9 @@ class Journal:
                     raise RunError(f"{path}: line {number} is damaged; this run cannot be resumed") from error
                 whole = False
             if whole:
+                if (entry.index, entry.start) != follows[entry.kind]:
+                    raise RunError(f"{path}: line {number} does not follow the one before; this run cannot be resumed")
+                follows[entry.kind] = (entry.index + 1, entry.start + entry.frames)
                 journal.entries.append(entry)
                 journal.size += len(line)
         return journal

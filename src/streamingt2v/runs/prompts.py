@@ -10,7 +10,9 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..config.values import check_types
 from ..errors import RunError
+from ..texts import parse_json
 from .. import durable
 
 Schedule = tuple[tuple[int, str], ...]
@@ -44,7 +46,11 @@ class PromptLog:
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         for number, line in enumerate(lines, 1):
             try:
-                change = Change(**json.loads(line))
+                values = parse_json(line)
+                if not isinstance(values, dict):
+                    raise ValueError("it is no object of JSON")
+                check_types(Change, values)
+                change = Change(**values)
             except (ValueError, TypeError) as error:
                 if number < len(lines):
                     raise RunError(f"{path}: line {number} is damaged; this run cannot be resumed") from error
