@@ -8,10 +8,10 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 DEMO_PROMPT := A cat running on the street
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check bench docs
+.PHONY: help venv demo test test-fast check bench docs
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(READY) ## set-up only: .venv with the tested versions
 
@@ -32,9 +32,13 @@ demo: $(READY) ## make demo.mp4: 240 frames of a prompt through all three stages
 	@if [ -f demo.run/request.json ]; then $(BIN)/streamingt2v resume demo.run --overwrite; \
 	else $(BIN)/streamingt2v generate "$(DEMO_PROMPT)" --frames 240 --preset full --overwrite -o demo.mp4; fi
 
-test: $(READY) ## run the tests, as continuous integration does
+test: $(READY) ## run all tests, as continuous integration does
 	@echo "Running the tests"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --max-worker-restart 0
+
+test-fast: $(READY) ## the tests that start no Ray, server, browser or training: under 2 minutes on two cores
+	@echo "Running the fast tests"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --max-worker-restart 0 -m 'not slow'
 
 check: $(READY) ## lint, types, and the tests of the house's rules
 	@echo "Checking with ruff, mypy and the import-direction test"

@@ -120,3 +120,30 @@ def moving():
         return np.stack(np.broadcast_arrays(red, green, blue), -1).astype(np.uint8)
 
     return make
+
+
+SLOW_FIXTURES = {"service", "url", "client", "browser"}
+"""They start a worker, a server or a browser."""
+
+SLOW_MODULES = {
+    "api": {"test_replicas", "test_sessions", "test_shared"},
+    "backbones": {"test_engines"},
+    "cli": {"test_process"},
+    "compare": {"test_baselines", "test_comparison", "test_rivals"},
+    "external": {"test_bases"},
+    "jobs": {"test_service"},
+    "runs": {"test_batch", "test_kills", "test_libraries"},
+    "stages": {"test_seams"},
+    "tests": {"test_bench", "test_matrix", "test_workers"},
+    "tiny": {"test_recipes"},
+    "train": {"test_distill", "test_own_clips", "test_shard"},
+}
+"""Folder -> modules whose tests start processes, Ray or trainings, convert networks for an engine, or make videos by dozens."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by what they start, so that `make test-fast` leaves them out."""
+    for item in items:
+        in_slow_module = item.path.stem in SLOW_MODULES.get(item.path.parent.name, ())
+        if in_slow_module or SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
+from lab.benchmarks.speed import published
 from streamingt2v.cli import app
 from streamingt2v.errors import RequestError
 from streamingt2v.metrics import speed
@@ -18,14 +19,14 @@ def setting(tmp_path_factory) -> speed.Setting:
 
 
 def test_the_published_procedure_makes_the_same_frames(setting):
-    both = speed.compare(setting, replace(setting, procedure="published"), 24, 1)
+    both = speed.compare(setting, published(setting), 24, 1)
     assert both.difference is not None and both.difference < 1e-4
     assert both.ratio > 0 and both.ratio_sustained > 0
 
 
 def test_another_number_of_steps_is_not_the_same_work(setting):
     assert speed.compare(setting, replace(setting, steps=1), 24, 1).difference is None
-    assert speed.compare(setting, replace(setting, procedure="published-ddim"), 24, 1).difference is None
+    assert speed.compare(setting, published(setting, "published-ddim"), 24, 1).difference is None
 
 
 @pytest.mark.parametrize("distilled", [False, True])
@@ -54,7 +55,7 @@ def test_the_command_says_it_all(setting):
 
 @pytest.mark.parametrize(
     ("more", "named"),
-    [("--frames 16", "frames"), ("--lengths a", "lengths"), ("--compare speed=2", "compare"), ("--compare procedure=mine", "compare")],
+    [("--frames 16", "frames"), ("--lengths a", "lengths"), ("--compare speed=2", "compare"), ("--compare engine=mine", "compare")],
 )
 def test_what_cannot_be_measured_is_told_at_once(setting, more, named):
     done = CliRunner().invoke(app, f"bench --model {setting.model} {more}".split())

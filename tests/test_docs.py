@@ -13,14 +13,14 @@ import streamingt2v
 from streamingt2v.cli import app, reference
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "lab" / "docs").glob("*.md")])
 PROGRAM = typer.main.get_command(app)
 
 
-def blocks(language: str) -> list:
+def blocks(language: str, pages: list[Path] = PAGES) -> list:
     """All fenced blocks of a language, each as a test parameter named after its page."""
     pattern = re.compile(rf"^```{language}\n(.*?)^```", re.MULTILINE | re.DOTALL)
-    return [pytest.param(text, id=f"{page.name}-{i}") for page in PAGES for i, text in enumerate(pattern.findall(page.read_text()))]
+    return [pytest.param(text, id=f"{page.name}-{i}") for page in pages for i, text in enumerate(pattern.findall(page.read_text()))]
 
 
 def command_lines() -> list:
@@ -78,18 +78,33 @@ def test_links_lead_to_files(page):
     assert [target for target in local if not (page.parent / target).exists()] == []
 
 
-def test_every_setting_of_training_is_explained():
-    from lab.tiny.recipes import RECIPES
-    from streamingt2v.train.loop import LoopConfig
+def _settings(*configs: type) -> set[str]:
+    return {field.name for config in configs for field in dataclasses.fields(config)} - {"out"}
 
-    page = (ROOT / "docs" / "training.md").read_text()
-    names = {field.name for config in (LoopConfig, *(r.config for r in RECIPES.values())) for field in dataclasses.fields(config)} - {"out"}
-    assert {name for name in names if f"`{name}`" not in page} == set()
+
+def test_every_setting_of_training_is_explained():
+    from lab.tiny import recipes as lab
+    from streamingt2v.train import loop, recipes
+
+    for own, page in ((recipes.RECIPES, "docs"), (lab.RECIPES, "lab/docs")):
+        text = (ROOT / page / "training.md").read_text()
+        names = _settings(*(recipe.config for recipe in own.values()), *([loop.LoopConfig] if page == "docs" else []))
+        assert {name for name in names if f"`{name}`" not in text} == set(), page
+
+
+def test_source_files_cite_headings_of_the_method():
+    headings = set(re.findall(r"^## (.+)$", (ROOT / "docs" / "method.md").read_text(), re.MULTILINE))
+    cited = set()
+    for path in [*(ROOT / "src").rglob("*.py"), *(ROOT / "lab").rglob("*.py")]:
+        for places in re.findall(r"\(method\.md: ([^;)]+)", path.read_text()):
+            cited |= set(places.split(", "))
+        assert not re.search(r"\bspec \d", path.read_text()), path
+    assert len(cited) > 8 and cited <= headings
 
 
 def test_make_targets_that_are_named_exist():
     makefile = (ROOT / "Makefile").read_text()
-    named = {target for page in PAGES for target in re.findall(r"(?:^|`)make ([a-z]+)", page.read_text(), re.MULTILINE)}
+    named = {target for page in PAGES for target in re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(), re.MULTILINE)}
     assert {target for target in named if not re.search(rf"^{target}:", makefile, re.MULTILINE)} == set()
 
 

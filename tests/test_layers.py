@@ -1,6 +1,7 @@
 """Imports point inward only, and no module is in a circle: read from the source, function bodies included."""
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -90,6 +91,41 @@ def test_no_module_is_in_a_circle():
     # a package's own __init__ and the two doors are set aside: they may list what is below them
     graph = {name: {o for o in imports if o and o != name} for name, imports in GRAPH.items() if not name.endswith("__init__")}
     TopologicalSorter(graph).prepare()  # CycleError names the circle
+
+
+LABORATORY = re.compile(r"(?:^|[^\w./-])lab\.(?:world|tiny|compare|benchmarks)\b|^lab$|(?:from|import) lab\b")
+
+
+def named_laboratory(source: str) -> list[str]:
+    """Imports of `lab`, and texts of code that name its modules; what a user is told to type is none (`python -m lab...`)."""
+    tree, found = ast.parse(source), []
+    documentation = {id(node.body[0].value) for node in ast.walk(tree) if _has_docstring(node)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if alias.name.split(".")[0] == "lab"]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").split(".")[0] == "lab":
+            found.append(str(node.module))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
+            found += LABORATORY.findall(node.value.replace("python -m lab.tiny", ""))
+    return found
+
+
+def _has_docstring(node: ast.AST) -> bool:
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return isinstance(node, kinds) and ast.get_docstring(node, clean=False) is not None
+
+
+def test_the_product_does_without_the_laboratory():
+    assert {name: found for name, path in MODULES.items() if (found := named_laboratory(path.read_text()))} == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["import lab.world", "from lab import tiny", "def f():\n    import_module('lab.tiny.recipes')", "run([python, '-m', 'lab.tiny'])",
+     "exec('from lab import world')", "__import__('lab')"],
+)  # fmt: skip
+def test_a_way_into_the_laboratory_is_found(source):
+    assert named_laboratory(source)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from diffusers import UNet3DConditionModel
 from transformers import CLIPVisionModelWithProjection
 
 from lab.tiny import assemble, base, data, diffusion, text, vae
-from lab.tiny.teacher import student_scheduler
 from streamingt2v.backbones.modelscope import ModelScopeBackbone
 from streamingt2v.backbones.refiner import RefinerBackbone
 from streamingt2v.backbones.text import TextEncoder
@@ -22,6 +21,7 @@ from streamingt2v.models import lowrank
 from streamingt2v.models.apm import ImageTokens
 from streamingt2v.models.cam import ConditionalAttentionModule
 from streamingt2v.models.unet3d import StreamingUNet3D
+from streamingt2v.train.teacher import student_scheduler
 
 SIZE = 32
 

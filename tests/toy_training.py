@@ -16,14 +16,14 @@ def settings(name: str, root: Path) -> dict:
     made = {"text": root / "text", "vae": root / "vae", "base": root / "base"}
     return {
         "text": TEXT,
-        "vae": {"channels": (16, 16, 16, 16)},
-        "base": {"text": made["text"], "frames": 4, "image_every": 2, "image_batch": 1, "channels": (32, 64)},
-        "cam": {**made, "image_tokens": 2, "encoder_steps": 1},
-        "apm": {**made, "cam": root / "cam", "image_tokens": 2},
+        "vae": {"size": 32, "channels": (16, 16, 16, 16)},
+        "base": {"text": made["text"], "size": 32, "frames": 4, "image_every": 2, "image_batch": 1, "channels": (32, 64)},
+        "cam": {**made, "size": 32, "image_tokens": 2, "encoder_steps": 1},
+        "apm": {**made, "cam": root / "cam", "size": 32, "image_tokens": 2},
         "refiner": {"text": made["text"], "size": 64, "frames": 4, "channels": (16, 32), "image_batch": 2},
-        "rival": {**made, "kind": "additive", "encoder_steps": 1},
+        "rival": {**made, "kind": "additive", "size": 32, "encoder_steps": 1},
         "judge": {"frames": 4, "width": 8, "image_batch": 3},
-        "distill": {"model": root / "model", "cache": root / "videos", "videos": 2, "chunks": 2, "rank": 2, "seed_every": 2},
+        "distill": {"model": str(root / "model"), "cache": root / "videos", "videos": 2, "chunks": 2, "rank": 2, "first_every": 2},
     }[name]
 
 

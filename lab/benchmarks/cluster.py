@@ -1,6 +1,6 @@
 """What limits at 10, 100, 1000 GPUs: batches, one film's refining, and training, simulated from measured times and sizes.
 
-    python benchmarks/cluster.py [--gpus 10 100 1000] [--measure] [--chunk-seconds S] [--step-seconds S] ... (see --help)
+    python lab/benchmarks/cluster.py [--gpus 10 100 1000] [--measure] [--chunk-seconds S] [--step-seconds S] ... (see --help)
 
 Without numbers of your own, or --measure (which takes them on this machine with the included model), it takes those in `Measured`.
 Each row of the table is simulated again with one cost at a time set to zero; the one whose going helps most is what limits. The

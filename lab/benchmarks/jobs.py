@@ -1,7 +1,7 @@
 """The job service under kills (-9), and how soon a video can be watched.
 
-    python benchmarks/jobs.py kills [--jobs 10] [--kills 12] [--frames 64] [--model tiny]
-    python benchmarks/jobs.py first [--times 5] [--model tiny]
+    python lab/benchmarks/jobs.py kills [--jobs 10] [--kills 12] [--frames 64] [--model tiny]
+    python lab/benchmarks/jobs.py first [--times 5] [--model tiny]
 
 `kills`: makes the jobs once undisturbed, then again while the worker and the server are killed in turn at random moments, the server being
 started again each time; all must complete with the same bytes. `first`: seconds from the request to the first segment being downloaded

@@ -1,6 +1,6 @@
 """A run killed (-9) at random moments and resumed gives the same file, byte for byte, as one never stopped.
 
-    python benchmarks/kills.py [--kills 20] [--frames 120] [--preset preview] [--model tiny] [--steps N]
+    python lab/benchmarks/kills.py [--kills 20] [--frames 120] [--preset preview] [--model tiny] [--steps N]
 
 Each trial starts a run, kills it after a random share of the time that the whole run takes, resumes it to the end, and
 compares the files. Prints a line a trial and one JSON line; exit 1 if any file differs.

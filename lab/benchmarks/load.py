@@ -1,6 +1,6 @@
 """Many clients at once on a server of this machine: no job is lost, none is stuck, and asking how far it is stays quick.
 
-    python benchmarks/load.py [--clients 200] [--seconds 180] [--model tiny] [--frames 24]
+    python lab/benchmarks/load.py [--clients 200] [--seconds 180] [--model tiny] [--frames 24]
 
 Starts `streamingt2v serve`, lets each client create, poll, stream (HLS, the growing file, events) and cancel at random, then waits until
 nothing is left to do. A job is lost if the server does not know it any more or it has another end than it may have. Refusals because the

@@ -1,9 +1,9 @@
 """Short-term memories at one budget: CAM and its three rivals, trained from nothing on the included base, then compared.
 
-    python benchmarks/memories.py runs/memories --jobs 2
+    python lab/benchmarks/memories.py runs/memories --jobs 2
 
-Each gets the same clips, steps, batch and learning rate. Afterwards `benchmarks/quality.py` makes and measures the videos, with CAM of that
-budget in the place of the included one, and writes docs/memories.md. Stop it at any time, start the same command to go on.
+Each gets the same clips, steps, batch and learning rate. Afterwards `quality.py` makes and measures the videos, with CAM of that
+budget in the place of the included one, and writes lab/docs/memories.md. Stop it at any time, start the same command to go on.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--compared", type=int, default=7, help="prompts")
     parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each where there are several")
-    parser.add_argument("--page", type=Path, default=Path("docs/memories.md"))
+    parser.add_argument("--page", type=Path, default=Path("lab/docs/memories.md"))
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(asked.jobs) as pool:
@@ -54,7 +54,7 @@ def train(name: str, asked: argparse.Namespace) -> None:
     recipe = [CAM] if name == CAM else ["rival", "--set", f"kind={name}"]
     settings = {"base": base, "text": base, "vae": base, "steps": asked.steps, "batch": asked.batch, **SHARED}
     words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-    command = [sys.executable, "-m", "streamingt2v", "train", *recipe, "-o", str(asked.out / name), *words]
+    command = [sys.executable, "-m", "lab.tiny", *recipe, "-o", str(asked.out / name), *words]
     threads = {"OMP_NUM_THREADS": "1"} if asked.jobs > 1 else {}
     with open(asked.out / f"{name}.log", "a") as log:
         subprocess.run(command, check=True, env=os.environ | threads, stdout=log, stderr=log)
@@ -64,7 +64,7 @@ def compare(model: Path, asked: argparse.Namespace) -> None:
     """The videos of all of them and of no memory, and the page."""
     about = (
         f"CAM and three other short-term memories, each trained from nothing for {asked.steps} steps of {asked.batch} clips on the "
-        f'included base by `benchmarks/memories.py`: far less than the included CAM had. "{OURS}" is here the same as '
+        f'included base by `lab/benchmarks/memories.py`: far less than the included CAM had. "{OURS}" is here the same as '
         f'"{WITHOUT_ANCHOR}": APM was not trained.'
     )
     rivals = [str(asked.out / name) for name in NAMES]

@@ -1,6 +1,6 @@
 """Number-for-number parity with the published code.
 
-    python benchmarks/parity.py DIR...
+    python lab/benchmarks/parity.py DIR...
 
 takes folders of recorded inputs, outputs and random weights (`config.json` and safetensors), loads the weights through
 `streamingt2v.checkpoints`, and prints a line for each recorded output: name, max abs error, tolerance, ok or FAIL. Exits 1 on

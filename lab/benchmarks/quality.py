@@ -1,8 +1,8 @@
 """The comparison: ways to make long videos on the same base, with the same prompts and seeds, judged and measured.
 
-    python benchmarks/quality.py runs/quality --jobs 2          # the plan below; then docs/results.md
-    python benchmarks/quality.py runs/quality --jobs 2 --rivals runs/rival-last-frame runs/rival-concatenate runs/rival-additive
-    python benchmarks/quality.py runs/smoke --first 2 --compared 1 --long 1 --full 1 --long-frames 64 --page runs/smoke/results.md
+    python lab/benchmarks/quality.py runs/quality --jobs 2          # the plan below; then lab/docs/results.md
+    python lab/benchmarks/quality.py runs/quality --jobs 2 --rivals runs/rival-last-frame runs/rival-concatenate runs/rival-additive
+    python lab/benchmarks/quality.py runs/smoke --first 2 --compared 1 --long 1 --full 1 --long-frames 64 --page runs/smoke/results.md
 
 Four parts, each with as many prompts as its option says (0 leaves it out): the method's first chunks (every seed), all methods side by
 side, long videos with the anchor and without, and stage 3. The model's own network makes them. A distilled one makes first chunks and
@@ -85,7 +85,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--engine", choices=get_args(Engine), default="torch", help="what computes the networks; rivals are torch's")
     parser.add_argument("--truth", type=int, default=400, help="true clips that the judge is tested on")
-    parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
+    parser.add_argument("--page", type=Path, default=Path("lab/docs/results.md"))
     parser.add_argument("--title", default="Results", help="of the page")
     parser.add_argument("--about", default="", help="a paragraph under the title")
     options = parser.parse_args()
@@ -135,7 +135,7 @@ def make(file: results.ItemFile, maker: Maker, some: list[Task], jobs: int) -> N
 def missing(maker: Maker) -> dict[str, str]:
     """What the comparison lacks, and how to have it."""
     kinds = {name: kind for kind, name in NAMES.items() if name not in maker.rivals}
-    recipe = "streamingt2v train rival --set kind={}"
+    recipe = "python -m lab.tiny rival --set kind={}"
     fix = "needs training, which takes as long as CAM's: `{}` and `--rivals`; [compared at a small budget](memories.md)"
     found = {name: fix.format(recipe.format(kind)) for name, kind in kinds.items()}
     return found | ({} if maker.pipe.components.refiner else {"stage 3": "the model has no refiner"})
@@ -148,7 +148,7 @@ def command_of(options: argparse.Namespace) -> str:
     steps = f" --steps {options.steps}" if options.steps else ""
     seeds = " ".join(map(str, options.seeds))
     return (
-        f"python benchmarks/quality.py {options.out} {parts} --long-frames {options.long_frames} --seeds {seeds}{rivals}{steps} "
+        f"python lab/benchmarks/quality.py {options.out} {parts} --long-frames {options.long_frames} --seeds {seeds}{rivals}{steps} "
         f"--model {options.model} --engine {options.engine} --jobs {options.jobs}"
     )
 

@@ -1,6 +1,6 @@
 """Are the prompt's noun and scene seen in the first chunk of a long video, and still in the last? Judged by a classifier of the world.
 
-    python benchmarks/recognition.py [--prompts 40] [--frames 80] [--model tiny] [--sheet sheet.png]
+    python lab/benchmarks/recognition.py [--prompts 40] [--frames 80] [--model tiny] [--sheet sheet.png]
 
 Prints the judge's accuracy on true clips, then the model's, and one JSON line. A sheet shows each video's first and last frame.
 """

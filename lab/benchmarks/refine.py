@@ -1,6 +1,6 @@
 """Memory and time of refining a file, against its frames, the steps and the workers, and the first refined frame of each form.
 
-    python benchmarks/refine.py [--frames 100 300 1000 5000] [--steps 1 2 4 8] [--workers 1 2] [--forms causal joint] [--model tiny]
+    python lab/benchmarks/refine.py [--frames 100 300 1000 5000] [--steps 1 2 4 8] [--workers 1 2] [--forms causal joint] [--model tiny]
 
 Every row is a fresh process of the command `streamingt2v refine`, each of its processes with one thread, so that workers share the
 machine fairly. The first of --frames and of --workers and the model's own steps are what the other rows are made with. Peak memory is that

@@ -1,7 +1,7 @@
 """Many sessions at once over several replicas, one of which is killed (-9) on the way: no chunk is lost, none comes twice.
 
-    python benchmarks/replicas.py [--sessions 20] [--replicas 2] [--frames 48] [--steps 2] [--model tiny]
-    python benchmarks/replicas.py --nodes      # two machines of Ray, each in a network namespace, one of them killed whole; needs root
+    python lab/benchmarks/replicas.py [--sessions 20] [--replicas 2] [--frames 48] [--steps 2] [--model tiny]
+    python lab/benchmarks/replicas.py --nodes      # two machines of Ray, each in a network namespace, one of them killed whole; needs root
 
 Starts `streamingt2v serve --replicas`, opens all sessions, and kills a replica once a third of all frames are made. Then every session must
 have had the segments 0 to n - 1, each once, together they must be those of a single run of the same request in this process, byte for byte,

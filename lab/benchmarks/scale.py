@@ -1,6 +1,6 @@
 """Forty prompts by `batch`: two workers against one, workers killed (-9) on the way, and the bytes against those of single runs.
 
-    python benchmarks/scale.py [--rows 40] [--frames 80] [--workers 2] [--kills 3] [--singles 2] [--model tiny] [--steps N]
+    python lab/benchmarks/scale.py [--rows 40] [--frames 80] [--workers 2] [--kills 3] [--singles 2] [--model tiny] [--steps N]
 
 Three batches of the same table, each process with one thread: by one worker, by several, and by several of which some are killed at work.
 `speedup` compares whole commands, `steady` the rows a second between the first and the last row, without what it costs to start. Needs the

@@ -1,7 +1,7 @@
 """How visible the seams between refined windows are: joint, causal, and the controls.
 
-    python benchmarks/seams.py [--videos 40] [--frames 112] [--ways joint causal ...] [--jobs 2] [--model tiny] [--out seams/]
-                               [--page docs/refining-results.md]
+    python lab/benchmarks/seams.py [--videos 40] [--frames 112] [--ways joint causal ...] [--jobs 2] [--model tiny] [--out seams/]
+                               [--page lab/docs/refining-results.md]
 
 Clips of the procedural world, shrunk to the size of stage 2, are refined in every way, or in those of --ways; --jobs processes share the
 videos, a thread each if there are several. Two numbers, 1.0 where no seam is to be seen: `score`, the mean change from frame to frame at
@@ -150,7 +150,7 @@ def main() -> None:
     print("\n".join(f"{line[0]:24}" + "".join(f"{cell:>26}" for cell in line[1:]) for line in table(rows)))
     if asked.page is not None:
         given = f" --ways {' '.join(map(repr, asked.ways))}" if asked.ways else ""
-        command = f"python benchmarks/seams.py --videos {asked.videos} --frames {asked.frames}{given} --model {asked.model}"
+        command = f"python lab/benchmarks/seams.py --videos {asked.videos} --frames {asked.frames}{given} --model {asked.model}"
         write_page(asked.page, rows, slices, command)
     print(json.dumps({"benchmark": "seams", "model": asked.model, "videos": asked.videos, "frames": asked.frames, "rows": rows}))
 

@@ -1,6 +1,6 @@
 """How fast videos are made on this machine, and how much faster than by the published procedure: the numbers of docs/performance.md.
 
-    python benchmarks/speed.py [--repeats 5] [--model tiny] [--lengths 80 240 1200]
+    python lab/benchmarks/speed.py [--repeats 5] [--model tiny] [--lengths 80 240 1200]
 
 In this order: fresh processes of `generate`, their start and their peak memory against the length; both presets in a warm process, with the
 share of each part; our preview in turn with the published procedure at equal weights and steps, and with its 50 steps of DDIM; where
@@ -16,6 +16,7 @@ from dataclasses import asdict, replace
 from importlib.util import find_spec
 from typing import Any
 
+from lab.compare.published import PublishedSetting
 from streamingt2v.config import ModelConfig, find_model
 from streamingt2v.metrics import speed
 
@@ -39,17 +40,22 @@ def main() -> None:
     values["warm"] = {preset: warm(replace(own, preset=preset), asked.repeats) for preset in presets(asked.model)}
     config = ModelConfig.load(find_model(asked.model))
     equal = replace(own, steps=config.extend.steps)  # so that a distilled network, which the published procedure has not, is left out
-    values["published"] = against(equal, replace(equal, procedure="published"), asked.repeats, "the published procedure")
-    values["published_ddim"] = against(own, replace(own, procedure="published-ddim"), 1, "the published procedure in 50 steps of DDIM")
+    values["published"] = against(equal, published(equal), asked.repeats, "the published procedure")
+    values["published_ddim"] = against(own, published(own, "published-ddim"), 1, "the published procedure in 50 steps of DDIM")
     if asked.device == "cpu" and find_spec("openvino"):
         by_openvino = replace(equal, engine="openvino")
         values["published_openvino"] = against(
-            by_openvino, replace(equal, procedure="published"), asked.repeats, "the published procedure, here by OpenVINO"
+            by_openvino, published(equal), asked.repeats, "the published procedure, here by OpenVINO"
         )
         for preset in presets(asked.model):
             torch = replace(own, preset=preset)
             values[f"openvino_{preset}"] = against(replace(torch, engine="openvino"), torch, asked.repeats, f"torch, {preset}, by OpenVINO")
     print(json.dumps(values))
+
+
+def published(setting: speed.Setting, procedure: str = "published") -> PublishedSetting:
+    """Return the same setting by the published procedure."""
+    return PublishedSetting(**asdict(setting), procedure=procedure)
 
 
 def presets(model: str) -> tuple[str, ...]:

@@ -153,7 +153,7 @@ def load_rival(folder: Path, unet: StreamingUNet3D) -> Rival:
     classes = {kind.__name__: kind for kind in (ConcatenatedRival, AdditiveRival)}
     path = folder / "rival" / "config.json"
     if not path.is_file():
-        raise ModelError(f"{folder} holds no rival: train one into it with: streamingt2v train rival -o {folder}")
+        raise ModelError(f"{folder} holds no rival: train one into it with: python -m lab.tiny rival -o {folder}")
     kind = classes.get(str(read_json(path).get("_class_name")))
     if kind is None:
         raise ModelError(f"{path}: is of no rival; there are {', '.join(classes)}")

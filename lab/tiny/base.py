@@ -14,12 +14,18 @@ from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from streamingt2v.models.unet3d import StreamingUNet3D
 from streamingt2v.samplers.guidance import guide
+from streamingt2v.train import objective
 from streamingt2v.train.draws import generators
 from streamingt2v.train.precision import is_quick_in_bfloat16
+from streamingt2v.train.sheet import save_sheet
 from streamingt2v.train.task import Batch
+from streamingt2v.video.piece import to_uint8
 
 from . import data, diffusion
 from .text import load_text, tokenize
+
+SAMPLE_STEPS = 20
+"""Denoising steps of the samples that a training draws."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class BaseConfig:
     """`text`: folder of the text recipe. `init`: folder of an earlier base to start from. `nouns`: how many of the world's.
 
     `frames`: 1 for pictures, else clips; then one step in `image_every` (0: none) is still made of pictures, `image_batch` of them.
-    `late`, `mixed_noise`: which noise clips get, see `diffusion.noised`; `changes`: see `diffusion.velocity_loss`. `only_time`: train only
+    `late`, `mixed_noise`: which noise clips get, see `objective.noised`; `changes`: see `objective.denoising_loss`. `only_time`: train only
     the layers that look along time and the projections of the text; what single pictures taught stays as it is.
     """
 
@@ -86,9 +92,9 @@ class BaseModule(nn.Module):
         with torch.no_grad():
             text_BLD = self.text(batch["ids"]).last_hidden_state
         late = self.config.late if batch["latents"].shape[2] > 1 else 1.0
-        noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler, batch["noise"], late=late, mixed=self.config.mixed_noise)
+        noisy, velocity, t = objective.noised(batch["latents"], self.scheduler, batch["noise"], late=late, mixed=self.config.mixed_noise)
         predicted = self.unet(noisy, t, text_BLD).sample
-        return {"loss": diffusion.velocity_loss(predicted, velocity, t, batch["weight"], self.scheduler, self.config.changes)}
+        return {"loss": objective.denoising_loss(predicted, velocity, t, batch["weight"], self.scheduler, self.config.changes)}
 
 
 def _is_of_time(name: str) -> bool:
@@ -119,9 +125,9 @@ class BaseTask:
         frames = 1 if self._is_of_pictures(step) else self.config.frames
         pixels, masks, specs = data.draw(rngs, frames, self.nouns, self.config.size)
         return {
-            "latents": encode_clips(pixels),
+            "latents": data.encode_clips(pixels),
             "weight": diffusion.foreground_weight(masks),
-            "ids": tokenize(self.tokenizer, diffusion.drop_captions([s.caption for s in specs], rngs)),
+            "ids": tokenize(self.tokenizer, objective.drop_captions([s.caption for s in specs], rngs)),
         }
 
     def export(self, folder: Path) -> None:
@@ -131,13 +137,7 @@ class BaseTask:
         count = 48 if self.config.frames == 1 else 8
         _, _, specs = data.draw(generators(0, 0, range(count)), 1, self.nouns, 16)
         frames = sample_clips(self.module, self.tokenizer, [s.caption for s in specs], self.config.frames, self.config.size // data.PATCH)
-        diffusion.save_sheet(frames, folder / "samples" / f"{step:06d}.png")
-
-
-def encode_clips(pixels_BTCHW: torch.Tensor) -> torch.Tensor:
-    """Patch-PCA latents (B, C, T, H/8, W/8) of clips in [-1, 1]."""
-    b, t = pixels_BTCHW.shape[:2]
-    return data.world_pca().encode(pixels_BTCHW.flatten(0, 1)).unflatten(0, (b, t)).transpose(1, 2)
+        save_sheet(frames, folder / "samples" / f"{step:06d}.png")
 
 
 @torch.no_grad()
@@ -147,7 +147,6 @@ def sample_clips(
     captions: list[str],
     frames: int,
     side: int,
-    steps: int = 20,
     guidance: float = 4.0,
 ) -> np.ndarray:
     """Clips (N, T, H, W, 3) uint8 by plain DDIM, decoded by the patch PCA: what the denoiser knows, without the autoencoder."""
@@ -155,12 +154,12 @@ def sample_clips(
     ids = tokenize(tokenizer, [""] * len(captions) + captions).to(device)
     text_BLD = module.text(ids).last_hidden_state
     scheduler = diffusion.make_scheduler()
-    scheduler.set_timesteps(steps, device=device)
+    scheduler.set_timesteps(SAMPLE_STEPS, device=device)
     shape = (len(captions), data.LATENT_CHANNELS, frames, side, side)
-    z = diffusion.sample_noise(shape, module.config.mixed_noise).to(device)
+    z = objective.sample_noise(shape, module.config.mixed_noise).to(device)
     for t in scheduler.timesteps:
         with torch.autocast(device.type, torch.bfloat16, enabled=is_quick_in_bfloat16(device)):
             negative, positive = module.unet(torch.cat([z, z]), t, text_BLD).sample.float().chunk(2)
         z = scheduler.step(guide(negative, positive, guidance, rescale=0.5), t, z).prev_sample
     flat = data.world_pca().decode(z.transpose(1, 2).flatten(0, 1).cpu())
-    return diffusion.to_uint8(flat.unflatten(0, (len(captions), frames)))
+    return to_uint8(flat.unflatten(0, (len(captions), frames)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+
+from streamingt2v.train.data import Clip
 
 from ..world import clip, vocabulary
 
@@ -19,14 +22,14 @@ PCA_FILE = Path(__file__).with_name("patch_pca.safetensors")
 
 
 def noun_names(count: int) -> tuple[str, ...]:
-    """The first `count` nouns of the world, boldest first."""
+    """Return the first `count` nouns of the world, boldest first."""
     return tuple(n.name for n in vocabulary.NOUNS[:count])
 
 
 def draw(
     rngs: Sequence[np.random.Generator], frames: int, nouns: tuple[str, ...], height: int, times: np.ndarray | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, list[clip.ClipSpec]]:
-    """A random clip of each generator: frames_BTCHW float in [-1, 1], masks_BTHW in [0, 1], specs. `times`: (T,), else a random start."""
+    """Draw a clip of each generator: frames_BTCHW float in [-1, 1], masks_BTHW in [0, 1], specs. `times`: (T,), else a random start."""
     pixels, masks, specs = [], [], []
     for rng in rngs:
         spec = clip.sample(int(rng.integers(2**62)), nouns)
@@ -37,6 +40,31 @@ def draw(
         specs.append(spec)
     frames_BTHWC = torch.from_numpy(np.stack(pixels))
     return frames_BTHWC.permute(0, 1, 4, 2, 3).float() / 127.5 - 1.0, torch.from_numpy(np.stack(masks)), specs
+
+
+@dataclass(frozen=True)
+class WorldClips:
+    """The world's clips of these nouns as a `train.data.ClipDataset`; the sprite counts more than the backdrop."""
+
+    nouns: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        return f"world of {','.join(self.nouns)}"
+
+    def draw(self, rng: np.random.Generator, offsets: Sequence[int], height: int, width: int) -> Clip:
+        pixels, masks, specs = draw([rng], len(offsets), self.nouns, height, times=np.asarray(offsets, np.float64) / clip.FPS)
+        return Clip(pixels[0], specs[0].caption, pixel_weight(masks[0]))
+
+
+def pixel_weight(masks: torch.Tensor, gain: float = 4.0) -> torch.Tensor:
+    """Return 1 + gain x coverage of the sprite: with equal weights all of the training goes to the backdrop."""
+    return 1 + gain * masks
+
+
+def encode_clips(pixels_BTCHW: torch.Tensor) -> torch.Tensor:
+    """Return patch-PCA latents (B, C, T, H/8, W/8) of clips in [-1, 1]."""
+    return world_pca().encode(pixels_BTCHW.flatten(0, 1)).unflatten(0, pixels_BTCHW.shape[:2]).transpose(1, 2)
 
 
 class PatchPCA:
@@ -51,15 +79,15 @@ class PatchPCA:
 
     def encode(self, pixels_NCHW: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) in [-1, 1] -> (N, 16, H/8, W/8)."""
-        bias = -(self.weight * self.mean).sum((1, 2, 3))
-        return F.conv2d(pixels_NCHW, self.weight, bias, stride=PATCH)
+        weight, mean = self.weight.to(pixels_NCHW.device), self.mean.to(pixels_NCHW.device)
+        return F.conv2d(pixels_NCHW, weight, -(weight * mean).sum((1, 2, 3)), stride=PATCH)
 
     def decode(self, latents_NCHW: torch.Tensor) -> torch.Tensor:
-        """The nearest pictures, in [-1, 1] up to rounding: blocky, but needs no training."""
+        """Return the nearest images, in [-1, 1] up to rounding: blocky, but needs no training."""
         return self.pixels_of(latents_NCHW) + self.mean.repeat(1, *latents_NCHW.shape[2:])
 
     def pixels_of(self, change_NCHW: torch.Tensor) -> torch.Tensor:
-        """How pictures change with their latents."""
+        """Return the change of the images that goes with one of their latents."""
         return F.conv_transpose2d(change_NCHW, self._inverse.to(change_NCHW.device), stride=PATCH)
 
     @cached_property
@@ -69,13 +97,13 @@ class PatchPCA:
 
 @lru_cache(maxsize=1)
 def world_pca() -> PatchPCA:
-    """The patch PCA that the embedded model's latents are; in a file, so that a change of the world leaves latents what they were."""
+    """Return the patch PCA that the embedded model's latents are; in a file, so latents outlive changes of the world."""
     stored = load_file(PCA_FILE)
     return PatchPCA(stored["weight"], stored["mean"])
 
 
 def fit_pca() -> PatchPCA:
-    """The patch PCA of a fixed sample of pictures at both resolutions; what `PCA_FILE` once held, for the world of that day."""
+    """Fit the patch PCA of a fixed sample of pictures at both resolutions; what `PCA_FILE` once held, for the world of that day."""
     rng = np.random.default_rng(7)
     names = noun_names(len(vocabulary.NOUNS))
     patches = [

@@ -1,4 +1,4 @@
-"""Recipe `refiner`: a text-to-video UNet at twice the resolution that only knows the last part of the noise (spec 6.3, 6.4)."""
+"""Recipe `refiner`: a text-to-video UNet at twice the resolution that only knows the last part of the noise (method.md: Refining)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from torch import nn
 from transformers import CLIPTextModel
 
 from streamingt2v.samplers.sdedit import logsnr_cosine_interp, solve, trailing_nodes
+from streamingt2v.train import objective
 from streamingt2v.train.draws import generators
+from streamingt2v.train.sheet import save_sheet
 from streamingt2v.train.task import Batch
+from streamingt2v.video.piece import to_uint8
 
 from . import data, diffusion
-from .base import build_unet, encode_clips, load_unet
+from .base import build_unet, load_unet
 from .text import load_text, tokenize
 
 
@@ -90,10 +93,10 @@ class RefinerTask:
         pixels, masks, specs = data.draw(rngs, frames, self.nouns, self.config.size)
         soft = torch.tensor([rng.random() < self.config.soften for rng in rngs]).view(-1, 1, 1, 1, 1)
         return {
-            "latents": encode_clips(pixels),
-            "start": encode_clips(torch.where(soft, _softened(pixels), pixels)),
+            "latents": data.encode_clips(pixels),
+            "start": data.encode_clips(torch.where(soft, _softened(pixels), pixels)),
             "weight": diffusion.foreground_weight(masks),
-            "ids": tokenize(self.tokenizer, diffusion.drop_captions([s.caption for s in specs], rngs)),
+            "ids": tokenize(self.tokenizer, objective.drop_captions([s.caption for s in specs], rngs)),
         }
 
     def export(self, folder: Path) -> None:
@@ -105,7 +108,7 @@ class RefinerTask:
         refined = refine(self.module, batch)
         rows = torch.stack([batch["start"], refined.cpu(), batch["latents"]], 1).flatten(0, 1)
         flat = data.world_pca().decode(rows.transpose(1, 2).flatten(0, 1)).unflatten(0, rows.shape[:3:2])
-        diffusion.save_sheet(diffusion.to_uint8(flat), folder / "samples" / f"{step:06d}.png")
+        save_sheet(to_uint8(flat), folder / "samples" / f"{step:06d}.png")
 
 
 @torch.no_grad()

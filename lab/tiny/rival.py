@@ -1,15 +1,18 @@
 """Recipe `rival`: another short-term memory in the place of CAM, trained on the same frozen base, clips, windows and loss.
 
-What rivals there are is told in `eval.rivals`. `kind` names one. The recipe's defaults are those of `cam`.
+`kind` names one of `compare.rivals`. The recipe's defaults are those of `cam`.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import nn
@@ -17,19 +20,23 @@ from torch import nn
 from streamingt2v.errors import RequestError
 from streamingt2v.models.unet3d import StreamingUNet3D
 from streamingt2v.samplers.denoise import denoise, final
+from streamingt2v.train import objective
 from streamingt2v.train.draws import generators
+from streamingt2v.train.memory import SAMPLE_STEPS, Plan, as_generated, continuations, encoder_loss
+from streamingt2v.train.sheet import save_sheet
 from streamingt2v.train.task import Batch
+from streamingt2v.video.piece import to_uint8
 
 from ..compare import rivals
-from . import diffusion
+from . import data, diffusion
 from .base import load_unet
-from .memory import FRAME_ENCODER, Continuations, MemoryConfig, as_generated, encoder_loss
-from .text import load_text
+from .memory import FRAME_ENCODER, MemoryConfig
+from .text import load_text, tokenize
 
 
 @dataclass(frozen=True)
 class RivalConfig:
-    """`kind`: of `eval.rivals`. `encoder_steps`: the first, in which the additive one's frame encoder learns alone, as CAM's does.
+    """Settings. kind: of `compare.rivals`. encoder_steps: first steps, in which the additive one's frame encoder learns alone, as CAM's.
 
     The others are those of `MemoryConfig`.
     """
@@ -57,27 +64,31 @@ class RivalConfig:
 class RivalModule(nn.Module):
     """The frozen base and a rival under one forward; only the rival is trained."""
 
-    def __init__(self, unet: StreamingUNet3D, rival: rivals.Rival, parts: dict[str, nn.Module], config: MemoryConfig):
+    def __init__(self, unet: StreamingUNet3D, rival: rivals.Rival, parts: dict[str, nn.Module], plan: Plan):
         super().__init__()
-        self.unet, self.rival, self.config = unet.requires_grad_(False), rival, config
+        self.unet, self.rival, self.plan = unet.requires_grad_(False), rival, plan
         self.frozen: Any = nn.ModuleDict(parts).requires_grad_(False)
         self.scheduler = diffusion.make_scheduler()
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+        plan = self.plan
+        with torch.no_grad():
+            latents = data.encode_clips(batch["frames"])
+        window = latents[:, :, : plan.overlap]
         if batch["encoder_only"]:
             with torch.no_grad():
-                frames_BTCHW = as_generated(self.frozen["vae"], batch["window"])
-            return {"loss": encoder_loss(self.rival.copied, self.unet, batch["window"], frames_BTCHW)}
+                frames_BTCHW = as_generated(self.frozen["vae"], window)
+            return {"loss": encoder_loss(self.rival.copied, self.unet, window, frames_BTCHW)}
         with torch.no_grad():
-            window_BTCHW = as_generated(self.frozen["vae"], batch["window"], batch["disturb"], batch["noise"])
-        c = self.config
-        noisy, velocity, t = diffusion.noised(batch["latents"], self.scheduler, batch["noise"], late=c.late, mixed=c.mixed_noise)
+            window_BTCHW = as_generated(self.frozen["vae"], window, batch["disturb"], batch["noise"])
+        noisy, velocity, t = objective.noised(latents, self.scheduler, batch["noise"], late=plan.late, mixed=plan.mixed_noise)
         predicted = self.predictor(batch["ids"], window_BTCHW, noisy.shape[2])(noisy, t)
-        loss = diffusion.velocity_loss(predicted, velocity, t, batch["weight"], self.scheduler, c.changes)
+        weight = objective.latent_weight(batch["weight"], data.PATCH)
+        loss = objective.denoising_loss(predicted, velocity, t, weight, self.scheduler, plan.changes)
         with torch.no_grad():
-            seen = window_BTCHW.shape[1]
             errors = ((predicted - velocity) ** 2).float()
-        return {"loss": loss, "overlap": errors[:, :, :seen].mean((1, 2, 3, 4)), "new": errors[:, :, seen:].mean((1, 2, 3, 4))}
+        seen, new = errors[:, :, : plan.overlap], errors[:, :, plan.overlap :]
+        return {"loss": loss, "overlap": seen.mean((1, 2, 3, 4)), "new": new.mean((1, 2, 3, 4))}
 
     def predictor(self, ids: torch.Tensor, window_BTCHW: torch.Tensor, frames: int) -> Any:
         """(noisy latents, timestep) -> prediction, for captions and windows of as many clips."""
@@ -88,20 +99,26 @@ class RivalModule(nn.Module):
         return lambda noisy_BCTHW, t: self.rival(self.unet, noisy_BCTHW, t, contexts, own, seen_BCTHW)
 
 
-class RivalTask(Continuations):
-    """See `loop.Task`. Batches are those that CAM is trained on."""
+class RivalTask:
+    """See `train.task.Task`. Batches are those that CAM is trained on."""
 
     def __init__(self, config: RivalConfig):
         steps = config.encoder_steps if config.kind == "additive" else 0
-        shared = {
-            name: getattr(config, name) for name in "base text vae nouns size frames overlap disturb still late mixed_noise changes".split()
-        }
+        names = "base text vae nouns size frames overlap disturb still late mixed_noise changes".split()
+        shared = MemoryConfig(**{name: getattr(config, name) for name in names}, encoder_steps=steps)
+        self.plan, self.clips = shared.plan(), data.WorldClips(data.noun_names(config.nouns))
         tokenizer, text = load_text(config.text)
-        super().__init__(MemoryConfig(**shared, encoder_steps=steps), tokenizer)
+        self.tokenize = partial(tokenize, tokenizer)
         base = load_unet(config.base)
         parts = {"text": text, "vae": AutoencoderKL.from_pretrained(config.vae / "vae").float()}
-        unet = StreamingUNet3D.from_base(base, self.config.head_dim)  # its mergers and mixers are not used
-        self.module = RivalModule(unet, rivals.from_base(config.kind, base, FRAME_ENCODER), parts, self.config)
+        unet = StreamingUNet3D.from_base(base, shared.head_dim)  # its mergers and mixers are not used
+        self.module: Any = RivalModule(unet, rivals.from_base(config.kind, base, FRAME_ENCODER), parts, self.plan)
+
+    def batch_size(self, step: int, batch: int) -> int:
+        return batch
+
+    def batch(self, rngs: Sequence[np.random.Generator], step: int) -> Batch:
+        return continuations(self.clips, self.plan, self.tokenize, rngs, step < self.plan.encoder_steps)
 
     def export(self, folder: Path) -> None:
         whole: Any = torch.nn.Module.to(copy.deepcopy(self.module.rival), torch.float16)
@@ -109,12 +126,12 @@ class RivalTask(Continuations):
 
     @torch.no_grad()
     def sample(self, folder: Path, step: int) -> None:
-        """True clips that were not trained on, each above what the rival makes of its first frames and its caption."""
+        """Draw clips, each above what the rival makes of its first frames and its caption."""
         vae, device = self.module.frozen["vae"], next(self.module.rival.parameters()).device
-        batch = self.batch(generators(0, 1, range(4)), self.config.encoder_steps)
-        true, window, ids = (batch[name].to(device) for name in ("latents", "window", "ids"))
-        predict = self.module.predictor(ids, as_generated(vae, window), self.config.frames)
-        noise = diffusion.sample_noise(true.shape, self.config.mixed_noise).to(device)
-        made = final(denoise(predict, noise, diffusion.make_sampler(), 8))
-        rows = torch.stack([as_generated(vae, latents) for latents in (true, made)], 1).flatten(0, 1)
-        diffusion.save_sheet(diffusion.to_uint8(rows), folder / "samples" / f"{step:06d}.png")
+        batch = self.batch(generators(0, 1, range(4)), self.plan.encoder_steps)
+        frames, ids = (batch[name].to(device) for name in ("frames", "ids"))
+        latents = data.encode_clips(frames)
+        predict = self.module.predictor(ids, as_generated(vae, latents[:, :, : self.plan.overlap]), self.plan.frames)
+        noise = objective.sample_noise(latents.shape, self.plan.mixed_noise).to(device)
+        made = as_generated(vae, final(denoise(predict, noise, diffusion.make_sampler(), SAMPLE_STEPS)))
+        save_sheet(to_uint8(torch.stack([frames, made], 1).flatten(0, 1)), folder / "samples" / f"{step:06d}.png")

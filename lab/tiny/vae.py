@@ -16,10 +16,12 @@ from diffusers import AutoencoderKL
 from torch import nn
 
 from streamingt2v.train.draws import generators
+from streamingt2v.train.sheet import save_sheet
 from streamingt2v.train.task import Batch
+from streamingt2v.video.piece import to_uint8
 
 from ..world import vocabulary
-from . import data, diffusion
+from . import data
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class VaeTask:
         device = next(self.vae.parameters()).device
         drawn = self.vae.decode(self.vae.encode(batch["pixels"].to(device)).latent_dist.mean).sample.cpu()
         rows = torch.stack([batch["pixels"], drawn], 1).flatten(0, 1)[:, None]
-        diffusion.save_sheet(diffusion.to_uint8(rows), folder / "samples" / f"{step:06d}.png")
+        save_sheet(to_uint8(rows), folder / "samples" / f"{step:06d}.png")
 
 
 def _window(picture_CHW: torch.Tensor, side: int, rng: np.random.Generator) -> torch.Tensor:

@@ -105,7 +105,7 @@ def test_plan_counts_a_published_model_that_is_not_here(capfd, monkeypatch):
     line = ["plan", "a cat", "--model", "streaming-t2v", "--frames", "24", "--dtype", "float16", "--seconds-per-step", "2", "--json"]
     assert main(line) == 0
     values = json.loads(capfd.readouterr().out)
-    left_out = 683_800_065 - 632_076_800  # of the text tower of OpenCLIP, beside the image tower (spec 10)
+    left_out = 683_800_065 - 632_076_800  # of the text tower of OpenCLIP, beside the image tower (method.md: The published checkpoint)
     assert values["parameters"] == 3_232_602_140 - left_out and values["download"] == 12_930_000_000
     assert values["steps"] == 100 and values["seconds"] > 200
     assert main([*line, "--preset", "full"]) == 0

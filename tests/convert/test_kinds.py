@@ -77,7 +77,7 @@ def test_streaming_t2v_has_the_published_settings(model):
     made = load(model)
     assert (made.config.height, made.config.fps, made.config.extend.steps, made.config.extend.guidance_scale) == (256, 8, 50, 7.5)
     made.scheduler.set_timesteps(50)
-    assert made.scheduler.timesteps[[0, 1, -1]].tolist() == [981, 961, 1]  # spec 5
+    assert made.scheduler.timesteps[[0, 1, -1]].tolist() == [981, 961, 1]
     assert made.scheduler.config.set_alpha_to_one is False and made.scheduler.config.clip_sample is False
 
 
@@ -305,7 +305,7 @@ def test_memory_stays_within_the_kept_tensors(checkpoint, tokenizer, tmp_path):
     ("shape", "size"), [((256, 256), (720, 704)), ((576, 1024), (720, 1280)), ((320, 512), (720, 1152)), ((1000, 1000), (1040, 1024))]
 )
 def test_published_sizes_are_refined_without_bars(shape, size):
-    """720 rows, as MS-Vid2Vid-XL was made for, at the proportions of the model, to the next width that passes (spec 6.6)."""
+    """720 rows, as MS-Vid2Vid-XL was made for, at the proportions of the model, to the next width that passes (method.md: The enhancer's network)."""
     assert refined_size(*shape, factor=8, levels=4) == size
     check_latent_size(size[0] // 8, size[1] // 8, levels=4)
 

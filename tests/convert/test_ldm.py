@@ -29,7 +29,7 @@ def test_rules_equal_the_published_map_of_the_enhancer():
 
 
 def test_streaming_svd_at_full_size_fills_the_stock_classes():
-    """Names made by turning the rules around come back; sizes read from them are those of SVD-XT (spec 9)."""
+    """Names made by turning the rules around come back; sizes read from them are those of SVD-XT (method.md: StreamingSVD)."""
     with torch.device("meta"):
         unet = UNetSpatioTemporalConditionModel(**SVD_XT)
         vae = AutoencoderKLTemporalDecoder(

@@ -31,7 +31,7 @@ def published_networks():
 
 
 def test_every_published_key_has_its_place():
-    """Names and shapes of the full-size networks are those of the published list: none unexplained (spec 12, test h)."""
+    """Names and shapes of the full-size networks are those of the published list: none unexplained."""
     published = {name: torch.empty(shape, device="meta") for name, shape in checkpoint_keys().items()}
     assert len(published) == 3407
     parts = split(published)

@@ -334,7 +334,7 @@ def test_generate_with_streaming_svd_from_the_command_line(home, tmp_path, capsy
 
 
 def test_a_picture_of_another_shape_fills_the_frame_or_stands_beside_bars(home):
-    """Published (spec 1.2): a square model's picture in SVD's wide frame stands between black bars, which are cut off again."""
+    """Published (method.md: Chunks): a square model's picture in SVD's wide frame stands between black bars, which are cut off again."""
 
     def framed(fit: str) -> torch.Tensor:
         seed = PipelineSeed(lambda: pytest.fail(), SeedConfig(fit=fit), PROMPT, "", 6, 32, 32, 0)

@@ -36,7 +36,7 @@ def _no_grad(request):
     ],
 )
 def test_equals_stock_network(frames, height, width, shape):
-    """Without CAM, and with alpha 0 for APM, this is diffusers' network (spec 12, test a)."""
+    """Without CAM, and with alpha 0 for APM, this is diffusers' network."""
     theirs = stock(**shape)
     ours = StreamingUNet3D.from_base(theirs, **JOINT).eval()
     latents, timesteps = randn(2, 4, frames, height, width), torch.tensor([3, 900])
@@ -46,7 +46,7 @@ def test_equals_stock_network(frames, height, width, shape):
 
 
 def test_merger_of_zeros_changes_nothing():
-    """A new merger ends in zeros: then CAM is exactly without effect (spec 12, test b)."""
+    """A new merger ends in zeros: then CAM is exactly without effect."""
     net = StreamingUNet3D.from_base(stock(), **JOINT).eval()
     latents = randn(2, 4, 6, 4, 4)
     features = cam()(latents, 7, TEXT, cam().encode_frames(randn(1, 3, 3, 8, 8)))

@@ -1,4 +1,4 @@
-"""The enhancer's geometry, against its forward pass written out from the description (spec 6.6)."""
+"""The enhancer's geometry, against its forward pass written out from the description (method.md: The enhancer's network)."""
 
 from itertools import pairwise
 

@@ -15,7 +15,7 @@ from toy_networks import randn
 
 
 def test_schedule_has_the_published_values():
-    """Checkpoints of spec 6.3 and 6.4."""
+    """Values of the published schedule."""
     schedule = logsnr_cosine_interp()
     places = {0: 0.001106, 1: 0.004252, 100: 0.32262, 300: 0.782569, 500: 0.94301, 599: 0.972363, 700: 0.987988, 900: 0.999113, 999: 1.0}
     for index, sigma in places.items():

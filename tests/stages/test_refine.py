@@ -168,7 +168,7 @@ def test_the_stream_is_the_whole_video_in_memory_bit_for_bit(config, total, leng
 @settings(max_examples=30, deadline=None)
 @given(config=configs(form="joint", splice="clean", blend="random", shared_noise=True), total=st.integers(1, 40))
 def test_the_joint_form_is_the_published_one(config, total):
-    """One video-wide solver around all windows' predictions, blended at each step (spec 6.4, 6.5)."""
+    """One video-wide solver around all windows' predictions, blended at each step (method.md: Refining, Randomized blending)."""
     toy, made = Toy(), stage(config, total)
     windows = list(blend.windows(total, config.frames, config.overlap))
     owns = [range(w.start, after.start) for w, after in pairwise(windows)] + [windows[-1]]

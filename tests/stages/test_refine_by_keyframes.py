@@ -122,7 +122,7 @@ def test_after_every_step_the_overlap_is_the_windows_before_up_to_the_cut(pipe):
 
 
 def test_it_begins_at_the_strength(pipe):
-    """Of 30 steps at 0.97 the last 29 (spec 9)."""
+    """Of 30 steps at 0.97 the last 29 (method.md: StreamingSVD)."""
     spliced = _Spliced(pipe.scheduler, 0.97)
     spliced.set_timesteps(30)
     assert len(spliced.timesteps) == 29 and spliced.timesteps[-1] == spliced.inner.timesteps[-1]

@@ -4,14 +4,15 @@ import numpy as np
 import torch
 
 from lab.tiny import diffusion
-from lab.tiny.memory import drifted
+from streamingt2v.train import objective
 from streamingt2v.train.draws import HashedNoise, Noise, generators
+from streamingt2v.train.memory import drifted
 
 
 def test_late_draws_more_timesteps_with_much_noise_and_stays_in_range():
     latents = torch.zeros(4000, 1, 1, 1, 1)
     noise = Noise(generators(0, 0, range(4000)))
-    even, late = (diffusion.noised(latents, diffusion.make_scheduler(), noise, 800, late)[2].float() for late in (1.0, 2.0))
+    even, late = (objective.noised(latents, diffusion.make_scheduler(), noise, 800, late)[2].float() for late in (1.0, 2.0))
     assert abs(even.mean() - 400) < 15 and abs(late.mean() - 533) < 15  # means of u and of its square root
     assert late.min() >= 0 and late.max() <= 799
 
@@ -87,7 +88,7 @@ def test_errors_that_all_frames_share_are_no_error_of_changes():
     scheduler = diffusion.make_scheduler()
 
     def loss(error: torch.Tensor, changes: float) -> torch.Tensor:
-        return diffusion.velocity_loss(error, velocity, t, weight, scheduler, changes)
+        return objective.denoising_loss(error, velocity, t, weight, scheduler, changes)
 
     shared = torch.randn(2, 4, 1, 2, 2).expand_as(velocity)
     assert torch.equal(loss(shared, 0.0), loss(shared, 2.0))
@@ -95,5 +96,5 @@ def test_errors_that_all_frames_share_are_no_error_of_changes():
     assert torch.allclose(loss(flicker, 2.0), 5 * loss(flicker, 0.0))  # 1, and twice half of (1 - -1) squared
     picture = torch.randn(2, 4, 1, 2, 2)
     ones = torch.ones(2, 1, 2, 2)
-    alone = [diffusion.velocity_loss(picture, velocity[:, :, :1], t, ones, scheduler, changes) for changes in (0.0, 2.0)]
+    alone = [objective.denoising_loss(picture, velocity[:, :, :1], t, ones, scheduler, changes) for changes in (0.0, 2.0)]
     assert torch.equal(*alone)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lab.tiny import base, memory, recipes
+from lab.tiny import base, recipes
+from streamingt2v.train.memory import MemoryTask
 from toy_training import LOOP, assert_equal_up_to_rounding, gradients, settings, weights
 
 SPLIT = {**LOOP, "steps": 3, "batch": 3, "clip": 0.02}
@@ -73,7 +74,7 @@ def runs(tmp_path_factory) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("runs")
     one, two = root / "one", root / "two"
     with pytest.MonkeyPatch.context() as patch:
-        for task in (base.BaseTask, memory.MemoryTask):
+        for task in (base.BaseTask, MemoryTask):
             patch.setattr(task, "sample", lambda *_: None)  # most of the time of one process, and of no use here
         for name in ("text", "vae", *NAMES):
             recipes.run_recipe(name, one / name, settings(name, one) | FEWER.get(name, {}), SPLIT)

@@ -1,4 +1,4 @@
-"""StreamingT2V on ModelScope's network: VAE, `StreamingUNet3D`, CAM and APM as one backbone (spec 2-5)."""
+"""StreamingT2V on ModelScope's network: VAE, `StreamingUNet3D`, CAM and APM as one backbone (method.md: Base network)."""
 
 from __future__ import annotations
 

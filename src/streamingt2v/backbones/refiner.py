@@ -1,4 +1,4 @@
-"""The enhancer's network behind pixels: a VAE and a v-predicting `UNet3DConditionModel` at the higher resolution (spec 6)."""
+"""The enhancer's network behind pixels: a VAE and a v-predicting `UNet3DConditionModel` at the higher resolution (method.md: Refining)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""StreamingSVD: Stable Video Diffusion's VAE, `StreamingUNetSpatioTemporal` and its CAM as one backbone (spec 9).
+"""StreamingSVD: Stable Video Diffusion's VAE, `StreamingUNetSpatioTemporal` and its CAM as one backbone (method.md: StreamingSVD).
 
 It reads pictures, no text: a chunk follows from the anchor frame, which the network sees as CLIP token and as latents beside the
 noisy ones, and from the last frames through CAM.

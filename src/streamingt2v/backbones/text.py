@@ -64,7 +64,7 @@ class Vocabulary:
 
 
 class TextEncoder:
-    """Tokenizer and text encoder as one step: prompts in, `TextCond` out (spec 5: last hidden state, padded to full length).
+    """Tokenizer and text encoder as one step: prompts in, `TextCond` out (method.md: Sampling; last hidden state, padded to full length).
 
     device: where the encoder works, None for where its weights are.
     """

@@ -1,4 +1,4 @@
-"""`bench`: how fast this machine makes videos, what the time goes into, and two ways in turn."""
+"""`bench`: measure how fast this machine makes videos, and compare two settings in turn."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from ..metrics.speed import Setting
 
 MOST_FRAMES = 10**6
-COMPARE_HELP = "Also make it another way, in turn, and tell the ratio; may be repeated. What there is: see docs/performance.md."
+COMPARE_HELP = "Compare with this setting changed, in turn; may be repeated. Names are listed in docs/performance.md."
 
 
 @takes_options
 def bench(
     *,
-    frames: Annotated[int, Option(help="Of the video made in a warm process: more than one chunk.", max=MOST_FRAMES)] = 48,
-    lengths: Annotated[str, Option(help="Frames of videos made in fresh processes, to see their start and memory; '' for none.")] = "16,80",
+    frames: Annotated[int, Option(help="Frames of the video made in a warm process, more than one chunk.", max=MOST_FRAMES)] = 48,
+    lengths: Annotated[str, Option(help="Frames of videos made in fresh processes; '' for none.")] = "16,80",
     preset: Annotated[Preset, Option(help="preview: stages 1 and 2; full: refined by stage 3 as well.")] = "preview",
     steps: Annotated[int | None, Option(help="Denoising steps of a chunk; default: the model's.")] = None,
-    guidance_scale: Annotated[float | None, Option(help="How strongly the prompt pulls; default: the model's.")] = None,
-    threads: Annotated[int | None, Option(help="Of torch on a CPU, in the warm process.", min=1, max=MOST_THREADS)] = None,
+    guidance_scale: Annotated[float | None, Option(help="Classifier-free guidance scale; default: the model's.")] = None,
+    threads: Annotated[int | None, Option(help="Threads of torch on a CPU, in the warm process.", min=1, max=MOST_THREADS)] = None,
     compare: Annotated[list[str] | None, Option(metavar="NAME=VALUE", help=COMPARE_HELP)] = None,
-    repeats: Annotated[int, Option(help="Videos of each way; medians are told.", min=1, max=10_000)] = 5,
+    repeats: Annotated[int, Option(help="Videos of each setting; medians are printed.", min=1, max=10_000)] = 5,
     model: ModelOptions,
     screen: ScreenOptions,
 ) -> None:
@@ -92,8 +92,7 @@ def _lengths(text: str) -> list[int]:
 
 def _changed(setting: Setting, texts: list[str]) -> Setting:
     """The setting with the values of "name=text"; RequestError for another name or value."""
-    from ..metrics.speed import PROCEDURES
-    from .train import parse_setting
+    from ..train.settings import parse_setting
 
     hints, values = get_type_hints(type(setting)), dict[str, Any]()
     for text in texts:
@@ -101,7 +100,7 @@ def _changed(setting: Setting, texts: list[str]) -> Setting:
         if not equals or name not in hints:
             names = ", ".join(f.name for f in fields(setting))
             raise RequestError("compare", text, f"write NAME=VALUE with a name of {names}")
-        choices = PROCEDURES if name == "procedure" else get_args(hints[name]) if get_origin(hints[name]) is Literal else ()
+        choices = get_args(hints[name]) if get_origin(hints[name]) is Literal else ()
         if choices and value not in choices:
             raise RequestError("compare", text, f"must be one of {', '.join(choices)}")
         try:

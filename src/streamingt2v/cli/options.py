@@ -24,7 +24,7 @@ MOST_WORKERS, MOST_THREADS = 1024, 1024
 Dtype = Literal["float32", "bfloat16", "float16"]
 FORM_HELP = "How refined windows are joined: causal, so that frames come soon, or joint, as published; default: the model's."
 ENGINE_HELP = (
-    "What computes the networks: torch; compile, torch.compile's kernels; openvino, about twice as fast on a CPU. "
+    "What computes the networks: torch; compile, torch.compile's kernels; openvino, 1.3 to 2 times as fast on a CPU. "
     "The last two take their time at first, and less in the next process."
 )
 STRENGTH_HELP = "How much refining redraws, above 0 to 1; default: the model's."

@@ -12,12 +12,12 @@ from ..errors import ModelError, RequestError
 from .values import read_json, reject_unknown, relative, require
 
 ALIGN_YOUR_STEPS = (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002)
-"""Noise levels that StreamingSVD's steps are laid through (spec 9), for `ExtendConfig.sigmas`."""
+"""Noise levels that StreamingSVD's steps are laid through (method.md: StreamingSVD), for `ExtendConfig.sigmas`."""
 
 
 @dataclass(frozen=True)
 class SvdConfig:
-    """What StreamingSVD's network is told besides the picture (spec 9). ModelError for values that make no sense.
+    """What StreamingSVD's network is told besides the picture (method.md: StreamingSVD). ModelError for values that make no sense.
 
     fps_id, motion_bucket: numbers it was trained with. augmentation: noise put on the picture before it is encoded, 0 or more;
     augmentation_kind: "normal", or "uniform" as the published code has it. first_guidance: guidance of a chunk's first frame; it rises

@@ -36,9 +36,9 @@ class FastConfig:
 
 @dataclass(frozen=True)
 class ExtendConfig:
-    """Stages 1 and 2: chunk length and overlap in frames, denoising steps, guidance, and eta of the solver (spec 1.2, 5).
+    """Stages 1 and 2: chunk length and overlap in frames, denoising steps, guidance, and eta of the solver (method.md: Chunks, Sampling).
 
-    `guidance_rescale` (0..1) pulls the guided prediction's spread back to the conditional one's (spec 6.4). anchor: which frame of the
+    `guidance_rescale` (0..1) pulls the guided prediction's spread back to the conditional one's. anchor: which frame of the
     first chunk appearance is kept from. sigmas: noise levels, descending and above 0, through which the steps are laid evenly in the
     logarithm; empty for the scheduler's own. mixed_noise: part of the noise that all frames share, as the networks were trained, see
     `samplers.noise`. time_guidance: how far a chunk is led away from what each frame would be alone, see `guidance.steadied`; 0 for not.

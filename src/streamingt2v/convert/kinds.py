@@ -168,7 +168,7 @@ def _streaming_t2v(
     _check_tokenizer(tokenizer, networks["text_encoder"].config)
     _write_parts(folder, target, networks, parts, dtype, note)
     tokenizer.save_pretrained(folder / "tokenizer")
-    # the published schedule of ModelScope (spec 5); it is not in the checkpoint
+    # the published schedule of ModelScope (method.md: Sampling); it is not in the checkpoint
     schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
     DDIMScheduler(**schedule, clip_sample=False, set_alpha_to_one=False).save_pretrained(folder / "scheduler")
     STREAMING_T2V.save(folder)

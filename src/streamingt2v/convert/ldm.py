@@ -1,6 +1,6 @@
 """Names of latent-diffusion code (`input_blocks`, `middle_block`, `output_blocks`; `encoder.down`, `decoder.up`) to diffusers' names.
 
-Two families of U-Nets use them: MS-Vid2Vid-XL, diffusers' `UNet3DConditionModel` (spec 6.6), and Stable Video Diffusion,
+Two families of U-Nets use them: MS-Vid2Vid-XL, diffusers' `UNet3DConditionModel`, and Stable Video Diffusion,
 `UNetSpatioTemporalConditionModel`. Rules are regular expressions, applied one after the other.
 """
 

@@ -1,4 +1,4 @@
-"""OpenCLIP's image tower under the names of transformers' `CLIPVisionModelWithProjection` (spec 4.2)."""
+"""OpenCLIP's image tower under the names of transformers' `CLIPVisionModelWithProjection` (method.md: APM)."""
 
 from __future__ import annotations
 

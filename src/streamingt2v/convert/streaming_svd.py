@@ -1,4 +1,4 @@
-"""`model.safetensors` of PAIR/StreamingSVD, taken apart into diffusers' and transformers' classes (spec 9).
+"""`model.safetensors` of PAIR/StreamingSVD, taken apart into diffusers' and transformers' classes (method.md: StreamingSVD).
 
 [unverified] No key list of the file has been published, and it could not be looked at. The prefixes are those of the spec. Inside them
 the names follow from the code of Stable Video Diffusion, which the file's networks are built from, and from the description of

@@ -1,4 +1,4 @@
-"""`streaming_t2v.ckpt`, the published Lightning checkpoint, taken apart into this package's networks (spec 10).
+"""`streaming_t2v.ckpt`, the published Lightning checkpoint, taken apart into this package's networks (method.md: The published checkpoint).
 
 Every key is accounted for: it belongs to a part, it is known to carry nothing, or it is an error that names it.
 """

@@ -119,7 +119,7 @@ def opened(
 
 
 def _with_adapter(folder: str, adapter: str, dtype: torch.dtype) -> Any:
-    """AnimateDiff: a text-to-image pipeline with a motion adapter, and the scheduler that the published seed has (spec 1.2)."""
+    """AnimateDiff: a text-to-image pipeline with a motion adapter, and the scheduler that the published seed has (method.md: Chunks)."""
     from diffusers import AnimateDiffPipeline, DDIMScheduler, MotionAdapter
 
     motion = MotionAdapter.from_pretrained(adapter, torch_dtype=dtype, local_files_only=True)

@@ -120,7 +120,7 @@ def opencv() -> Any:
 
 
 def resized(frame_HWC: Frame, height: int, width: int) -> Frame:
-    """Bilinear without antialiasing, back to 8 bits: as the published MAWE scales frames (spec 8)."""
+    """Bilinear without antialiasing, back to 8 bits: as the published MAWE scales frames (method.md: MAWE)."""
     if frame_HWC.shape[:2] == (height, width):
         return frame_HWC
     scaled_NCHW = F.interpolate(to_nchw(frame_HWC), (height, width), mode="bilinear")

@@ -1,4 +1,4 @@
-"""Motion-aware warp error: how badly each frame, moved along the optical flow, predicts the next, over how much moves (spec 8).
+"""Motion-aware warp error: how badly each frame, moved along the optical flow, predicts the next, over how much moves (method.md: MAWE).
 
 The flow is an argument: these functions know no estimator. Errors are in squared 8-bit units, motion in pixels.
 """

@@ -28,7 +28,7 @@ class _Flowing:
 
 
 class Mawe(_Flowing):
-    """`mawe`: mean warp error over coeff times mean motion, of the whole video. `mawe_published`: mean of the pairs' ratios (spec 8)."""
+    """`mawe`: mean warp error over coeff times mean motion, of the whole video. `mawe_published`: mean of the pairs' ratios."""
 
     def result(self) -> Result:
         if len(self.errors) < 2:

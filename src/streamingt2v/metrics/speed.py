@@ -30,15 +30,13 @@ from ..pipeline import LongVideoPipeline
 from ..runs.render import create_run, load_pipeline, render
 from ..stages.memory import StreamMemory
 from ..types import Chunk
-from .published import as_published
 
 PROMPT = "A cat running on the street"
-PROCEDURES = ("own", "published", "published-ddim")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to make a video. procedure: our own; the published one with our sampler; the published one with 50 steps of DDIM.
+    """One way to make a video.
 
     threads: of torch on a CPU, None for as many as it takes by itself. The last four are those of `Savings`.
     """
@@ -49,7 +47,6 @@ class Setting:
     dtype: str = "float32"
     steps: int | None = None
     guidance_scale: float | None = None
-    procedure: str = "own"
     threads: int | None = None
     offload: Offload = "none"
     vae_slicing: bool = False
@@ -58,25 +55,26 @@ class Setting:
 
     @property
     def savings(self) -> Savings:
-        """How memory and time are to be saved."""
+        """Options that save memory and time."""
         return Savings.of(self)
 
+    @property
+    def work(self) -> tuple[object, ...]:
+        """Whatever changes the frames that are asked for: settings of equal work give equal frames, up to rounding."""
+        return self.preset, self.steps, self.guidance_scale
+
     def request(self, frames: int, seed: int = 33) -> Request:
-        """A video of so many frames made this way."""
+        """Return the request of a video of so many frames made this way."""
         return Request(PROMPT, frames, seed, preset=self.preset, num_inference_steps=self.steps, guidance_scale=self.guidance_scale)
 
     def pipeline(self) -> LongVideoPipeline:
-        """The loaded model. RequestError if the model or the device is not there, or the procedure does not fit it."""
-        own = self.procedure == "own"
-        pipe = load_pipeline(self.model, self.device, self.dtype, self.savings, only=self.request(1) if own else None)
-        if own:
-            return pipe
-        return LongVideoPipeline(as_published(pipe.components, PROMPT, self.procedure == "published-ddim"), pipe.name)
+        """Load the model. RequestError if the model or the device is not there."""
+        return load_pipeline(self.model, self.device, self.dtype, self.savings, only=self.request(1))
 
 
 @dataclass
 class Speed:
-    """Of one video in a warm process. sustained: new frames a second after the first chunk. shares: part -> share of the time."""
+    """Speed of one video in a warm process. sustained: new frames a second after the first chunk. shares: part -> share of the time."""
 
     first_frame_seconds: float
     sustained: float
@@ -86,7 +84,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Cold:
-    """Of one fresh process of `generate`, from its start to its result. frames: how many it made."""
+    """Speed of one fresh process of `generate`, from its start to its result. frames: how many it made."""
 
     frames: int
     first_frame_seconds: float
@@ -118,7 +116,7 @@ def warm(pipe: LongVideoPipeline, setting: Setting, frames: int, watched: bool =
 
 
 def cold(setting: Setting, frames: int) -> Cold:
-    """A fresh process of the command, its video thrown away. For our own procedure alone, with the threads that it takes by itself."""
+    """Measure a fresh process of the command, with the threads that it takes by itself; its video is deleted."""
     with TemporaryDirectory() as folder:
         options: dict[str, object] = {name: getattr(setting, name) for name in ("preset", "model", "device", "dtype", "offload", "engine")}
         options |= {"frames": frames, "steps": setting.steps, "guidance-scale": setting.guidance_scale, "output": Path(folder) / "out.mp4"}
@@ -158,9 +156,7 @@ def compare(first: Setting, second: Setting, frames: int, repeats: int) -> Compa
             if turn:
                 found.append(speed)
     one, two = (_median(found) for found in speeds)
-    same = (first.preset, first.steps, first.guidance_scale) == (second.preset, second.steps, second.guidance_scale)
-    same = same and "published-ddim" not in (first.procedure, second.procedure)
-    difference = chunk_difference(pipes[0], pipes[1], first.request(frames)) if same else None
+    difference = chunk_difference(pipes[0], pipes[1], first.request(frames)) if first.work == second.work else None
     return Comparison(one, two, two.seconds / one.seconds, one.sustained / two.sustained, difference)
 
 
@@ -245,7 +241,7 @@ def repeated(setting: Setting, frames: int, repeats: int) -> Speed:
 
 
 def conditions(device: str) -> dict[str, str]:
-    """What the numbers depend on besides the setting."""
+    """Return what the numbers depend on besides the setting."""
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
     return {"device": name, "threads": str(torch.get_num_threads()), "torch": torch.__version__, "load": _load()}
 
@@ -258,5 +254,5 @@ def _processor() -> str:
 
 
 def _load() -> str:
-    """How many processes wanted to run in the last minute: more than 0.5 before the start means that the numbers are too low."""
+    """Return how many processes wanted to run in the last minute: more than 0.5 before the start means that the numbers are too low."""
     return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"

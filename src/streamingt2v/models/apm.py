@@ -1,4 +1,4 @@
-"""Appearance preservation module: the anchor frame becomes tokens that are mixed into every spatial cross-attention (spec 4).
+"""Appearance preservation module: the anchor frame becomes tokens that are mixed into every spatial cross-attention (method.md: APM).
 
 anchor (B, 3, H, W) in [-1, 1] -> `preprocess` -> a CLIP image embedding -> `ImageTokens` -> `AppearanceAttention` in the base network.
 """
@@ -21,7 +21,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class ImageTokens(ModelMixin, ConfigMixin):  # both have `config_name`, of different types
-    """Pooled image embedding to tokens of the text's width (spec 4.3). The defaults are the published sizes."""
+    """Pooled image embedding to tokens of the text's width (method.md: APM). The defaults are the published sizes."""
 
     @register_to_config
     def __init__(self, embed_dim: int = 1024, hidden_dim: int = 1280, num_tokens: int = 16, token_dim: int = 1024):
@@ -35,7 +35,7 @@ class ImageTokens(ModelMixin, ConfigMixin):  # both have `config_name`, of diffe
 
 
 class AppearanceAttention(ContextAttention):
-    """Cross-attention to text + SiLU(alpha) * LayerNorm(Conv1d([text | image])) (spec 4.4).
+    """Cross-attention to text + SiLU(alpha) * LayerNorm(Conv1d([text | image])) (method.md: APM).
 
     The convolution takes tokens as channels and slides along the feature axis. alpha starts at 0: then the image has no effect.
     """
@@ -64,7 +64,7 @@ class AppearanceAttention(ContextAttention):
 def preprocess(
     image_BCHW: torch.Tensor, size: int = 224, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD
 ) -> torch.Tensor:
-    """Images in [-1, 1] of any size to a CLIP encoder's (B, 3, size, size) input (spec 4.2).
+    """Images in [-1, 1] of any size to a CLIP encoder's (B, 3, size, size) input (method.md: APM).
 
     Bicubic with aligned corners after an antialiasing blur; no crop and no clamp.
     """
@@ -88,7 +88,7 @@ def anchor_tokens(
     """(negative, positive) image tokens for guidance, each (B, N, D).
 
     encode: frames in [-1, 1] to pooled embeddings; tokens: `ImageTokens`. The negative is a frame of zeros, mid grey, and not
-    zero tokens (spec 4.5).
+    zero tokens (method.md: APM).
     """
     embeds = encode(torch.cat([torch.zeros_like(anchor_BCHW), anchor_BCHW]))
     negative_BLD, positive_BLD = tokens(embeds).chunk(2)

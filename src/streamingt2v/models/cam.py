@@ -1,4 +1,4 @@
-"""Conditional attention module: the last frames of the video so far become features for every skip of the base network (spec 3).
+"""Conditional attention module: the last frames of the video so far become features for every skip of the base network (method.md: CAM).
 
 A copy of the base network's encoder half that sees the noisy latents of the overlap, the timestep and the text, plus a small
 convolutional encoder of the frames' pixels. `backbones.unet3d` merges what comes out.
@@ -111,13 +111,13 @@ class ConditionalAttentionModule(ModelMixin, ConfigMixin):  # both have `config_
 
     @apply_forward_hook
     def encode_frames(self, frames_BTCHW: torch.Tensor) -> torch.Tensor:
-        """Overlap frames (B, Tc, 3, H, W) in [-1, 1] to their embedding (B, Tc, C, h, w): once a chunk, for all steps (spec 3.3)."""
+        """Overlap frames (B, Tc, 3, H, W) in [-1, 1] to their embedding (B, Tc, C, h, w): once a chunk, for all steps (method.md: CAM)."""
         embedding = self.controlnet_cond_embedding(frames_BTCHW.flatten(0, 1))
         return embedding.unflatten(0, frames_BTCHW.shape[:2])
 
     @apply_forward_hook
     def contexts(self, text_BLD: torch.Tensor) -> Contexts:
-        """Keys and values of all cross-attentions: once a video, for all steps. Image tokens do not enter CAM (spec 3.2)."""
+        """Keys and values of all cross-attentions: once a video, for all steps. Image tokens do not enter CAM (method.md: CAM)."""
         return tuple(layer.context(text_BLD) for layer in sites(self))
 
     def forward(

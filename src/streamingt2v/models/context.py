@@ -35,7 +35,7 @@ def halved(contexts: Contexts) -> Contexts:
 
 
 class ContextAttention(nn.Module):
-    """Multi-head attention from pixels to the tokens of `Contexts[site]` (spec 2)."""
+    """Multi-head attention from pixels to the tokens of `Contexts[site]` (method.md: Base network)."""
 
     def __init__(self, query_dim: int, context_dim: int, heads: int, head_dim: int, site: int):
         super().__init__()

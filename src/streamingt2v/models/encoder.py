@@ -1,4 +1,4 @@
-"""The way through the encoder half that the base network and its copy in CAM have in common (spec 2 and 3.4).
+"""The way through the encoder half that the base network and its copy in CAM have in common (method.md: Base network, CAM).
 
 Frames travel flattened into the batch, (B T, C, H, W), frame index fastest, as diffusers' 3D blocks want them.
 """

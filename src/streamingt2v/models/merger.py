@@ -1,4 +1,4 @@
-"""How CAM's features enter the base network: attention across time at every pixel of a skip (spec 3.5)."""
+"""How CAM's features enter the base network: attention across time at every pixel of a skip (method.md: Merger)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CAM for Stable Video Diffusion's network: the same idea as `memory.cam`, on diffusers' spatio-temporal blocks (spec 9).
+"""CAM for Stable Video Diffusion's network: the same idea as `memory.cam`, on diffusers' spatio-temporal blocks (method.md: StreamingSVD).
 
 A copy of the encoder half that sees the noisy latents of the overlap beside the latents of the picture, the noise level, the
 micro-conditions and the picture's CLIP token, and on top the overlap's pixels through a small convolutional encoder with norms.

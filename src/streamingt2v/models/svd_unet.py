@@ -1,4 +1,4 @@
-"""Stable Video Diffusion's network, diffusers' `UNetSpatioTemporalConditionModel`, with CAM joined on (spec 9)."""
+"""Stable Video Diffusion's network, diffusers' `UNetSpatioTemporalConditionModel`, with CAM joined on (method.md: StreamingSVD)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ModelScope's text-to-video network, diffusers' `UNet3DConditionModel`, with CAM and APM joined on (spec 2)."""
+"""ModelScope's text-to-video network, diffusers' `UNet3DConditionModel`, with CAM and APM joined on (method.md: Base network)."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class StreamingUNet3D(UNet3DConditionModel):
 
     @apply_forward_hook
     def contexts(self, text_BLD: torch.Tensor, image_tokens_BLD: torch.Tensor | None = None) -> Contexts:
-        """Keys and values of all cross-attentions, image tokens mixed in where given (spec 4.4).
+        """Keys and values of all cross-attentions, image tokens mixed in where given (method.md: APM).
 
         They do not depend on the timestep or the latents: make them once a video and give them to `forward` in the place of text.
         """

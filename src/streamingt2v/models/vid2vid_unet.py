@@ -1,4 +1,4 @@
-"""MS-Vid2Vid-XL's network: diffusers' `UNet3DConditionModel` with another geometry between its levels (spec 6.6)."""
+"""MS-Vid2Vid-XL's network: diffusers' `UNet3DConditionModel` with another geometry between its levels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Randomized blending of overlapping windows: a plan, and its application (spec 6.5).
+"""Randomized blending of overlapping windows: a plan, and its application (method.md: Randomized blending).
 
 In each overlap there is one hard cut; it moves at random from step to step, and the steps average to a soft transition.
 The linear cross-fade is there to compare with.

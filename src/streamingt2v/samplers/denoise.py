@@ -72,7 +72,7 @@ def final(trajectory: Iterator[Step]) -> torch.Tensor:
 
 
 def log_linear(sigmas: Sequence[float], steps: int) -> list[float]:
-    """`steps` noise levels from the first of `sigmas` to its last, through those between, evenly in the logarithm (spec 9)."""
+    """`steps` noise levels from the first of `sigmas` to its last, through those between, evenly in the logarithm."""
     places = np.linspace(0, len(sigmas) - 1, steps)
     return np.exp(np.interp(places, np.arange(len(sigmas)), np.log(sigmas))).tolist()
 

@@ -1,4 +1,4 @@
-"""The enhancer's way of redoing the last part of the noise schedule: log-SNR schedule and DPM-Solver++(2M) SDE (spec 6.3, 6.4).
+"""The enhancer's way of redoing the last part of the noise schedule: log-SNR schedule and DPM-Solver++(2M) SDE (method.md: Refining).
 
 VP means x = alpha x0 + sigma noise with alpha^2 + sigma^2 = 1; the solver works on VE values, x / alpha, of noise level sigma / alpha.
 """

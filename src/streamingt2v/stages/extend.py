@@ -1,7 +1,7 @@
-"""Stages 1 and 2: the first chunk, then chunk after chunk from the two memories, without end (spec 1.1, 5).
+"""Stages 1 and 2: the first chunk, then chunk after chunk from the two memories, without end (method.md: Chunks, Sampling).
 
 A later chunk is generated with its overlap: its first frames show the memory's window again and are thrown away, the older
-chunk's are kept (spec 1.1). With a crossfade the last of the older frames turn into the newer ones, see `faded`.
+chunk's are kept (method.md: Chunks). With a crossfade the last of the older frames turn into the newer ones, see `faded`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ExtendStage:
         With `again`, before them as many of the window's last frames as the chunk shows them again.
 
         Noise belongs to a frame, so what two neighbouring chunks both show begins in both from the same noise; the published code
-        draws every chunk's anew (spec 1.2). Its frames are counted from `memory.position`, one overlap late, and so never below 0: a
+        draws every chunk's anew. Its frames are counted from `memory.position`, one overlap late, and so never below 0: a
         memory that began with fewer frames than its window reaches back before frame 0.
         """
         height, width = memory.anchor_CHW.shape[-2:]

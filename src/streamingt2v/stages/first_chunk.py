@@ -1,4 +1,4 @@
-"""Stage 1: the first chunk, by the model's own network or by any text- or image-to-video pipeline of diffusers (spec 1.2).
+"""Stage 1: the first chunk, by the model's own network or by any text- or image-to-video pipeline of diffusers (method.md: Chunks).
 
 A pipeline makes clips of its own size, length and range. Here they become the model's: the first frames are kept, of each the largest
 centred part with the model's proportions, scaled to its size. Randomness is keyed by the request's seed, nothing else has a say.

@@ -1,4 +1,4 @@
-"""The last, optional step: frames between frames, for a higher rate (spec 9).
+"""The last, optional step: frames between frames, for a higher rate (method.md: StreamingSVD).
 
 Motion is estimated by OpenCV's dense inverse search in both directions; both neighbours are moved along it to the moment between
 them and mixed. It runs on the CPU, looks at two frames at a time, and draws nothing at random.

@@ -14,7 +14,7 @@ class StreamMemory:
     """Frames, not features, so it is small, can be saved, and serves every backbone. Its size does not grow with the video.
 
     anchor_CHW: the frame that appearance is kept from. window_TCHW: the last `overlap` frames. position: the number of frames so far,
-    which is the index of the next one. Frames are float32 on the CPU in [-1, 1], never quantised (spec 5).
+    which is the index of the next one. Frames are float32 on the CPU in [-1, 1], never quantised (method.md: Sampling).
     """
 
     anchor_CHW: torch.Tensor

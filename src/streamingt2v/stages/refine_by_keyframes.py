@@ -1,4 +1,4 @@
-"""Stage 3 by I2VGen-XL, StreamingSVD's enhancer: windows redrawn from a picture each, spliced at every step (spec 9).
+"""Stage 3 by I2VGen-XL, StreamingSVD's enhancer: windows redrawn from a picture each, spliced at every step (method.md: StreamingSVD).
 
 A first pass redraws the first frames of some windows, as one short video, after the first frame of the whole. Each then is the picture
 that its window is redrawn after. Windows share their noise, and after every step the latents of an overlap come from the window before

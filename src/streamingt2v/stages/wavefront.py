@@ -1,4 +1,4 @@
-"""The state of a refinement in the making: windows on their way through the solver's steps, joined as they go (spec 6.5).
+"""The state of a refinement in the making: windows on their way through the solver's steps, joined as they go.
 
 In the joint form a step of a window needs its neighbours' predictions of that step, in the causal form its left neighbours' alone. So
 work is free in any order that respects this: a window can be some steps ahead of the next one, and nothing is held but the

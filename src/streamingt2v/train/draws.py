@@ -58,7 +58,7 @@ class HashedNoise(Noise):
     """Noise made on the device where it is used: hashes of (key, call, place).
 
     keys_B: int64, on that device. No call waits for another device, or depends on anything but the keys, so a step that draws from it
-    can be recorded and played again with other keys.
+    can be compiled.
     """
 
     def __init__(self, keys_B: torch.Tensor):

@@ -1,8 +1,7 @@
 """The one training loop: resumable, deterministic given a seed, on one process or several (accelerate).
 
-A recipe is a `Task`: what is trained, how a batch is drawn, what its loss is. A batch is that of all processes, and a sample of it, its
-noise included, follows from (seed, step, sample) alone: so a run that was stopped and resumed does what one never stopped does, on
-whatever number of processes, up to the rounding of sums.
+A recipe is a `Task`: the networks, the batches, the loss. A batch is that of all processes, and a sample of it, its noise included,
+follows from (seed, step, sample) alone: a resumed run equals one never stopped, on any number of processes, up to the rounding of sums.
 """
 
 from __future__ import annotations
@@ -24,29 +23,30 @@ from torch import distributed as dist
 from torch.distributed.nn.functional import all_gather
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..errors import ModelError, RequestError
+from ..errors import ModelError
 from .feed import Feed
 from .precision import resolved
-from .replay import Learn, Losses, Replay
 from .shard import Split, Weights, Whole
 from .task import Batch, Task
+
+Losses = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """Settings of the loop. `out`: folder of checkpoint, metrics.jsonl, samples. `precision`: "bf16", "no" (float32), or
-    "auto": "bf16" where the device has instructions for it.
+    """Settings of the loop.
 
-    The learning rate rises over `warmup` steps, stays, and falls linearly to 0 over the last `decay` share of the steps. `shard`: of
-    several processes each keeps a part of the trained networks (FSDP) in the place of all (DDP); one has all anyway. `workers`: how many
-    processes draw batches ahead, for a device that is faster than they are drawn. `repeat`: how many steps in a row use a batch, each
-    with noise of its own; what a recipe does in its first steps, or in one step of so many, then counts batches. `replay`: record a step
-    as a CUDA graph and play it again (one process).
+    out: folder of checkpoint, metrics.jsonl and samples. batch: samples of a step, of all processes together. precision: "bf16", "no"
+    (float32), or "auto": "bf16" where the device has instructions for it. warmup, decay: the learning rate rises over `warmup` steps,
+    stays, and falls linearly to 0 over the last `decay` share of the steps. ema: decay of the averaged weights, which are exported.
+    shard: several processes each keep a part of the trained networks (FSDP2) instead of all (DDP). workers: processes that draw batches
+    ahead. repeat: steps in a row that use a batch, each with noise of its own; settings of a recipe that count steps then count batches.
+    compile: run the networks through torch.compile, on a GPU with CUDA graphs ("reduce-overhead"); pays for small networks on a GPU.
     """
 
     out: Path
     steps: int
-    batch: int  # of all processes together
+    batch: int
     lr: float
     seed: int = 0
     warmup: int = 100
@@ -58,16 +58,17 @@ class LoopConfig:
     shard: bool = False
     workers: int = 0
     repeat: int = 1
-    replay: bool = False
+    compile: bool = False
     log_every: int = 20
     save_every: int = 500
 
 
 def run(task: Task, config: LoopConfig, stop_after: int | None = None) -> dict[str, float]:
-    """Train to `config.steps` (or stop cleanly after `stop_after` steps of this call) and export; returns the last metrics."""
+    """Train to `config.steps`, or stop cleanly after `stop_after` steps of this call, and export; return the last metrics.
+
+    ModelError for a checkpoint of another recipe or size.
+    """
     accelerator = _accelerator(config.precision)
-    if config.replay and (accelerator.device.type != "cuda" or accelerator.num_processes > 1):
-        raise RequestError("replay", "yes", "needs a CUDA GPU and one process")
     task.module.eval()  # no dropout: every batch is new, so there is nothing to overfit
     shapes = {name: p.shape for name, p in task.module.named_parameters() if p.requires_grad}
     several = accelerator.num_processes > 1
@@ -85,7 +86,7 @@ def run(task: Task, config: LoopConfig, stop_after: int | None = None) -> dict[s
         _export(accelerator, config, task, weights, ema, step)
     end = config.steps if stop_after is None else min(config.steps, step + stop_after)
     feed = Feed(task, config.seed, config.batch, accelerator.process_index, accelerator.num_processes, config.repeat, config.workers)
-    learn = _learning(accelerator, module, weights, config.replay)
+    learn = _learning(accelerator, compiled(module) if config.compile else module)
     for batch in feed.steps(step, end, accelerator.device):
         for group in optimizer.param_groups:
             group["lr"] = config.lr * _rate(step, config)
@@ -133,8 +134,19 @@ def _accelerator(precision: str) -> Accelerator:
     return accelerator
 
 
-def _learning(accelerator: Accelerator, module: Callable[..., Losses], weights: Weights, replay: bool) -> Learn:
-    """Forward and backward of this process's share of a batch, which has `mine` of `total` samples (one for nothing, if it has none)."""
+def compiled(module: Callable[..., Losses]) -> Callable[..., Losses]:
+    """Return the module compiled when it first meets a kind of batch; on a GPU its kernels are replayed as CUDA graphs."""
+    ready = torch.compile(module, mode="reduce-overhead")
+
+    def run(batch: Batch) -> Losses:
+        torch.compiler.cudagraph_mark_step_begin()  # the last step's gradients are used up
+        return ready(batch)
+
+    return run
+
+
+def _learning(accelerator: Accelerator, module: Callable[..., Losses]) -> Callable[[Batch], Losses]:
+    """Return forward and backward of this process's share of a batch, which has `mine` of `total` samples (one unused, if it has none)."""
 
     def learn(batch: Batch) -> Losses:
         with accelerator.autocast(), _attention(accelerator.device):
@@ -142,7 +154,7 @@ def _learning(accelerator: Accelerator, module: Callable[..., Losses], weights: 
         accelerator.backward(losses["loss"] * accelerator.num_processes)  # of the gradients the processes take the mean
         return {name: value.detach() for name, value in losses.items()}
 
-    return Replay(learn, weights.own) if replay else learn
+    return learn
 
 
 def _attention(device: torch.device) -> AbstractContextManager[None]:

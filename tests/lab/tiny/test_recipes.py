@@ -13,11 +13,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.tiny import assemble, recipes
+from lab.tiny import assemble, base, recipes, refiner, rival, vae
 from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.errors import ModelError, RequestError
 from streamingt2v.metrics.eyes import load_text_projection
-from streamingt2v.train import draws
+from streamingt2v.train import draws, memory
+from streamingt2v.train.distill import DistillTask
+from streamingt2v.train.memory import MemoryTask
 from toy_training import LOOP, TEXT, assert_equal_up_to_rounding, gradients, settings, weights
 
 SHORT = {**LOOP, "steps": 2}
@@ -27,20 +29,26 @@ SHORT = {**LOOP, "steps": 2}
 def trained(tmp_path_factory) -> Path:
     """All recipes run without a stop, 2 steps each, in the order in which they need each other."""
     root = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (base, memory, rival):
+            patch.setattr(module, "SAMPLE_STEPS", 1)
+        train_all(root)
+    return root
+
+
+def train_all(root: Path) -> None:
     for name in recipes.RECIPES:
         if name == "distill":  # it needs a whole model
             parts = (root / part for part in ("text", "vae", "apm", "refiner"))
             assemble.assemble(assemble.AssembleConfig(*parts), root / "model")
-            (root / "videos").mkdir()
         recipes.run_recipe(name, root / name, settings(name, root), SHORT)
-    return root
 
 
 @pytest.fixture
 def no_pictures(trained, monkeypatch) -> None:
     """Of what is learnt: `trained` has them, and they take longer than the toys' steps."""
-    for recipe in recipes.RECIPES.values():
-        monkeypatch.setattr(recipe.task, "sample", lambda *_: None)
+    for task in (base.BaseTask, MemoryTask, refiner.RefinerTask, rival.RivalTask, vae.VaeTask, DistillTask):
+        monkeypatch.setattr(task, "sample", lambda *_: None)
 
 
 def test_there_are_pictures_of_what_was_learnt(trained):
@@ -68,8 +76,8 @@ def test_metrics_have_a_line_for_every_logged_step(name, trained):
 
 def test_the_base_is_not_touched_by_its_memories(trained):
     base = {k.split("/")[1]: v for k, v in weights(trained / "base" / "unet").items()}
-    for memory in ("cam", "apm"):
-        after = {k.split("/")[1]: v for k, v in weights(trained / memory / "unet").items()}
+    for name in ("cam", "apm"):
+        after = {k.split("/")[1]: v for k, v in weights(trained / name / "unet").items()}
         assert all(torch.equal(after[key], value) for key, value in base.items())
 
 
@@ -107,7 +115,7 @@ def test_the_projection_of_the_text_is_trained_alone(trained, tmp_path):
 
 
 def train_in_two_processes(name: str, out: Path, trained: Path, **more: object) -> None:
-    words = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "streamingt2v", "train", name, "-o", str(out), "-q"]
+    words = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "lab.tiny", name, "-o", str(out), "-q"]
     for key, value in {**settings(name, trained), **SHORT}.items():
         words += ["--set", f"{key}={','.join(map(str, value)) if isinstance(value, tuple) else value}"]
     words += [word for key, value in more.items() for word in (f"--{key.replace('_', '-')}", str(value))]

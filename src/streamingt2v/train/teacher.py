@@ -1,4 +1,4 @@
-"""What a student is to imitate: chunks of long videos as a model makes them itself, and the latents on the way to each.
+"""Lessons for a student: chunks of long videos as a model makes them itself, and the latents on the way to each.
 
 A video follows from its number alone. It is kept in a folder once it is made, since making one takes as long as many steps of training.
 """
@@ -16,21 +16,18 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler
 
-from streamingt2v.backbones.modelscope import ModelScopeBackbone
-from streamingt2v.backbones.text import TextEncoder
-from streamingt2v.checkpoints.fingerprint import fingerprint
-from streamingt2v.durable import write_unsynced
-from streamingt2v.errors import RequestError
-from streamingt2v.pipeline import LongVideoPipeline
-from streamingt2v.runs.state import pack_state, unpack_state
-from streamingt2v.samplers.noise import mixed_noise
-from streamingt2v.stages.extend import ExtendStage
-from streamingt2v.stages.memory import StreamMemory
-from streamingt2v.types import TextCond
-from streamingt2v.video.piece import to_float
-
-from ..world import clip
-from . import data
+from ..backbones.modelscope import ModelScopeBackbone
+from ..backbones.text import TextEncoder
+from ..checkpoints.fingerprint import fingerprint
+from ..durable import write_unsynced
+from ..errors import RequestError
+from ..pipeline import LongVideoPipeline
+from ..runs.state import pack_state, unpack_state
+from ..samplers.noise import mixed_noise
+from ..stages.extend import ExtendStage
+from ..stages.memory import StreamMemory
+from ..types import TextCond
+from .data import Clip, ClipDataset
 
 KEPT = 1024
 """How many videos stay in memory: of the included model 0.7 MB a chunk."""
@@ -51,13 +48,12 @@ class Passage:
 
 @dataclass(frozen=True)
 class Lessons:
-    """Which videos: `chunks` of each, of the world's first `nouns`; a share `still` of them goes on from a picture.
+    """Which videos: `chunks` of each; a share `still` of them begins with an image.
 
     steps: of the student; its nodes are where the latents are kept. RequestError for lessons with no first or no later chunks.
     """
 
     steps: int
-    nouns: int
     chunks: int
     still: float
 
@@ -65,39 +61,40 @@ class Lessons:
         if self.chunks < 2:
             raise RequestError("chunks", self.chunks, "must be 2 or more, for first and later ones")
         if not 0 <= self.still < 1:
-            raise RequestError("still", self.still, "must be 0 or more and below 1; a video that begins with a picture has no first chunk")
+            raise RequestError("still", self.still, "must be 0 or more and below 1; a video that begins with an image has no first chunk")
 
 
 class Teacher:
-    """The model in a folder with its own sampler, steps and guidance. `cache`: where its videos are kept, those of others beside them.
+    """The model in a folder with its own sampler, steps and guidance.
 
-    `together`: how many videos `prepare` makes at once.
+    dataset: captions are prompts, and first images where a video begins with one. cache: folder for its videos; those of other teachers
+    may lie beside them. together: how many videos `prepare` makes at once.
 
     RequestError for a model whose sampler a student of so many steps cannot follow, or videos made fewer than one at once.
     """
 
-    def __init__(self, model: Path, lessons: Lessons, cache: Path, together: int = 1):
+    def __init__(self, model: Path, dataset: ClipDataset, lessons: Lessons, cache: Path, together: int = 1):
         if together < 1:
             raise RequestError("together", together, "must be 1 or more")
-        self.lessons, self.cache, self.together = lessons, cache, together
+        self.dataset, self.lessons, self.cache, self.together = dataset, lessons, cache, together
         device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
         self.pipe = LongVideoPipeline.from_pretrained(model, str(device))
         self.scheduler = student_scheduler(self.pipe.components.scheduler)
         self.kept = _nodes_of(self.pipe, self.scheduler, lessons.steps)
         self.video = lru_cache(maxsize=KEPT)(self._video)
         """The passages of a video by its number, made if it is not in the folder; the last few stay in memory."""
-        self._key = hashlib.sha256(f"{fingerprint(model)} {lessons}".encode()).hexdigest()[:12]
+        self._key = hashlib.sha256(f"{fingerprint(model)} {dataset.key} {lessons}".encode()).hexdigest()[:12]
 
     @property
     def text(self) -> TextEncoder:
-        """How the model reads prompts."""
+        """Text encoder of the model."""
         text = self.pipe.components.text
         assert isinstance(text, TextEncoder), "a model on this backbone reads text"
         return text
 
     @property
     def backbone(self) -> ModelScopeBackbone:
-        """The networks of the model."""
+        """Networks of the model."""
         backbone = self.pipe.components.backbone
         assert isinstance(backbone, ModelScopeBackbone), "checked when the teacher was made"
         return backbone
@@ -110,19 +107,19 @@ class Teacher:
     def prepare(self, numbers: Iterable[int]) -> None:
         """Make those of these videos that are not in the folder, `together` at once."""
         missing = [number for number in numbers if not self._path(number).is_file()]
-        for pictures in (False, True):
-            alike = [number for number in missing if self._begins_with_picture(number) == pictures]
+        for images in (False, True):
+            alike = [number for number in missing if self._begins_with_image(number) == images]
             for first in range(0, len(alike), self.together):
                 self._make(alike[first : first + self.together])
 
     def _path(self, number: int) -> Path:
         return self.cache / f"{self._key}-{number:05d}.safetensors"
 
-    def _begins_with_picture(self, number: int) -> bool:
+    def _begins_with_image(self, number: int) -> bool:
         return int((number + 1) * self.lessons.still) > int(number * self.lessons.still)
 
     def _make(self, numbers: list[int]) -> None:
-        """Videos that all begin with a picture, or all without, as one batch; into the folder."""
+        """Make videos that all begin with an image, or all without, as one batch; into the folder."""
         device = self.backbone.device
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             chunks = list(self._chunks(numbers))
@@ -131,12 +128,12 @@ class Teacher:
 
     def _chunks(self, numbers: list[int]) -> Iterator[list[Passage]]:
         """The next passage of every video, chunk after chunk."""
-        specs, overlap = [self._spec(number) for number in numbers], self.pipe.config.extend.overlap
-        prompts = [spec.caption for spec in specs]
+        clips, overlap = [self._clip(number) for number in numbers], self.pipe.config.extend.overlap
+        prompts = [clip.caption for clip in clips]
         texts = [self.text(prompt) for prompt in prompts]
         text = TextCond(*(torch.cat([getattr(one, name) for one in texts]) for name in ("positive_BLD", "negative_BLD")))
-        if self._begins_with_picture(numbers[0]):
-            frames = [to_float(clip.render(spec, np.zeros(1), self.pipe.config.height)[0]) for spec in specs]
+        if self._begins_with_image(numbers[0]):
+            frames = [clip.frames_TCHW for clip in clips]
         else:
             nodes = self._nodes(numbers, self.backbone.condition(text, None), None, 0)
             yield [Passage(prompt, own) for prompt, own in zip(prompts, nodes, strict=True)]
@@ -152,8 +149,8 @@ class Teacher:
             ]
             memories = [memory.advance(self._decode(own, overlap)) for memory, own in zip(memories, nodes, strict=True)]
 
-    def _spec(self, number: int) -> clip.ClipSpec:
-        return clip.sample(int(np.random.default_rng([11, number]).integers(2**62)), data.noun_names(self.lessons.nouns))
+    def _clip(self, number: int) -> Clip:
+        return self.dataset.draw(np.random.default_rng([11, number]), [0], self.pipe.config.height, self.pipe.config.width)
 
     def _decode(self, nodes: torch.Tensor, skip: int = 0) -> torch.Tensor:
         return self.backbone.decode(nodes[-1:].to(self.backbone.device), skip)
@@ -174,7 +171,7 @@ class Teacher:
 
 
 def student_scheduler(scheduler: Any) -> DDIMScheduler:
-    """The sampler of the student: plain steps along the teacher's noise schedule, the first from pure noise."""
+    """Return the sampler of the student: plain steps along the teacher's noise schedule, the first from pure noise."""
     names = "num_train_timesteps beta_start beta_end beta_schedule prediction_type rescale_betas_zero_snr".split()
     shared = {name: scheduler.config[name] for name in names}
     return DDIMScheduler(**shared, timestep_spacing="trailing", steps_offset=1, clip_sample=False, set_alpha_to_one=True)

@@ -1,4 +1,4 @@
-"""The published procedure re-enacted on our networks: the same numbers, with the work that it does again and again (spec 11, 17).
+"""The published procedure re-enacted on our networks: the same numbers, with the work that it does again and again.
 
 At every step the frame encoder and CAM run for both halves of guidance, and text and image tokens are mixed and projected; for every chunk
 text and anchor are encoded, the window goes twice through the autoencoder for nobody, and overlap frames are decoded. It is what speed is
@@ -13,18 +13,43 @@ from dataclasses import dataclass, replace
 import torch
 from diffusers import DDIMScheduler
 
-from ..backbones.modelscope import ModelScopeBackbone, encode_frames
-from ..checkpoints.load import Components
-from ..errors import RequestError
-from ..models.apm import anchor_tokens
-from ..samplers.denoise import Predict
-from ..samplers.guidance import frames_alone, guide_pair, steadied
-from ..types import TextCond
+from streamingt2v.backbones.modelscope import ModelScopeBackbone, encode_frames
+from streamingt2v.checkpoints.load import Components
+from streamingt2v.errors import RequestError
+from streamingt2v.metrics import speed
+from streamingt2v.models.apm import anchor_tokens
+from streamingt2v.pipeline import LongVideoPipeline
+from streamingt2v.runs.render import load_pipeline
+from streamingt2v.samplers.denoise import Predict
+from streamingt2v.samplers.guidance import frames_alone, guide_pair, steadied
+from streamingt2v.types import TextCond
+
+PROCEDURES = ("published", "published-ddim")
+
+
+@dataclass(frozen=True)
+class PublishedSetting(speed.Setting):
+    """One way to make a video by the published procedure: with the model's own sampler, or ("published-ddim") 50 steps of DDIM."""
+
+    procedure: str = "published"
+
+    def __post_init__(self) -> None:
+        if self.procedure not in PROCEDURES:
+            raise RequestError("procedure", self.procedure, f"must be one of {', '.join(PROCEDURES)}")
+
+    @property
+    def work(self) -> tuple[object, ...]:
+        return super().work + (("ddim",) if self.procedure == "published-ddim" else ())
+
+    def pipeline(self) -> LongVideoPipeline:
+        """Load the model. RequestError for one on another backbone."""
+        pipe = load_pipeline(self.model, self.device, self.dtype, self.savings)
+        return LongVideoPipeline(as_published(pipe.components, speed.PROMPT, self.procedure == "published-ddim"), pipe.name)
 
 
 @dataclass(frozen=True)
 class Unprepared:
-    """What a chunk is made from, before anything is computed."""
+    """Inputs of a chunk, before anything is computed."""
 
     text: TextCond
     anchor_CHW: torch.Tensor | None
@@ -76,7 +101,7 @@ class PublishedProcedure(ModelScopeBackbone):
 
 
 def as_published(components: Components, prompt: str, ddim: bool = False) -> Components:
-    """The model with the published procedure, for a video of that prompt. ddim: with the published sampler too, 50 steps of DDIM.
+    """Return the model with the published procedure, for a video of that prompt. ddim: with the published sampler too, 50 steps of DDIM.
 
     RequestError for a model on another backbone.
     """

@@ -1,0 +1,140 @@
+"""Data sets of captioned clips: the protocol that the recipes draw from, and a folder of videos as one."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from ..errors import MediaError, RequestError
+from ..video.moments import frames_at, seconds_of
+
+SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif"})
+LISTS = ("metadata.csv", "metadata.jsonl", "captions.csv", "captions.jsonl")
+FILE_COLUMNS, CAPTION_COLUMNS = ("file_name", "file", "video", "path"), ("caption", "text", "prompt")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames of one video and its caption.
+
+    frames_TCHW: float32 in [-1, 1]. weight_THW: importance of each pixel in the loss, 0 or more; None: equal.
+    """
+
+    frames_TCHW: torch.Tensor
+    caption: str
+    weight_THW: torch.Tensor | None = None
+
+
+class ClipDataset(Protocol):
+    """Captioned clips of any source."""
+
+    @property
+    def key(self) -> str:
+        """Identity of the contents: data sets that may give other clips have other keys."""
+
+    def draw(self, rng: np.random.Generator, offsets: Sequence[int], height: int, width: int) -> Clip:
+        """Draw a clip by `rng` alone: of one video, from a random start, the frames `offsets` (0 or more) after it.
+
+        Offsets count frames at the model's rate.
+        """
+
+
+class VideoFolder:
+    """Videos with captions as a `ClipDataset`.
+
+    path: a folder whose videos each have a NAME.txt beside them, or that holds one of `LISTS`; or such a list itself, whose paths are
+    relative to it. A list has a file and a caption in each row (column names: `FILE_COLUMNS`, `CAPTION_COLUMNS`).
+    fps: the model's rate; videos of other rates are sampled at it. seconds: shortest video that is used; `short` lists the others.
+
+    RequestError for a folder without captioned videos, or without one that is long enough.
+    """
+
+    def __init__(self, path: Path, fps: int, seconds: float):
+        self.path, self.fps = path, fps
+        captioned = list(_captioned(path))
+        lengths = [_length(file) for file, _ in captioned]
+        self.videos = [(*pair, length) for pair, length in zip(captioned, lengths, strict=True) if length >= seconds]
+        self.short = [file for (file, _), length in zip(captioned, lengths, strict=True) if length < seconds]
+        if not self.videos:
+            longest = max(lengths)
+            fix = f"training takes clips of {seconds:.2f} s, the longest of {len(captioned)} videos has {longest:.2f} s"
+            raise RequestError("data", str(path), f"{fix}; give longer ones, or reach further back by less (reach)")
+
+    @property
+    def key(self) -> str:
+        told = json.dumps([[str(file.relative_to(self._root)), text, round(length, 3)] for file, text, length in self.videos])
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    def draw(self, rng: np.random.Generator, offsets: Sequence[int], height: int, width: int) -> Clip:
+        file, caption, length = self.videos[int(rng.integers(len(self.videos)))]
+        start = rng.uniform(0, max(0.0, length - (max(offsets) + 1) / self.fps))
+        frames_THWC = torch.from_numpy(frames_at(file, [start + offset / self.fps for offset in offsets], height, width))
+        return Clip(frames_THWC.permute(0, 3, 1, 2).float() / 127.5 - 1.0, caption)
+
+    @property
+    def _root(self) -> Path:
+        return self.path if self.path.is_dir() else self.path.parent
+
+
+def _captioned(path: Path) -> Iterator[tuple[Path, str]]:
+    """Yield (video, caption); RequestError where there is none, or one lacks the other."""
+    lists = [path / name for name in LISTS if (path / name).is_file()] if path.is_dir() else [path]
+    if len(lists) > 1:
+        raise RequestError("data", str(path), f"holds {' and '.join(one.name for one in lists)}; keep one list of captions, or name it")
+    if lists:
+        yield from _listed(lists[0])
+        return
+    videos = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+    if not videos:
+        raise RequestError("data", str(path), f"holds no video; there must be some of {', '.join(sorted(SUFFIXES))}")
+    for video in videos:
+        if not video.with_suffix(".txt").is_file():
+            fix = f"{video.name} has no caption; write it to {video.with_suffix('.txt').name} beside it, or all of them to {LISTS[0]}"
+            raise RequestError("data", str(path), fix)
+        yield video, video.with_suffix(".txt").read_text(encoding="utf-8").strip()
+
+
+def _listed(path: Path) -> Iterator[tuple[Path, str]]:
+    rows = list(_rows(path))
+    if not rows:
+        raise RequestError("data", str(path), f"lists no video; write rows of {FILE_COLUMNS[0]} and {CAPTION_COLUMNS[0]}")
+    for number, row in enumerate(rows, 1):
+        name, caption = (next((row[key] for key in keys if row.get(key)), None) for keys in (FILE_COLUMNS, CAPTION_COLUMNS))
+        if not isinstance(name, str) or not isinstance(caption, str):
+            raise RequestError("data", str(path), f"row {number} needs {FILE_COLUMNS[0]} and {CAPTION_COLUMNS[0]}, both as text")
+        if not (path.parent / name).is_file():
+            raise RequestError("data", str(path), f"row {number} names {name}, which is not there; paths are relative to the list")
+        yield path.parent / name, caption.strip()
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a CSV or JSONL file; RequestError for another file, or one that is broken."""
+    if path.suffix not in (".csv", ".jsonl") or not path.is_file():
+        raise RequestError("data", str(path), "must be a folder of videos with captions, or a .csv or .jsonl file that lists them")
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            if path.suffix == ".csv":
+                yield from csv.DictReader(file)
+                return
+            for line in filter(str.strip, file):
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError(f"{line.strip()[:40]} is no object")
+                yield row
+    except (ValueError, csv.Error) as error:
+        raise RequestError("data", str(path), f"cannot be read as {path.suffix[1:].upper()} in UTF-8: {error}") from error
+
+
+def _length(file: Path) -> float:
+    try:
+        return seconds_of(file)
+    except MediaError as error:
+        raise RequestError("data", str(file), str(error).removeprefix(f"{file}: ")) from error

@@ -1,0 +1,158 @@
+"""What `train` can train, on anybody's clips: each recipe is a function of its frozen config.
+
+The laboratory has recipes of its own, for the parts of the embedded model; `run_recipe` runs those too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..backbones.modelscope import vae_factor
+from ..errors import RequestError
+from ..models.apm import ImageTokens
+from ..models.cam import ConditionalAttentionModule
+from ..models.unet3d import StreamingUNet3D
+from . import distill, loop, precision
+from .data import VideoFolder
+from .folder import Source, write_model
+from .memory import MemoryModule, MemoryTask, Parts, Plan
+from .objective import training_scheduler
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """Settings of `cam` and `apm`.
+
+    model: folder of the model, or a text-to-video pipeline of diffusers. data: see `data.VideoFolder`. image_encoder: folder of a
+    CLIPVisionModelWithProjection, for a pipeline that has none. fresh: begin with new memories; a pipeline always does.
+    image_tokens, head_dim: sizes of new memories: tokens that the anchor becomes, width of a head where CAM joins. encoder_steps: None for
+    300 where the memories are new, else 0. The others are those of `memory.Plan`.
+    """
+
+    model: str
+    data: Path
+    image_encoder: Path | None = None
+    fresh: bool = False
+    image_tokens: int = 16
+    head_dim: int = 64
+    disturb: float = 0.3
+    still: float = 0.1
+    drift: float = 0.0
+    reach: int = 16
+    encoder_steps: int | None = None
+    late: float = 1.0
+    changes: float = 0.0
+
+    def plan(self, source: Source, anchored: bool) -> Plan:
+        """Return how memories of this model are trained."""
+        if self.reach < 1:
+            raise RequestError("reach", self.reach, "must be 1 or more")
+        own, model = source.config.extend, source.config
+        new = self.fresh or not source.has_memories
+        shared = {name: getattr(self, name) for name in "disturb still drift reach late changes".split()}
+        shared["encoder_steps"] = (300 if new else 0) if self.encoder_steps is None else self.encoder_steps
+        return Plan(anchored, model.height, model.width, own.frames, own.overlap, own.mixed_noise, **shared)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig(distill.Settings):
+    """Settings of `distill`: model folder of the teacher, clips whose captions are its prompts, and those of `distill.Settings`.
+
+    cache: may be shared by several runs; None: within the output folder.
+    """
+
+    model: str
+    data: Path
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One kind of training.
+
+    config: dataclass of its settings. task: makes a `task.Task` of one and the output folder. The rest are the loop's defaults.
+    """
+
+    help: str
+    config: type
+    task: Callable[[Any, Path], loop.Task]
+    steps: int
+    batch: int
+    lr: float
+    ema: float = 0.998
+
+
+def run_recipe(
+    recipe: Recipe, out: Path, settings: Mapping[str, Any], loop_settings: Mapping[str, Any], stop_after: int | None = None
+) -> dict[str, float]:
+    """Train a recipe into `out`, or resume it there; return the last metrics.
+
+    settings, loop_settings: fields of its config and of LoopConfig by name. RequestError for values that make no sense.
+    """
+    for setting, least in (("workers", 0), ("repeat", 1), ("batch", 1), ("steps", 1)):
+        if loop_settings.get(setting, least) < least:
+            raise RequestError(setting, loop_settings[setting], f"must be {least} or more")
+    defaults = {"steps": recipe.steps, "batch": recipe.batch, "lr": recipe.lr, "ema": recipe.ema}
+    config = loop.LoopConfig(out=out, **(defaults | dict(loop_settings)))
+    precision.check(config.precision)
+    if issubclass(recipe.config, distill.Settings) and config.workers:
+        raise RequestError("workers", config.workers, "the teacher works beside the student; leave it out")
+    torch.manual_seed(config.seed)  # the first weights
+    return loop.run(recipe.task(recipe.config(**settings), out), config, stop_after)
+
+
+def _memory_task(config: MemoryConfig, anchored: bool) -> MemoryTask:
+    source = Source(config.model)
+    plan = config.plan(source, anchored)
+    clips = VideoFolder(config.data, source.config.fps, plan.span / source.config.fps)
+    if clips.short:
+        print(f"{len(clips.short)} of {len(clips.short) + len(clips.videos)} videos are too short and left out: {clips.short[0].name} ...")
+    parts = _parts(source, config, anchored)
+    vision = source.vision(config.image_encoder)
+
+    def save(module: MemoryModule, out: Path) -> None:
+        trained = {"unet": module.unet, "cam": module.cam, "image_tokens": module.tokens}
+        write_model(source, out, source.config, trained | ({"image_encoder": vision} if config.image_encoder else {}))
+
+    return MemoryTask(parts, plan, clips, save)
+
+
+def _parts(source: Source, config: MemoryConfig, anchored: bool) -> Parts:
+    text, vae, vision = source.text(), source.vae(), source.vision(config.image_encoder)
+    if source.has_memories and not config.fresh:
+        unet = source.part("unet", StreamingUNet3D.from_pretrained)
+        cam = source.part("cam", ConditionalAttentionModule.from_pretrained)
+        tokens = source.part("image_tokens", ImageTokens.from_pretrained)
+    else:
+        base = source.base()
+        width, length = text.encoder.config.hidden_size, text.tokenizer.model_max_length
+        unet = StreamingUNet3D.from_base(base, config.head_dim, length, config.image_tokens)
+        cam = ConditionalAttentionModule.from_base(base, _frame_encoder(vae_factor(vae)))
+        tokens = ImageTokens(vision.config.projection_dim, vision.config.hidden_size, config.image_tokens, width)
+    scheduler = training_scheduler(source.scheduler())
+    return Parts(unet, cam, tokens, text.encoder, text.token_ids, vae, scheduler, vision if anchored else None)
+
+
+def _frame_encoder(factor: int) -> tuple[int, ...]:
+    """Return the published widths of CAM's frame encoder, as many as halve the image `factor` times."""
+    widths = (32, 96, 256, 512)
+    halvings = factor.bit_length() - 1
+    return widths[: halvings + 1] if halvings < len(widths) else widths + (widths[-1],) * (halvings + 1 - len(widths))
+
+
+def _distill_task(config: DistillConfig, out: Path) -> distill.DistillTask:
+    source = Source(config.model)
+    cache = config.cache or out / "teacher"
+    cache.mkdir(parents=True, exist_ok=True)
+    return distill.DistillTask(source, VideoFolder(config.data, source.config.fps, 1 / source.config.fps), replace(config, cache=cache))
+
+
+RECIPES: dict[str, Recipe] = {
+    "cam": Recipe("the short-term memory, on a frozen base", MemoryConfig, lambda c, out: _memory_task(c, False), 1000, 4, 1e-4),
+    "apm": Recipe("both memories, on a frozen base", MemoryConfig, lambda c, out: _memory_task(c, True), 500, 4, 1e-4),
+    "distill": Recipe("the same network for fewer steps and without guidance", DistillConfig, _distill_task, 1500, 8, 1e-3),
+}

@@ -1,0 +1,19 @@
+"""Contact sheets of clips: one image that shows how far a training is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def save_sheet(frames_NTHWC: np.ndarray, path: Path, columns: int = 8) -> None:
+    """Write clips, uint8 (N, T, H, W, 3), as a PNG: a row each, or single frames in rows of `columns`."""
+    n, t = frames_NTHWC.shape[:2]
+    cells = frames_NTHWC[:, 0] if t == 1 else frames_NTHWC[:, :: max(1, t // 8)][:, :8].reshape(-1, *frames_NTHWC.shape[2:])
+    columns = columns if t == 1 else len(cells) // n
+    cells = cells[: len(cells) // columns * columns]
+    rows = [np.concatenate(list(cells[i : i + columns]), 1) for i in range(0, len(cells), columns)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.concatenate(rows, 0)).save(path)
