@@ -29,6 +29,7 @@ ROUTES = {
     "GET /page/videos/{video_id}/image",
     "GET /page/videos/{video_id}/settings.json",
     "GET /page/videos/{video_id}/slice.png",
+    "GET /page/words.json",
     "GET /ready",
     "GET /v1/models",
     "GET /v1/videos",

@@ -1,66 +1,14 @@
-"""Prompts to `TextCond`, and what to say of words that a model does not know."""
+"""Prompts to `TextCond`."""
 
 from __future__ import annotations
 
-import json
-import re
-from dataclasses import dataclass
-from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..config.values import read_json
 from ..errors import ModelError
 from ..types import TextCond
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """The words of a model with a closed vocabulary: those it knows, and for some others the nearest that it knows."""
-
-    known: frozenset[str]
-    nearest: dict[str, str]
-
-    @classmethod
-    def load(cls, path: Path) -> Vocabulary:
-        """Read `vocabulary.json`; ModelError if it cannot be."""
-        values = read_json(path)
-        try:
-            return cls(frozenset(values["known"]), dict(values["nearest"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"{path}: needs a list of words `known` and an object `nearest`") from error
-
-    def save(self, path: Path) -> None:
-        """Write `vocabulary.json`."""
-        path.write_text(json.dumps({"known": sorted(self.known), "nearest": dict(sorted(self.nearest.items()))}, indent=1) + "\n")
-
-    def replacements(self, prompt: str) -> dict[str, str | None]:
-        """Every unknown word of the prompt and the word used instead; None where it is left out."""
-        words = dict.fromkeys(re.findall(r"[^\W\d_]+|\d+", prompt.lower()))
-        return {word: self._nearest(word) for word in words if word not in self.known}
-
-    def translate(self, prompt: str) -> str:
-        """The prompt in known words only."""
-        found = self.replacements(prompt)
-
-        def known(match: re.Match[str]) -> str:
-            word = match.group()
-            return (found[word] or "") if word in found else word
-
-        return " ".join(re.sub(r"[^\W\d_]+|\d+", known, prompt.lower()).split())
-
-    def _nearest(self, word: str) -> str | None:
-        stems = (word, word.removesuffix("s"), word.removesuffix("es"))
-        for stem in (*stems, word.removesuffix("ies") + "y") if word.endswith("ies") else stems:
-            if stem in self.known:
-                return stem
-            if self.nearest.get(stem) in self.known:
-                return self.nearest[stem]
-        # very short words resemble everything
-        close = get_close_matches(word, self.known, n=1, cutoff=0.8) if len(word) > 3 else []
-        return close[0] if close else None
+from .vocabulary import Vocabulary
 
 
 class TextEncoder:

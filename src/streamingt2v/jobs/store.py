@@ -147,7 +147,8 @@ class JobStore:
         if job.status != "queued":
             return 0
         where = "status = 'queued' AND deleted = 0 AND number < ?"
-        return self.reading.execute(f"SELECT COUNT(*) FROM jobs WHERE {where}", (job.number,)).fetchone()[0]
+        with self.reading() as db:
+            return db.execute(f"SELECT COUNT(*) FROM jobs WHERE {where}", (job.number,)).fetchone()[0]
 
     def counts(self) -> dict[str, int]:
         """How many jobs there are of each status."""

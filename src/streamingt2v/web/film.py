@@ -21,6 +21,7 @@ from ..jobs.store import NoSuchJob
 from ..runs.folder import JOURNAL, PROMPTS
 from ..runs.journal import Journal
 from ..runs.prompts import PromptLog
+from .words import read_as
 
 router = APIRouter(prefix="/page/videos/{video_id}", include_in_schema=False)
 
@@ -30,8 +31,8 @@ async def events(context: In, room: Room, job: TheJob) -> AsyncIterator[ServerSe
     """An event `film`, now and after every change, and `done` when it has ended (or was deleted).
 
     A `film` has `video` (as the API has it), `segments` (those that no event before had), `prompts` (with the first frame of each),
-    `pending` (the prompt that the next chunk will begin with, if it is another), `ahead` (how many jobs wait before this one), and
-    `refinable`.
+    `pending` (the prompt that the next chunk will begin with, if it is another), `ahead` (how many jobs wait before this one),
+    `refinable`, and `words` (how the newest prompt is read, see `words.read_as`).
     """
     told = _Told(context.service)
     with context.counted("streams"):
@@ -70,7 +71,9 @@ class _Told:
         segments = self._new_segments(job)
         prompts, pending = _prompts(self._service, job)
         refinable = job.ended and self._service.can_refine(job)
-        film = {"segments": segments, "prompts": prompts, "pending": pending, "ahead": ahead, "refinable": refinable}
+        model = self._service.settings.names.get(job.model)
+        words = read_as(model, pending or prompts[-1][1]) if model else None
+        film = {"segments": segments, "prompts": prompts, "pending": pending, "ahead": ahead, "refinable": refinable, "words": words}
         return {"video": Video.of(job).model_dump(), **film}
 
     def _new_segments(self, job: Job) -> list[dict[str, Any]]:

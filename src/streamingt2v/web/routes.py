@@ -24,6 +24,7 @@ from ..jobs.service import JobService
 from ..video.reader import probe_video
 from ..video.writer import read_metadata
 from .settings import page_settings, settings_of, settings_of_file
+from .words import read_as
 
 STATIC = Path(str(files("streamingt2v.web") / "static"))
 router = APIRouter(include_in_schema=False)
@@ -41,6 +42,15 @@ async def page() -> Response:
 async def settings(context: In) -> dict[str, Any]:
     """What the form is drawn from."""
     return page_settings(context.service)
+
+
+@router.get("/page/words.json")
+async def words(context: In, model: str, prompt: str) -> dict[str, Any]:
+    """How a model reads a prompt, see `words.read_as`."""
+    service = context.service
+    if model not in service.configs or len(prompt) > service.limits.prompt:
+        raise RequestError("prompt", prompt[:20], "is too long, or its model is not on this server")
+    return await run_in_threadpool(read_as, service.settings.names[model], prompt) or {}
 
 
 @router.post("/page/look")

@@ -11,6 +11,7 @@ from ..config import FORMS, ModelConfig, Request
 from ..errors import RequestError
 from ..jobs.service import JobService
 from .examples import EXAMPLES
+from .words import known_words
 
 FULL_FRAMES = 80
 PREVIEW_CHUNKS = 3
@@ -25,7 +26,7 @@ def page_settings(service: JobService) -> dict[str, Any]:
     limits = service.limits
     return {
         "default_model": service.default_model,
-        "models": [_model(name, config) for name, config in service.configs.items()],
+        "models": [_model(name, config) | {"knows": known_words(service.settings.names[name])} for name, config in service.configs.items()],
         "limits": {name: getattr(limits, name) for name in ("prompt", "frames", "steps", "upload_bytes", "upload_seconds")},
         "forms": list(FORMS),
         "examples": [dataclasses.asdict(example) for example in EXAMPLES],

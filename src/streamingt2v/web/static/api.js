@@ -56,3 +56,11 @@ export function make(tag, properties = {}, ...children) {
   element.append(...children);
   return element;
 }
+
+/** One sentence on how a model reads a prompt; empty if it knows every word. */
+export function readAs(words) {
+  if (!words?.left_out) return "";
+  const { shown_as: shown, left_out: left } = words;
+  if (!shown) return "This model knows none of these words; it makes what it likes.";
+  return `Shown as: ${shown}${left.length ? `. Not known, and left out: ${left.join(", ")}` : ""}.`;
+}

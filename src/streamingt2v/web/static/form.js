@@ -1,12 +1,13 @@
 // The form: what is asked for, as a request of the API and back.
-import { Refused, ask, make, pagePath, sentence } from "./api.js";
+import { Refused, ask, make, pagePath, readAs, sentence } from "./api.js";
 
 const form = document.querySelector("#form");
 const notice = document.querySelector("#notice");
 const NUMBERS = { num_frames: "whole", seed: "whole", num_inference_steps: "whole", fps: "whole", guidance_scale: "any", strength: "any" };
 const FIELDS = ["prompt", "model", "negative_prompt", "form", ...Object.keys(NUMBERS)];
 const files = { image: null, video: null };
-let settings = null, clip = null; // clip: what the server found in the video
+const READ_AFTER = 350; // milliseconds without a key
+let reading = 0, settings = null, clip = null; // clip: what the server found in the video
 
 /** Draw the form from the server's settings. made: called with the new job after one is asked for. */
 export function begin(given, made) {
@@ -15,8 +16,11 @@ export function begin(given, made) {
   form.model.value = settings.default_model;
   form.elements.form.append(...settings.forms.map((name) => make("option", { value: name, textContent: name })));
   form.prompt.maxLength = settings.limits.prompt;
-  form.model.onchange = describeModel;
+  form.model.onchange = () => { describeModel(); readPrompt(); };
+  form.prompt.addEventListener("input", () => { clearTimeout(reading); reading = setTimeout(readPrompt, READ_AFTER); });
+  document.querySelector("#words").addEventListener("click", addWord);
   describeModel();
+  readPrompt();
   form.onsubmit = (event) => {
     event.preventDefault();
     submit(event.submitter?.value || "preview", made);
@@ -45,6 +49,26 @@ function describeModel() {
   document.querySelector("#sizes").textContent = Object.values(sizes).map((size) => size.replace("x", " × ")).join(", full ");
   document.querySelector("#full").disabled = !sizes.full;
   if (files.video) describeVideo();
+}
+
+/** Say how the model reads the prompt, where that is another way than it is written. */
+async function readPrompt() {
+  const { id, knows } = model(), prompt = form.prompt.value;
+  const place = document.querySelector("#words"), chips = place.querySelector("ul");
+  place.hidden = !knows;
+  if (!knows) return;
+  if (chips.dataset.of !== id) {
+    chips.dataset.of = id;
+    chips.replaceChildren(...knows.map((word) => make("li", {}, make("button", { type: "button", textContent: word }))));
+  }
+  const words = prompt.trim() ? await ask(`/page/words.json?${new URLSearchParams({ model: id, prompt })}`).catch(() => null) : null;
+  if (prompt === form.prompt.value) place.querySelector("p").textContent = readAs(words);
+}
+
+function addWord({ target }) {
+  if (target.tagName !== "BUTTON") return;
+  form.prompt.value = `${form.prompt.value.trimEnd()} ${target.textContent}`.trimStart();
+  readPrompt();
 }
 
 // ---- asking
@@ -111,6 +135,7 @@ export function fill(given) {
     document.querySelector("#advanced").open = true;
   }
   describeModel();
+  readPrompt();
 }
 
 /** The settings of an example. */

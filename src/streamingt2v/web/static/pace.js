@@ -5,7 +5,7 @@ const KEPT = 5; // arrivals that a forecast is made from
 /** Of one job. hint(job): of an earlier one like it, {first, rate}: seconds until its first frames, frames a second; or null. */
 export class Pace {
   constructor(hint = () => null) {
-    Object.assign(this, { arrivals: [], hint, job: null, began: null });
+    Object.assign(this, { arrivals: [], hint, job: null, began: null, rate: null });
   }
 
   /** News: the job, and segments that are there since the last news. */
@@ -13,6 +13,7 @@ export class Pace {
     this.job = job;
     if (job.status === "in_progress") this.began ??= now();
     for (const { frames, age, new: made } of segments) if (made) this.arrivals.push({ at: now() - age, frames });
+    if (segments.length || this.rate === null) this.rate = job.frames_per_second; // as of the last arrival: it falls from then on
   }
 
   /** Seconds until the next frames; null if nobody knows. */
@@ -38,10 +39,8 @@ export class Pace {
     return Math.max(next, (job.num_frames - job.frames_done) / rate - since, 1);
   }
 
-  /** " · step 2 of 8", where steps are counted once for a chunk. */
-  steps(job) {
-    return job.steps && job.preset === "preview" ? ` · step ${job.step} of ${job.steps}` : "";
-  }
+  /** How many frames come at a time. */
+  size() { return this.arrivals.at(-1)?.frames ?? 1; }
 
   /** Seconds from one arrival to the next. */
   #each() {
@@ -58,7 +57,7 @@ export class Pace {
       const made = arrivals.slice(1).reduce((sum, { frames }) => sum + frames, 0);
       return made / Math.max(arrivals.at(-1).at - arrivals[0].at, 0.01);
     }
-    return this.hint(job)?.rate ?? job.frames_per_second;
+    return this.hint(job)?.rate ?? this.rate;
   }
 }
 

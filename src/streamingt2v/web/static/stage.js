@@ -1,5 +1,5 @@
 // The stage: one job, from the queue to the finished video, and what can be done with it.
-import { ask, make, pagePath, path, sentence } from "./api.js";
+import { ask, make, pagePath, path, readAs, sentence } from "./api.js";
 import { clearLook, look } from "./closer.js";
 import { Film } from "./film.js";
 import { Pace, clock } from "./pace.js";
@@ -23,7 +23,7 @@ export function begin(given) {
 /** Follow a job. */
 export function open(id) {
   close();
-  stage.dataset.status = "queued";
+  stage.dataset.status = "opening";
   events = new EventSource(pagePath(id, "/events"));
   events.addEventListener("film", (event) => show(JSON.parse(event.data)));
   events.addEventListener("done", () => { events.close(); calls.changed(); });
@@ -39,7 +39,8 @@ export function close() {
   [job, news, events] = [null, null, null];
   seen.clear();
   stage.dataset.status = "empty";
-  for (const name of [".controls", ".legend", ".prompts", ".notes"]) find(name).hidden = true;
+  stage.removeAttribute("data-frames");
+  for (const name of [".controls", ".legend", ".prompts", ".words", ".notes"]) find(name).hidden = true;
   clearLook();
   turn(null);
   say("");
@@ -91,8 +92,8 @@ function describe() {
   }
   list.replaceChildren(...items);
   list.hidden = items.length < 2;
-  find(".notes").textContent = job.notes.join("; ");
-  find(".notes").hidden = !job.notes.length;
+  put(".words", readAs(news.words));
+  put(".notes", job.notes.filter((note) => !/^the model (does not know|knows no word)/.test(note)).join("; ")); // the words say that
 }
 
 function offer(ended, some) {
@@ -123,16 +124,21 @@ function status(ended) {
   if (!ended && job.cancelling) return "Stopping";
   switch (job.status) {
     case "queued": return news.ahead ? `Waiting: ${news.ahead} ${news.ahead === 1 ? "video" : "videos"} before it` : "Waiting: it is the next";
-    case "in_progress": return `${doing()}${pace.steps(job)}`;
+    case "in_progress": return doing();
     case "completed": return "Done";
     case "cancelled": return job.frames_done ? "Stopped; this much was made" : "Stopped before the first frames were made";
     default: return `It failed: ${job.error?.message ?? "the server's log says why"}`;
   }
 }
 
+/** The phase by its name. Of the steps of a full video several stages' are under way at a time, so they say little there. */
 function doing() {
-  if (!job.frames_done) return "Making the first frames";
-  return `Making frames ${job.frames_done} and on`;
+  const own = job.preset === "preview" || job.kind === "refinement";
+  const work = job.kind === "refinement" ? "Refining" : job.preset === "full" ? "Making and refining" : "Making";
+  if (!job.frames_done && !job.step) return `Beginning: ${job.kind === "create" ? "reading the prompt" : "reading the video"}`;
+  const next = Math.min(job.num_frames, job.frames_done + pace.size());
+  const frames = job.frames_done ? `frames ${job.frames_done} to ${next - 1}` : "the first frames";
+  return `${work} ${frames}${own && job.steps ? ` · step ${job.step} of ${job.steps}` : ""}`;
 }
 
 /** The film as it is at this moment: three marks on one bar, and what it waits for. */
@@ -173,6 +179,11 @@ function wait(text) {
 
 function hasSound() {
   return Boolean(video.mozHasAudio || video.webkitAudioDecodedByteCount || video.audioTracks?.length);
+}
+
+function put(selector, text) {
+  find(selector).textContent = text;
+  find(selector).hidden = !text;
 }
 
 const figure = (name, text) => { find(`[data-figure=${name}]`).textContent = text; };
