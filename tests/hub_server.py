@@ -105,7 +105,7 @@ class Hub(ThreadingHTTPServer):
 
     @property
     def elsewhere(self) -> str:
-        """Where contents of LFS files are: to clients another host, which gets no token."""
+        """Return where contents of LFS files are: to clients another host, which gets no token."""
         return f"http://localhost:{self.server_port}/cdn/"
 
     def __enter__(self) -> Hub:

@@ -30,12 +30,12 @@ def config(name: str) -> dict[str, Any]:
 
 
 def group(tensors: Tensors, prefix: str) -> Tensors:
-    """Those whose names start with a prefix, without it."""
+    """Return the tensors whose names start with a prefix, without it."""
     return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
 
 
 def known(sizes: dict[str, Any], cls: type) -> dict[str, Any]:
-    """Those entries of a recorded configuration that a class takes."""
+    """Return the entries of a recorded configuration that a class takes."""
     return {name: value for name, value in sizes.items() if name in inspect.signature(cls).parameters}
 
 

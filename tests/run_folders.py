@@ -44,7 +44,7 @@ def create(path, request=None, **more):
 
 
 def complete(run, output=None):
-    """What the command line does with a new or opened run."""
+    """Complete a new or opened run, like the command line."""
     if not run.source_done:
         run.commit_source(read_video(run.request.video, run.height, run.width))
     if not run.finished:

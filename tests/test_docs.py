@@ -30,7 +30,7 @@ def command_lines() -> list:
 
 
 def parse(words: list[str]) -> None:
-    """As the command line does, without running anything."""
+    """Parse like the command line, without running anything."""
     root = PROGRAM.make_context("streamingt2v", list(words))
     name, command, rest = PROGRAM.resolve_command(root, [*root._protected_args, *root.args])
     command.make_context(name, rest, parent=root)

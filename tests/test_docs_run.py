@@ -13,7 +13,7 @@ from test_docs import PAGES, ROOT, blocks
 USERS = [page for page in PAGES if page.parent != ROOT / "lab" / "docs"]
 SERVER = "http://127.0.0.1:8000"
 STARTS_PROCESSES = (SERVER, "JobService", "BatchRun")
-"""What a block holds that needs a server, a worker, or Ray."""
+"""Marks of blocks that need a server, a worker, or Ray."""
 
 
 def cases() -> list:

@@ -1,4 +1,4 @@
-"""What `import streamingt2v` offers: exactly the public names, each loaded when it is used."""
+"""`import streamingt2v` offers exactly the public names, each loaded when it is used."""
 
 import inspect
 import re

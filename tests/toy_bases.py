@@ -394,7 +394,7 @@ def _vision() -> Any:
 
 
 def _only(kind: type, components: dict[str, Any]) -> dict[str, Any]:
-    """Those of the components that a class takes."""
+    """Return the components that a class takes."""
     import inspect
 
     takes = inspect.signature(kind.__init__).parameters

@@ -22,7 +22,7 @@ from streamingt2v.models.svd_unet import StreamingUNetSpatioTemporal
 from toy_networks import stir
 
 WIDTH = 32
-"""Of text tokens and image embeddings."""
+"""Width of text tokens and image embeddings."""
 
 SVD_SIZES: dict[str, Any] = {
     "down_block_types": ("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),

@@ -54,7 +54,7 @@ class Server:
         raise SystemExit("the server did not start")
 
     def kill(self) -> None:
-        """As a crash would."""
+        """Kill the server as a crash would."""
         self._process.kill()
         self._process.wait()
 
@@ -97,7 +97,7 @@ def digests(running: Server, ids: list[str]) -> list[str | None]:
 
 
 def frames_done(running: Server, ids: list[str]) -> int:
-    """Of all jobs together."""
+    """Return the sum over all jobs."""
     with Client(running.url) as client:
         return sum(client.get(id)["frames_done"] for id in ids)
 

@@ -30,7 +30,7 @@ ENDED = ("completed", "failed", "cancelled")
 
 @dataclass
 class Tally:
-    """What all clients saw. jobs: id -> whether its client cancelled it."""
+    """Observations of all clients. jobs: id -> whether its client cancelled it."""
 
     jobs: dict[str, bool] = field(default_factory=dict)
     status_seconds: list[float] = field(default_factory=list)
@@ -80,7 +80,7 @@ async def call(http: httpx2.AsyncClient, tally: Tally, method: str, path: str, *
 
 
 async def status(http: httpx2.AsyncClient, tally: Tally, id: str) -> str | None:
-    """Of a job; timed."""
+    """Ask for the state of a job, timed."""
     began = time.monotonic()
     answer = await call(http, tally, "GET", f"/v1/videos/{id}")
     tally.status_seconds.append(time.monotonic() - began)
@@ -99,7 +99,7 @@ async def stream(http: httpx2.AsyncClient, tally: Tally, path: str, seconds: flo
 
 
 async def drain(http: httpx2.AsyncClient, tally: Tally, seconds: float) -> Counter:
-    """How the jobs ended. Those that wait are cancelled, so that the end comes soon; those in progress are left to finish."""
+    """Cancel the jobs that wait, let those in progress finish, and count how all ended."""
     ends: Counter = Counter()
     deadline = time.monotonic() + seconds
     for id in tally.jobs:

@@ -22,12 +22,12 @@ from streamingt2v.config import find_model
 
 CAM = "cam"
 NOUNS, MIXED_NOISE = 36, 0.5
-"""As the included base was trained."""
+"""Settings that the included base was trained with."""
 SHARED = {
     "nouns": NOUNS, "mixed_noise": MIXED_NOISE, "late": 1.3, "changes": 1, "encoder_steps": 100,
     "lr": 1e-3, "warmup": 50, "decay": 0.5, "ema": 0.998, "seed": 12, "save_every": 150,
 }  # fmt: skip
-"""What is told to every recipe; `encoder_steps` are among the steps of those that have a frame encoder (CAM and added features)."""
+"""Settings of every recipe; `encoder_steps` are among the steps of those that have a frame encoder (CAM and added features)."""
 
 
 def main() -> None:

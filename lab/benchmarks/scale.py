@@ -29,7 +29,7 @@ PROMPT = "A cat running on the street"
 
 @dataclass
 class Batch:
-    """What a batch told. seconds: of the command; told: seconds until each row was told; sha256: by row."""
+    """Output of a batch. seconds: of the command; told: seconds until each row was told; sha256: by row."""
 
     seconds: float
     told: list[float]

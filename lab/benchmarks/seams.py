@@ -1,4 +1,4 @@
-"""How visible the seams between refined windows are: joint, causal, and the controls.
+"""Measure the seams between refined windows: joint, causal, and the controls.
 
     python lab/benchmarks/seams.py [--videos 40] [--frames 112] [--ways joint causal ...] [--jobs 2] [--model tiny] [--out seams/]
                                [--page lab/docs/refining-results.md]
@@ -48,11 +48,11 @@ OURS = "causal"
 
 Result = tuple[tuple[float, float], np.ndarray]
 _LOADED: dict[str, LongVideoPipeline] = {}
-"""Of a process: what it has in memory."""
+"""Models that a process has in memory."""
 
 
 def ways(config: RefineConfig) -> dict[str, RefineConfig]:
-    """What is compared, by name: how windows are joined, each with noise that they share and with noise of their own; and variants."""
+    """Ways to join windows, by name, each with noise that they share and with noise of their own; and variants."""
     joined = {
         "joint": replace(config, form="joint", blend="random"),
         "causal": replace(config, form="causal", blend="random"),
@@ -108,7 +108,7 @@ def measure(pipe: LongVideoPipeline, number: int, frames: int, names: list[str])
 
 
 def one_video(number: int, model: str, frames: int, names: list[str], out: Path | None) -> dict[str, Result]:
-    """What runs in a process: by way, the scores and the middle rows of one video; slices of the first ones go into the folder."""
+    """Return what runs in a process: by way, the scores and the middle rows of one video; slices of the first ones go into the folder."""
     pipe = _LOADED[model] = _LOADED.get(model) or LongVideoPipeline.from_pretrained(model)
     found = {}
     for name, video_THWC, pair in measure(pipe, number, frames, names):
@@ -156,7 +156,7 @@ def main() -> None:
 
 
 def config_of(model: str) -> RefineConfig:
-    """How a model refines; ends the command if it does not."""
+    """Return how a model refines; ends the command if it does not."""
     config = ModelConfig.load(find_model(model)).refine
     if config is None:
         sys.exit(f"model {model!r} has no refiner")

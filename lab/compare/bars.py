@@ -1,4 +1,4 @@
-"""What the embedded model is meant to reach, each with what was measured of it."""
+"""Claims about the embedded model, each with its measurement."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ END_WITHIN = {"noun": 0.10, "scene": 0.05}
 
 @dataclass(frozen=True)
 class Bar:
-    """What is to hold, what was measured, and whether it holds; None where it was not measured."""
+    """A claim, its measurement, and whether it holds; None where it was not measured."""
 
     claim: str
     measured: str
@@ -34,7 +34,7 @@ class Bar:
 
 
 def bars(items: Sequence[Item], truth: Mapping[str, Estimate], nouns: int) -> list[Bar]:
-    """Those of the parts that were made. truth: the judge's accuracy; nouns: how many different ones the prompts of the first part name."""
+    """Return the claims of the parts that were made. truth: the judge's accuracy; nouns: how many the prompts of the first part name."""
     parts = {part: [item for item in items if item.part == part] for part in (FIRST, COMPARED, LONG, FULL)}
     return [
         *_judge(truth),
@@ -51,7 +51,7 @@ def _of(items: Sequence[Item], method: str) -> list[Item]:
 
 
 def shipped(items: Sequence[Item]) -> list[Item]:
-    """What a user gets who sets nothing: the distilled network's, if there is one."""
+    """Return what a user gets who sets nothing: the distilled network's, if there is one."""
     return _of(items, FAST) or _of(items, OURS)
 
 
@@ -162,7 +162,7 @@ def _refined(full: Sequence[Item]) -> list[Bar]:
 
 
 def _mean(items: Sequence[Item], name: str) -> Estimate:
-    """Of videos of any parts; those of one prompt count together."""
+    """Estimate over videos of any parts; those of one prompt count together."""
     groups: dict[int, list[float]] = {}
     for item in items:
         value = item.values.get(name)

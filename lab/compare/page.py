@@ -19,7 +19,7 @@ from .statistics import Estimate
 
 @dataclass(frozen=True)
 class Telling:
-    """What a page says besides the items. truth: the judge's accuracy. nouns: how many different ones the first part's prompts name.
+    """Text of a page besides the items. truth: the judge's accuracy. nouns: how many the first part's prompts name.
 
     missing: what was left out, and why. grid: where chunks begin. command: what makes the items. title, about: of the page.
     """
@@ -70,7 +70,7 @@ class Images:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, name: str) -> Path:
-        """Where the picture is."""
+        """Return where the picture is."""
         return self.folder / f"{self.stem}-{name}.png"
 
     def shown(self, title: str, name: str) -> str:

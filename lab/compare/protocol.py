@@ -23,12 +23,12 @@ TRUTH_SEED, PROMPT_SEED = 77, 78
 
 
 def hits(judge: Judge, frames_THWC: np.ndarray, spec: clip.ClipSpec) -> dict[str, bool]:
-    """Whether the judge sees the noun, the scene and the motion of the spec in the frames."""
+    """Return whether the judge sees the noun, the scene and the motion of the spec in the frames."""
     return {kind: seen == getattr(spec, kind) for kind, seen in judge.judge(frames_THWC)._asdict().items()}
 
 
 def accuracy(judge: Judge, nouns: Sequence[str], count: int) -> dict[str, Estimate]:
-    """How often the judge is right about `count` true clips of these nouns: by "noun", "scene" and "motion"."""
+    """Return how often the judge is right about `count` true clips of these nouns: by "noun", "scene" and "motion"."""
     specs = [clip.sample((TRUTH_SEED, i), tuple(nouns)) for i in range(count)]
     rows = [hits(judge, clip.render(spec, clip.frame_times(WINDOW))[0], spec) for spec in specs]
     return shares(rows)

@@ -89,7 +89,7 @@ class ItemFile:
         return any(item.key == key for item in self.items)
 
     def add(self, item: Item) -> None:
-        """When this returns the item is on the disk."""
+        """Add an item durably."""
         line = json.dumps(asdict(item), allow_nan=False).encode() + b"\n"
         durable.append(self.path, self._size, line)
         self._size += len(line)
@@ -128,7 +128,7 @@ def metrics_table(items: Sequence[Item]) -> str:
 
 
 def difference_table(items: Sequence[Item], ours: str) -> str:
-    """What each method has more (or less) than `ours` on the same prompts and seeds, with the interval; bold where it leaves out 0."""
+    """Differences of each method from `ours` on the same prompts and seeds, with the interval; bold where it leaves out 0."""
     methods = by_method(items)
     own = methods.pop(ours)
     rows = []
@@ -139,7 +139,7 @@ def difference_table(items: Sequence[Item], ours: str) -> str:
 
 
 def losses(items: Sequence[Item], ours: str, reference: str) -> list[str]:
-    """What `ours` does not win: for each number with a better side, the methods but the reference that are surely on that side of it."""
+    """List what `ours` does not win: for each number with a better side, the methods that are surely better."""
     methods = by_method(items)
     own = methods.pop(ours)
     methods.pop(reference, None)
@@ -156,7 +156,7 @@ Pairs = dict[int, dict[int, float]]
 
 
 def is_ahead(name: str, ours: Pairs, theirs: Pairs) -> bool:
-    """Whether theirs is better than ours beyond the interval of the paired difference."""
+    """Return whether theirs is better than ours beyond the interval of the paired difference."""
     side = VALUES[name].better
     if side is None:
         return False
@@ -242,5 +242,5 @@ def save_rows(row_TWC: np.ndarray, path: Path) -> None:
 
 
 def load_rows(path: Path) -> np.ndarray:
-    """What `save_rows` wrote."""
+    """Return what `save_rows` wrote."""
     return np.array(Image.open(path).convert("RGB"))

@@ -55,7 +55,7 @@ class ConcatenatedRival(ModelMixin, ConfigMixin):  # both have `config_name`, of
         del self.copied.controlnet_cond_embedding  # the window comes as latents
 
     def see(self, window_BTCHW: torch.Tensor, vae: AutoencoderKL, frames: int) -> torch.Tensor:
-        """Of a window's frames in [-1, 1], for a chunk of `frames`."""
+        """Encode a window's frames in [-1, 1], for a chunk of `frames`."""
         batch, known = window_BTCHW.shape[:2]
         latents_BCTHW = encode_frames(vae, window_BTCHW.flatten(0, 1), window_BTCHW.device)[0].unflatten(1, (batch, known)).transpose(0, 1)
         if not self.config["whole_window"]:
@@ -94,7 +94,7 @@ class AdditiveRival(ModelMixin, ConfigMixin):  # both have `config_name`, of dif
         self.joint_mid = _silent(sizes["block_out_channels"][-1])
 
     def see(self, window_BTCHW: torch.Tensor, vae: AutoencoderKL, frames: int) -> torch.Tensor:
-        """Of a window's frames in [-1, 1], for a chunk of `frames`."""
+        """Encode a window's frames in [-1, 1], for a chunk of `frames`."""
         return with_mask(self.copied.encode_frames(window_BTCHW).transpose(1, 2), frames)
 
     def forward(
@@ -106,7 +106,7 @@ class AdditiveRival(ModelMixin, ConfigMixin):  # both have `config_name`, of dif
         own: Contexts,
         seen_BCTHW: torch.Tensor,
     ) -> torch.Tensor:
-        """As `ConcatenatedRival.forward`."""
+        """Predict like `ConcatenatedRival.forward`."""
         frames = sample_BCTHW.shape[2]
         mask_BCTHW = seen_BCTHW[:, -1:].expand(len(sample_BCTHW), -1, -1, -1, -1)
         features = self.copied(mask_BCTHW, timestep, own, seen_BCTHW[:, :-1].transpose(1, 2))

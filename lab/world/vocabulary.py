@@ -1,4 +1,4 @@
-"""What the world holds and the words for it: nouns, scenes, motions, their synonyms and the captions' word orders.
+"""Vocabulary of the world: nouns, scenes, motions, their synonyms and the captions' word orders.
 
 The first entry of every tuple of synonyms is the plain word. Words and templates that are `held_out` are never used in training
 captions. A model has learned nothing of such a word, so it is no word of its vocabulary: it leads to the nearest that is.

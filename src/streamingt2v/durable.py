@@ -32,7 +32,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def write_named_later(path: Path, data: bytes) -> None:
-    """As `write_file`, but only after `sync_folder` is the file sure to have its name: for several files at once."""
+    """Write like `write_file`, without `sync_folder`, which then makes several names durable at once."""
     with _renamed(path) as part:
         _put(part, data)
         sync_file(part)

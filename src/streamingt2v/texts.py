@@ -61,7 +61,7 @@ def lines(text: str) -> list[str]:
 
 
 def parse_json(text: str | bytes, first_line: int = 1) -> Any:
-    """What JSON says; ValueError, with the line, for what is no JSON, names a key twice, is nested too deep or holds a giant number.
+    """Return what JSON says; ValueError, with the line, for what is no JSON, names a key twice, is nested too deep or holds a giant number.
 
     first_line: the number of the text's first line in its file.
     """
@@ -83,7 +83,7 @@ def parse_json(text: str | bytes, first_line: int = 1) -> Any:
 
 
 def read_json(path: Path, most: int = LARGEST) -> Any:
-    """What a JSON file says; OSError or ValueError, see `read_text` and `parse_json`."""
+    """Return what a JSON file says; OSError or ValueError, see `read_text` and `parse_json`."""
     return parse_json(read_text(path, most))
 
 
@@ -148,7 +148,7 @@ def _too_deep(line: int) -> str:
 
 
 def _where(text: str, line: int) -> str | None:
-    """What is wrong with the first key given twice or bracket nested too deep, in its line."""
+    """Return what is wrong with the first key given twice or bracket nested too deep, in its line."""
     keys: list[dict[str, int]] = []
     token = ""
     for found in _TOKEN.finditer(text):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 State = dict[str, Any]
-"""What a stage needs to go on after a chunk: a flat mapping of names to tensors (CPU) or plain JSON values."""
+"""State of a stage after a chunk: a flat mapping of names to tensors (CPU) or plain JSON values."""
 
 
 @dataclass(frozen=True)

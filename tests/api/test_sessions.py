@@ -35,7 +35,7 @@ class Wire:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
-        """As when a cable is pulled: nobody says goodbye."""
+        """Break the connection as if a cable were pulled."""
         for end in self._open:
             end.shutdown(socket.SHUT_RDWR)
         self._open.clear()

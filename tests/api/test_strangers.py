@@ -1,4 +1,4 @@
-"""What is kept out: who may not come in, too much of anything, and files and addresses that are not what they seem."""
+"""Strangers are kept out, and so are excesses, and files and addresses that are not what they seem."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_cam_is_a_copy_of_the_encoder_and_its_new_part_has_no_effect():
 
 
 def test_names_of_the_parameters():
-    """Those that a converted checkpoint has (method.md: StreamingSVD, Merger)."""
+    """Names of a converted checkpoint (method.md: StreamingSVD, Merger)."""
     names = set(StreamingUNetSpatioTemporal(**SVD_UNET, merger_head_dim=16).state_dict())
     skips = 1 + 2 + 1  # the input, a layer and its downsampling, a layer
     for merger in [*(f"down_blocks.{i}" for i in range(skips)), "mid_block"]:

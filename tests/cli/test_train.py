@@ -20,7 +20,7 @@ WORDS = ("--model", "tiny", "--data", "clips", "-o", "runs/cam")
 
 @pytest.fixture
 def recorded_training(monkeypatch):
-    """What `run_recipe` was called with; `error` in it is raised."""
+    """Arguments of `run_recipe`; `error` in it is raised."""
     Path("clips").mkdir()
     calls: dict = {}
 

@@ -1,4 +1,4 @@
-"""How every kind of pipeline goes on: real classes of diffusers at toy size."""
+"""Every kind of pipeline continues a video: real classes of diffusers at toy size."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ SCHEDULES = {
 
 
 def answer(scheduler, clean: torch.Tensor, noise: torch.Tensor, index: int) -> torch.Tensor:
-    """What a network that knows the clean latents predicts at a step."""
+    """Return what a network that knows the clean latents predicts at a step."""
     kind = scheduler.config.get("prediction_type", "flow_prediction")
     if kind == "epsilon":
         return noise

@@ -1,4 +1,4 @@
-"""Where files go and what is told: tried before the work, whole or not at all, whatever names, links and terminals are like."""
+"""Output files and messages: tried before the work, whole or not at all, whatever names, links and terminals are like."""
 
 import errno
 import json

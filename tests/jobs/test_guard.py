@@ -1,4 +1,4 @@
-"""What must not be lost or given away: files of others, descriptors, damaged files, modes."""
+"""Nothing is lost or given away: files of others, descriptors, damaged files, modes."""
 
 from __future__ import annotations
 

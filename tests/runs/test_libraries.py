@@ -1,4 +1,4 @@
-"""What is imported as a process begins."""
+"""Imports at the start of a process."""
 
 import gc
 import subprocess

@@ -237,7 +237,7 @@ def test_a_crew_of_several_makes_the_same(form, size):
 
 @pytest.mark.parametrize("form", ["joint", "causal"])
 def test_windows_can_be_asked_for_in_batches(form):
-    """Those of one diagonal, at timesteps of their own."""
+    """Windows of one diagonal have timesteps of their own."""
     config, toy = RefineConfig(6, 2, 0.6, 4, form=form, batch=3), Toy()
     made = streamed(config, 60, crew=Alone(toy))
     assert torch.equal(pixels(made), offline(config, 60))

@@ -85,7 +85,7 @@ def test_short_videos_come_out_whole(total):
 
 @pytest.mark.parametrize("name", ["animatediff_video", "cogvideox_video", "modelscope_video"])
 def test_splicing_brings_windows_nearer_than_shared_noise_and_that_nearer_than_noise_apart(name, monkeypatch):
-    """Of two windows' last latents in their overlap: the mean difference."""
+    """Mean difference of two windows' last latents in their overlap."""
     sizes = {"frames": 17, "overlap": 13} if name == "cogvideox_video" else {"frames": 9, "overlap": 5}
 
     def difference(**patches: Any) -> float:

@@ -1,4 +1,4 @@
-"""What a student is asked for: the step that leads where its teacher's steps lead, on the videos that the teacher makes."""
+"""A student's step leads where its teacher's steps lead, on the videos that the teacher makes."""
 
 from __future__ import annotations
 

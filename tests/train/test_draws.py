@@ -1,4 +1,4 @@
-"""What training draws: noise levels, and windows whose colours have drifted."""
+"""Random values of training: noise levels, and windows whose colours have drifted."""
 
 import numpy as np
 import torch

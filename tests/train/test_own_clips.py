@@ -74,7 +74,7 @@ def test_stopped_and_resumed_equals_never_stopped_and_leaves_a_whole_model(name,
 
 
 def test_memories_are_begun_on_a_pipeline_of_diffusers(model, clips, tmp_path):
-    """As it comes from its makers: without memories, without an image encoder, with a sampler that predicts noise."""
+    """The pipeline is as published: without memories, without an image encoder, with a sampler that predicts noise."""
     pipeline = tmp_path / "pipeline"
     for part in ("vae", "text_encoder", "tokenizer"):
         (pipeline / part).parent.mkdir(exist_ok=True)

@@ -96,7 +96,7 @@ async def health() -> State:
 
 @router.get("/ready", summary="Can it work?", responses={503: {"model": State, "description": "Not yet: a model is being loaded."}})
 async def ready(response: Response, context: In) -> State:
-    """Whether every worker has its model in memory."""
+    """Return whether every worker has its model in memory."""
     is_ready = context.service.supervisor.ready
     response.status_code = 200 if is_ready else 503
     return State(status="ok" if is_ready else "starting", version=__version__)
@@ -110,7 +110,7 @@ async def metrics(context: In) -> Response:
 
 @router.get("/v1/models", summary="List models")
 async def models(context: In) -> ModelList:
-    """What videos can be made with."""
+    """Return what videos can be made with."""
     return ModelList(data=[Model.of(name, config) for name, config in context.service.configs.items()])
 
 
@@ -164,7 +164,7 @@ def _without_folders(http: HttpRequest, text: str) -> str:
 
 
 def _methods(http: HttpRequest) -> set[str]:
-    """What can be done at the path of a request."""
+    """Return what can be done at the path of a request."""
     document = http.app.openapi()["paths"]
     fitting = (path for path in document if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), http.url.path))
     methods = {method.upper() for path in fitting for method in document[path]}

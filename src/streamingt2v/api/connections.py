@@ -17,7 +17,7 @@ _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close
 
 
 def most_connections() -> int:
-    """As many as this process may have descriptors for; as many of those as the system allows are asked for first."""
+    """Return how many connections the process has descriptors for, after raising its limit as far as the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -65,7 +65,7 @@ class Connection(AutoHTTPProtocol):  # type: ignore[valid-type, misc]
 
     @property
     def has_request(self) -> bool:
-        """Whether a request has come that is not answered yet."""
+        """Return whether a request has come that is not answered yet."""
         return self.cycle is not None and not self.cycle.response_complete
 
     def _await_head(self) -> None:

@@ -1,4 +1,4 @@
-"""What the routes share, and how they get at it."""
+"""Objects that the routes share."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Context:
     open: dict[str, int] = field(default_factory=lambda: {"sessions": 0, "streams": 0})
 
     async def drawn(self, draw: Callable[[Job], Drawn], job: Job) -> Drawn:
-        """What a deed gives that takes seconds and many may ask for. They wait here, and not in the threads that all others need.
+        """Draw something that takes seconds and many may ask for. They wait here, not in the threads that all others need.
 
         `QueueFull` if many wait already.
         """

@@ -1,4 +1,4 @@
-"""What a video gives to see: its file, also while it grows, stills, HLS, and events."""
+"""Delivery of a video: its file, also while it grows, stills, HLS, and events."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def events(context: In, room: Room, job: TheJob) -> AsyncIterator[ServerSe
     responses={200: {"content": {PLAYLIST_TYPE: {"schema": {"type": "string"}}}, "description": "What there is of it."}},
 )
 async def playlist(context: In, job: TheJob) -> Response:
-    """What there is of the video, for players; it grows until the video has ended. Waits some seconds for the first frames."""
+    """Return what there is of the video, for players; it grows until the video has ended. Waits some seconds for the first frames."""
     for _ in range(int(FIRST_FRAMES_SECONDS / 2)):
         if job.frames_done or job.ended:
             break

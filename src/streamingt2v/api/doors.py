@@ -1,4 +1,4 @@
-"""Who comes in, and with how much: the layers of ASGI around the application.
+"""ASGI middleware: access, origins, sizes of bodies, headers.
 
 Without a token the server listens on this machine alone, and still a page from elsewhere in somebody's browser could call it; so the names
 it is called by are checked, and that a page which calls it is its own.
@@ -166,7 +166,7 @@ class _HeadSent(Exception):
 
 
 class Outside:
-    """What every answer gets: headers for browsers, and a place in the metrics."""
+    """Middleware of every response: headers for browsers, metrics."""
 
     def __init__(self, app: ASGIApp, answered: Answered):
         self._app, self._answered = app, answered

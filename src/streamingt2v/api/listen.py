@@ -67,7 +67,7 @@ class _Server(uvicorn.Server):
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether it is not just a connection that was open when the server was told to end."""
+    """Return whether it is not just a connection that was open when the server was told to end."""
     error = record.exc_info[1] if record.exc_info else None
     return not _is_end(error) and "timeout graceful shutdown exceeded" not in record.getMessage()
 
@@ -93,7 +93,7 @@ def wait_until_told() -> None:
 
 
 def address(host: str, port: int) -> str:
-    """As it is typed into a browser."""
+    """Return the host as typed into a browser."""
     return f"http://[{host.strip('[]')}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

@@ -33,7 +33,7 @@ class Metrics:
         self._answers.labels(method, route, str(status)).observe(seconds)
 
     def text(self) -> bytes:
-        """What Prometheus reads."""
+        """Return what Prometheus reads."""
         return generate_latest(self.registry)
 
 

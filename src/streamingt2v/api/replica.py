@@ -52,12 +52,12 @@ class OpenReplica:
     most: int
 
     def wanted(self) -> int:
-        """How many replicas the jobs are worth that wait and are made now, in all of the folder."""
+        """Return how many replicas the jobs are worth that wait and are made now, in all of the folder."""
         counts = self.service.store.counts()
         depth = counts.get("queued", 0) + counts.get("in_progress", 0)
         return replicas_for(depth, self.service.settings.workers, self.least, self.most)
 
 
 def replicas_for(depth: int, workers: int, least: int, most: int) -> int:
-    """As many replicas of so many workers as it takes for no job to wait, within least and most. depth: jobs that wait or are made."""
+    """Return how many replicas of so many workers let no job wait, within least and most. depth: jobs queued or running."""
     return min(most, max(least, -(-depth // workers)))

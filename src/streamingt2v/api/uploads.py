@@ -219,7 +219,7 @@ def _of_data_url(url: str) -> bytes:
 
 
 async def _fetched(url: str, most: int) -> bytes:
-    """What is at an address of an allowed host; it cannot lead elsewhere, or send more than so many bytes."""
+    """Return what is at an address of an allowed host; it cannot lead elsewhere, or send more than so many bytes."""
     import httpx2
 
     data = bytearray()

@@ -1,4 +1,4 @@
-"""What the stages need of a network, whichever it is."""
+"""Protocol between stages and networks."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Backbone(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where latents are denoised."""
+        """Return where latents are denoised."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the network computes in."""
+        """Return what the network computes in."""
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(C, h, w) of one frame's latents."""

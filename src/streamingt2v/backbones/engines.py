@@ -1,4 +1,4 @@
-"""What computes a model's networks in the place of torch's own kernels: put over their `forward`, so that nobody who calls them knows.
+"""Engines other than torch's own kernels. They replace a network's `forward`; callers do not change.
 
 `torch.compile` does all by itself. For OpenVINO a network is converted for every shape of its inputs when it first meets it. That takes
 seconds, so what comes of it is kept among the assets of the hub's cache, and read again by the next process.
@@ -54,7 +54,7 @@ class Converted:
         self._lock = Lock()  # a model computes one call at a time
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """Of a copied network, whose weights may become others: torch's own `forward`."""
+        """Return torch's own `forward`, for a copied network whose weights may change."""
         copied = memo[id(self._network)]
         return type(copied).forward.__get__(copied)
 
@@ -91,7 +91,7 @@ class Converted:
         raise ModelError(f"OpenVINO computes {name} otherwise than torch, by more than rounding; use --engine torch")
 
     def _folder(self, leaves: list[Any], arrangement: Any) -> Path:
-        """Where in the cache: named by weights, inputs and versions."""
+        """Return where in the cache: named by weights, inputs and versions."""
         if self._weights is None:
             digest = hashlib.sha256()
             for name, x in self._network.state_dict().items():

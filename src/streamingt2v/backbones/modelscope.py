@@ -119,7 +119,7 @@ def _batched(x: torch.Tensor, ndim: int) -> torch.Tensor:
 
 
 def _for_each(x_B: torch.Tensor, contexts: Condition) -> torch.Tensor:
-    """What all contexts of a batch are asked about: one video for all of them, or as many as videos, once or for both halves."""
+    """Return what all contexts of a batch are asked about: one video for all of them, or as many as videos, once or for both halves."""
     return x_B if len(x_B) == 1 else x_B.repeat(len(contexts.base[0].key) // len(x_B), *[1] * (x_B.ndim - 1))
 
 

@@ -23,7 +23,7 @@ class RefinerBackbone:
 
     @property
     def device(self) -> torch.device:
-        """Where the networks work."""
+        """Return where the networks work."""
         return self._device or self.unet.device
 
     def encode(self, frames_TCHW: torch.Tensor) -> torch.Tensor:

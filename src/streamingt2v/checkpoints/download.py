@@ -116,7 +116,7 @@ def _append(url: str, file: HubFile, stream: BinaryIO, hashed: Any, on_bytes: On
 
 
 def _passing(error: Exception) -> bool:
-    """Whether it may be better in a moment: the connection broke, or the server is busy."""
+    """Return whether it may be better in a moment: the connection broke, or the server is busy."""
     response = getattr(error, "response", None)
     if response is not None:
         return response.status_code in (408, 429, 500, 502, 503, 504)

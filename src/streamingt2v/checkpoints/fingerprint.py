@@ -1,4 +1,4 @@
-"""Which weights a model folder holds, as one short value."""
+"""Fingerprint of the weights in a model folder."""
 
 from __future__ import annotations
 

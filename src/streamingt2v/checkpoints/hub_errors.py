@@ -43,7 +43,7 @@ def explained(error: Exception, hub_id: str, revision: str | None, argument: str
 
 
 def _wrong(error: Exception, hub_id: str, revision: str | None) -> str | None:
-    """What is wrong with the request, and the fix."""
+    """Return what is wrong with the request, and the fix."""
     page = f"{constants.ENDPOINT}/{hub_id}"
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
@@ -76,7 +76,7 @@ def _gated(page: str) -> str:
 
 
 def _failed(error: Exception) -> str:
-    """Why it did not work this time, and what to do."""
+    """Return the reason of this failure and its remedy."""
     where = constants.ENDPOINT
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE=1 keeps this process off the network; unset it, or give --offline to use what was fetched before"
@@ -96,7 +96,7 @@ def _failed(error: Exception) -> str:
 
 
 def _revisions(hub_id: str) -> str:
-    """Those that there are, or where to look."""
+    """Return the names that exist, or where to look."""
     try:
         refs = HfApi().list_repo_refs(hub_id)
     except FAILURES:

@@ -89,7 +89,7 @@ def _of_part(names: Sequence[str], half: bool) -> list[str]:
 
 
 def choose_model(half: bool = False, without: Sequence[str] = ()) -> Callable[[Iterable[str], Read], Sequence[str]]:
-    """Which files of a repository make a model: a model folder of this package, a pipeline of diffusers, or a single network."""
+    """Return which files of a repository make a model: a model folder of this package, a pipeline of diffusers, or a single network."""
 
     def choose(names: Iterable[str], read: Read) -> Sequence[str]:
         names = list(names)

@@ -13,7 +13,7 @@ _SAID = ("can't allocate memory", "not enough memory", "out of memory", "bad_all
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether the error, or what caused it, is a lack of memory, of the machine or of a device."""
+    """Return whether the error, or what caused it, is a lack of memory, of the machine or of a device."""
     if error is None:
         return False
     # torch's own class is not imported here; on the CPU it raises a plain RuntimeError, as OpenVINO does

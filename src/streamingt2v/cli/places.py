@@ -1,4 +1,4 @@
-"""Where a command writes, checked before anything heavy is loaded: nothing is lost at the end of an hour, nothing replaced unasked."""
+"""Output paths of a command, checked before anything heavy is loaded."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def folder_beside(output: Path) -> Path:
 
 
 def choose_places(options: OutputOptions, run_dir: Path | None) -> Places:
-    """Where a new run goes, or RequestError: see `check_files`; the run folder must be new, or hold nothing but leftovers."""
+    """Return where a new run goes, or RequestError: see `check_files`; the run folder must be new, or hold nothing but leftovers."""
     if options.output is None and run_dir is None:
         raise RequestError("output", None, "say where the video goes, e.g. -o out.mp4 (or give --run-dir)")
     check_files(options)
@@ -60,7 +60,7 @@ def _check_apart(output: Path, folder: Path) -> None:
 
 
 def places_of_run(run: RunFolder, options: OutputOptions) -> Places:
-    """Where a resumed run goes: to a new `--output` if one is given, else to the one it was told at its start.
+    """Return where a resumed run goes: to a new `--output` if one is given, else to the one it was told at its start.
 
     RequestError if that one cannot be written any more, or there is another file by now that was not to be replaced.
     """

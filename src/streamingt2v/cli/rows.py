@@ -90,7 +90,7 @@ def _records(lines: list[str], delimiter: str, skipped: int) -> Iterator[tuple[i
 
 
 def _delimiter(lines: list[str], columns: Collection[str]) -> tuple[str, int]:
-    """What parts the cells, told by the head line, and how many lines before it say so ("sep=;", as Excel writes it)."""
+    """Return what parts the cells, told by the head line, and how many lines before it say so ("sep=;", as Excel writes it)."""
     if lines and (said := re.fullmatch(r"sep=([,;\t])", lines[0].strip(" "), re.IGNORECASE)):
         return said[1], 1
     head = next((line for line in lines if line.strip() and not line.startswith("#")), "")
@@ -128,7 +128,7 @@ def _counts(cells: list[str]) -> bool:
 
 
 def _decimal(cell: str, delimiter: str) -> str:
-    """Where ";" parts cells, a number's comma is its point."""
+    """Return a number with a point for its comma, where ";" separates cells."""
     return cell.replace(",", ".") if delimiter == ";" and re.fullmatch(r"\s*[+-]?\d+,\d+\s*", cell) else cell
 
 

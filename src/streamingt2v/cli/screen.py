@@ -1,4 +1,4 @@
-"""What a command shows: notes and progress on stderr, the result on stdout, errors as one line with an exit code."""
+"""Output of a command: notes and progress on stderr, the result on stdout, errors as one line with an exit code."""
 
 from __future__ import annotations
 

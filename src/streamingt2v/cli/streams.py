@@ -36,7 +36,7 @@ def failure() -> OSError | None:
 
 
 def was_left(error: OSError) -> bool:
-    """Whether the reader of a pipe has gone, having seen enough, as `head` does."""
+    """Return whether the reader of a pipe has gone, having seen enough, as `head` does."""
     return error.errno == errno.EPIPE
 
 

@@ -1,4 +1,4 @@
-"""How the memory of a device and time are saved: put on from outside, where weights are loaded."""
+"""Options that save memory and time, applied where weights are loaded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Savings:
 
     @classmethod
     def of(cls, options: object) -> Savings:
-        """Those of an object that has them under the same names."""
+        """Return those of an object that has them under the same names."""
         return cls(**{field.name: getattr(options, field.name) for field in fields(cls)})
 
     def check(self, device: str, config: ModelConfig, dtype: str = "float32") -> None:

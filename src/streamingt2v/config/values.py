@@ -1,4 +1,4 @@
-"""How values of a configuration are read from JSON and checked."""
+"""Reading and checking of configuration values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def require(holds: bool, name: str, value: object, what: str) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file of a model holds; ModelError with its name if it cannot be read."""
+    """Return what a JSON file of a model holds; ModelError with its name if it cannot be read."""
     try:
         return texts.read_json(path, most=2**26)  # a tokenizer's may have tens of megabytes
     except OSError as error:

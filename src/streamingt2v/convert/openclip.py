@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 
 TEXT_LEFTOVERS = ("token_embedding.weight", "positional_embedding", "text_projection", "logit_scale", "ln_final.weight", "ln_final.bias")
-"""What upstream keeps of the text tower after deleting its transformer; nothing reads it."""
+"""Weights of the text tower that upstream keeps after deleting its transformer; nothing reads them."""
 
 _STEM = {
     "visual.class_embedding": "vision_model.embeddings.class_embedding",

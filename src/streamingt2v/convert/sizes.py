@@ -38,7 +38,7 @@ class Shapes:
         return tuple(self.tensors[name].shape)
 
     def count(self, pattern: str) -> int:
-        """How many different numbers the group of a pattern takes."""
+        """Return how many different numbers the group of a pattern takes."""
         found = {match[1] for name in self.tensors if (match := re.match(pattern, name))}
         if not found:
             raise ModelError(f"{self.part} does not fit: no name like {pattern}")

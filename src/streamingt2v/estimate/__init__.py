@@ -1,1 +1,1 @@
-"""What a request needs: memory, disk and time, before anything is loaded or downloaded."""
+"""Estimates of memory, disk and time, before anything is loaded or downloaded."""

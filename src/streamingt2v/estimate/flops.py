@@ -20,7 +20,7 @@ from ..models.unet3d import StreamingUNet3D
 
 @lru_cache(maxsize=4)
 def step_flops(folder: Path, config: ModelConfig, predictions: int = 2) -> int:
-    """Of a step of stage 2 with CAM, and so many predictions for its guidance; 0 for a network that is not counted here."""
+    """Count a step of stage 2 with CAM and so many predictions for guidance; 0 for a network that is not counted here."""
     sizes = read_json(folder / "unet" / "config.json")
     count = {StreamingUNet3D.__name__: _modelscope_step, StreamingUNetSpatioTemporal.__name__: _svd_step}.get(sizes.get("_class_name"))
     return count(folder, config, sizes, predictions) if count else 0
@@ -28,7 +28,7 @@ def step_flops(folder: Path, config: ModelConfig, predictions: int = 2) -> int:
 
 @lru_cache(maxsize=4)
 def refine_step_flops(folder: Path, config: ModelConfig) -> int:
-    """Of a guided step of a window of stage 3; 0 for a model without, or whose network is not counted here."""
+    """Count a guided step of a window of stage 3; 0 for a model without, or whose network is not counted here."""
     if config.refine is None:
         return 0
     sizes = read_json(folder / "refiner" / "config.json")
@@ -43,7 +43,7 @@ def refine_step_flops(folder: Path, config: ModelConfig) -> int:
 
 @lru_cache(maxsize=8)
 def decode_flops(folder: Path, height: int, width: int) -> int:
-    """Of the decoding of a frame of that size in pixels."""
+    """Count the decoding of a frame of that size in pixels."""
     vae = _vae(folder)
     latents = torch.empty(1, vae.config.latent_channels, *_latents(folder, height, width), device="meta")
     temporal = {"num_frames": 1} if isinstance(vae, diffusers.AutoencoderKLTemporalDecoder) else {}
@@ -52,7 +52,7 @@ def decode_flops(folder: Path, height: int, width: int) -> int:
 
 @lru_cache(maxsize=8)
 def encode_flops(folder: Path, height: int, width: int) -> int:
-    """Of the encoding of a frame of that size in pixels."""
+    """Count the encoding of a frame of that size in pixels."""
     vae = _vae(folder)
     return _counted(lambda: vae.encoder(torch.empty(1, 3, height, width, device="meta")))
 

@@ -1,4 +1,4 @@
-"""How pipelines of diffusers are called: with what their signatures take, with randomness keyed by the request's seed, and frames out.
+"""Calls of diffusers' pipelines: arguments that their signatures take, randomness keyed by the request's seed, frames out.
 
 Their frames are arrays in [0, 1] of their own size and number; here are the ways to this package's, (T, 3, H, W) in [-1, 1].
 """
@@ -25,7 +25,7 @@ Open = Callable[[], AbstractContextManager[Any]]
 
 
 def called(pipe: Any, wanted: Mapping[str, Any], seed: int) -> Any:
-    """What the pipeline gives for those of the arguments that it takes and that are not empty; frames and pictures as arrays."""
+    """Return what the pipeline gives for those of the arguments that it takes and that are not empty; frames and pictures as arrays."""
     takes = inspect.signature(pipe.__call__).parameters
     arguments = {name: value for name, value in wanted.items() if name in takes and value not in (None, "")}
     if type(pipe).__name__.startswith(NEEDS_NEGATIVE):

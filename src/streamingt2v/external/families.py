@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 FRAME_COUNT = ("num_frames", "video_length", "frames")
-"""What pipelines call the number of frames to make."""
+"""Names of the argument for the number of frames."""
 GIVEN = {
     "prompt", "image", "video", "negative_prompt", "height", "width", "strength", "generator", *FRAME_COUNT,
 }  # fmt: skip
@@ -21,7 +21,7 @@ GIVEN = {
 
 @dataclass(frozen=True)
 class Family:
-    """What is known of a family.
+    """Facts about a family of pipelines.
 
     packages: importable modules that its classes use without a check. fps: playback rate that its videos are made for. negative: whether
     a negative prompt has an effect as the pipeline is called. edits: what it does instead of making videos, None where it makes them.

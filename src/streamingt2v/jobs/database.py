@@ -116,5 +116,5 @@ class Database:
 
 
 def _text(data: bytes) -> str:
-    """What a damaged row holds must not keep the others from being read."""
+    """Decode a text column; a damaged row must not keep the others from being read."""
     return data.decode(errors="replace")

@@ -1,4 +1,4 @@
-"""What is on the disk of a service: a folder for its jobs' file and locks, and one for each job.
+"""Files of a service: a folder for its database and locks, and one for each job.
 
     jobs.sqlite3            the jobs, see `store`
     lock, place-0.lock      held by the service, and by whoever has that place: a worker, or the service itself
@@ -48,7 +48,7 @@ _END = "#EXT-X-ENDLIST"
 
 
 class NotReady(RunError):
-    """What is asked for is not made yet, or will never be."""
+    """The file is not made yet, or never will be."""
 
 
 class ServiceFiles:
@@ -94,7 +94,7 @@ class ServiceFiles:
 
     @contextmanager
     def vacant(self, place: int) -> Iterator[bool]:
-        """Whether nobody has a place; if so, nobody takes it within the block."""
+        """Return whether nobody has a place; if so, nobody takes it within the block."""
         handle = self.take_place(place)
         try:
             yield handle is not None
@@ -103,7 +103,7 @@ class ServiceFiles:
                 durable.unlock(handle)
 
     def is_vacant(self, place: int) -> bool:
-        """Whether nobody has a place now."""
+        """Return whether nobody has a place now."""
         with self.vacant(place) as vacant:
             return vacant
 
@@ -129,7 +129,7 @@ class ServiceFiles:
         return 0
 
     def finished(self, id: str) -> Path:
-        """Where the video of a job that has ended is."""
+        """Return where the video of a job that has ended is."""
         return self.of(id) / "video.mp4"
 
     def take_in(self, id: str, file: Path) -> Path:
@@ -154,7 +154,7 @@ class ServiceFiles:
             file.unlink(missing_ok=True)
 
     def delete_strays(self, begun: set[str], known: set[str], age: float = 0.0) -> set[str]:
-        """What a kill left of what was begun and is not known as a job: folders, and files on their way in. What is done with.
+        """Delete folders and uploads that a kill left and that belong to no job; return those that are done with.
 
         age: seconds since they changed; younger ones stay. Whatever else is there stays as well, and is told about.
         """

@@ -45,7 +45,7 @@ class KeptFrames:
 
     @property
     def count(self) -> int:
-        """How many there are, from the first new one without a gap."""
+        """Return how many there are, from the first new one without a gap."""
         count = 0
         for path in self._files():
             first, _, length = path.stem.partition("-")

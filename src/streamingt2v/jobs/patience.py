@@ -29,7 +29,7 @@ class Patience:
 
     @property
     def is_over(self) -> bool:
-        """Whether it is time for a try."""
+        """Return whether it is time for a try."""
         return time.monotonic() >= self._until
 
     @contextmanager

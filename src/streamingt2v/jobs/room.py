@@ -68,7 +68,7 @@ def free_bytes(folder: Path) -> int:
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether an error, or one that it comes from, is about a disk without room."""
+    """Return whether an error, or one that it comes from, is about a disk without room."""
     while error is not None:
         if isinstance(error, StorageFull) or (isinstance(error, OSError) and error.errno in _FULL):
             return True

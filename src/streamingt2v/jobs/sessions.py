@@ -1,4 +1,4 @@
-"""Which jobs are sessions, and which server has each client: so that one whose client is gone for good is stopped.
+"""Sessions and the servers of their clients; a session whose client is gone for good is stopped.
 
 A session is held by the server that its client is connected to, known by that server's place, whose lock says that the server lives (see
 `store`). A connection that breaks, or a server that dies, leaves the session to nobody; the client has some time to come back, to
@@ -41,7 +41,7 @@ class Sessions:
             db.execute("UPDATE sessions SET place = NULL WHERE job = ? AND turn = ?", (id, turn))
 
     def has(self, id: str) -> bool:
-        """Whether a job was begun as a session."""
+        """Return whether a job was begun as a session."""
         with self._store.reading() as db:
             return db.execute("SELECT 1 FROM sessions WHERE job = ?", (id,)).fetchone() is not None
 

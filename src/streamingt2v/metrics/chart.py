@@ -96,7 +96,7 @@ class _Sheet:
         self.font = ImageFont.load_default(12 * FINE)
 
     def x(self, frame: float) -> float:
-        """Where a frame begins."""
+        """Return where a frame begins."""
         return LEFT + (WIDTH - LEFT - RIGHT) * frame / self.frames
 
     def text(self, x: float, y: float, text: str, colour: tuple[int, int, int] = INK, anchor: str = "ls") -> None:

@@ -1,4 +1,4 @@
-"""What metrics see with: an image encoder whose embeddings are compared, and where there is one, the text encoder beside it."""
+"""Encoders of metrics: an image encoder whose embeddings are compared, and a text encoder where there is one."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def save_text_projection(folder: Path, weight_ED: torch.Tensor, dtype: torch.dty
 
 
 def load_text_projection(folder: Path) -> torch.Tensor | None:
-    """What `save_text_projection` wrote, in float32; None if the folder has none."""
+    """Return what `save_text_projection` wrote, in float32; None if the folder has none."""
     path = folder / TEXT_PROJECTION
     return load_file(path)["weight"].float() if path.is_file() else None
 

@@ -27,7 +27,7 @@ END = 0.15
 
 @dataclass(frozen=True)
 class Tools:
-    """What looking at frames may need; None for what no metric asks for."""
+    """Tools for looking at frames; None for those that no metric asks for."""
 
     flow: Flow | None = None
     eyes: Eyes | None = None
@@ -59,7 +59,7 @@ class Look:
 
     @cached_property
     def embedding_D(self) -> np.ndarray:
-        """What the eyes make of the frame: (D,), of length 1."""
+        """Return what the eyes make of the frame: (D,), of length 1."""
         assert self._tools.eyes is not None, "a metric that sees was made without eyes"
         return self._tools.eyes.see(self.frame_HWC)
 
@@ -98,7 +98,7 @@ class Metric(Protocol):
         """The next frame."""
 
     def result(self) -> Result:
-        """What the frames so far amount to."""
+        """Return what the frames so far amount to."""
 
 
 def looks(frames: Iterable[Frame], tools: Tools) -> Iterator[Look]:

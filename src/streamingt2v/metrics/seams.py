@@ -1,4 +1,4 @@
-"""Where the chunks of a video begin: from what its file says of how it was made, or as it is told."""
+"""Borders of a video's chunks, from its file's metadata or as given."""
 
 from __future__ import annotations
 

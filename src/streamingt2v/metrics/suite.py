@@ -27,7 +27,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Setting:
-    """What metrics of one video are made with."""
+    """Inputs of one video's metrics."""
 
     tools: Tools
     grid: Grid | None = None
@@ -95,7 +95,7 @@ def make_metrics(names: Sequence[str], setting: Setting) -> list[Metric]:
 
 
 def what_is_missing(name: str, setting: Setting) -> str | None:
-    """Why a metric cannot be taken in this setting, and what to do; None if it can."""
+    """Return why a metric cannot be taken in this setting, and the remedy; None if it can."""
     needs, eyes = METRICS[name].needs, setting.tools.eyes
     if "grid" in needs and setting.grid is None:
         return "needs to know where chunks begin, which this file does not say; give --chunk and --overlap"
@@ -116,7 +116,7 @@ def what_is_not_installed(name: str) -> str | None:
 
 
 def make_tools(names: Iterable[str], clip: str | None = None, flow_size: int | None = None) -> Tools:
-    """What these metrics look with: flow and eyes where one of them needs it. clip: a whole CLIP to see with, else the tiny model's."""
+    """Make the flow and eyes that these metrics need. clip: a whole CLIP to see with, else the tiny model's."""
     needs = frozenset[str]().union(*(METRICS[name].needs for name in names))
     eyes: Eyes | None = None
     if "eyes" in needs:
@@ -125,13 +125,13 @@ def make_tools(names: Iterable[str], clip: str | None = None, flow_size: int | N
 
 
 def setting_of(file: Path, tools: Tools, prompt: str | None = None, grid: Grid | None = None) -> Setting:
-    """What is given, and else what the file says of itself."""
+    """Return what is given, and else what the file says of itself."""
     return Setting(tools, grid or grid_of(file), prompt or prompt_of(file))
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was measured of one video, and with what. left_out: metrics that could not be taken, and why."""
+    """Measurements of one video. left_out: metrics that could not be taken, and why."""
 
     video: Path
     frames: int

@@ -31,7 +31,7 @@ class CamFeatures(NamedTuple):
     mid: torch.Tensor
 
     def of_the_last(self, overlap: int, times: int, videos: int = 1) -> CamFeatures:
-        """Those of the last `videos` in the batch, whose Tc is `overlap`, each for so many neighbours that share them."""
+        """Return features of the last `videos` in the batch, whose Tc is `overlap`, repeated for the neighbours that share them."""
 
         def shared(x: torch.Tensor) -> torch.Tensor:
             return x[-videos * overlap :].unflatten(0, (videos, overlap)).repeat_interleave(times, 0).flatten(0, 1)

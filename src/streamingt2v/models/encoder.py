@@ -72,7 +72,7 @@ def bottom(network: Any, hidden: torch.Tensor, emb: torch.Tensor, contexts: Cont
 
 
 def has_cross_attention(block: Any) -> bool:
-    """Whether a 3D block takes a text context."""
+    """Return whether a 3D block takes a text context."""
     return bool(getattr(block, "has_cross_attention", False))
 
 

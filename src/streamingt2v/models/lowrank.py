@@ -46,7 +46,7 @@ def attach(network: nn.Module, rank: int) -> None:
 
 
 def changes(network: nn.Module) -> Tensors:
-    """What an attached network has learned: "NAME.up" and "NAME.down" of a matrix, "NAME" of what was trained as it is."""
+    """Return what an attached network has learned: "NAME.up" and "NAME.down" of a matrix, "NAME" of what was trained as it is."""
     trained = {name: value.detach() for name, value in network.named_parameters() if value.requires_grad}
     return {_FACTOR.sub(r".\1.\2", name): value for name, value in trained.items()}
 

@@ -1,4 +1,4 @@
-"""How CAM's features enter the base network: attention across time at every pixel of a skip (method.md: Merger)."""
+"""Merger of CAM's features into the base network: attention across time at every pixel of a skip (method.md: Merger)."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from .cam import CamFeatures
 
 
 class Conditions(NamedTuple):
-    """What every block is told: time embedding (B T, D), context (B T, L, D), and for each frame whether it stands alone (B, T)."""
+    """Inputs of every block: time embedding (B T, D), context (B T, L, D), and for each frame whether it stands alone (B, T)."""
 
     emb: torch.Tensor
     context: torch.Tensor

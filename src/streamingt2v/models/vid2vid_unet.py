@@ -67,7 +67,7 @@ class Vid2VidUNet(UNet3DConditionModel):
     def forward(
         self, sample: torch.Tensor, timestep: torch.Tensor | float, encoder_hidden_states: torch.Tensor, return_dict: bool = True
     ) -> Any:
-        """As diffusers' own, for latents (B, C, T, h, w). ValueError for h or w that do not pass, see `check_latent_size`."""
+        """Compute like diffusers' own, for latents (B, C, T, h, w). ValueError for h or w that do not pass `check_latent_size`."""
         check_latent_size(sample.shape[-2], sample.shape[-1], levels=len(self.config["block_out_channels"]))
         return super().forward(sample, timestep, encoder_hidden_states, return_dict=return_dict)
 
@@ -90,7 +90,7 @@ def check_latent_size(height: int, width: int, levels: int) -> None:
 
 
 def passes(height: int, levels: int) -> bool:
-    """Whether so many rows of latents come back to their number through so many levels."""
+    """Return whether so many rows of latents come back to their number through so many levels."""
     for _ in range(levels - 1):
         if height % 2:
             return False

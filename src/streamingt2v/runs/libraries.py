@@ -1,4 +1,4 @@
-"""What a process imports to make videos, at once and without waste."""
+"""Imports of a process that makes videos."""
 
 import gc
 import sys

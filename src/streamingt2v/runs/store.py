@@ -1,4 +1,4 @@
-"""Where finished files go: a folder of this machine, or any place that fsspec knows by its address (s3://bucket/night, memory://out).
+"""Destinations of finished files: a folder, or any address that fsspec knows (s3://bucket/night, memory://out).
 
 Files are written whole; which of several belongs together is told by the one that is written last, and that is the caller's.
 """

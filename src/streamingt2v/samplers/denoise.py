@@ -20,7 +20,7 @@ StepNoise = Callable[[int], torch.Tensor]
 
 @dataclass(frozen=True)
 class Step:
-    """What `denoise` yields: step `index` of `total` is done, at `timestep`, and these are its latents."""
+    """State after step `index` of `total`, at `timestep`: the latents."""
 
     index: int
     total: int

@@ -36,6 +36,6 @@ def steadied(whole: torch.Tensor, frames_alone: torch.Tensor, scale: float) -> t
 
 
 def frames_alone(network: Callable[[torch.Tensor], torch.Tensor], sample_BCTHW: torch.Tensor) -> torch.Tensor:
-    """What a network says of each frame of B videos (B, C, T, h, w) when it is given them as B T videos of one frame, (B T, C, 1, h, w)."""
+    """Predict each frame of B videos (B, C, T, h, w) as a video of one frame, (B T, C, 1, h, w)."""
     alone = network(sample_BCTHW.transpose(1, 2).flatten(0, 1)[:, :, None])[:, :, 0]
     return alone.unflatten(0, (len(sample_BCTHW), -1)).transpose(1, 2).float()

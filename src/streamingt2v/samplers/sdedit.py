@@ -70,7 +70,7 @@ def trailing_nodes(schedule: VPSchedule, steps: int, levels: int = 600) -> tuple
 
 @dataclass(frozen=True)
 class SolverStep:
-    """What `solve` yields: the network's input and its clean prediction at step `index`, and the latents after it."""
+    """State of `solve` at step `index`: the network's input, its clean prediction, the latents after the step."""
 
     index: int
     model_input_BCTHW: torch.Tensor
@@ -88,14 +88,14 @@ def begin(noised_BCTHW: torch.Tensor, nodes: tuple[Node, ...], exact_start: bool
 
 
 def model_input(latents_BCTHW: torch.Tensor, node: Node) -> torch.Tensor:
-    """What the network is shown of VE latents at a node: VP-scaled."""
+    """Return what the network is shown of VE latents at a node: VP-scaled."""
     return latents_BCTHW / math.sqrt(node.sigma**2 + 1)
 
 
 def rest(
     nodes: tuple[Node, ...], index: int, latents_BCTHW: torch.Tensor, previous_BCTHW: torch.Tensor | None, step_noise: StepNoise
 ) -> torch.Tensor:
-    """What step `index`, not the last, makes of all but the clean prediction: see `advance`, whose arguments these are."""
+    """Return what step `index`, not the last, makes of all but the clean prediction: see `advance`, whose arguments these are."""
     ratio, strength = nodes[index + 1].sigma / nodes[index].sigma, nodes[index + 1].sigma * math.sqrt(_share(nodes, index))
     x = ratio**2 * latents_BCTHW + strength * step_noise(index)
     return x if previous_BCTHW is None else x - _momentum(nodes, index) * previous_BCTHW
@@ -125,12 +125,12 @@ def advance(
 
 
 def _share(nodes: tuple[Node, ...], index: int) -> float:
-    """How much of the next latents is the clean prediction."""
+    """Return how much of the next latents is the clean prediction."""
     return 1 - (nodes[index + 1].sigma / nodes[index].sigma) ** 2
 
 
 def _momentum(nodes: tuple[Node, ...], index: int) -> float:
-    """How much of the clean prediction's change since the step before is added."""
+    """Return how much of the clean prediction's change since the step before is added."""
     if index == 0:
         return 0.0
     before, now, after = (nodes[index + k].sigma for k in (-1, 0, 1))

@@ -1,4 +1,4 @@
-"""What a long video remembers of itself: its anchor frame, its last few frames, and how far it has come."""
+"""Memory of a long video: its anchor frame, its last few frames, its position."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from .wavefront import Wavefront, Work
 
 TextAt = Callable[[int], TextCond]
 Answer = Callable[[torch.Tensor], Piece | None]
-"""What to do with a worker's result; a piece if this made one."""
+"""Handler of a worker's result; returns a piece if it completes one."""
 
 
 class RefineStage:
@@ -59,7 +59,7 @@ class RefineStage:
 
 
 class _Inlet:
-    """What has come and is not in the wavefront yet.
+    """Frames that have come and are not in the wavefront yet.
 
     number: of the next window. frames_TCHW: raw, from where the window before it ends. shared_BCTHW: latents of the frames that it
     shares with the windows before. upstream: state of the last piece that was taken in.

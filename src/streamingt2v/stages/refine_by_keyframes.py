@@ -30,7 +30,7 @@ from .refine_by_pipeline import PromptAt
 
 @dataclass(frozen=True)
 class Carry:
-    """What the next window needs.
+    """State for the next window.
 
     number: its own. start: of frames_TCHW, the unrefined frames that are there. first_CHW: the video's first, unrefined. keyframes_THWC:
     redrawn, uint8, of this window and those after it. left_SCTHW: latents after each step, of the frames shared with the window before.
@@ -210,7 +210,7 @@ class _Spliced:
         self.timesteps = self.inner.timesteps[len(self.inner.timesteps) - int(steps * self.strength) :]
 
     def step(self, model_output: torch.Tensor, timestep: Any, sample_TCHW: torch.Tensor) -> Any:
-        """As the inner one's, for the frames (T, C, h, w) of one window."""
+        """Step like the inner scheduler, for the frames (T, C, h, w) of one window."""
         output = self.inner.step(model_output, timestep, sample_TCHW)
         after_TCHW = output.prev_sample
         if self.left_SCTHW is not None:

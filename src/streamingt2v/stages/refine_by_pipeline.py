@@ -28,7 +28,7 @@ PromptAt = Callable[[int], str]
 
 @dataclass(frozen=True)
 class Carry:
-    """What the next window needs: its number and first frame, the unrefined frames from there on, and the refined ones that it overlaps."""
+    """State for the next window: its number and first frame, the unrefined frames from there on, the refined ones that it overlaps."""
 
     number: int
     start: int

@@ -29,13 +29,13 @@ class Part(NamedTuple):
     latents_BCTHW: torch.Tensor
 
     def of(self, frames: range) -> Part:
-        """What it has of these frames."""
+        """Return what it has of these frames."""
         both = range(max(frames.start, self.frames.start), min(frames.stop, self.frames.stop))
         return Part(both, self.latents_BCTHW[:, :, both.start - self.frames.start : both.stop - self.frames.start])
 
 
 class Work(NamedTuple):
-    """What the network is to be asked: its input for a window at a step."""
+    """Input of the network for a window at a step."""
 
     number: int
     step: int
@@ -139,7 +139,7 @@ class Wavefront:
         return Work(number, track.step, node.timestep, model_input(track.latents_BCTHW, node).contiguous())
 
     def _proposed(self, number: int, clean_BCTHW: torch.Tensor) -> torch.Tensor:
-        """What a window offers at its step; it keeps no more than it needs to go on."""
+        """Return what a window offers at its step; it keeps no more than it needs to go on."""
         track = self._tracks[number]
         assert track.latents_BCTHW is not None, "it has not proposed yet"
         if track.step == self.last:
@@ -180,7 +180,7 @@ class Wavefront:
         return assemble([part.latents_BCTHW for part in parts], [part.frames for part in parts], [frames.start, *cuts])
 
     def _seam(self, number: int, step: int) -> int:
-        """Where this window takes over from the one before, at a step."""
+        """Return where this window takes over from the one before, at a step."""
         left, right = self._window(number - 1), self._window(number)
         return seam(number - 1, left, right, self.config.law, lambda overlap, high: integer(self.seed, "blend", overlap, step, high))
 

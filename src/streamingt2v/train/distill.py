@@ -34,7 +34,7 @@ from .teacher import Lessons, Passage, Teacher
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How a student learns.
+    """Settings of a student's training.
 
     student_steps: of a chunk; they divide the teacher's. rank: of the change of its weights. videos, chunks: how many, how long; still:
     share that begins with an image. together: above 1, the teacher makes all videos before the first step, so many at once; 1: each when

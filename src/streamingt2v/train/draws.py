@@ -1,4 +1,4 @@
-"""What a training step draws at random: values that belong to a sample of the step's batch, whoever computes it.
+"""Random values of a training step: they belong to a sample of its batch, whichever process computes it.
 
 A batch is that of all processes together. Sample `i` of step `s` follows from (seed, s, i) alone, its clip as well as its noise; so
 however many processes share a batch, they take the step that one would.

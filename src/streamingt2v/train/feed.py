@@ -32,15 +32,15 @@ class Feed(Dataset):
     workers: int = 0
 
     def total(self, step: int) -> int:
-        """How many samples the step has, of all processes."""
+        """Return how many samples the step has, of all processes."""
         return self.task.batch_size(step // self.repeat, self.batch)
 
     def mine(self, step: int) -> range:
-        """Which of them this process computes; may be none."""
+        """Return which of them this process computes; may be none."""
         return share(self.total(step), self.rank, self.processes)
 
     def steps(self, first: int, end: int, device: torch.device) -> Iterator[Batch]:
-        """What each of the steps `first` to `end` - 1 trains on, noise included, on the device."""
+        """Yield what each of the steps `first` to `end` - 1 trains on, noise included, on the device."""
         numbers = range(first // self.repeat, (end - 1) // self.repeat + 1)
         for number, drawn in zip(numbers, self._drawn(numbers) if numbers else (), strict=True):
             moved = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in drawn.items()}

@@ -179,7 +179,7 @@ def _log(accelerator: Accelerator, config: LoopConfig, metrics: dict[str, float]
 
 
 def _state(names: list[str], weights: Weights, optimizer: Any, ema: EMAModel) -> dict[str, Any]:
-    """What a run goes on from, whole on the main process; all must call."""
+    """Return what a run goes on from, whole on the main process; all must call."""
     moments, averages = optimizer.state_dict(), ema.state_dict()
     per_weight = {i: {key: weights.whole(i, value) for key, value in of.items()} for i, of in moments["state"].items()}
     return {

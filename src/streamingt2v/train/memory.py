@@ -35,7 +35,7 @@ SAMPLE_STEPS = 8
 
 @dataclass(frozen=True)
 class Plan:
-    """How memories are trained.
+    """Settings of the memories' training.
 
     anchored: train APM too; else CAM alone. frames, overlap: of a chunk, and how many of them are the window. height, width: in pixels.
     mixed_noise, late, changes: see `objective`. disturb: largest noise on the window's latents, since at inference the window is

@@ -1,4 +1,4 @@
-"""What a denoiser learns: noise on latents, the prediction asked for, and the loss.
+"""Objective of a denoiser: noise on latents, the prediction asked for, the loss.
 
 Any scheduler of diffusers is trained for that predicts noise ("epsilon") or velocity ("v_prediction").
 """
@@ -18,7 +18,7 @@ from .draws import Noise
 
 _SCHEDULE = "num_train_timesteps beta_start beta_end beta_schedule trained_betas prediction_type rescale_betas_zero_snr".split()
 SNR_CAP = 5.0
-"""Of min-SNR weighting (Hang et al. 2023)."""
+"""Cap of min-SNR weighting (Hang et al. 2023)."""
 
 
 def training_scheduler(scheduler: Any) -> DDIMScheduler:

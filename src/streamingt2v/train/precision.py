@@ -23,7 +23,7 @@ def resolved(asked: str, device: torch.device) -> str:
 
 
 def is_quick_in_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for it. A CPU without them takes many times as long as in float32."""
+    """Return whether the device has instructions for it. A CPU without them takes many times as long as in float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":

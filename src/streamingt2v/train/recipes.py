@@ -1,4 +1,4 @@
-"""What `train` can train, on anybody's clips: each recipe is a function of its frozen config.
+"""Recipes of `train`, for anybody's clips: each is a function of its frozen config.
 
 The laboratory has recipes of its own, for the parts of the embedded model; `run_recipe` runs those too.
 """

@@ -1,4 +1,4 @@
-"""How a run holds its weights: all of them in every process (`Whole`), or a part in each (`Split`, torch's FSDP2).
+"""Weights of a training: whole in every process (`Whole`, DDP), or a part in each (`Split`, torch's FSDP2).
 
 Optimizer, averages and the norm of the gradient see `own`: the trained weights that this process keeps, as plain tensors, in the order of
 the network's parameters. What is written holds whole tensors either way, so a checkpoint does not tell how it was made.
@@ -42,7 +42,7 @@ BLOCKS = (
     Upsample2D,
     CLIPEncoderLayer,
 )
-"""What is gathered as one while it works. All of them are called by `forward` alone, which is where FSDP gathers."""
+"""Modules that are gathered as one while they work. All are called by `forward` alone, where FSDP gathers."""
 
 OF_TOKENS = ("to_k", "to_v", "conv", "conv_ln")
 """Parts of a `ContextAttention` that work before its block does, when `contexts` are made."""
@@ -54,13 +54,13 @@ class Weights(Protocol):
     own: list[nn.Parameter]
 
     def prepare(self, accelerator: Accelerator, optimizer: torch.optim.Optimizer) -> tuple[Callable[..., Any], Any]:
-        """What is called as the module, and the optimizer of `own`."""
+        """Return what is called as the module, and the optimizer of `own`."""
 
     def clip(self, largest: float) -> None:
         """Leave the mean of the processes' gradients in `own`, no longer than `largest` as a whole."""
 
     def whole(self, index: int, part: torch.Tensor) -> torch.Tensor:
-        """Of what belongs to `own[index]` the whole, on the main process (all must call). One number alone belongs to all."""
+        """Gather the whole of a part of `own[index]` on the main process (all must call). A single number is whole anyway."""
 
     def part(self, index: int, whole: torch.Tensor) -> torch.Tensor:
         """The opposite: this process's part."""
@@ -180,7 +180,7 @@ def split(module: nn.Module, mesh: DeviceMesh, device: torch.device) -> nn.Modul
 
 
 def _blocks(network: nn.Module, still: list[nn.Module]) -> list[nn.Module]:
-    """What is gathered for itself, inner blocks before those around them."""
+    """Return what is gathered for itself, inner blocks before those around them."""
     modules = [m for child in network.children() if child not in still for m in child.modules()]
     of_tokens = {getattr(m, name, None) for m in modules if isinstance(m, ContextAttention) for name in OF_TOKENS}
     return [m for m in reversed(modules) if isinstance(m, BLOCKS) or m in of_tokens]
@@ -191,7 +191,7 @@ def _trained(module: nn.Module) -> list[nn.Parameter]:
 
 
 def _gathered(part: torch.Tensor, like: DTensor) -> torch.Tensor:
-    """Of a part that is split as `like` is the whole, on every process."""
+    """Gather the whole of a part that is split as `like`, on every process."""
     return DTensor.from_local(part, like.device_mesh, like.placements, shape=like.shape, stride=like.stride()).full_tensor()
 
 

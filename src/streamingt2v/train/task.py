@@ -1,4 +1,4 @@
-"""What a recipe is to the loop that trains it, and to those that draw its batches."""
+"""Protocol between a recipe and the training loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Batch = dict[str, Any]
 
 
 class Task(Protocol):
-    """What a recipe brings to the loop. Nothing in it may mix the samples of a batch, but by `gathered`."""
+    """A recipe for the loop. Nothing in it may mix the samples of a batch, except through `gathered`."""
 
     @property
     def module(self) -> torch.nn.Module:
@@ -23,7 +23,7 @@ class Task(Protocol):
         """
 
     def batch_size(self, step: int, batch: int) -> int:
-        """How many samples the batch number `step` has, where `batch` is asked for; 1 or more."""
+        """Return how many samples the batch number `step` has, where `batch` is asked for; 1 or more."""
 
     def batch(self, rngs: Sequence[np.random.Generator], step: int) -> Batch:
         """A sample of each generator, drawn with that alone (CPU tensors, or lists of plain values)."""

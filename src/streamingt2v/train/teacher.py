@@ -30,7 +30,7 @@ from ..types import TextCond
 from .data import Clip, ClipDataset
 
 KEPT = 1024
-"""How many videos stay in memory: of the included model 0.7 MB a chunk."""
+"""Number of videos that stay in memory; 0.7 MB a chunk for the included model."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Passage:
 
 @dataclass(frozen=True)
 class Lessons:
-    """Which videos: `chunks` of each; a share `still` of them begins with an image.
+    """The teacher's videos: `chunks` of each; a share `still` of them begins with an image.
 
     steps: of the student; its nodes are where the latents are kept. RequestError for lessons with no first or no later chunks.
     """

@@ -1,4 +1,4 @@
-"""What passes between the stages: finished frames as floats, with the state to go on from."""
+"""Pieces that pass between the stages: finished frames as floats, with the state to continue from."""
 
 from __future__ import annotations
 

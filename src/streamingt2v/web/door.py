@@ -85,7 +85,7 @@ class Door:
         return answer
 
     def _has_cookie(self, scope: Scope, token: str) -> bool:
-        """Whether a page of this server, and not one from elsewhere, comes with the cookie."""
+        """Return whether a page of this server, and not one from elsewhere, comes with the cookie."""
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         origin = headers.get(b"origin")
         if origin is not None and origin.partition("://")[2] != headers.get(b"host"):
@@ -118,7 +118,7 @@ def _with_query(path: str, scope: Scope) -> str:
 
 
 def _pass_of(token: str) -> str:
-    """What the cookie holds: nobody finds the token from it."""
+    """Return what the cookie holds: nobody finds the token from it."""
     return hmac.new(token.encode(), b"cookie of the demo", hashlib.sha256).hexdigest()
 
 

@@ -143,7 +143,7 @@ def test_levels_step_as_diffusers_ddim_does(kind):
 
 
 def test_a_perfect_predictor_gives_out_the_first_chunk():
-    """Where the network knows the clean frames, the queue gives them out in order, whatever its noise."""
+    """A network that knows the clean frames gets them out of the queue in order, whatever its noise."""
     scheduler = DDIMScheduler(prediction_type="epsilon", set_alpha_to_one=True, clip_sample=False)
     levels = fifo.Levels(scheduler, 8, torch.device("cpu"))
     chunk, noise = randn(1, 2, 4, 3, 3), randn(1, 2, 8, 3, 3, seed=1)

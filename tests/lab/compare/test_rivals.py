@@ -34,7 +34,7 @@ def task_of(kind: str, model: Path) -> RivalTask:
 
 @pytest.fixture(scope="module")
 def trained(model, tmp_path_factory) -> dict[str, tuple[float, float, Path]]:
-    """Of each kind: the loss of one batch and its noise before and after a few steps on it, and what was exported then."""
+    """Loss of each kind on one batch and its noise before and after a few steps on it, and the export."""
     found = {}
     for kind in KINDS:
         task = task_of(kind, model)

@@ -46,7 +46,7 @@ def train_all(root: Path) -> None:
 
 @pytest.fixture
 def no_pictures(trained, monkeypatch) -> None:
-    """Of what is learnt: `trained` has them, and they take longer than the toys' steps."""
+    """Draw no samples: `trained` has them, and they take longer than the toys' steps."""
     for task in (base.BaseTask, MemoryTask, refiner.RefinerTask, rival.RivalTask, vae.VaeTask, DistillTask):
         monkeypatch.setattr(task, "sample", lambda *_: None)
 
@@ -90,7 +90,7 @@ def test_cam_trains_the_mergers_and_apm_the_mixers_too(trained):
 
 @pytest.mark.usefixtures("no_pictures")
 def test_a_recipe_goes_on_from_weights_in_half_precision(trained, tmp_path):
-    """As the shipped ones are, and in a folder where the memories are joined on to the base."""
+    """The shipped weights are so, in a folder where the memories are joined on to the base."""
     model = tmp_path / "model"
     assemble.assemble(assemble.AssembleConfig(trained / "text", trained / "vae", trained / "apm"), model)
     base = {**settings("base", trained), "text": model, "init": model}
