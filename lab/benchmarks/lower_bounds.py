@@ -18,7 +18,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-TOOLS = ("pytest", "pytest-timeout", "hypothesis")  # of the tests themselves: as they are
+TOOLS = ("pytest", "pytest-timeout", "hypothesis", "openai", "schemathesis")  # of the tests themselves: as they are
 EXTRAS = ("bases", "client", "eval", "interpolate", "server", "web")
 TESTS = tuple(f"tests/{name}" for name in ("field", "cli", "runs", "video", "samplers", "models", "stages", "api", "test_trip.py"))
 TORCH = ("torch", "torchgen", "functorch")
