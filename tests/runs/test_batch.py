@@ -15,12 +15,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streamingt2v.runs import batch, render as runner
 from streamingt2v.cli import main
 from streamingt2v.cli.table import read_table
 from streamingt2v.config import Request
-from streamingt2v.ray_backend import Farm
 from streamingt2v.errors import RequestError
+from streamingt2v.ray_backend import Farm
+from streamingt2v.runs import batch
+from streamingt2v.runs import render as runner
 from streamingt2v.runs.run import RunFolder
 from streamingt2v.runs.store import Store
 from toy import write_toy_model

@@ -15,10 +15,10 @@ from run_folders import LENGTHS, TOTAL, complete, create, digest, interrupted, n
 from streamingt2v.config import Request
 from streamingt2v.errors import RequestError, RunError
 from streamingt2v.runs import run as run_module
-from streamingt2v.video.reader import count_frames, read_video
 from streamingt2v.runs.run import RunFolder
-from streamingt2v.video.writer import read_metadata
 from streamingt2v.types import Chunk
+from streamingt2v.video.reader import count_frames, read_video
+from streamingt2v.video.writer import read_metadata
 
 
 def test_the_output_is_the_input_and_then_the_new_frames(tmp_path, source):

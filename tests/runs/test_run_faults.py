@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from run_folders import LENGTHS, TOTAL, Killed, complete, create, digest, failing_after, names, story
+from streamingt2v import durable
 from streamingt2v.config import Request
 from streamingt2v.errors import RunError
-from streamingt2v import durable
-from streamingt2v.video.reader import count_frames, read_video
 from streamingt2v.runs.run import RunFolder
+from streamingt2v.video.reader import count_frames, read_video
 
 
 class Dying:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Request
-from ..config.request import MOST_PIXELS
+from ..config.request import MOST_FPS, MOST_PIXELS
 from ..config.values import check_types
 from ..errors import RequestError, RunError
 from ..config.runtime import PLAIN, Savings
@@ -82,10 +82,12 @@ class Header:
 
 def _check(values: dict[str, Any]) -> None:
     """ValueError for values of the right type that no run has."""
-    bounds = {"height": MOST_PIXELS, "width": MOST_PIXELS, "threads": 2**16}
+    bounds = {"height": MOST_PIXELS, "width": MOST_PIXELS, "threads": 2**16, "fps": MOST_FPS}
     for name, most in bounds.items():
         if name in values and not 1 <= values[name] <= most:
             raise ValueError(f"{name} is {values[name]}")
+    if values.get("height", 0) % 2 or values.get("width", 0) % 2:
+        raise ValueError(f"no video is {values['width']}x{values['height']}")
     if values.get("dtype") not in ("float32", "bfloat16", "float16"):
         raise ValueError(f"dtype is {values.get('dtype')!r}")
     for name in ("output", "model"):

@@ -48,7 +48,27 @@ class Entry:
         names = (entry.segment, *([entry.state] if entry.state is not None else []))
         if min(entry.index, entry.start, entry.frames - 1) < 0 or not all(comes_and_goes(name) for name in names):
             raise ValueError("it tells of no segment of a run")
+        if (entry.state is None) != (entry.state_sha256 is None):
+            raise ValueError("a state and its hash come together")
         return entry
+
+    def check_names(self, number: int) -> None:
+        """ValueError unless it names the files of the segment with that number, counted from 0.
+
+        A name from a journal is opened, and deleted when it is old; so it is compared, and never taken as it stands.
+        """
+        if (self.segment, self.state) != (segment_name(number), state_name(number) if self.state is not None else None):
+            raise ValueError(f"{self.segment!r} and {self.state!r} are no names of its files")
+
+
+def segment_name(number: int) -> str:
+    """The file of the segment with that number."""
+    return f"seg_{number:05d}.m4s"
+
+
+def state_name(number: int) -> str:
+    """The file of the state after the segment with that number."""
+    return f"state_{number:05d}.safetensors"
 
 
 @dataclass
@@ -67,6 +87,7 @@ class Journal:
         for number, line in enumerate(lines, 1):
             try:
                 entry = Entry.from_line(line)
+                entry.check_names(number - 1)
                 whole = line.endswith(b"\n")
             except (ValueError, TypeError) as error:
                 if number < len(lines):
@@ -89,7 +110,8 @@ class Journal:
 
     def rewind(self, count: int) -> None:
         """Keep the first `count` entries only."""
-        self.size = sum(len(entry.to_line()) for entry in self.entries[:count])
+        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
+        self.size = sum(map(len, lines[:count]))  # as they stand there
         del self.entries[count:]
         durable.cut(self.path, self.size)
 

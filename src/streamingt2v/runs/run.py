@@ -32,7 +32,7 @@ from ..types import Chunk, State
 from .. import durable
 from .folder import INIT, JOURNAL, PLAYLIST, PROMPTS, REQUEST, VIDEO, delete_run, locked, may_be_stray, taken
 from .header import Header, cpu_capability, cpu_threads, input_hashes, versions, with_absolute_paths
-from .journal import Entry, Journal
+from .journal import Entry, Journal, segment_name, state_name
 from .playlist import playlist
 from .prompts import Change, PromptLog
 from ..video.reader import Frame
@@ -369,9 +369,9 @@ def _entry(
         start=start,
         frames=segment.frames,
         final=final,
-        segment=f"seg_{number:05d}.m4s",
+        segment=segment_name(number),
         segment_sha256=hashlib.sha256(segment.media).hexdigest(),
-        state=f"state_{number:05d}.safetensors" if state is not None else None,
+        state=state_name(number) if state is not None else None,
         state_sha256=hashlib.sha256(state).hexdigest() if state is not None else None,
     )
 

@@ -35,5 +35,5 @@ def unpack_state(data: bytes) -> State:
         # clones: a tensor inside of the bytes lies at any address, and sums differ in the last bit by how their data is aligned
         tensors = {name: value.clone() for name, value in load(data).items()}
         return {**tensors, **json.loads(header["__metadata__"][_VALUES])}
-    except (SafetensorError, ValueError, KeyError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(f"a saved state is damaged: {error}") from error
