@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urljoin
 
+from . import durable
 from .errors import MissingExtra, StreamingT2VError
 
 if TYPE_CHECKING:
@@ -138,13 +139,16 @@ class Client:
             yield from answer.iter_bytes()
 
     def download(self, id: str, path: Path, variant: Variant = "video") -> Path:
-        """Write the video (waiting for its end), its first frame (WebP) or a sheet of its frames (JPEG) to a file."""
+        """Write the video (waiting for its end), its first frame (WebP) or a sheet of its frames (JPEG) to a file, whole or not at all:
+        where there is none, or the connection breaks, a file that was there stays as it was.
+        """
         if variant == "video":
             self.wait(id)
-        with self._http.stream("GET", f"/v1/videos/{id}/content", params={"variant": variant}) as answer, path.open("wb") as file:
+        with self._http.stream("GET", f"/v1/videos/{id}/content", params={"variant": variant}) as answer:
             _check(answer)
-            for piece in answer.iter_bytes():
-                file.write(piece)
+            with durable.replacing(path) as part, part.open("wb") as file:
+                for piece in answer.iter_bytes():
+                    file.write(piece)
         return path
 
     @contextmanager

@@ -8,7 +8,9 @@ one address, and there are more of them when there is more to do.
 from __future__ import annotations
 
 import math
+import os
 import secrets
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
@@ -58,6 +60,7 @@ class Pool:
         self._make, self._gpus = make, gpus
 
     def __enter__(self) -> Pool:
+        _keep_to_itself()
         import ray
 
         _join(self.size, 1, float(self._gpus))
@@ -211,12 +214,8 @@ class Replicas:
 
     def __enter__(self) -> Replicas:
         import logging
-        import os
-        import sys
 
-        if "RAY_ADDRESS" not in os.environ and "ray" not in sys.modules:  # which reads it when it is imported
-            os.environ.setdefault("RAY_AUTH_MODE", "token")  # some of Ray's own ports are open to the network
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        _keep_to_itself()
         import ray
         from ray import serve
 
@@ -291,14 +290,25 @@ class _Ingress:
             made.__exit__(None, None, None)
 
 
+def _keep_to_itself() -> None:
+    """A Ray that is started here listens on loopback alone, and to those who have its token; not one that RAY_ADDRESS names.
+
+    To be called before Ray is imported, when it reads this. Set otherwise by the user, it stays so.
+    """
+    if "RAY_ADDRESS" not in os.environ and "ray" not in sys.modules:
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray's word for being reached from other machines, on any system
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
 def _join(size: int, cpus: int, gpus: float, room: int = 0, tell: bool = False) -> None:
     """Start Ray here with room for so many workers, or join the cluster that RAY_ADDRESS names. RunError where they have no room.
 
     room: for how many there may be later. tell: what the workers say is said here as well.
     """
     import logging
-    import os
 
+    _keep_to_itself()
     import ray
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing that is made here is told to anyone

@@ -7,7 +7,8 @@ import json
 import socket
 import threading
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from urllib.parse import urlsplit
 
 import httpx2
@@ -17,6 +18,7 @@ from starlette.testclient import TestClient
 from serving import picture, served
 from streamingt2v.api import connections, doors
 from streamingt2v.api.app import create_app
+from streamingt2v.client import Client, ServerError
 from streamingt2v.jobs.job import STATUSES
 
 
@@ -316,3 +318,44 @@ def test_seconds_are_a_number_or_a_string(service, url, seconds, status):
     if status == 200:
         service.delete(made.json()["id"])
         assert made.json()["num_frames"] == 8 * float(seconds)
+
+
+def test_a_download_that_fails_leaves_the_file_that_was_there(service, client, url, video, tmp_path):
+    path = tmp_path / "video.mp4"
+    path.write_bytes(b"dear")
+    running = client.create("A cat", num_frames=4000)["id"]
+    waiting = client.create("A cat", num_frames=8)["id"]
+    client.cancel(waiting)
+    client.delete(running)
+    for id, variant in ((waiting, "video"), (waiting, "spritesheet"), (waiting, "thumbnail"), (f"video_{'0' * 24}", "video")):
+        with pytest.raises(ServerError):
+            client.download(id, path, variant)
+        assert path.read_bytes() == b"dear" and list(tmp_path.iterdir()) == [path]
+    whole = service.files.finished(video["id"]).read_bytes()
+    with broken_off(url, after=len(whole) // 2) as address, Client(address) as other, pytest.raises(httpx2.TransportError):
+        other.download(video["id"], path)
+    assert path.read_bytes() == b"dear" and list(tmp_path.iterdir()) == [path]
+    assert client.download(video["id"], path).read_bytes() == whole
+
+
+@contextmanager
+def broken_off(url: str, after: int) -> Iterator[str]:
+    """An address that leads to another one, whose long answers break off."""
+
+    def serve() -> None:
+        while True:
+            try:
+                here, _ = listener.accept()
+            except OSError:
+                return
+            with here, dialled(url) as there:
+                there.sendall(here.recv(65536).replace(here_name, urlsplit(url).netloc.encode()).replace(b"keep-alive", b"close"))
+                sent = 0
+                while (data := there.recv(256)) and sent < after:
+                    here.sendall(data)
+                    sent += len(data)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        here_name = f"127.0.0.1:{listener.getsockname()[1]}".encode()
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://{here_name.decode()}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from .. import durable
 from ..config.values import read_json
 from ..errors import ModelError
 
@@ -30,7 +31,8 @@ class Vocabulary:
 
     def save(self, path: Path) -> None:
         """Write `vocabulary.json`."""
-        path.write_text(json.dumps({"known": sorted(self.known), "nearest": dict(sorted(self.nearest.items()))}, indent=1) + "\n")
+        values = {"known": sorted(self.known), "nearest": dict(sorted(self.nearest.items()))}
+        durable.write_file(path, (json.dumps(values, indent=1) + "\n").encode())
 
     def replacements(self, prompt: str) -> dict[str, str | None]:
         """Every unknown word of the prompt and the word used instead; None where it is left out."""

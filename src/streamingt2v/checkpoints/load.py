@@ -15,6 +15,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder, UNet3DConditionModel
 from transformers import AutoTokenizer, CLIPTextModel, CLIPVisionModelWithProjection
 
+from .. import durable
 from ..backbones.base import Backbone
 from ..backbones.engines import take_over
 from ..backbones.modelscope import ModelScopeBackbone, vae_factor
@@ -225,7 +226,7 @@ def _forget_origin(path: Path) -> None:
     """diffusers notes the folder that a network was read from, which means nothing on another machine."""
     values = read_json(path)
     if values.pop("_name_or_path", None) is not None:
-        path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+        durable.write_file(path, (json.dumps(values, indent=2, sort_keys=True) + "\n").encode())
 
 
 def _refiner(folder: Path, config: ModelConfig, place: Place, dtype: torch.dtype, vae: AutoencoderKL | None = None) -> RefinerBackbone:

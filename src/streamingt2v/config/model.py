@@ -12,6 +12,7 @@ from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
+from .. import durable
 from ..errors import MissingExtra, ModelError, RequestError
 from .external import SeedConfig, SvdConfig
 from .refine import RefineByConfig, RefineConfig
@@ -247,7 +248,7 @@ class ModelConfig:
         seed = self.seed and self.seed.relative_to(place or folder)
         refine_by = self.refine_by and self.refine_by.relative_to(place or folder)
         values = dataclasses.asdict(dataclasses.replace(self, seed=seed, refine_by=refine_by))
-        (folder / "model.json").write_text(json.dumps(values, indent=2) + "\n")
+        durable.write_file(folder / "model.json", (json.dumps(values, indent=2) + "\n").encode())
 
     @classmethod
     def load(cls, folder: Path) -> ModelConfig:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from .. import durable
 from ..checkpoints import hub
 from ..checkpoints.download import OnBytes
 from ..checkpoints.find import find_repository, known_as, made_folder
@@ -242,7 +243,7 @@ def _composed(entry: Entry, get: _Getter) -> list[Step]:
         settings = SeedConfig(**dict(zip(parts, map(str, folders), strict=True)), **dict(entry.settings))
         target.mkdir(parents=True, exist_ok=True)
         values = {name: value for name, value in vars(settings).items() if value is not None}
-        (target / "seed.json").write_text(json.dumps(values, indent=2) + "\n")
+        durable.write_file(target / "seed.json", (json.dumps(values, indent=2) + "\n").encode())
         return target
 
     return [Step(tuple(parts.values()), make, target)]
