@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "streamingt2v"
 LAYERS = (  # innermost first
-    {"types", "errors", "durable", "fields", "texts"},
+    {"types", "errors", "durable", "texts"},
     {"samplers", "models"},
     {"config"},
     {"video", "ray_backend"},

@@ -8,8 +8,8 @@ import sqlite3
 from typing import Any
 
 from ..config import Request
+from ..config.values import check_types
 from ..errors import StreamingT2VError
-from ..fields import check_fields
 from .job import Job
 
 NEXT_REVISION = "IFNULL((SELECT revision + 1 FROM jobs WHERE typeof(revision) = 'integer' ORDER BY revision DESC LIMIT 1), 1)"
@@ -35,7 +35,9 @@ def job_of(row: sqlite3.Row) -> Job:
     try:
         request, notes = Request.from_json(json.loads(values["request"])), tuple(json.loads(values["notes"]))
         job = Job(**values | {"request": request, "cancelling": bool(values["cancelling"]), "notes": notes})
-        check_fields(job)
+        check_types(Job, vars(job))
+        if not all(isinstance(note, str) for note in job.notes):
+            raise ValueError("a note that is no text")
         json.dumps([request.to_json(), notes], ensure_ascii=False).encode()  # halves of characters cannot be told to anybody
         if not all(math.isfinite(value) for value in values.values() if isinstance(value, float)):
             raise ValueError("a time that it cannot be")

@@ -68,6 +68,7 @@ class Header:
             raise ValueError("it was written by another version of streamingt2v")
         check_types(cls, values)
         _check(values)
+        check_types(Savings, values.get("savings", {}))
         savings = Savings(**values.pop("savings", {}))
         return cls(**{**values, "request": Request.from_json(values["request"]), "savings": savings})
 
