@@ -1,0 +1,64 @@
+"""The noise schedule, a plain sampler and a sheet of pictures, for looking at a network in training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UNet3DConditionModel
+from PIL import Image
+from transformers import CLIPTextModel, PreTrainedTokenizerFast
+
+from .code import PatchCode
+from .words import tokenize
+
+
+def make_scheduler(predict: str = "sample") -> DDIMScheduler:
+    """A scaled-linear schedule with zero terminal signal (Lin et al. 2024): step one starts from pure noise."""
+    return DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=predict,
+        rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True, steps_offset=1,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def sample(
+    unet: UNet3DConditionModel, text: CLIPTextModel, tokenizer: PreTrainedTokenizerFast, scheduler: DDIMScheduler, captions: list[str],
+    frames: int, steps: int = 10, guidance: float = 3.0, seed: int = 0, rescale: float = 0.5,
+) -> torch.Tensor:  # fmt: skip
+    """Latents (B, C, T, h, w) of captions by DPM-Solver++ with guidance."""
+    solver = DPMSolverMultistepScheduler.from_config(scheduler.config, algorithm_type="dpmsolver++", solver_order=2)
+    solver.set_timesteps(steps)
+    words = text(tokenize(tokenizer, [""] * len(captions) + captions)).last_hidden_state
+    side = unet.config.sample_size
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn((len(captions), unet.config.in_channels, frames, side, side), generator=generator)
+    for t in solver.timesteps:
+        with torch.autocast("cpu", torch.bfloat16):
+            negative, positive = unet(torch.cat([z, z]), t, words).sample.float().chunk(2)
+        guided = negative + guidance * (positive - negative)
+        axes = tuple(range(1, z.ndim))
+        like = guided * (positive.std(axes, keepdim=True) / guided.std(axes, keepdim=True))
+        z = solver.step(rescale * like + (1 - rescale) * guided, t, z).prev_sample
+    return z
+
+
+def pictures(code: PatchCode, latents_BCTHW: torch.Tensor) -> np.ndarray:
+    """uint8 (B, T, H, W, 3) by the code's own inverse."""
+    b, t = latents_BCTHW.shape[0], latents_BCTHW.shape[2]
+    flat = code.decode(latents_BCTHW.transpose(1, 2).flatten(0, 1)).unflatten(0, (b, t))
+    return ((flat.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 1, 3, 4, 2).numpy()
+
+
+def save_sheet(code: PatchCode, latents_BCTHW: torch.Tensor, path: Path, columns: int = 8) -> None:
+    """Single frames in rows of `columns`, or a row for each clip; twice as large as they are."""
+    frames = pictures(code, latents_BCTHW)
+    if frames.shape[1] == 1:
+        cells = frames[:, 0]
+    else:
+        cells = frames[:, :: max(1, frames.shape[1] // columns)][:, :columns].reshape(-1, *frames.shape[2:])
+    rows = [np.concatenate(list(cells[i : i + columns]), 1) for i in range(0, len(cells), columns)]
+    picture = Image.fromarray(np.concatenate(rows, 0))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST).save(path)
