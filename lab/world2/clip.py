@@ -74,8 +74,8 @@ def sample(seed: int | tuple[int, ...], held_out: bool = False, told_looks: floa
     return ClipSpec(
         **drawn, direction=direction, told=told, caption=text,
         arrangement=int(rng.integers(2**31)), wall=int(rng.integers(len(_WALLS))),
-        size=rng.uniform(0.42, 0.46) if hides else rng.uniform(0.56, 0.64),
-        pose=motion.pace(rng, flies),
+        size=rng.uniform(0.4, 0.44) if hides else rng.uniform(0.56, 0.64),
+        pose=motion.pace(rng, 0.03 if flies and hides else 0.13 if flies else 0.0),
     )  # fmt: skip
 
 

@@ -8,8 +8,8 @@ import numpy as np
 
 FPS = 8
 FASTEST = 3 / 64  # of the picture's height, a frame
-WALL_TOP = 0.42  # upper border of the wall to hide behind
-WALL = 0.56  # its width
+WALL_TOP = 0.38  # upper border of the wall to hide behind
+WALL = 0.6  # its width
 _HIDING = 0.27  # distance of its middle from the picture's middle
 
 
@@ -38,11 +38,11 @@ class Poses:
     step: np.ndarray
 
 
-def pace(rng: np.random.Generator, flies: bool) -> Pace:
-    """A pace drawn at random."""
+def pace(rng: np.random.Generator, lift: float) -> Pace:
+    """A pace drawn at random, for a thing that hangs about `lift` above the ground."""
     return Pace(
         camera=rng.uniform(0, 1000), speed=rng.uniform(0.24, 0.34), beat=rng.uniform(0.38, 0.5), phase=rng.uniform(0, 1),
-        lift=rng.uniform(0.1, 0.16) if flies else 0.0, waits=(rng.uniform(1.8, 2.6), rng.uniform(1.2, 2.0)),
+        lift=lift * rng.uniform(0.8, 1.2), waits=(rng.uniform(1.8, 2.6), rng.uniform(1.2, 2.0)),
     )  # fmt: skip
 
 
