@@ -15,7 +15,6 @@ from lab.world2 import clip, motion
 
 from .code import PATCH, PatchCode, to_pixels
 
-
 SHARED = 4  # single pictures of one clip
 
 

@@ -57,6 +57,12 @@ def cycle(motion: str, pace: Pace) -> float:
     return sum(_phases(motion, pace))
 
 
+def out_of_sight(motion: str, pace: Pace) -> tuple[float, float]:
+    """Seconds of a cycle, from its beginning, between which the thing of `hide` and `away` has arrived where nobody sees it."""
+    seen, way, gone, _ = _phases(motion, pace)
+    return seen + way, seen + way + gone
+
+
 def _phases(motion: str, p: Pace) -> tuple[float, float, float, float]:
     """Seconds in sight, on the way out, out of sight, on the way back."""
     way = _reach(motion) / p.speed

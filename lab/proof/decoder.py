@@ -1,0 +1,114 @@
+"""The autoencoder: a stock AutoencoderKL whose encoder learns the linear code and whose decoder draws sharp edges from it.
+
+    python -m lab.proof.decoder OUT --code FILE [--minutes 60]
+
+Pixels and edges weigh alike in the loss; the latents are disturbed a little, since a denoiser's are never perfect. `check` gives PSNR
+and the share of the true pictures' gradient energy that is left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import nn
+
+from .code import CHANNELS, PatchCode, load_code, to_pixels
+
+
+def build_vae() -> AutoencoderKL:
+    """Divides height and width by 8. Wide where the picture is small: there most of the arithmetic is cheap."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, block_out_channels=(32, 48, 96, 128),
+        layers_per_block=1, latent_channels=CHANNELS, norm_num_groups=16, sample_size=64, scaling_factor=1.0,
+    )  # fmt: skip
+
+
+class Coding(nn.Module):
+    """Encoder against the code, decoder against the pixels; neither sees the other."""
+
+    def __init__(self, vae: AutoencoderKL):
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, pixels: torch.Tensor, latents: torch.Tensor, encoder: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        loss = torch.zeros(())
+        if encoder:
+            coded = self.vae.encode(pixels).latent_dist
+            loss = ((coded.mean.float() - latents) ** 2 + 1e-4 * (coded.logvar.float() + 12) ** 2).mean()
+        disturb = 0.06 * torch.rand(len(latents), 1, 1, 1) * torch.randn_like(latents)
+        error = self.vae.decode(latents + disturb).sample.float() - pixels
+        edges = sum(error.diff(dim=d).abs().mean() for d in (2, 3))
+        squared = (error**2).mean()
+        return loss + error.abs().mean() + edges + squared, 10 * torch.log10(4 / squared.detach())
+
+
+def pictures(rng: np.random.Generator, count: int) -> torch.Tensor:
+    """Pictures at 64 pixels, a quarter of them windows of pictures at 128, for the refiner. Four of each clip."""
+    from lab.world2 import clip
+
+    frames = []
+    while len(frames) < count:
+        spec = clip.sample(int(rng.integers(2**62)))
+        large = rng.random() < 0.25
+        drawn = to_pixels(clip.render(spec, rng.uniform(0, 8) + rng.uniform(0, 4, 4), 128 if large else 64)[0])
+        y, x = (8 * rng.integers(0, 9, 2)) if large else (0, 0)
+        frames += list(drawn[:, :, y : y + 64, x : x + 64])
+    return torch.stack(frames[:count])
+
+
+def train(out: Path, code: PatchCode, minutes: float, init: Path | None = None, batch: int = 16) -> None:
+    """For so many minutes of the processor."""
+    torch.manual_seed(0)
+    vae = AutoencoderKL.from_pretrained(init / "vae").float() if init else build_vae()
+    module = Coding(vae)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01)
+    rng, step, kept = np.random.default_rng(3 if init is None else 4), 0, torch.zeros(0, 3, 64, 64)
+    while (spent := time.process_time() / 60 / minutes) < 1:
+        optimizer.param_groups[0]["lr"] = 1e-3 * min(1, (step + 1) / 50) * min(1.0, 2 * (1 - spent) + 0.01)
+        if step % 4 == 0:
+            kept = torch.cat([kept, pictures(rng, batch)])[-2000:]
+        pixels = kept[torch.from_numpy(rng.integers(len(kept), size=batch))]
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, psnr = module(pixels, code.encode(pixels), step % 3 == 0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        step += 1
+        if step % 50 == 0:
+            print(step, round(spent, 2), round(loss.item(), 4), round(psnr.item(), 2), flush=True)
+            vae.save_pretrained(out / "vae")
+    vae.save_pretrained(out / "vae")
+
+
+@torch.no_grad()
+def check(vae: AutoencoderKL, code: PatchCode, count: int = 96) -> dict[str, float]:
+    """PSNR in dB, and gradient energy as a share of the true pictures', by the decoder and by the code's own inverse."""
+    pixels = pictures(np.random.default_rng(99), count)
+    found = {}
+    for name, drawn in (("decoder", vae.decode(code.encode(pixels)).sample), ("code", code.decode(code.encode(pixels)))):
+        drawn = drawn.clamp(-1, 1)
+        found[f"{name} psnr"] = float((10 * torch.log10(4 / ((drawn - pixels) ** 2).mean((1, 2, 3)))).mean())
+        found[f"{name} sharpness"] = energy(drawn) / energy(pixels)
+    return {name: round(value, 3) for name, value in found.items()}
+
+
+def energy(pixels: torch.Tensor) -> float:
+    """Mean squared gradient."""
+    return float(sum((pixels.diff(dim=d) ** 2).mean() for d in (-1, -2)))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--code", type=Path, required=True)
+    parser.add_argument("--init", type=Path)
+    parser.add_argument("--minutes", type=float, default=60)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    train(asked.out, load_code(asked.code), asked.minutes, asked.init)
+    print(check(AutoencoderKL.from_pretrained(asked.out / "vae").float(), load_code(asked.code)))

@@ -1,0 +1,109 @@
+"""What a made video is measured by, against the world's ground truth: scroll speed, seams, and what comes back after hiding.
+
+    python -m lab.proof.measures        # how well the measures do on true clips
+
+Seams are looked at with noise drawn apart for every chunk and without a crossfade: both hide what a memory does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from lab.world2 import clip, motion
+from streamingt2v.metrics.flow import dis
+
+_BORDER = 0.2  # share of the width on either side where the scenery is looked at: the thing stands in the middle
+_UPPER, _LOWER = 0.25, 0.78  # rows where the scenery stands
+_EDGE = 3.0  # change of brightness from pixel to pixel, of 255, in the enlarged picture
+
+
+@dataclass(frozen=True)
+class Scroll:
+    """Of a video: speeds (T - 1,) in picture heights a frame, positive where the camera moves to the right; NaN where nothing tells."""
+
+    speeds: np.ndarray
+
+    @property
+    def median(self) -> float:
+        return float(np.nanmedian(self.speeds)) if np.isfinite(self.speeds).any() else 0.0
+
+    @property
+    def one_way(self) -> float:
+        """Share of the frames that move in the direction of most."""
+        moving = self.speeds[np.abs(self.speeds) > 0.25 / 64]
+        return float(max((moving > 0).mean(), (moving < 0).mean())) * len(moving) / len(self.speeds) if len(moving) else 0.0
+
+
+def scroll(frames_THWC: np.ndarray) -> Scroll:
+    """How fast the near scenery goes by, by optical flow at the borders of the picture, where it has edges to be followed.
+
+    Far scenery moves more slowly, the sky not at all: the speed of a frame is that which nine tenths of the edges do not exceed.
+    """
+    estimator = dis()
+    gray = [_gray(frame) for frame in frames_THWC]
+    large = [np.repeat(g[..., None], 3, -1) for g in gray]
+    height, width = gray[0].shape
+    looked_at = np.zeros((height, width), bool)
+    looked_at[round(_UPPER * height) : round(_LOWER * height)] = True
+    looked_at[:, round(_BORDER * width) : -round(_BORDER * width)] = False
+    speeds = []
+    for before, after, picture in zip(large[:-1], large[1:], gray[:-1], strict=True):
+        edges = np.abs(np.gradient(picture.astype(np.float32), axis=1)) > _EDGE
+        along = -estimator.estimate(before, after)[0][looked_at & edges]
+        if len(along) < 10:
+            speeds.append(np.nan)
+            continue
+        way = 1.0 if along.mean() >= 0 else -1.0
+        speeds.append(way * np.percentile(way * along, 90) / height)
+    return Scroll(np.array(speeds))
+
+
+def _gray(frame_HWC: np.ndarray) -> np.ndarray:
+    """Brightness, uint8, three times as large: flow is then good to a fraction of a pixel."""
+    picture = Image.fromarray(frame_HWC).convert("L")
+    return np.asarray(picture.resize((3 * picture.width, 3 * picture.height), Image.Resampling.BICUBIC))
+
+
+def true_speed(spec: clip.ClipSpec, frames: int, start: float = 0.0) -> np.ndarray:
+    """(T - 1,) of the camera on the ground layer, in picture heights a frame."""
+    return np.diff(clip.poses(spec, clip.frame_times(frames, start)).camera)
+
+
+def seams(frames_THWC: np.ndarray, borders: Sequence[int]) -> float:
+    """Mean change into the first frame of each later chunk over the mean change elsewhere; 1 where no border is to be seen."""
+    change = np.abs(np.diff(frames_THWC.astype(np.float32), axis=0)).mean((1, 2, 3))
+    at = np.isin(np.arange(1, len(frames_THWC)), list(borders))
+    inside = float(change[~at].mean())
+    return float(change[at].mean()) / inside if inside > 0 else float("inf")
+
+
+def hidden_spans(covers_T: np.ndarray, least: int = 9, covered: float = 1.0) -> list[tuple[int, int]]:
+    """Spans (first, end) of at least `least` frames in which less than `covered` pixels of the thing are to be seen."""
+    hidden = np.concatenate([[False], covers_T < covered, [False]]).astype(int)
+    edges = np.diff(hidden)
+    return [(int(a), int(b)) for a, b in zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True) if b - a >= least]
+
+
+def check(clips: int = 24, frames: int = 48) -> dict[str, float]:
+    """What the measures say of true clips: they must be right there before they say anything of made ones."""
+    right, one_way = [], []
+    for seed in range(clips):
+        spec = clip.sample((79, seed), motion="run")
+        made = scroll(clip.render(spec, clip.frame_times(frames))[0])
+        true = float(np.median(true_speed(spec, frames)))
+        right.append(abs(made.median - true) <= 0.25 * abs(true))
+        one_way.append(made.one_way >= 0.85)
+    still = [abs(scroll(clip.render(clip.sample((80, s), motion="jump"), clip.frame_times(16))[0]).median) * 64 for s in range(8)]
+    smooth = [seams(clip.render(clip.sample((81, s)), clip.frame_times(frames))[0], range(16, frames, 8)) for s in range(clips)]
+    return {
+        "speed within 25 %": float(np.mean(right)), "one direction": float(np.mean(one_way)), "pixels a frame where nothing goes by": float(np.mean(still)),
+        "seam": float(np.mean(smooth)), "fastest": motion.FASTEST * 64,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    print(check())

@@ -1,0 +1,112 @@
+"""The picture tower, matched to the frozen text tower: what an appearance memory looks through.
+
+    python -m lab.proof.sight OUT --text DIR [--minutes 20]
+
+Of one frame it must tell what no caption tells: colours, pattern, time of day, and which arrangement of the scenery this is. So two
+frames of a clip are pulled together against those of other clips, heads ask for the looks, and frames are matched to captions as in
+CLIP, on a text tower that stays as it is (Zhai et al. 2022).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import nn
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from lab.world2 import clip, vocabulary
+from streamingt2v.models.apm import CLIP_MEAN, CLIP_STD
+
+from .code import to_pixels
+from .words import WIDTH, load_text, tokenize
+
+LOOKS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("noun", tuple(n.name for n in vocabulary.NOUNS)), ("colour", vocabulary.COLOUR_NAMES), ("pattern", tuple(vocabulary.PATTERN_WORDS)),
+    ("scene", tuple(s.name for s in vocabulary.SCENES)), ("time", tuple(t.name for t in vocabulary.TIMES_OF_DAY)),
+)  # fmt: skip
+
+
+def build_vision() -> CLIPVisionModelWithProjection:
+    return CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=4, num_attention_heads=4, projection_dim=WIDTH, image_size=64, patch_size=8
+        )
+    )
+
+
+class Sight(nn.Module):
+    """The tower, the text's projection into the common space, and helpers that are thrown away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vision = build_vision()
+        self.text_projection = nn.Linear(WIDTH, WIDTH, bias=False)
+        self.heads = nn.ModuleList(nn.Linear(WIDTH, len(names)) for _, names in LOOKS)
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, pixels_B2CHW: torch.Tensor, text_BD: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, list[float]]:
+        embeds = self.vision(pixel_values=normalised(pixels_B2CHW.flatten(0, 1))).image_embeds
+        first, second = F.normalize(embeds, dim=-1).unflatten(0, (-1, 2)).unbind(1)
+        target, scale = torch.arange(len(first)), self.scale.exp().clamp(max=50)
+        pairs = scale * first @ second.T
+        words = scale * first @ F.normalize(self.text_projection(text_BD), dim=-1).T
+        loss = F.cross_entropy(pairs, target) + 0.5 * F.cross_entropy(words, target)
+        right = [float((pairs.argmax(1) == target).float().mean())]
+        for i, head in enumerate(self.heads):
+            scores = head(embeds)
+            loss = loss + F.cross_entropy(scores, labels[:, i].repeat_interleave(2))
+            right.append(float((scores.argmax(1) == labels[:, i].repeat_interleave(2)).float().mean()))
+        return loss, right
+
+
+def normalised(pixels_NCHW: torch.Tensor) -> torch.Tensor:
+    """[-1, 1] pixels to CLIP's mean and deviation."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+    return ((pixels_NCHW + 1) / 2 - mean) / std
+
+
+def train(out: Path, text_folder: Path, minutes: float, batch: int = 48) -> None:
+    """For so many minutes of the processor."""
+    torch.manual_seed(0)
+    tokenizer, text = load_text(text_folder)
+    sight = Sight()
+    optimizer = torch.optim.AdamW(sight.parameters(), lr=1e-3, weight_decay=0.05)
+    rng, step = np.random.default_rng(5), 0
+    while (spent := time.process_time() / 60 / minutes) < 1:
+        optimizer.param_groups[0]["lr"] = 1e-3 * min(1, (step + 1) / 100) * min(1.0, 2 * (1 - spent) + 0.01)
+        specs = [clip.sample(int(rng.integers(2**62)), motion=("run", "jump", "float", "rock", "still", "pan")[int(rng.integers(6))]) for _ in range(batch)]
+        pixels = torch.stack([to_pixels(clip.render(s, rng.uniform(0, 2) + np.array([0.0, rng.uniform(0.1, 1.5)]))[0]) for s in specs])
+        labels = torch.tensor([[names.index(getattr(s, name)) for name, names in LOOKS] for s in specs])
+        with torch.no_grad():
+            said = text(tokenize(tokenizer, [s.caption for s in specs])).pooler_output
+        loss, right = sight(pixels + 0.1 * torch.rand(batch, 1, 1, 1, 1) * torch.randn_like(pixels), said, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        step += 1
+        if step % 40 == 0:
+            print(step, round(spent, 2), round(loss.item(), 3), [round(r, 2) for r in right], flush=True)
+            _save(sight, out)
+    _save(sight, out)
+
+
+def _save(sight: Sight, out: Path) -> None:
+    sight.vision.save_pretrained(out / "image_encoder")
+    save_file({"weight": sight.text_projection.weight.detach().contiguous()}, out / "text_projection.safetensors")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--text", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=20)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    train(asked.out, asked.text, asked.minutes)

@@ -1,0 +1,138 @@
+"""How the embedded model is trained: its data, its base that learns from pictures first, runs that go on, and what is measured."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lab.proof import base, code, continuing, measures, memory, muon, pool
+from lab.proof.run import Run, RunConfig
+from lab.proof.sampling import make_scheduler
+from lab.world2 import clip
+from streamingt2v.models.unet3d import StreamingUNet3D
+
+
+@pytest.fixture(scope="module")
+def patches() -> code.PatchCode:
+    return code.fit(pictures=60)
+
+
+@pytest.fixture(scope="module")
+def unet():
+    torch.manual_seed(0)
+    return base.build_unet((32, 32, 32)).eval()
+
+
+def test_the_code_keeps_a_picture_and_says_half_a_picture_of_its_mean(patches):
+    frames = clip.render(clip.sample((1, 2)), clip.frame_times(1))[0]
+    pixels = code.to_pixels(frames)
+    again = patches.decode(patches.encode(pixels))
+    assert 10 * torch.log10(4 / ((again - pixels) ** 2).mean()) > 26
+    assert torch.allclose(patches.encode(again), patches.encode(pixels), atol=1e-3)
+
+
+def test_without_what_looks_along_time_a_clip_is_so_many_pictures(unet):
+    clips = torch.randn(2, 64, 3, 4, 4)
+    words, t = torch.randn(2, 32, 128), torch.tensor([500, 200])
+    moving = base.build_unet((32, 32, 32)).eval()
+    moving.load_state_dict(unet.state_dict())
+    base.begin_to_move(moving)
+    still = base.build_unet((32, 32, 32)).eval()
+    still.load_state_dict(unet.state_dict())
+    base.stand_still(still)
+    with torch.no_grad():
+        whole = moving(clips, t, words).sample
+        apart = torch.cat([still(clips[:, :, i : i + 1], t, words).sample for i in range(3)], 2)
+        assert torch.allclose(whole, apart, atol=1e-4)
+        assert not torch.allclose(unet(clips, t, words).sample, apart, atol=1e-4)
+
+
+def test_muons_step_is_orthogonal():
+    matrix = torch.randn(24, 40)
+    values = torch.linalg.svdvals(muon.orthogonal(matrix))
+    assert 0.6 < values.min() and values.max() < 1.3
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path):
+    def train(steps: int) -> Run:
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+        run = Run(RunConfig(tmp_path, steps=steps, log_every=2), module)
+        x = torch.randn(16, 4, generator=torch.Generator().manual_seed(1))
+        run.go(lambda: (module(x) - x[:, :2]).pow(2).mean(), lambda: run.count("looks", 1))
+        return run
+
+    first, second = train(3), train(8)
+    assert first.step == 3 and second.step == 8 and second.counts == {"looks": 1}
+    stored = torch.load(tmp_path / "checkpoint-0.pt", weights_only=True)
+    assert torch.equal(stored["weights"]["0.weight"], second.own["0.weight"]) and stored["step"] == 8
+
+
+def test_a_run_stops_at_a_gradient_that_is_none():
+    module = nn.Linear(2, 1)
+    run = Run(RunConfig(out=Path("nowhere"), steps=1), module)
+    with pytest.raises(FloatingPointError):
+        run._learn(module(torch.full((1, 2), torch.nan)).sum())
+
+
+def test_the_loss_looks_at_the_thing_and_minds_flicker():
+    scheduler, t = make_scheduler(), torch.tensor([500])
+    latents, cover = torch.zeros(1, 4, 4, 2, 2), torch.zeros(1, 4, 2, 2)
+    cover[..., 0, 0] = 1
+    there, elsewhere, flicker = (latents.clone() for _ in range(3))
+    there[..., 0, 0] = 1
+    elsewhere[..., 1, 1] = 1
+    flicker[:, :, ::2, 1, 1], flicker[:, :, 1::2, 1, 1] = 1, -1
+    loss = [float(base.clean_loss(x, latents, t, cover, scheduler, 0.5)) for x in (there, elsewhere, flicker)]
+    assert loss[0] > 3 * loss[1] and loss[2] > 1.5 * loss[1]
+
+
+def test_a_pool_draws_some_anew_and_uses_the_rest_again(patches):
+    some = pool.Pool(patches, 2, 8, 0.25, np.random.default_rng(0))
+    first = some.batch(2)
+    while len(some.examples) < 8:
+        some.batch(2)
+    assert len(first) == 2 and first[0].latents.shape == (64, 2, 8, 8)
+    assert len(pool.Pool(patches, 1, 8, 1.0, np.random.default_rng(0)).batch(5)) == 5
+
+
+def test_windows_of_hidden_things_show_nothing_of_them_and_the_anchor_does():
+    rng = np.random.default_rng(3)
+    for _ in range(6):
+        spec, times, anchor = continuing._hidden(rng)
+        _, mask = clip.render(spec, np.append(times, anchor))
+        assert mask[: continuing.OVERLAP].sum((1, 2)).max() < 2 and mask[-1].sum() > 60
+        assert anchor < times[0]
+
+
+def test_mergers_that_start_alike_have_no_effect_and_find_the_same_frame(unet):
+    net = StreamingUNet3D.from_base(unet, 16, 32, 8)
+    memory.start_alike(net)
+    merger = net.cross_attention_merger_down_blocks[0]
+    skip = torch.randn(5, 32, 2, 2)
+    assert torch.equal(merger(skip, skip[:3], 1), skip)
+    part = merger.temporal_transformer
+    nn.init.eye_(part.proj_out.weight)
+    with torch.no_grad():
+        change = merger(3 * skip, 3 * skip[:3], 1) - 3 * skip
+    likest = torch.cdist(change.flatten(1), 3 * skip[:3].flatten(1)).argmin(1)
+    assert likest[:3].tolist() == [0, 1, 2]
+
+
+def test_scroll_speed_and_seams_are_right_on_true_clips():
+    pytest.importorskip("cv2")
+    found = measures.check(clips=4, frames=20)
+    assert found["speed within 25 %"] == 1 and found["one direction"] == 1
+    assert found["pixels a frame where nothing goes by"] < 0.2 and 0.8 < found["seam"] < 1.3
+
+
+def test_a_border_that_jumps_is_a_seam():
+    frames = np.zeros((24, 8, 8, 3), np.uint8) + np.arange(24, dtype=np.uint8)[:, None, None, None]
+    frames[16:] += 9
+    assert measures.seams(frames, [16]) == pytest.approx(10)
+
+
+def test_spans_out_of_sight():
+    assert measures.hidden_spans(np.array([5.0] * 3 + [0] * 10 + [5] * 2 + [0] * 4)) == [(3, 13)]
