@@ -1,10 +1,11 @@
-"""Training of the embedded base network in the background: stock UNet3DConditionModel on latents of the world.
+"""Train the embedded base network: a stock UNet3DConditionModel on latents of the world.
 
-    python -m lab.proof.base OUT --text DIR --code FILE --frames 1                          # first single pictures
-    python -m lab.proof.base OUT2 --text DIR --code FILE --init OUT --still_init 1         # then clips
+    python -m lab.proof.base OUT --text DIR --code FILE --frames 1                   # pictures first
+    python -m lab.proof.base OUT2 --text DIR --code FILE --init OUT --still_init 1   # then clips
 
-It runs until it is stopped, goes on from its last checkpoint, and looks at samples of the averaged weights now and then. The network
-predicts the clean latents: at 64 numbers a cell and a width of 64, what it does not know is then a soft picture, not noise.
+It runs until it is stopped, goes on from its last checkpoint, and looks at samples of the averaged weights
+now and then. The network predicts the clean latents: at 64 numbers a cell and a width of 64, what it does
+not know is then a soft picture, not noise.
 """
 
 from __future__ import annotations
@@ -32,10 +33,17 @@ def build_unet(channels: tuple[int, ...] = (64, 128, 192), side: int = 8) -> UNe
     """A stock network, attention at all levels but the deepest, as ModelScope's."""
     inner = len(channels) - 1
     return UNet3DConditionModel(
-        sample_size=side, in_channels=CHANNELS, out_channels=CHANNELS,
-        down_block_types=("CrossAttnDownBlock3D",) * inner + ("DownBlock3D",), up_block_types=("UpBlock3D",) + ("CrossAttnUpBlock3D",) * inner,
-        block_out_channels=channels, layers_per_block=1, cross_attention_dim=WIDTH, attention_head_dim=32, norm_num_groups=16,
-    )  # fmt: skip
+        sample_size=side,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        down_block_types=("CrossAttnDownBlock3D",) * inner + ("DownBlock3D",),
+        up_block_types=("UpBlock3D",) + ("CrossAttnUpBlock3D",) * inner,
+        block_out_channels=channels,
+        layers_per_block=1,
+        cross_attention_dim=WIDTH,
+        attention_head_dim=32,
+        norm_num_groups=16,
+    )
 
 
 def stand_still(unet: UNet3DConditionModel) -> None:
@@ -58,13 +66,16 @@ def begin_to_move(unet: UNet3DConditionModel) -> None:
 
 
 def compiled(unet: UNet3DConditionModel, batch: int, frames: int) -> Callable[..., Any]:
-    """The network compiled for clips: 0.6 of the time on a CPU with AMX. As it is, if the compiled one is wrong.
+    """Compile the network for clips (0.6 of the time on a CPU with AMX); return it as it is if that goes wrong.
 
     torch 2.13's C++ of this network gives NaN for single pictures; so it is tried before it is trusted.
     """
     quick = torch.compile(unet, dynamic=False)
     side, like = unet.config.sample_size, next(unet.parameters())
-    noisy, words = torch.randn(batch, CHANNELS, frames, side, side).to(like), torch.randn(batch, TEXT_LENGTH, WIDTH).to(like)
+    noisy, words = (
+        torch.randn(batch, CHANNELS, frames, side, side).to(like),
+        torch.randn(batch, TEXT_LENGTH, WIDTH).to(like),
+    )
     t = torch.randint(0, 1000, (batch,))
     made = []
     for network in (unet, quick):
@@ -87,7 +98,10 @@ def clean_loss(
     scheduler: DDIMScheduler,
     changes: float,
 ) -> torch.Tensor:
-    """Squared error of the clean latents, weighted by min(snr, 5) + 1, more where the thing is, plus that of changes from frame to frame."""
+    """Squared error of the clean latents and of their changes from frame to frame.
+
+    Weighted by min(snr, 5) + 1, and more where the thing is.
+    """
     signal = scheduler.alphas_cumprod[t].view(-1, 1, 1, 1)
     noise_weight = (signal / (1 - signal).clamp(min=1e-5)).clamp(max=5) + 1
     weight = 1 + 4 * cover_BTHW
@@ -108,14 +122,21 @@ class Trainer:
         self.tokenizer, self.text = load_text(Path(a.text))
         self.text.requires_grad_(False).eval()
         self.code, self.scheduler = load_code(Path(a.code)), make_scheduler()
-        self.unet = UNet3DConditionModel.from_pretrained(Path(a.init) / "unet").float() if a.init else build_unet(a.channels)
+        self.unet = (
+            UNet3DConditionModel.from_pretrained(Path(a.init) / "unet").float()
+            if a.init
+            else build_unet(a.channels)
+        )
         self.unet.eval()  # no dropout: hardly anything is seen twice
         if a.frames == 1:
             stand_still(self.unet)
         elif a.still_init:
             begin_to_move(self.unet)
         self.quick = compiled(self.unet, a.batch, a.frames) if a.compile and a.frames > 1 else self.unet
-        shared = {name: getattr(a, name) for name in "lr steps decay ema save_minutes look_minutes agree_every seed".split()}
+        shared = {
+            name: getattr(a, name)
+            for name in "lr steps decay ema save_minutes look_minutes agree_every seed".split()
+        }
         self.run = Run(RunConfig(Path(a.out), **shared), self.unet)
         self.of_clips = Pool(self.code, a.frames, 1500, a.fresh, self.run.rng)
         self.of_pictures = Pool(self.code, 1, 6000, a.fresh, self.run.rng)
@@ -155,17 +176,30 @@ class Trainer:
 
 
 LOOKED_AT = (
-    "A cat running on the street", "A green dog with stripes dancing on the beach", "A red bus is hiding behind a wall in the snow",
-    "An elephant jumping in the forest", "A blue penguin standing still in the desert at night", "A yellow car running on the beach",
-    "A turtle floating under water", "A giraffe standing still while the camera looks around in the forest",
-)  # fmt: skip
+    "A cat running on the street",
+    "A green dog with stripes dancing on the beach",
+    "A red bus is hiding behind a wall in the snow",
+    "An elephant jumping in the forest",
+    "A blue penguin standing still in the desert at night",
+    "A yellow car running on the beach",
+    "A turtle floating under water",
+    "A giraffe standing still while the camera looks around in the forest",
+)
 MORE = (
-    "A rabbit jumping in the snow", "A duck by the sea", "A purple fish floating under water", "A spotted butterfly in the forest",
-    "A snail in the desert", "A red train running on the street at night", "A rocket in the desert at sunset", "A striped balloon by the sea",
-)  # fmt: skip
+    "A rabbit jumping in the snow",
+    "A duck by the sea",
+    "A purple fish floating under water",
+    "A spotted butterfly in the forest",
+    "A snail in the desert",
+    "A red train running on the street at night",
+    "A rocket in the desert at sunset",
+    "A striped balloon by the sea",
+)
 
 
-def sheet(unet, text: CLIPTextModel, tokenizer: PreTrainedTokenizerFast, code, scheduler, frames: int, path: Path) -> None:  # type: ignore[no-untyped-def]
+def sheet(
+    unet, text: CLIPTextModel, tokenizer: PreTrainedTokenizerFast, code, scheduler, frames: int, path: Path
+) -> None:  # type: ignore[no-untyped-def]
     captions = [*LOOKED_AT, *MORE, *LOOKED_AT, *MORE] if frames == 1 else list(LOOKED_AT)
     made = sample(unet, text, tokenizer, scheduler, captions, frames)
     save_sheet(code, made, path)
@@ -175,11 +209,27 @@ def main() -> None:
     p = argparse.ArgumentParser()
     p.add_argument("out")
     for name, kind, default in (
-        ("text", str, None), ("code", str, None), ("init", str, None), ("frames", int, 16), ("batch", int, 16), ("picture_batch", int, 128),
-        ("picture_every", int, 0), ("lr", float, 2e-3), ("seed", int, 0), ("fresh", float, 0.25), ("late", float, 1.3), ("changes", float, 0.5),
-        ("ema", float, 0.998), ("steps", int, 10**9), ("decay", float, 0.0), ("save_minutes", float, 8), ("look_minutes", float, 15),
-        ("agree_every", int, 8), ("compile", int, 1), ("still_init", int, 0),
-    ):  # fmt: skip
+        ("text", str, None),
+        ("code", str, None),
+        ("init", str, None),
+        ("frames", int, 16),
+        ("batch", int, 16),
+        ("picture_batch", int, 128),
+        ("picture_every", int, 0),
+        ("lr", float, 2e-3),
+        ("seed", int, 0),
+        ("fresh", float, 0.25),
+        ("late", float, 1.3),
+        ("changes", float, 0.5),
+        ("ema", float, 0.998),
+        ("steps", int, 10**9),
+        ("decay", float, 0.0),
+        ("save_minutes", float, 8),
+        ("look_minutes", float, 15),
+        ("agree_every", int, 8),
+        ("compile", int, 1),
+        ("still_init", int, 0),
+    ):
         p.add_argument(f"--{name}", type=kind, default=default)
     p.add_argument("--channels", type=lambda s: tuple(map(int, s.split(","))), default=(64, 128, 192))
     torch.set_num_threads(1)

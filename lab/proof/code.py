@@ -1,8 +1,9 @@
-"""Latents of the embedded model: a linear code of 8 x 8 patches, 64 numbers each, fitted once to pictures of the world.
+"""Latents of the embedded model: a linear code of 8 x 8 patches, 64 numbers each, fitted to the world.
 
     python -m lab.proof.code FILE
 
-The finer a number, the smaller its spread (standard deviation s becomes s ** POWER), so a denoiser decides coarse things first.
+The finer a number, the smaller its spread (standard deviation s becomes s ** POWER), so a denoiser decides
+coarse things first.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ class PatchCode:
 
     def decode(self, latents_NCHW: torch.Tensor) -> torch.Tensor:
         """The nearest pictures, in [-1, 1] up to rounding."""
-        return F.conv_transpose2d(latents_NCHW, self.inverse, stride=PATCH) + self.mean.repeat(1, *latents_NCHW.shape[2:])
+        return F.conv_transpose2d(latents_NCHW, self.inverse, stride=PATCH) + self.mean.repeat(
+            1, *latents_NCHW.shape[2:]
+        )
 
 
 def load_code(path: Path) -> PatchCode:
@@ -59,10 +62,14 @@ def fit(pictures: int = 4000) -> PatchCode:
     mean = patches.mean(0)
     values, vectors = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
     values, vectors = values.flip(0)[:CHANNELS], vectors.flip(1)[:, :CHANNELS]
-    vectors = vectors * torch.sign(vectors[vectors.abs().argmax(0), torch.arange(CHANNELS)])  # eigh leaves the sign open
+    vectors = vectors * torch.sign(
+        vectors[vectors.abs().argmax(0), torch.arange(CHANNELS)]
+    )  # eigh leaves the sign open
     gain = values ** (0.5 * POWER - 0.5)
     gain = gain / ((values * gain**2).mean() ** 0.5)
-    return PatchCode((vectors * gain).T.reshape(CHANNELS, 3, PATCH, PATCH).float(), mean.reshape(3, PATCH, PATCH).float())
+    return PatchCode(
+        (vectors * gain).T.reshape(CHANNELS, 3, PATCH, PATCH).float(), mean.reshape(3, PATCH, PATCH).float()
+    )
 
 
 if __name__ == "__main__":

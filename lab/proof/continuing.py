@@ -1,7 +1,8 @@
-"""Clips for training the memories: a window, what follows, an anchor, and often something that only the anchor knows.
+"""Clips for training the memories: a window, what follows, and an anchor that may know more.
 
-In a third of the clips the thing is out of sight for all of the window and comes back in what follows, while the anchor shows it. In a
-tenth the window shows another place, and the caption and the anchor lead back to an earlier one (there and back).
+In a third of the clips the thing is out of sight for all of the window and comes back in what follows,
+while the anchor shows it. In a tenth the window shows another place, and the caption and the anchor lead
+back to an earlier one (there and back).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ HIDDEN, BACK, STILL = 0.33, 0.1, 0.05  # shares of clips
 
 @dataclass
 class Continuation:
-    """latents (C, T, h, w) of the target, whose first frames are the window; cover (T, h, w); anchor (3, H, W) in [-1, 1]."""
+    """`latents` (C, T, h, w): the target, first the window. `cover` (T, h, w). `anchor` (3, H, W) in [-1, 1]."""
 
     latents: torch.Tensor
     cover: torch.Tensor
@@ -31,7 +32,7 @@ class Continuation:
 
 
 def draw(rng: np.random.Generator, code: PatchCode, with_anchor: bool, size: int = 64) -> Continuation:
-    """A clip at random. Without an anchor (CAM alone) nothing is drawn that only an anchor could know, but by chance."""
+    """Draw a clip. For CAM alone (no anchor) leave out what only an anchor could know."""
     kind = rng.random()
     if with_anchor and kind < HIDDEN:
         spec, times, anchor = _hidden(rng)
@@ -56,9 +57,14 @@ def elsewhere(spec: clip.ClipSpec, rng: np.random.Generator) -> clip.ClipSpec:
 
 
 def _hidden(rng: np.random.Generator) -> tuple[clip.ClipSpec, np.ndarray, float]:
-    """A clip whose window shows nothing of the thing, which then comes back; and a time before, at which it is in full sight."""
-    spec = clip.sample(int(rng.integers(2**62)), motion=("hide", "away")[int(rng.integers(2))], told_looks=0.15)
-    cycle, (gone_from, back_at) = motion.cycle(spec.motion, spec.pose), motion.out_of_sight(spec.motion, spec.pose)
+    """A clip that hides the thing for the whole window, its frames' times, and an earlier time in full sight."""
+    spec = clip.sample(
+        int(rng.integers(2**62)), motion=("hide", "away")[int(rng.integers(2))], told_looks=0.15
+    )
+    cycle, (gone_from, back_at) = (
+        motion.cycle(spec.motion, spec.pose),
+        motion.out_of_sight(spec.motion, spec.pose),
+    )
     began = (2 - spec.pose.phase) * cycle  # the thing stands in sight and is about to go
     window = OVERLAP / clip.FPS
     first = began + rng.uniform(gone_from, max(gone_from, back_at - window))

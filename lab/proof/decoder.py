@@ -1,9 +1,9 @@
-"""The autoencoder: a stock AutoencoderKL whose encoder learns the linear code and whose decoder draws sharp edges from it.
+"""Train the autoencoder: a stock AutoencoderKL that encodes as the linear code and decodes sharp edges.
 
     python -m lab.proof.decoder OUT --code FILE [--minutes 60]
 
-Pixels and edges weigh alike in the loss; the latents are disturbed a little, since a denoiser's are never perfect. `check` gives PSNR
-and the share of the true pictures' gradient energy that is left.
+Pixels and edges weigh alike in the loss; the latents are disturbed a little, since a denoiser's are never
+perfect. `check` gives PSNR and the share of the true pictures' gradient energy that is left.
 """
 
 from __future__ import annotations
@@ -21,11 +21,17 @@ from .code import CHANNELS, PatchCode, load_code, to_pixels
 
 
 def build_vae() -> AutoencoderKL:
-    """Divides height and width by 8. Wide where the picture is small: there most of the arithmetic is cheap."""
+    """Build an autoencoder that divides height and width by 8, widest where the picture is smallest."""
     return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, block_out_channels=(32, 48, 96, 128),
-        layers_per_block=1, latent_channels=CHANNELS, norm_num_groups=16, sample_size=64, scaling_factor=1.0,
-    )  # fmt: skip
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(32, 48, 96, 128),
+        layers_per_block=1,
+        latent_channels=CHANNELS,
+        norm_num_groups=16,
+        sample_size=64,
+        scaling_factor=1.0,
+    )
 
 
 class Coding(nn.Module):
@@ -35,7 +41,9 @@ class Coding(nn.Module):
         super().__init__()
         self.vae = vae
 
-    def forward(self, pixels: torch.Tensor, latents: torch.Tensor, encoder: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, pixels: torch.Tensor, latents: torch.Tensor, encoder: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         loss = torch.zeros(())
         if encoder:
             coded = self.vae.encode(pixels).latent_dist
@@ -48,14 +56,16 @@ class Coding(nn.Module):
 
 
 def pictures(rng: np.random.Generator, count: int) -> torch.Tensor:
-    """Pictures at 64 pixels, a quarter of them windows of pictures at 128, for the refiner. Four of each clip."""
+    """Draw pictures of 64 pixels, four a clip; a quarter are windows of 128 pixels, for the refiner."""
     from lab.world2 import clip
 
     frames = []
     while len(frames) < count:
         spec = clip.sample(int(rng.integers(2**62)))
         large = rng.random() < 0.25
-        drawn = to_pixels(clip.render(spec, rng.uniform(0, 8) + rng.uniform(0, 4, 4), 128 if large else 64)[0])
+        drawn = to_pixels(
+            clip.render(spec, rng.uniform(0, 8) + rng.uniform(0, 4, 4), 128 if large else 64)[0]
+        )
         y, x = (8 * rng.integers(0, 9, 2)) if large else (0, 0)
         frames += list(drawn[:, :, y : y + 64, x : x + 64])
     return torch.stack(frames[:count])
@@ -87,10 +97,13 @@ def train(out: Path, code: PatchCode, minutes: float, init: Path | None = None, 
 
 @torch.no_grad()
 def check(vae: AutoencoderKL, code: PatchCode, count: int = 96) -> dict[str, float]:
-    """PSNR in dB, and gradient energy as a share of the true pictures', by the decoder and by the code's own inverse."""
+    """Measure PSNR in dB and the share of the gradient energy that is left, for decoder and linear code."""
     pixels = pictures(np.random.default_rng(99), count)
     found = {}
-    for name, drawn in (("decoder", vae.decode(code.encode(pixels)).sample), ("code", code.decode(code.encode(pixels)))):
+    for name, drawn in (
+        ("decoder", vae.decode(code.encode(pixels)).sample),
+        ("code", code.decode(code.encode(pixels))),
+    ):
         drawn = drawn.clamp(-1, 1)
         found[f"{name} psnr"] = float((10 * torch.log10(4 / ((drawn - pixels) ** 2).mean((1, 2, 3)))).mean())
         found[f"{name} sharpness"] = energy(drawn) / energy(pixels)

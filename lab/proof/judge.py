@@ -1,4 +1,4 @@
-"""A judge of the world's clips: what thing, colour, pattern, scene, time of day and motion they show, and where the thing is in sight.
+"""Train a judge of clips: noun, colour, pattern, scene, time of day, motion, and how much of the thing shows.
 
     python -m lab.proof.judge OUT [--minutes 20]
 
@@ -25,10 +25,13 @@ from .code import to_pixels
 from .pool import start_of
 
 NAMES: dict[str, tuple[str, ...]] = {
-    "noun": tuple(n.name for n in vocabulary.NOUNS), "colour": vocabulary.COLOUR_NAMES, "pattern": tuple(vocabulary.PATTERN_WORDS),
-    "scene": tuple(s.name for s in vocabulary.SCENES), "time": tuple(t.name for t in vocabulary.TIMES_OF_DAY),
+    "noun": tuple(n.name for n in vocabulary.NOUNS),
+    "colour": vocabulary.COLOUR_NAMES,
+    "pattern": tuple(vocabulary.PATTERN_WORDS),
+    "scene": tuple(s.name for s in vocabulary.SCENES),
+    "time": tuple(t.name for t in vocabulary.TIMES_OF_DAY),
     "motion": tuple(m.name for m in vocabulary.MOTIONS),
-}  # fmt: skip
+}
 OF_THE_THING = ("noun", "colour", "pattern")  # a frame tells them only where the thing is in sight
 CHANCE = {name: 1 / len(classes) for name, classes in NAMES.items()}
 FRAMES = 16
@@ -44,7 +47,7 @@ class Verdict:
 
 
 class Judge(ModelMixin, ConfigMixin):
-    """Convolutions on each frame; all but the motion from the frames themselves, the motion from how they change."""
+    """Convolutions on each frame; the motion comes from how frames change, the rest from the frames."""
 
     @register_to_config
     def __init__(self, width: int = 32):
@@ -56,13 +59,20 @@ class Judge(ModelMixin, ConfigMixin):
             layers += [nn.Conv2d(after, after, 3, padding=1), nn.GroupNorm(8, after), nn.SiLU()]
         self.features = nn.Sequential(*layers)
         last = widths[-1]
-        self.heads = nn.ModuleDict({name: nn.Linear(last, len(classes)) for name, classes in NAMES.items() if name != "motion"})
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(last, len(classes)) for name, classes in NAMES.items() if name != "motion"}
+        )
         self.cover = nn.Linear(last, 1)
         self.place = nn.Linear(last * 16, last)
         self.change = nn.Sequential(
-            nn.Conv1d(last, last, 5, padding=2), nn.SiLU(), nn.Conv1d(last, last, 5, padding=2), nn.SiLU(), nn.AdaptiveMaxPool1d(1), nn.Flatten(),
+            nn.Conv1d(last, last, 5, padding=2),
+            nn.SiLU(),
+            nn.Conv1d(last, last, 5, padding=2),
+            nn.SiLU(),
+            nn.AdaptiveMaxPool1d(1),
+            nn.Flatten(),
             nn.Linear(last, len(NAMES["motion"])),
-        )  # fmt: skip
+        )
 
     def forward(self, frames_BTCHW: torch.Tensor) -> dict[str, torch.Tensor]:
         """Logits of each frame (B, T, classes), "cover" (B, T), and of the clip: "motion" (B, classes)."""
@@ -77,7 +87,7 @@ class Judge(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def judge(self, frames_THWC: np.ndarray) -> Verdict:
-        """The verdict on one clip, uint8 (T, H, W, 3) of any size; what the thing is, is asked of the frames that show it best."""
+        """Judge one clip, uint8 (T, H, W, 3) of any size; the frames that show the thing best say what it is."""
         frames = to_pixels(np.ascontiguousarray(frames_THWC))
         if frames.shape[-1] != 64:
             frames = F.interpolate(frames, (64, 64), mode="bilinear", antialias=True)
@@ -98,11 +108,13 @@ def load_judge(folder: Path) -> Judge:
 
 
 def looks_kept(judge: Judge, frames_THWC: np.ndarray, least: int = 9) -> bool | None:
-    """Whether colour and pattern after the first long hiding are those of before; None if the thing did not hide and come back.
+    """Tell whether colour and pattern survive the first long hiding; None if nothing hid and came back.
 
     Both are asked of the frames in which the thing is well in sight. By chance it is right once in 24 times.
     """
-    covers = np.concatenate([judge.judge(frames_THWC[i : i + FRAMES]).cover_T for i in range(0, len(frames_THWC), FRAMES)])
+    covers = np.concatenate(
+        [judge.judge(frames_THWC[i : i + FRAMES]).cover_T for i in range(0, len(frames_THWC), FRAMES)]
+    )
     hidden = covers < IN_SIGHT
     runs = np.flatnonzero(np.convolve(hidden, np.ones(least), "valid") == least)
     if not len(runs):
@@ -116,7 +128,9 @@ def looks_kept(judge: Judge, frames_THWC: np.ndarray, least: int = 9) -> bool | 
     return all(asked[0][name] == asked[1][name] for name in ("colour", "pattern"))
 
 
-def _batch(rng: np.random.Generator, clips: int, frames: int) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+def _batch(
+    rng: np.random.Generator, clips: int, frames: int
+) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
     pixels, covers, specs = [], [], []
     for _ in range(clips):
         spec = clip.sample(int(rng.integers(2**62)))
@@ -126,7 +140,10 @@ def _batch(rng: np.random.Generator, clips: int, frames: int) -> tuple[torch.Ten
         pixels.append(to_pixels(drawn))
         covers.append(torch.from_numpy(mask.mean((1, 2))))
         specs.append(spec)
-    labels = {name: torch.tensor([classes.index(getattr(s, name)) for s in specs]) for name, classes in NAMES.items()}
+    labels = {
+        name: torch.tensor([classes.index(getattr(s, name)) for s in specs])
+        for name, classes in NAMES.items()
+    }
     return torch.stack(pixels), torch.stack(covers), labels
 
 
@@ -137,7 +154,12 @@ def worse(pixels_BTCHW: torch.Tensor) -> torch.Tensor:
     soft = F.interpolate(F.avg_pool2d(flat, 2), scale_factor=2, mode="bilinear").view_as(pixels_BTCHW)
     share, amount, unsteady = (torch.rand(b, 1, 1, 1, 1) for _ in range(3))
     flicker = F.interpolate(torch.randn(b * t, 3, 8, 8), scale_factor=8, mode="nearest").view_as(pixels_BTCHW)
-    return pixels_BTCHW + share * (soft - pixels_BTCHW) + 0.15 * amount * torch.randn_like(pixels_BTCHW) + 0.15 * unsteady * flicker
+    return (
+        pixels_BTCHW
+        + share * (soft - pixels_BTCHW)
+        + 0.15 * amount * torch.randn_like(pixels_BTCHW)
+        + 0.15 * unsteady * flicker
+    )
 
 
 def loss_of(
@@ -150,7 +172,9 @@ def loss_of(
                 total = total + F.cross_entropy(out[name], labels[name])
                 right[name] = float((out[name].argmax(-1) == labels[name]).float().mean())
             continue
-        each = F.cross_entropy(out[name].flatten(0, 1), labels[name].repeat_interleave(covers.shape[1]), reduction="none")
+        each = F.cross_entropy(
+            out[name].flatten(0, 1), labels[name].repeat_interleave(covers.shape[1]), reduction="none"
+        )
         asked = (covers > IN_SIGHT).flatten().float() if name in OF_THE_THING else torch.ones_like(each)
         total = total + (each * asked).sum() / asked.sum().clamp(min=1)
         hit = (out[name].argmax(-1) == labels[name][:, None]).flatten().float()
@@ -175,7 +199,13 @@ def train(out: Path, minutes: float, init: Path | None = None) -> None:
         optimizer.step()
         step += 1
         if step % 60 < 2:
-            print(step, round(spent, 2), round(total.item(), 3), {name: round(value, 2) for name, value in right.items()}, flush=True)
+            print(
+                step,
+                round(spent, 2),
+                round(total.item(), 3),
+                {name: round(value, 2) for name, value in right.items()},
+                flush=True,
+            )
             judge.save_pretrained(out / "judge")
     judge.save_pretrained(out / "judge")
 

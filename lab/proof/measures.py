@@ -1,8 +1,9 @@
-"""What a made video is measured by, against the world's ground truth: scroll speed, seams, and what comes back after hiding.
+"""Measure made videos against the world's ground truth: scroll speed, seams, spans out of sight.
 
     python -m lab.proof.measures        # how well the measures do on true clips
 
-Seams are looked at with noise drawn apart for every chunk and without a crossfade: both hide what a memory does.
+Seams are looked at with noise drawn apart for every chunk and without a crossfade: both hide what a memory
+does.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ from PIL import Image
 from lab.world2 import clip, motion
 from streamingt2v.metrics.flow import dis
 
-_BORDER = 0.2  # share of the width on either side where the scenery is looked at: the thing stands in the middle
+_BORDER = (
+    0.2  # share of the width on either side where the scenery is looked at: the thing stands in the middle
+)
 _UPPER, _LOWER = 0.25, 0.78  # rows where the scenery stands
 _EDGE = 3.0  # change of brightness from pixel to pixel, of 255, in the enlarged picture
 
 
 @dataclass(frozen=True)
 class Scroll:
-    """Of a video: speeds (T - 1,) in picture heights a frame, positive where the camera moves to the right; NaN where nothing tells."""
+    """`speeds` (T - 1,) in picture heights a frame, positive to the right; NaN where nothing tells."""
 
     speeds: np.ndarray
 
@@ -35,13 +38,18 @@ class Scroll:
     def one_way(self) -> float:
         """Share of the frames that move in the direction of most."""
         moving = self.speeds[np.abs(self.speeds) > 0.25 / 64]
-        return float(max((moving > 0).mean(), (moving < 0).mean())) * len(moving) / len(self.speeds) if len(moving) else 0.0
+        return (
+            float(max((moving > 0).mean(), (moving < 0).mean())) * len(moving) / len(self.speeds)
+            if len(moving)
+            else 0.0
+        )
 
 
 def scroll(frames_THWC: np.ndarray) -> Scroll:
-    """How fast the near scenery goes by, by optical flow at the borders of the picture, where it has edges to be followed.
+    """Measure how fast the near scenery goes by: optical flow of edges at the borders of the picture.
 
-    Far scenery moves more slowly, the sky not at all: the speed of a frame is that which nine tenths of the edges do not exceed.
+    Far scenery moves more slowly, the sky not at all: the speed of a frame is that which nine tenths of the
+    edges do not exceed.
     """
     estimator = dis()
     gray = [_gray(frame) for frame in frames_THWC]
@@ -74,7 +82,7 @@ def true_speed(spec: clip.ClipSpec, frames: int, start: float = 0.0) -> np.ndarr
 
 
 def seams(frames_THWC: np.ndarray, borders: Sequence[int]) -> float:
-    """Mean change into the first frame of each later chunk over the mean change elsewhere; 1 where no border is to be seen."""
+    """Mean change at the chunks' borders over the mean change elsewhere; 1 where no border shows."""
     change = np.abs(np.diff(frames_THWC.astype(np.float32), axis=0)).mean((1, 2, 3))
     at = np.isin(np.arange(1, len(frames_THWC)), list(borders))
     inside = float(change[~at].mean())
@@ -82,10 +90,14 @@ def seams(frames_THWC: np.ndarray, borders: Sequence[int]) -> float:
 
 
 def hidden_spans(covers_T: np.ndarray, least: int = 9, covered: float = 1.0) -> list[tuple[int, int]]:
-    """Spans (first, end) of at least `least` frames in which less than `covered` pixels of the thing are to be seen."""
+    """Find spans (first, end) of `least` frames or more that show less than `covered` pixels of the thing."""
     hidden = np.concatenate([[False], covers_T < covered, [False]]).astype(int)
     edges = np.diff(hidden)
-    return [(int(a), int(b)) for a, b in zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True) if b - a >= least]
+    return [
+        (int(a), int(b))
+        for a, b in zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True)
+        if b - a >= least
+    ]
 
 
 def check(clips: int = 24, frames: int = 48) -> dict[str, float]:
@@ -97,12 +109,21 @@ def check(clips: int = 24, frames: int = 48) -> dict[str, float]:
         true = float(np.median(true_speed(spec, frames)))
         right.append(abs(made.median - true) <= 0.25 * abs(true))
         one_way.append(made.one_way >= 0.85)
-    still = [abs(scroll(clip.render(clip.sample((80, s), motion="jump"), clip.frame_times(16))[0]).median) * 64 for s in range(8)]
-    smooth = [seams(clip.render(clip.sample((81, s)), clip.frame_times(frames))[0], range(16, frames, 8)) for s in range(clips)]
+    still = [
+        abs(scroll(clip.render(clip.sample((80, s), motion="jump"), clip.frame_times(16))[0]).median) * 64
+        for s in range(8)
+    ]
+    smooth = [
+        seams(clip.render(clip.sample((81, s)), clip.frame_times(frames))[0], range(16, frames, 8))
+        for s in range(clips)
+    ]
     return {
-        "speed within 25 %": float(np.mean(right)), "one direction": float(np.mean(one_way)), "pixels a frame where nothing goes by": float(np.mean(still)),
-        "seam": float(np.mean(smooth)), "fastest": motion.FASTEST * 64,
-    }  # fmt: skip
+        "speed within 25 %": float(np.mean(right)),
+        "one direction": float(np.mean(one_way)),
+        "pixels a frame where nothing goes by": float(np.mean(still)),
+        "seam": float(np.mean(smooth)),
+        "fastest": motion.FASTEST * 64,
+    }
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Training of the memories on a frozen base: CAM, APM, and CAM's rivals, all on the same clips, windows and loss.
+"""Train the memories on a frozen base: CAM, APM and CAM's rivals, on the same clips, windows and loss.
 
     python -m lab.proof.memory OUT --kind cam --base DIR --text DIR --code FILE --steps N
     python -m lab.proof.memory OUT --kind apm --cam DIR --sight DIR ...
     python -m lab.proof.memory OUT --kind last-frame|concatenate|additive ...
 
-A merger has no positions: a frame finds the same frame among CAM's features by likeness alone. Drawn at random, its projections hide
-that likeness, and it took most of a short training to find it; so they start as the identity, where queries and keys of the same
-noisy frame are most alike from the first step on. `--plain 1` starts them at random, as published.
+A merger has no positions: a frame finds the same frame among CAM's features by likeness alone. Drawn at
+random, its projections hide that likeness, and it took most of a short training to find it; so they start
+as the identity, where queries and keys of the same noisy frame are most alike from the first step on.
+`--plain 1` starts them at random, as published.
 """
 
 from __future__ import annotations
@@ -39,10 +40,16 @@ IMAGE_TOKENS = 8
 
 
 def start_alike(unet: StreamingUNet3D) -> None:
-    """Every merger's projections become the identity; its last one stays zero, so that it has no effect yet."""
+    """Make every merger's projections the identity; the last one stays zero, so that it has no effect yet."""
     for merger in [*unet.cross_attention_merger_down_blocks, unet.cross_attention_merger_mid_block]:
         part: Any = merger.temporal_transformer
-        for layer in (part.proj_in, part.attention.to_q, part.attention.to_k, part.attention.to_v, part.attention.to_out[0]):
+        for layer in (
+            part.proj_in,
+            part.attention.to_q,
+            part.attention.to_k,
+            part.attention.to_v,
+            part.attention.to_out[0],
+        ):
             nn.init.eye_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
@@ -51,7 +58,14 @@ def start_alike(unet: StreamingUNet3D) -> None:
 class Memory(nn.Module):
     """The frozen base with CAM, and with APM or without."""
 
-    def __init__(self, unet: StreamingUNet3D, cam: ConditionalAttentionModule, tokens: ImageTokens, vision: Any, anchored: bool):
+    def __init__(
+        self,
+        unet: StreamingUNet3D,
+        cam: ConditionalAttentionModule,
+        tokens: ImageTokens,
+        vision: Any,
+        anchored: bool,
+    ):
         super().__init__()
         self.unet, self.cam, self.tokens, self.vision, self.anchored = unet, cam, tokens, vision, anchored
         for name, parameter in unet.named_parameters():
@@ -61,11 +75,20 @@ class Memory(nn.Module):
         if vision is not None:
             vision.requires_grad_(False)
 
-    def forward(self, noisy: torch.Tensor, t: torch.Tensor, text: torch.Tensor, window: torch.Tensor, anchor: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        noisy: torch.Tensor,
+        t: torch.Tensor,
+        text: torch.Tensor,
+        window: torch.Tensor,
+        anchor: torch.Tensor,
+    ) -> torch.Tensor:
         image = None
         if self.anchored:
             with torch.no_grad():
-                embeds = self.vision(pixel_values=preprocess(anchor, self.vision.config.image_size)).image_embeds
+                embeds = self.vision(
+                    pixel_values=preprocess(anchor, self.vision.config.image_size)
+                ).image_embeds
             image = self.tokens(embeds)
         features = self.cam(noisy, t, text, self.cam.encode_frames(window))
         return self.unet(noisy, t, text, image, features)
@@ -83,15 +106,26 @@ class Rivalry(nn.Module):
         super().__init__()
         self.unet, self.rival, self.encode = unet.requires_grad_(False), rival, encode
 
-    def forward(self, noisy: torch.Tensor, t: torch.Tensor, text: torch.Tensor, window: torch.Tensor, anchor: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        noisy: torch.Tensor,
+        t: torch.Tensor,
+        text: torch.Tensor,
+        window: torch.Tensor,
+        anchor: torch.Tensor,
+    ) -> torch.Tensor:
         frames = noisy.shape[2]
         if isinstance(self.rival, rivals.AdditiveRival):
             seen = self.rival.see(window, None, frames)  # type: ignore[arg-type]
         else:
             known = self.encode(window.flatten(0, 1)).unflatten(0, window.shape[:2]).transpose(1, 2)
             whole = self.rival.config["whole_window"]
-            seen = rivals.with_mask(known, frames) if whole else known[:, :, -1:].expand(-1, -1, frames, -1, -1)
-        return self.rival(self.unet, noisy, t, self.unet.contexts(text), self.rival.copied.contexts(text), seen)
+            seen = (
+                rivals.with_mask(known, frames) if whole else known[:, :, -1:].expand(-1, -1, frames, -1, -1)
+            )
+        return self.rival(
+            self.unet, noisy, t, self.unet.contexts(text), self.rival.copied.contexts(text), seen
+        )
 
     def export(self, folder: Path) -> None:
         self.rival.save_pretrained(folder / "rival")
@@ -107,7 +141,15 @@ class Trainer:
         self.text.requires_grad_(False).eval()
         self.code, self.scheduler = load_code(Path(a.code)), make_scheduler()
         self.module = self._module().eval()
-        config = RunConfig(Path(a.out), lr=a.lr, steps=a.steps, decay=0.4, warmup=40, save_minutes=a.save_minutes, look_minutes=a.look_minutes)
+        config = RunConfig(
+            Path(a.out),
+            lr=a.lr,
+            steps=a.steps,
+            decay=0.4,
+            warmup=40,
+            save_minutes=a.save_minutes,
+            look_minutes=a.look_minutes,
+        )
         self.run = Run(config, self.module)
         self.kept: list[Continuation] = []
 
@@ -117,7 +159,13 @@ class Trainer:
             unet = StreamingUNet3D.from_pretrained(Path(a.cam) / "unet").float()
             cam = ConditionalAttentionModule.from_pretrained(Path(a.cam) / "cam").float()
             vision = CLIPVisionModelWithProjection.from_pretrained(Path(a.sight) / "image_encoder").float()
-            return Memory(unet, cam, ImageTokens(vision.config.projection_dim, 2 * WIDTH, IMAGE_TOKENS, WIDTH), vision, True)
+            return Memory(
+                unet,
+                cam,
+                ImageTokens(vision.config.projection_dim, 2 * WIDTH, IMAGE_TOKENS, WIDTH),
+                vision,
+                True,
+            )
         base = UNet3DConditionModel.from_pretrained(Path(a.base) / "unet").float()
         unet = StreamingUNet3D.from_base(base, 16, TEXT_LENGTH, IMAGE_TOKENS)
         if a.kind != "cam":
@@ -137,7 +185,9 @@ class Trainer:
 
     def loss(self) -> torch.Tensor:
         batch = self.batch()
-        latents, cover, anchor = (torch.stack([getattr(c, name) for c in batch]).float() for name in ("latents", "cover", "anchor"))
+        latents, cover, anchor = (
+            torch.stack([getattr(c, name) for c in batch]).float() for name in ("latents", "cover", "anchor")
+        )
         if self.a.kind in ("cam", "additive") and self.run.step < self.a.encoder_steps:
             return self._encoder_loss(latents[:, :, :OVERLAP])
         self.run.count("clips", len(batch))
@@ -153,13 +203,13 @@ class Trainer:
         return clean_loss(clean, latents, t, cover, self.scheduler, self.a.changes)
 
     def pixels(self, latents: torch.Tensor, disturb: torch.Tensor) -> torch.Tensor:
-        """Frames (B, T, 3, H, W) of a window as a generator would leave them: with so much noise on their latents."""
+        """Decode a window (B, T, 3, H, W) as a generator leaves it: with so much noise on its latents."""
         latents = latents + disturb.view(-1, 1, 1, 1, 1) * torch.randn_like(latents)
         b, t = latents.shape[0], latents.shape[2]
         return self.code.decode(latents.transpose(1, 2).flatten(0, 1)).clamp(-1, 1).unflatten(0, (b, t))
 
     def _encoder_loss(self, latents: torch.Tensor) -> torch.Tensor:
-        """First the frame encoder learns alone to say of pixels what the base's first layer says of their latents."""
+        """Distance of the frame encoder from the base's first layer on the same frames; it learns this first."""
         owner: Any = self.module.cam if isinstance(self.module, Memory) else self.module.rival.copied
         with torch.no_grad():
             said = self.module.unet.conv_in(latents.transpose(1, 2).flatten(0, 1))
@@ -167,24 +217,44 @@ class Trainer:
         return ((seen - said) ** 2).mean() / said.var()
 
     def look(self) -> None:
-        """Export, and a sheet of true clips, each above what the memory makes of its window and its caption."""
+        """Export, and save a sheet: true clips, each above what the memory makes of its window."""
         out = self.run.config.out
         self.module.export(out)
         rng = torch.Generator().manual_seed(5)
         clips = [draw(np.random.default_rng([9, i]), self.code, self.a.kind == "apm") for i in range(4)]
-        true, anchor = torch.stack([c.latents for c in clips]).float(), torch.stack([c.anchor for c in clips]).float()
+        true, anchor = (
+            torch.stack([c.latents for c in clips]).float(),
+            torch.stack([c.anchor for c in clips]).float(),
+        )
         window = self.pixels(true[:, :, :OVERLAP], torch.zeros(len(true)))
         text = self.text(tokenize(self.tokenizer, [c.spec.caption for c in clips])).last_hidden_state
-        made = go_on(self.module, self.scheduler, torch.randn(true.shape, generator=rng), text, window, anchor)
-        save_sheet(self.code, torch.stack([true, made], 1).flatten(0, 1), out / "samples" / f"{self.run.step:06d}.png", columns=16)
+        made = go_on(
+            self.module, self.scheduler, torch.randn(true.shape, generator=rng), text, window, anchor
+        )
+        save_sheet(
+            self.code,
+            torch.stack([true, made], 1).flatten(0, 1),
+            out / "samples" / f"{self.run.step:06d}.png",
+            columns=16,
+        )
 
 
 @torch.no_grad()
-def go_on(module: nn.Module, scheduler: Any, noise: torch.Tensor, text: torch.Tensor, window: torch.Tensor, anchor: torch.Tensor, steps: int = 8) -> torch.Tensor:
+def go_on(
+    module: nn.Module,
+    scheduler: Any,
+    noise: torch.Tensor,
+    text: torch.Tensor,
+    window: torch.Tensor,
+    anchor: torch.Tensor,
+    steps: int = 8,
+) -> torch.Tensor:
     """Latents that a memory makes of windows, anchors and captions, without guidance."""
     from diffusers import DPMSolverMultistepScheduler
 
-    solver = DPMSolverMultistepScheduler.from_config(scheduler.config, algorithm_type="dpmsolver++", solver_order=2)
+    solver = DPMSolverMultistepScheduler.from_config(
+        scheduler.config, algorithm_type="dpmsolver++", solver_order=2
+    )
     solver.set_timesteps(steps)
     z = noise
     for t in solver.timesteps:
@@ -198,10 +268,22 @@ def main() -> None:
     p = argparse.ArgumentParser()
     p.add_argument("out")
     for name, kind, default in (
-        ("kind", str, "cam"), ("base", str, None), ("text", str, None), ("code", str, None), ("cam", str, None), ("sight", str, None),
-        ("batch", int, 8), ("lr", float, 1.5e-3), ("steps", int, 3000), ("encoder_steps", int, 100), ("late", float, 1.3),
-        ("changes", float, 0.5), ("plain", int, 0), ("save_minutes", float, 8), ("look_minutes", float, 15),
-    ):  # fmt: skip
+        ("kind", str, "cam"),
+        ("base", str, None),
+        ("text", str, None),
+        ("code", str, None),
+        ("cam", str, None),
+        ("sight", str, None),
+        ("batch", int, 8),
+        ("lr", float, 1.5e-3),
+        ("steps", int, 3000),
+        ("encoder_steps", int, 100),
+        ("late", float, 1.3),
+        ("changes", float, 0.5),
+        ("plain", int, 0),
+        ("save_minutes", float, 8),
+        ("look_minutes", float, 15),
+    ):
         p.add_argument(f"--{name}", type=kind, default=default)
     torch.set_num_threads(1)
     trainer = Trainer(p.parse_args())

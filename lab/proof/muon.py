@@ -1,4 +1,4 @@
-"""Muon (Jordan et al. 2024): momentum whose matrices are made orthogonal, for all weights with two axes or more; AdamW for the rest."""
+"""Muon (Jordan et al. 2024): orthogonal momentum for weights with two axes or more, AdamW for the rest."""
 
 from __future__ import annotations
 
@@ -10,14 +10,23 @@ import torch
 class Muon(torch.optim.Optimizer):
     """`lr` is AdamW's; the matrices' step has the size that AdamW's usually has (Liu et al. 2025)."""
 
-    def __init__(self, named: Iterable[tuple[str, torch.Tensor]], lr: float, momentum: float = 0.95, decay: float = 0.01):
+    def __init__(
+        self,
+        named: Iterable[tuple[str, torch.Tensor]],
+        lr: float,
+        momentum: float = 0.95,
+        decay: float = 0.01,
+    ):
         named = list(named)
         # embeddings of time, first and last layer keep AdamW, as Muon's authors advise
-        matrices = [p for n, p in named if p.ndim >= 2 and not n.startswith(("conv_in", "conv_out", "time_embedding"))]
+        matrices = [
+            p for n, p in named if p.ndim >= 2 and not n.startswith(("conv_in", "conv_out", "time_embedding"))
+        ]
         chosen = {id(p) for p in matrices}
         rest = [p for _, p in named if id(p) not in chosen]
         super().__init__(
-            [{"params": matrices, "kind": "muon"}, {"params": rest, "kind": "adam"}], {"lr": lr, "momentum": momentum, "decay": decay}
+            [{"params": matrices, "kind": "muon"}, {"params": rest, "kind": "adam"}],
+            {"lr": lr, "momentum": momentum, "decay": decay},
         )
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Clips of the world for training, each drawn once and used a few times: drawing costs about a quarter of learning.
+"""Clips for training, each drawn once and used a few times: drawing costs a quarter of a step.
 
 A pool keeps the latest clips as latents; a batch takes some new ones and the rest at random from the pool.
 """
@@ -20,7 +20,7 @@ SHARED = 4  # single pictures of one clip
 
 @dataclass
 class Example:
-    """latents (C, T, h, w) float16, weight (T, h, w): how much of a cell is the thing, and the clip's captions."""
+    """`latents` (C, T, h, w) float16; `cover` (T, h, w): how much of a cell is the thing."""
 
     latents: torch.Tensor
     cover: torch.Tensor
@@ -36,9 +36,13 @@ def start_of(spec: clip.ClipSpec, rng: np.random.Generator) -> float:
 
 
 def draw(rng: np.random.Generator, code: PatchCode, frames: int, size: int = 64) -> list[Example]:
-    """A clip, or for `frames` 1 some single pictures of one clip: most of what a picture costs is its scenery."""
+    """Draw a clip, or for one frame `SHARED` pictures of a clip: the scenery is most of the cost."""
     spec = clip.sample(int(rng.integers(2**62)))
-    times = clip.frame_times(frames, start_of(spec, rng)) if frames > 1 else start_of(spec, rng) + rng.uniform(0, 4, SHARED)
+    times = (
+        clip.frame_times(frames, start_of(spec, rng))
+        if frames > 1
+        else start_of(spec, rng) + rng.uniform(0, 4, SHARED)
+    )
     pixels, mask = clip.render(spec, times, size)
     cover = F.avg_pool2d(torch.from_numpy(mask)[:, None], PATCH)[:, 0].half()
     latents = code.encode(to_pixels(pixels)).transpose(0, 1).half()

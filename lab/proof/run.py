@@ -1,7 +1,7 @@
-"""A training that goes on until it is stopped: checkpoints by the clock, averaged weights, Muon; one process or several.
+"""Train until stopped: checkpoints by the clock, averaged weights, Muon; one process or several.
 
-Several processes (torchrun) each learn for themselves and average their weights every few steps, so that one that gets less of the
-machine holds up the others little.
+Several processes (torchrun) each learn for themselves and average their weights every few steps, so that
+one that gets less of the machine holds up the others little.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .muon import Muon
 
 @dataclass
 class RunConfig:
-    """`lr` rises over `warmup` steps; with a number of `steps` it falls to nothing over the last `decay` share of them."""
+    """`lr` rises over `warmup` steps and falls to 0 over the last `decay` share of `steps`."""
 
     out: Path
     lr: float = 2e-3
@@ -40,7 +40,7 @@ class RunConfig:
 
 
 class Run:
-    """`module`: what is trained are its parameters that require it. `loss`: of the next batch. `counts`: what has been seen, kept with it."""
+    """A training of those parameters of `module` that require a gradient; `counts` says what it has seen."""
 
     def __init__(self, config: RunConfig, module: nn.Module):
         self.config, self.module = config, module
@@ -84,10 +84,16 @@ class Run:
             self._with_average(look)
 
     def save(self) -> None:
-        state = {"weights": {n: p.detach() for n, p in self.own.items()}, "average": self.average, "optimizer": self.optimizer.state_dict()}
+        state = {
+            "weights": {n: p.detach() for n, p in self.own.items()},
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+        }
         path = self._path(self.rank)
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state | {"step": self.step, "spent": self.spent, "counts": self.counts}, path.with_suffix(".tmp"))
+        torch.save(
+            state | {"step": self.step, "spent": self.spent, "counts": self.counts}, path.with_suffix(".tmp")
+        )
         os.replace(path.with_suffix(".tmp"), path)
 
     def _path(self, rank: int) -> Path:
@@ -125,7 +131,12 @@ class Run:
         return value
 
     def _log(self, losses: list[float]) -> None:
-        line = {"step": self.step, "loss": round(float(np.mean(losses)), 4), **self.counts, "seconds": round(self.spent)}
+        line = {
+            "step": self.step,
+            "loss": round(float(np.mean(losses)), 4),
+            **self.counts,
+            "seconds": round(self.spent),
+        }
         line["cpu"] = round(time.process_time())
         with open(self.config.out / "metrics.jsonl", "a") as file:
             file.write(json.dumps(line) + "\n")

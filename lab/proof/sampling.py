@@ -15,20 +15,37 @@ from .words import tokenize
 
 
 def make_scheduler(predict: str = "sample") -> DDIMScheduler:
-    """A scaled-linear schedule with zero terminal signal (Lin et al. 2024): step one starts from pure noise."""
+    """Scaled-linear schedule with zero terminal signal (Lin et al. 2024): sampling starts from pure noise."""
     return DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=predict,
-        rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True, steps_offset=1,
-    )  # fmt: skip
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type=predict,
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        steps_offset=1,
+    )
 
 
 @torch.no_grad()
 def sample(
-    unet: UNet3DConditionModel, text: CLIPTextModel, tokenizer: PreTrainedTokenizerFast, scheduler: DDIMScheduler, captions: list[str],
-    frames: int, steps: int = 10, guidance: float = 3.0, seed: int = 0, rescale: float = 0.5,
-) -> torch.Tensor:  # fmt: skip
+    unet: UNet3DConditionModel,
+    text: CLIPTextModel,
+    tokenizer: PreTrainedTokenizerFast,
+    scheduler: DDIMScheduler,
+    captions: list[str],
+    frames: int,
+    steps: int = 10,
+    guidance: float = 3.0,
+    seed: int = 0,
+    rescale: float = 0.5,
+) -> torch.Tensor:
     """Latents (B, C, T, h, w) of captions by DPM-Solver++ with guidance."""
-    solver = DPMSolverMultistepScheduler.from_config(scheduler.config, algorithm_type="dpmsolver++", solver_order=2)
+    solver = DPMSolverMultistepScheduler.from_config(
+        scheduler.config, algorithm_type="dpmsolver++", solver_order=2
+    )
     solver.set_timesteps(steps)
     words = text(tokenize(tokenizer, [""] * len(captions) + captions)).last_hidden_state
     side = unet.config.sample_size

@@ -2,9 +2,10 @@
 
     python -m lab.proof.sight OUT --text DIR [--minutes 20]
 
-Of one frame it must tell what no caption tells: colours, pattern, time of day, and which arrangement of the scenery this is. So two
-frames of a clip are pulled together against those of other clips, heads ask for the looks, and frames are matched to captions as in
-CLIP, on a text tower that stays as it is (Zhai et al. 2022).
+Of one frame it must tell what no caption tells: colours, pattern, time of day, and which arrangement of the
+scenery this is. So two frames of a clip are pulled together against those of other clips, heads ask for the
+looks, and frames are matched to captions as in CLIP, on a text tower that stays as it is (Zhai et al.
+2022).
 """
 
 from __future__ import annotations
@@ -27,15 +28,24 @@ from .code import to_pixels
 from .words import WIDTH, load_text, tokenize
 
 LOOKS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("noun", tuple(n.name for n in vocabulary.NOUNS)), ("colour", vocabulary.COLOUR_NAMES), ("pattern", tuple(vocabulary.PATTERN_WORDS)),
-    ("scene", tuple(s.name for s in vocabulary.SCENES)), ("time", tuple(t.name for t in vocabulary.TIMES_OF_DAY)),
-)  # fmt: skip
+    ("noun", tuple(n.name for n in vocabulary.NOUNS)),
+    ("colour", vocabulary.COLOUR_NAMES),
+    ("pattern", tuple(vocabulary.PATTERN_WORDS)),
+    ("scene", tuple(s.name for s in vocabulary.SCENES)),
+    ("time", tuple(t.name for t in vocabulary.TIMES_OF_DAY)),
+)
 
 
 def build_vision() -> CLIPVisionModelWithProjection:
     return CLIPVisionModelWithProjection(
         CLIPVisionConfig(
-            hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=4, num_attention_heads=4, projection_dim=WIDTH, image_size=64, patch_size=8
+            hidden_size=WIDTH,
+            intermediate_size=4 * WIDTH,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            projection_dim=WIDTH,
+            image_size=64,
+            patch_size=8,
         )
     )
 
@@ -50,7 +60,9 @@ class Sight(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(WIDTH, len(names)) for _, names in LOOKS)
         self.scale = nn.Parameter(torch.tensor(2.0))
 
-    def forward(self, pixels_B2CHW: torch.Tensor, text_BD: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, list[float]]:
+    def forward(
+        self, pixels_B2CHW: torch.Tensor, text_BD: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, list[float]]:
         embeds = self.vision(pixel_values=normalised(pixels_B2CHW.flatten(0, 1))).image_embeds
         first, second = F.normalize(embeds, dim=-1).unflatten(0, (-1, 2)).unbind(1)
         target, scale = torch.arange(len(first)), self.scale.exp().clamp(max=50)
@@ -80,12 +92,25 @@ def train(out: Path, text_folder: Path, minutes: float, batch: int = 48) -> None
     rng, step = np.random.default_rng(5), 0
     while (spent := time.process_time() / 60 / minutes) < 1:
         optimizer.param_groups[0]["lr"] = 1e-3 * min(1, (step + 1) / 100) * min(1.0, 2 * (1 - spent) + 0.01)
-        specs = [clip.sample(int(rng.integers(2**62)), motion=("run", "jump", "float", "rock", "still", "pan")[int(rng.integers(6))]) for _ in range(batch)]
-        pixels = torch.stack([to_pixels(clip.render(s, rng.uniform(0, 2) + np.array([0.0, rng.uniform(0.1, 1.5)]))[0]) for s in specs])
+        specs = [
+            clip.sample(
+                int(rng.integers(2**62)),
+                motion=("run", "jump", "float", "rock", "still", "pan")[int(rng.integers(6))],
+            )
+            for _ in range(batch)
+        ]
+        pixels = torch.stack(
+            [
+                to_pixels(clip.render(s, rng.uniform(0, 2) + np.array([0.0, rng.uniform(0.1, 1.5)]))[0])
+                for s in specs
+            ]
+        )
         labels = torch.tensor([[names.index(getattr(s, name)) for name, names in LOOKS] for s in specs])
         with torch.no_grad():
             said = text(tokenize(tokenizer, [s.caption for s in specs])).pooler_output
-        loss, right = sight(pixels + 0.1 * torch.rand(batch, 1, 1, 1, 1) * torch.randn_like(pixels), said, labels)
+        loss, right = sight(
+            pixels + 0.1 * torch.rand(batch, 1, 1, 1, 1) * torch.randn_like(pixels), said, labels
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -98,7 +123,9 @@ def train(out: Path, text_folder: Path, minutes: float, batch: int = 48) -> None
 
 def _save(sight: Sight, out: Path) -> None:
     sight.vision.save_pretrained(out / "image_encoder")
-    save_file({"weight": sight.text_projection.weight.detach().contiguous()}, out / "text_projection.safetensors")
+    save_file(
+        {"weight": sight.text_projection.weight.detach().contiguous()}, out / "text_projection.safetensors"
+    )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     python -m lab.proof.words OUT
 
-A tower that has learned this can stay frozen while the base is trained; the picture tower is matched to it afterwards.
+A tower that has learned this can stay frozen while the base is trained; the picture tower is matched to it
+afterwards.
 """
 
 from __future__ import annotations
@@ -29,39 +30,64 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     specials = ["<pad>", "<unk>", "<bos>", "<eos>"]
     vocab = {word: i for i, word in enumerate([*specials, *vocabulary.words()])}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), normalizers.Replace(Regex(r"[^a-z, ]"), " ")])
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Lowercase(), normalizers.Replace(Regex(r"[^a-z, ]"), " ")]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()]
+    )
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<bos> $A <eos>", special_tokens=[("<bos>", vocab["<bos>"]), ("<eos>", vocab["<eos>"])]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", bos_token="<bos>", eos_token="<eos>", model_max_length=TEXT_LENGTH
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        model_max_length=TEXT_LENGTH,
     )
 
 
 def build_text(tokenizer: PreTrainedTokenizerFast) -> CLIPTextModel:
     return CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=4 * WIDTH, num_hidden_layers=3, num_attention_heads=4,
-            projection_dim=WIDTH, max_position_embeddings=TEXT_LENGTH, pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=4 * WIDTH,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            projection_dim=WIDTH,
+            max_position_embeddings=TEXT_LENGTH,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
         )
-    )  # fmt: skip
+    )
 
 
 def tokenize(tokenizer: PreTrainedTokenizerFast, captions: list[str]) -> torch.Tensor:
     """Token ids (N, TEXT_LENGTH)."""
-    return tokenizer(captions, padding="max_length", truncation=True, max_length=TEXT_LENGTH, return_tensors="pt").input_ids
+    return tokenizer(
+        captions, padding="max_length", truncation=True, max_length=TEXT_LENGTH, return_tensors="pt"
+    ).input_ids
 
 
 def load_text(folder: Path) -> tuple[PreTrainedTokenizerFast, CLIPTextModel]:
-    return PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer"), CLIPTextModel.from_pretrained(folder / "text_encoder").float()
+    return PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer"), CLIPTextModel.from_pretrained(
+        folder / "text_encoder"
+    ).float()
 
 
 CLASSES: tuple[tuple[str | int | None, ...], ...] = (
-    tuple(n.name for n in vocabulary.NOUNS), tuple(s.name for s in vocabulary.SCENES), tuple(m.name for m in vocabulary.MOTIONS),
-    (None, *vocabulary.COLOUR_NAMES), (None, *vocabulary.PATTERN_WORDS), (None, *(t.name for t in vocabulary.TIMES_OF_DAY)), (0, -1, 1),
-)  # fmt: skip
+    tuple(n.name for n in vocabulary.NOUNS),
+    tuple(s.name for s in vocabulary.SCENES),
+    tuple(m.name for m in vocabulary.MOTIONS),
+    (None, *vocabulary.COLOUR_NAMES),
+    (None, *vocabulary.PATTERN_WORDS),
+    (None, *(t.name for t in vocabulary.TIMES_OF_DAY)),
+    (0, -1, 1),
+)
 
 
 def labels(told: Told) -> list[int]:
@@ -89,7 +115,9 @@ def train(out: Path, steps: int = 900, batch: int = 96) -> None:
         loss.backward()
         optimizer.step()
         if step % 100 == 99:
-            right = [float((score.argmax(1) == target[:, i]).float().mean()) for i, score in enumerate(scores)]
+            right = [
+                float((score.argmax(1) == target[:, i]).float().mean()) for i, score in enumerate(scores)
+            ]
             print(step + 1, round(float(loss), 4), right, flush=True)
     text.save_pretrained(out / "text_encoder")
     tokenizer.save_pretrained(out / "tokenizer")

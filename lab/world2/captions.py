@@ -1,4 +1,4 @@
-"""Captions of clips: templates with synonyms and word orders, among them exactly "A cat running on the street"."""
+"""Captions: templates with synonyms and word orders, among them exactly "A cat running on the street"."""
 
 from __future__ import annotations
 
@@ -23,10 +23,14 @@ class Told:
 
 
 def caption(told: Told, rng: np.random.Generator, held_out: bool = False) -> str:
-    """A caption drawn at random. With `held_out`, words or word order (or both) are ones that training captions never have."""
+    """Draw a caption; with `held_out` its words and word order are ones that training captions never have."""
     noun, scene, motion = (
         _pick(rng, entry.held_out if held_out and entry.held_out else entry.said)
-        for entry in (_named(v.NOUNS, told.noun), _named(v.SCENES, told.scene), _named(v.MOTIONS, told.motion))
+        for entry in (
+            _named(v.NOUNS, told.noun),
+            _named(v.SCENES, told.scene),
+            _named(v.MOTIONS, told.motion),
+        )
     )
     time = f" {_pick(rng, _named(v.TIMES_OF_DAY, told.time).said)}" if told.time else ""
     way = f" {_pick(rng, v.DIRECTIONS[told.direction])}" if told.direction else ""

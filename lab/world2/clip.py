@@ -1,8 +1,9 @@
-"""A clip of the world: what it shows (`ClipSpec`, drawn from a seed) and how it looks at any times (`render`).
+"""Clips of the world: what one shows (`ClipSpec`, drawn from a seed) and how it looks at any time (`render`).
 
-Everything is closed-form in time (seconds), so a clip has any length, any frame can be drawn alone, and the same seed gives the same
-clip on every machine. Lengths are in picture heights, and nothing moves faster than `FASTEST` a frame. What a caption leaves out
-(colour, pattern, time of day, arrangement of the scenery) is drawn too: a memory must keep it, a text cannot tell it.
+Everything is closed-form in time (seconds), so a clip has any length, any frame can be drawn alone, and the
+same seed gives the same clip on every machine. Lengths are in picture heights, and nothing moves faster
+than `FASTEST` a frame. What a caption leaves out (colour, pattern, time of day, arrangement of the scenery)
+is drawn too: a memory must keep it, a text cannot tell it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from . import motion, vocabulary
+from . import motion, scenery, vocabulary
 from .captions import Told, caption
 from .motion import FPS as FPS
 from .scenery import FEET, THING_TINT, backdrop, scrolled
@@ -22,8 +23,11 @@ from .things import COLOURS, PATTERNS, figure
 FLIERS = frozenset({"fish", "butterfly", "rocket", "balloon"})  # they need no ground
 _FINE = 4
 _WALLS: tuple[tuple[Colour, Colour], ...] = (
-    ((176, 104, 84), (206, 140, 116)), ((126, 132, 146), (160, 166, 178)), ((150, 116, 78), (184, 150, 106)), ((104, 132, 108), (140, 166, 140)),
-)  # fmt: skip
+    ((176, 104, 84), (206, 140, 116)),
+    ((126, 132, 146), (160, 166, 178)),
+    ((150, 116, 78), (184, 150, 106)),
+    ((104, 132, 108), (140, 166, 140)),
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,9 @@ class ClipSpec:
     pose: motion.Pace
 
 
-def sample(seed: int | tuple[int, ...], held_out: bool = False, told_looks: float = 0.4, **fixed: str) -> ClipSpec:
+def sample(
+    seed: int | tuple[int, ...], held_out: bool = False, told_looks: float = 0.4, **fixed: str
+) -> ClipSpec:
     """The clip of that seed; what is in `fixed` (noun, colour, pattern, scene, time, motion) is not drawn.
 
     `told_looks`: share of captions that tell the colour, and of those that tell the pattern.
@@ -57,26 +63,36 @@ def sample(seed: int | tuple[int, ...], held_out: bool = False, told_looks: floa
         "pattern": _one(rng, list(PATTERNS)),
         "scene": _one(rng, [s.name for s in vocabulary.SCENES]),
         "time": _one(rng, ["day", "day", "day", "evening", "night"]),
-        "motion": _one(rng, ["run", "run", "run", "jump", "float", "rock", "still", "pan", "hide", "hide", "away", "away"]),
+        "motion": _one(
+            rng,
+            ["run", "run", "run", "jump", "float", "rock", "still", "pan", "hide", "hide", "away", "away"],
+        ),
     } | fixed
     # a caption that tells no direction means the right: to draw both ways at once is to draw two heads
     told_way = 0 if drawn["motion"] not in ("run", "away") or rng.random() < 0.5 else int(rng.choice((-1, 1)))
     direction = told_way or (1 if drawn["motion"] == "run" else int(rng.choice((-1, 1))))
     told = Told(
-        drawn["noun"], drawn["scene"], drawn["motion"], direction=told_way,
+        drawn["noun"],
+        drawn["scene"],
+        drawn["motion"],
+        direction=told_way,
         colour=drawn["colour"] if rng.random() < told_looks else None,
         pattern=drawn["pattern"] if rng.random() < told_looks else None,
         time=drawn["time"] if rng.random() < (0.25 if drawn["time"] == "day" else 0.75) else None,
-    )  # fmt: skip
+    )
     text = caption(told, rng, held_out)
     flies = drawn["noun"] in FLIERS or drawn["motion"] == "float"
     hides = drawn["motion"] in ("hide", "away")
     return ClipSpec(
-        **drawn, direction=direction, told=told, caption=text,
-        arrangement=int(rng.integers(2**31)), wall=int(rng.integers(len(_WALLS))),
+        **drawn,
+        direction=direction,
+        told=told,
+        caption=text,
+        arrangement=int(rng.integers(2**31)),
+        wall=int(rng.integers(len(_WALLS))),
         size=rng.uniform(0.4, 0.44) if hides else rng.uniform(0.56, 0.64),
         pose=motion.pace(rng, 0.03 if flies and hides else 0.13 if flies else 0.0),
-    )  # fmt: skip
+    )
 
 
 def frame_times(frames: int, start: float = 0.0) -> np.ndarray:
@@ -89,11 +105,15 @@ def poses(spec: ClipSpec, times: np.ndarray) -> motion.Poses:
     return motion.poses(spec.motion, spec.direction, spec.pose, np.asarray(times, np.float64))
 
 
-def render(spec: ClipSpec, times: np.ndarray, height: int = 64, width: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Frames (T, H, W, 3) uint8 and how much of each pixel is the thing (T, H, W), float32 in 0..1, at `times` (T,) in seconds."""
+def render(
+    spec: ClipSpec, times: np.ndarray, height: int = 64, width: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Render frames (T, H, W, 3) uint8 and the thing's coverage (T, H, W) float32 at `times` in seconds."""
     width = width or height
     p = poses(spec, times)
-    frames = backdrop(spec.scene, spec.time, spec.arrangement, p.camera - 0.5 * (width / height - 1), height, width)
+    frames = backdrop(
+        spec.scene, spec.time, spec.arrangement, p.camera - 0.5 * (width / height - 1), height, width
+    )
     masks = np.zeros(frames.shape[:3], np.float32)
     tint = np.asarray(THING_TINT[spec.time], np.float32)
     front = _front(spec, height, width)
@@ -107,6 +127,27 @@ def render(spec: ClipSpec, times: np.ndarray, height: int = 64, width: int | Non
     return np.clip(np.rint(frames), 0, 255).astype(np.uint8), masks
 
 
+def flow(spec: ClipSpec, times: np.ndarray, height: int = 64, width: int | None = None) -> np.ndarray:
+    """Where each pixel goes in the next frame, (T - 1, 2, H, W) float32 in pixels (dx, dy).
+
+    A layer moves as one, and so does the thing, by its middle: turns, steps and stretches of it are left out.
+    """
+    width = width or height
+    p, front = poses(spec, times), _front(spec, height, width)
+    camera = p.camera - 0.5 * (width / height - 1)
+    masks = render(spec, times[:-1], height, width)[1]
+    moved = np.zeros((len(times) - 1, 2, height, width), np.float32)
+    layers = scenery.speeds(spec.scene, spec.time, spec.arrangement, camera[:-1], height, width)
+    moved[:, 0] = -layers * (np.diff(p.camera) * height)[:, None, None]
+    for i, mask in enumerate(masks):
+        by = (p.x[i + 1] - p.x[i]) * height, (p.rise[i] - p.rise[i + 1]) * height
+        for axis in (0, 1):
+            moved[i, axis][mask > 0.5] = by[axis]
+            if front is not None:
+                moved[i, axis][front[..., 3] > 0.5] = 0.0
+    return moved
+
+
 def placed(spec: ClipSpec, p: motion.Poses, i: int) -> list[tuple[np.ndarray, Colour]]:
     """The thing's shapes in picture heights, at the i-th of the poses."""
     a = np.deg2rad(p.angle[i])
@@ -116,13 +157,20 @@ def placed(spec: ClipSpec, p: motion.Poses, i: int) -> list[tuple[np.ndarray, Co
     at = np.array([p.x[i], FEET - spec.pose.lift - p.rise[i]])
     pivot = np.array([0.0, -0.5 * spec.size if spec.pose.lift else 0.0])
     shapes = figure(spec.noun, spec.colour, spec.pattern, float(p.step[i])).shapes
-    return [((points * (spec.size * mirror * squash) - pivot) @ turn + pivot + at, colour) for points, colour in shapes]
+    return [
+        ((points * (spec.size * mirror * squash) - pivot) @ turn + pivot + at, colour)
+        for points, colour in shapes
+    ]
 
 
 def _layer(shapes: list[tuple[np.ndarray, Colour]], height: int, width: int) -> np.ndarray:
     """Shapes in picture heights, x from the middle, as a picture: (H, W, 4), premultiplied, alpha in 0..1."""
     fine = height * _FINE
-    image = paint(((points * fine + (0.5 * width * _FINE - 0.5 * fine, 0), colour) for points, colour in shapes), width * _FINE, fine)
+    image = paint(
+        ((points * fine + (0.5 * width * _FINE - 0.5 * fine, 0), colour) for points, colour in shapes),
+        width * _FINE,
+        fine,
+    )
     layer = np.asarray(image.convert("RGBa").resize((width, height), Image.Resampling.BOX), np.float32).copy()
     layer[..., 3] /= 255.0
     return layer

@@ -1,4 +1,4 @@
-"""How things and cameras of the world move: positions in closed form at any times, none faster than `FASTEST`."""
+"""How things and cameras move: positions in closed form at any time, none faster than `FASTEST`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HIDING = 0.27  # distance of its middle from the picture's middle
 
 @dataclass(frozen=True)
 class Pace:
-    """What a clip's seed says of its motion. `lift`: how far the thing hangs above the ground. `waits`: seconds out of sight, in sight."""
+    """What a seed says of the motion. `lift`: height above ground. `waits`: seconds out of sight, in sight."""
 
     camera: float  # at time 0
     speed: float  # heights a second, of a follower's camera and of a walker
@@ -27,7 +27,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Poses:
-    """All (T,). `camera`: left border of what is seen, on the ground layer; `x`: the thing's middle; `step`: see `things`."""
+    """All (T,). `camera`: left border of the view on the ground layer; `x`: the thing's middle; `step`: turns."""
 
     camera: np.ndarray
     x: np.ndarray
@@ -41,9 +41,13 @@ class Poses:
 def pace(rng: np.random.Generator, lift: float) -> Pace:
     """A pace drawn at random, for a thing that hangs about `lift` above the ground."""
     return Pace(
-        camera=rng.uniform(0, 1000), speed=rng.uniform(0.24, 0.34), beat=rng.uniform(0.38, 0.5), phase=rng.uniform(0, 1),
-        lift=lift * rng.uniform(0.8, 1.2), waits=(rng.uniform(1.8, 2.6), rng.uniform(1.2, 2.0)),
-    )  # fmt: skip
+        camera=rng.uniform(0, 1000),
+        speed=rng.uniform(0.24, 0.34),
+        beat=rng.uniform(0.38, 0.5),
+        phase=rng.uniform(0, 1),
+        lift=lift * rng.uniform(0.8, 1.2),
+        waits=(rng.uniform(1.8, 2.6), rng.uniform(1.2, 2.0)),
+    )
 
 
 def wall(direction: int) -> tuple[float, float]:
@@ -58,7 +62,7 @@ def cycle(motion: str, pace: Pace) -> float:
 
 
 def out_of_sight(motion: str, pace: Pace) -> tuple[float, float]:
-    """Seconds of a cycle, from its beginning, between which the thing of `hide` and `away` has arrived where nobody sees it."""
+    """First and last second of a cycle of `hide` or `away` at which the thing is out of sight."""
     seen, way, gone, _ = _phases(motion, pace)
     return seen + way, seen + way + gone
 
@@ -78,9 +82,14 @@ def poses(motion: str, direction: int, p: Pace, t: np.ndarray) -> Poses:
     zero, one = np.zeros_like(t), np.ones_like(t)
     swing = 2 * np.pi * (p.beat * t + p.phase)
     pose = {
-        "camera": p.camera + zero, "x": 0.5 + zero, "rise": zero, "angle": zero, "stretch": one,
-        "facing": direction * one, "step": p.phase + 0.25 * t,
-    }  # fmt: skip
+        "camera": p.camera + zero,
+        "x": 0.5 + zero,
+        "rise": zero,
+        "angle": zero,
+        "stretch": one,
+        "facing": direction * one,
+        "step": p.phase + 0.25 * t,
+    }
     if motion == "run":  # the camera follows: the world goes by
         pose["camera"] = p.camera + direction * p.speed * t
         pose["step"] = p.phase + 3.6 * p.speed * t

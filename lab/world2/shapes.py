@@ -1,4 +1,4 @@
-"""Flat shapes that can be moved, turned and mirrored exactly: every shape is a filled polygon, drawn in order.
+"""Flat shapes that can be moved, turned and mirrored exactly: filled polygons, drawn in order.
 
 Coordinates: x to the right, y down. What the units are is up to the caller; `paint` takes pixels.
 """
@@ -6,6 +6,7 @@ Coordinates: x to the right, y down. What the units are is up to the caller; `pa
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -13,7 +14,13 @@ from PIL import Image, ImageDraw
 Colour = tuple[int, int, int]
 Points = Sequence[tuple[float, float]] | np.ndarray
 
-_CIRCLE = np.stack([np.cos(np.linspace(0, 2 * np.pi, 28, endpoint=False)), np.sin(np.linspace(0, 2 * np.pi, 28, endpoint=False))], 1)
+_CIRCLE = np.stack(
+    [
+        np.cos(np.linspace(0, 2 * np.pi, 28, endpoint=False)),
+        np.sin(np.linspace(0, 2 * np.pi, 28, endpoint=False)),
+    ],
+    1,
+)
 
 
 class Sketch:
@@ -39,7 +46,7 @@ class Sketch:
     def line(self, points: Points, width: float, colour: Colour) -> None:
         """A thick line with round joints and ends."""
         points = np.asarray(points, np.float64)
-        for a, b in zip(points[:-1], points[1:], strict=True):
+        for a, b in pairwise(points):
             along = b - a
             side = np.array([-along[1], along[0]]) * (0.5 * width / max(1e-9, float(np.hypot(*along))))
             self.polygon(np.stack([a + side, b + side, b - side, a - side]), colour)
@@ -60,8 +67,18 @@ def ellipse(x: float, y: float, rx: float, ry: float, angle: float = 0.0) -> np.
 def rounded(x: float, y: float, w: float, h: float, r: float) -> np.ndarray:
     """Points of a rectangle with round corners."""
     quarter = np.linspace(0, np.pi / 2, 5)
-    corners = ((x + w - r, y + h - r, 0.0), (x + r, y + h - r, 0.5), (x + r, y + r, 1.0), (x + w - r, y + r, 1.5))
-    return np.concatenate([np.stack([cx + r * np.cos(quarter + a * np.pi), cy + r * np.sin(quarter + a * np.pi)], 1) for cx, cy, a in corners])
+    corners = (
+        (x + w - r, y + h - r, 0.0),
+        (x + r, y + h - r, 0.5),
+        (x + r, y + r, 1.0),
+        (x + w - r, y + r, 1.5),
+    )
+    return np.concatenate(
+        [
+            np.stack([cx + r * np.cos(quarter + a * np.pi), cy + r * np.sin(quarter + a * np.pi)], 1)
+            for cx, cy, a in corners
+        ]
+    )
 
 
 def slab(points: np.ndarray, left: float, right: float) -> np.ndarray:

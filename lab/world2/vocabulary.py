@@ -1,4 +1,4 @@
-"""The words for what the world holds: nouns, colours, patterns, scenes, times of day, motions, and the captions' word orders.
+"""The words for nouns, colours, patterns, scenes, times of day and motions, and the captions' word orders.
 
 The first of a tuple of synonyms is the plain word. What is `held_out` is never used in training captions.
 """
@@ -22,13 +22,23 @@ class Words:
 
 
 NOUNS: tuple[Words, ...] = (
-    Words("cat", ("cat", "kitten"), ("kitty",)), Words("dog", ("dog", "puppy"), ("doggy",)), Words("elephant", ("elephant",)),
-    Words("giraffe", ("giraffe",)), Words("rabbit", ("rabbit", "bunny"), ("hare",)), Words("penguin", ("penguin",)),
-    Words("turtle", ("turtle", "tortoise")), Words("duck", ("duck", "duckling")), Words("fish", ("fish",)),
-    Words("butterfly", ("butterfly", "moth")), Words("snail", ("snail",), ("slug",)), Words("car", ("car", "automobile"), ("taxi",)),
-    Words("bus", ("bus", "coach")), Words("train", ("train", "locomotive")), Words("rocket", ("rocket", "spaceship")),
+    Words("cat", ("cat", "kitten"), ("kitty",)),
+    Words("dog", ("dog", "puppy"), ("doggy",)),
+    Words("elephant", ("elephant",)),
+    Words("giraffe", ("giraffe",)),
+    Words("rabbit", ("rabbit", "bunny"), ("hare",)),
+    Words("penguin", ("penguin",)),
+    Words("turtle", ("turtle", "tortoise")),
+    Words("duck", ("duck", "duckling")),
+    Words("fish", ("fish",)),
+    Words("butterfly", ("butterfly", "moth")),
+    Words("snail", ("snail",), ("slug",)),
+    Words("car", ("car", "automobile"), ("taxi",)),
+    Words("bus", ("bus", "coach")),
+    Words("train", ("train", "locomotive")),
+    Words("rocket", ("rocket", "spaceship")),
     Words("balloon", ("balloon",)),
-)  # fmt: skip
+)
 
 SCENES: tuple[Words, ...] = (
     Words("street", ("on the street", "on the road", "down the street"), ("along the road",)),
@@ -36,7 +46,9 @@ SCENES: tuple[Words, ...] = (
     Words("forest", ("in the forest", "in the woods", "among the trees"), ("through the forest",)),
     Words("snow", ("in the snow", "in snowy mountains", "on a snowy mountain"), ("among snowy mountains",)),
     Words("desert", ("in the desert", "on the sand dunes", "among the cactuses"), ("through the desert",)),
-    Words("underwater", ("under water", "at the bottom of the ocean", "in the deep sea"), ("deep under water",)),
+    Words(
+        "underwater", ("under water", "at the bottom of the ocean", "in the deep sea"), ("deep under water",)
+    ),
 )
 
 TIMES_OF_DAY: tuple[Words, ...] = (
@@ -64,7 +76,8 @@ PATTERN_WORDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # before 
 }
 DIRECTIONS: dict[int, tuple[str, ...]] = {-1: ("to the left", "leftwards"), 1: ("to the right", "rightwards")}
 
-# {n} noun with article and looks, {m} motion, {s} scene, {d} direction, {t} time of day, each with a leading space or nothing
+# {n} noun with article and looks, {m} motion, {s} scene, {d} direction, {t} time of day, each with a
+# leading space or nothing
 TEMPLATES: tuple[str, ...] = (
     "{n} {m}{d} {s}{t}",
     "{n} is {m}{d} {s}{t}",
@@ -91,7 +104,9 @@ def words() -> list[str]:
 
 def held_out_words() -> list[str]:
     """Every word that only captions kept for testing hold; sorted."""
-    texts = [said for group in (NOUNS, SCENES, TIMES_OF_DAY, MOTIONS) for entry in group for said in entry.held_out]
+    texts = [
+        said for group in (NOUNS, SCENES, TIMES_OF_DAY, MOTIONS) for entry in group for said in entry.held_out
+    ]
     return sorted({*words_of([*texts, *(_bare(t) for t in HELD_OUT_TEMPLATES)])} - {*words()})
 
 
