@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
-    from streamingt2v.config import Request
+    pass
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any library reads it: no test may download
 
@@ -41,7 +41,7 @@ class FakePipeline:
     """
 
     before_chunk: Callable[[int], None] = lambda index: None
-    loads: list[tuple[str, str, str, Request | None]] = field(default_factory=list)
+    loads: list[tuple[str, str, str, bool]] = field(default_factory=list)
     folder: Path = Path()
 
     def __post_init__(self) -> None:
@@ -51,11 +51,10 @@ class FakePipeline:
         self.components = SimpleNamespace(savings=PLAIN)
         self.config = ModelConfig("fake", height=32, width=48, fps=8, refine=RefineConfig(scale=1))
 
-    def output_size(self, request) -> tuple[int, int]:
-        return self.config.output_size(request)
+    def resolve(self, request):
+        from streamingt2v.resolve import ResolvedRequest, resolve
 
-    def output_fps(self, request) -> int:
-        return request.fps or self.config.fps
+        return request if isinstance(request, ResolvedRequest) else resolve(self.config, request)
 
     def unknown_words(self, prompt: str) -> dict[str, str | None]:
         return {word: nearest for word, nearest in (("lion", "tiger"), ("blorp", None)) if word in prompt}
@@ -66,6 +65,7 @@ class FakePipeline:
     def stream(self, request, state=None, on_step=None, prompt_at=None) -> Iterator:
         from streamingt2v.types import Chunk
 
+        request = self.resolve(request).request
         index = 0 if state is None else int(state["chunk"])
         while index * CHUNK < request.num_frames:
             self.before_chunk(index)
@@ -83,18 +83,18 @@ class FakePipeline:
 @pytest.fixture
 def fake_pipeline(monkeypatch, tmp_path_factory) -> FakePipeline:
     """The pipeline that every command of the test gets instead of the model "tiny"."""
-    import streamingt2v.external.door
+    import streamingt2v.resolve
     import streamingt2v.runs.render
     from streamingt2v.config import find_model
 
     fake = FakePipeline()
     fake.folder = tmp_path_factory.mktemp("fake")
     fake.config.save(fake.folder)
-    for module in (streamingt2v.external.door, streamingt2v.runs.render):
+    for module in (streamingt2v.resolve, streamingt2v.runs.render):
         monkeypatch.setattr(module, "find_model", lambda name: fake.folder if Path(name).name in ("tiny", "m") else find_model(name))
 
-    def load(model: str, device: str, dtype: str, savings: object = None, only: Request | None = None) -> FakePipeline:
-        fake.loads.append((model, device, dtype, only))
+    def load(model: str, device: str, dtype: str, savings: object = None, refiner: bool = True) -> FakePipeline:
+        fake.loads.append((model, device, dtype, refiner))
         return fake
 
     monkeypatch.setattr(streamingt2v.runs.render, "load_pipeline", load)

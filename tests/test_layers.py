@@ -17,7 +17,7 @@ LAYERS = (  # innermost first
     {"checkpoints"},
     {"external"},
     {"resolve", "stages"},
-    {"pipeline", "estimate"},
+    {"face", "pipeline", "estimate"},
     {"runs"},
     {"convert", "metrics", "train", "jobs", "client"},
     {"api"},

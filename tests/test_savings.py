@@ -17,15 +17,15 @@ import toy_pipelines
 from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.backbones.modelscope import decode_frames, encode_frames, vae_factor
 from streamingt2v.checkpoints import placing
-from streamingt2v.checkpoints.load import distilled_of, load, networks_of
+from streamingt2v.checkpoints.load import load, networks_of
 from streamingt2v.cli import main
 from streamingt2v.config import ModelConfig, find_model
 from streamingt2v.config.runtime import Savings
 from streamingt2v.errors import ModelError, RequestError
-from streamingt2v.external.bases import opened
+from streamingt2v.external.opening import opened
 from streamingt2v.runs.render import create_run, reload_pipeline
 from streamingt2v.runs.run import RunFolder
-from toy import write_distilled_model, write_toy_model
+from toy import write_toy_model
 
 PROMPT = "A cat running on the street"
 CPU = torch.device("cpu")
@@ -35,7 +35,6 @@ CPU = torch.device("cpu")
 def home(tmp_path_factory) -> Path:
     home = tmp_path_factory.mktemp("models")
     write_toy_model(home / "toy")
-    write_distilled_model(home / "fast")
     toy_pipelines.streaming_svd(home / "svd")
     toy_pipelines.modelscope(home / "base")
     Image.new("RGB", (40, 32), (200, 30, 30)).save(home / "red.png")
@@ -117,30 +116,15 @@ def test_tiles_are_for_frames_larger_than_one(home, plain):
     assert np.array_equal(preview, plain["preview"])
 
 
-FAST, SLOW = {}, {"num_inference_steps": 1}
-
-
-@pytest.mark.parametrize(
-    ("way", "parts", "others"),
-    [
-        (FAST, {"fast"}, [SLOW, {"preset": "full"}]),
-        (SLOW, set(), [FAST, SLOW | {"preset": "full"}]),
-        ({"preset": "full"}, {"fast", "refiner"}, [SLOW]),
-        ({"preset": "full", "negative_prompt": "a dog"}, {"refiner"}, [FAST]),
-    ],
-)
-def test_a_pipeline_for_one_request(home, tmp_path, way, parts, others):
-    """It makes the same bytes without the networks that others need; those are refused, and nothing is saved."""
-    request = Request(PROMPT, 17, **way)
-    whole, pipe = (LongVideoPipeline.from_pretrained(home / "fast", only=only) for only in (None, request))
+def test_a_pipeline_without_its_refiner(home, tmp_path):
+    """It makes the same bytes; what needs the refiner is refused, and nothing is saved."""
+    request = Request(PROMPT, 17, num_inference_steps=1)
+    whole, pipe = (LongVideoPipeline.from_pretrained(home / "toy", refiner=refiner) for refiner in (True, False))
     assert np.array_equal(video(pipe, request), video(whole, request))
-    made = pipe.components
-    assert ({"fast"} if made.distilled else set()) | ({"refiner"} if made.refiner else set()) == parts
-    assert len(networks_of(made)) == 6 + ("refiner" in parts) and distilled_of(made) == {}, "no network is there twice"
-    for other in others:
-        with pytest.raises(RequestError, match="loaded for another request"):
-            pipe.check(Request(PROMPT, 17, **other))
-    with pytest.raises(ModelError, match="loaded for one request"):
+    assert len(networks_of(pipe.components)) == 6 and "refiner" not in networks_of(pipe.components)
+    with pytest.raises(RequestError, match="loaded without its refiner"):
+        pipe.stream(replace(request, preset="full"))
+    with pytest.raises(ModelError, match="loaded without its refiner"):
         pipe.save_pretrained(tmp_path / "again")
     assert not list(tmp_path.iterdir())
 
@@ -148,8 +132,8 @@ def test_a_pipeline_for_one_request(home, tmp_path, way, parts, others):
 @pytest.mark.parametrize("preset", ["preview", "full"])
 def test_a_run_loads_what_its_preset_needs(home, tmp_path, preset):
     whole, request = LongVideoPipeline.from_pretrained(home / "toy"), replace(request_of(home, "toy"), preset=preset)
-    with create_run(whole, request, tmp_path / "run", str(home / "toy")) as run:
-        assert (reload_pipeline(run).components.refiner is not None) == (preset == "full")
+    with create_run(whole, whole.resolve(request), tmp_path / "run", str(home / "toy")) as run:
+        assert (reload_pipeline(run)[0].components.refiner is not None) == (preset == "full")
 
 
 def test_a_base_gets_the_same_savings(home):
@@ -180,16 +164,6 @@ def test_network_by_network_those_that_work_are_there_and_no_others(home, plain,
     assert np.array_equal(video(LongVideoPipeline(made), request_of(home, model)), plain[model])
     assert {name for group in together for name in group} == set(networks), "all of them have worked"
     assert {group for group in together if len(group) > 1} == {frozenset({"unet", "cam"})}
-
-
-def test_the_distilled_network_takes_the_place_of_its_teacher(monkeypatch):
-    made, request = load("tiny"), Request(PROMPT, 20)
-    expected = video(LongVideoPipeline(made), request)
-    networks = networks_of(made) | distilled_of(made)
-    together = offloaded(networks, monkeypatch)
-    assert np.array_equal(video(LongVideoPipeline(made), request), expected)
-    assert {name for group in together for name in group} == set(networks) - {"unet", "cam", "refiner"}
-    assert {group for group in together if len(group) > 1} == {frozenset({"fast/unet", "fast/cam"})}
 
 
 def offloaded(networks: dict[str, torch.nn.Module], monkeypatch) -> set[frozenset[str]]:
@@ -234,10 +208,10 @@ def test_an_offloaded_model_is_saved_whole(home, plain, tmp_path):
 
 def test_a_run_goes_on_with_the_savings_it_began_with(home, tmp_path):
     pipe = LongVideoPipeline.from_pretrained(home / "toy", savings=Savings(vae_tiling=True))
-    with create_run(pipe, Request(PROMPT, 17), tmp_path / "run", str(home / "toy")) as run:
+    with create_run(pipe, pipe.resolve(Request(PROMPT, 17)), tmp_path / "run", str(home / "toy")) as run:
         assert run.header.savings == Savings(vae_tiling=True)
     with RunFolder.open(tmp_path / "run") as run:
-        assert reload_pipeline(run).components.backbone.vae.use_tiling
+        assert reload_pipeline(run)[0].components.backbone.vae.use_tiling
     head = json.loads((tmp_path / "run" / "request.json").read_text())
     del head["savings"]  # as runs had it before
     (tmp_path / "run" / "request.json").write_text(json.dumps(head))

@@ -124,10 +124,10 @@ def test_a_schedule_entry_that_no_chunk_would_use_is_refused(pipe, tmp_path, sta
     source = {start: str(tmp_path / "file")} if start != "text" else {}
     request = Request(PROMPT, frames, schedule=tuple((frame, f"A cat, {frame}") for frame in schedule), **source)
     if says is None:
-        pipe.check(request)
+        pipe.resolve(request)
         return
     with pytest.raises(RequestError, match=f"schedule={says}"):
-        pipe.check(request)
+        pipe.resolve(request)
 
 
 def test_each_window_is_refined_with_the_prompt_of_its_middle_and_prompts_are_embedded_once(pipe, monkeypatch):

@@ -180,9 +180,9 @@ def measure(m: Measured) -> Measured:
     seconds = {}
     with tempfile.TemporaryDirectory() as name:
         for preset in ("preview", "full"):
-            request = Request("A cat running on the street", num_frames=80, preset=preset)
-            with create_run(pipe, request, Path(name) / preset, "tiny") as run:
-                summary = render(pipe, run)
+            asked = pipe.resolve(Request("A cat running on the street", num_frames=80, preset=preset))
+            with create_run(pipe, asked, Path(name) / preset, "tiny") as run:
+                summary = render(pipe, run, asked)
             seconds[preset] = summary.seconds / 10
         size = summary.output.stat().st_size / 1e6 * 3
     assert pipe.config.refine is not None, "the included model refines"
@@ -195,7 +195,7 @@ def measure(m: Measured) -> Measured:
 
 def _coding(pipe: LongVideoPipeline, frames: int) -> tuple[float, float]:
     """Seconds to encode and to decode so many frames of the refined size."""
-    refiner, (height, width) = pipe.components.refiner, pipe.output_size(Request("a cat", preset="full"))
+    refiner, (height, width) = pipe.components.refiner, pipe.config.size("full")
     assert refiner is not None, "the included model refines"
     times = [time.monotonic()]
     for _ in range(3):

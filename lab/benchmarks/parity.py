@@ -219,7 +219,8 @@ class ChunkMaker:
         steps, scale = self.settings["num_inference_steps"], self.settings["guidance_scale"]
         config = ExtendConfig(start.shape[2], self.overlap, steps, scale, eta=eta)
         draws = {-1: start} | dict(enumerate(noise if noise is not None else ()))
-        trajectory = ExtendStage(self.backbone, self.scheduler, config, seed=0).denoise(condition, memory.window_TCHW, draws.__getitem__)
+        stage = ExtendStage(self.backbone, self.scheduler, config, 0, tuple(memory.anchor_CHW.shape[-2:]))
+        trajectory = stage.denoise(condition, memory.window_TCHW, draws.__getitem__)
         return torch.stack([step.latents_BCTHW for step in trajectory])
 
 

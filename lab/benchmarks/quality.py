@@ -44,6 +44,7 @@ from lab.compare.comparison import (
     work,
 )
 from lab.compare.rivals import NAMES
+from lab.tiny.assemble import write_teacher
 from streamingt2v.checkpoints.fingerprint import fingerprint
 from streamingt2v.config import find_model
 from streamingt2v.config.runtime import Engine
@@ -53,10 +54,13 @@ from streamingt2v.metrics.suite import measured_with
 
 def main() -> None:
     options = parsed()
-    source = Source(options.model, tuple(options.rivals), options.out, options.steps, options.engine)
+    model = options.model or str(write_teacher(options.out / "teacher"))
+    source = Source(model, tuple(options.rivals), options.out, options.steps, options.engine, options.shipped)
     maker = Maker(source)
     plan = plan_of(options, maker)
-    settings: dict[str, object] = {"model": options.model, "weights": fingerprint(find_model(options.model))[:12]}
+    settings: dict[str, object] = {"model": options.model or "the teacher of tiny", "weights": fingerprint(find_model(model))[:12]}
+    if options.shipped is not None:
+        settings |= {"shipped": options.shipped, "shipped weights": fingerprint(find_model(options.shipped))[:12]}
     settings |= {"steps": options.steps, "engine": options.engine}
     settings |= {f"frames, {part.name}": part.frames for part in plan}
     file = results.ItemFile(options.out, settings | measured_with(maker.tools), rival_marks(maker))
@@ -82,7 +86,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rivals", type=Path, nargs="*", default=[], help="folders of the rival recipe, to be compared as well")
     parser.add_argument("--jobs", type=int, default=1, help="processes; 2 of one thread each use two cores better than one of two")
     parser.add_argument("--steps", type=int, help="of denoising; default: the model's")
-    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--model", help="whose methods are compared; default: the teacher of tiny")
+    parser.add_argument("--shipped", help="the model that was distilled from it; default: tiny, without --model")
     parser.add_argument("--engine", choices=get_args(Engine), default="torch", help="what computes the networks; rivals are torch's")
     parser.add_argument("--truth", type=int, default=400, help="true clips that the judge is tested on")
     parser.add_argument("--page", type=Path, default=Path("lab/docs/results.md"))
@@ -91,6 +96,8 @@ def parsed() -> argparse.Namespace:
     options = parser.parse_args()
     if OURS not in options.methods:
         parser.error(f"--methods needs {OURS!r}, which the others are compared with")
+    if options.model is None:
+        options.shipped = options.shipped or "tiny"
     if options.jobs < 1:
         parser.error("--jobs must be 1 or more")
     return options
@@ -147,9 +154,10 @@ def command_of(options: argparse.Namespace) -> str:
     rivals = f" --rivals {' '.join(map(str, options.rivals))}" if options.rivals else ""
     steps = f" --steps {options.steps}" if options.steps else ""
     seeds = " ".join(map(str, options.seeds))
+    models = "".join(f"--{name} {value} " for name in ("model", "shipped") if (value := getattr(options, name)))
     return (
         f"python lab/benchmarks/quality.py {options.out} {parts} --long-frames {options.long_frames} --seeds {seeds}{rivals}{steps} "
-        f"--model {options.model} --engine {options.engine} --jobs {options.jobs}"
+        f"{models}--engine {options.engine} --jobs {options.jobs}"
     )
 
 

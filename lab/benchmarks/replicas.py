@@ -222,10 +222,10 @@ def alone(options: argparse.Namespace, folder: Path) -> dict[int, tuple[str, str
     torch.set_num_threads(1)
     pipe, digests = load_pipeline(options.model, "cpu", "float32"), {}
     for seed in range(options.sessions):
-        request = Request(PROMPT, options.frames, seed=seed, num_inference_steps=options.steps)
+        asked = pipe.resolve(Request(PROMPT, options.frames, seed=seed, num_inference_steps=options.steps))
         folder.mkdir(exist_ok=True)
-        with create_run(pipe, request, folder / str(seed), options.model, folder / f"{seed}.mp4") as run:
-            render(pipe, run)
+        with create_run(pipe, asked, folder / str(seed), options.model, folder / f"{seed}.mp4") as run:
+            render(pipe, run, asked)
         entries = Journal.read(folder / str(seed) / JOURNAL).entries
         parts = [folder / str(seed) / name for name in (INIT, *(entry.segment for entry in entries))]
         digests[seed] = digest(b"".join(part.read_bytes() for part in parts)), digest((folder / f"{seed}.mp4").read_bytes())

@@ -75,10 +75,10 @@ class WithoutBoth(WithoutApm, WithoutCam):
 
 
 def with_backbone(components: Components, kind: type[ModelScopeBackbone]) -> Components:
-    """The same model with its parts in a backbone of another kind, its distilled network too; weights are shared."""
+    """The same model with its parts in a backbone of another kind; weights are shared."""
     own: Any = components.backbone
     backbone = kind(own.vae, own.unet, own.cam, own.image_encoder, own.image_tokens)
-    return replace(components, backbone=backbone, distilled=components.distilled and components.distilled.on(backbone))
+    return replace(components, backbone=backbone)
 
 
 def streamed(kind: type[ModelScopeBackbone]) -> Frames:
@@ -119,7 +119,7 @@ def refined(components: Components, request: Request) -> Iterator[Frame]:
 
 def enlarged(components: Components, request: Request) -> Iterator[Frame]:
     """The method without stage 3, as large as if it had one."""
-    height, width = components.config.output_size(replace(request, preset="full"))
+    height, width = components.config.size("full")
     for frame_HWC in _frames(components, request):
         frame_TCHW = F.interpolate(to_float(frame_HWC[None]), (height, width), mode="bicubic", antialias=True)
         yield from to_uint8(frame_TCHW.clamp(-1, 1))
@@ -138,7 +138,7 @@ DISTILLED: dict[str, Method] = {
     "distilled": Method(streamed(ModelScopeBackbone), calls=lambda config, frames: chunk_calls(config, frames) // 5),
     "distilled, CAM alone": Method(streamed(WithoutApm), calls=lambda config, frames: chunk_calls(config, frames) // 5),
 }
-"""By the model's distilled network, which needs about half the steps, and one prediction where guidance needs two or three."""
+"""By the model that was distilled, which needs about half the steps, and one prediction where guidance needs two or three."""
 
 REFINING: dict[str, Method] = {
     "refined": Method(refined, calls=lambda config, frames: 4 * chunk_calls(config, frames)),

@@ -64,9 +64,8 @@ class Task:
 
 @dataclass(frozen=True)
 class Source:
-    """What a process makes videos from. folder: where pictures are kept. steps: of the model's own network, None for as many as it has.
-
-    engine: see `savings`.
+    """What a process makes videos from. model: whose methods are compared. folder: where images are kept. steps: of the model, None for
+    as many as it has. engine: see `Savings`. shipped: the model that was distilled from it, None without one.
     """
 
     model: str
@@ -74,6 +73,7 @@ class Source:
     folder: Path
     steps: int | None = None
     engine: Engine = "torch"
+    shipped: str | None = None
 
 
 def tasks(parts: Sequence[Part]) -> list[Task]:
@@ -92,12 +92,14 @@ class Maker:
 
     def __init__(self, source: Source):
         self.source = source
-        self.pipe = LongVideoPipeline.from_pretrained(source.model, savings=Savings(engine=source.engine))
+        savings = Savings(engine=source.engine)
+        self.pipe = LongVideoPipeline.from_pretrained(source.model, savings=savings)
+        self.fast = source.shipped is not None
+        self.shipped = LongVideoPipeline.from_pretrained(source.shipped, savings=savings) if source.shipped is not None else self.pipe
         self.judge = load_judge()
         self.tools = make_tools(METRICS)
         self.rivals = trained_rivals(source.rivals, self.pipe.components)
         self.methods: dict[str, Method] = METHODS | DISTILLED | REFINING | self.rivals
-        self.fast = self.pipe.components.distilled is not None
         self.nouns = [noun.name for noun in vocabulary.NOUNS if not self.pipe.unknown_words(noun.name)]
 
     def spec(self, number: int) -> clip.ClipSpec:
@@ -134,7 +136,7 @@ class Maker:
         if task.method != TRUTH:
             as_shipped = task.method in DISTILLED | REFINING
             request = Request(spec.caption, task.frames, task.seed, num_inference_steps=None if as_shipped else self.source.steps)
-            components = self.pipe.components if as_shipped else bare(self.pipe.components)
+            components = self.shipped.components if as_shipped else bare(self.pipe.components)
             yield from self.methods[task.method].frames(components, request)
             return
         for start in range(0, task.frames, protocol.WINDOW):
@@ -163,9 +165,8 @@ class Maker:
 
 
 def bare(components: Components) -> Components:
-    """A model as its methods are compared: by its own network, with no crossfade over what a memory leaves to be seen at a chunk's end."""
-    own = components.undistilled()
-    return replace(own, config=replace(own.config, extend=replace(own.config.extend, crossfade=0)))
+    """A model as its methods are compared: with no crossfade over what a memory leaves to be seen at a chunk's end."""
+    return replace(components, config=replace(components.config, extend=replace(components.config.extend, crossfade=0)))
 
 
 def picture(folder: Path, kind: str, key: results.Key) -> Path:

@@ -61,7 +61,7 @@ def fifo_calls(config: ExtendConfig, frames: int) -> int:
 def _first_chunk(components: Components, request: Request, condition: Any) -> torch.Tensor:
     """Latents of a first chunk (1, C, F, h, w), made as the pipeline makes it."""
     config, backbone = components.config, components.backbone
-    stage = ExtendStage(backbone, components.scheduler, config.extend, request.seed)
+    stage = ExtendStage(backbone, components.scheduler, config.extend, request.seed, (config.height, config.width))
     shape = backbone.latent_shape(config.height, config.width)
 
     def noise(step: int) -> torch.Tensor:

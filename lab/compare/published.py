@@ -110,7 +110,7 @@ def as_published(components: Components, prompt: str, ddim: bool = False) -> Com
         raise RequestError("model", components.config.name, f"the procedure is that of modelscope's backbone, not of {type(own).__name__}")
     backbone = PublishedProcedure(own.vae, own.unet, own.cam, own.image_encoder, own.image_tokens)
     backbone.encode_text = lambda: components.text(prompt)
-    found = replace(components.undistilled(), backbone=backbone)
+    found = replace(components, backbone=backbone)
     if not ddim:
         return found
     scheduler = DDIMScheduler.from_config(components.scheduler.config, clip_sample=False, set_alpha_to_one=True)

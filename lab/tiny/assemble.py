@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from streamingt2v.backbones.modelscope import ModelScopeBackbone
 from streamingt2v.backbones.refiner import RefinerBackbone
 from streamingt2v.backbones.text import TextEncoder, Vocabulary
 from streamingt2v.checkpoints.load import Components, save
-from streamingt2v.config import ExtendConfig, ModelConfig, RefineConfig
+from streamingt2v.config import ExtendConfig, ModelConfig, RefineConfig, find_model
 from streamingt2v.metrics.eyes import load_text_projection, save_text_projection
 from streamingt2v.models.apm import ImageTokens
 from streamingt2v.models.cam import ConditionalAttentionModule
@@ -62,6 +63,17 @@ def assemble(config: AssembleConfig, out: Path) -> None:
     projection = load_text_projection(config.text)
     if projection is not None:
         save_text_projection(out, projection, torch.float16)
+
+
+def write_teacher(out: Path) -> Path:
+    """Write the model that the included one was distilled from: its own networks, sampler and settings, the rest shared. Gives `out`.
+
+    Files that are there are replaced.
+    """
+    own = Path(__file__).parent / "weights" / "teacher"
+    shutil.copytree(find_model("tiny"), out, ignore=shutil.ignore_patterns(*(path.name for path in own.iterdir())), dirs_exist_ok=True)
+    shutil.copytree(own, out, dirs_exist_ok=True)
+    return out
 
 
 def build_vocabulary(nouns: tuple[str, ...]) -> Vocabulary:

@@ -102,17 +102,17 @@ def test_what_was_converted_is_read_again_and_gives_the_same_bytes(home, cache, 
 
 def test_a_run_goes_on_by_the_engine_it_began_with(home, tmp_path):
     """Stopped after its first chunk, it becomes what it would have been."""
-    request = replace(REQUEST, frames=17, preset="preview")
     pipe = LongVideoPipeline.from_pretrained(home / "toy", savings=OPENVINO)
+    request = pipe.resolve(replace(REQUEST, num_frames=17, preset="preview"))
     with create_run(pipe, request, tmp_path / "whole", str(home / "toy"), tmp_path / "whole.mp4") as run:
-        render(pipe, run)
+        render(pipe, run, request)
     with create_run(pipe, request, tmp_path / "run", str(home / "toy"), tmp_path / "stopped.mp4") as run:
         run.commit(next(iter(pipe.stream(request))))
     with RunFolder.open(tmp_path / "run") as run:
-        again = reload_pipeline(run)
+        again, request = reload_pipeline(run)
         assert again.components.savings == OPENVINO
         assert isinstance(again.components.backbone.unet.forward, engines.Converted)
-        render(again, run)
+        render(again, run, request)
     assert (tmp_path / "stopped.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
 
 

@@ -70,7 +70,7 @@ def test_options_reach_the_model_and_the_request(fake_pipeline, capsys):
     asked = "--steps 7 --guidance-scale 3.5 --negative-prompt dull --fps 6".split()
     assert run(capsys, "generate", PROMPT, *model, *asked, "--run-dir", "kept", "-o", "out.mp4")[0] == 0
     with RunFolder.open("kept") as kept:
-        assert fake_pipeline.loads == [("m", "cuda:1", "bfloat16", kept.request)]
+        assert fake_pipeline.loads == [("m", "cuda:1", "bfloat16", False)]
         asked = kept.request
         assert (asked.num_inference_steps, asked.guidance_scale, asked.negative_prompt, kept.fps) == (7, 3.5, "dull", 6)
     assert probe_video("out.mp4").fps == 6
@@ -99,7 +99,7 @@ def test_prompts_without_effect_are_told(fake_pipeline, capsys):
 @pytest.mark.parametrize("preset", ["preview", "full"])
 def test_what_the_request_needs_is_loaded(fake_pipeline, capsys, preset):
     assert run(capsys, "generate", PROMPT, "--frames", 8, "--preset", preset, "-o", "out.mp4")[0] == 0
-    assert fake_pipeline.loads == [("tiny", "cpu", "float32", Request(PROMPT, 8, preset=preset))]
+    assert fake_pipeline.loads == [("tiny", "cpu", "float32", preset == "full")]
 
 
 def test_pictures_are_written(fake_pipeline, capsys):

@@ -16,7 +16,7 @@ from streamingt2v.checkpoints.variants import needed_files, variant_of, weight_s
 from streamingt2v.config import ModelConfig
 from streamingt2v.convert.obtain import order
 from streamingt2v.errors import ModelError
-from streamingt2v.external.bases import read_base
+from streamingt2v.external.abilities import read_base
 
 
 def answer(capsys, *arguments) -> dict:

@@ -99,9 +99,10 @@ def cut_after_one_chunk(fake_pipeline, capsys, *options: object) -> None:
 
 def test_a_run_of_the_python_interface_resumes(fake_pipeline, capsys):
     request = Request(PROMPT, num_frames=20)
-    with runner.create_run(fake_pipeline, request, Path("a.run"), "tiny", Path("a.mp4"), device="cpu", dtype="float16"):
+    asked = fake_pipeline.resolve(request)
+    with runner.create_run(fake_pipeline, asked, Path("a.run"), "tiny", Path("a.mp4"), device="cpu", dtype="float16"):
         pass
-    assert run(capsys, "resume", "a.run")[0] == 0 and fake_pipeline.loads == [("tiny", "cpu", "float16", request)]
+    assert run(capsys, "resume", "a.run")[0] == 0 and fake_pipeline.loads == [("tiny", "cpu", "float16", False)]
     assert count_frames("a.mp4") == 20 and Path("a.run").is_dir(), "nobody said that the folder may go"
 
 

@@ -1,10 +1,11 @@
 """Plans: counted from headers and configurations, and refusals that tell the way out."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from streamingt2v.checkpoints.load import distilled_of, load, networks_of
+from streamingt2v.checkpoints.load import load, networks_of
 from streamingt2v.config import EMBEDDED, ModelConfig, Request, find_model
 from streamingt2v.config.runtime import Savings
 from streamingt2v.convert.skeleton import skeleton
@@ -12,13 +13,17 @@ from streamingt2v.errors import ModelError, RequestError
 from streamingt2v.estimate import plan as planning
 from streamingt2v.estimate.flops import decode_flops, encode_flops, refine_step_flops, step_flops
 from streamingt2v.estimate.plan import count_steps, parameters_of, plan
+from streamingt2v.resolve import resolve
 
 TINY = find_model(EMBEDDED[0])
 
 
-def made(frames=240, preset="full", dtype="float32", negative_prompt="", **named):
-    request = Request("a cat", frames, preset=preset, negative_prompt=negative_prompt)
-    return plan(TINY, request, name="tiny", device="cpu", dtype=dtype, **named)
+def asked(*values, **named):
+    return resolve(ModelConfig.load(TINY), Request("a cat", *values, **named))
+
+
+def made(frames=240, preset="full", dtype="float32", **named):
+    return plan(TINY, asked(frames, preset=preset), name="tiny", device="cpu", dtype=dtype, **named)
 
 
 def numbers(network):
@@ -26,15 +31,10 @@ def numbers(network):
 
 
 @pytest.mark.parametrize("preset", ["preview", "full"])
-@pytest.mark.parametrize("negative_prompt", ["", "a dog"])
-def test_weights_are_those_that_loading_holds(preset, negative_prompt):
-    components = load(TINY, only=Request("a cat", 240, preset=preset, negative_prompt=negative_prompt))
+def test_weights_are_those_that_loading_holds(preset):
+    components = load(TINY, refiner=preset == "full")
     every, vae = sum(map(numbers, networks_of(components).values())), numbers(components.backbone.vae)
-    assert distilled_of(components) == {} and bool(components.distilled) == (not negative_prompt)
-    if own := components.distilled:
-        every += sum(x.numel() for tensors in (own.unet, own.cam) for x in tensors.values())
-    asked = {"preset": preset, "negative_prompt": negative_prompt, "seconds_per_step": 1.0}
-    whole, half = made(**asked), made(**asked, dtype="float16")
+    whole, half = (made(preset=preset, seconds_per_step=1.0, dtype=dtype) for dtype in ("float32", "float16"))
     assert (whole.parameters, whole.weights) == (every, 4 * every)
     assert half.weights == 2 * (every - vae) + 4 * vae  # the autoencoder stays in float32
 
@@ -56,9 +56,7 @@ def test_weights_are_those_that_loading_holds(preset, negative_prompt):
 def test_steps_are_chunks_times_steps(tmp_path, frames, image, steps):
     picture = tmp_path / "x.png"
     picture.touch()
-    config = ModelConfig.load(TINY)
-    request = Request("a cat", frames, image=str(picture) if image else None, num_inference_steps=5)
-    assert count_steps(config, request) == (5 * steps, 0)
+    assert count_steps(asked(frames, image=str(picture) if image else None, num_inference_steps=5)) == (5 * steps, 0)
 
 
 def test_time_is_measured_seconds_or_says_that_it_is_an_estimate():
@@ -74,16 +72,26 @@ def test_time_is_measured_seconds_or_says_that_it_is_an_estimate():
     assert guess.seconds_from.startswith("estimate") and guess.seconds > 0
 
 
-def test_the_undistilled_network_takes_its_own_steps_with_guidance():
-    """Twice the steps, of three predictions each; the autoencoder's part is the same."""
-    fast, slow = (made(preset="preview", seconds_per_step=1.0, negative_prompt=prompt) for prompt in ("", "a dog"))
-    config = ModelConfig.load(TINY)
-    assert config.extend.time_guidance and slow.steps == 29 * config.extend.steps == 2 * fast.steps
-    one, three = (step_flops(TINY, config, predictions) for predictions in (1, 3))
-    assert slow.seconds == pytest.approx(slow.steps + (fast.seconds - fast.steps) * one / three)
-    unguided = plan(TINY, Request("a cat", 240, guidance_scale=1.0), name="tiny", device="cpu", dtype="float32", seconds_per_step=1.0)
-    two = step_flops(TINY, config, 2)
-    assert unguided.seconds == pytest.approx(slow.steps + (fast.seconds - fast.steps) * one / two)
+def test_guidance_takes_more_predictions_and_the_autoencoder_no_more(tmp_path):
+    """Three predictions a step with both kinds of guidance, two with one; steps are those asked for."""
+    tiny = ModelConfig.load(TINY)
+
+    def seconds(**extend):
+        config = replace(tiny, guidance=True, extend=replace(tiny.extend, **extend))
+        request = resolve(config, Request("a cat", 240))
+        return plan(TINY, request, name="tiny", device="cpu", dtype="float32", seconds_per_step=1.0)
+
+    plain, two, three = seconds(), seconds(guidance_scale=2.0), seconds(guidance_scale=2.0, time_guidance=0.5)
+    assert plain.steps == two.steps == three.steps == 29 * tiny.extend.steps
+    one = step_flops(TINY, tiny, 1)
+    for found, predictions in ((two, 2), (three, 3)):
+        ratio = one / step_flops(TINY, tiny, predictions)
+        assert found.seconds == pytest.approx(found.steps + (plain.seconds - plain.steps) * ratio)
+
+
+@pytest.mark.parametrize(("values", "chunks"), [({"fps": 16}, 2), ({"fps": 24}, 1), ({}, 4)])
+def test_interpolated_frames_need_no_steps(values, chunks):
+    assert count_steps(asked(40, num_inference_steps=3, **values)) == (3 * chunks, 0)
 
 
 def test_longer_videos_need_no_more_memory_but_more_disk_and_time():
@@ -97,7 +105,7 @@ def test_what_does_not_fit_is_refused_with_a_way_out(monkeypatch):
         made(seconds_per_step=1.0)
     monkeypatch.undo()
     monkeypatch.setattr(planning.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10})())
-    with pytest.raises(RequestError, match=r"frames=240: needs about .* on the disk, where 10 B are free; make fewer"):
+    with pytest.raises(RequestError, match=r"num_frames=240: needs about .* on the disk, where 10 B are free; make fewer"):
         made(preset="preview", seconds_per_step=1.0)
 
 
@@ -109,7 +117,7 @@ def test_a_device_that_is_not_there():
 def test_broken_folders_are_told(tmp_path):
     ModelConfig("x", 64, 64, 8).save(tmp_path)
     with pytest.raises(ModelError, match="is incomplete: it has no weights in cam, unet, vae"):
-        plan(tmp_path, Request("a cat"), name="x", device="cpu", dtype="float32")
+        plan(tmp_path, resolve(ModelConfig("x", 64, 64, 8), Request("a cat")), name="x", device="cpu", dtype="float32")
     for content in (b"", b"\xff" * 8, (5).to_bytes(8, "little") + b"{}"):
         (tmp_path / "model.safetensors").write_bytes(content)
         with pytest.raises(ModelError, match=r"model\.safetensors: is cut short"):
@@ -133,7 +141,7 @@ def test_published_sizes_are_counted_without_weights(tmp_path):
 
 def test_offloading_needs_less_of_the_device_and_the_machine_as_well(monkeypatch):
     monkeypatch.setattr(planning, "free_memory", lambda device: 10**12)
-    request = Request("a cat", 16, preset="full")
+    request = asked(16, preset="full")
     named = {"name": "tiny", "device": "cuda", "dtype": "float32", "seconds_per_step": 1.0}
     whole, model, group = (plan(TINY, request, **named, savings=Savings(kind)) for kind in ("none", "model", "group"))
     assert whole.memory > model.memory > group.memory and whole.weights == model.offloaded == group.offloaded

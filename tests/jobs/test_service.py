@@ -53,9 +53,10 @@ def test_a_job_is_the_runners_video(service, toy, tmp_path):
     path = service.video(job.id)
     asked = read_metadata(path)
     assert (asked["prompt"], asked["seed"], asked["num_frames"]) == (CAT.prompt, CAT.seed, 40)
-    with create_run(load_pipeline(str(toy), "cpu", "float32"), CAT, tmp_path / "run", str(toy)) as run:
+    pipe = load_pipeline(str(toy), "cpu", "float32")
+    with create_run(pipe, pipe.resolve(CAT), tmp_path / "run", str(toy)) as run:
         assert run.header.threads == Header.read(service.files.run(job.id) / REQUEST).threads
-        assert render(load_pipeline(str(toy), "cpu", "float32"), run).output.read_bytes() == path.read_bytes()
+        assert render(pipe, run, pipe.resolve(CAT)).output.read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize("preset", ["preview", "full"])

@@ -13,7 +13,7 @@ from constructed import constant_flow, moving, result_of, texture
 from lab.tiny import assemble
 from lab.tiny import text as clip_towers
 from lab.world import clip
-from streamingt2v.config import ExtendConfig, ModelConfig, Request
+from streamingt2v.config import ModelConfig
 from streamingt2v.errors import MediaError, RequestError, RunError
 from streamingt2v.metrics import seams, suite
 from streamingt2v.metrics.eyes import TEXT_PROJECTION, Eyes, eyes_of_clip, eyes_of_model
@@ -21,6 +21,7 @@ from streamingt2v.metrics.flow import Flow
 from streamingt2v.metrics.likeness import Anchor, TextAlignment
 from streamingt2v.metrics.metric import Tools, ends, mean, measure, ratio
 from streamingt2v.metrics.suite import Setting, what_is_missing
+from streamingt2v.resolve import ChunkGrid
 from streamingt2v.video.writer import write_video
 
 
@@ -126,9 +127,9 @@ def test_one_pass_and_one_flow_for_all_and_no_frame_is_kept():
 @given(st.integers(2, 20), st.data(), st.integers(1, 90), st.booleans())
 def test_borders_are_where_the_pipeline_begins_chunks(chunk, data, frames, image):
     overlap = data.draw(st.integers(1, chunk - 1))
-    config = ModelConfig("m", 32, 32, 8, ExtendConfig(chunk, overlap))
-    request = Request("a cat", frames, image="x.png" if image else None)
-    starts = {config.chunk_start(request, frame) for frame in range(frames)} - {0}
+    grid = ChunkGrid(1 if image else chunk, chunk - overlap, int(image))
+    starts = {grid.start(frame) for frame in range(frames)} - {0}
+    assert grid.count(frames) == len(starts) + (not image)
     assert set(seams.Grid(chunk, overlap, first=1 if image else None).borders(frames)) == starts
 
 

@@ -16,6 +16,8 @@ from streamingt2v.config import ExtendConfig
 from streamingt2v.errors import ModelError
 from streamingt2v.runs.state import pack_state, unpack_state
 from streamingt2v.stages.extend import faded
+from streamingt2v.stages.making import extender
+from streamingt2v.stages.protocols import Words
 from toy import write_toy_model
 
 FADE = 3
@@ -47,13 +49,10 @@ def test_only_the_frames_before_a_later_chunk_change(pipe):
 
 def test_a_fade_takes_even_steps_between_what_both_chunks_show(pipe):
     """The window's frames against those that the stage shows again, by hand."""
-    from streamingt2v.stages.memory import StreamMemory
-
     soft, asked = fading(pipe, FADE), request(24)
-    stage, text = soft.extender(asked), soft.components.text("A cat", "")
-    first = stage.first(text, soft.config.height, soft.config.width)
-    memory = StreamMemory.start(first, stage.config.overlap)
-    later = stage.next(memory, stage.backbone.condition(text, memory.anchor_CHW), FADE)
+    stage, words = extender(soft.components, soft.resolve(asked)), Words(soft.components.text, "", asked.prompt_at)
+    first = stage.first(words, None)
+    later = stage.next(stage.memory(first), words, 16, FADE)
     assert len(later) == FADE + 8
     wanted = [(1 - share) * old + share * new for share, old, new in zip((0.25, 0.5, 0.75), first[-FADE:], later, strict=False)]
     shown = frames_of(soft, asked)[16 - FADE : 16]
@@ -96,7 +95,7 @@ def test_a_given_picture_stays_as_it_is(pipe, tmp_path):
     side = pipe.config.height
     picture = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     Image.fromarray(picture).save(tmp_path / "picture.png")
-    asked = request(20, image=tmp_path / "picture.png")
+    asked = request(20, image=str(tmp_path / "picture.png"))
     hard, soft = frames_of(pipe, asked), frames_of(fading(pipe, FADE), asked)
     np.testing.assert_array_equal(soft[0], picture)
     assert {int(i) for i in np.flatnonzero((hard != soft).any((1, 2, 3)))} == {6, 7, 8, 14, 15, 16}

@@ -14,7 +14,7 @@ from streamingt2v.config import ExtendConfig
 from streamingt2v.errors import ModelError
 from streamingt2v.models.apm import ImageTokens
 from streamingt2v.stages.extend import ExtendStage
-from streamingt2v.stages.memory import StreamMemory
+from streamingt2v.stages.protocols import Words
 from streamingt2v.types import TextCond
 from toy import write_toy_model
 from toy_networks import cam, streaming
@@ -72,10 +72,11 @@ class Subtract:
 
 def test_chunks_are_denoised_on_the_backbones_device():
     backbone = Elsewhere()
-    stage = ExtendStage(backbone, Subtract(), ExtendConfig(4, 2, 2, eta=0.0), seed=0)
-    first_TCHW = stage.first(TEXT, 16, 16)
-    memory = StreamMemory.start(first_TCHW, 2)
-    assert len(stage.next(memory, backbone.condition(TEXT, memory.anchor_CHW))) == 2
+    stage = ExtendStage(backbone, Subtract(), ExtendConfig(4, 2, 2, eta=0.0), 0, (16, 16))
+    words = Words(lambda *prompts: TEXT, "", lambda frame: "A cat")
+    first_TCHW = stage.first(words)
+    memory = stage.memory(first_TCHW)
+    assert len(stage.next(memory, words, 4)) == 2
     assert backbone.decoded == [META, META]
 
 

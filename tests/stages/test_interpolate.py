@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.config import ModelConfig
 from streamingt2v.errors import MissingExtra, RequestError
+from streamingt2v.resolve import resolve
 from streamingt2v.runs.state import pack_state, unpack_state
 from streamingt2v.stages.interpolate import InterpolateStage
 from streamingt2v.video.piece import Piece
@@ -53,7 +54,7 @@ def test_a_moving_thing_is_between_its_places():
 def test_exactly_the_frames_asked_for_whatever_the_pieces(total, factor, cuts):
     """What the stages before are asked for is enough, and no piece of it is without use."""
     config = ModelConfig("m", 48, 64, 8)
-    native = config.without_interpolation(Request(PROMPT, total, fps=8 * factor)).num_frames
+    native = resolve(config, Request(PROMPT, total, fps=8 * factor)).made_frames
     assert factor * (native - 2) + 1 < total <= factor * (native - 1) + 1
     lengths = []
     while sum(lengths) < native:
@@ -93,15 +94,15 @@ def test_the_whole_trip_at_a_higher_rate(tmp_path):
 @pytest.mark.parametrize("fps, says", [(20, "set 16 or 24, or less"), (9, "set 8 or 16, or less")])
 def test_a_rate_between_multiples_is_refused(fps, says):
     with pytest.raises(RequestError, match=says):
-        ModelConfig("m", 48, 64, 8).check(Request(PROMPT, 8, fps=fps))
+        resolve(ModelConfig("m", 48, 64, 8), Request(PROMPT, 8, fps=fps))
 
 
 def test_a_higher_rate_is_refused_where_it_cannot_be_made(monkeypatch, tmp_path):
     config, request = ModelConfig("m", 48, 64, 8), Request(PROMPT, 8, fps=16)
     (tmp_path / "v.mp4").touch()
-    with pytest.raises(RequestError, match="gone on with"):
-        config.check(replace(request, video=str(tmp_path / "v.mp4")))
-    config.check(request)
-    monkeypatch.setattr("streamingt2v.config.model.find_spec", lambda name: None)
+    with pytest.raises(RequestError, match="an extended video is not interpolated"):
+        resolve(config, replace(request, video=str(tmp_path / "v.mp4")))
+    resolve(config, request)
+    monkeypatch.setattr("streamingt2v.resolve.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"streamingt2v\[interpolate\]"):
-        config.check(request)
+        resolve(config, request)

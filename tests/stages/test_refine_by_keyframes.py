@@ -18,7 +18,7 @@ from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.cli import main
 from streamingt2v.config.refine import RefineByConfig
 from streamingt2v.errors import ModelError
-from streamingt2v.external.bases import opened
+from streamingt2v.external.opening import opened
 from streamingt2v.runs.state import pack_state, unpack_state
 from streamingt2v.samplers.noise import integer
 from streamingt2v.stages.refine_by_keyframes import KeyframeRefineStage, _Spliced
@@ -172,7 +172,7 @@ def test_settings_that_it_has_not_are_refused(home, values):
     before = (home / "svd" / "model.json").read_text()
     try:
         with pytest.raises(ModelError, match=next(iter(values))):
-            LongVideoPipeline.from_pretrained(with_refiner(home, **values)).check(
+            LongVideoPipeline.from_pretrained(with_refiner(home, **values)).resolve(
                 Request(PROMPT, 2, image=str(home / "red.png"), preset="full")
             )
     finally:

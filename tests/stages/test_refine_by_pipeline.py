@@ -128,7 +128,7 @@ def test_the_whole_trip(home, name):
 )
 def test_a_pipeline_or_settings_that_cannot_refine_are_refused(home, values):
     with pytest.raises(ModelError, match=next(iter(values))):
-        with_refiner(home, **{"pipeline": "../modelscope_video_to_video", **values}).check(Request(PROMPT, 8, preset="full"))
+        with_refiner(home, **{"pipeline": "../modelscope_video_to_video", **values}).resolve(Request(PROMPT, 8, preset="full"))
 
 
 def test_one_refiner_is_enough():

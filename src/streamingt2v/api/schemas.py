@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
@@ -401,7 +400,7 @@ def from_form(values: list[tuple[str, str]]) -> dict[str, Any]:
 def _sizes(config: ModelConfig) -> dict[Preset, tuple[int, int]]:
     """(width, height) by preset."""
     presets: list[Preset] = ["preview"] if config.refine is None and config.refine_by is None else ["preview", "full"]
-    made = {preset: config.output_size(dataclasses.replace(Request("size"), preset=preset)) for preset in presets}
+    made = {preset: config.size(preset) for preset in presets}
     return {preset: (width, height) for preset, (height, width) in made.items()}
 
 

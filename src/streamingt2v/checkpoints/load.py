@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,7 +22,7 @@ from ..backbones.modelscope import ModelScopeBackbone, vae_factor
 from ..backbones.refiner import RefinerBackbone
 from ..backbones.svd import SvdBackbone
 from ..backbones.text import NoText, TextEncoder, Vocabulary
-from ..config import ModelConfig, Request
+from ..config import ModelConfig
 from ..config.external import SvdConfig
 from ..config.runtime import PLAIN, Savings
 from ..config.values import read_json
@@ -33,7 +33,6 @@ from ..models.svd_cam import SpatioTemporalCam
 from ..models.svd_unet import StreamingUNetSpatioTemporal
 from ..models.unet3d import StreamingUNet3D
 from ..models.vid2vid_unet import Vid2VidUNet, check_latent_size
-from .distilled import FAST, Distilled, read_changes
 from .find import find_model
 from .placing import align, offload, save_in_vae
 from .writing import write_part
@@ -66,46 +65,44 @@ class Place:
 
 @dataclass
 class Components:
-    """All parts of a model. `refiner` and `distilled` are None where the model has none, or it was left out, see `load`.
+    """All parts of a model. backbone: None where a pipeline of diffusers makes all chunks; then `place` says where and in what it works.
 
-    savings: how device memory is saved, also with pipelines.
+    refiner: None where the model has none, or it was left out, see `load`. savings: how device memory is saved, also with pipelines.
     """
 
     config: ModelConfig
     text: TextEncoder | NoText
-    backbone: Backbone
+    backbone: Backbone | None
     scheduler: Any
     refiner: RefinerBackbone | None
-    distilled: Distilled | None = None
     savings: Savings = PLAIN
+    place: tuple[torch.device, torch.dtype] = (torch.device("cpu"), torch.float32)
 
     @property
-    def partial(self) -> bool:
-        """Whether networks were left out, see `load`."""
-        without_refiner = self.config.refine is not None and self.refiner is None
-        return without_refiner or (self.config.fast is not None and (self.distilled is None or self.distilled.alone))
+    def device(self) -> torch.device:
+        """Where the networks work."""
+        return self.backbone.device if self.backbone is not None else self.place[0]
 
-    def undistilled(self) -> Components:
-        """The model without its distilled network, as if its folder had none."""
-        assert self.distilled is None or not self.distilled.alone, "it took the place of the model's own"
-        return replace(self, distilled=None, config=replace(self.config, fast=None))
+    @property
+    def dtype(self) -> torch.dtype:
+        """What they compute in."""
+        return self.backbone.dtype if self.backbone is not None else self.place[1]
 
 
 def load(
     name_or_folder: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32, savings: Savings = PLAIN,
-    only: Request | None = None,
+    refiner: bool = True,
 ) -> Components:  # fmt: skip
     """Read a model folder. Weights are converted to `dtype`; the VAE stays in float32. ModelError names what is missing.
 
-    only: what is to be made, where nothing else is: networks that it does not need are left out. RequestError for savings that the
-    device or the model cannot use.
+    refiner: False leaves the networks of stage 3 out. RequestError for savings that the device or the model cannot use.
     """
     folder = find_model(name_or_folder)
     config = ModelConfig.load(folder)
     savings.check(device, config, str(dtype).removeprefix("torch."))
-    made = _read(folder, config, Place(folder, torch.device(device), savings), dtype, only)
+    made = _read(folder, config, Place(folder, torch.device(device), savings), dtype, refiner)
     made.savings = savings
-    _put_on(lambda: networks_of(made) | distilled_of(made), torch.device(device), savings)
+    _put_on(lambda: networks_of(made), torch.device(device), savings)
     return made
 
 
@@ -119,40 +116,25 @@ def _put_on(networks: Callable[[], dict[str, torch.nn.Module]], device: torch.de
 
 def networks_of(components: Components) -> dict[str, torch.nn.Module]:
     """Every network once, under the name of its folder."""
-    parts = components.backbone.parts()
+    parts = components.backbone.parts() if components.backbone is not None else {}
     if isinstance(components.text, TextEncoder):
         parts["text_encoder"] = components.text.encoder
     if components.refiner:
         parts["refiner"] = components.refiner.unet
-        if components.refiner.vae is not parts["vae"]:
+        if components.refiner.vae is not parts.get("vae"):
             parts["refiner_vae"] = components.refiner.vae
     return parts
 
 
-def distilled_of(components: Components) -> dict[str, torch.nn.Module]:
-    """The networks that the distilled backbone has for itself: made now, before hooks are put on those that it is made of."""
-    if components.distilled is None:
-        return {}
-    backbone = components.distilled.backbone
-    if backbone is components.backbone:
-        return {}
-    return {f"{FAST}/unet": backbone.unet, f"{FAST}/cam": backbone.cam}
-
-
-def _read(folder: Path, config: ModelConfig, place: Place, dtype: torch.dtype, only: Request | None) -> Components:
+def _read(folder: Path, config: ModelConfig, place: Place, dtype: torch.dtype, refiner: bool) -> Components:
     backbone = (_svd if config.backbone == "svd" else _modelscope)(config, place, dtype)
     if config.height % (factor := vae_factor(backbone.parts()["vae"])) or config.width % factor:
         raise ModelError(f"{folder}: {config.height} x {config.width} pixels: the autoencoder needs multiples of {factor}")
     # the decoder of StreamingSVD's videos knows nothing of single frames
     vae = None if config.backbone == "svd" else backbone.parts()["vae"]
-    left_out = config.unneeded(only) if only else set()
-    refiner = _refiner(folder, config, place, dtype, vae) if config.refine and "refiner" not in left_out else None
+    enhancer = _refiner(folder, config, place, dtype, vae) if config.refine and refiner else None
     text, scheduler = _load_text(folder, config, place, dtype), _load_scheduler(folder / "scheduler")
-    distilled = None
-    if config.fast and FAST not in left_out:
-        assert isinstance(backbone, ModelScopeBackbone), "the configuration has been checked"
-        distilled = Distilled(backbone, _load_scheduler(folder / FAST), *read_changes(_part(folder, FAST)), alone=only is not None)
-    return Components(config, text, backbone, scheduler, refiner, distilled)
+    return Components(config, text, backbone, scheduler, enhancer)
 
 
 def _modelscope(config: ModelConfig, place: Place, dtype: torch.dtype) -> Backbone:
@@ -190,10 +172,10 @@ def save(components: Components, folder: Path, dtype: torch.dtype = torch.float1
     not copied: it names them by their way from the folder.
 
     It is written beside its place and moved there when it is whole, so a save that fails changes nothing. In a folder that is there
-    already the files of a model are replaced, others stay. ModelError for a model that was loaded for one request.
+    already the files of a model are replaced, others stay. ModelError for a model that was loaded without its refiner.
     """
-    if components.partial:
-        raise ModelError("the model was loaded for one request alone, and would be saved without the rest: load it whole")
+    if components.config.refine is not None and components.refiner is None:
+        raise ModelError("the model was loaded without its refiner and would be saved without it; load it with refiner=True")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as made:
         whole = Path(made) / "model"
@@ -211,8 +193,6 @@ def save(components: Components, folder: Path, dtype: torch.dtype = torch.float1
 def _write(components: Components, folder: Path, place: Path, dtype: torch.dtype) -> None:
     components.config.save(folder, place)
     components.scheduler.save_pretrained(folder / "scheduler")
-    if components.distilled:
-        components.distilled.save(folder / FAST, dtype)
     if isinstance(components.text, TextEncoder):
         components.text.tokenizer.save_pretrained(folder / "tokenizer")
         if components.text.vocabulary:

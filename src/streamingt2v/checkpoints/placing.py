@@ -12,7 +12,7 @@ from torch import nn
 
 from ..config.runtime import Savings
 
-TOGETHER = (("unet", "cam"), ("fast/unet", "fast/cam"))
+TOGETHER = (("unet", "cam"),)
 """Networks that work in turn at every step: they are on the device at the same time."""
 
 

@@ -14,13 +14,12 @@ from typer import Argument, Option
 
 from ..config import Request
 from ..errors import RequestError
-from ..external.door import checked_config
 from ..ray_backend import check_ray
+from ..resolve import resolve_for, with_media
 from ..runs.libraries import import_libraries
 from .options import MOST_THREADS, MOST_WORKERS, ModelOptions, ScreenOptions, takes_options
 from .screen import Screen, Stopped, describe
 from .table import read_table
-from .video import check_media
 
 if TYPE_CHECKING:
     from ..runs.batch import Record, Setting
@@ -111,8 +110,9 @@ def _words(options: Any) -> list[str]:
 
 
 def _checked(wanted: Request, model: ModelOptions) -> Request:
-    model.savings.check(model.device, checked_config(model.model, wanted.validate()), model.dtype)
-    return check_media(wanted)
+    asked = resolve_for(model.model, wanted)
+    model.savings.check(model.device, asked.config, model.dtype)
+    return with_media(asked).request
 
 
 def _check_workers(device: str, options: BatchOptions) -> None:

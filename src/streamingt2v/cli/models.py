@@ -11,6 +11,7 @@ from typer import Argument, Option
 from ..config import ModelConfig, Request, find_model
 from ..config.schedule import read_schedule
 from ..errors import ModelError, RequestError
+from ..resolve import resolve
 from .options import Dtype, ModelOptions, RequestOptions, ScreenOptions, build_request, takes_options
 from .screen import Screen
 
@@ -129,7 +130,7 @@ def plan(
     wanted = build_request(prompt, request, schedule, image=str(image) if image is not None else None)
     try:
         folder, entry = find_model(model.model), None
-        ModelConfig.load(folder).check(wanted)
+        resolve(ModelConfig.load(folder), wanted)
     except ModelError as error:
         entry = _published(model.model, error)
         folder = None
@@ -157,8 +158,9 @@ def _planned(folder: Path | None, entry: Entry | None, wanted: Request, model: M
     from ..estimate.plan import plan as make_plan
 
     def made(place: Path, parts: dict[str, int] | None) -> Plan:
+        asked = resolve(ModelConfig.load(place), wanted)
         return make_plan(
-            place, wanted, name=model.model, device=model.device, dtype=model.dtype, seconds_per_step=seconds_per_step,
+            place, asked, name=model.model, device=model.device, dtype=model.dtype, seconds_per_step=seconds_per_step,
             savings=model.savings, parts=parts,
         )  # fmt: skip
 

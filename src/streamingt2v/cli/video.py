@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from ..config import ModelConfig, Request
+from ..config import Request
 from ..config.schedule import Schedule, read_schedule
-from ..errors import MediaError, RequestError, RunError
-from ..external.door import checked_config
+from ..errors import RequestError, RunError
+from ..resolve import ResolvedRequest, resolve_for, with_media
 from ..runs.libraries import import_libraries
 from .memory import is_out_of_memory, ways_out
 from .options import (
@@ -125,10 +125,10 @@ def resume(
         places = places_of_run(run, output)
         for name, (then, now) in run.changed_versions().items():
             show.note(f"note: the run began with {name} {then}, this is {now}: the frames to come may differ in detail")
-        pipe = None if run.finished else _reload(run, run_dir, show)
-        if pipe is not None:
-            _check_workers(workers, run.request, pipe.config)
-        _finish(pipe, run, places, output, show, began, workers)
+        pipe, asked = (None, None) if run.finished else _reload(run, run_dir, show)
+        if asked is not None:
+            _check_workers(workers, asked)
+        _finish(pipe, run, asked, places, output, show, began, workers)
 
 
 def _make(
@@ -142,26 +142,26 @@ def _make(
 ) -> None:
     """The new run of a checked request, from its door checks to its result."""
     places = choose_places(output, run_dir)
-    config = checked_config(model.model, wanted)
-    model.savings.check(model.device, config, model.dtype)
-    _check_workers(workers, wanted, config)
-    wanted = check_media(wanted)
-    _check_disk(wanted, config, places)
+    asked = resolve_for(model.model, wanted)
+    model.savings.check(model.device, asked.config, model.dtype)
+    _check_workers(workers, asked)
+    asked = with_media(asked)
+    _check_disk(asked, places)
     show = Screen(screen.quiet, screen.json)
     try:
-        pipe = _load(model, wanted, show)
+        pipe = _load(model, asked, show)
     except Exception as error:
         if is_out_of_memory(error):
-            raise Stopped(f"out of memory: {ways_out(model.device, model.dtype, model.savings, wanted, config)}", 1) from error
+            raise Stopped(f"out of memory: {ways_out(model.device, model.dtype, model.savings, asked.request, asked.config)}", 1) from error
         raise
     from ..runs.render import create_run, prompt_notes  # here and below: what imports torch is imported when it is needed
 
-    for note in prompt_notes(pipe, wanted):
+    for note in prompt_notes(pipe, asked.request):
         show.note(f"note: {note}")
 
     with create_run(
         pipe,
-        wanted,
+        asked,
         places.run_folder,
         model.model,
         output.output,
@@ -172,11 +172,18 @@ def _make(
         overwrite=output.overwrite,
     ) as run:
         _note_rates(pipe, run, show)
-        _finish(pipe, run, places, output, show, began, workers)
+        _finish(pipe, run, asked, places, output, show, began, workers)
 
 
 def _finish(
-    pipe: LongVideoPipeline | None, run: RunFolder, places: Places, files: OutputOptions, show: Screen, began: float, workers: int
+    pipe: LongVideoPipeline | None,
+    run: RunFolder,
+    asked: ResolvedRequest | None,
+    places: Places,
+    files: OutputOptions,
+    show: Screen,
+    began: float,
+    workers: int,
 ) -> None:
     """Render what the run lacks, write the pictures, remove the run folder if it is a temporary one, and tell the result."""
     from ..runs.render import render
@@ -184,7 +191,7 @@ def _finish(
     before = time.monotonic() - began
     try:
         with show.progress(run.request.num_frames, run.frames_committed) as progress:
-            summary = render(pipe, run, places.output, on_chunk=lambda chunk: progress.add(len(chunk.frames_THWC)), workers=workers)
+            summary = render(pipe, run, asked, places.output, on_chunk=lambda chunk: progress.add(len(chunk.frames_THWC)), workers=workers)
         _write_pictures(summary.output, files)
     except (Exception, KeyboardInterrupt) as error:
         raise _stopped(error, run, places, files, pipe) from error
@@ -226,17 +233,17 @@ def peak_rss_mb() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1)  # bytes on macOS
 
 
-def _load(model: ModelOptions, wanted: Request, show: Screen) -> LongVideoPipeline:
+def _load(model: ModelOptions, asked: ResolvedRequest, show: Screen) -> LongVideoPipeline:
     show.note(f"loading model {model.model}")
     if model.engine != "torch":
         show.note(f"{model.engine} prepares the networks as they are first needed, which takes its time, and less in the next process")
     import_libraries()
     from ..runs.render import load_pipeline
 
-    return load_pipeline(model.model, model.device, model.dtype, model.savings, only=wanted)
+    return load_pipeline(model.model, model.device, model.dtype, model.savings, asked.refine is not None)
 
 
-def _reload(run: RunFolder, run_dir: Path, show: Screen) -> LongVideoPipeline:
+def _reload(run: RunFolder, run_dir: Path, show: Screen) -> tuple[LongVideoPipeline, ResolvedRequest]:
     show.note(f"loading model {run.model}")
     import_libraries()
     from ..runs.render import reload_pipeline
@@ -285,53 +292,23 @@ def _resume_line(run: RunFolder, files: OutputOptions) -> str:
     return shlex.join([*words, "--overwrite"] if files.overwrite and len(words) > 3 else words)
 
 
-def _check_workers(workers: int, wanted: Request, config: ModelConfig) -> None:
+def _check_workers(workers: int, asked: ResolvedRequest) -> None:
     if workers != 1:  # what checks them imports torch
         from ..runs.render import check_workers
 
-        check_workers(workers, wanted, config)
+        check_workers(workers, asked)
 
 
-def _check_disk(wanted: Request, config: ModelConfig, places: Places) -> None:
+def _check_disk(asked: ResolvedRequest, places: Places) -> None:
     """RequestError for a video that the disk cannot hold, even if it shows hardly any motion: a tenth of what `plan` reckons with."""
     from ..checkpoints.hub import readable
     from ..estimate.plan import output_bytes
 
-    need, there = output_bytes(config, wanted) // 10, next(f for f in (places.run_folder, *places.run_folder.parents) if f.exists())
+    need, there = output_bytes(asked) // 10, next(f for f in (places.run_folder, *places.run_folder.parents) if f.exists())
     free = shutil.disk_usage(there).free
     if need > free:
         fix = f"needs at least {readable(need)} on the disk, where {readable(free)} are free; make fewer, or write to another disk"
-        raise RequestError("num_frames", wanted.num_frames, fix)
-
-
-def _check_model(wanted: Request, model: ModelOptions) -> ModelConfig:
-    """The model's configuration; RequestError if there is no such model, or it cannot do what is asked for; no weights are read."""
-    config = checked_config(model.model, wanted)
-    model.savings.check(model.device, config, model.dtype)
-    return config
-
-
-def check_media(wanted: Request) -> Request:
-    """The request, with the number of frames of a video to refine; RequestError if a file that it names cannot be decoded."""
-    from ..video.reader import count_frames, probe_video, read_image
-
-    for name, path in wanted.files().items():
-        try:
-            if name == "image":
-                read_image(path, 8, 8)
-            elif name == "video":
-                probe_video(path)
-            else:
-                return _counted(wanted, count_frames(path))
-        except MediaError as error:
-            raise RequestError(name, path, str(error).removeprefix(f"{path}: ")) from error
-    return wanted
-
-
-def _counted(wanted: Request, frames: int) -> Request:
-    if wanted.num_frames is not None and wanted.num_frames > frames:
-        raise RequestError("num_frames", wanted.num_frames, f"the video has {frames}; ask for that or less, or leave it out for all")
-    return dataclasses.replace(wanted, num_frames=wanted.num_frames or frames)
+        raise RequestError("num_frames", asked.num_frames, fix)
 
 
 def _note_rates(pipe: LongVideoPipeline, run: RunFolder, show: Screen) -> None:

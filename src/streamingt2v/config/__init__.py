@@ -1,7 +1,7 @@
 """Requests and model configurations: frozen dataclasses, nothing heavy imported."""
 
 from .external import SeedConfig, SvdConfig
-from .model import BACKBONES, EMBEDDED, Backbone, ExtendConfig, FastConfig, ModelConfig, find_model
+from .model import BACKBONES, EMBEDDED, Backbone, ExtendConfig, ModelConfig, find_model
 from .refine import FORMS, Form, RefineByConfig, RefineConfig
 from .request import PRESETS, Preset, Request
 from .values import check_sampling, read_json
@@ -13,7 +13,6 @@ __all__ = [
     "PRESETS",
     "Backbone",
     "ExtendConfig",
-    "FastConfig",
     "Form",
     "ModelConfig",
     "Preset",

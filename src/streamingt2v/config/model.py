@@ -7,32 +7,21 @@ import json
 import math
 from dataclasses import dataclass, field
 from importlib.resources import files
-from importlib.util import find_spec
-from itertools import pairwise, zip_longest
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 from .. import durable
-from ..errors import MissingExtra, ModelError, RequestError
+from ..errors import ModelError, RequestError
 from .external import SeedConfig, SvdConfig
 from .refine import RefineByConfig, RefineConfig
-from .request import Request
+from .request import Preset
 from .values import check_sampling, read_json, reject_unknown, require
 
 Backbone = Literal["modelscope", "svd"]
 BACKBONES: tuple[Backbone, ...] = ("modelscope", "svd")
 EMBEDDED = ("tiny",)
 """Models that come with the package."""
-
-
-@dataclass(frozen=True)
-class FastConfig:
-    """A model's distilled network, in its folder `fast`: `steps` a chunk, guidance in its weights. ModelError for other values."""
-
-    steps: int = 4
-
-    def __post_init__(self) -> None:
-        require(1 <= self.steps <= 1000, "fast.steps", self.steps, "between 1 and 1000")
 
 
 @dataclass(frozen=True)
@@ -83,7 +72,8 @@ class ModelConfig:
 
     refine: stage 3 by a network of its own; refine_by: by a pipeline of diffusers; both None: it has no stage 3.
     backbone: the network of stage 2, ModelScope's or that of Stable Video Diffusion, which starts from a picture and reads no text; `svd`
-    is for that one alone. seed: None where the network makes the first chunk from the text by itself. fast: see `is_fast`.
+    is for that one alone. seed: None where the network makes the first chunk from the text by itself. guidance: whether stages 1 and 2
+    read a guidance scale and a negative prompt; a network that was distilled with its guidance does not.
 
     ModelError for values that make no sense; sides are even, since video files halve them for colour.
     """
@@ -98,13 +88,15 @@ class ModelConfig:
     svd: SvdConfig | None = None
     seed: SeedConfig | None = None
     refine_by: RefineByConfig | None = None
-    fast: FastConfig | None = None
+    guidance: bool = True
 
     def __post_init__(self) -> None:
         require(self.backbone in BACKBONES, "backbone", self.backbone, f"one of {', '.join(BACKBONES)}")
         require(self.refine is None or self.refine_by is None, "refine_by", self.refine_by, "left out where there is refine")
         require(self.svd is None or self.backbone == "svd", "svd", self.svd, f"left out for backbone {self.backbone!r}")
-        require(self.fast is None or self.backbone == "modelscope", "fast", self.fast, f"left out for backbone {self.backbone!r}")
+        require(isinstance(self.guidance, bool), "guidance", self.guidance, "true or false")
+        plain = self.guidance or (self.extend.guidance_scale == 1 and not self.extend.time_guidance)
+        require(plain, "extend.guidance_scale", self.extend.guidance_scale, "1, without time_guidance, for a model without guidance")
         steady = self.extend.time_guidance == 0 or self.backbone == "modelscope"
         require(steady, "extend.time_guidance", self.extend.time_guidance, f"0 for backbone {self.backbone!r}")
         seeds = self.seed is None or self.seed.pipeline is not None or self.backbone == "svd"
@@ -113,73 +105,10 @@ class ModelConfig:
             require(side >= 2 and side % 2 == 0, name, side, "an even number, 2 or more")
         require(self.fps >= 1, "fps", self.fps, "1 or more")
 
-    def output_size(self, request: Request) -> tuple[int, int]:
-        """(height, width) of the frames that a request gives."""
+    def size(self, preset: Preset) -> tuple[int, int]:
+        """(height, width) of the frames that a preset gives."""
         refine = self.refine or self.refine_by
-        return refine.size(self.height, self.width) if request.preset == "full" and refine else (self.height, self.width)
-
-    def check(self, request: Request) -> None:
-        """RequestError where the request is wrong or this model cannot do it; needs no weights."""
-        request.validate()
-        if request.preset == "full" and self.refine is None and self.refine_by is None:
-            raise RequestError("preset", "full", f"model {self.name!r} has no refiner; use preview")
-        if self.refine_by is not None:
-            if request.form is not None:
-                fix = f"model {self.name!r} refines by a pipeline of diffusers, which has none; leave it out"
-                raise RequestError("form", request.form, fix)
-            own = (request.num_inference_steps, request.guidance_scale) if request.refine else (None, None)
-            self.refine_by.asked(request.strength, *own)
-        height, width = self.output_size(request)
-        for name, asked, made in (("width", request.width, width), ("height", request.height, height)):
-            if asked is not None and asked != made:
-                fix = f"model {self.name!r} with preset {request.preset!r} makes {made}; set that or leave it out"
-                raise RequestError(name, asked, fix)
-        self._check_rate(request)
-        self._check_prompts(request)
-        self._check_schedule(self.without_interpolation(request))
-
-    def interpolation(self, request: Request) -> int:
-        """How many times the frames of stages 1 to 3 the file has: more than 1 for a playback rate above the model's.
-
-        A video to be refined has a rate of its own, whatever the model's: then it is 1.
-        """
-        return 1 if request.refine is not None or request.fps is None or request.fps <= self.fps else request.fps // self.fps
-
-    def without_interpolation(self, request: Request) -> Request:
-        """What stages 1 to 3 are asked for: of the file's frames every k-th, up to the first at or after its last."""
-        k = self.interpolation(request)
-        frames = request.num_frames if request.num_frames is None else -(-(request.num_frames - 1) // k) + 1
-        schedule = tuple((-(-first // k), prompt) for first, prompt in request.schedule)
-        return dataclasses.replace(request, num_frames=frames, schedule=schedule)
-
-    def _check_rate(self, request: Request) -> None:
-        """RequestError for a playback rate that is no multiple of the model's, or where nothing can be put between frames."""
-        if request.refine is not None or request.fps is None or request.fps <= self.fps:
-            return
-        if request.video is not None:
-            raise RequestError("fps", request.fps, f"frames are not put into a video that is gone on with; set {self.fps} or less")
-        if request.fps % self.fps:
-            nearest = f"{request.fps // self.fps * self.fps} or {-(-request.fps // self.fps) * self.fps}"
-            raise RequestError("fps", request.fps, f"model {self.name!r} makes {self.fps} frames a second; set {nearest}, or less")
-        if find_spec("cv2") is None:
-            raise MissingExtra("fps", "interpolate")
-
-    def chunk_start(self, request: Request, frame: int) -> int:
-        """The first frame of the chunk that makes `frame`, see `Request` (with an image, whose frame 0 no chunk makes, 0 for that)."""
-        second, new = self._grid(request)
-        return second + (frame - second) // new * new if frame >= second else 0
-
-    def _grid(self, request: Request) -> tuple[int, int]:
-        """Where the chunks of stage 2 begin: the first one's frame, and the distance between them."""
-        if request.video is not None:
-            second = 0
-        else:
-            second = 1 if self.begins_with_image(request) else self.extend.frames
-        return second, self.extend.frames - self.extend.overlap
-
-    def begins_with_image(self, request: Request) -> bool:
-        """Whether the request's picture is frame 0 itself; else, if it has one, stage 1 makes the first chunk from it."""
-        return request.image is not None and not self.reads_image
+        return refine.size(self.height, self.width) if preset == "full" and refine else (self.height, self.width)
 
     @property
     def reads_text(self) -> bool:
@@ -187,61 +116,16 @@ class ModelConfig:
         return self.backbone != "svd"
 
     @property
+    def reads_negative_prompt(self) -> bool:
+        """Whether negative prompts reach the chunks of stage 2."""
+        return self.reads_text and self.guidance
+
+    @property
     def reads_image(self) -> bool:
-        """Whether stage 1 makes its chunk from a picture where there is one."""
+        """Whether stage 1 makes its chunk from an image where there is one; else the image is frame 0."""
         if self.seed is not None and self.seed.pipeline is not None:
             return bool(self.seed.image)
         return self.backbone == "svd"
-
-    def is_fast(self, request: Request) -> bool:
-        """Whether the distilled network makes it: nothing is asked for that is in its weights (steps, guidance, negative)."""
-        given = request.num_inference_steps is not None or request.guidance_scale is not None or request.negative_prompt.strip() != ""
-        return self.fast is not None and not given
-
-    def unneeded(self, request: Request) -> set[str]:
-        """Folders of networks that have no part in it; the distilled one, "fast", takes the place of the model's own."""
-        unneeded = set() if self.is_fast(request) else {"fast"}
-        return unneeded if request.preset == "full" else unneeded | {"refiner", "refiner_vae"}
-
-    def extending(self, request: Request) -> ExtendConfig:
-        """How the chunks of stages 1 and 2 are made: with the steps and guidance asked for, or as the distilled network needs it."""
-        own = self.extend
-        if self.fast is not None and self.is_fast(request):
-            few = self.fast.steps
-            return dataclasses.replace(own, steps=few, guidance_scale=1.0, guidance_rescale=0.0, eta=0.0, sigmas=(), time_guidance=0.0)
-        guidance_scale = own.guidance_scale if request.guidance_scale is None else request.guidance_scale
-        return dataclasses.replace(own, steps=request.num_inference_steps or own.steps, guidance_scale=guidance_scale)
-
-    def _taken_over_at(self, request: Request, frame: int) -> int:
-        """The first frame of the first chunk that begins at `frame` or later."""
-        second, new = self._grid(request)
-        if frame <= 0 and not self.begins_with_image(request):
-            return 0
-        return second - (min(0, second - frame) // new) * new
-
-    def _check_prompts(self, request: Request) -> None:
-        """RequestError for prompts besides the first that would have no effect."""
-        if self.reads_text or request.preset == "full":
-            return
-        if request.schedule:
-            raise RequestError("schedule", len(request.schedule), f"model {self.name!r} goes on from pictures alone; leave it out")
-        if request.negative_prompt and self.seed is None:
-            raise RequestError("negative_prompt", request.negative_prompt, f"model {self.name!r} reads pictures alone; leave it out")
-
-    def _check_schedule(self, request: Request) -> None:
-        """RequestError for an entry that no chunk would use."""
-        starts = [self._taken_over_at(request, frame) for frame, _ in request.schedule]
-        for (frame, _), start, following in zip_longest(request.schedule, starts, starts[1:]):
-            if request.num_frames is not None and start >= request.num_frames:
-                last = self.chunk_start(request, request.num_frames - 1)
-                latest = f"; the last begins at {last}" if last or not self.begins_with_image(request) else ""
-                fix = f"no chunk begins there or later, so this entry would never be used{latest}"
-                raise RequestError("schedule", frame, fix)
-            if start == following:
-                before = self.chunk_start(request, start - 1)
-                earlier = f"; the chunk before begins at {before}" if before or not self.begins_with_image(request) else ""
-                fix = f"the next entry takes over with the same chunk, at {start}, so this one would never be used{earlier}"
-                raise RequestError("schedule", frame, fix)
 
     def save(self, folder: Path, place: Path | None = None) -> None:
         """Write `model.json`. place: the folder that it will be in, None for `folder`; it names others' pipelines from there."""
@@ -262,7 +146,7 @@ class ModelConfig:
         try:
             reject_unknown(cls, values, "model.json")
             extend = ExtendConfig(**values.pop("extend", {}))
-            optional = {"refine": RefineConfig, "svd": SvdConfig, "seed": SeedConfig, "refine_by": RefineByConfig, "fast": FastConfig}
+            optional = {"refine": RefineConfig, "svd": SvdConfig, "seed": SeedConfig, "refine_by": RefineByConfig}
             parts: dict[str, Any] = {}
             for name, kind in optional.items():
                 if (part := values.pop(name, None)) is not None:

@@ -23,19 +23,18 @@ MOST_FRAMES, MOST_FPS, MOST_PIXELS, MOST_GUIDANCE, MOST_CHARACTERS = 2**31 - 1, 
 
 @dataclass(frozen=True)
 class Request:
-    """One long video. Everything that its bytes depend on, besides the model's weights.
+    """One long video: everything that its bytes depend on, besides the model's weights. None means the model's own.
 
-    prompt: what is to be seen. frames: how many frames (with `video`: how many new ones), exactly; None means without end.
-    image: a picture to start from. video: a video to go on with. refine: a video to refine by stage 3 alone, its first `frames`
-    frames, None for all; needs preset "full". base: folder of another pipeline that makes the first chunk (see `SeedConfig`), in the
-    place of the model's own. schedule: (frame, prompt) pairs, ascending, that take over from `prompt`, each with the first chunk that
-    begins at or after its frame. preset: "preview" runs stages 1-2, "full" refines as well. form, strength: how it refines, see
-    `RefineConfig`. fps: the rate it is played at; a multiple of the model's own puts frames between those that it makes, and `frames`
-    still is the number of all. steps, guidance_scale: of stages 1-2, with `refine` of stage 3. What is None is the model's own.
+    prompt: text prompt. num_frames: exact number of frames, of new ones with `video`; None: without end. image: file of an image to
+    start from. video: file to extend. refine: file to refine by stage 3 alone, its first `num_frames` frames, None for all; needs preset
+    "full". base: folder of another pipeline that makes the first chunk, see `SeedConfig`. schedule: (frame, prompt) pairs, ascending;
+    each takes over from `prompt` with the first chunk that begins at or after its frame. preset: "preview" runs stages 1 and 2, "full"
+    refines as well. num_inference_steps, guidance_scale: of stages 1 and 2, with `refine` of stage 3. form, strength: of stage 3, see
+    `RefineConfig`. fps: playback rate; at a multiple of the model's own, frames are interpolated, and `num_frames` still counts all.
 
     Chunks begin at 0, F, F + N, F + 2 N, ... for a model whose chunks have F frames, N = F - overlap of them new. After an image that
-    is frame 0 (see `ModelConfig.begins_with_image`) they begin at 1, 1 + N, 1 + 2 N, ..., and after a video, whose first new frame is 0,
-    at 0, N, 2 N, ... `ModelConfig.check` refuses an entry that no chunk would use.
+    is frame 0 (see `ModelConfig.reads_image`) they begin at 1, 1 + N, 1 + 2 N, ..., and after a video, whose first new frame is 0,
+    at 0, N, 2 N, ... `resolve` refuses an entry that no chunk would use.
     """
 
     prompt: str

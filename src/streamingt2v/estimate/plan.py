@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.hub import readable
-from ..config import ModelConfig, Request, read_json
+from ..config import ModelConfig, read_json
 from ..config.runtime import CONVERTED, PLAIN, Savings, autoencoder_batch
 from ..errors import ModelError, RequestError
+from ..resolve import ResolvedRequest
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _OVERHEAD = 600 * 10**6  # Python and its libraries, about
@@ -55,36 +56,34 @@ class Plan:
 
 
 def plan(
-    folder: Path, request: Request, *, name: str, device: str, dtype: str, seconds_per_step: float | None = None, output: Path = Path(),
-    savings: Savings = PLAIN, parts: Mapping[str, int] | None = None,
+    folder: Path, asked: ResolvedRequest, *, name: str, device: str, dtype: str, seconds_per_step: float | None = None,
+    output: Path = Path(), savings: Savings = PLAIN, parts: Mapping[str, int] | None = None,
 ) -> Plan:  # fmt: skip
-    """What a request needs with the model of a folder. seconds_per_step: measured for stage 2; without it the time is estimated.
+    """What a resolved request needs with the model of a folder. seconds_per_step: measured for stage 2; without it the time is estimated.
     parts: the numbers in each, for a folder without weights; None counts them.
 
-    RequestError where the request is wrong, the device is not there, or the machine has not the memory or the disk; ModelError where the
-    folder is incomplete. `request.num_frames` must be a number.
+    RequestError where the device is not there, or the machine has not the memory or the disk; ModelError where the
+    folder is incomplete. `asked.num_frames` must be a number.
     """
-    config = ModelConfig.load(folder)
-    config.check(request)
+    config, frames = asked.config, asked.num_frames
     savings.check(device, config, dtype)
     if seconds_per_step is not None and not math.isfinite(seconds_per_step):
         raise RequestError("seconds_per_step", seconds_per_step, "must be a finite number")
-    assert request.num_frames is not None, "a video without end needs no plan"
+    assert frames is not None, "a video without end needs no plan"
     if parts is None:
         parts = {part.name: parameters_of(part) for part in _parts(folder, config)}
-    parts = {part: parts[part] for part in parts.keys() - config.unneeded(request)}
+    parts = {part: parts[part] for part in parts.keys() - asked.unneeded}
     held = {part: count * (4 if part.endswith("vae") else BYTES[dtype]) for part, count in parts.items()}
     if savings.engine == "openvino":
-        copies = CONVERTED | ({"unet": 2} if config.is_fast(request) else {})  # it knows no time guidance
+        copies = CONVERTED | ({} if asked.extend.time_guidance else {"unet": 2})
         held |= {part: held[part] * (1 + copies[part]) for part in copies.keys() & held.keys()}
-    height, width = config.output_size(request)
-    steps, refine_steps = count_steps(config, request)
-    seconds, seconds_from = _time(folder, config, request, steps, refine_steps, seconds_per_step, device, dtype)
+    steps, refine_steps = count_steps(asked)
+    seconds, seconds_from = _time(folder, asked, steps, refine_steps, seconds_per_step, device, dtype)
     found = Plan(
-        name, request.num_frames, width, height, request.preset, device, dtype, sum(parts.values()),
+        name, frames, asked.output_width, asked.output_height, asked.request.preset, device, dtype, sum(parts.values()),
         _on_device(held, savings), 0 if savings.offload == "none" else sum(held.values()),
-        working_bytes(folder, config, request, BYTES[dtype], savings.vae_slicing), free_memory(device),
-        output_bytes(config, request), shutil.disk_usage(_existing(output)).free, steps, refine_steps, seconds, seconds_from,
+        working_bytes(folder, asked, BYTES[dtype], savings.vae_slicing), free_memory(device),
+        output_bytes(asked), shutil.disk_usage(_existing(output)).free, steps, refine_steps, seconds, seconds_from,
     )  # fmt: skip
     _refuse(found)
     return found
@@ -120,24 +119,20 @@ def _refuse(found: Plan) -> None:
         raise RequestError("num_frames", found.frames, f"{what}; make fewer, or write to another disk")
 
 
-def count_steps(config: ModelConfig, request: Request) -> tuple[int, int]:
+def count_steps(asked: ResolvedRequest) -> tuple[int, int]:
     """Denoising steps of stages 1-2, and of stage 3 (0 for a preview)."""
-    assert request.num_frames is not None, "checked before"
-    steps = count_chunks(config, request) * config.extending(request).steps
-    if request.preset != "full" or config.refine is None:
+    assert asked.made_frames is not None, "checked before"
+    steps = count_chunks(asked) * asked.extend.steps
+    if (refine := asked.refine) is None:
         return steps, 0
-    new = config.refine.frames - config.refine.overlap
-    windows = 1 + max(0, math.ceil((request.num_frames - config.refine.frames) / new))
-    return steps, windows * config.refine.steps
+    windows = 1 + max(0, math.ceil((asked.made_frames - refine.frames) / (refine.frames - refine.overlap)))
+    return steps, windows * refine.steps
 
 
-def count_chunks(config: ModelConfig, request: Request) -> int:
+def count_chunks(asked: ResolvedRequest) -> int:
     """Chunks of stages 1-2."""
-    assert request.num_frames is not None, "checked before"
-    begin, new = 1 if request.image is not None else 0, config.extend.frames - config.extend.overlap  # a picture is frame 0 itself
-    starts = {config.chunk_start(request, frame) for frame in range(begin, min(request.num_frames, config.extend.frames + 1))}
-    last = config.chunk_start(request, request.num_frames - 1)
-    return len(starts) + max(0, last - max(starts, default=0)) // new  # from the second chunk on they are evenly apart
+    assert asked.made_frames is not None, "checked before"
+    return 0 if asked.start == "file" else asked.grid.count(asked.made_frames)
 
 
 def parameters_of(part: Path) -> int:
@@ -166,14 +161,14 @@ def _parts(folder: Path, config: ModelConfig) -> list[Path]:
     return [part for part in found if config.refine or not part.name.startswith("refiner")]
 
 
-def working_bytes(folder: Path, config: ModelConfig, request: Request, size: int, sliced: bool = False) -> int:
+def working_bytes(folder: Path, asked: ResolvedRequest, size: int, sliced: bool = False) -> int:
     """Memory that the largest step needs besides the weights, about: guided U-Net passes, and decoding of a few frames in float32, of one
     if it is sliced."""
     vae = read_json(folder / "vae" / "config.json")["block_out_channels"]
     factor = 2 ** (len(vae) - 1)
-    stages = [("unet", config.extend.frames, (config.height, config.width))]
-    if request.preset == "full" and config.refine:
-        stages.append(("refiner", min(config.refine.frames, request.num_frames or config.refine.frames), config.output_size(request)))
+    stages = [("unet", asked.extend.frames, (asked.height, asked.width))]
+    if (refine := asked.refine) is not None:
+        stages.append(("refiner", min(refine.frames, asked.made_frames or refine.frames), asked.output_size))
     needs = []
     for part, frames, (height, width) in stages:
         sizes = read_json(folder / part / "config.json")
@@ -189,11 +184,10 @@ def _unet_bytes(sizes: dict[str, Any], height: int, width: int, frames: int, siz
     return 2 * frames * (skips + 12 * maps[0]) * size  # two halves of guidance
 
 
-def output_bytes(config: ModelConfig, request: Request) -> int:
+def output_bytes(asked: ResolvedRequest) -> int:
     """The video twice, as segments and as the finished file, at 0.1 bytes a pixel, and the frames kept to go on from."""
-    height, width = config.output_size(request)
-    kept = 2 * (config.extend.overlap + 1) * config.height * config.width * 3 * 4
-    return int(2 * 0.1 * height * width * (request.num_frames or 0)) + kept
+    kept = 2 * (asked.extend.overlap + 1) * asked.height * asked.width * 3 * 4
+    return int(2 * 0.1 * asked.output_height * asked.output_width * (asked.num_frames or 0)) + kept
 
 
 def free_memory(device: str) -> int:
@@ -215,37 +209,36 @@ def free_memory(device: str) -> int:
 
 
 def _time(
-    folder: Path, config: ModelConfig, request: Request, steps: int, refine_steps: int, measured: float | None, device: str, dtype: str
+    folder: Path, asked: ResolvedRequest, steps: int, refine_steps: int, measured: float | None, device: str, dtype: str
 ) -> tuple[float | None, str]:
     from .flops import refine_step_flops, step_flops
 
-    own = step_flops(folder, config, _predictions(config, request))
+    own = step_flops(folder, asked.config, _predictions(asked))
     if not own:
         return None, "unknown: the arithmetic of this network is not counted"
-    refining = refine_steps * refine_step_flops(folder, config) if refine_steps else 0
-    total = own * steps + refining + _vae_flops(folder, config, request)
+    refining = refine_steps * refine_step_flops(folder, asked.config) if refine_steps else 0
+    total = own * steps + refining + _vae_flops(folder, asked)
     if measured is not None:
         return measured * total / own, "the seconds a step that were given; stage 3 and the autoencoder by their arithmetic"
     rate = _matrix_rate(device, dtype)
     return total / (0.5 * rate), "estimate: the arithmetic of steps and autoencoder at half the speed of a matrix product here"
 
 
-def _predictions(config: ModelConfig, request: Request) -> int:
+def _predictions(asked: ResolvedRequest) -> int:
     """Of the network in a step: two for guidance, or one without, and one of the frames alone for time guidance."""
-    asked = config.extending(request)
-    return (1 if asked.guidance_scale == 1 else 2) + bool(asked.time_guidance)
+    return (1 if asked.extend.guidance_scale == 1 else 2) + bool(asked.extend.time_guidance)
 
 
-def _vae_flops(folder: Path, config: ModelConfig, request: Request) -> int:
+def _vae_flops(folder: Path, asked: ResolvedRequest) -> int:
     """Of decoding every chunk, its overlap too, and for stage 3 of encoding and decoding every frame once."""
     from .flops import decode_flops, encode_flops
 
-    assert request.num_frames is not None, "checked before"
-    decoded = count_chunks(config, request) * config.extend.frames * decode_flops(folder, config.height, config.width)
-    if request.preset != "full" or config.refine is None:
+    assert asked.made_frames is not None, "checked before"
+    decoded = count_chunks(asked) * asked.extend.frames * decode_flops(folder, asked.height, asked.width)
+    if asked.refine is None:
         return decoded
-    size = config.output_size(request)
-    return decoded + request.num_frames * (encode_flops(folder, *size) + decode_flops(folder, *size))
+    size = asked.output_size
+    return decoded + asked.made_frames * (encode_flops(folder, *size) + decode_flops(folder, *size))
 
 
 def _matrix_rate(device: str, dtype: str, size: int = 1024, seconds: float = 0.3) -> float:

@@ -19,7 +19,7 @@ from pathlib import Path
 from .. import durable
 from ..config import ModelConfig, Preset, Request
 from ..errors import RequestError, RunError, StreamingT2VError
-from ..external.door import checked_config
+from ..resolve import ResolvedRequest, resolve_for
 from ..runs.folder import PROMPTS
 from ..runs.prompts import PromptLog
 from ..video.lossless import write_lossless
@@ -260,10 +260,10 @@ class JobService:
         known = self.store.of_key(key)
         if known is not None:
             return known
-        config = self._checked(request, model)
+        asked = self._checked(request, model)
         if self.store.counts().get("queued", 0) >= self.limits.queue:  # said before anything is copied; `add` is what decides
             raise QueueFull(self.limits.queue)
-        size = _size(config, request, counted)
+        size = _size(asked, counted)
         id, files = f"video_{secrets.token_hex(12)}", request.files()
         if files:
             self.store.begin(id)
@@ -294,8 +294,8 @@ class JobService:
             self.files.delete_upload(name)
             self.store.settle(name)
 
-    def _checked(self, request: Request, model: str) -> ModelConfig:
-        """The model's configuration. RequestError if it cannot do the request, or that is beyond the limits."""
+    def _checked(self, request: Request, model: str) -> ResolvedRequest:
+        """What the model will make. RequestError if it cannot do the request, or that is beyond the limits."""
         limits = self.limits
         if model not in self.configs:
             raise RequestError("model", model, f"must be one of {', '.join(self.configs)}, or left out")
@@ -312,7 +312,7 @@ class JobService:
             self._check_length("schedule", prompt)
         if request.num_frames is None:
             raise RequestError("num_frames", None, "say how many; a job is not without end")
-        return checked_config(self.settings.names[model], request)
+        return resolve_for(self.settings.names[model], request)
 
     def _check_prompt(self, name: str, prompt: str) -> None:
         if not prompt.strip():
@@ -324,17 +324,17 @@ class JobService:
             raise RequestError(name, f"{prompt[:20]}...", f"has {len(prompt)} characters; no more than {self.limits.prompt} are taken")
 
 
-def _size(config: ModelConfig, request: Request, counted: int | None) -> tuple[int, int, int, int]:
+def _size(asked: ResolvedRequest, counted: int | None) -> tuple[int, int, int, int]:
     """Width, height, frames a second, and frames of the whole video, which begins with so many of another (None: not counted yet).
 
     MediaError if that cannot be read.
     """
-    height, width = config.output_size(request)
+    request = asked.request
     source = request.video or request.refine
     rate = playback_rate(source) if source is not None and request.fps is None else None
     before = 0 if request.video is None else count_frames(request.video) if counted is None else counted
-    assert request.num_frames is not None, "checked before"
-    return width, height, request.fps or rate or config.fps, before + request.num_frames
+    assert asked.num_frames is not None, "checked before"
+    return asked.output_width, asked.output_height, asked.fps or rate or asked.config.fps, before + asked.num_frames
 
 
 __all__ = ["Conflict", "JobService", "Key", "NotReady"]

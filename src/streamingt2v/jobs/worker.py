@@ -32,6 +32,7 @@ from .store import JobStore
 
 if TYPE_CHECKING:
     from ..pipeline import LongVideoPipeline
+    from ..resolve import ResolvedRequest
     from ..runs.run import RunFolder
     from ..types import Chunk
     from ..video.reader import Frame
@@ -148,32 +149,35 @@ class Worker:
         pipe = self._pipeline(self.settings.names[job.model])
         refines = pipe.config.refine is not None or pipe.config.refine_by is not None
         work.keeps_frames = refines and job.request.preset == "preview"
-        with self._opened(job, pipe) as run:
+        run, asked = self._opened(job, pipe)
+        with run:
             try:
                 work.begin(run, prompt_notes(pipe, job.request))
-                render(pipe, run, None, work.on_chunk, on_step=work.on_step, new_prompt=lambda after: self.store.new_prompt(job.id, after))
+                new_prompt = partial(self.store.new_prompt, job.id)
+                render(pipe, run, asked, None, work.on_chunk, on_step=work.on_step, new_prompt=new_prompt)
             except Cancelled:
                 if run.source_frames + run.frames_committed:
                     _export(run)
                 raise
 
-    def _opened(self, job: Job, pipe: LongVideoPipeline) -> RunFolder:
-        from ..runs.render import check_weights, create_run
+    def _opened(self, job: Job, pipe: LongVideoPipeline) -> tuple[RunFolder, ResolvedRequest]:
+        """The job's run, new or gone on with, and what it is to make."""
+        from ..runs.render import create_run, resolve_run
         from ..runs.run import RunFolder
 
         folder, name = self.files.run(job.id), self.settings.names[job.model]
         if (folder / REQUEST).is_file():
             run = RunFolder.open(folder)
             try:
-                check_weights(run)
+                return run, resolve_run(run)
             except BaseException:
                 run.close()
                 raise
-            return run
         output = self.files.finished(job.id)
         output.parent.mkdir(exist_ok=True, mode=0o700)
         how = {name: getattr(self.settings, name) for name in ("device", "dtype", "savings")}
-        return create_run(pipe, job.request, folder, name, output, **how, overwrite=True)
+        asked = pipe.resolve(job.request)
+        return create_run(pipe, asked, folder, name, output, **how, overwrite=True), asked
 
     def _pipeline(self, model: str) -> LongVideoPipeline:
         if self._loaded is None or self._loaded[0] != model:
@@ -192,7 +196,7 @@ class Worker:
         pipe = self._pipeline(self.settings.models[0])
         frames = 1 if self.settings.savings.engine == "torch" else pipe.config.extend.frames + 1
         with suppress(RequestError):  # it needs a picture to start from
-            for _ in pipe.stream(Request("warm up", num_frames=frames, num_inference_steps=None if pipe.config.fast else 1)):
+            for _ in pipe.stream(Request("warm up", num_frames=frames, num_inference_steps=1)):
                 pass
 
     def _take_place(self) -> int | None:

@@ -28,7 +28,8 @@ from ..config import Preset, Request
 from ..config.runtime import Engine, Offload, Savings
 from ..pipeline import LongVideoPipeline
 from ..runs.render import create_run, load_pipeline, render
-from ..stages.memory import StreamMemory
+from ..stages.making import extender
+from ..stages.protocols import Words
 from ..types import Chunk
 
 PROMPT = "A cat running on the street"
@@ -69,7 +70,7 @@ class Setting:
 
     def pipeline(self) -> LongVideoPipeline:
         """Load the model. RequestError if the model or the device is not there."""
-        return load_pipeline(self.model, self.device, self.dtype, self.savings, only=self.request(1))
+        return load_pipeline(self.model, self.device, self.dtype, self.savings, refiner=self.preset == "full")
 
 
 @dataclass
@@ -103,11 +104,11 @@ def warm(pipe: LongVideoPipeline, setting: Setting, frames: int, watched: bool =
         times.append((time.perf_counter(), chunk.stop))
 
     with TemporaryDirectory() as folder:
-        request = setting.request(frames)
-        with create_run(pipe, request, Path(folder) / "run", setting.model, device=setting.device, dtype=setting.dtype) as run:
+        asked = pipe.resolve(setting.request(frames))
+        with create_run(pipe, asked, Path(folder) / "run", setting.model, device=setting.device, dtype=setting.dtype) as run:
             began = time.perf_counter()
             with stopwatch(pipe, run, setting.device) if watched else _nothing() as parts:
-                render(pipe, run, on_chunk=on_chunk)
+                render(pipe, run, asked, on_chunk=on_chunk)
             seconds = time.perf_counter() - began
     (first, done), (last, whole) = times[0], times[-1]
     shares = {name: spent / seconds for name, spent in parts.items()}
@@ -162,11 +163,11 @@ def compare(first: Setting, second: Setting, frames: int, repeats: int) -> Compa
 
 def chunk_difference(one: LongVideoPipeline, other: LongVideoPipeline, request: Request) -> float:
     """The largest difference of a pixel, of 0 to 1, between the first and between the second chunks that two pipelines make of the same."""
-    stages = [pipe.extender(request) for pipe in (one, other)]
-    text = one.components.text(request.prompt, request.negative_prompt)
-    firsts = [stage.first(text, one.config.height, one.config.width) for stage in stages]
-    memory = StreamMemory.start(firsts[0], one.config.extend.overlap)
-    seconds = [stage.next(memory, stage.backbone.condition(text, memory.anchor_CHW, request.seed)) for stage in stages]
+    makers = [extender(pipe.components, pipe.resolve(request)) for pipe in (one, other)]
+    words = Words(one.components.text, request.negative_prompt, request.prompt_at)
+    firsts = [maker.first(words, None) for maker in makers]
+    memory = makers[0].memory(firsts[0])
+    seconds = [maker.next(memory, words, len(firsts[0])) for maker in makers]
     return max(float((a - b).abs().max()) / 2 for a, b in (firsts, seconds))
 
 
@@ -191,20 +192,17 @@ def _methods(pipe: LongVideoPipeline, run: Any) -> Iterator[tuple[Any, str, str]
     """(owner, method, part) of everything that takes time; none of them calls another."""
     parts = pipe.components
     yield getattr(parts.text, "encoder", None), "forward", "text"
-    backbones: list[Any] = [parts.backbone]
-    if parts.distilled and not parts.distilled.alone:
-        backbones.append(parts.distilled.backbone)
-    for backbone in backbones:
-        yield backbone.unet, "forward", "UNet"
-        yield backbone.cam, "forward", "CAM"
-        yield backbone.cam, "encode_frames", "CAM"
-        if isinstance(backbone, ModelScopeBackbone):
-            yield backbone.unet, "contexts", "APM and contexts"
-            yield backbone.cam, "contexts", "APM and contexts"
-            yield backbone.image_tokens, "forward", "APM and contexts"
-    yield backbones[0].image_encoder, "forward", "APM and contexts"
-    yield backbones[0].vae, "decode", "VAE"
-    yield backbones[0].vae, "encode", "VAE"
+    backbone: Any = parts.backbone
+    yield backbone.unet, "forward", "UNet"
+    yield backbone.cam, "forward", "CAM"
+    yield backbone.cam, "encode_frames", "CAM"
+    if isinstance(backbone, ModelScopeBackbone):
+        yield backbone.unet, "contexts", "APM and contexts"
+        yield backbone.cam, "contexts", "APM and contexts"
+        yield backbone.image_tokens, "forward", "APM and contexts"
+    yield backbone.image_encoder, "forward", "APM and contexts"
+    yield backbone.vae, "decode", "VAE"
+    yield backbone.vae, "encode", "VAE"
     yield parts.refiner and parts.refiner.unet, "forward", "refiner"
     yield run, "commit", "encode and write"
 

@@ -25,8 +25,9 @@ from .header import Header, with_absolute_paths
 from .run import RunFolder
 from .store import Store
 from ..pipeline import LongVideoPipeline
-from .render import check_weights, create_run, lasting_name, load_pipeline, render
+from .render import create_run, lasting_name, load_pipeline, render, resolve_run
 from ..config.runtime import PLAIN, Savings
+from ..resolve import ResolvedRequest
 
 Record = dict[str, Any]
 """How a video went, as JSON: name, status ("done" or "failed"), and more; see `run_batch`."""
@@ -163,8 +164,9 @@ class Renderer:
         folder = self._setting.folder(job)
         record = self._store.read_json(f"{job.name}.json") if f"{job.name}.json" in self._store.names() else {}
         if record.get("status") != "done":
-            with self._run(job, folder) as run:
-                summary = render(self._pipe, run)
+            run, asked = self._run(job, folder)
+            with run:
+                summary = render(self._pipe, run, asked)
                 record = {
                     "status": "done",
                     "output": self._store.put(summary.output, f"{job.name}.mp4"),
@@ -178,14 +180,15 @@ class Renderer:
         _remove(folder)
         return record
 
-    def _run(self, job: Job, folder: Path) -> RunFolder:
-        """The job's run: gone on with where there is one, else new."""
+    def _run(self, job: Job, folder: Path) -> tuple[RunFolder, ResolvedRequest]:
+        """The job's run, gone on with where there is one, else new; and what it is to make."""
         setting = self._setting
         self._pipe = self._pipe or load_pipeline(setting.model, setting.device, setting.dtype, setting.savings)
         if not (folder / REQUEST).is_file():
-            return create_run(
+            asked = self._pipe.resolve(job.request)
+            run = create_run(
                 self._pipe,
-                job.request,
+                asked,
                 folder,
                 setting.model,
                 device=setting.device,
@@ -193,15 +196,15 @@ class Renderer:
                 savings=setting.savings,
                 temporary=True,
             )
+            return run, asked
         if wrong := _begun_otherwise(job, setting):  # a worker's disk may hold what the one who gave the order does not see
             raise RequestError("out", setting.out, wrong)
         run = RunFolder.open(folder)
         try:
-            check_weights(run)
+            return run, resolve_run(run)
         except BaseException:
             run.close()
             raise
-        return run
 
 
 def _begun_otherwise(job: Job, setting: Setting) -> str | None:

@@ -17,16 +17,18 @@ from typing import Any
 
 import torch
 
-from ..external.bases import pipeline_folders, with_seed
 from ..checkpoints.fingerprint import fingerprint
 from ..checkpoints.load import load_refiner
-from ..config import EMBEDDED, ModelConfig, Request, find_model
+from ..checkpoints.find import find_model
+from ..config import EMBEDDED, Request
 from ..ray_backend import Pool, check_ray
 from ..errors import ModelError, RequestError, RunError
 from .prompts import Change
 from ..video.reader import playback_rate, read_video
 from .run import RunFolder
-from ..pipeline import LongVideoPipeline, OnStep, PromptAt
+from ..pipeline import LongVideoPipeline
+from ..resolve import ResolvedRequest, resolve_for
+from ..stages.protocols import OnStep, PromptAt
 from ..config.runtime import PLAIN, Savings
 from ..texts import shortened
 from ..types import Chunk, State
@@ -53,10 +55,10 @@ class Summary:
     first_frame_seconds: float | None
 
 
-def load_pipeline(model: str, device: str, dtype: str, savings: Savings = PLAIN, only: Request | None = None) -> LongVideoPipeline:
+def load_pipeline(model: str, device: str, dtype: str, savings: Savings = PLAIN, refiner: bool = True) -> LongVideoPipeline:
     """The pipeline of a model's name or folder on a device ("cpu", "cuda:1") in a dtype ("float32"), all as users write them.
 
-    only: see `from_pretrained`.
+    refiner: see `from_pretrained`.
 
     RequestError, before any weights are read, if there is no such model, or the device is not there, or has no use for the savings.
     """
@@ -68,12 +70,12 @@ def load_pipeline(model: str, device: str, dtype: str, savings: Savings = PLAIN,
         find_model(model)
     except ModelError as error:
         raise RequestError("model", model, str(error)) from error
-    return LongVideoPipeline.from_pretrained(model, device=device, dtype=getattr(torch, dtype), savings=savings, only=only)
+    return LongVideoPipeline.from_pretrained(model, device=device, dtype=getattr(torch, dtype), savings=savings, refiner=refiner)
 
 
 def create_run(
     pipe: LongVideoPipeline,
-    request: Request,
+    asked: ResolvedRequest,
     folder: Path,
     model: str,
     output: Path | None = None,
@@ -85,69 +87,69 @@ def create_run(
     temporary: bool = False,
     overwrite: bool = False,
 ) -> RunFolder:
-    """A new run folder for the request, of the size that the pipeline will yield.
+    """A new run folder for a resolved request.
 
     It is played at the rate asked for, else that of the video it extends or refines, else the model's own.
 
     model: name or folder that the pipeline was loaded from. device, dtype, savings: as users write them; None: the pipeline's own.
     temporary, overwrite: see `Header`. RunError if `folder` cannot be used, ModelError if there is no such model.
     """
-    height, width = pipe.output_size(request)
     return RunFolder.create(
         folder,
-        request,
+        asked.request,
         model=lasting_name(model),
-        fps=_source_rate(request) or pipe.output_fps(request),
-        height=height,
-        width=width,
+        fps=asked.fps or _source_rate(asked),
+        height=asked.output_height,
+        width=asked.output_width,
         output=output,
-        metadata=_grid(pipe, request) | dict(metadata or {}),
-        device=device if device is not None else str(pipe.components.backbone.device),
-        dtype=dtype if dtype is not None else str(pipe.components.backbone.dtype).removeprefix("torch."),
-        weights=_weights(model, request),
+        metadata=_grid(asked) | dict(metadata or {}),
+        device=device if device is not None else str(pipe.components.device),
+        dtype=dtype if dtype is not None else str(pipe.components.dtype).removeprefix("torch."),
+        weights=_weights(model, asked),
         temporary=temporary,
         overwrite=overwrite,
         savings=savings if savings is not None else pipe.components.savings,
     )
 
 
-def _grid(pipe: LongVideoPipeline, request: Request) -> dict[str, int]:
+def _grid(asked: ResolvedRequest) -> dict[str, int]:
     """What `evaluate` needs to know of a finished file to find the seams of its chunks; nothing of a video made elsewhere."""
-    if request.refine is not None:
+    if asked.start == "file":
         return {}
-    extend, factor = pipe.config.extend, pipe.config.interpolation(request)
-    return {"chunk": factor * extend.frames, "overlap": factor * extend.overlap}
+    return {"chunk": asked.factor * asked.extend.frames, "overlap": asked.factor * asked.extend.overlap}
 
 
-def reload_pipeline(run: RunFolder) -> LongVideoPipeline:
-    """The pipeline that an opened run began with, for that one alone, on the same device and in the same dtype. RunError: see
-    `check_weights`.
+def reload_pipeline(run: RunFolder) -> tuple[LongVideoPipeline, ResolvedRequest]:
+    """The pipeline that an opened run began with, on the same device and in the same dtype, and what it is to make.
+
+    RunError: see `resolve_run`.
     """
-    check_weights(run)
-    header = run.header
-    return load_pipeline(run.model, header.device, header.dtype, header.savings, only=run.request)
+    asked, header = resolve_run(run), run.header
+    return load_pipeline(run.model, header.device, header.dtype, header.savings, asked.refine is not None), asked
 
 
-def check_weights(run: RunFolder) -> None:
-    """RunError if the run's model is gone, or its files are not those that the run began with."""
+def resolve_run(run: RunFolder) -> ResolvedRequest:
+    """What an opened run is to make. RunError if its model is gone, or the files are not those that it began with."""
     try:
-        now = _weights(run.model, run.request)
+        asked = resolve_for(run.model, run.request)
+        now = _weights(run.model, asked)
     except (ModelError, RequestError) as error:
         raise RunError(f"{run.path}: its model cannot be loaded: {error}") from error
     if run.header.weights not in (None, now):
         raise RunError(f"{run.path}: the files of its model {run.model!r} are not those that the run began with; put those back")
+    return asked
 
 
-def check_workers(workers: int, request: Request, config: ModelConfig) -> None:
+def check_workers(workers: int, asked: ResolvedRequest) -> None:
     """RequestError unless so many processes can share a run's work, with the bytes of one. Needs no weights."""
     if workers < 1:
         raise RequestError("workers", workers, "must be 1 or more")
     if workers == 1:
         return
-    if request.preset != "full" or config.refine is None:
+    if asked.refine is None:
         raise RequestError("workers", workers, "they share the work of refining, and this run has none; leave it out")
-    if config.refine.batch > 1:
-        fix = f"model {config.name!r} predicts {config.refine.batch} windows a call; set refine.batch to 1"
+    if asked.refine.batch > 1:
+        fix = f"model {asked.config.name!r} predicts {asked.refine.batch} windows a call; set refine.batch to 1"
         raise RequestError("workers", workers, fix)
     check_ray()
 
@@ -183,6 +185,7 @@ def _named_prompts(request: Request) -> dict[str, str]:
 def render(
     pipe: LongVideoPipeline | None,
     run: RunFolder,
+    asked: ResolvedRequest | None,
     output: Path | None = None,
     on_chunk: Callable[[Chunk], None] | None = None,
     workers: int = 1,
@@ -191,21 +194,21 @@ def render(
 ) -> Summary:
     """Make what the run still lacks and finish its file at `output` (None: where the run was told to put it).
 
-    `on_chunk` sees every new chunk after its commit. `pipe` may be None only for a run whose chunks are all committed. workers: processes
-    that refine, see `check_workers`; each uses as many threads as the run began with, and on CUDA a GPU of its own. on_step: see
-    `LongVideoPipeline.stream`. new_prompt: asked as each chunk begins; a prompt that it gives takes over with this chunk, and is kept in
-    the run's folder.
+    asked: the run's request, resolved. `on_chunk` sees every new chunk after its commit. `pipe` and `asked` may be None only for a run
+    whose chunks are all committed. workers: processes that refine, see `check_workers`; each uses as many threads as the run began
+    with, and on CUDA a GPU of its own. on_step: see `LongVideoPipeline.stream`. new_prompt: asked as each chunk begins; a prompt that it
+    gives takes over with this chunk, and is kept in the run's folder.
     """
     began = time.monotonic()
     first_commit = None
     before = run.frames_committed
     if not run.finished:
-        assert pipe is not None, "a run that is not finished needs a pipeline"
+        assert pipe is not None and asked is not None, "a run that is not finished needs a pipeline"
         if run.request.video is not None and not run.source_done:
             run.commit_source(read_video(run.request.video, run.height, run.width))
         with _threads_of(run), _spread(pipe, run, workers) as pipe:
             state = run.state
-            for chunk in pipe.stream(run.request, state, on_step, _prompts(pipe, run, state, new_prompt)):
+            for chunk in pipe.stream(asked, state, on_step, _prompts(asked, run, state, new_prompt)):
                 run.commit(chunk)
                 first_commit = first_commit or time.monotonic()
                 if on_chunk is not None:
@@ -220,10 +223,9 @@ def render(
     )
 
 
-def _prompts(pipe: LongVideoPipeline, run: RunFolder, state: State | None, new_prompt: NewPrompt | None) -> PromptAt:
+def _prompts(asked: ResolvedRequest, run: RunFolder, state: State | None, new_prompt: NewPrompt | None) -> PromptAt:
     """The prompt of the chunk that begins at a frame of the file, changes on the way included; those come in between chunks only."""
-    factor = pipe.config.interpolation(run.request)
-    begun = factor * int(state["extended"]) - 1 if state and "extended" in state else -1
+    begun = asked.factor * int(state["extended"]) - 1 if state and "extended" in state else -1
     begun = max(begun, run.last_change.frame if run.last_change else -1)  # a chunk that was cut short keeps its prompt
 
     def prompt_at(frame: int) -> str:
@@ -232,16 +234,15 @@ def _prompts(pipe: LongVideoPipeline, run: RunFolder, state: State | None, new_p
             begun = frame
             found = new_prompt(run.last_change.number if run.last_change else 0)
             if found is not None:
-                run.change_prompt(Change(found[0], frame, _chunk_before(pipe, run, frame), found[1]))
+                run.change_prompt(Change(found[0], frame, _chunk_before(asked, frame), found[1]))
         return run.prompts.prompt_at(frame)
 
     return prompt_at
 
 
-def _chunk_before(pipe: LongVideoPipeline, run: RunFolder, frame: int) -> int:
+def _chunk_before(asked: ResolvedRequest, frame: int) -> int:
     """The first frame of the chunk before the one that begins at `frame`, as frames of the file; -1 without one."""
-    factor = pipe.config.interpolation(run.request)
-    return factor * pipe.config.chunk_start(run.request, frame // factor - 1) if frame else -1
+    return asked.factor * asked.grid.start(frame // asked.factor - 1) if frame else -1
 
 
 @contextmanager
@@ -269,21 +270,17 @@ def _threads_of(run: RunFolder) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _weights(model: str, request: Request) -> str:
+def _weights(model: str, asked: ResolvedRequest) -> str:
     """Fingerprint of all that the frames are computed with: the model's folder, and those of the pipelines that it works with."""
-    folder = find_model(model)
-    config = with_seed(ModelConfig.load(folder), request)
-    return fingerprint(folder, *pipeline_folders(config, request))
+    return fingerprint(find_model(model), *asked.pipeline_folders)
 
 
 def lasting_name(model: str) -> str:
-    """A model folder by its absolute path, so that a run resumes from anywhere; the name of an embedded model stays one."""
-    return model if model in EMBEDDED else str(Path(model).absolute())
+    """A model folder by its absolute path, so that a run resumes from anywhere; names and ids of the hub stay as they are."""
+    return str(Path(model).absolute()) if model not in EMBEDDED and Path(model).exists() else model
 
 
-def _source_rate(request: Request) -> int | None:
-    """Whole frames a second of the video to extend or refine; None without one, where another was asked for or the file names none."""
-    source = request.video or request.refine
-    if source is None or request.fps is not None:
-        return None
-    return playback_rate(source)
+def _source_rate(asked: ResolvedRequest) -> int:
+    """Whole frames a second of the video to extend or refine, for one whose file was not read at the door; else the model's."""
+    source = asked.request.video or asked.request.refine
+    return (playback_rate(source) if source is not None else None) or asked.config.fps

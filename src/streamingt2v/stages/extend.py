@@ -6,7 +6,8 @@ chunk's are kept (method.md: Chunks). With a crossfade the last of the older fra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,27 +16,40 @@ from ..backbones.base import Backbone
 from ..config import ExtendConfig
 from ..samplers.denoise import Step, StepNoise, denoise, final
 from ..samplers.noise import mixed_noise
-from ..types import TextCond
+from ..types import State, TextCond
 from ..video.piece import whole
 from .memory import StreamMemory
+from .protocols import Image, OnStep, Words
 
 
 class ExtendStage:
-    """Makes chunks with one backbone, scheduler and seed. Nothing is carried from chunk to chunk but the memory given."""
+    """Makes chunks with one backbone, scheduler and seed; see `protocols.Extender`. size: (height, width) of frames."""
 
     def __init__(
-        self, backbone: Backbone, scheduler: Any, config: ExtendConfig, seed: int, on_step: Callable[[int, int], None] | None = None
+        self, backbone: Backbone, scheduler: Any, config: ExtendConfig, seed: int, size: tuple[int, int], on_step: OnStep | None = None
     ):
-        self.backbone, self.scheduler, self.config, self.seed = backbone, scheduler, config, seed
+        self.backbone, self.scheduler, self.config, self.seed, self.size = backbone, scheduler, config, seed, size
         self.on_step = on_step
+        self._condition: tuple[TextCond, torch.Tensor, Any] | None = None
 
-    def first(self, text: TextCond, height: int, width: int, picture_CHW: torch.Tensor | None = None) -> torch.Tensor:
-        """Stage 1 by the backbone itself, without memories, from the text or the picture: (T, 3, H, W) in [-1, 1]."""
-        condition = self.backbone.condition(text, picture_CHW, self.seed)
-        return self._chunk(condition, None, range(self.config.frames), "seed", height, width)
+    def first(self, words: Words, image: Image | None = None) -> torch.Tensor:
+        """Stage 1 by the backbone itself, without memories, from the text or the image: (T, 3, H, W) in [-1, 1]."""
+        image_CHW = image(*self.size) if image is not None else None
+        condition = self.backbone.condition(words.text_at(0), image_CHW, self.seed)
+        return self._chunk(condition, None, range(self.config.frames), "seed")
 
-    def next(self, memory: StreamMemory, condition: Any, again: int = 0) -> torch.Tensor:
-        """The new frames after `memory` (T - overlap, 3, H, W). `condition`: of the backbone, for the prompt and the memory's anchor.
+    def memory(self, frames_TCHW: torch.Tensor, first_TCHW: torch.Tensor | None = None) -> StreamMemory:
+        """The memory after these frames. The anchor is one of them, or of the first frames of the video that they end."""
+        anchor = self.config.anchor
+        made = StreamMemory.start(frames_TCHW, self.config.overlap, min(anchor, len(frames_TCHW) - 1))
+        return made if first_TCHW is None else replace(made, anchor_CHW=first_TCHW[min(anchor, len(first_TCHW) - 1)])
+
+    def restored(self, state: State) -> StreamMemory:
+        """The memory of a `state_dict`."""
+        return StreamMemory.from_state(state)
+
+    def next(self, memory: StreamMemory, words: Words, frame: int, again: int = 0) -> torch.Tensor:
+        """The new frames after `memory` (T - overlap, 3, H, W), with the prompt of `frame`.
 
         With `again`, before them as many of the window's last frames as the chunk shows them again.
 
@@ -43,9 +57,15 @@ class ExtendStage:
         draws every chunk's anew. Its frames are counted from `memory.position`, one overlap late, and so never below 0: a
         memory that began with fewer frames than its window reaches back before frame 0.
         """
-        height, width = memory.anchor_CHW.shape[-2:]
+        condition = self._conditioned(words.text_at(frame), memory.anchor_CHW)
         frames = range(memory.position, memory.position + self.config.frames)
-        return self._chunk(condition, memory.window_TCHW, frames, "extend", height, width, again)
+        return self._chunk(condition, memory.window_TCHW, frames, "extend", again)
+
+    def _conditioned(self, text: TextCond, anchor_CHW: torch.Tensor) -> Any:
+        """The backbone's condition for text and anchor, made once for both."""
+        if self._condition is None or self._condition[0] is not text or self._condition[1] is not anchor_CHW:
+            self._condition = text, anchor_CHW, self.backbone.condition(text, anchor_CHW, self.seed)
+        return self._condition[2]
 
     def denoise(self, condition: Any, window_TCHW: torch.Tensor | None, noise: StepNoise) -> Iterator[Step]:
         """The denoising of one chunk, step by step. noise: of step -1 is the start, (1, C, T, h, w); of later steps for eta above 0."""
@@ -58,10 +78,10 @@ class ExtendStage:
             yield step
 
     def _chunk(
-        self, condition: Any, window_TCHW: torch.Tensor | None, frames: range, stage: str, height: int, width: int, again: int = 0
+        self, condition: Any, window_TCHW: torch.Tensor | None, frames: range, stage: str, again: int = 0
     ) -> torch.Tensor:
         """The frames of a chunk that are not in its window already, and the last `again` of those that are."""
-        shape = self.backbone.latent_shape(height, width)
+        shape = self.backbone.latent_shape(*self.size)
 
         def noise(step: int) -> torch.Tensor:
             noise_TCHW = mixed_noise(self.seed, stage, frames, step, shape, self.config.mixed_noise)

@@ -7,85 +7,57 @@ centred part with the model's proportions, scaled to its size. Randomness is key
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
-from PIL import Image
 
 from ..config.external import SeedConfig
 from ..errors import ModelError
 from ..external.calling import Open, called, covered, frames_of_codec, own_randomness, unit_to_float, video_of, window
-from ..types import TextCond
 from ..video.piece import to_uint8
-from .extend import ExtendStage
-
-Picture = Callable[[int, int], torch.Tensor]
-"""(height, width) -> the picture to start from, covering that size: (3, H, W) in [-1, 1]."""
-
-
-class Seed(Protocol):
-    """Makes the first chunk."""
-
-    def first(self, picture: Picture | None) -> torch.Tensor:
-        """(T, 3, H, W) in [-1, 1], of the model's size and chunk length. picture: to start from, where the seed reads one."""
+from .protocols import Image, Words
 
 
 @dataclass(frozen=True)
-class NetworkSeed:
-    """Stage 1 by the network of stage 2 itself."""
-
-    stage: ExtendStage
-    text: TextCond
-    height: int
-    width: int
-
-    def first(self, picture: Picture | None) -> torch.Tensor:
-        """See `Seed.first`."""
-        picture_CHW = picture(self.height, self.width) if picture is not None else None
-        return self.stage.first(self.text, self.height, self.width, picture_CHW)
-
-
-@dataclass(frozen=True)
-class PipelineSeed:
+class PipelineFirstChunk:
     """Stage 1 by a pipeline. frames, height, width: what is wanted of it. seed: the request's."""
 
     open: Open
     config: SeedConfig
-    prompt: str
-    negative_prompt: str
     frames: int
     height: int
     width: int
     seed: int
 
-    def first(self, picture: Picture | None) -> torch.Tensor:
-        """See `Seed.first`. ModelError if the pipeline gives fewer frames or others than it says."""
+    def first(self, words: Words, image: Image | None) -> torch.Tensor:
+        """See `protocols.FirstChunk`. ModelError if the pipeline gives fewer frames or others than it says."""
         with own_randomness(self.seed, "base") as generator, self.open() as pipe:
-            wanted = self._arguments(pipe, picture) | {"generator": generator}
+            wanted = self._arguments(pipe, words, image) | {"generator": generator}
             clip_TCHW = video_of(called(pipe, wanted, self.seed))
         if len(clip_TCHW) < self.frames:
             fix = f"set seed.frames so that it gives {self.frames} or more"
             raise ModelError(f"{type(pipe).__name__} gave {len(clip_TCHW)} frames; {fix}")
         return covered(clip_TCHW[: self.frames], self.height, self.width, self.config.resample)
 
-    def _arguments(self, pipe: Any, picture: Picture | None) -> dict[str, Any]:
+    def _arguments(self, pipe: Any, words: Words, image: Image | None) -> dict[str, Any]:
         """What the clip shows, its sizes, and how it is made, under all names that pipelines have for them."""
         takes = inspect.signature(pipe.__call__).parameters
         height, width = _own_size(pipe, takes, self.config) or (self.height, self.width)
         count = self._frame_count(pipe, takes)
         return {
-            "prompt": self.prompt,
-            "negative_prompt": self.negative_prompt,
+            "prompt": words.prompt_at(0),
+            "negative_prompt": words.negative_prompt,
             "height": height,
             "width": width,
             "num_frames": count,
             "video_length": count,
             "num_inference_steps": self.config.steps,
             "guidance_scale": self.config.guidance_scale,
-            "image": None if picture is None else Image.fromarray(to_uint8(self._framed(picture, height, width))),
+            "image": None if image is None else PIL.Image.fromarray(to_uint8(self._framed(image, height, width))),
             "decode_chunk_size": 8,  # as published; some pipelines decode all frames at once
         }
 
@@ -97,21 +69,22 @@ class PipelineSeed:
         left_open = any(name in takes and takes[name].default is None for name in ("num_frames", "video_length"))
         return max(enough, _own_frames(pipe)) if left_open else enough
 
-    def _framed(self, picture: Picture, height: int, width: int) -> torch.Tensor:
-        """The picture in the pipeline's frame (3, H, W): filling it, or filling what the model's frames are cut out of, beside bars."""
+    def _framed(self, image: Image, height: int, width: int) -> torch.Tensor:
+        """The image in the pipeline's frame (3, H, W): filling it, or filling what the model's frames are cut out of, beside bars."""
         if self.config.fit == "cover":
-            return picture(height, width)
+            return image(height, width)
         rows, columns = window(height, width, self.height, self.width)
         frame_CHW = torch.full((3, height, width), -1.0)
         top, left = (height - rows) // 2, (width - columns) // 2
-        frame_CHW[:, top : top + rows, left : left + columns] = picture(rows, columns)
+        frame_CHW[:, top : top + rows, left : left + columns] = image(rows, columns)
         return frame_CHW
 
 
-def made_picture(open_pipeline: Open, prompt: str, negative_prompt: str, seed: int, steps: int | None) -> Picture:
-    """The picture that a text-to-image pipeline makes of the prompt, at its own size."""
+def made_image(open_pipeline: Open, words: Words, seed: int, steps: int | None) -> Image:
+    """The image that a text-to-image pipeline makes of the prompt, at its own size."""
     with own_randomness(seed, "picture") as generator, open_pipeline() as pipe:
-        wanted = {"prompt": prompt, "negative_prompt": negative_prompt, "num_inference_steps": steps, "generator": generator}
+        wanted: dict[str, Any] = {"prompt": words.prompt_at(0), "negative_prompt": words.negative_prompt}
+        wanted |= {"num_inference_steps": steps, "generator": generator}
         made = called(pipe, wanted, seed)
     made_TCHW = unit_to_float(torch.from_numpy(np.asarray(made.images[:1])).movedim(-1, -3))
     return lambda height, width: covered(made_TCHW, height, width)[0]

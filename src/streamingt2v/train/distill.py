@@ -143,7 +143,7 @@ class DistillTask:
 def student_config(teacher: ModelConfig, steps: int) -> ModelConfig:
     """Return the `model.json` of a student: so many plain steps, no guidance."""
     extend = replace(teacher.extend, steps=steps, guidance_scale=1.0, guidance_rescale=0.0, eta=0.0, sigmas=(), time_guidance=0.0)
-    return replace(teacher, extend=extend, fast=None)
+    return replace(teacher, extend=extend, guidance=False)
 
 
 def velocity_to(noisy_BCTHW: torch.Tensor, reached_BCTHW: torch.Tensor, t: torch.Tensor, scheduler: DDIMScheduler) -> torch.Tensor:

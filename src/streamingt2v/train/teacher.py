@@ -158,7 +158,7 @@ class Teacher:
     def _nodes(self, numbers: list[int], condition: Any, windows_BTCHW: torch.Tensor | None, start: int) -> list[torch.Tensor]:
         """The nodes of a chunk of every video, whose noise begins at frame `start`."""
         config = self.pipe.config
-        stage = ExtendStage(self.backbone, self.pipe.components.scheduler, config.extend, seed=0)
+        stage = ExtendStage(self.backbone, self.pipe.components.scheduler, config.extend, 0, (config.height, config.width))
         frames = range(start, start + config.extend.frames)
         shape = self.backbone.latent_shape(config.height, config.width)
 

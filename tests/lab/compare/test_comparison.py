@@ -129,14 +129,13 @@ def test_a_sheet_has_all_pictures_in_rows(tmp_path):
 
 
 def test_methods_are_compared_on_the_models_own_network_and_the_distilled_one_is_a_method(tmp_path):
-    model = write_distilled_model(tmp_path / "toy")
-    maker = comparison.Maker(comparison.Source(str(model), (), tmp_path))
+    teacher, shipped = write_toy_model(tmp_path / "toy"), write_distilled_model(tmp_path / "fast")
+    maker = comparison.Maker(comparison.Source(str(teacher), (), tmp_path, shipped=str(shipped)))
     made = {}
     for method in (OURS, WITHOUT_ANCHOR, FAST, FAST_WITHOUT_ANCHOR):
         made[method] = np.stack(list(maker._video(comparison.Task(COMPARED, method, 0, 0, 24), maker.spec(0))))
-    caption, own = maker.spec(0).caption, maker.pipe.config.extend.steps
-    for method, steps in ((OURS, own), (FAST, None)):
-        streamed = [chunk.frames for chunk in maker.pipe.stream(Request(caption, 24, 0, num_inference_steps=steps))]
+    for method, pipe in ((OURS, maker.pipe), (FAST, maker.shipped)):
+        streamed = [chunk.frames for chunk in pipe.stream(Request(maker.spec(0).caption, 24, 0))]
         assert np.array_equal(made[method], np.concatenate(streamed))
     for with_anchor, without in ((OURS, WITHOUT_ANCHOR), (FAST, FAST_WITHOUT_ANCHOR)):
         same = (made[with_anchor] == made[without]).all((1, 2, 3))
@@ -207,7 +206,7 @@ def test_two_processes_make_what_one_makes(run, tmp_path, one_thread):
 
 def test_long_videos_of_a_distilled_network_are_compared_with_each_other(run, tmp_path):
     model = write_distilled_model(tmp_path / "fast")
-    assert run("--first", "1", "--compared", "0", "--long", "1", "--full", "0", "--model", str(model))["videos"] == 5
+    assert run("--first", "1", "--compared", "0", "--long", "1", "--full", "0", "--shipped", str(model))["videos"] == 5
     page = (tmp_path / "docs" / "results.md").read_text()
     assert "Differences to distilled:" in page and "distilled, CAM alone" in page
     assert page.split("ten in a row:")[1].count("\n1. ") == 1, "a prompt is told once"

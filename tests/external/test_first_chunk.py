@@ -20,12 +20,12 @@ from streamingt2v.cli import main
 from streamingt2v.config import RefineConfig
 from streamingt2v.config.external import SeedConfig
 from streamingt2v.errors import ModelError, RequestError, RunError
-from streamingt2v.external.bases import opened
 from streamingt2v.external.calling import covered, frames_of_codec, video_of, window
-from streamingt2v.runs.render import check_weights, create_run, reload_pipeline
+from streamingt2v.external.opening import opened
+from streamingt2v.runs.render import create_run, reload_pipeline, resolve_run
 from streamingt2v.runs.run import RunFolder
 from streamingt2v.runs.state import pack_state, unpack_state
-from streamingt2v.stages.first_chunk import PipelineSeed
+from streamingt2v.stages.first_chunk import PipelineFirstChunk
 from streamingt2v.video.reader import read_video
 from streamingt2v.video.writer import write_video
 from toy import write_toy_model
@@ -133,12 +133,12 @@ def test_a_run_with_a_base_resumes_to_the_same_bytes(home, toy, tmp_path, base, 
     """Stopped after the first chunk, opened again, and gone on with: the same frames; the base is not needed again."""
     request = request_of(home, base, 20)
     whole = collect(toy.stream(request))
-    with create_run(toy, request, tmp_path / "run", str(home / "toy")) as run:
+    with create_run(toy, toy.resolve(request), tmp_path / "run", str(home / "toy")) as run:
         run.commit(next(toy.stream(run.request)))
-    monkeypatch.setattr("streamingt2v.pipeline.opened", lambda *args: pytest.fail("the base was read again"))
+    monkeypatch.setattr("streamingt2v.stages.making.opened", lambda *args: pytest.fail("the base was read again"))
     with RunFolder.open(tmp_path / "run") as run:
         assert run.request.base == str(home / base)
-        rest = collect(reload_pipeline(run).stream(run.request, run.state))
+        rest = collect(reload_pipeline(run)[0].stream(run.request, run.state))
     assert np.array_equal(np.concatenate([whole[:16], rest]), whole)
 
 
@@ -146,8 +146,8 @@ def test_a_run_with_a_base_resumes_to_the_same_bytes(home, toy, tmp_path, base, 
 def test_a_changed_base_is_told_when_a_run_is_opened(home, toy, tmp_path, base, change):
     shutil.copytree(home / base, tmp_path / "base")
     request = replace(request_of(home, base, 33), base=str(tmp_path / "base"))
-    with create_run(toy, request, tmp_path / "run", str(home / "toy")) as run:
-        check_weights(run)
+    with create_run(toy, toy.resolve(request), tmp_path / "run", str(home / "toy")) as run:
+        resolve_run(run)
         file = tmp_path / "base" / change
         file.write_text(file.read_text() + "\n")
         with pytest.raises(RunError, match="are not those that the run began with"):
@@ -178,13 +178,13 @@ def test_a_model_can_name_its_base_and_how_pictures_are_made(home, tmp_path):
         ("nowhere", {}, "base=.*no pipeline of diffusers"),
         ("modelscope", {"image": "red.png"}, "base=.*from text alone"),
         ("modelscope", {"video": "red.png"}, "base=.*needs no first chunk"),
-        ("svd", {"image": None}, "image=None.*made from a picture"),
+        ("svd", {"image": None}, "image=None.*made from an image"),
         ("modelscope", {"schedule": ((17, "a dog"), (20, "a horse"))}, "schedule"),
         ("svd", {"schedule": ((1, "a dog"), (2, "a horse"))}, "schedule"),
     ],
 )
 def test_a_base_that_does_not_fit_is_refused_before_weights_load(toy, home, base, more, says, monkeypatch):
-    monkeypatch.setattr("streamingt2v.pipeline.opened", lambda *args: pytest.fail("weights were read"))
+    monkeypatch.setattr("streamingt2v.stages.making.opened", lambda *args: pytest.fail("weights were read"))
     more = {name: str(home / value) if isinstance(value, str) else value for name, value in more.items()}
     with pytest.raises(RequestError, match=says):
         toy.stream(request_of(home, base, 20, **more))
@@ -279,7 +279,7 @@ def test_streaming_svd_goes_on_with_a_video(svd, tmp_path, length):
 @pytest.mark.parametrize(
     "more, says",
     [
-        ({}, "image=None.*made from a picture"),
+        ({}, "image=None.*made from an image"),
         ({"image": "red.png", "schedule": ((0, "a dog"),)}, "schedule=1.*from pictures alone"),
         ({"image": "red.png", "negative_prompt": "rain"}, "negative_prompt='rain'.*pictures alone"),
     ],
@@ -337,7 +337,7 @@ def test_a_picture_of_another_shape_fills_the_frame_or_stands_beside_bars(home):
     """Published (method.md: Chunks): a square model's picture in SVD's wide frame stands between black bars, which are cut off again."""
 
     def framed(fit: str) -> torch.Tensor:
-        seed = PipelineSeed(lambda: pytest.fail(), SeedConfig(fit=fit), PROMPT, "", 6, 32, 32, 0)
+        seed = PipelineFirstChunk(lambda: pytest.fail(), SeedConfig(fit=fit), 6, 32, 32, 0)
         return seed._framed(lambda height, width: torch.ones(3, height, width), 36, 64)
 
     assert (framed("cover") == 1).all()

@@ -1,0 +1,88 @@
+"""Who does each stage of a resolved request: the model's own networks, or pipelines of diffusers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from ..checkpoints.load import Components
+from ..errors import MediaError
+from ..external.calling import Open
+from ..external.opening import opened
+from ..ray_backend import Alone, Crew
+from ..resolve import ResolvedRequest
+from ..types import State
+from ..video.piece import Piece, to_float
+from ..video.reader import read_image, read_video
+from .extend import ExtendStage
+from .first_chunk import PipelineFirstChunk, made_image
+from .interpolate import InterpolateStage
+from .protocols import Extender, FirstChunk, Image, OnStep, Words
+from .refine import RefineStage
+from .refine_by_keyframes import KeyframeRefineStage
+from .refine_by_pipeline import PipelineRefineStage
+
+
+def extender(parts: Components, asked: ResolvedRequest, on_step: OnStep | None = None) -> Extender:
+    """Who makes chunk after chunk."""
+    assert parts.backbone is not None, "a model of networks has them"
+    size = (asked.height, asked.width)
+    return ExtendStage(parts.backbone, parts.scheduler, asked.extend, asked.request.seed, size, on_step)
+
+
+def first_chunk(parts: Components, asked: ResolvedRequest, own: Extender) -> FirstChunk:
+    """Who makes the first chunk; own: who makes the others, unless a pipeline does it."""
+    by = asked.first_chunk
+    if by is None or by.pipeline is None:
+        return own
+    opener = _opener(parts, by.pipeline, by.adapter)
+    return PipelineFirstChunk(opener, by, asked.extend.frames, asked.height, asked.width, asked.request.seed)
+
+
+def starting_image(parts: Components, asked: ResolvedRequest, words: Words) -> Image | None:
+    """What stage 1 starts from: the request's image, one made from its prompt, or nothing."""
+    image, maker = asked.request.image, asked.image_maker
+    if image is not None:
+        return lambda height, width: to_float(read_image(image, height, width)[None])[0]
+    if maker is None:
+        return None
+    return made_image(_opener(parts, maker), words, asked.request.seed, asked.request.num_inference_steps)
+
+
+def frames_to_refine(asked: ResolvedRequest, state: State | None) -> Iterator[Piece]:
+    """The frames of the file to refine, one by one, in the size that they are refined to: what is there already is kept."""
+    path, total = asked.request.refine, asked.num_frames
+    assert path is not None and total is not None, "the door has seen to it"
+    done = int(state["read"]) if state else 0
+    for frame_HWC in islice(read_video(path, *asked.output_size), done, total):
+        done += 1
+        yield Piece(to_float(frame_HWC[None]), {"read": done}, done == total)
+    if done < total:
+        raise MediaError(f"{path}: has {done} frames, {total} were to be refined")
+
+
+def refined(
+    parts: Components, asked: ResolvedRequest, pieces: Iterator[Piece], words: Words, state: State | None, crew: Crew | None,
+    on_step: OnStep | None,
+) -> Iterator[Piece]:  # fmt: skip
+    """Stage 3 where it is asked for. crew: who refines with the model's own network; None for this process alone."""
+    total, size, seed = asked.made_frames, asked.output_size, asked.request.seed
+    if asked.refine is not None:
+        assert crew is not None or parts.refiner is not None, "the door has seen to it"
+        stage = RefineStage(crew or Alone(parts.refiner), asked.refine, seed, total, size, on_step)
+        return stage.stream(pieces, words.text_at, state)
+    if asked.refine_by is None:
+        return pieces
+    given = (_opener(parts, asked.refine_by.pipeline), asked.refine_by, seed, total, size, asked.request.negative_prompt)
+    if asked.by_keyframes:
+        return KeyframeRefineStage(*given, parts.device).stream(pieces, words.prompt_at, state)
+    return PipelineRefineStage(*given).stream(pieces, words.prompt_at, state)
+
+
+def interpolated(asked: ResolvedRequest, pieces: Iterator[Piece], state: State | None) -> Iterator[Piece]:
+    """The frames between frames, where a higher rate is asked for."""
+    return pieces if asked.factor == 1 else InterpolateStage(asked.factor, asked.num_frames).stream(pieces, state)
+
+
+def _opener(parts: Components, folder: str, adapter: str | None = None) -> Open:
+    return lambda: opened(folder, parts.device, parts.dtype, adapter, parts.savings)
