@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lab.tiny import recipes
 from streamingt2v.errors import RequestError
+from streamingt2v.train import loop
 from streamingt2v.train.feed import Feed
 from toy_training import LOOP, settings
 
@@ -73,3 +74,29 @@ def test_what_cannot_be_fed_is_refused(name, value, says, tmp_path):
     with pytest.raises(RequestError, match=says):
         recipes.run_recipe(recipe, tmp_path / "out", settings(recipe, tmp_path), {**LOOP, "steps": 1, name: value})
     assert not (tmp_path / "out").exists()
+
+
+class Regression(torch.nn.Module):
+    """A network of one layer that learns numbers under noise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.Linear(3, 1)
+
+    def forward(self, batch):
+        x = batch["values"][:, None].expand(-1, 3) + batch["noise"].normal(torch.zeros(len(batch["values"]), 3))
+        return {"loss": (self.layer(x.float())[:, 0] - 1) ** 2}
+
+
+def test_compiled_networks_take_the_same_steps(tmp_path, monkeypatch):
+    """By dynamo's tracing alone: what a compiler makes of it is torch's matter."""
+    modes, plain = [], torch.compile
+    monkeypatch.setattr(loop.torch, "compile", lambda module, mode: modes.append(mode) or plain(module, backend="eager"))
+    learned = []
+    for yes in (False, True):
+        task = Numbers()
+        task.module, task.export, task.sample = Regression(), lambda folder: None, lambda folder, step: None
+        loop.run(task, loop.LoopConfig(tmp_path / str(yes), 4, 2, 1e-2, warmup=1, precision="no", compile=yes))
+        learned.append(task.module.layer.weight.detach().clone())
+    assert modes == ["reduce-overhead"] and torch.allclose(*learned) and not torch.equal(learned[0], Regression().layer.weight)

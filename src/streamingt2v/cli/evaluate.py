@@ -33,12 +33,12 @@ PLAIN_ARROWS = {"higher": "^", "lower": "v", None: "", "towards": "->"}
 def evaluate(
     videos: Annotated[list[Path], Argument(metavar="VIDEO", help="Video files, or folders of finished runs.")],
     *,
-    prompt: Annotated[str | None, Option(help="What is to be seen; default: what the file says.")] = None,
-    metrics: Annotated[str | None, Option(help=f"Some of {','.join(NAMES)}; default: all that can be taken.")] = None,
-    chunk: Annotated[int | None, Option(help="Frames of a chunk, to know the seams; default: what the file says.", max=2**31 - 1)] = None,
-    overlap: Annotated[int | None, Option(help="Frames that a chunk shares with the one before; with --chunk.")] = None,
+    prompt: Annotated[str | None, Option(help="Text prompt; default: the file's own.")] = None,
+    metrics: Annotated[str | None, Option(help=f"Some of {','.join(NAMES)}; default: all that the video allows.")] = None,
+    chunk: Annotated[int | None, Option(help="Frames of a chunk, to know the seams; default: the file's own.", max=2**31 - 1)] = None,
+    overlap: Annotated[int | None, Option(help="Frames that a chunk shares with the one before; goes with --chunk.")] = None,
     clip: Annotated[
-        str | None, Option(help="A whole CLIP to see with: its folder, or its name if downloaded; default: tiny's eyes.")
+        str | None, Option(help="A whole CLIP to see with: its folder, or its name if downloaded; default: the image encoder of tiny.")
     ] = None,
     flow_size: Annotated[int | None, Option(help="Measure motion on frames of this side; default: as they are.", max=8192)] = None,
     curves: Annotated[Path | None, Option(help="Also write a PNG of curves over time, seams marked.")] = None,
@@ -50,12 +50,16 @@ def evaluate(
 
     Each video is read once, whatever its length. What the numbers mean, and what they cannot see, is in docs/evaluation.md.
     """
+    from ..metrics.chart import MiddleRows, check_installed
+
     names = _names(metrics)
     _check_used(names, {"prompt": prompt, "clip": clip, "flow_size": flow_size, "curves": curves})
     check_each({"curves": (curves, ".png"), "slice": (slice_, ".png")}, overwrite)
+    for name, path in (("curves", curves), ("slice", slice_)):
+        if path is not None:
+            check_installed(name)
     grid, total = _grid(chunk, overlap), _check_videos(videos)
     show = Screen(screen.quiet, screen.json)
-    from ..metrics.chart import MiddleRows
     from ..metrics.seams import video_of
     from ..metrics.suite import METRICS, make_metrics, make_tools, setting_of, what_is_not_installed
     from ..metrics.suite import evaluate as measured
