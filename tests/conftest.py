@@ -24,7 +24,7 @@ pytest_plugins = ["service_fixtures", "hub_fixtures"]
 
 
 def pytest_configure() -> None:
-    gc.disable()  # as `import_libraries` does: what tests import stays
+    gc.disable()  # what tests import stays, and would be searched again and again as more comes
 
 
 def pytest_collection_finish() -> None:

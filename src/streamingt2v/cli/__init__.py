@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -74,20 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def entry_point() -> None:
     """What the installed command calls."""
     streams.prepare()
-    _keep_one_arena()
     code = main()
     lost = streams.failure()
     if code == 0 and lost is not None and not streams.was_left(lost) and sys.argv[1:2] not in MAKES_FILES:
         print(f"error: stdout cannot be written: {lost.strerror}", file=sys.stderr)
         code = 1
     sys.exit(code)
-
-
-def _keep_one_arena() -> None:
-    """On glibc, let all threads allocate from one heap.
-
-    With a heap for each thread, what one has freed the others cannot use: the peak then still rises by 5 % over a long video.
-    """
-    arena_max = -8  # M_ARENA_MAX of malloc.h
-    with suppress(OSError, AttributeError, TypeError):  # where there is no glibc
-        ctypes.CDLL(None).mallopt(arena_max, 1)

@@ -16,7 +16,7 @@ from ..config import Request
 from ..errors import RequestError
 from ..ray_backend import check_ray
 from ..resolve import resolve_for, with_media
-from ..runs.libraries import import_libraries
+from ..runs.quiet import hide_progress_bars
 from .options import MOST_THREADS, MOST_WORKERS, ModelOptions, ScreenOptions, takes_options
 from .screen import Screen, Stopped, describe
 from .table import read_table
@@ -60,7 +60,7 @@ def batch(
     began = time.monotonic()
     _check_workers(model.device, options)
     rows = read_table(prompts, lambda wanted: _checked(wanted, model))
-    import_libraries()
+    hide_progress_bars()
     from ..runs.batch import Job, left_to_do, run_batch
 
     jobs, setting = [Job(name, request) for name, request in rows], _setting(prompts, options, model)

@@ -9,7 +9,7 @@ from typer import Option
 
 from ..config import ModelConfig, Preset, find_model
 from ..errors import ModelError, RequestError
-from ..runs.libraries import import_libraries
+from ..runs.quiet import hide_progress_bars
 from ..texts import whole_number
 from .options import MOST_THREADS, ModelOptions, ScreenOptions, takes_options
 from .screen import Screen
@@ -42,7 +42,7 @@ def bench(
     show = Screen(screen.quiet, screen.json)
     wanted = _lengths(lengths)
     _check(model.model, preset, frames)
-    import_libraries()
+    hide_progress_bars()
     from ..metrics import speed
 
     setting = speed.Setting(model.model, preset, model.device, model.dtype, steps, guidance_scale, threads=threads, **asdict(model.savings))

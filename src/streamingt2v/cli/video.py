@@ -17,7 +17,7 @@ from ..config import Request
 from ..config.schedule import Schedule, read_schedule
 from ..errors import RequestError, RunError
 from ..resolve import ResolvedRequest, resolve_for, with_media
-from ..runs.libraries import import_libraries
+from ..runs.quiet import hide_progress_bars
 from .memory import is_out_of_memory, ways_out
 from .options import (
     MOST_WORKERS,
@@ -237,7 +237,7 @@ def _load(model: ModelOptions, asked: ResolvedRequest, show: Screen) -> LongVide
     show.note(f"loading model {model.model}")
     if model.engine != "torch":
         show.note(f"{model.engine} prepares the networks as they are first needed, which takes its time, and less in the next process")
-    import_libraries()
+    hide_progress_bars()
     from ..runs.render import load_pipeline
 
     return load_pipeline(model.model, model.device, model.dtype, model.savings, asked.refine is not None)
@@ -245,7 +245,7 @@ def _load(model: ModelOptions, asked: ResolvedRequest, show: Screen) -> LongVide
 
 def _reload(run: RunFolder, run_dir: Path, show: Screen) -> tuple[LongVideoPipeline, ResolvedRequest]:
     show.note(f"loading model {run.model}")
-    import_libraries()
+    hide_progress_bars()
     from ..runs.render import reload_pipeline
 
     try:

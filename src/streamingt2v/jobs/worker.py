@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from .. import durable
 from ..errors import MediaError, ModelError, RequestError, RunError, StreamingT2VError
 from ..runs.folder import REQUEST
-from ..runs.libraries import import_libraries
+from ..runs.quiet import hide_progress_bars
 from .files import ServiceFiles
 from .job import Job
 from .patience import Patience
@@ -292,7 +292,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then ends this process
     worker = Worker(Settings.from_json(sys.stdin.readline()), int(sys.argv[1]))
     threading.Thread(target=_end_with_stdin, args=(worker.ending,), daemon=True).start()
-    import_libraries()
+    hide_progress_bars()
     try:
         worker.run()
     except StreamingT2VError as error:
