@@ -40,7 +40,7 @@ class Tally:
 
 def start(options: argparse.Namespace, folder: Path) -> tuple[subprocess.Popen, str]:
     """The server and its address."""
-    command = [sys.executable, "-m", "streamingt2v", "serve", "--port", "0", "--model", options.model, "--data-dir", str(folder)]
+    command = [sys.executable, "-m", "streamingt2v", "serve", "--port", "0", "--model", options.model, "--data-dir", str(folder / "data")]
     return started(command, folder / "log")
 
 
