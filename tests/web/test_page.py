@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from serving import picture
 from streamingt2v import Request
 from streamingt2v.video.reader import count_frames
+from streamingt2v.video.writer import write_video
 
 PROMPT = "A cat running on the street"
 WAIT = 60_000  # milliseconds
@@ -109,6 +111,75 @@ def test_an_example_fills_the_form(page):
     assert page.input_value("#schedule") == "24: A horse running under the night sky"
 
 
-def test_it_fits_a_phone(page):
+def test_an_example_takes_a_file_out_and_gives_it_back(page, tmp_path):
+    (tmp_path / "cat.png").write_bytes(picture())
+    page.click("#advanced > summary")
+    page.set_input_files("#image input", tmp_path / "cat.png")
+    page.wait_for_selector("#image img", timeout=WAIT)
+    page.click("#gallery [data-name=cat]")
+    page.wait_for_selector("#notice .calm")
+    assert page.locator("#image img").is_hidden()
+    page.click("#notice button")
+    page.wait_for_selector("#image img", timeout=WAIT)
+
+
+@pytest.mark.parametrize("place", ["#image input", "#video input", "#settings input"])
+def test_a_file_that_is_none_is_refused_at_once(page, tmp_path, place):
+    (tmp_path / "cat.png").write_bytes(picture()[:50])
+    page.click("#advanced > summary" if "image" in place else "#own > summary")
+    page.set_input_files(place, tmp_path / "cat.png")
+    page.wait_for_selector("#notice .wrong", timeout=WAIT)
+    assert page.locator("#image img").is_hidden()
+
+
+def test_what_comes_out_of_an_own_clip_is_said_before_the_start(page, tmp_path):
+    write_video(tmp_path / "clip.mp4", [np.zeros((48, 96, 3), np.uint8)] * 20, 25)
+    page.click("#own > summary")
+    page.set_input_files("#video input", tmp_path / "clip.mp4")
+    page.wait_for_selector("#video button", timeout=WAIT)
+    hint = page.inner_text("#video .hint")
+    assert "20 frames of 96 × 48, 25 a second" in hint and "middle 50 %" in hint and "the model makes motion for" in hint
+
+
+def test_a_changed_prompt_leaves_a_trace_and_waiting_is_announced(page, service):
+    ask(page, frames=400)
+    page.wait_for_selector(".stage[data-frames]", timeout=WAIT)
+    page.click("[data-do=change]")
+    page.fill("[data-for=change] [name=prompt]", "A dog on the beach")
+    page.press("[data-for=change] [name=prompt]", "Enter")
+    page.wait_for_selector(".prompts li:not(.pending):has-text('A dog on the beach')", timeout=WAIT)
+    assert page.inner_text(".asked") == "A dog on the beach"
+    frame = int(page.inner_text(".prompts li:last-child b").removeprefix("From frame "))
+    assert 0 < frame < 400
+    until(page, "document.querySelector('video').buffered.length > 0")
+    to_the_end = "((bar) => { bar.value = 1e6; bar.dispatchEvent(new Event('input')); })(document.querySelector('.bar input'))"
+    until(page, f"({to_the_end}, !document.querySelector('.wait').hidden)")
+    assert page.inner_text(".wait").startswith("Waiting for frame")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.click("[data-do=delete]")
+    until(page, "!location.href.includes('video=')")
+
+
+def test_back_and_refining_and_a_link_on_a_phone(page, service):
+    job = service.wait(service.submit(Request(PROMPT, 16, seed=5)).id)
+    page.goto(f"{page.url.partition('?')[0]}?video={job.id}")
+    page.click("[data-do=refine]")
+    until(page, f"location.href.includes('video=') && !location.href.includes('{job.id}')")
+    wait_for(page, "completed")
+    refined = job_of(page, service)
+    assert (refined.kind, refined.source, refined.request.preset) == ("refinement", job.id, "full")
+    assert "Seed 5" in page.inner_text(".about") and is_hidden(page, "refine")
+    page.go_back()
+    until(page, f"location.href.includes('{job.id}')")
+    page.wait_for_selector("[data-do=refine]", timeout=WAIT)
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    form, screen = page.evaluate("[...document.querySelectorAll('.screen, #prompt')].map((part) => part.getBoundingClientRect().top)")
+    assert screen < 300 < form, "whoever comes by a link sees the video first"
+
+
+def test_enter_submits(page, service):
+    page.fill("#prompt", PROMPT)
+    page.press("#prompt", "Enter")
+    until(page, "location.href.includes('video=')")
+    assert job_of(page, service).request.prompt == PROMPT

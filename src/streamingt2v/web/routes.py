@@ -21,6 +21,7 @@ from ..errors import RequestError, RunError
 from ..jobs.files import NotReady
 from ..jobs.job import Job
 from ..jobs.service import JobService
+from ..video.container import open_video
 from ..video.reader import probe_video
 from ..video.writer import read_metadata
 from .settings import page_settings, settings_of, settings_of_file
@@ -97,7 +98,10 @@ def _looked_at(service: JobService, upload: Upload) -> dict[str, Any]:
     if found.kind == "image":
         return {"kind": "image", "settings": None}
     info = probe_video(upload.path)
-    said = {"kind": "video", "width": info.width, "height": info.height, "fps": info.fps, "frames": found.frames}
+    with open_video(upload.path) as (container, _):
+        sound = bool(container.streams.audio)
+    rate = None if info.fps is None else float(info.fps)
+    said = {"kind": "video", "width": info.width, "height": info.height, "fps": rate, "frames": found.frames, "sound": sound}
     return said | {"settings": settings_of_file(read_metadata(upload.path), service.configs)}
 
 

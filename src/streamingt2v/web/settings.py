@@ -66,9 +66,9 @@ def settings_of_file(metadata: Mapping[str, Any], models: Mapping[str, ModelConf
 
 
 def _asked_rate(metadata: Mapping[str, Any], config: ModelConfig | None) -> int | None:
-    if metadata.get("video") or metadata.get("refine") or metadata.get("fps") is None:
+    rate = metadata.get("fps")
+    if metadata.get("video") or metadata.get("refine") or not isinstance(rate, int):
         return None
-    rate = int(metadata["fps"])
     return None if config is not None and rate == config.fps else rate
 
 

@@ -3,7 +3,7 @@ import { Refused, ask, make, pagePath, readAs, sentence } from "./api.js";
 
 const form = document.querySelector("#form");
 const notice = document.querySelector("#notice");
-const NUMBERS = { num_frames: "whole", seed: "whole", num_inference_steps: "whole", fps: "whole", guidance_scale: "any", strength: "any" };
+const NUMBERS = { num_frames: "whole", seed: "whole", num_inference_steps: "whole", fps: "any", guidance_scale: "any", strength: "any" };
 const FIELDS = ["prompt", "model", "negative_prompt", "form", ...Object.keys(NUMBERS)];
 const files = { image: null, video: null };
 const READ_AFTER = 350; // milliseconds without a key
@@ -227,14 +227,20 @@ async function showImage(place, file) {
   place.querySelector(".hint").textContent = `${file.name}${size}`;
 }
 
+/** What the clip is, and what comes out, before anything is begun. */
 function describeVideo() {
-  const { width, height, fps, frames } = clip;
-  const [w, h] = model().sizes.preview.split("x").map(Number);
-  const shown = Math.min(1, (w / h) / (width / height)) * Math.min(1, (width / height) / (w / h));
-  const rate = fps ? `, ${Number(fps.toFixed(3))} a second` : "";
-  const crop = shown > 0.995 ? "all of the frame is kept" : `the middle ${Math.round(100 * shown)} % of the frame is kept`;
-  document.querySelector("#video .hint").textContent =
-    `${files.video.name}: ${frames} frames of ${width} × ${height}${rate}. Its frames come out at ${w} × ${h}: ${crop}.`;
+  const { width, height, fps, frames, sound } = clip, own = model();
+  const [w, h] = own.sizes.preview.split("x").map(Number);
+  const kept = Math.min((w / h) / (width / height), (width / height) / (w / h));
+  const rate = fps && Number(fps.toFixed(3));
+  const said = [
+    `${files.video.name}: ${frames} frames of ${width} × ${height}${rate ? `, ${rate} a second` : ""}.`,
+    `Comes out at ${own.sizes.preview.replace("x", " × ")}, full ${(own.sizes.full ?? own.sizes.preview).replace("x", " × ")}:`
+      + (kept > 0.995 ? " all of the frame is kept." : ` the middle ${Math.round(100 * kept)} % of the frame is kept.`),
+  ];
+  if (rate && rate !== own.fps) said.push(`New frames are played at its ${rate} a second; the model makes motion for ${own.fps}.`);
+  if (sound) said.push("It has sound; the new frames have none.");
+  document.querySelector("#video .hint").textContent = said.join(" ");
 }
 
 /** The settings in a video that was made here; a video from elsewhere becomes the one to go on with. */

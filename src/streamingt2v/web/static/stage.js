@@ -83,7 +83,7 @@ function show(film_) {
 function describe() {
   find(".asked").textContent = news.prompts.at(-1)[1];
   const how = { preview: "faster preview", full: "full video" }[job.preset];
-  find(".about").textContent = `Seed ${job.seed} · ${job.model} · ${how} · ${job.num_frames} frames, ${Number(job.seconds).toLocaleString("en", { maximumFractionDigits: 2 })} s at ${job.fps} a second`;
+  find(".about").textContent = `Seed ${job.seed} · ${job.model} · ${how} · ${job.num_frames} frames, ${Number(job.seconds).toLocaleString("en", { maximumFractionDigits: 2 })} s at ${Number(job.fps.toFixed(3))} a second`;
   const list = find(".prompts");
   const items = news.prompts.map(([frame, prompt]) => make("li", {}, make("b", { textContent: `From frame ${frame}` }), ` ${prompt}`));
   if (news.pending) {
