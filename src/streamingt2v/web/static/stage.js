@@ -86,6 +86,7 @@ function describe() {
   find(".about").textContent = `Seed ${job.seed} · ${job.model} · ${how} · ${job.num_frames} frames, ${Number(job.seconds).toLocaleString("en", { maximumFractionDigits: 2 })} s at ${Number(job.fps.toFixed(3))} a second`;
   const list = find(".prompts");
   const items = news.prompts.map(([frame, prompt]) => make("li", {}, make("b", { textContent: `From frame ${frame}` }), ` ${prompt}`));
+  items.forEach((item, at) => { [item.dataset.frame] = news.prompts[at]; });
   if (news.pending) {
     const when = ENDED.includes(job.status) ? "Came too late" : "With the next chunk";
     items.push(make("li", { className: "pending" }, make("b", { textContent: when }), ` ${news.pending}`));
@@ -155,6 +156,9 @@ function paint() {
   range.value = video.currentTime;
   range.setAttribute("aria-valuetext", `${video.currentTime.toFixed(1)} of ${film.total.toFixed(1)} seconds, ${film.made.toFixed(1)} made`);
   find(".clock").textContent = `${video.currentTime.toFixed(1)} / ${film.total.toFixed(1)} s`;
+  const frame = Math.floor(video.currentTime * film.fps + 0.01);
+  const items = [...find(".prompts").children].filter((item) => item.dataset.frame);
+  items.forEach((item, at) => item.toggleAttribute("data-now", Number(item.dataset.frame) <= frame && !(Number(items[at + 1]?.dataset.frame) <= frame)));
   const button = find("[data-do=play]");
   button.dataset.shows = film.wanted ? "pause" : "play";
   button.setAttribute("aria-label", film.wanted ? "Pause" : "Play");
