@@ -1,4 +1,4 @@
-"""Where the processes of a Ray that is started here listen."""
+"""Addresses that the processes of a Ray started here listen on."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ def ltx_image() -> Any:
 
 
 def ltx() -> Any:
-    """As its later weights are published: no shift of the schedule by the size."""
+    """Build it as its later weights are published: no shift of the schedule by the size."""
     return diffusers.LTXPipeline(**{**ltx_image().components, "scheduler": _flow()})
 
 

@@ -1,4 +1,4 @@
-"""What limits at 10, 100, 1000 GPUs: batches, one film's refining, and training, simulated from measured times and sizes.
+"""Simulate batches, one film's refining, and training on 10, 100, 1000 GPUs, from measured times and sizes.
 
     python lab/benchmarks/cluster.py [--gpus 10 100 1000] [--measure] [--chunk-seconds S] [--step-seconds S] ... (see --help)
 
@@ -95,7 +95,7 @@ def film_seconds(m: Measured, gpus: int, windows: int = 2400, steps: int = 4, jo
 
 
 class _Film:
-    """Which work is free: windows on their way through encoding, steps and decoding."""
+    """Free work: windows on their way through encoding, steps and decoding."""
 
     def __init__(self, windows: int, steps: int, neighbours: tuple[int, ...]):
         self.windows, self.steps, self.neighbours = windows, steps, neighbours
@@ -119,7 +119,7 @@ class _Film:
         return None
 
     def finish(self, kind: str, window: int, step: int) -> None:
-        """What becomes free by it."""
+        """Free the work that this one was waited for."""
         if kind == "decode":
             self._decoding = False
             self.decoded.add(window)

@@ -1,4 +1,4 @@
-"""Whether the lowest versions that pyproject.toml allows still work: a virtual environment with just those, and tests run in it.
+"""Run tests with the lowest versions that pyproject.toml allows, in a virtual environment of just those.
 
     python lab/benchmarks/lower_bounds.py FOLDER [--torch-of PYTHON] [--extra server ...] [-- pytest arguments]
 

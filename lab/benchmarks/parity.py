@@ -39,7 +39,7 @@ from streamingt2v.stages.memory import StreamMemory
 from streamingt2v.types import TextCond
 
 TOLERANCE = 1e-4
-"""Of the recorded values' root mean square, or of 1 if that is smaller. Round-off between machines is about 1e-6."""
+"""Tolerance relative to the recorded values' root mean square, or to 1 if that is smaller. Round-off between machines is about 1e-6."""
 
 Tensors = dict[str, torch.Tensor]
 Results = Iterator[tuple[str, torch.Tensor]]
@@ -76,7 +76,7 @@ def read(path: Path) -> Tensors:
 
 
 def known(config: dict[str, Any], cls: type) -> dict[str, Any]:
-    """Those entries of a recorded configuration that a class takes."""
+    """Return the entries of a recorded configuration that a class takes."""
     names = set(inspect.signature(cls).parameters)
     return {name: tuple(value) if isinstance(value, list) else value for name, value in config.items() if name in names}
 
@@ -136,7 +136,7 @@ def unet_cam(golden: Golden) -> Results:
 
 
 def unet_cam_traces(golden: Golden, net: StreamingUNet3D, cam: ConditionalAttentionModule, embedding: torch.Tensor) -> Results:
-    """What happens inside: mergers and APM on recorded inputs, and CAM's frame embedding."""
+    """Yield mergers and APM on recorded inputs, and CAM's frame embedding."""
     traces = golden.traces
     for name in sorted(traces):
         if match := re.fullmatch(r"merger_(?:down_(\d+)|mid)\.output", name):
@@ -347,7 +347,7 @@ CHECKS: dict[str, Callable[[Golden], Results]] = {
     "g4": randomized_blending,
     "g5": motion_aware_warp_error,
 }
-"""What a folder's name begins with -> how its outputs are made again."""
+"""Prefix of a folder's name -> function that makes its outputs again."""
 
 
 def compare(actual: torch.Tensor, expected: torch.Tensor) -> tuple[float, float]:

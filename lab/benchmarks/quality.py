@@ -140,7 +140,7 @@ def make(file: results.ItemFile, maker: Maker, some: list[Task], jobs: int) -> N
 
 
 def missing(maker: Maker) -> dict[str, str]:
-    """What the comparison lacks, and how to have it."""
+    """Return what the comparison lacks, and how to have it."""
     kinds = {name: kind for kind, name in NAMES.items() if name not in maker.rivals}
     recipe = "python -m lab.tiny rival --set kind={}"
     fix = "needs training, which takes as long as CAM's: `{}` and `--rivals`; [compared at a small budget](memories.md)"

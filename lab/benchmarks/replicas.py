@@ -44,7 +44,7 @@ REPLICA = "ray::ServeReplica:streamingt2v"
 
 
 class Cluster(Protocol):
-    """Where the replicas run."""
+    """Places of the replicas."""
 
     url: str
 
@@ -151,7 +151,7 @@ class Nodes:
 
 @dataclass
 class Watched:
-    """What a client saw of a session."""
+    """A client's view of a session."""
 
     seed: int
     id: str = ""
@@ -180,7 +180,7 @@ def enter_network(path: str) -> str:
 
 
 def pids(name: str) -> list[int]:
-    """Of the processes that are called so."""
+    """Return the ids of the processes of that name."""
     found = subprocess.run(["pgrep", "-f", name], capture_output=True, text=True)
     return [int(word) for word in found.stdout.split()]
 
@@ -233,7 +233,7 @@ def alone(options: argparse.Namespace, folder: Path) -> dict[int, tuple[str, str
 
 
 def digest(data: bytes) -> str:
-    """Of content."""
+    """Return the digest of content."""
     return hashlib.sha256(data).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""How fast videos are made on this machine, and how much faster than by the published procedure: the numbers of docs/performance.md.
+"""Measure speed on this machine, also against the published procedure: the numbers of docs/performance.md.
 
     python lab/benchmarks/speed.py [--repeats 5] [--model tiny] [--lengths 80 240 1200]
 
@@ -21,7 +21,7 @@ from streamingt2v.config import ModelConfig, find_model
 from streamingt2v.metrics import speed
 
 FRAMES = 48
-"""Of the videos in a warm process: a first chunk and four more of the included model."""
+"""Frames of the videos in a warm process: a first chunk and four more of the included model."""
 
 
 def main() -> None:

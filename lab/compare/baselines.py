@@ -38,7 +38,7 @@ Calls = Callable[[ExtendConfig, int], int]
 
 
 def chunk_calls(config: ExtendConfig, frames: int) -> int:
-    """Of a video made chunk by chunk."""
+    """Count the calls for a video made chunk by chunk."""
     return config.steps * (1 + max(0, math.ceil((frames - config.frames) / (config.frames - config.overlap))))
 
 

@@ -38,7 +38,7 @@ FIRST, COMPARED, LONG, FULL = "first", "compared", "long", "full"
 
 @dataclass(frozen=True)
 class Part:
-    """Which videos: of these methods, of the first `prompts` prompts, with each of the seeds, of so many frames."""
+    """Videos of these methods, of the first `prompts` prompts, with each of the seeds, of so many frames."""
 
     name: str
     methods: tuple[str, ...]
@@ -103,7 +103,7 @@ class Maker:
         self.nouns = [noun.name for noun in vocabulary.NOUNS if not self.pipe.unknown_words(noun.name)]
 
     def spec(self, number: int) -> clip.ClipSpec:
-        """Of a prompt, by its number."""
+        """Return the clip of a prompt by its number."""
         return protocol.prompts(self.nouns, number + 1)[number]
 
     def make(self, task: Task) -> results.Item:
@@ -127,7 +127,7 @@ class Maker:
         return results.Item(*task.key, spec.caption, task.frames, values, first, last, curves, seconds)
 
     def grid(self, method: str) -> Grid | None:
-        """Where the method's chunks begin. True clips have none, and are measured at the same frames for comparison."""
+        """Return where the method's chunks begin. True clips have none, and are measured at the same frames for comparison."""
         extend = self.pipe.config.extend
         return Grid(extend.frames, extend.overlap) if method == TRUTH or self.methods[method].chunked else None
 
@@ -170,7 +170,7 @@ def bare(components: Components) -> Components:
 
 
 def picture(folder: Path, kind: str, key: results.Key) -> Path:
-    """Where a picture of a video is kept; kind: "rows" (its middle row over time) or "strips" (some of its frames)."""
+    """Return where a picture of a video is kept; kind: "rows" (its middle row over time) or "strips" (some of its frames)."""
     return folder / kind / ("-".join(map(str, key)).replace(" ", "-") + ".png")
 
 
@@ -191,7 +191,7 @@ def work(maker: Maker, some: Sequence[Task], jobs: int) -> Iterator[results.Item
 
 
 def threads_of(jobs: int) -> int:
-    """Of each of so many processes, out of those that this one has."""
+    """Return the threads of each of so many processes, out of those that this one has."""
     return max(1, torch.get_num_threads() // jobs)
 
 

@@ -54,7 +54,7 @@ def fifo_diffusion(components: Components, request: Request, partitions: int = P
 
 
 def fifo_calls(config: ExtendConfig, frames: int) -> int:
-    """How often the network is asked about a window of a chunk's length."""
+    """Return how often the network is asked about a window of a chunk's length."""
     return config.steps + 2 * PARTITIONS * (config.frames * (PARTITIONS - 1) + frames)
 
 

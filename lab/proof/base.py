@@ -56,7 +56,7 @@ def stand_still(unet: UNet3DConditionModel) -> None:
 
 
 def begin_to_move(unet: UNet3DConditionModel) -> None:
-    """What looks along time starts without effect, on a network that learned from pictures without it."""
+    """Let temporal layers start without effect, on a network that learned from images without them."""
     for module in unet.modules():
         last = module.proj_out if isinstance(module, TransformerTemporalModel) else None
         last = module.conv4[-1] if isinstance(module, TemporalConvLayer) else last

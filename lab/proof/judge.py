@@ -40,7 +40,7 @@ IN_SIGHT = 0.03  # share of the picture that the thing must cover
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of a clip: names by kind, and (T,) the share of each frame that the thing covers."""
+    """Verdict on a clip: names by kind, and (T,) the share of each frame that the thing covers."""
 
     names: dict[str, str]
     cover_T: np.ndarray
@@ -212,7 +212,7 @@ def train(out: Path, minutes: float, init: Path | None = None) -> None:
 
 @torch.no_grad()
 def check(judge: Judge, clips: int = 96) -> dict[str, float]:
-    """How often the judge is right about true clips that it was not trained on."""
+    """Return how often the judge is right about true clips that it was not trained on."""
     specs = [clip.sample((77, i)) for i in range(clips)]
     hits: dict[str, list[bool]] = {name: [] for name in NAMES}
     for i, spec in enumerate(specs):

@@ -101,7 +101,7 @@ def hidden_spans(covers_T: np.ndarray, least: int = 9, covered: float = 1.0) -> 
 
 
 def check(clips: int = 24, frames: int = 48) -> dict[str, float]:
-    """What the measures say of true clips: they must be right there before they say anything of made ones."""
+    """Return what the measures say of true clips: they must be right there before they say anything of made ones."""
     right, one_way = [], []
     for seed in range(clips):
         spec = clip.sample((79, seed), motion="run")

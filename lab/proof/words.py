@@ -91,7 +91,7 @@ CLASSES: tuple[tuple[str | int | None, ...], ...] = (
 
 
 def labels(told: Told) -> list[int]:
-    """What a caption tells, as a class of each of `CLASSES`."""
+    """Return what a caption tells, as a class of each of `CLASSES`."""
     values = (told.noun, told.scene, told.motion, told.colour, told.pattern, told.time, told.direction)
     return [names.index(value) for names, value in zip(CLASSES, values, strict=True)]
 

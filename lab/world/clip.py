@@ -23,7 +23,7 @@ SWIMMERS = frozenset(
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """What a clip shows. `noun`, `scene`, `motion` are names of the vocabulary; `direction` is -1 (left) or 1 (right)."""
+    """Contents of a clip. `noun`, `scene`, `motion` are names of the vocabulary; `direction` is -1 (left) or 1 (right)."""
 
     noun: str
     scene: str

@@ -11,7 +11,7 @@ from . import vocabulary as v
 
 @dataclass(frozen=True)
 class Told:
-    """What a caption tells; what is None (or 0) it leaves out."""
+    """Contents of a caption; None (or 0) is left out of it."""
 
     noun: str
     scene: str

@@ -32,7 +32,7 @@ _WALLS: tuple[tuple[Colour, Colour], ...] = (
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """What a clip shows; names are those of the vocabulary. `told`: what its caption says of it."""
+    """Contents of a clip; names are those of the vocabulary. `told`: what its caption says of it."""
 
     noun: str
     colour: str
@@ -101,7 +101,7 @@ def frame_times(frames: int, start: float = 0.0) -> np.ndarray:
 
 
 def poses(spec: ClipSpec, times: np.ndarray) -> motion.Poses:
-    """Where camera and thing are at `times` (T,) in seconds: the ground truth of what moves."""
+    """Return where camera and thing are at `times` (T,) in seconds: the ground truth of what moves."""
     return motion.poses(spec.motion, spec.direction, spec.pose, np.asarray(times, np.float64))
 
 
@@ -128,7 +128,7 @@ def render(
 
 
 def flow(spec: ClipSpec, times: np.ndarray, height: int = 64, width: int | None = None) -> np.ndarray:
-    """Where each pixel goes in the next frame, (T - 1, 2, H, W) float32 in pixels (dx, dy).
+    """Return where each pixel goes in the next frame, (T - 1, 2, H, W) float32 in pixels (dx, dy).
 
     A layer moves as one, and so does the thing, by its middle: turns, steps and stretches of it are left out.
     """
@@ -177,7 +177,7 @@ def _layer(shapes: list[tuple[np.ndarray, Colour]], height: int, width: int) -> 
 
 
 def _front(spec: ClipSpec, height: int, width: int) -> np.ndarray | None:
-    """What stands before the thing: the wall that it hides behind."""
+    """Return the wall that it hides behind."""
     if spec.motion != "hide":
         return None
     stone, joint = _WALLS[spec.wall]

@@ -1,4 +1,4 @@
-"""How things and cameras move: positions in closed form at any time, none faster than `FASTEST`."""
+"""Motion of things and cameras: positions in closed form at any time, none faster than `FASTEST`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HIDING = 0.27  # distance of its middle from the picture's middle
 
 @dataclass(frozen=True)
 class Pace:
-    """What a seed says of the motion. `lift`: height above ground. `waits`: seconds out of sight, in sight."""
+    """Motion drawn from a seed. `lift`: height above ground. `waits`: seconds out of sight, in sight."""
 
     camera: float  # at time 0
     speed: float  # heights a second, of a follower's camera and of a walker

@@ -93,7 +93,7 @@ def scrolled(draw: Callable[[float, float], Sketch], left: np.ndarray, height: i
 
 
 def _sky(scene: str, time: str, arrangement: int, height: int, width: int) -> np.ndarray:
-    """What stands at infinity: a gradient, and sun, clouds or moon and stars."""
+    """Return what stands at infinity: a gradient, and sun, clouds or moon and stars."""
     (top, bottom), _ = SCENES[scene]
     if scene == "underwater":
         top, bottom = (

@@ -96,7 +96,7 @@ def slab(points: np.ndarray, left: float, right: float) -> np.ndarray:
 
 
 def contains(points: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Whether each (x, y) lies in the polygon, by the number of edges that a ray to the right crosses."""
+    """Return whether each (x, y) lies in the polygon, by the number of edges that a ray to the right crosses."""
     a, b = points, np.roll(points, -1, 0)
     x, y = np.asarray(x)[..., None], np.asarray(y)[..., None]
     over = (a[:, 1] > y) != (b[:, 1] > y)

@@ -88,7 +88,7 @@ class Client:
         return self._json("POST", f"/v1/videos/{id}/prompt", json={"prompt": prompt})
 
     def get(self, id: str) -> Object:
-        """How far a video is."""
+        """Return how far a video is."""
         return self._json("GET", f"/v1/videos/{id}")
 
     def list(self, limit: int = 20) -> Iterator[Object]:
@@ -298,7 +298,7 @@ class Session:
 
 
 def _broken() -> tuple[type[Exception], ...]:
-    """What it is called when a connection breaks, or cannot be had for now."""
+    """Return what it is called when a connection breaks, or cannot be had for now."""
     from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
 
     return ConnectionClosed, InvalidHandshake, InvalidMessage, OSError

@@ -26,7 +26,7 @@ class Crew(Protocol):
 
     @property
     def size(self) -> int:
-        """How many calls may be under way at once."""
+        """Return how many calls may be under way at once."""
 
     def submit(self, method: str, *arguments: Any) -> Future:
         """Call a method of a worker's object. Blocks while all are busy."""
@@ -87,7 +87,7 @@ class Pool:
 
 
 class _Worker:
-    """What runs in a process of a pool."""
+    """Actor of a pool's process."""
 
     def __init__(self, make: Callable[[], Any]):
         self._object = make()
@@ -154,7 +154,7 @@ class Farm:
 
 
 class _Tally:
-    """How often each task was begun; it outlives the workers."""
+    """Counter of begun tasks; it outlives the workers."""
 
     def __init__(self) -> None:
         self._begun: dict[int, int] = {}
@@ -165,7 +165,7 @@ class _Tally:
 
 
 class _Hand:
-    """What Ray Data makes once a worker and calls once a row; Ray Data itself begins a row anew without end where workers die on it."""
+    """Callable that Ray Data makes once a worker and calls once a row; Ray Data itself would retry a row without end where workers die."""
 
     def __init__(self, make: Callable[[], Callable[[str], str]], tally: Any, lives: int):
         self._work, self._tally, self._lives = make(), tally, lives
@@ -185,7 +185,7 @@ class Replica(Protocol):
         """An application of ASGI."""
 
     def wanted(self) -> int:
-        """How many replicas there should be, as far as this one sees."""
+        """Return how many replicas there should be, as far as this one sees."""
 
 
 class Replicas:
@@ -263,13 +263,13 @@ class Replicas:
 
 
 def _as_wanted(context: Any) -> tuple[int, dict[str, Any]]:
-    """What Ray Serve asks again and again: how many replicas there should be."""
+    """Return what Ray Serve asks again and again: how many replicas there should be."""
     said = (context.aggregated_metrics or {}).get(_Ingress.WANTED, {}).values()
     return (math.ceil(max(said)) if said else context.target_num_replicas), {}
 
 
 class _Ingress:
-    """What runs in the process of a replica."""
+    """Actor of a replica's process."""
 
     WANTED = "wanted"
 

@@ -20,7 +20,7 @@ DEEPEST = 64
 """Objects and lists within each other, at most."""
 
 DIGITS = 40
-"""Of a whole number, at most."""
+"""Largest number of digits of a whole number."""
 
 _MARKS = (  # the longer first: UTF-16's mark begins UTF-32's
     (codecs.BOM_UTF8, "utf-8"),

@@ -264,7 +264,7 @@ def test_vid2vid_joins_only_a_model_that_has_all_it_needs(model, tmp_path):
 
 
 def test_an_enhancer_of_its_own_is_joined_later(model, tmp_path):
-    """What `convert vid2vid SRC NEW` wrote is a source for `convert vid2vid NEW MODEL`."""
+    """The output of `convert vid2vid SRC NEW` is a source for `convert vid2vid NEW MODEL`."""
     torch.save(published.vid2vid_names(published.vid2vid()), tmp_path / "non_ema_0035000.pth")
     convert("vid2vid", tmp_path, tmp_path / "enhancer")
     target = shutil.copytree(model, tmp_path / "model")

@@ -70,7 +70,7 @@ def test_a_wrong_schedule_is_refused_with_its_line(tmp_path, data, said):
 
 @pytest.mark.parametrize("data", SCHEDULES.values(), ids=SCHEDULES)
 def test_a_form_takes_what_the_file_takes(data):
-    """What the page and other clients of the API send as text."""
+    """Texts as the page and other clients of the API send them."""
     assert parse_schedule(texts.decoded(data)) == SCHEDULE
 
 

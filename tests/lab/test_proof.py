@@ -1,4 +1,4 @@
-"""How the embedded model is trained and measured: data, base, memories, runs that go on."""
+"""Training and measuring of the embedded model: data, base, memories, runs that are resumed."""
 
 from pathlib import Path
 

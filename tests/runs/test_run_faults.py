@@ -53,13 +53,13 @@ class Dying:
         return run
 
     def release_locks(self):
-        """As the system does when a process ends."""
+        """Release locks, like the system when a process ends."""
         for handle in self.held:
             self.unlock(handle)
 
 
 def operations(request_, tmp_path):
-    """How many file operations a run takes."""
+    """Count the file operations of a run."""
     folder = tmp_path / "counted"
     folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:

@@ -52,7 +52,7 @@ def test_a_moving_thing_is_between_its_places():
 @settings(max_examples=20, deadline=None)
 @given(total=st.integers(1, 40), factor=st.integers(2, 5), cuts=st.lists(st.integers(1, 6), min_size=1, max_size=12))
 def test_exactly_the_frames_asked_for_whatever_the_pieces(total, factor, cuts):
-    """What the stages before are asked for is enough, and no piece of it is without use."""
+    """The stages before get enough frames, and none without use."""
     config = ModelConfig("m", 48, 64, 8)
     native = resolve(config, Request(PROMPT, total, fps=8 * factor)).made_frames
     assert factor * (native - 2) + 1 < total <= factor * (native - 1) + 1

@@ -53,7 +53,7 @@ def pieces_of(total: int, length: int) -> list[Piece]:
 
 
 def levels(pieces) -> torch.Tensor:
-    """How much brighter each frame came out."""
+    """Return how much brighter each frame came out."""
     frames_TCHW = torch.cat([piece.frames_TCHW for piece in pieces])
     return ((frames_TCHW[:, 0, 0, 0] + 1) * 127.5) - torch.arange(len(frames_TCHW))
 

@@ -1,4 +1,4 @@
-"""What the demo serves, route by route, and that none of it leads to a file or an address that a client names."""
+"""The demo's routes serve what they should, and none leads to a file or an address that a client names."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_no_route_takes_a_path_or_an_address(demo, jobs, secret, trap):
 
 
 def answers(demo, place: str, known: str, shapes: list):
-    """Of every route, with the place in its path, its query and its body."""
+    """Ask every route, with the place in its path, its query and its body."""
     for route in sorted(ROUTES):
         method, path = route.split(" ")
         if method in ("WS", "MOUNT"):

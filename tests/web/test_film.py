@@ -1,4 +1,4 @@
-"""What the page is told of a job, without a browser."""
+"""Events that the page gets of a job, without a browser."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ async def _json(http: HttpRequest) -> dict[str, Any]:
 
 
 def parsed(data: bytes, name: str) -> Any:
-    """What JSON from a client says. RequestError, for the argument `name`, where it is none, or has more names than anything here."""
+    """Parse JSON from a client. RequestError, for the argument `name`, where it is none, or has more names than anything here."""
     try:
         return json.loads(texts.decoded(data), object_pairs_hook=_object, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:

@@ -31,7 +31,7 @@ class TextEncoder:
         return self.vocabulary.replacements(prompt) if self.vocabulary else {}
 
     def surplus_tokens(self, prompt: str) -> int:
-        """How many tokens of the prompt are beyond the encoder's length and so have no effect."""
+        """Return how many tokens of the prompt are beyond the encoder's length and so have no effect."""
         ids = self.tokenizer(self._translated(prompt), verbose=False).input_ids  # the library's own warning is not for users
         return max(0, len(ids) - self.tokenizer.model_max_length)
 
@@ -39,7 +39,7 @@ class TextEncoder:
         return self.vocabulary.translate(prompt) if self.vocabulary else prompt
 
     def token_ids(self, prompts: list[str]) -> torch.Tensor:
-        """What the encoder reads, (N, L) on the CPU: in known words, padded and cut to its length."""
+        """Return what the encoder reads, (N, L) on the CPU: in known words, padded and cut to its length."""
         length = self.tokenizer.model_max_length
         texts = [self._translated(p) for p in prompts]
         ids = self.tokenizer(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids

@@ -1,4 +1,4 @@
-"""What the hub's library raises, as errors that tell the reason and the remedy."""
+"""Errors of the hub's library, turned into ours with reason and remedy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
 from ..errors import ModelError, RequestError, StreamingT2VError
 
 FAILURES = (HTTPError, OSError, ValueError)
-"""What a question to the hub, or a download, may raise: its own errors, its HTTP library's, the disk's, a broken answer's."""
+"""Errors of a question to the hub or a download: its own, its HTTP library's, the disk's, a broken answer's."""
 
 
 def explained(error: Exception, hub_id: str, revision: str | None, argument: str = "source") -> StreamingT2VError:

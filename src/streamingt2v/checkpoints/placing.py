@@ -1,4 +1,4 @@
-"""Where a model's networks are: on a device for good, or kept off it and brought there when they work (diffusers, accelerate)."""
+"""Placement of networks: on a device for good, or off it and brought there when they work (diffusers, accelerate)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files of a folder in diffusers' layout are needed: one set of weights a part, in half precision where that is asked for and there.
+"""Choice of files in a folder of diffusers' layout: one set of weights a part, in half precision where asked for and there.
 
 Published folders often hold the same weights several times: as safetensors and as pickles, in float32 and in float16, for other frameworks.
 Only names are looked at, so that it works before a download as well as after.
@@ -21,7 +21,7 @@ Read = Callable[[str], str]
 
 INDEX = "model_index.json"
 HALVES = ("fp16", "bf16")
-"""What diffusers calls the variants in half precision."""
+"""Names of diffusers' variants in half precision."""
 
 _WEIGHTS = re.compile(r"(?P<stem>[\w-]+?)(?:\.(?P<a>\w+))?(?:-\d{5}-of-\d{5})?(?:\.(?P<b>\w+))?\.(?P<kind>safetensors|bin)")
 _SHARDS = re.compile(r"(?P<stem>[\w-]+?)(?:\.(?P<a>\w+))?\.(?P<kind>safetensors|bin)\.index(?:\.(?P<b>\w+))?\.json")
@@ -61,7 +61,7 @@ def weight_set(names: Iterable[str], half: bool = False) -> WeightSet | None:
 
 
 def needed_files(names: Iterable[str], index: Mapping[str, Any], half: bool, without: Sequence[str] = ()) -> list[str]:
-    """Of a pipeline's repository what `from_pretrained` reads: `model_index.json`, and of each part settings and one set of weights.
+    """List what `from_pretrained` reads of a pipeline's repository: `model_index.json`, settings and one set of weights of each part.
 
     without: parts that are left out.
     """

@@ -1,4 +1,4 @@
-"""What to say when the memory does not suffice: only what helps, on this device, with this model, and is not in use yet."""
+"""Advice when memory does not suffice: options that help on this device, with this model, and are not in use yet."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def _delimiter(lines: list[str], columns: Collection[str]) -> tuple[str, int]:
 
 
 def _fitting(cells: list[str], width: int, line: int) -> list[str]:
-    """As many cells as the head has names: empty ones at the end are none."""
+    """Return as many cells as the head has names; empty ones at the end are dropped."""
     while len(cells) > width and not cells[-1].strip():
         cells = cells[:-1]
     if len(cells) != width:

@@ -29,7 +29,7 @@ def prepare() -> None:
 
 
 def failure() -> OSError | None:
-    """Why something that was printed on stdout did not get there; None if all did."""
+    """Return the error that kept printed text from stdout; None if there was none."""
     sys.stdout.flush()
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return raw.error if isinstance(raw, _Patient) else None

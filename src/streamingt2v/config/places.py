@@ -1,4 +1,4 @@
-"""Where this package keeps what it fetched or made for later."""
+"""Folders for what this package fetched or made for later."""
 
 from __future__ import annotations
 

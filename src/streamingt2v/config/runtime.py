@@ -65,14 +65,14 @@ class Savings:
 
 
 CONVERTED = {"unet": 3, "cam": 1, "refiner": 1}
-"""How often OpenVINO has a network's weights beside torch: once a shape, without CAM, with it, and frame by frame for time guidance."""
+"""Copies of a network's weights in OpenVINO: one a shape, without CAM, with it, and frame by frame for time guidance."""
 
 PLAIN = Savings()
 """Nothing is saved."""
 
 
 def autoencoder_batch(height: int, width: int) -> int:
-    """How many frames of that size go through an autoencoder at once: eight small ones fill the cores as well as two large ones do, and
+    """Return how many frames go through an autoencoder at once: eight small ones fill the cores as well as two large ones do, and
     what they need meanwhile grows with their pixels.
     """
     return max(2, min(8, 2**15 // (height * width)))

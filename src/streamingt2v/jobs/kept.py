@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class KeptFrames:
-    """Those in a folder, which is made when they come."""
+    """Items kept in a folder, which is made with the first."""
 
     def __init__(self, folder: Path):
         self._folder = folder

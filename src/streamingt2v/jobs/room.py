@@ -62,7 +62,7 @@ class Reserve:
 
 
 def free_bytes(folder: Path) -> int:
-    """That may be written to a folder's disk, as far as the system knows."""
+    """Return the bytes that may be written to a folder's disk, as far as the system knows."""
     disk = os.statvfs(folder)
     return disk.f_bavail * disk.f_frsize
 

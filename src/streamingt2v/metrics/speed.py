@@ -1,4 +1,4 @@
-"""How fast videos are made on this machine: the time to the first frame, new frames a second, what the time goes into, memory.
+"""Measurement of speed: time to the first frame, new frames a second, share of each part, memory.
 
 `warm` measures in this process, `cold` in a fresh one of the command, `compare` two settings in turn.
 """

@@ -61,7 +61,7 @@ class PromptLog:
         return log
 
     def append(self, change: Change) -> None:
-        """When this returns the change is on the disk. OSError if it is not."""
+        """Write a change of prompt durably. OSError if it cannot be."""
         line = json.dumps(dataclasses.asdict(change)).encode() + b"\n"
         durable.append(self.path, self.size, line)
         self.size += len(line)

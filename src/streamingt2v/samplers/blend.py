@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 Law = Literal["code", "paper"]
-"""How the cut falls in an overlap of O frames: "code" uniform in 0..O-1 (as published: the last frame is never the left
+"""Law of the cut in an overlap of O frames: "code" uniform in 0..O-1 (as published: the last frame is never the left
 window's), "paper" uniform in 0..O (symmetric)."""
 
 Draw = Callable[[int, int], int]

@@ -44,7 +44,7 @@ class PipelineFirstChunk:
         return covered(clip_TCHW[: self.frames], self.height, self.width, self.config.resample)
 
     def _arguments(self, pipe: Any, words: Words, image: Image | None) -> dict[str, Any]:
-        """What the clip shows, its sizes, and how it is made, under all names that pipelines have for them."""
+        """Return what the clip shows, its sizes, and how it is made, under all names that pipelines have for them."""
         takes = inspect.signature(pipe.__call__).parameters
         height, width = _own_size(pipe, takes, self.config) or (self.height, self.width)
         count = self._frame_count(pipe, takes)
@@ -62,7 +62,7 @@ class PipelineFirstChunk:
         }
 
     def _frame_count(self, pipe: Any, takes: Mapping[str, inspect.Parameter]) -> int:
-        """As the settings say; else the network's own number, where the pipeline leaves it to it; else the fewest that suffice."""
+        """Return the number of the settings, else the network's own, else the fewest that suffice."""
         if self.config.frames is not None:
             return self.config.frames
         enough = frames_of_codec(pipe, self.frames)
@@ -109,7 +109,7 @@ def _own_size(pipe: Any, takes: Mapping[str, inspect.Parameter], config: SeedCon
 
 
 def _own_frames(pipe: Any) -> int:
-    """How many frames the pipeline's network is made for, 0 where it does not say."""
+    """Return how many frames the pipeline's network is made for, 0 where it does not say."""
     network = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
     sizes = getattr(network, "config", {})
     return sizes.get("num_frames") or sizes.get("sample_frames") or 0

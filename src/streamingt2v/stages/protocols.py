@@ -1,4 +1,4 @@
-"""What the trip asks of whoever makes chunks: a network with CAM and APM, or a pipeline of diffusers that goes on by its own means."""
+"""Protocols of whoever makes chunks: a network with CAM and APM, or a pipeline of diffusers that continues by its own means."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Words:
 
 
 class Memory(Protocol):
-    """What is kept of a video to go on from; its size does not grow with the length. `stages.memory.StreamMemory` is one."""
+    """Memory of a video; its size does not grow with the length. `stages.memory.StreamMemory` is one."""
 
     @property
     def window_TCHW(self) -> torch.Tensor:

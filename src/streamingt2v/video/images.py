@@ -16,7 +16,7 @@ from ..errors import MediaError, RequestError, RunError
 from .reader import Frame
 
 MOST_TILES, MOST_ROWS, MOST_PIXELS = 2048, 2**14, 2**25
-"""Of a sheet, of a slice, and of a slice that is enlarged; videos that have more are shown by every second, fourth, ... of them."""
+"""Limits of a sheet, a slice, an enlarged slice; of longer videos every second, fourth, ... frame is shown."""
 
 READABLE = 512
 """Pixels that a slice is at least wide, and a thumbnail of the sheet at most."""

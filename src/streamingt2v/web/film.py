@@ -1,4 +1,4 @@
-"""What the page is told of a video in the making, as one stream of events: how far it is, each new segment, each prompt.
+"""Events of a video in the making for the page, as one stream: progress, each new segment, each prompt.
 
 So a player asks for nothing that is not there, and no list is read again and again.
 """
@@ -55,7 +55,7 @@ async def _changed(context: Context, job: Job) -> Job:
 
 
 class _Told:
-    """What one listener has heard so far."""
+    """Position of one listener."""
 
     def __init__(self, service: JobService):
         self._service = service
@@ -63,7 +63,7 @@ class _Told:
         self._segments = 0
 
     def news(self, job: Job) -> dict[str, Any] | None:
-        """What is new, or None if nothing is."""
+        """Return what is new, or None if nothing is."""
         ahead = self._service.store.ahead(job)
         if (job.revision, ahead) == (self._revision, self._ahead):
             return None

@@ -1,4 +1,4 @@
-"""What a model with a closed vocabulary reads in a prompt, said while it is typed."""
+"""Hints about a prompt for a model with a closed vocabulary, while it is typed."""
 
 from __future__ import annotations
 
