@@ -177,7 +177,7 @@ def _layer(shapes: list[tuple[np.ndarray, Colour]], height: int, width: int) -> 
 
 
 def _front(spec: ClipSpec, height: int, width: int) -> np.ndarray | None:
-    """Return the wall that it hides behind."""
+    """Return the wall that the thing hides behind."""
     if spec.motion != "hide":
         return None
     stone, joint = _WALLS[spec.wall]

@@ -305,7 +305,7 @@ def test_memory_stays_within_the_kept_tensors(checkpoint, tokenizer, tmp_path):
     ("shape", "size"), [((256, 256), (720, 704)), ((576, 1024), (720, 1280)), ((320, 512), (720, 1152)), ((1000, 1000), (1040, 1024))]
 )
 def test_published_sizes_are_refined_without_bars(shape, size):
-    """720 rows, as MS-Vid2Vid-XL was made for, at the proportions of the model, to the next width that passes (method.md: The enhancer's network)."""
+    """720 rows, as MS-Vid2Vid-XL was made for, at the proportions of the model, to the next width that passes."""
     assert refined_size(*shape, factor=8, levels=4) == size
     check_latent_size(size[0] // 8, size[1] // 8, levels=4)
 

@@ -10,10 +10,10 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .. import durable
 from ..config.values import check_types
 from ..errors import RunError
 from ..texts import parse_json
-from .. import durable
 
 Schedule = tuple[tuple[int, str], ...]
 
