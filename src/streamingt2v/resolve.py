@@ -16,6 +16,7 @@ from typing import Literal
 from .checkpoints.find import find_model
 from .config import ExtendConfig, ModelConfig, RefineByConfig, RefineConfig, Request, SeedConfig
 from .errors import MediaError, MissingExtra, ModelError, RequestError
+from .video.rates import Rate
 from .external.abilities import (
     Abilities,
     abilities,
@@ -80,7 +81,7 @@ class ResolvedRequest:
     width: int
     output_height: int
     output_width: int
-    fps: int | None
+    fps: Rate | None
     extend: ExtendConfig
     first_chunk: SeedConfig | None
     image_maker: str | None

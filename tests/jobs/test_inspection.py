@@ -23,7 +23,7 @@ def test_a_film_is_counted_and_a_moving_image_of_one_frame_is_an_image(tmp_path,
     stills[0].save(tmp_path / "one.gif")
     stills[0].save(tmp_path / "more.gif", save_all=True, append_images=stills[1:], duration=100)
     found = {path.name: inspect(path, identify_file(path), Limits()) for path in tmp_path.iterdir()}
-    assert found == {"a.mp4": Found("video", ".mp4", 7), "one.gif": Found("image", ".gif"), "more.gif": Found("video", ".gif", 3)}
+    assert found == {"a.mp4": Found("video", ".mp4", 7, 8), "one.gif": Found("image", ".gif"), "more.gif": Found("video", ".gif", 3, 10)}
 
 
 def test_a_photograph_of_twelve_megapixels_is_taken(tmp_path):
@@ -57,7 +57,7 @@ def test_so_many_are_read_at_once_and_so_many_wait(tmp_path, monkeypatch):
         go.wait(20)
         with lock:
             running[0] -= 1
-        return b'{"kind": "video", "frames": 1, "memory": 0}'
+        return b'{"kind": "video", "frames": 1, "rate": null, "memory": 0}'
 
     monkeypatch.setattr(inspection, "_watched", slow)
     answers: list[object] = []

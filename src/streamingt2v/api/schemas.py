@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from ..config import Form, ModelConfig, Preset, Request
 from ..errors import RequestError
 from ..jobs.job import Job, Kind, Status
+from ..video.rates import Rate, rate_as_number
 
 DEFAULT_FRAMES = 80
 _PROMPT = "A cat running on the street"
@@ -81,14 +82,14 @@ class _Length(_Asked):
     seconds: Seconds | None = None
     num_frames: Annotated[Count | None, Field(description="How many new frames, exactly.", examples=[40])] = None
 
-    def frames(self, fps: int) -> int:
+    def frames(self, fps: Rate) -> int:
         """How many frames that is at a rate. RequestError if it is no whole number, or the two differ."""
         if self.seconds is None:
             return self.num_frames or DEFAULT_FRAMES
         exact = Fraction(self.seconds) * fps
         if exact.denominator != 1 or exact < 1:
             nearest = max(1, round(exact))
-            fix = f"is no whole number of frames at {fps} a second; set num_frames={nearest}, or {float(Fraction(nearest, fps)):.6g}"
+            fix = f"is no whole number of frames at {rate_as_number(fps)} a second; set num_frames={nearest}, or {nearest / float(fps):.6g}"
             raise RequestError("seconds", self.seconds, fix)
         if self.num_frames not in (None, int(exact)):
             raise RequestError("num_frames", self.num_frames, f"seconds={self.seconds!r} is {exact}; leave one of them out")
@@ -129,12 +130,15 @@ class VideoCreate(_Length):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"prompt": _PROMPT, "num_frames": 40, "seed": 33}]})
 
-    def request(self, config: ModelConfig, image: str | None, video: str | None) -> Request:
-        """What is asked for of a model. RequestError where length, size and preset do not fit together."""
+    def request(self, config: ModelConfig, image: str | None, video: str | None, rate: Rate | None = None) -> Request:
+        """What is asked for of a model. RequestError where length, size and preset do not fit together.
+
+        rate: of the video to go on with, in which seconds are counted.
+        """
         preset, width, height = self._sized(config)
         return Request(
             prompt=self.prompt,
-            num_frames=self.frames(self.fps or config.fps),
+            num_frames=self.frames(self.fps or rate or config.fps),
             seed=self.seed,
             image=image,
             video=video,
@@ -238,7 +242,7 @@ class Video(BaseModel):
     refined_from_video_id: str | None
     num_frames: Annotated[int, Field(description="Of the whole video.")]
     frames_done: Annotated[int, Field(description="That can be watched now.")]
-    fps: int
+    fps: int | float
     seed: int
     preset: Preset
     negative_prompt: str
@@ -266,7 +270,7 @@ class Video(BaseModel):
             expires_at=_whole(job.expires_at),
             prompt=asked.prompt,
             remixed_from_video_id=job.source if job.kind == "remix" else None,
-            seconds=f"{job.frames_total / job.fps:.6g}",
+            seconds=f"{float(job.frames_total / job.fps):.6g}",
             size=f"{job.width}x{job.height}",
             error=JobError(code=job.error_code, message=job.error_message or "") if job.error_code else None,
             kind=job.kind,
@@ -274,7 +278,7 @@ class Video(BaseModel):
             refined_from_video_id=job.source if job.kind == "refinement" else None,
             num_frames=job.frames_total,
             frames_done=job.frames_done,
-            fps=job.fps,
+            fps=rate_as_number(job.fps),
             seed=asked.seed,
             preset=asked.preset,
             negative_prompt=asked.negative_prompt,

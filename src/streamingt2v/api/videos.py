@@ -126,7 +126,7 @@ def _create(service: JobService, asked: VideoCreate, start: Upload | None, body:
     model = _model(service, asked.model)
     image = str(start.path) if start and start.found.kind == "image" else None
     video = str(start.path) if start and start.found.kind == "video" else None
-    request = asked.request(service.configs[model], image, video)
+    request = asked.request(service.configs[model], image, video, start.found.rate if start else None)
     return service.submit(request, model, body.key(key, "create"), start.found.frames if start else None)
 
 
@@ -142,7 +142,7 @@ def _extend(service: JobService, asked: VideoExtension, body: Body, name: str | 
     if upload.found.kind != "video":
         raise RequestError("video", upload.found.suffix, "is a picture; send a video, or create one from the picture")
     model = _model(service, asked.model)
-    request = Request(asked.prompt, asked.frames(service.configs[model].fps), video=str(upload.path))
+    request = Request(asked.prompt, asked.frames(upload.found.rate or service.configs[model].fps), video=str(upload.path))
     request = request if asked.seed is None else replace(request, seed=asked.seed)
     return service.submit(request, model, key, upload.found.frames)
 

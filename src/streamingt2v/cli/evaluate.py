@@ -76,11 +76,21 @@ def evaluate(
             reports.append(measured(video, names, tools, prompt=prompt, grid=grid, on_frame=on_frame))
     for name, why in {name: why for report in reports for name, why in report.left_out.items()}.items():
         show.note(f"note: {name} is left out: it {why}")
+    for report in reports:
+        for note in _notes(report.video):
+            show.note(f"note: {report.video.name}: {note}")
     _draw(reports, rows, curves, slice_)
     if not (screen.json and screen.quiet):
         print_table(reports, to_stderr=screen.json)
     if screen.json:
         show.result("", as_json(reports, curves, slice_))
+
+
+def _notes(video: Path) -> list[str]:
+    """What of a video is measured otherwise than it is stored, or lost."""
+    from ..video.look import look
+
+    return list(look(video).notes)
 
 
 def _names(metrics: str | None) -> list[str] | None:
@@ -202,6 +212,7 @@ def as_json(reports: list[Report], curves: Path | None, slice_: Path | None) -> 
             "values": _finite(r.result.values),
             "events": r.result.events,
             "left_out": r.left_out,
+            "notes": _notes(r.video),
         }
         for r in reports
     ]

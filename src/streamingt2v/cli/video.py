@@ -18,6 +18,7 @@ from ..config.schedule import Schedule, read_schedule
 from ..errors import RequestError, RunError
 from ..resolve import ResolvedRequest, resolve_for, with_media
 from ..runs.quiet import hide_progress_bars
+from ..video.rates import rate_as_number
 from .memory import is_out_of_memory, ways_out
 from .options import (
     MOST_WORKERS,
@@ -154,10 +155,7 @@ def _make(
         if is_out_of_memory(error):
             raise Stopped(f"out of memory: {ways_out(model.device, model.dtype, model.savings, asked.request, asked.config)}", 1) from error
         raise
-    from ..runs.render import create_run, prompt_notes  # here and below: what imports torch is imported when it is needed
-
-    for note in prompt_notes(pipe, asked.request):
-        show.note(f"note: {note}")
+    from ..runs.render import create_run  # here and below: what imports torch is imported when it is needed
 
     with create_run(
         pipe,
@@ -171,7 +169,6 @@ def _make(
         temporary=places.temporary,
         overwrite=output.overwrite,
     ) as run:
-        _note_rates(pipe, run, show)
         _finish(pipe, run, asked, places, output, show, began, workers)
 
 
@@ -188,6 +185,8 @@ def _finish(
     """Render what the run lacks, write the pictures, remove the run folder if it is a temporary one, and tell the result."""
     from ..runs.render import render
 
+    for note in run.header.notes:
+        show.note(f"note: {note}")
     before = time.monotonic() - began
     try:
         with show.progress(run.request.num_frames, run.frames_committed) as progress:
@@ -198,7 +197,7 @@ def _finish(
     if places.temporary:
         run.discard()
     values = _result(run, summary, places, before)
-    show.note(f"{summary.frames} frames of {run.width}x{run.height} at {run.fps} fps in {values['seconds']:.1f} s")
+    show.note(f"{summary.frames} frames of {run.width}x{run.height} at {values['fps']} fps in {values['seconds']:.1f} s")
     show.result(str(summary.output), values)
 
 
@@ -208,7 +207,7 @@ def _result(run: RunFolder, summary: Summary, places: Places, before: float) -> 
     return {
         "output": str(summary.output),
         "frames": summary.frames,
-        "fps": run.fps,
+        "fps": rate_as_number(run.fps),
         "width": run.width,
         "height": run.height,
         "seed": run.request.seed,
@@ -219,6 +218,7 @@ def _result(run: RunFolder, summary: Summary, places: Places, before: float) -> 
         "new_frames_per_second": round(summary.new_frames / summary.seconds, 3),
         "peak_rss_mb": peak_rss_mb(),
         "run_dir": None if places.temporary else str(places.run_folder),
+        "notes": list(run.header.notes),
     }
 
 
@@ -309,16 +309,6 @@ def _check_disk(asked: ResolvedRequest, places: Places) -> None:
     if need > free:
         fix = f"needs at least {readable(need)} on the disk, where {readable(free)} are free; make fewer, or write to another disk"
         raise RequestError("num_frames", asked.num_frames, fix)
-
-
-def _note_rates(pipe: LongVideoPipeline, run: RunFolder, show: Screen) -> None:
-    """That a video to extend was made for another rate than the model makes: one of them will not play at its own pace."""
-    from ..video.reader import probe_video
-
-    rate, made = probe_video(run.request.video).fps if run.request.video is not None else None, pipe.config.fps
-    if rate and round(rate) != made:
-        pace = f"its motion plays {run.fps / rate:.3g} times, the new motion {run.fps / made:.3g} times as fast as it is"
-        show.note(f"note: the video has {rate:.4g} frames a second, the model makes {made}; at {run.fps} {pace}")
 
 
 def _write_pictures(video: Path, files: OutputOptions) -> None:

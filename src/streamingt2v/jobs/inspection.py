@@ -20,12 +20,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import MediaError
 from ..video.kinds import HEAD_BYTES, kind_of
+from ..video.rates import Rate, rate_of, rate_to_json
 from .settings import Limits
 from .store import QueueFull
+
+if TYPE_CHECKING:
+    from ..video.container import Decoded
+    from ..video.look import Look
 
 Kind = Literal["image", "video"]
 MEMORY_BYTES = 3 * 2**30
@@ -46,11 +51,12 @@ _OUT_OF_MEMORY = "the file cannot be read with the memory there is for it"
 
 @dataclass(frozen=True)
 class Found:
-    """What a file is. suffix: with the dot. frames: of a video, else 1."""
+    """What a file is. suffix: with the dot. frames: of a video, else 1. rate: a video's, None if nothing tells."""
 
     kind: Kind
     suffix: str
     frames: int = 1
+    rate: Rate | None = None
 
 
 def identify(head: bytes) -> Found:
@@ -84,7 +90,7 @@ def inspect(path: Path, found: Found, limits: Limits) -> Found:
         raise MediaError(_OUT_OF_MEMORY)
     if "error" in answer:
         raise MediaError(answer["error"])
-    return Found(answer["kind"], found.suffix, answer["frames"])
+    return Found(answer["kind"], found.suffix, answer["frames"], rate_of(answer["rate"]))
 
 
 def _watched(command: list[str]) -> bytes:
@@ -137,14 +143,14 @@ _turns = _Turns(AT_ONCE, WAITING)
 def _read(path: Path, kind: Kind, pixels: int, seconds: int) -> Found:
     """Decode all of it."""
     if kind == "video":
-        frames = _read_video(path, pixels, seconds)
-        if frames > 1 or path.suffix not in _MAY_BE_STILL:
-            return Found("video", path.suffix, frames)
+        seen = _read_video(path, pixels, seconds)
+        if seen.frames > 1 or path.suffix not in _MAY_BE_STILL:
+            return Found("video", path.suffix, seen.frames, seen.rate)
     _read_image(path)
     return Found("image", path.suffix)
 
 
-_MAY_BE_STILL = {".gif", ".png", ".webp"}
+_MAY_BE_STILL = {".gif", ".png", ".webp", ".avif"}
 
 
 def _read_image(path: Path) -> None:
@@ -153,20 +159,25 @@ def _read_image(path: Path) -> None:
     read_image(path, 8, 8)  # it has a limit of its own, which photographs are below
 
 
-def _read_video(path: Path, pixels: int, seconds: int) -> int:
-    from ..video.container import decoded, open_video
+def _read_video(path: Path, pixels: int, seconds: int) -> Look:
+    from ..video.container import is_moving_image, open_video
+    from ..video.look import look_closely
+    from ..video.stills import Picture
 
-    with open_video(path) as (_, stream):
-        _check_size(stream.width, stream.height, pixels)
-        rate = stream.average_rate or stream.guessed_rate or _HIGHEST_RATE
-    most = int(seconds * min(max(rate, 1), _HIGHEST_RATE))
-    count = 0
-    for frame in decoded(path):
-        count += 1
-        _check_size(frame.width, frame.height, pixels)
+    rate = None
+    if not is_moving_image(path):
+        with open_video(path) as (_, stream):
+            _check_size(stream.width, stream.height, pixels)
+            rate = stream.average_rate or stream.guessed_rate
+    most = int(seconds * min(max(rate or _HIGHEST_RATE, 1), _HIGHEST_RATE))
+
+    def check(frame: Decoded, count: int) -> None:
+        height, width = frame.pixels.shape[:2] if isinstance(frame, Picture) else (frame.height, frame.width)
+        _check_size(width, height, pixels)
         if count > most:
             raise MediaError(f"the video is longer than the {seconds} s that are taken")
-    return count
+
+    return look_closely(path, check)
 
 
 def _check_size(width: int, height: int, pixels: int) -> None:
@@ -184,7 +195,8 @@ def main() -> int:
     warnings.simplefilter("ignore")
     try:
         found = _read(path, "image" if kind == "image" else "video", pixels, seconds)
-        answer: dict[str, object] = {"kind": found.kind, "frames": found.frames}
+        rate = None if found.rate is None else rate_to_json(found.rate)
+        answer: dict[str, object] = {"kind": found.kind, "frames": found.frames, "rate": rate}
     except (MediaError, OSError, ValueError, SyntaxError) as error:
         answer = {"error": str(error).replace(f"{path}: ", "").replace(str(path), "the file")}
     except MemoryError:

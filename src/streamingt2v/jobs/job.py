@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ..config import Request
+from ..video.rates import Rate
 
 Status = Literal["queued", "in_progress", "completed", "failed", "cancelled"]
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -32,7 +33,7 @@ class Job:
     revision: int
     width: int
     height: int
-    fps: int
+    fps: Rate
     frames_total: int
     frames_done: int
     step: int

@@ -10,6 +10,7 @@ from typing import Any
 from ..config import Request
 from ..config.values import check_types
 from ..errors import StreamingT2VError
+from ..video.rates import rate_of
 from .job import Job
 
 NEXT_REVISION = "IFNULL((SELECT revision + 1 FROM jobs WHERE typeof(revision) = 'integer' ORDER BY revision DESC LIMIT 1), 1)"
@@ -34,14 +35,14 @@ def job_of(row: sqlite3.Row) -> Job:
     values: dict[str, Any] = {name: row[name] for name in row.keys() if name not in _HIDDEN}  # noqa: SIM118 (a Row is no dict)
     try:
         request, notes = Request.from_json(json.loads(values["request"])), tuple(json.loads(values["notes"]))
-        job = Job(**values | {"request": request, "cancelling": bool(values["cancelling"]), "notes": notes})
+        job = Job(**values | {"request": request, "fps": rate_of(values["fps"]), "cancelling": bool(values["cancelling"]), "notes": notes})
         check_types(Job, vars(job))
         if not all(isinstance(note, str) for note in job.notes):
             raise ValueError("a note that is no text")
         json.dumps([request.to_json(), notes], ensure_ascii=False).encode()  # halves of characters cannot be told to anybody
         if not all(math.isfinite(value) for value in values.values() if isinstance(value, float)):
             raise ValueError("a time that it cannot be")
-        if min(job.width, job.height, job.fps, job.frames_total) < 1 or min(job.frames_done, job.step, job.steps) < 0:
+        if min(job.width, job.height, job.frames_total) < 1 or job.fps <= 0 or min(job.frames_done, job.step, job.steps) < 0:
             raise ValueError("a number that it cannot be")
         return job
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, StreamingT2VError):

@@ -28,7 +28,7 @@ from .files import NotReady, ServiceFiles
 from .job import Job, Kind
 from .sessions import Sessions
 from .settings import Settings
-from .store import Conflict, JobStore, Key, QueueFull
+from .store import Conflict, JobStore, Key, QueueFull, Size
 from .supervisor import Supervisor
 
 WATCH_SECONDS = 0.1  # between looks of `watch`
@@ -324,7 +324,7 @@ class JobService:
             raise RequestError(name, f"{prompt[:20]}...", f"has {len(prompt)} characters; no more than {self.limits.prompt} are taken")
 
 
-def _size(asked: ResolvedRequest, counted: int | None) -> tuple[int, int, int, int]:
+def _size(asked: ResolvedRequest, counted: int | None) -> Size:
     """Width, height, frames a second, and frames of the whole video, which begins with so many of another (None: not counted yet).
 
     MediaError if that cannot be read.

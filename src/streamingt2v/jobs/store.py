@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from ..config import Request
 from ..errors import StreamingT2VError
+from ..video.rates import Rate, rate_to_json
 from .database import Database
 from .job import Job, Kind, Status
 from .room import StorageError, StorageFull
@@ -62,6 +63,10 @@ def even_if_full(method: Method) -> Method:
     return trying  # type: ignore[return-value]
 
 
+Size = tuple[int, int, Rate, int]
+"""Width, height, frames a second, and frames of a whole video."""
+
+
 class JobStore:
     """The jobs in the file at `path`, made if it is missing. Any thread may call.
 
@@ -93,7 +98,7 @@ class JobStore:
         if found != "ok":
             raise StorageError(f"{self._path}: is damaged ({str(found).splitlines()[-1]})")
 
-    def add(self, id: str, kind: Kind, model: str, request: Request, size: tuple[int, int, int, int], source: str | None, limit: int,
+    def add(self, id: str, kind: Kind, model: str, request: Request, size: Size, source: str | None, limit: int,
             key: Key | None = None) -> Job:  # fmt: skip
         """A new job at the end of the queue; the one there is already for a key. size: width, height, fps, frames of the video.
 
@@ -107,10 +112,11 @@ class JobStore:
                 raise QueueFull(limit)
             asked = json.dumps(request.to_json())
             named = (key.name, key.digest) if key else (None, None)
+            width, height, fps, frames = size
             db.execute(
                 "INSERT INTO jobs (id, kind, model, request, width, height, fps, frames_total, source, created_at, key, key_digest,"
                 f" revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {NEXT_REVISION})",
-                (id, kind, model, asked, *size, source, time.time(), *named),
+                (id, kind, model, asked, width, height, rate_to_json(fps), frames, source, time.time(), *named),
             )
             db.execute("DELETE FROM begun WHERE name = ?", (id,))
             add_to_total(db, "jobs_created")

@@ -142,7 +142,7 @@ class Worker:
                 return
 
     def _make(self, job: Job) -> None:
-        from ..runs.render import prompt_notes, render  # imports torch
+        from ..runs.render import render  # imports torch
 
         work = Work(self, job)
         work.check()
@@ -152,7 +152,7 @@ class Worker:
         run, asked = self._opened(job, pipe)
         with run:
             try:
-                work.begin(run, prompt_notes(pipe, job.request))
+                work.begin(run, list(run.header.notes))
                 new_prompt = partial(self.store.new_prompt, job.id)
                 render(pipe, run, asked, None, work.on_chunk, on_step=work.on_step, new_prompt=new_prompt)
             except Cancelled:

@@ -173,6 +173,7 @@ class Renderer:
                     "frames": summary.frames,
                     "new_frames": summary.new_frames,
                     "seconds": round(time.monotonic() - began, 3),
+                    "notes": list(run.header.notes),
                     "sha256": durable.sha256_of(summary.output),
                     "asked": self._setting.asked(job),
                 }

@@ -7,15 +7,18 @@ import json
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..config import Request
 from ..config.request import MOST_FPS, MOST_PIXELS
 from ..config.values import check_types
 from ..errors import RequestError, RunError
 from ..config.runtime import PLAIN, Savings
-from ..texts import parse_json
+from ..texts import parse_json, shortened
+from ..video.rates import Rate, rate_of, rate_to_json
 from .. import durable
+
+KeptSound = Literal["none", "under", "whole"]
 
 FORMAT = 3
 """Number of the run folder's layout; a folder with another is refused."""
@@ -31,7 +34,8 @@ class Header:
     model: name, or absolute folder. weights: fingerprint of its files, None if it was not taken. device, dtype: what computes the
     frames, as users write them; savings: of the device's memory. threads, cpu: of torch on the CPU; sums differ in the last bits by
     both. output: where the MP4 goes. overwrite: it may replace a file there. temporary: the folder goes once the MP4 is there.
-    metadata: for the MP4's comment. inputs: sha256 of the files that the request names. init_sha256: of the segments' common head.
+    metadata: for the MP4's comment. sound: how much of that of the video that the request names goes into the MP4: none, what is
+    under its frames, or the whole. notes: what there is to say of it. inputs: sha256 of the files that the request names. init_sha256: of the segments' common head.
     """
 
     request: Request
@@ -41,7 +45,7 @@ class Header:
     dtype: str
     threads: int
     cpu: str
-    fps: int
+    fps: Rate
     height: int
     width: int
     output: str | None
@@ -52,10 +56,12 @@ class Header:
     inputs: dict[str, str]
     init_sha256: str
     savings: Savings = PLAIN
+    sound: KeptSound = "none"
+    notes: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
         """JSON."""
-        values = {"format": FORMAT} | dataclasses.asdict(self) | {"request": self.request.to_json()}
+        values = {"format": FORMAT} | dataclasses.asdict(self) | {"request": self.request.to_json(), "fps": rate_to_json(self.fps)}
         return (json.dumps(values, indent=2) + "\n").encode()
 
     @classmethod
@@ -66,11 +72,13 @@ class Header:
             raise ValueError("it is no object of JSON")
         if values.pop("format", None) != FORMAT:
             raise ValueError("it was written by another version of streamingt2v")
+        values["fps"] = _rate(values.get("fps"))
         check_types(cls, values)
         _check(values)
         check_types(Savings, values.get("savings", {}))
         savings = Savings(**values.pop("savings", {}))
-        return cls(**{**values, "request": Request.from_json(values["request"]), "savings": savings})
+        notes = tuple(values.pop("notes", ()))
+        return cls(**{**values, "request": Request.from_json(values["request"]), "savings": savings, "notes": notes})
 
     @classmethod
     def read(cls, path: Path) -> Header:
@@ -79,6 +87,14 @@ class Header:
             return cls.from_bytes(path.read_bytes())
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RequestError) as error:
             raise RunError(f"{path}: cannot be read: {error}") from error
+
+
+def _rate(value: object) -> Rate:
+    """The rate of `rate_to_json`; ValueError if it is none."""
+    rate = rate_of(value) if isinstance(value, int | str) and not isinstance(value, bool) else None
+    if rate is None:
+        raise ValueError(f"fps is {shortened(repr(value))}")
+    return rate
 
 
 def _check(values: dict[str, Any]) -> None:
@@ -94,6 +110,8 @@ def _check(values: dict[str, Any]) -> None:
     for name in ("output", "model"):
         if "\0" in (values.get(name) or ""):
             raise ValueError(f"{name} holds a zero byte")
+    if not all(isinstance(note, str) for note in values.get("notes", ())):
+        raise ValueError("notes holds more than texts")
     for name in ("versions", "inputs"):
         if not all(isinstance(value, str) for value in values.get(name, {}).values()):
             raise ValueError(f"{name} holds more than texts")

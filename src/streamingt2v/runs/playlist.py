@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .journal import Entry
+from ..video.rates import Rate
 from ..video.writer import LONGEST_SEGMENT
 
 
-def playlist(entries: Sequence[Entry], fps: int, init: str, ended: bool) -> str:
+def playlist(entries: Sequence[Entry], fps: Rate, init: str, ended: bool) -> str:
     """The text of the playlist of these segments; `ended` tells players that nothing follows.
 
     The target duration must not change while a stream grows (section 6.2.1), so it has room for `LONGEST_SEGMENT` frames from
@@ -25,5 +26,5 @@ def playlist(entries: Sequence[Entry], fps: int, init: str, ended: bool) -> str:
         f'#EXT-X-MAP:URI="{init}"',
     ]
     for entry in entries:
-        lines += [f"#EXTINF:{entry.frames / fps:.6f},", entry.segment]
+        lines += [f"#EXTINF:{float(entry.frames / fps):.6f},", entry.segment]
     return "\n".join([*lines, *(["#EXT-X-ENDLIST"] if ended else [])]) + "\n"

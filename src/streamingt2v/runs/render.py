@@ -23,8 +23,9 @@ from ..checkpoints.find import find_model
 from ..config import EMBEDDED, Request
 from ..ray_backend import Pool, check_ray
 from ..errors import ModelError, RequestError, RunError
+from .media import plan_media
 from .prompts import Change
-from ..video.reader import playback_rate, read_video
+from ..video.reader import read_video
 from .run import RunFolder
 from ..pipeline import LongVideoPipeline
 from ..resolve import ResolvedRequest, resolve_for
@@ -94,11 +95,12 @@ def create_run(
     model: name or folder that the pipeline was loaded from. device, dtype, savings: as users write them; None: the pipeline's own.
     temporary, overwrite: see `Header`. RunError if `folder` cannot be used, ModelError if there is no such model.
     """
+    media = plan_media(asked.request, asked.config)
     return RunFolder.create(
         folder,
         asked.request,
         model=lasting_name(model),
-        fps=asked.fps or _source_rate(asked),
+        fps=media.fps,
         height=asked.output_height,
         width=asked.output_width,
         output=output,
@@ -106,6 +108,8 @@ def create_run(
         device=device if device is not None else str(pipe.components.device),
         dtype=dtype if dtype is not None else str(pipe.components.dtype).removeprefix("torch."),
         weights=_weights(model, asked),
+        sound=media.sound,
+        notes=[*prompt_notes(pipe, asked.request), *media.notes],
         temporary=temporary,
         overwrite=overwrite,
         savings=savings if savings is not None else pipe.components.savings,
@@ -278,9 +282,3 @@ def _weights(model: str, asked: ResolvedRequest) -> str:
 def lasting_name(model: str) -> str:
     """A model folder by its absolute path, so that a run resumes from anywhere; names and ids of the hub stay as they are."""
     return str(Path(model).absolute()) if model not in EMBEDDED and Path(model).exists() else model
-
-
-def _source_rate(asked: ResolvedRequest) -> int:
-    """Whole frames a second of the video to extend or refine, for one whose file was not read at the door; else the model's."""
-    source = asked.request.video or asked.request.refine
-    return (playback_rate(source) if source is not None else None) or asked.config.fps

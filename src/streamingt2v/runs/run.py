@@ -20,8 +20,9 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,11 +32,13 @@ from ..config.runtime import PLAIN, Savings
 from ..types import Chunk, State
 from .. import durable
 from .folder import INIT, JOURNAL, PLAYLIST, PROMPTS, REQUEST, VIDEO, delete_run, locked, may_be_stray, taken
-from .header import Header, cpu_capability, cpu_threads, input_hashes, versions, with_absolute_paths
+from .header import Header, KeptSound, cpu_capability, cpu_threads, input_hashes, versions, with_absolute_paths
 from .journal import Entry, Journal, segment_name, state_name
 from .playlist import playlist
 from .prompts import Change, PromptLog
-from ..video.reader import Frame
+from ..video.pixels import Frame
+from ..video.rates import Rate, rate_to_json
+from ..video.sound import Sound
 from .state import pack_state, unpack_state
 from ..video.writer import LONGEST_SEGMENT, Segment, VideoSpec, batches, encode_segment, init_segment, read_metadata, write_mp4
 
@@ -63,7 +66,7 @@ class RunFolder:
         path: str | os.PathLike[str],
         request: Request,
         model: str,
-        fps: int,
+        fps: Rate,
         height: int,
         width: int,
         output: str | os.PathLike[str] | None = None,
@@ -73,6 +76,8 @@ class RunFolder:
         dtype: str = "float32",
         savings: Savings = PLAIN,
         weights: str | None = None,
+        sound: KeptSound = "none",
+        notes: Sequence[str] = (),
         temporary: bool = False,
         overwrite: bool = False,
     ) -> RunFolder:
@@ -93,6 +98,8 @@ class RunFolder:
                     request=request,
                     model=model,
                     weights=weights,
+                    sound=sound,
+                    notes=tuple(notes),
                     device=device,
                     dtype=dtype,
                     savings=savings,
@@ -241,8 +248,20 @@ class RunFolder:
             raise RunError(f"{self.path}: has no frames yet")
         init = (self.path / INIT).read_bytes()
         segments = (init + (self.path / entry.segment).read_bytes() for entry in self._journal.entries)
-        write_mp4(Path(output), segments, self._metadata())
+        write_mp4(Path(output), segments, self._metadata(), self._sound())
         return Path(output)
+
+    def _sound(self) -> Sound | None:
+        """The sound under the frames that are committed. RunError if the file that has it is not there any more."""
+        source = self.request.video or self.request.refine
+        if source is None or self.header.sound == "none":
+            return None
+        name = "video" if self.request.video is not None else "refine"
+        if not Path(source).is_file() or input_hashes(self.request)[name] != self.header.inputs[name]:
+            raise RunError(f"{source}: is not there as it was when the run began, and its sound goes into the video; put it back")
+        frames = self.source_frames if self.request.video is not None else self.frames_committed
+        is_whole = self.header.sound == "whole" and self.finished
+        return Sound(Path(source), None if is_whole else frames / Fraction(self.fps))
 
     def wrote(self, output: Path) -> bool:
         """Whether that file is the finished video of this very run, by what it says about itself."""
@@ -355,7 +374,7 @@ class RunFolder:
     def _metadata(self) -> dict[str, Any]:
         """What the MP4 says about itself: no clock, no machine, no folder, so that the same run has the same bytes."""
         asked = self.prompts.to_json() | {name: Path(path).name for name, path in self.request.files().items()}
-        size = {"model": Path(self.model).name, "fps": self.fps, "height": self.height, "width": self.width}
+        size = {"model": Path(self.model).name, "fps": rate_to_json(self.fps), "height": self.height, "width": self.width}
         made_with = {"device": self.header.device, "dtype": self.header.dtype, "versions": self.header.versions}
         return asked | size | made_with | self.header.metadata
 

@@ -83,16 +83,17 @@ def _is_transport_stream(head: bytes) -> bool:
 
 
 _TABLE: tuple[tuple[_Sign, Kind], ...] = (
-    (lambda head: head.startswith(b"\x89PNG\r\n\x1a\n") and b"acTL" in head[:256], Kind("video", ".png", "apng")),
+    (lambda head: head.startswith(b"\x89PNG\r\n\x1a\n") and b"acTL" in head[:256], Kind("video", ".png")),
     (_begins(b"\x89PNG\r\n\x1a\n"), Kind("image", ".png")),
     (_begins(b"\xff\xd8\xff"), Kind("image", ".jpg")),
     (_is_moving_webp, Kind("video", ".webp")),
     (_riff(b"WEBP"), Kind("image", ".webp")),
-    (_begins(b"GIF87a", b"GIF89a"), Kind("video", ".gif", "gif")),
+    (_begins(b"GIF87a", b"GIF89a"), Kind("video", ".gif")),
     (_begins(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), Kind("image", ".tif")),
     (lambda head: head[:2] == b"BM" and head[6:10] == bytes(4), Kind("image", ".bmp")),
     (_begins(b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"), Kind("image", ".jp2")),
     (_is_iso(_STILL_BRANDS), Kind("image", ".avif")),
+    (_is_iso((b"avis",)), Kind("video", ".avif")),
     (_is_iso((b"qt  ",)), Kind("video", ".mov", "mov")),
     (_is_iso(None), Kind("video", ".mp4", "mov")),
     (_begins(b"\x1a\x45\xdf\xa3"), Kind("video", ".mkv", "matroska")),

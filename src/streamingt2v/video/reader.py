@@ -1,134 +1,93 @@
-"""Pictures and videos from files, as RGB frames of the size that is asked for. Videos are streamed, never held.
+"""Images and videos from files, as RGB frames of the size that is asked for. Videos are streamed, never held.
 
-A frame is uint8 (H, W, 3). When a size is given, a frame covers it: scaled until both sides are filled, the overhang cut
-off evenly. Rotation marks (EXIF, display matrix) are honoured. Everything unreadable is a MediaError with path and reason.
+A frame is uint8 (H, W, 3). When a size is given, a frame covers it: scaled until both sides are filled, the overhang cut off evenly.
+What a file says about how it is to be shown is obeyed: turned and mirrored, pixels that are not square, colours, transparency (over black).
+Everything unreadable is a MediaError with path and reason.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike
 
-import av
 import numpy as np
-from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
-from ..errors import MediaError, RequestError
-from .container import check_pixels, decoded, open_video, reason
-from .kinds import PICTURES
+from ..errors import RequestError
+from . import stills
+from .container import MediaWarning, decoded, open_video, pixel_stretch, stretch_of
+from .look import look
+from .pixels import Frame, Shown, cover, size_shown
+from .rates import Rate, rate_of
+from .stills import Picture
 
-Frame = NDArray[np.uint8]
-
-# the same pixels on every processor, and rounded: without the full chroma path the scaler's colours are 1 to 3 levels too dark
-_SCALING = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
-_UNSPECIFIED = 2  # the colour matrix of a stream that does not name one
+__all__ = ["Frame", "MediaWarning", "VideoInfo", "count_frames", "last_frames", "playback_rate", "probe_video", "read_image", "read_video"]
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """frames: as the file's header says, None if it does not. height, width: as shown, rotated. fps: frames a second, None if unknown."""
+    """frames: as the file's header says, None if it does not. height, width: as shown. fps: frames a second, None if unknown."""
 
     frames: int | None
     height: int
     width: int
-    fps: float | None
+    fps: Rate | None
 
 
 def read_image(path: str | PathLike[str], height: int, width: int) -> Frame:
-    """The picture as uint8 (height, width, 3): upright, covering the size, transparency over black. MediaError if it is none."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
-            image: Image.Image = Image.open(path, formats=PICTURES)
-        with image:
-            check_pixels(path, image.width, image.height)
-            upright = ImageOps.exif_transpose(image)
-            return np.array(_cover(_as_rgb(upright), height, width))
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise MediaError(f"{path}: cannot be read as a picture: {reason(error)}") from error
+    """The image as uint8 (height, width, 3), covering the size; of a moving one the first frame. MediaError if it is none."""
+    with stills.opened_image(path) as image:
+        return np.array(cover(stills.as_rgb(image), height, width))
+
+
+def image_notes(path: str | PathLike[str]) -> list[str]:
+    """What there is to say about an image to start from, a line each. MediaError if it is none."""
+    moving = stills.is_moving(path)
+    return ["the image moves; its first frame is taken (extend goes on with all of them)"] if moving else []
 
 
 def probe_video(path: str | PathLike[str]) -> VideoInfo:
     """Size and rate of a video, from its header and its first frame. MediaError if none decodes."""
-    with open_video(path) as (_, stream):
-        frames, rate = stream.frames or None, stream.average_rate or stream.guessed_rate
     first = next(decoded(path))
-    height, width = first.height, first.width
-    if first.rotation % 180:
-        height, width = width, height
-    return VideoInfo(frames, height, width, float(rate) if rate else None)
+    if isinstance(first, Picture):
+        seen = look(path)
+        return VideoInfo(seen.frames, seen.height, seen.width, seen.rate)
+    with open_video(path) as (_, stream):
+        height, width = size_shown(first, pixel_stretch(stream))
+        return VideoInfo(stream.frames or None, height, width, rate_of(stream.average_rate) or rate_of(stream.guessed_rate))
 
 
-def playback_rate(path: str | PathLike[str]) -> int | None:
-    """Whole frames a second that a video is played at, 1 or more; None if the file names no rate. MediaError if none decodes."""
-    rate = probe_video(path).fps
-    return max(1, round(rate)) if rate else None
+def playback_rate(path: str | PathLike[str]) -> Rate | None:
+    """Frames a second that a video is played at, exact; None if the file does not tell. Decodes it, see `look`."""
+    return look(path).rate
 
 
 def read_video(path: str | PathLike[str], height: int | None = None, width: int | None = None) -> Iterator[Frame]:
     """The frames of the first video stream, uint8 (H, W, 3), one at a time; `height` and `width` are given together or not at all.
 
-    Frames come as they are stored, whatever their time stamps. Undecodable data before the first good frame is skipped (as in
-    recordings that begin in the middle); after it, the video ends there with a `MediaWarning`. MediaError if nothing decodes.
+    Frames come as they are stored, whatever their time stamps, in the size of the first where none is given. What cannot be decoded is
+    passed over, and a `MediaWarning` at the end says so. MediaError if nothing decodes.
     """
-    convert = _Converter(height, width)
+    shown = _shown(path, height, width)
     for frame in decoded(path):
-        yield convert(frame)
+        yield shown(frame)
 
 
 def last_frames(path: str | PathLike[str], n: int, height: int | None = None, width: int | None = None) -> Frame:
     """The last `n` frames, uint8 (T, H, W, 3); T is less than `n` only if the video is shorter. Holds `n` frames."""
     if n < 1:
         raise RequestError("n", n, "must be 1 or more")
-    convert = _Converter(height, width)
-    return np.stack([convert(frame) for frame in deque(decoded(path), maxlen=n)])
+    shown = _shown(path, height, width)
+    return np.stack([shown(frame) for frame in deque(decoded(path), maxlen=n)])
 
 
 def count_frames(path: str | PathLike[str]) -> int:
     """How many frames `read_video` gives: exact, by decoding them all."""
-    return sum(1 for _ in decoded(path))
+    return look(path).frames
 
 
-class _Converter:
-    """Decoded frames to upright RGB arrays of one size."""
-
-    def __init__(self, height: int | None, width: int | None):
-        if (height is None) != (width is None):
-            raise ValueError("give height and width together, or neither")
-        self._size = (height, width) if height is not None and width is not None else None
-        self._to_rgb = VideoReformatter()
-
-    def __call__(self, frame: av.VideoFrame) -> Frame:
-        # untagged video is BT.709 from 720 lines up and BT.601 below, as players have it
-        untagged_hd = frame.colorspace == _UNSPECIFIED and frame.height >= 720 and not frame.format.is_rgb
-        matrix = Colorspace.ITU709 if untagged_hd else None
-        rgb = self._to_rgb.reformat(frame, format="rgb24", src_colorspace=matrix, interpolation=_SCALING, threads=1)
-        quarter_turns = round(frame.rotation / 90)  # counterclockwise
-        array: Frame = np.ascontiguousarray(np.rot90(rgb.to_ndarray(), quarter_turns), np.uint8)
-        if self._size is None:
-            return array
-        return np.array(_cover(Image.fromarray(array), *self._size))
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):  # PIL would clip 16 bits at 255
-        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")
-    return image.convert("RGB")
-
-
-def _cover(image: Image.Image, height: int, width: int) -> Image.Image:
-    """The largest centred part of the picture with the asked proportions, scaled to the size."""
-    if image.size == (width, height):
-        return image
-    part_width = min(image.width, image.height * width / height)
-    part_height = min(image.height, image.width * height / width)
-    left, top = (image.width - part_width) / 2, (image.height - part_height) / 2
-    return image.resize((width, height), Image.Resampling.BICUBIC, box=(left, top, left + part_width, top + part_height))
+def _shown(path: str | PathLike[str], height: int | None, width: int | None) -> Shown:
+    if (height is None) != (width is None):
+        raise ValueError("give height and width together, or neither")
+    return Shown((height, width) if height is not None and width is not None else None, stretch_of(path))

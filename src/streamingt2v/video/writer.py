@@ -28,7 +28,10 @@ from av.video.stream import VideoStream
 
 from ..durable import replacing
 from ..errors import RequestError, RunError
-from .reader import Frame, open_video
+from .container import is_moving_image, open_video
+from .pixels import Frame
+from .rates import Rate
+from .sound import Sound, Timed, with_sound
 
 LONGEST_SEGMENT = 32
 """Frames in a segment where this package chooses the length."""
@@ -53,18 +56,23 @@ _SCALING = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEX
 
 @dataclass(frozen=True)
 class VideoSpec:
-    """Height and width in pixels, both even (H.264 stores colour at half the size), and whole frames a second. RequestError if not."""
+    """Height and width in pixels, both even (H.264 stores colour at half the size), and frames a second, exact. RequestError if not."""
 
     height: int
     width: int
-    fps: int
+    fps: Rate
 
     def __post_init__(self) -> None:
         for name, value in (("height", self.height), ("width", self.width)):
             if value < 2 or value % 2:
                 raise RequestError(name, value, f"must be even and 2 or more to be written as a video; try {max(2, value + value % 2)}")
-        if self.fps < 1:
-            raise RequestError("fps", self.fps, "must be 1 or more")
+        if self.fps <= 0:
+            raise RequestError("fps", self.fps, "must be above 0")
+
+    @property
+    def tick(self) -> Fraction:
+        """Seconds that a frame lasts."""
+        return 1 / Fraction(self.fps)
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,7 @@ def encode_segment(frames: Iterable[Frame], spec: VideoSpec, index: int, start: 
     `frames` may be an iterator; besides the encoder's own, no frames are held. RequestError if there are none or one does not fit.
     """
     buffer, count = io.BytesIO(), 0
-    tick, to_yuv = Fraction(1, spec.fps), VideoReformatter()
+    tick, to_yuv = spec.tick, VideoReformatter()
     with _fragment(buffer, index) as container:
         stream = _h264(container, spec)
         for count, frame in enumerate(frames, 1):
@@ -106,15 +114,17 @@ def encode_segment(frames: Iterable[Frame], spec: VideoSpec, index: int, start: 
     return Segment(data[:border], data[border:], count)
 
 
-def write_mp4(path: Path, segments: Iterable[bytes], metadata: Mapping[str, Any]) -> int:
+def write_mp4(path: Path, segments: Iterable[bytes], metadata: Mapping[str, Any], sound: Sound | None = None) -> int:
     """Copy segments (each init + media, in order) into a seekable MP4 with its index in front; the number of frames in it.
+
+    sound: goes beside them.
 
     `metadata` (JSON values) goes into the comment, its "prompt" into the title. The file appears whole or not at all, its
     packets compared with the segments' before that. RunError if it cannot be written.
     """
     try:
         with replacing(path) as part:
-            count, digest = _remux(part, segments, metadata)
+            count, digest = _remux(part, segments, metadata, sound)
             if _packets(part) != (count, digest):
                 raise RunError(f"{path}: what was written is not what the segments hold; is another process writing it?")
     except (OSError, av.FFmpegError) as error:
@@ -122,7 +132,7 @@ def write_mp4(path: Path, segments: Iterable[bytes], metadata: Mapping[str, Any]
     return count
 
 
-def write_video(path: str | PathLike[str], frames: Iterable[Frame], fps: int, metadata: Mapping[str, Any] | None = None) -> int:
+def write_video(path: str | PathLike[str], frames: Iterable[Frame], fps: Rate, metadata: Mapping[str, Any] | None = None) -> int:
     """Write frames, uint8 (H, W, 3) and all of one even size, as an MP4; how many there were. Streams: no frames are held.
 
     RequestError if there are none or the size is odd, RunError if the file cannot be written.
@@ -138,6 +148,8 @@ def write_video(path: str | PathLike[str], frames: Iterable[Frame], fps: int, me
 
 def read_metadata(path: str | PathLike[str]) -> dict[str, Any]:
     """What `write_mp4` got as metadata; empty for a video that was not written here. MediaError if the file is no video."""
+    if is_moving_image(path):
+        return {}
     with open_video(path) as (container, _):
         comment = container.metadata.get("comment", "")
     try:
@@ -189,7 +201,7 @@ def _h264(container: OutputContainer, spec: VideoSpec) -> VideoStream:
     stream = container.add_stream("libx264", rate=spec.fps, options=_ENCODER)
     context = stream.codec_context
     context.width, context.height, context.pix_fmt = spec.width, spec.height, "yuv420p"
-    context.time_base = Fraction(1, spec.fps)
+    context.time_base = spec.tick
     context.thread_count = 1
     context.color_primaries = context.color_trc = context.colorspace = context.color_range = _BT709
     return stream
@@ -222,21 +234,32 @@ def _offset_of(kind: bytes, data: bytes) -> int:
     return offset
 
 
-def _remux(part: Path, segments: Iterable[bytes], metadata: Mapping[str, Any]) -> tuple[int, str]:
+def _remux(part: Path, segments: Iterable[bytes], metadata: Mapping[str, Any], sound: Sound | None) -> tuple[int, str]:
     """Write the MP4 and say what went in, as `_packets`."""
-    count, digest = 0, hashlib.sha256()
+    count, digest, rest = 0, hashlib.sha256(), iter(segments)
     with _seekable_mp4(part, metadata) as container:
-        stream: VideoStream | None = None
-        for segment in segments:
-            with av.open(io.BytesIO(segment), "r") as source:
-                stream = stream or container.add_stream_from_template(source.streams.video[0])
-                for packet in source.demux(source.streams.video[0]):
-                    if packet.size:
-                        count += 1
-                        digest.update(bytes(packet))
-                        packet.stream = stream
-                        container.mux(packet)
+        first = next(rest, None)
+        if first is None:
+            return count, digest.hexdigest()
+        with av.open(io.BytesIO(first), "r") as source:
+            stream = container.add_stream_from_template(source.streams.video[0])
+        for _, packet in with_sound(_pictures(itertools.chain([first], rest), stream), container, sound):
+            if packet.stream is stream:
+                count += 1
+                digest.update(bytes(packet))
+            container.mux(packet)
     return count, digest.hexdigest()
+
+
+def _pictures(segments: Iterable[bytes], stream: VideoStream) -> Iterator[Timed]:
+    """The packets of the segments for a stream, with their times."""
+    for segment in segments:
+        with av.open(io.BytesIO(segment), "r") as source:
+            for packet in source.demux(source.streams.video[0]):
+                if packet.size:
+                    time = (packet.dts or 0) * Fraction(packet.time_base)
+                    packet.stream = stream
+                    yield time, packet
 
 
 @contextlib.contextmanager

@@ -48,7 +48,7 @@ def look_closer(video: Path, look: Path, picture: Path) -> dict[str, Any]:
             yield frame_HWC
 
     result = measure(seen(), [Seam(grid.borders if grid else lambda _: ()), Sharpness(), ColourDrift()])
-    fps = probe_video(video).fps or 1.0
+    fps = float(probe_video(video).fps or 1.0)
     save_picture(Image.fromarray(np.ascontiguousarray(rows.row_TWC.transpose(1, 0, 2))), picture)
     values = {
         "frames": count,

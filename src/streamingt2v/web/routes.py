@@ -21,7 +21,8 @@ from ..errors import RequestError, RunError
 from ..jobs.files import NotReady
 from ..jobs.job import Job
 from ..jobs.service import JobService
-from ..video.container import open_video
+from ..video.container import is_moving_image, open_video
+from ..video.rates import rate_as_number
 from ..video.reader import probe_video
 from ..video.writer import read_metadata
 from .settings import page_settings, settings_of, settings_of_file
@@ -98,9 +99,11 @@ def _looked_at(service: JobService, upload: Upload) -> dict[str, Any]:
     if found.kind == "image":
         return {"kind": "image", "settings": None}
     info = probe_video(upload.path)
-    with open_video(upload.path) as (container, _):
-        sound = bool(container.streams.audio)
-    rate = None if info.fps is None else float(info.fps)
+    sound = False
+    if not is_moving_image(upload.path):
+        with open_video(upload.path) as (container, _):
+            sound = bool(container.streams.audio)
+    rate = None if info.fps is None else rate_as_number(info.fps)
     said = {"kind": "video", "width": info.width, "height": info.height, "fps": rate, "frames": found.frames, "sound": sound}
     return said | {"settings": settings_of_file(read_metadata(upload.path), service.configs)}
 

@@ -1,0 +1,188 @@
+"""Video files as they are in the world: what they say about how they are to be shown is obeyed, or told."""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from films import written
+from streamingt2v.config import ModelConfig, Request
+from streamingt2v.runs.media import plan_media
+from streamingt2v.video import reader
+from streamingt2v.video.container import MediaWarning
+from streamingt2v.video.look import look
+from streamingt2v.video.pixels import Graph, Shown
+
+CONFIG = ModelConfig("field", height=32, width=48, fps=8)
+L_SHAPE = np.zeros((48, 64, 3), np.uint8)
+L_SHAPE[:24, :32] = [255, 0, 0]
+L_SHAPE[:24, 32:] = [0, 255, 0]
+L_SHAPE[24:, :32] = [0, 0, 255]
+
+
+def film(path, frames, rate=8, codec="libx264", pix_fmt="yuv420p", times=None, format=None, stretch=None, **tags):
+    """A file of one video stream; times: in thousandths of a second."""
+    with av.open(str(path), "w", format=format) as out:
+        stream = out.add_stream(codec, rate=rate)
+        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], pix_fmt
+        if stretch is not None:
+            stream.codec_context.sample_aspect_ratio = stretch
+        if times is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for name, value in tags.items():
+            setattr(stream.codec_context, name, value)
+        for number, frame in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(frame, format="rgba" if frame.shape[2] == 4 else "rgb24").reformat(format=pix_fmt)
+            picture.pts, picture.time_base = (number, 1 / Fraction(rate)) if times is None else (times[number], Fraction(1, 1000))
+            out.mux(stream.encode(picture))
+        out.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("stretch", [Fraction(64, 45), Fraction(16, 15), Fraction(8, 9), Fraction(1, 2), Fraction(2)])
+def test_a_circle_stays_one_whatever_the_shape_of_its_pixels(tmp_path, stretch):
+    height, width = 144, round(192 / stretch)
+    y, x = np.mgrid[:height, : width - width % 2]
+    disc = np.where(np.hypot((x - width / 2) * float(stretch), y - height / 2) < 50, 235, 16).astype(np.uint8)
+    path = film(tmp_path / "a.mp4", [np.repeat(disc[..., None], 3, 2)] * 2, stretch=stretch)
+    for size in (None, (96, 96), (96, 120)):
+        seen = next(reader.read_video(path, *(size or (None, None))))[..., 1] > 128
+        assert abs(int(seen.any(0).sum()) - int(seen.any(1).sum())) <= 2, size
+    info, shown = reader.probe_video(path), next(reader.read_video(path)).shape
+    assert (info.height, info.width, 3) == shown and info.height >= height
+
+
+MATRICES = {
+    "upright": (1, 0, 0, 1), "mirrored": (-1, 0, 0, 1), "upside down": (-1, 0, 0, -1), "flipped": (1, 0, 0, -1),
+    "transposed": (0, 1, 1, 0), "right": (0, 1, -1, 0), "transversed": (0, -1, -1, 0), "left": (0, -1, 1, 0),
+}  # fmt: skip
+
+
+def placed(array, a, b, c, d):
+    """Each pixel (x, y) put to (a x + c y, b x + d y)."""
+    height, width = array.shape[:2]
+    y, x = np.mgrid[:height, :width]
+    to_x, to_y = a * x + c * y, b * x + d * y
+    out = np.zeros((width, height, 3) if b else array.shape, np.uint8)
+    out[to_y - to_y.min(), to_x - to_x.min()] = array
+    return out
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_all_eight_orientations(tmp_path, name):
+    a, b, c, d = MATRICES[name]
+    path = film(tmp_path / "a.mp4", [L_SHAPE] * 2)
+    data = bytearray(path.read_bytes())
+    place = data.index(struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30), data.index(b"tkhd"))
+    one = 1 << 16
+    data[place : place + 36] = struct.pack(">9i", a * one, b * one, 0, c * one, d * one, 0, 64 * one, 0, 1 << 30)
+    path.write_bytes(data)
+    right, seen = placed(L_SHAPE, a, b, c, d), next(reader.read_video(path))
+    assert seen.shape == right.shape
+    corners = np.ix_([2, -3], [2, -3])
+    assert np.abs(seen[corners].astype(int) - right[corners]).max() < 16
+    assert (reader.probe_video(path).height, reader.probe_video(path).width) == right.shape[:2]
+
+
+RATES = [Fraction(24000, 1001), Fraction(30000, 1001), Fraction(5, 2), Fraction(1, 2), Fraction(25, 2), 24, 60]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
+@pytest.mark.parametrize("rate", RATES)
+def test_a_rate_is_exact(tmp_path, moving, rate, suffix):
+    path = film(tmp_path / f"a.{suffix}", list(moving(20)), rate, codec="mpeg4" if suffix == "avi" else "libx264")
+    seen = look(path)
+    assert (seen.frames, seen.rate, seen.steady) == (20, rate, True)
+    assert plan_media(Request("A cat", refine=str(path), preset="full"), CONFIG).fps == rate
+
+
+@pytest.mark.parametrize("centiseconds", [2, 3, 4, 7, 10, 50])
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_moving_images_are_videos_at_their_rate(tmp_path, kind, centiseconds):
+    frames = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
+    first, *rest = [Image.fromarray(frame) for frame in frames]
+    first.save(tmp_path / "a.gif", kind, save_all=True, append_images=rest, duration=10 * centiseconds, loop=0)
+    seen = look(tmp_path / "a.gif")
+    assert (seen.frames, seen.rate) == (4, Fraction(100, centiseconds)) and seen.steady
+    assert len(list(reader.read_video(tmp_path / "a.gif", 8, 8))) == 4
+    assert "first frame is taken" in reader.image_notes(tmp_path / "a.gif")[0]
+
+
+def test_a_varying_rate_keeps_its_length_and_is_told(tmp_path, moving):
+    times = list(itertools.accumulate([0, 40, 100, 40, 40, 200, 40, 80, 40]))
+    path = film(tmp_path / "a.mkv", list(moving(9)), 25, times=times)
+    plan = plan_media(Request("A cat", refine=str(path), preset="full"), CONFIG)
+    assert not look(path).steady and any("unequally" in note for note in plan.notes)
+    assert float(9 / plan.fps) == pytest.approx((times[-1] + 40) / 1000, abs=0.01)
+
+
+@pytest.mark.parametrize("codec, pix_fmt, suffix", [("qtrle", "argb", "mov"), ("png", "rgba", "mov"), ("libvpx-vp9", "yuva420p", "webm"),
+                                                     ("prores_ks", "yuva444p10le", "mov"), ("ffv1", "yuva420p", "mkv")])  # fmt: skip
+def test_transparency_is_laid_over_black_in_videos(tmp_path, codec, pix_fmt, suffix):
+    hidden = np.zeros((48, 64, 4), np.uint8)
+    hidden[..., 0] = 255
+    hidden[24:, :, 3] = 255
+    path = film(tmp_path / f"a.{suffix}", [hidden] * 2, codec=codec, pix_fmt=pix_fmt)
+    seen = next(reader.read_video(path))
+    assert seen[:16].max() < 12 and (seen[32:, :, 0] > 220).all()
+    assert any("black" in note for note in look(path).notes)
+
+
+def pq(nits):
+    """The level, of 0 to 1, that SMPTE ST 2084 has for so much light."""
+    light = (nits / 10_000) ** 0.1593017578125
+    return ((0.8359375 + 18.8515625 * light) / (1 + 18.6875 * light)) ** 78.84375
+
+
+def hdr(nits):
+    """A grey frame of BT.2020 with so much light."""
+    levels = np.full((48, 32), 512, np.uint16)
+    levels[:32] = round(64 + 876 * pq(nits))
+    frame = av.VideoFrame.from_ndarray(levels, format="yuv420p10le")
+    frame.color_primaries, frame.color_trc, frame.colorspace, frame.color_range = 9, 16, 9, 1
+    return frame
+
+
+def test_what_is_brighter_than_a_screen_is_brought_into_it():
+    levels = [int(Shown(None)(hdr(nits))[16, 16, 1]) for nits in (0, 1, 18, 100, 203, 1000, 4000)]
+    assert levels == sorted(levels) and levels[0] == 0 and 170 < levels[3] < 230 and levels[4] > 250
+
+
+def test_two_fields_are_made_one_frame(tmp_path, moving):
+    frames = moving(6, 48, 64)
+    comb = [np.where(np.arange(48)[:, None, None] % 2, 255, 0).astype(np.uint8) * np.ones((48, 64, 3), np.uint8)] * 6
+    for name, content in (("moving", list(frames)), ("comb", comb)):
+        path = tmp_path / f"{name}.mkv"
+        with av.open(str(path), "w") as out:
+            stream = out.add_stream("mpeg2video", rate=25)
+            stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+            stream.codec_context.flags |= 1 << 29 | 1 << 18  # fields are coded as such
+            for frame in content:
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuv420p")))
+            out.mux(stream.encode(None))
+        seen = look(path)
+        assert seen.frames == 6 == len(list(reader.read_video(path)))
+        assert any("interlaced" in note for note in seen.notes)
+
+
+def test_a_stream_joined_of_two_or_cut_within_goes_on(tmp_path, moving):
+    parts = [written(tmp_path / f"{n}.ts", "mpegts", "libx264", moving(16, 96, 128, start=40 * n)).read_bytes() for n in range(2)]
+    (tmp_path / "joined.ts").write_bytes(b"".join(parts))
+    with pytest.warns(MediaWarning, match="lack a part"):
+        assert look(tmp_path / "joined.ts").frames == 32 == len(list(reader.read_video(tmp_path / "joined.ts")))
+    lost = parts[0] + parts[1]
+    middle = len(parts[0]) // 188 // 2 * 188
+    (tmp_path / "lost.ts").write_bytes(lost[:middle] + lost[middle + 188 :])
+    seen = look(tmp_path / "lost.ts")
+    assert seen.frames >= 30 and any("damaged" in note for note in seen.notes)
+
+
+def test_filters_take_frames_of_another_size_anew():
+    small, large = hdr(100), av.VideoFrame(64, 64, "yuv420p10le")
+    assert not Graph(small, ("format", "rgb24")).fits(large)
