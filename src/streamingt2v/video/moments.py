@@ -9,7 +9,8 @@ import av
 import numpy as np
 
 from ..errors import MediaError
-from .reader import Frame, _Converter, open_video
+from .container import open_video, pixel_stretch
+from .pixels import Frame, Shown
 
 ROUNDING = 1e-6
 """Seconds by which a time stamp may be late, since time bases are fractions."""
@@ -33,10 +34,10 @@ def frames_at(path: str | PathLike[str], times: Sequence[float], height: int, wi
     times: seconds from the first frame, 0 or more, in any order; beyond the end the last frame stays on screen. MediaError if the file
     cannot be decoded there.
     """
-    convert, wanted = _Converter(height, width), sorted(set(times))
+    wanted = sorted(set(times))
     found: dict[float, Frame] = {}
     with open_video(path) as (container, stream):
-        base, start = stream.time_base, stream.start_time or 0
+        base, start, convert = stream.time_base, stream.start_time or 0, Shown((height, width), pixel_stretch(stream))
         if base is None:
             raise MediaError(f"{path}: has no time base")
         try:
