@@ -52,9 +52,9 @@ def test_grey_of_many_levels(values, level):
     assert (seen == level).all() if level is not None else (seen.min(), seen.max()) == (0, 255)
 
 
-@pytest.mark.parametrize("values", [np.full((8, 8), value, kind) for value, kind in ((-3, np.float32), (500, np.float32), (2**20, np.int32))])
-def test_numbers_that_do_not_say_which_is_white_are_refused(tmp_path, values):
-    Image.fromarray(values).save(tmp_path / "a.tif")
+@pytest.mark.parametrize("value, kind", [(-3, np.float32), (500, np.float32), (2**20, np.int32)])
+def test_numbers_that_do_not_say_which_is_white_are_refused(tmp_path, value, kind):
+    Image.fromarray(np.full((8, 8), value, kind)).save(tmp_path / "a.tif")
     with pytest.raises(MediaError, match=r"mode [FI]\)"):
         read_image(tmp_path / "a.tif", 8, 8)
 
