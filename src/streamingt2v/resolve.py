@@ -16,7 +16,6 @@ from typing import Literal
 from .checkpoints.find import find_model
 from .config import ExtendConfig, ModelConfig, RefineByConfig, RefineConfig, Request, SeedConfig
 from .errors import MediaError, MissingExtra, ModelError, RequestError
-from .video.rates import Rate
 from .external.abilities import (
     Abilities,
     abilities,
@@ -27,6 +26,7 @@ from .external.abilities import (
     redraws_from_keyframes,
     seed_abilities,
 )
+from .video.rates import Rate
 
 Start = Literal["chunk", "image", "video", "file"]
 

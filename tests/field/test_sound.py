@@ -50,8 +50,8 @@ def heard_in(path):
 def test_refining_keeps_the_track_and_the_rate(tmp_path, moving, fake_pipeline, suffix, codec):
     source = film(tmp_path / f"a.{suffix}", moving, 20, Fraction(24000, 1001), codec, seconds=1.2)
     request = Request("A cat", num_frames=20, refine=str(source), preset="full")
-    with create_run(fake_pipeline, request, tmp_path / "run", "tiny", tmp_path / "o.mp4", **HOW) as run:
-        render(fake_pipeline, run)
+    with create_run(fake_pipeline, fake_pipeline.resolve(request), tmp_path / "run", "tiny", tmp_path / "o.mp4", **HOW) as run:
+        render(fake_pipeline, run, fake_pipeline.resolve(request))
     (was, before, _), (now, after, seconds) = heard_in(source), heard_in(tmp_path / "o.mp4")
     assert seconds == Fraction(20 * 1001, 24000)
     if codec in ("aac", "libmp3lame", "libopus"):
@@ -65,8 +65,8 @@ def test_refining_keeps_the_track_and_the_rate(tmp_path, moving, fake_pipeline, 
 def test_extending_keeps_it_under_the_old_frames_after_a_kill_too(tmp_path, moving, fake_pipeline):
     source = film(tmp_path / "a.mp4", moving, 20, Fraction(30000, 1001), seconds=2)
     request = Request("A cat", num_frames=24, video=str(source))
-    with create_run(fake_pipeline, request, tmp_path / "whole", "tiny", tmp_path / "whole.mp4", **HOW) as run:
-        render(fake_pipeline, run)
+    with create_run(fake_pipeline, fake_pipeline.resolve(request), tmp_path / "whole", "tiny", tmp_path / "whole.mp4", **HOW) as run:
+        render(fake_pipeline, run, fake_pipeline.resolve(request))
         assert any("silent" in note for note in run.header.notes)
     _, heard, seconds = heard_in(tmp_path / "whole.mp4")
     assert seconds == Fraction(44 * 1001, 30000) and 0.6 < heard[-1][0] < 20 * 1001 / 30000
@@ -76,12 +76,13 @@ def test_extending_keeps_it_under_the_old_frames_after_a_kill_too(tmp_path, movi
             raise KeyboardInterrupt
 
     fake_pipeline.before_chunk = die
-    with create_run(fake_pipeline, request, tmp_path / "run", "tiny", tmp_path / "o.mp4", **HOW) as run, pytest.raises(KeyboardInterrupt):
-        render(fake_pipeline, run)
+    asked = fake_pipeline.resolve(request)
+    with create_run(fake_pipeline, asked, tmp_path / "run", "tiny", tmp_path / "o.mp4", **HOW) as run, pytest.raises(KeyboardInterrupt):
+        render(fake_pipeline, run, asked)
     fake_pipeline.before_chunk = lambda index: None
     with RunFolder.open(tmp_path / "run") as run:
         assert run.fps == Fraction(30000, 1001)
-        render(fake_pipeline, run)
+        render(fake_pipeline, run, fake_pipeline.resolve(request))
         assert "EXTINF:0.2669" in run.playlist.read_text()
         assert (tmp_path / "o.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
         source.unlink()
@@ -92,8 +93,8 @@ def test_extending_keeps_it_under_the_old_frames_after_a_kill_too(tmp_path, movi
 def test_at_another_rate_it_is_left_out_and_told(tmp_path, moving, fake_pipeline):
     source = film(tmp_path / "a.mp4", moving, 20, 25)
     request = Request("A cat", num_frames=8, video=str(source), fps=8)
-    with create_run(fake_pipeline, request, tmp_path / "run", "tiny", tmp_path / "o.mp4", **HOW) as run:
-        render(fake_pipeline, run)
+    with create_run(fake_pipeline, fake_pipeline.resolve(request), tmp_path / "run", "tiny", tmp_path / "o.mp4", **HOW) as run:
+        render(fake_pipeline, run, fake_pipeline.resolve(request))
         assert any("left out" in note for note in run.header.notes)
     with av.open(str(tmp_path / "o.mp4")) as container:
         assert not container.streams.audio
