@@ -10,6 +10,7 @@ import pytest
 import typer
 
 import streamingt2v
+from conftest import SLOW_MODULES
 from streamingt2v.cli import app, reference
 
 ROOT = Path(__file__).parents[1]
@@ -106,6 +107,12 @@ def test_make_targets_that_are_named_exist():
     makefile = (ROOT / "Makefile").read_text()
     named = {target for page in PAGES for target in re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(), re.MULTILINE)}
     assert {target for target in named if not re.search(rf"^{target}:", makefile, re.MULTILINE)} == set()
+
+
+def test_modules_that_are_marked_slow_exist():
+    there = {(path.parent.name, path.stem) for path in (ROOT / "tests").rglob("test_*.py")}
+    named = {(folder, module) for folder, modules in SLOW_MODULES.items() for module in modules}
+    assert named <= there, named - there
 
 
 def test_the_readme_shows_the_public_names():
