@@ -18,11 +18,11 @@ from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.backbones.modelscope import decode_frames, encode_frames, vae_factor
 from streamingt2v.checkpoints import placing
 from streamingt2v.checkpoints.load import load, networks_of
+from streamingt2v.checkpoints.opening import opened
 from streamingt2v.cli import main
 from streamingt2v.config import ModelConfig, find_model
 from streamingt2v.config.runtime import Savings
 from streamingt2v.errors import ModelError, RequestError
-from streamingt2v.external.opening import opened
 from streamingt2v.runs.render import create_run, reload_pipeline
 from streamingt2v.runs.run import RunFolder
 from toy import write_toy_model

@@ -15,6 +15,7 @@ from .checkpoints.load import Components, load, save
 from .config import ModelConfig, Request
 from .config.runtime import PLAIN, Savings
 from .errors import RequestError
+from .external.as_model import read_model
 from .ray_backend import Crew
 from .resolve import ResolvedRequest, counted, resolve
 from .stages.protocols import OnStep, PromptAt
@@ -46,7 +47,8 @@ class Face(ABC):
         refiner: False leaves the network of stage 3 out, for less memory and a sooner start. RequestError for savings that the device
         or the model cannot use.
         """
-        return cls(load(name_or_folder, device, dtype, savings, refiner), str(name_or_folder))
+        folder, config = read_model(name_or_folder)
+        return cls(load(folder, device, dtype, savings, refiner, config), str(name_or_folder))
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
         """Write a model folder, weights in `dtype`; those in memory stay as they are. A save that fails leaves nothing."""

@@ -13,8 +13,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
 
-from .checkpoints.find import find_model
 from .config import ExtendConfig, ModelConfig, RefineByConfig, RefineConfig, Request, SeedConfig
+from .config.external import ExtendByConfig
 from .errors import MediaError, MissingExtra, ModelError, RequestError
 from .external.abilities import (
     Abilities,
@@ -26,6 +26,7 @@ from .external.abilities import (
     redraws_from_keyframes,
     seed_abilities,
 )
+from .external.as_model import read_model, way_of
 from .video.rates import Rate
 
 Start = Literal["chunk", "image", "video", "file"]
@@ -69,6 +70,7 @@ class ResolvedRequest:
     extend: stages 1 and 2. first_chunk: the pipeline of diffusers that makes the first chunk, None for the model's own network;
     image_maker: folder of the pipeline that makes the image which stage 1 starts from. refine, refine_by: stage 3, by the model's own
     network or by a pipeline; by_keyframes: that pipeline redraws after keyframes. grid: where chunks begin, in made frames.
+    extend_by: the pipeline that makes all chunks, None for the model's own network.
     """
 
     request: Request
@@ -89,6 +91,7 @@ class ResolvedRequest:
     refine_by: RefineByConfig | None
     by_keyframes: bool
     grid: ChunkGrid
+    extend_by: ExtendByConfig | None = None
 
     @property
     def output_size(self) -> tuple[int, int]:
@@ -132,7 +135,11 @@ def resolve(config: ModelConfig, request: Request) -> ResolvedRequest:
     _check_base(config, request)
     refine, refine_by = _refining(config, request)
     height, width = (refine or refine_by or _Unrefined()).size(config.height, config.width)
-    _check_size(config, request, height, width)
+    if config.extend_by is None:
+        _check_size(config, request, height, width)
+    else:
+        config = _sized(config, request)
+        height, width = (refine or refine_by or _Unrefined()).size(config.height, config.width)
     factor = _factor(config, request)
     frames = request.num_frames if request.num_frames is None else -(-(request.num_frames - 1) // factor) + 1
     start = _start(config, request)
@@ -156,6 +163,7 @@ def resolve(config: ModelConfig, request: Request) -> ResolvedRequest:
         refine_by=refine_by,
         by_keyframes=refine_by is not None and redraws_from_keyframes(refine_by),
         grid=_grid(config, start),
+        extend_by=_extend_by(config, request),
     )
     _check_schedule(resolved)
     return resolved
@@ -164,7 +172,7 @@ def resolve(config: ModelConfig, request: Request) -> ResolvedRequest:
 def resolve_for(model: str, request: Request) -> ResolvedRequest:
     """The same for a model's name or folder; RequestError as well if there is no such model, or it is broken."""
     try:
-        return resolve(ModelConfig.load(find_model(model)), request)
+        return resolve(read_model(model)[1], request)
     except ModelError as error:
         raise RequestError("model", model, str(error)) from error
 
@@ -254,6 +262,8 @@ def _check_starts(config: ModelConfig, request: Request) -> None:
 
 def _check_base(config: ModelConfig, request: Request) -> None:
     """RequestError where what the video starts from and what makes the first chunk do not fit together."""
+    if request.base is not None and config.extend_by is not None:
+        raise RequestError("base", request.base, f"model {config.name!r} is a pipeline that makes its own first chunk; leave it out")
     if request.base is not None and request.video is not None:
         raise RequestError("base", request.base, "an extended video needs no first chunk; leave the base out")
     if request.base is not None and request.image is not None and not config.reads_image:
@@ -266,6 +276,8 @@ def _check_base(config: ModelConfig, request: Request) -> None:
 
 
 def _needs_image(config: ModelConfig) -> bool:
+    if config.extend_by is not None:
+        return config.extend_by.image == "needed"
     if config.seed is None or config.seed.pipeline is None:
         return config.backbone == "svd"
     return seed_abilities(config.seed).image == "needed"
@@ -306,6 +318,37 @@ class _Unrefined:
         return height, width
 
 
+def _sized(config: ModelConfig, request: Request) -> ModelConfig:
+    """The model of a pipeline at the size asked for: any multiple of what its networks pack."""
+    assert config.extend_by is not None, "a model of a pipeline"
+    multiple = config.extend_by.multiple
+    for name, asked in (("width", request.width), ("height", request.height)):
+        if asked is not None and asked % multiple:
+            nearest = f"{max(1, asked // multiple) * multiple} or {-(-asked // multiple) * multiple}"
+            raise RequestError(name, asked, f"model {config.name!r} makes multiples of {multiple}; set {nearest}")
+    return dataclasses.replace(config, height=request.height or config.height, width=request.width or config.width)
+
+
+def _extend_by(config: ModelConfig, request: Request) -> ExtendByConfig | None:
+    """The pipeline that makes all chunks, with the way to go on, steps and guidance as asked for."""
+    own = config.extend_by
+    if own is None:
+        if request.continue_by is not None:
+            raise RequestError("continue_by", request.continue_by, f"model {config.name!r} goes on by its own network; leave it out")
+        return None
+    try:
+        how = way_of(config, request.continue_by)
+    except ModelError as error:
+        raise RequestError("continue_by", request.continue_by, str(error)) from error
+    asks = request.refine is None
+    return dataclasses.replace(
+        own,
+        how=how,
+        steps=(request.num_inference_steps if asks else None) or own.steps,
+        guidance_scale=request.guidance_scale if asks and request.guidance_scale is not None else own.guidance_scale,
+    )
+
+
 def _check_size(config: ModelConfig, request: Request, height: int, width: int) -> None:
     for name, asked, made in (("width", request.width, width), ("height", request.height, height)):
         if asked is not None and asked != made:
@@ -336,15 +379,19 @@ def _check_effects(config: ModelConfig, request: Request) -> None:
         return
     by_pipeline = config.seed is not None and request.video is None
     if request.guidance_scale is not None and not config.guidance and not by_pipeline:
-        fix = f"model {config.name!r} was distilled with its guidance and takes no other; leave it out"
+        fix = f"model {config.name!r} {_unguided(config)} and takes no other; leave it out"
         raise RequestError("guidance_scale", request.guidance_scale, fix)
     if request.preset == "full":
         return
     if request.negative_prompt.strip() and not config.reads_negative_prompt and not by_pipeline:
-        why = "was distilled with its guidance" if config.reads_text else "reads images alone"
+        why = _unguided(config) if config.reads_text else "reads images alone"
         raise RequestError("negative_prompt", request.negative_prompt, f"model {config.name!r} {why} and reads none; leave it out")
     if request.schedule and not config.reads_text:
         raise RequestError("schedule", len(request.schedule), f"model {config.name!r} goes on from images alone; leave it out")
+
+
+def _unguided(config: ModelConfig) -> str:
+    return "has its guidance in its weights" if config.extend_by is not None else "was distilled with its guidance"
 
 
 def _check_schedule(resolved: ResolvedRequest) -> None:

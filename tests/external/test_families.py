@@ -31,10 +31,10 @@ def test_a_class_finds_its_own_family_before_a_wider_one():
 
 def test_who_redraws_videos_by_a_strength_of_noise():
     redraw = {
-        name for name in dir(diffusers) if name.endswith("Pipeline") and hasattr(getattr(diffusers, name), "__call__")
-        and families.redraws_videos(getattr(diffusers, name))
+        name for name in dir(diffusers) if name.endswith("Pipeline") and families.redraws_videos(getattr(diffusers, name))
     }  # fmt: skip
-    assert {"WanVideoToVideoPipeline", "CogVideoXVideoToVideoPipeline", "AnimateDiffVideoToVideoPipeline", "VideoToVideoSDPipeline"} <= redraw
+    assert {"WanVideoToVideoPipeline", "CogVideoXVideoToVideoPipeline", "VideoToVideoSDPipeline"} <= redraw
+    assert "AnimateDiffVideoToVideoPipeline" in redraw
     assert not {"LTXConditionPipeline", "WanVACEPipeline", "LucyEditPipeline"} & redraw
 
 

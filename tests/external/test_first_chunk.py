@@ -16,12 +16,12 @@ from PIL import Image
 
 import toy_pipelines
 from streamingt2v import LongVideoPipeline, Request
+from streamingt2v.checkpoints.opening import opened
 from streamingt2v.cli import main
 from streamingt2v.config import RefineConfig
 from streamingt2v.config.external import SeedConfig
 from streamingt2v.errors import ModelError, RequestError, RunError
 from streamingt2v.external.calling import covered, frames_of_codec, video_of, window
-from streamingt2v.external.opening import opened
 from streamingt2v.runs.render import create_run, reload_pipeline, resolve_run
 from streamingt2v.runs.run import RunFolder
 from streamingt2v.runs.state import pack_state, unpack_state

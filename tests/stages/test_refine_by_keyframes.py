@@ -15,10 +15,10 @@ from PIL import Image
 
 import toy_pipelines
 from streamingt2v import LongVideoPipeline, Request
+from streamingt2v.checkpoints.opening import opened
 from streamingt2v.cli import main
 from streamingt2v.config.refine import RefineByConfig
 from streamingt2v.errors import ModelError
-from streamingt2v.external.opening import opened
 from streamingt2v.runs.state import pack_state, unpack_state
 from streamingt2v.samplers.noise import integer
 from streamingt2v.stages.refine_by_keyframes import KeyframeRefineStage, _Spliced

@@ -34,6 +34,7 @@ from ..models.svd_unet import StreamingUNetSpatioTemporal
 from ..models.unet3d import StreamingUNet3D
 from ..models.vid2vid_unet import Vid2VidUNet, check_latent_size
 from .find import find_model
+from .opening import load_pipeline
 from .placing import align, offload, save_in_vae
 from .writing import write_part
 
@@ -65,7 +66,7 @@ class Place:
 
 @dataclass
 class Components:
-    """All parts of a model. backbone: None where a pipeline of diffusers makes all chunks; then `place` says where and in what it works.
+    """All parts of a model. backbone: None where a `pipeline` of diffusers makes all chunks; `place` says where and in what it works.
 
     refiner: None where the model has none, or it was left out, see `load`. savings: how device memory is saved, also with pipelines.
     """
@@ -76,6 +77,7 @@ class Components:
     scheduler: Any
     refiner: RefinerBackbone | None
     savings: Savings = PLAIN
+    pipeline: Any = None
     place: tuple[torch.device, torch.dtype] = (torch.device("cpu"), torch.float32)
 
     @property
@@ -91,15 +93,21 @@ class Components:
 
 def load(
     name_or_folder: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32, savings: Savings = PLAIN,
-    refiner: bool = True,
+    refiner: bool = True, config: ModelConfig | None = None,
 ) -> Components:  # fmt: skip
     """Read a model folder. Weights are converted to `dtype`; the VAE stays in float32. ModelError names what is missing.
 
-    refiner: False leaves the networks of stage 3 out. RequestError for savings that the device or the model cannot use.
+    refiner: False leaves the networks of stage 3 out. config: of a folder without `model.json`.
+
+    RequestError for savings that the device or the model cannot use.
     """
     folder = find_model(name_or_folder)
-    config = ModelConfig.load(folder)
+    config = config or ModelConfig.load(folder)
     savings.check(device, config, str(dtype).removeprefix("torch."))
+    if config.extend_by is not None:
+        pipeline = load_pipeline(config.extend_by.pipeline, device, dtype, savings=savings)
+        place = torch.device(device), dtype
+        return Components(config, NoText(), None, None, None, savings, pipeline, place)
     made = _read(folder, config, Place(folder, torch.device(device), savings), dtype, refiner)
     made.savings = savings
     _put_on(lambda: networks_of(made), torch.device(device), savings)
@@ -192,6 +200,8 @@ def save(components: Components, folder: Path, dtype: torch.dtype = torch.float1
 
 def _write(components: Components, folder: Path, place: Path, dtype: torch.dtype) -> None:
     components.config.save(folder, place)
+    if components.backbone is None:  # its pipeline stays where it is
+        return
     components.scheduler.save_pretrained(folder / "scheduler")
     if isinstance(components.text, TextEncoder):
         components.text.tokenizer.save_pretrained(folder / "tokenizer")

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 
 from typer import Option
 
-from ..config import ModelConfig, Preset, find_model
+from ..config import Preset
 from ..errors import ModelError, RequestError
+from ..external.as_model import read_model
 from ..runs.quiet import hide_progress_bars
 from ..texts import whole_number
 from .options import MOST_THREADS, ModelOptions, ScreenOptions, takes_options
@@ -70,7 +71,7 @@ def bench(
 def _check(model: str, preset: Preset, frames: int) -> None:
     """RequestError unless there is such a model, with that preset, and the video has a second chunk to measure."""
     try:
-        config = ModelConfig.load(find_model(model))
+        config = read_model(model)[1]
     except ModelError as error:
         raise RequestError("model", model, str(error)) from error
     chunk = config.extend.frames if preset == "preview" or config.refine is None else max(config.extend.frames, config.refine.frames)

@@ -43,8 +43,12 @@ class RequestOptions:
     form: Annotated[Form | None, Option(help=FORM_HELP)] = None
     strength: Annotated[float | None, Option(help=STRENGTH_HELP)] = None
     schedule: Annotated[Path | None, Option(help="File of prompts that take over from PROMPT: lines 'FRAME: prompt', or JSON.")] = None
-    width: Annotated[int | None, Option(help="In pixels; default: the model's.")] = None
+    width: Annotated[int | None, Option(help="In pixels; default: the model's; other sizes only for pipelines of diffusers.")] = None
     height: Annotated[int | None, Option(help="In pixels; default: the model's.")] = None
+    continue_by: Annotated[
+        str | None,
+        Option(help="How a pipeline of diffusers goes on: conditions, mask, history, forcing, context, image, overlap. Default: its best."),
+    ] = None
     fps: Annotated[
         int | None, Option(help="Playback rate of the file; default: the model's, or that of the video to extend. More interpolates.")
     ] = None

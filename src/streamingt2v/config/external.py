@@ -44,17 +44,23 @@ class ExtendByConfig:
     pipeline: its folder, relative to `model.json`. how: the way in which it goes on, a name of `external.continuing.WAYS`; None
     for the best that it has. noise: "own" for every chunk, or the "first" chunk's for all, which is calmer and repeats itself.
     anchor: how far a window's latents are pulled to the first chunk's mean and spread (0..1), where the way has no other long
-    memory. steps, guidance_scale: None for the pipeline's own.
+    memory. steps, guidance_scale: None for the pipeline's own. image: whether it starts from one. negative_prompt: whether one has
+    an effect. multiple: what the sides of its frames must be multiples of.
     """
 
     pipeline: str
     how: str | None = None
+    image: Literal["no", "optional", "needed"] = "no"
+    negative_prompt: bool = True
+    multiple: int = 2
     noise: Literal["own", "first"] = "own"
     anchor: float = 0.5
     steps: int | None = None
     guidance_scale: float | None = None
 
     def __post_init__(self) -> None:
+        require(self.image in ("no", "optional", "needed"), "extend_by.image", self.image, "no, optional or needed")
+        require(self.multiple >= 2, "extend_by.multiple", self.multiple, "2 or more")
         require(self.noise in ("own", "first"), "extend_by.noise", self.noise, "own or first")
         require(0 <= self.anchor <= 1, "extend_by.anchor", self.anchor, "between 0 and 1")
         require(self.steps is None or 1 <= self.steps <= 1000, "extend_by.steps", self.steps, "between 1 and 1000")

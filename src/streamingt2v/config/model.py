@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 from .. import durable
 from ..errors import ModelError, RequestError
-from .external import SeedConfig, SvdConfig
+from .external import ExtendByConfig, SeedConfig, SvdConfig
 from .refine import RefineByConfig, RefineConfig
 from .request import Preset
 from .values import check_sampling, read_json, reject_unknown, require
 
-Backbone = Literal["modelscope", "svd"]
-BACKBONES: tuple[Backbone, ...] = ("modelscope", "svd")
+Backbone = Literal["modelscope", "svd", "pipeline"]
+BACKBONES: tuple[Backbone, ...] = ("modelscope", "svd", "pipeline")
 EMBEDDED = ("tiny",)
 """Models that come with the package."""
 
@@ -71,9 +71,10 @@ class ModelConfig:
     """`model.json` of a model folder: its native size and rate, and each stage's settings.
 
     refine: stage 3 by a network of its own; refine_by: by a pipeline of diffusers; both None: it has no stage 3.
-    backbone: the network of stage 2, ModelScope's or that of Stable Video Diffusion, which starts from a picture and reads no text; `svd`
-    is for that one alone. seed: None where the network makes the first chunk from the text by itself. guidance: whether stages 1 and 2
-    read a guidance scale and a negative prompt; a network that was distilled with its guidance does not.
+    backbone: the network of stage 2: ModelScope's, or that of Stable Video Diffusion, which starts from an image and reads no text (`svd`
+    is for that one alone); or "pipeline", where a pipeline of diffusers makes all chunks, as `extend_by` says. seed: None where the
+    network makes the first chunk from the text by itself. guidance: whether stages 1 and 2 read a guidance scale and a negative
+    prompt; a network that was distilled with its guidance does not.
 
     ModelError for values that make no sense; sides are even, since video files halve them for colour.
     """
@@ -89,11 +90,15 @@ class ModelConfig:
     seed: SeedConfig | None = None
     refine_by: RefineByConfig | None = None
     guidance: bool = True
+    extend_by: ExtendByConfig | None = None
 
     def __post_init__(self) -> None:
         require(self.backbone in BACKBONES, "backbone", self.backbone, f"one of {', '.join(BACKBONES)}")
         require(self.refine is None or self.refine_by is None, "refine_by", self.refine_by, "left out where there is refine")
         require(self.svd is None or self.backbone == "svd", "svd", self.svd, f"left out for backbone {self.backbone!r}")
+        by_pipeline = self.backbone == "pipeline"
+        require((self.extend_by is not None) == by_pipeline, "extend_by", self.extend_by, "given for backbone 'pipeline' alone")
+        require(not by_pipeline or self.seed is None, "seed", self.seed, "left out where a pipeline makes all chunks")
         require(isinstance(self.guidance, bool), "guidance", self.guidance, "true or false")
         plain = self.guidance or (self.extend.guidance_scale == 1 and not self.extend.time_guidance)
         require(plain, "extend.guidance_scale", self.extend.guidance_scale, "1, without time_guidance, for a model without guidance")
@@ -118,20 +123,23 @@ class ModelConfig:
     @property
     def reads_negative_prompt(self) -> bool:
         """Whether negative prompts reach the chunks of stage 2."""
-        return self.reads_text and self.guidance
+        return self.reads_text and (self.guidance if self.extend_by is None else self.extend_by.negative_prompt)
 
     @property
     def reads_image(self) -> bool:
         """Whether stage 1 makes its chunk from an image where there is one; else the image is frame 0."""
         if self.seed is not None and self.seed.pipeline is not None:
             return bool(self.seed.image)
+        if self.extend_by is not None:
+            return self.extend_by.image != "no"
         return self.backbone == "svd"
 
     def save(self, folder: Path, place: Path | None = None) -> None:
         """Write `model.json`. place: the folder that it will be in, None for `folder`; it names others' pipelines from there."""
         seed = self.seed and self.seed.relative_to(place or folder)
         refine_by = self.refine_by and self.refine_by.relative_to(place or folder)
-        values = dataclasses.asdict(dataclasses.replace(self, seed=seed, refine_by=refine_by))
+        extend_by = self.extend_by and self.extend_by.relative_to(place or folder)
+        values = dataclasses.asdict(dataclasses.replace(self, seed=seed, refine_by=refine_by, extend_by=extend_by))
         durable.write_file(folder / "model.json", (json.dumps(values, indent=2) + "\n").encode())
 
     @classmethod
@@ -146,12 +154,18 @@ class ModelConfig:
         try:
             reject_unknown(cls, values, "model.json")
             extend = ExtendConfig(**values.pop("extend", {}))
-            optional = {"refine": RefineConfig, "svd": SvdConfig, "seed": SeedConfig, "refine_by": RefineByConfig}
+            optional: dict[str, Any] = {
+                "refine": RefineConfig,
+                "svd": SvdConfig,
+                "seed": SeedConfig,
+                "refine_by": RefineByConfig,
+                "extend_by": ExtendByConfig,
+            }
             parts: dict[str, Any] = {}
             for name, kind in optional.items():
                 if (part := values.pop(name, None)) is not None:
                     parts[name] = kind(**part)
-            for name in parts.keys() & {"seed", "refine_by"}:
+            for name in parts.keys() & {"seed", "refine_by", "extend_by"}:
                 parts[name] = parts[name].within(folder)
             return cls(**values, extend=extend, **parts)
         except (TypeError, AttributeError, RequestError, ModelError) as error:

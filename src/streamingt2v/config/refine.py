@@ -84,7 +84,7 @@ class RefineByConfig:
     strength: float = 0.6
     steps: int = 30
     guidance_scale: float | None = None
-    seam: Literal["cut", "fade"] | None = None
+    seam: Literal["steps", "cut", "fade"] | None = None
     keyframes: int | None = None
     target_fps: int | None = None
 
@@ -93,7 +93,7 @@ class RefineByConfig:
         check_size("refine_by", self.scale, self.height, self.width)
         require(0 < self.strength <= 1, "refine_by.strength", self.strength, "above 0 and at most 1")
         require(int(self.steps * self.strength) >= 1, "refine_by.steps", self.steps, f"enough for one step at strength {self.strength}")
-        require(self.seam in (None, "cut", "fade"), "refine_by.seam", self.seam, "cut or fade")
+        require(self.seam in (None, "steps", "cut", "fade"), "refine_by.seam", self.seam, "steps, cut or fade")
         for name in ("keyframes", "target_fps"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"refine_by.{name}", value, "1 or more")

@@ -32,6 +32,8 @@ class Request:
     refines as well. num_inference_steps, guidance_scale: of stages 1 and 2, with `refine` of stage 3. form, strength: of stage 3, see
     `RefineConfig`. fps: playback rate; at a multiple of the model's own, frames are interpolated, and `num_frames` still counts all.
 
+    continue_by: how a model that is a pipeline of diffusers goes on, a name of `external.continuing.WAYS`.
+
     Chunks begin at 0, F, F + N, F + 2 N, ... for a model whose chunks have F frames, N = F - overlap of them new. After an image that
     is frame 0 (see `ModelConfig.reads_image`) they begin at 1, 1 + N, 1 + 2 N, ..., and after a video, whose first new frame is 0,
     at 0, N, 2 N, ... `resolve` refuses an entry that no chunk would use.
@@ -54,6 +56,7 @@ class Request:
     refine: str | None = None
     form: Form | None = None
     strength: float | None = None
+    continue_by: str | None = None
 
     def validate(self) -> Request:
         """Itself, or RequestError. Files are only checked to exist; their content is checked when they are opened."""

@@ -12,10 +12,10 @@ from ..config.external import SeedConfig
 from ..config.refine import RefineByConfig
 from ..config.values import read_json
 from ..errors import ModelError
+from .continuing import redrawing_class, redraws
+from .families import FRAME_COUNT, family, missing_packages, redraws_videos, unmet
 
 SEED_FILE = "seed.json"
-FRAME_COUNT = ("num_frames", "video_length")
-"""What pipelines call the number of frames to make."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,11 @@ def checked_seed(seed: SeedConfig) -> SeedConfig:
     if seed.pipeline is None:
         return seed
     can = seed_abilities(seed)
+    kind = pipeline_class(Path(seed.pipeline))
+    if can.video:
+        check_class(kind, Path(seed.pipeline))
+        if "video" in unmet_files(kind):
+            raise ModelError(f"{seed.pipeline}: {kind.__name__} needs a video to start from; it cannot make a first chunk")
     if not can.video:
         fix = "give a motion adapter in its seed.json, or a pipeline that makes videos"
         raise ModelError(f"{seed.pipeline}: its pipeline makes pictures, not videos; {fix}")
@@ -74,6 +79,24 @@ def checked_seed(seed: SeedConfig) -> SeedConfig:
         if asks and can.image == "no":
             raise ModelError(f"seed.{name}={asks!r}: the pipeline in {seed.pipeline} takes no picture; leave it out")
     return seed if seed.image is not None else dataclasses.replace(seed, image=can.image != "no")
+
+
+def unmet_files(kind: type) -> set[str]:
+    """Return which of image and video a class cannot do without."""
+    takes = inspect.signature(kind.__call__).parameters
+    return {name for name in ("image", "video") if name in takes and takes[name].default is inspect.Parameter.empty}
+
+
+def check_class(kind: type, folder: Path) -> None:
+    """ModelError for a pipeline that needs what is not installed, or what no request can give."""
+    if missing := missing_packages(kind):
+        extra = "pip install 'streamingt2v[bases]'" if missing == ("ftfy",) else f"pip install {' '.join(missing)}"
+        raise ModelError(f"{folder}: {kind.__name__} needs the package {', '.join(missing)}: {extra}")
+    facts = family(kind)
+    if facts.edits is not None:
+        raise ModelError(f"{folder}: {kind.__name__} {facts.edits}; it makes no videos from a prompt")
+    if lacking := unmet(kind):
+        raise ModelError(f"{folder}: {kind.__name__} needs {', '.join(lacking)}, which no request has")
 
 
 def redraws_from_keyframes(refine: RefineByConfig) -> bool:
@@ -92,9 +115,12 @@ def check_refiner(refine: RefineByConfig) -> None:
             raise ModelError(f"refine_by.{name}={value!r}: the pipeline in {refine.pipeline} has none; leave it out")
     if by_keyframes:
         return
-    lacking = {"video", "strength"} - inspect.signature(kind.__call__).parameters.keys()
-    if lacking:
-        raise ModelError(f"{refine.pipeline}: its pipeline takes no {' and no '.join(sorted(lacking))}, so it cannot refine")
+    by_strength = redraws_videos(kind) or redrawing_class(kind) is not kind
+    if by_strength or (redraws(kind) and refine.seam in (None, "steps")):
+        return
+    if redraws(kind):
+        raise ModelError(f"refine_by.seam={refine.seam!r}: {kind.__name__} redraws step by step alone; leave it out")
+    raise ModelError(f"{refine.pipeline}: {kind.__name__} takes no video with a strength of noise, so it cannot refine")
 
 
 def seed_abilities(seed: SeedConfig) -> Abilities:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from ..errors import ModelError
 from ..video.piece import to_uint8
+from .families import redraws_videos
 from .latents import Moments, arrange, encode, temporal_ratio, time_axis, tokens_per_frame
 from .steering import Hand, HeldOverlap
 
@@ -29,6 +30,13 @@ SIBLINGS = {
     "SkyReelsV2DiffusionForcingImageToVideoPipeline": "SkyReelsV2DiffusionForcingVideoToVideoPipeline",
 }
 """Classes that go on natively, by the class whose folder holds all that they need."""
+REDRAWING = {
+    "WanPipeline": "WanVideoToVideoPipeline",
+    "CogVideoXPipeline": "CogVideoXVideoToVideoPipeline",
+    "AnimateDiffPipeline": "AnimateDiffVideoToVideoPipeline",
+    "TextToVideoSDPipeline": "VideoToVideoSDPipeline",
+}
+"""Classes that redraw videos by a strength, by the class whose folder holds all that they need."""
 UNSTEERED = (
     "SkyReelsV2DiffusionForcing", "HunyuanVideoFramepack", "CosmosTextToWorld", "CosmosVideoToWorld", "Helios",
 )  # fmt: skip
@@ -97,6 +105,19 @@ def sibling(kind: type, scheduler: Mapping[str, Any]) -> type:
     if name is None or (name == "LTXConditionPipeline" and scheduler.get("use_dynamic_shifting")):
         return kind
     return getattr(importlib.import_module("diffusers"), name)
+
+
+def redrawing_class(kind: type) -> type:
+    """Return the class that redraws videos with what `kind` is made of, or `kind` itself."""
+    name = REDRAWING.get(kind.__name__)
+    return getattr(importlib.import_module("diffusers"), name) if name else kind
+
+
+def redraws(kind: type) -> bool:
+    """Tell whether stage 3 can use a class: by its strength, or by redrawing from noised latents."""
+    kind = redrawing_class(kind)
+    takes = inspect.signature(kind.__call__).parameters
+    return redraws_videos(kind) or ("overlap" in ways(kind) and "conditions" not in takes)
 
 
 def as_sibling(pipe: Any, kind: type) -> Any:

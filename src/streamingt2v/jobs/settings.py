@@ -7,9 +7,10 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..config import ModelConfig, find_model
+from ..config import ModelConfig
 from ..config.runtime import PLAIN, Savings
 from ..errors import ModelError, RequestError
+from ..external.as_model import read_model
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Settings:
         RequestError if there is no such model, or one cannot be used on this device, in this dtype, with these savings.
         """
         try:
-            found = {name: ModelConfig.load(find_model(model)) for name, model in self.names.items()}
+            found = {name: read_model(model)[1] for name, model in self.names.items()}
         except ModelError as error:
             raise RequestError("model", ", ".join(self.models), str(error)) from error
         for config in found.values():

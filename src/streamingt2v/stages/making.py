@@ -6,27 +6,32 @@ from collections.abc import Iterator
 from itertools import islice
 
 from ..checkpoints.load import Components
+from ..checkpoints.opening import opened
 from ..errors import MediaError
 from ..external.calling import Open
-from ..external.opening import opened
 from ..ray_backend import Alone, Crew
 from ..resolve import ResolvedRequest
 from ..types import State
 from ..video.piece import Piece, to_float
 from ..video.reader import read_image, read_video
 from .extend import ExtendStage
+from .extend_by_pipeline import PipelineExtendStage
 from .first_chunk import PipelineFirstChunk, made_image
 from .interpolate import InterpolateStage
 from .protocols import Extender, FirstChunk, Image, OnStep, Words
 from .refine import RefineStage
 from .refine_by_keyframes import KeyframeRefineStage
 from .refine_by_pipeline import PipelineRefineStage
+from .refine_by_steps import SplicedRefineStage
 
 
 def extender(parts: Components, asked: ResolvedRequest, on_step: OnStep | None = None) -> Extender:
     """Who makes chunk after chunk."""
-    assert parts.backbone is not None, "a model of networks has them"
     size = (asked.height, asked.width)
+    if asked.extend_by is not None:
+        given = (parts.pipeline, asked.extend_by, asked.extend, size, asked.config.fps, asked.request.seed, on_step)
+        return PipelineExtendStage(*given)
+    assert parts.backbone is not None, "a model of networks has them"
     return ExtendStage(parts.backbone, parts.scheduler, asked.extend, asked.request.seed, size, on_step)
 
 
@@ -76,7 +81,9 @@ def refined(
     given = (_opener(parts, asked.refine_by.pipeline), asked.refine_by, seed, total, size, asked.request.negative_prompt)
     if asked.by_keyframes:
         return KeyframeRefineStage(*given, parts.device).stream(pieces, words.prompt_at, state)
-    return PipelineRefineStage(*given).stream(pieces, words.prompt_at, state)
+    if asked.refine_by.seam in ("cut", "fade"):
+        return PipelineRefineStage(*given).stream(pieces, words.prompt_at, state)
+    return SplicedRefineStage(*given, on_step).stream(pieces, words.prompt_at, state)
 
 
 def interpolated(asked: ResolvedRequest, pieces: Iterator[Piece], state: State | None) -> Iterator[Piece]:

@@ -21,6 +21,7 @@ from PIL import Image
 
 from ..config.refine import RefineByConfig
 from ..external.calling import Open, called, covered, own_randomness, takes_of, video_of
+from ..external.continuing import as_sibling, redrawing_class
 from ..external.latents import arrange, encode, temporal_ratio, time_axis, tokens_per_frame
 from ..external.steering import Hands, OnStep, Redraw, SplicedWindow, Watch, redrawing, steered
 from ..samplers.noise import frame_noise, integer
@@ -126,7 +127,8 @@ class SplicedRefineStage:
         source, started = iter(pieces), carry.number
         with ExitStack() as stack:
             with own_randomness(self.seed, "refine"):
-                pipe = stack.enter_context(self.open())
+                whole = stack.enter_context(self.open())
+            pipe = as_sibling(whole, redrawing_class(type(whole)))
             grid = Grid.fitting(self.config, temporal_ratio(pipe))
             last = None if self.total is None else sum(1 for _ in grid.windows(self.total)) - 1
             for number, window in enumerate(grid.windows(self.total)):

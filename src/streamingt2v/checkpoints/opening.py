@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..checkpoints.placing import offload_pipeline, save_in_vae
 from ..config.runtime import PLAIN, Savings
 from ..errors import ModelError
+from .placing import offload_pipeline, save_in_vae
+
+ONLY_TILED = ("AutoencoderKLAllegro",)
+"""Autoencoders that decode in tiles alone."""
 
 
 @contextmanager
@@ -18,6 +22,18 @@ def opened(
     folder: str, device: str | torch.device, dtype: torch.dtype, adapter: str | None = None, savings: Savings = PLAIN
 ) -> Iterator[Any]:
     """A pipeline on a device in a dtype, for as long as it is needed: its memory is free afterwards. ModelError if it does not load."""
+    pipeline = load_pipeline(folder, device, dtype, adapter, savings)
+    try:
+        yield pipeline
+    finally:
+        for name in list(pipeline.components):  # let go here, whoever still holds the pipeline itself
+            setattr(pipeline, name, None)
+
+
+def load_pipeline(
+    folder: str | Path, device: str | torch.device, dtype: torch.dtype, adapter: str | None = None, savings: Savings = PLAIN
+) -> Any:
+    """Load a pipeline of diffusers to a device in a dtype. ModelError if it does not load."""
     from diffusers import DiffusionPipeline
 
     try:
@@ -30,11 +46,9 @@ def opened(
     pipeline.set_progress_bar_config(disable=True)
     if hasattr(pipeline, "vae"):
         save_in_vae(pipeline.vae, savings)
-    try:
-        yield pipeline.to(device) if savings.offload == "none" else offload_pipeline(pipeline, torch.device(device), savings)
-    finally:
-        for name in list(pipeline.components):  # let go here, whoever still holds the pipeline itself
-            setattr(pipeline, name, None)
+        if type(pipeline.vae).__name__ in ONLY_TILED:
+            pipeline.vae.enable_tiling()
+    return pipeline.to(device) if savings.offload == "none" else offload_pipeline(pipeline, torch.device(device), savings)
 
 
 def _with_adapter(folder: str, adapter: str, dtype: torch.dtype) -> Any:
