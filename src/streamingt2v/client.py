@@ -79,9 +79,13 @@ class Client:
             return self._send("/v1/videos/extensions", {"prompt": prompt, **settings}, "video", video, key)
         return self._send("/v1/videos/extensions", {"prompt": prompt, "video": {"id": video}, **settings}, "video", None, key)
 
-    def remix(self, id: str, prompt: str) -> Object:
-        """Queue the same video with another prompt."""
-        return self._json("POST", f"/v1/videos/{id}/remix", json={"prompt": prompt})
+    def remix(self, id: str, prompt: str | None = None, **changes: Any) -> Object:
+        """Queue the same video with another prompt, `seed` or `preset`; what is left out stays."""
+        return self._json("POST", f"/v1/videos/{id}/remix", json=changes | ({} if prompt is None else {"prompt": prompt}))
+
+    def refine(self, id: str) -> Object:
+        """Queue a preview, refined: stage 3 alone on its frames as they were made."""
+        return self._json("POST", f"/v1/videos/{id}/refine")
 
     def change_prompt(self, id: str, prompt: str) -> Object:
         """Show something else from the next chunk on."""

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from streamingt2v import Request
-from streamingt2v.client import Client
+from streamingt2v.client import Client, ServerError
 from streamingt2v.config import find_model
 from streamingt2v.web import words
 from streamingt2v.web.settings import settings_of_file
@@ -54,8 +54,10 @@ def test_a_job_that_waits_knows_its_place(service, address):
 def test_a_remix_keeps_what_is_not_changed(service, address):
     with Client(address) as client:
         made = client.wait(client.create("A cat", num_frames=24, seed=3, schedule=[[8, "A dog"]])["id"])
-    answer = httpx2.post(f"{address}/v1/videos/{made['id']}/remix", json={"seed": 4, "preset": "full"}).json()
-    job = service.wait(answer["id"])
+        again = client.remix(made["id"], seed=4, preset="full")
+        with pytest.raises(ServerError, match="full video"):
+            client.refine(made["id"])  # its prompt changes on the way
+    job = service.wait(again["id"])
     assert (job.request.seed, job.request.preset, job.request.schedule) == (4, "full", ((8, "A dog"),))
 
 

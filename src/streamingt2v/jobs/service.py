@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from .. import durable
 from ..config import ModelConfig, Preset, Request
@@ -191,7 +192,7 @@ class JobService:
         changes = PromptLog.read(self.files.run(id) / PROMPTS)
         schedule = changes.merged(job.request.schedule) if prompt is None else ()
         given = {"prompt": prompt, "seed": seed, "preset": preset}
-        kept = {name: value for name, value in given.items() if value is not None}
+        kept: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if preset not in (None, job.request.preset):
             kept |= {"width": None, "height": None, "form": None, "strength": None}  # they belong to the other one
         counted = job.frames_total - (job.request.num_frames or 0)
