@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Annotated
 
 import typer
 
+from ..runs.machine import bound_spinning
 from . import batch, bench, demo, evaluate, models, serve, streams, train, video, weights
 from .screen import INTERRUPTED, interruptible, plain_warnings, report_error
 
@@ -71,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def entry_point() -> None:
-    """What the installed command calls."""
+    """Run the command line of this process, and end it with its exit code."""
+    bound_spinning()
     streams.prepare()
     code = main()
     lost = streams.failure()

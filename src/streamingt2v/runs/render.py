@@ -26,6 +26,7 @@ from ..errors import ModelError, RequestError, RunError
 from .media import plan_media
 from .prompts import Change
 from ..video.reader import read_video
+from .machine import choose_threads
 from .run import RunFolder
 from ..pipeline import LongVideoPipeline
 from ..resolve import ResolvedRequest, resolve_for
@@ -96,6 +97,8 @@ def create_run(
     temporary, overwrite: see `Header`. RunError if `folder` cannot be used, ModelError if there is no such model.
     """
     media = plan_media(asked.request, asked.config)
+    if torch.device(device or pipe.components.device).type == "cpu":
+        choose_threads()
     return RunFolder.create(
         folder,
         asked.request,

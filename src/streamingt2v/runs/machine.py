@@ -1,0 +1,57 @@
+"""How many threads a run takes on a CPU: as many as the machine has free when it begins.
+
+OpenMP's threads wait for each other by spinning. Beside a program that keeps a core busy, one thread for every core is
+therefore many times slower than one thread alone. A run keeps the number that it began with, since sums round differently
+by how they are split; it is in its header.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+
+SAMPLE_SECONDS = 0.2
+SPINS = "100000"
+"""How long a thread spins before it sleeps: enough for the short operations of a quiet machine; the default of OpenMP spins for ever."""
+ITS_OWN = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
+STAT = Path("/proc/stat")
+
+
+def bound_spinning(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Let waiting threads sleep after a while. Call it before torch is imported; a user's own variables win."""
+    if not any(name in environment for name in ITS_OWN):
+        environment["GOMP_SPINCOUNT"] = SPINS
+
+
+def choose_threads(environment: Mapping[str, str] = os.environ) -> int:
+    """Set and return how many threads torch uses: the cores that are free now, 1 at least.
+
+    Where a user has set OMP_NUM_THREADS or MKL_NUM_THREADS, or the system does not tell, it stays as it is.
+    """
+    import torch  # heavy, and only needed where something is computed
+
+    free = None if {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & environment.keys() else free_cores()
+    if free is not None:
+        torch.set_num_threads(max(1, min(len(os.sched_getaffinity(0)), int(free + 0.25))))
+    return torch.get_num_threads()
+
+
+def free_cores(seconds: float = SAMPLE_SECONDS) -> float | None:
+    """Return how many cores' time nobody uses; None where the system does not tell. This process sleeps meanwhile."""
+    before = _idle_and_total()
+    time.sleep(seconds)
+    after = _idle_and_total()
+    if before is None or after is None or after[1] == before[1]:
+        return None
+    return (after[0] - before[0]) / (after[1] - before[1]) * (os.cpu_count() or 1)
+
+
+def _idle_and_total() -> tuple[int, int] | None:
+    """Return the time that cores were idle, and in all, since the start; None where there is no such file."""
+    try:
+        fields = [int(field) for field in STAT.read_text().splitlines()[0].split()[1:9]]
+    except (OSError, ValueError, IndexError):
+        return None
+    return (fields[3] + fields[4], sum(fields)) if len(fields) > 4 else None
