@@ -4,8 +4,7 @@
     python -m lab.proof.base OUT2 --text DIR --code FILE --init OUT --still_init 1   # then clips
 
 It runs until it is stopped, goes on from its last checkpoint, and looks at samples of the averaged weights
-now and then. The network predicts the clean latents: at 64 numbers a cell and a width of 64, what it does
-not know is then a soft picture, not noise.
+now and then.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from transformers import CLIPTextModel, PreTrainedTokenizerFast
 from .code import CHANNELS, load_code
 from .pool import Example, Pool
 from .run import Run, RunConfig
-from .sampling import make_scheduler, sample, save_sheet
+from .sampling import clean_of, make_scheduler, sample, save_sheet
 from .words import TEXT_LENGTH, WIDTH, load_text, tokenize
 
 
@@ -97,19 +96,21 @@ def clean_loss(
     cover_BTHW: torch.Tensor,
     scheduler: DDIMScheduler,
     changes: float,
+    share_C: torch.Tensor | float = 1.0,
 ) -> torch.Tensor:
     """Squared error of the clean latents and of their changes from frame to frame.
 
-    Weighted by min(snr, 5) + 1, and more where the thing is.
+    Weighted by min(snr, 5) + 1 (the error of the velocity, by that over snr + 1), by the numbers' `share_C`,
+    and more where the thing is.
     """
     signal = scheduler.alphas_cumprod[t].view(-1, 1, 1, 1)
     noise_weight = (signal / (1 - signal).clamp(min=1e-5)).clamp(max=5) + 1
     weight = 1 + 4 * cover_BTHW
     weight = noise_weight * weight / weight.mean((1, 2, 3), keepdim=True)
-    error = clean_BCTHW.float() - latents_BCTHW
-    loss = ((error**2).mean(1) * weight).mean()
-    if changes and error.shape[2] > 1:
-        loss = loss + 0.5 * changes * ((error.diff(dim=2) ** 2).mean(1) * weight[:, 1:]).mean()
+    error = (clean_BCTHW.float() - latents_BCTHW).movedim(1, -1)
+    loss = ((error**2 * share_C).mean(-1) * weight).mean()
+    if changes and error.shape[1] > 1:
+        loss = loss + 0.5 * changes * ((error.diff(dim=1) ** 2 * share_C).mean(-1) * weight[:, 1:]).mean()
     return loss
 
 
@@ -164,8 +165,9 @@ class Trainer:
             text = self.text(tokenize(self.tokenizer, captions)).last_hidden_state
         network = self.quick if latents.shape[2] > 1 else self.unet
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            clean = network(noisy, t, text).sample.float()
-        return clean_loss(clean, latents, t, cover, self.scheduler, self.a.changes)
+            velocity = network(noisy, t, text).sample.float()
+        clean = clean_of(velocity, noisy, t, self.scheduler)
+        return clean_loss(clean, latents, t, cover, self.scheduler, self.a.changes, self.code.share)
 
     def look(self) -> None:
         """Export the averaged weights, and a sheet of what they make of fixed captions."""

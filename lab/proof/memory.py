@@ -4,10 +4,12 @@
     python -m lab.proof.memory OUT --kind apm --cam DIR --sight DIR ...
     python -m lab.proof.memory OUT --kind last-frame|concatenate|additive ...
 
-A merger has no positions: a frame finds the same frame among CAM's features by likeness alone. Drawn at
-random, its projections hide that likeness, and it took most of a short training to find it; so they start
-as the identity, where queries and keys of the same noisy frame are most alike from the first step on.
-`--plain 1` starts them at random, as published.
+CAM's rivals are given the window's latents by the autoencoder. CAM has to see them in pixels through a small
+frame encoder, and after a short training from random weights that encoder is all but blind: of the shipped
+one, a linear reading leaves 53 to 99 % of all latent numbers but the brightness unexplained. So it starts as
+the map that it has to be (`see_clearly`). And a merger has no positions: a frame finds the same frame among
+CAM's features by likeness alone; so its projections start as the identity (`start_alike`). `--plain 1`
+starts both at random, with `--encoder_steps` for the frame encoder alone.
 """
 
 from __future__ import annotations
@@ -32,11 +34,12 @@ from .base import clean_loss
 from .code import load_code
 from .continuing import OVERLAP, Continuation, draw
 from .run import Run, RunConfig
-from .sampling import make_scheduler, save_sheet
+from .sampling import clean_of, make_scheduler, save_sheet
 from .words import TEXT_LENGTH, WIDTH, load_text, tokenize
 
 FRAME_ENCODER = (16, 32, 48, 64)
 IMAGE_TOKENS = 8
+SMALL = 0.01  # of what the frame encoder's inner layers hold, where it begins as a linear map
 
 
 def start_alike(unet: StreamingUNet3D) -> None:
@@ -53,6 +56,45 @@ def start_alike(unet: StreamingUNet3D) -> None:
             nn.init.eye_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+@torch.no_grad()
+def see_clearly(embedding: Any, code_weight: torch.Tensor, code_mean: torch.Tensor, first: nn.Conv2d) -> None:
+    """Make CAM's frame encoder say of pixels what the base's `first` layer says of their linear code.
+
+    Its convolutions put pixels into channels, two by two three times, and the code's numbers are sums of
+    those. SiLU is half its input where that is small, so the pixels are made small on the way in and the
+    answer large again on the way out.
+    """
+    layers = [embedding.conv_in, *embedding.blocks]
+    for layer in [*layers, embedding.conv_out]:
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    for channel in range(3):
+        embedding.conv_in.weight[channel, channel, 1, 1] = SMALL
+    places = [(c, 0, 0) for c in range(3)]  # what a channel holds: colour, and row and column within its cell
+    for number, layer in enumerate(embedding.blocks):
+        if number % 2 == 0:  # each pair: one that keeps, one that halves
+            for channel in range(len(places)):
+                layer.weight[channel, channel, 1, 1] = 2.0
+        elif number < 5:
+            cell = 2 ** (number // 2)
+            finer = [
+                (c, y + dy * cell, x + dx * cell) for dy in (0, 1) for dx in (0, 1) for c, y, x in places
+            ]
+            for new in range(len(finer)):
+                corner, old = divmod(new, len(places))
+                layer.weight[new, old, 1 + corner // 2, 1 + corner % 2] = 2.0
+            places = finer
+        else:
+            for old, (c, y, x) in enumerate(places):
+                for corner in range(4):
+                    dy, dx = divmod(corner, 2)
+                    numbers = code_weight[:, c, y + 4 * dy, x + 4 * dx]
+                    layer.weight[: len(numbers), old, 1 + dy, 1 + dx] = 2.0 * numbers
+            layer.bias[: len(code_weight)] = -(code_weight * code_mean).sum((1, 2, 3)) * SMALL
+    embedding.conv_out.weight[:, : len(code_weight)] = first.weight * (2.0 / SMALL)
+    embedding.conv_out.bias.copy_(first.bias)
 
 
 class Memory(nn.Module):
@@ -168,12 +210,20 @@ class Trainer:
             )
         base = UNet3DConditionModel.from_pretrained(Path(a.base) / "unet").float()
         unet = StreamingUNet3D.from_base(base, 16, TEXT_LENGTH, IMAGE_TOKENS)
-        if a.kind != "cam":
-            return Rivalry(unet, rivals.from_base(a.kind, base, FRAME_ENCODER), self.code.encode)
-        if not a.plain:
-            start_alike(unet)
-        tokens = ImageTokens(WIDTH, 2 * WIDTH, IMAGE_TOKENS, WIDTH)
-        return Memory(unet, ConditionalAttentionModule.from_base(base, FRAME_ENCODER), tokens, None, False)
+        cam = ConditionalAttentionModule.from_base(base, FRAME_ENCODER)
+        if a.kind == "cam":
+            if not a.plain:
+                start_alike(unet)
+                encoder = cam.controlnet_cond_embedding
+                see_clearly(encoder, self.code.weight, self.code.mean, base.conv_in)
+                encoder.requires_grad_(False)  # there is nothing left to learn, and its small weights to lose
+            return Memory(unet, cam, ImageTokens(WIDTH, 2 * WIDTH, IMAGE_TOKENS, WIDTH), None, False)
+        rival = rivals.from_base(a.kind, base, FRAME_ENCODER)
+        if a.kind == "additive":
+            encoder = rival.copied.controlnet_cond_embedding
+            see_clearly(encoder, self.code.weight, self.code.mean, base.conv_in)
+            encoder.requires_grad_(False)
+        return Rivalry(unet, rival, self.code.encode)
 
     def batch(self) -> list[Continuation]:
         """Some new clips and some used before: a pool of 800."""
@@ -199,8 +249,9 @@ class Trainer:
             text = self.text(tokenize(self.tokenizer, captions)).last_hidden_state
         window = self.pixels(latents[:, :, :OVERLAP], 0.2 * torch.rand(len(batch)))
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            clean = self.module(noisy, t, text, window, anchor).float()
-        return clean_loss(clean, latents, t, cover, self.scheduler, self.a.changes)
+            velocity = self.module(noisy, t, text, window, anchor).float()
+        clean = clean_of(velocity, noisy, t, self.scheduler)
+        return clean_loss(clean, latents, t, cover, self.scheduler, self.a.changes, self.code.share)
 
     def pixels(self, latents: torch.Tensor, disturb: torch.Tensor) -> torch.Tensor:
         """Decode a window (B, T, 3, H, W) as a generator leaves it: with so much noise on its latents."""
@@ -259,8 +310,8 @@ def go_on(
     z = noise
     for t in solver.timesteps:
         with torch.autocast("cpu", torch.bfloat16):
-            clean = module(z, t.expand(len(z)), text, window, anchor).float()
-        z = solver.step(clean, t, z).prev_sample
+            velocity = module(z, t.expand(len(z)), text, window, anchor).float()
+        z = solver.step(velocity, t, z).prev_sample
     return z
 
 
@@ -277,7 +328,7 @@ def main() -> None:
         ("batch", int, 8),
         ("lr", float, 1.5e-3),
         ("steps", int, 3000),
-        ("encoder_steps", int, 100),
+        ("encoder_steps", int, 0),
         ("late", float, 1.3),
         ("changes", float, 0.5),
         ("plain", int, 0),

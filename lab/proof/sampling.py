@@ -14,19 +14,27 @@ from .code import PatchCode
 from .words import tokenize
 
 
-def make_scheduler(predict: str = "sample") -> DDIMScheduler:
+def make_scheduler() -> DDIMScheduler:
     """Scaled-linear schedule with zero terminal signal (Lin et al. 2024): sampling starts from pure noise."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
-        prediction_type=predict,
+        prediction_type="v_prediction",
         rescale_betas_zero_snr=True,
         timestep_spacing="trailing",
         clip_sample=False,
         set_alpha_to_one=True,
         steps_offset=1,
     )
+
+
+def clean_of(
+    velocity_BCTHW: torch.Tensor, noisy_BCTHW: torch.Tensor, t: torch.Tensor, scheduler: DDIMScheduler
+) -> torch.Tensor:
+    """The clean latents that a predicted velocity means."""
+    signal = scheduler.alphas_cumprod[t].view(-1, 1, 1, 1, 1)
+    return signal.sqrt() * noisy_BCTHW - (1 - signal).sqrt() * velocity_BCTHW
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers.models.controlnets.controlnet import ControlNetConditioningEmbedding
 from torch import nn
 
 from lab.proof import base, code, continuing, measures, memory, muon, pool
@@ -105,6 +106,16 @@ def test_windows_of_hidden_things_show_nothing_of_them_and_the_anchor_does():
         _, mask = clip.render(spec, np.append(times, anchor))
         assert mask[: continuing.OVERLAP].sum((1, 2)).max() < 2 and mask[-1].sum() > 60
         assert anchor < times[0]
+
+
+def test_a_frame_encoder_that_begins_as_the_code_sees_what_the_base_sees(patches):
+    encoder = ControlNetConditioningEmbedding(32, block_out_channels=memory.FRAME_ENCODER)
+    first = nn.Conv2d(64, 32, 3, padding=1)
+    memory.see_clearly(encoder, patches.weight, patches.mean, first)
+    pixels = code.to_pixels(clip.render(clip.sample(5), clip.frame_times(2))[0])
+    with torch.no_grad():
+        said = first(patches.encode(pixels))
+        assert ((encoder(pixels) - said) ** 2).mean() < 0.01 * said.var()
 
 
 def test_mergers_that_start_alike_have_no_effect_and_find_the_same_frame(unet):
