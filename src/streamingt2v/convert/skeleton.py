@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -54,6 +55,27 @@ def skeleton(name: str, full: bool) -> Iterator[tuple[Path, dict[str, int]]]:
         yield folder, {part: sum(x.numel() for x in network.parameters()) for part, network in networks.items()}
 
 
+def facts(name: str, full: bool) -> dict[str, Any]:
+    """What a plan needs to know of a published model, as plain JSON: settings, numbers in each part, arithmetic in floating-point operations.
+
+    `estimate/published.json` holds it, so that a plan builds no networks; made by `python -m streamingt2v.convert.skeleton`.
+    """
+    from ..estimate.flops import decode_flops, encode_flops, refine_step_flops, step_flops
+
+    with skeleton(name, full) as (folder, parts):
+        config = ModelConfig.load(folder)
+        sizes = {(config.height, config.width)} | ({config.refine.size(config.height, config.width)} if config.refine else set())
+        return {
+            "model": json.loads((folder / "model.json").read_text()),
+            "configs": {part.name: json.loads((part / "config.json").read_text()) for part in sorted(folder.iterdir()) if part.is_dir()},
+            "parts": dict(sorted(parts.items())),
+            "step_flops": {str(predictions): step_flops(folder, config, predictions) for predictions in (1, 2, 3)},
+            "refine_step_flops": refine_step_flops(folder, config),
+            "decode_flops": {f"{height}x{width}": decode_flops(folder, height, width) for height, width in sorted(sizes)},
+            "encode_flops": {f"{height}x{width}": encode_flops(folder, height, width) for height, width in sorted(sizes)},
+        }
+
+
 def _networks(config: ModelConfig) -> dict[str, Any]:
     """On the default device, which is the caller's to choose."""
     vision: nn.Module = CLIPVisionModelWithProjection(CLIPVisionConfig(**_VIT_H))
@@ -64,3 +86,7 @@ def _networks(config: ModelConfig) -> dict[str, Any]:
     networks = {"unet": StreamingUNet3D(), "cam": ConditionalAttentionModule(), "image_tokens": ImageTokens(), "image_encoder": vision}
     networks |= {"text_encoder": text, "vae": AutoencoderKL(**_FOUR, up_block_types=("UpDecoderBlock2D",) * 4)}
     return networks | ({"refiner": Vid2VidUNet()} if config.refine else {})
+
+
+if __name__ == "__main__":
+    print(json.dumps({"streaming-t2v": facts("streaming-t2v", full=True), "streaming-svd": facts("streaming-svd", full=False)}, indent=1))
