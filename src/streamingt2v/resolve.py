@@ -129,7 +129,7 @@ def resolve(config: ModelConfig, request: Request) -> ResolvedRequest:
 
     RequestError where the request is wrong or the model cannot do it; ModelError if a pipeline that the model works with cannot be used.
     """
-    request.validate()
+    request = _located(request.validate())
     _check_starts(config, request)
     config = dataclasses.replace(config, seed=_first_chunk(config, request))
     _check_base(config, request)
@@ -167,6 +167,16 @@ def resolve(config: ModelConfig, request: Request) -> ResolvedRequest:
     )
     _check_schedule(resolved)
     return resolved
+
+
+def _located(request: Request) -> Request:
+    """The request with the folder of its base, which may be a name or an id of the hub. RequestError if it is not here."""
+    if request.base is None:
+        return request
+    try:
+        return dataclasses.replace(request, base=str(find_model(request.base)))
+    except ModelError as error:
+        raise RequestError("base", request.base, str(error)) from error
 
 
 def resolve_for(model: str, request: Request) -> ResolvedRequest:

@@ -8,8 +8,7 @@ from ..config import EMBEDDED
 from ..config import find_model as find_folder
 from ..config.places import home
 from ..errors import ModelError
-from . import hub
-from .registry import Entry, find_entry
+from .registry import Entry, find_entry, parse_id
 from .variants import choose_model
 
 COMPLETE = ("model.json", "seed.json", "refiner")
@@ -42,7 +41,7 @@ def known_as(name: str) -> tuple[Entry | None, str, str | None] | None:
     if entry := find_entry(name):
         hub_id = entry.hub_id or (entry.parts[0][1] if entry.parts else None)
         return (entry, hub_id, entry.revision) if hub_id else None
-    parsed = hub.parse_id(name)
+    parsed = parse_id(name)
     if parsed is None:
         return None
     entry = find_entry(parsed[0])
@@ -57,6 +56,8 @@ def made_folder(entry: Entry, revision: str | None = None) -> Path:
 
 def find_repository(hub_id: str, revision: str | None, half: bool = False, without: tuple[str, ...] = ()) -> Path | None:
     """The folder of a repository with all files of a model, in the precision asked for, else in the other; None if it is not here."""
+    from . import hub  # its library takes a while to import, and is not needed for what lies in a folder
+
     for asked in (half, not half):
         try:
             return hub.find(hub_id, choose_model(asked, without), revision)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,14 +23,12 @@ from ..durable import write_unsynced
 from ..errors import ModelError, RequestError
 from .download import HubFile, OnBytes, download, partial_size
 from .hub_errors import FAILURES, explained
-from .registry import find_entry
+from .registry import find_entry, parse_id
 from .variants import Read
 
 Note = Callable[[str], None]
 Choose = Callable[[Iterable[str], Read], Sequence[str]]
 """Which of a repository's files are wanted, by their names and the text of small ones."""
-
-_ID = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([^\s@]+))?")
 
 
 @dataclass(frozen=True)
@@ -63,12 +60,6 @@ class Remote:
     def missing(self, names: Iterable[str]) -> int:
         """Bytes of these files that are still to be fetched."""
         return sum(self.files[name].size - partial_size(self.blob(name)) for name in names if not (self.folder / name).exists())
-
-
-def parse_id(text: str) -> tuple[str, str | None] | None:
-    """("OWNER/REPOSITORY", revision or None) of "OWNER/REPOSITORY[@REVISION]"; None for another text, or where such a path is here."""
-    match = _ID.fullmatch(text)
-    return None if match is None or Path(text).exists() else (match[1], match[2])
 
 
 def is_hub_name(text: str) -> bool:

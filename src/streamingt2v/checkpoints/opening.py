@@ -10,8 +10,10 @@ from typing import Any
 import torch
 
 from ..config.runtime import PLAIN, Savings
+from ..config.values import read_json
 from ..errors import ModelError
 from .placing import offload_pipeline, save_in_vae
+from .variants import INDEX, variant_of
 
 ONLY_TILED = ("AutoencoderKLAllegro",)
 """Autoencoders that decode in tiles alone."""
@@ -40,7 +42,7 @@ def load_pipeline(
         if adapter is not None:
             pipeline = _with_adapter(folder, adapter, dtype)
         else:
-            pipeline = DiffusionPipeline.from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
+            pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, **_kept_as(Path(folder), dtype))
     except (OSError, ValueError, RuntimeError, TypeError, ImportError) as error:
         raise ModelError(f"{folder}: the pipeline cannot be loaded: {error}") from error
     pipeline.set_progress_bar_config(disable=True)
@@ -51,12 +53,23 @@ def load_pipeline(
     return pipeline.to(device) if savings.offload == "none" else offload_pipeline(pipeline, torch.device(device), savings)
 
 
+def _kept_as(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
+    """How `from_pretrained` is told the data type, and which of several sets of weights to read."""
+    variant = variant_of(folder, half=dtype != torch.float32)
+    parts = read_json(folder / INDEX) if (folder / INDEX).is_file() else {}
+    own = parts.get("vae")
+    # Wan's autoencoder is made for float32, and its pipelines hand it latents in its own type
+    mixed = dtype != torch.float32 and isinstance(own, list) and own[1] == "AutoencoderKLWan"
+    types = {"vae": torch.float32, "default": dtype} if mixed else dtype
+    return {"torch_dtype": types, **({"variant": variant} if variant else {})}
+
+
 def _with_adapter(folder: str, adapter: str, dtype: torch.dtype) -> Any:
     """AnimateDiff: a text-to-image pipeline with a motion adapter, and the scheduler that the published seed has (method.md: Chunks)."""
     from diffusers import AnimateDiffPipeline, DDIMScheduler, MotionAdapter
 
-    motion = MotionAdapter.from_pretrained(adapter, torch_dtype=dtype, local_files_only=True)
-    pipeline = AnimateDiffPipeline.from_pretrained(folder, motion_adapter=motion, torch_dtype=dtype, local_files_only=True)
+    motion = MotionAdapter.from_pretrained(adapter, local_files_only=True, **_kept_as(Path(adapter), dtype))
+    pipeline = AnimateDiffPipeline.from_pretrained(folder, motion_adapter=motion, local_files_only=True, **_kept_as(Path(folder), dtype))
     changes = {"clip_sample": False, "timestep_spacing": "linspace", "beta_schedule": "linear", "steps_offset": 1}
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, **changes)
     return pipeline

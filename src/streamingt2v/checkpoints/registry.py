@@ -6,8 +6,12 @@ which ones were. Nothing heavy is imported.
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
+
+_ID = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([^\s@]+))?")
 
 Role = Literal["model", "base", "enhancer"]
 
@@ -121,6 +125,9 @@ ENTRIES: tuple[Entry, ...] = (
 )  # fmt: skip
 
 
+ENHANCERS = {"streaming-t2v": "vid2vid", "streaming-svd": "i2vgen-xl"}
+"""Entry of the third stage for an entry's model."""
+
 TOKENIZER_REPO = "damo-vilab/text-to-video-ms-1.7b"
 """Whose folder `tokenizer` StreamingT2V was made with; the checkpoint does not hold it."""
 
@@ -128,3 +135,9 @@ TOKENIZER_REPO = "damo-vilab/text-to-video-ms-1.7b"
 def find_entry(name: str) -> Entry | None:
     """The entry of a name or hub id."""
     return next((entry for entry in ENTRIES if name in (entry.name, entry.hub_id)), None)
+
+
+def parse_id(text: str) -> tuple[str, str | None] | None:
+    """("OWNER/REPOSITORY", revision or None) of "OWNER/REPOSITORY[@REVISION]"; None for another text, or where such a path is here."""
+    match = _ID.fullmatch(text)
+    return None if match is None or Path(text).exists() else (match[1], match[2])

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..runs.machine import bound_spinning
-from . import batch, bench, demo, evaluate, models, serve, streams, train, video, weights
+from . import batch, bench, demo, evaluate, models, plan, serve, streams, train, video, weights
 from .screen import INTERRUPTED, interruptible, plain_warnings, report_error
 
 app = typer.Typer(
@@ -46,7 +46,8 @@ for _command in (
     weights.get,
     models.convert,
     models.models,
-    models.plan,
+    plan.plan,
+    plan.doctor,
     train.train,
     serve.serve,
     demo.demo,

@@ -6,7 +6,7 @@ import math
 import shlex
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +19,9 @@ from ..resolve import resolve_for, with_media
 from ..runs.quiet import hide_progress_bars
 from .options import MOST_THREADS, MOST_WORKERS, ModelOptions, ScreenOptions, takes_options
 from .screen import Screen, Stopped, describe
+from .settle import settle
 from .table import read_table
+from .weights import Yes
 
 if TYPE_CHECKING:
     from ..runs.batch import Record, Setting
@@ -49,6 +51,7 @@ def batch(
     *,
     options: BatchOptions,
     model: ModelOptions,
+    yes: Yes = False,
     screen: ScreenOptions,
 ) -> None:
     """Make many videos, one a row of a table.
@@ -57,7 +60,10 @@ def batch(
     NAME.mp4, and NAME.json that tells how it went; without a name it is called by its number. Rows that are wrong are told before any
     work starts. A row that fails does not stop the others. The same command does what is missing, and goes on with what was begun.
     """
-    began = time.monotonic()
+    began, typed = time.monotonic(), model
+    model = settle(model, Screen(screen.quiet, screen.json), fetch="preview", yes=yes)
+    if model.offload == "auto":  # rows differ, and all are made by one model
+        model = replace(model, offload="none")
     _check_workers(model.device, options)
     rows = read_table(prompts, lambda wanted: _checked(wanted, model))
     hide_progress_bars()
@@ -68,7 +74,7 @@ def batch(
     show = Screen(screen.quiet, screen.json)
     show.note(f"{len(jobs)} rows, {len(jobs) - len(left)} done before, workers: {options.workers}")
     records = run_batch(left, setting, options.workers, options.retries, options.gpus_per_worker) if left else iter(())
-    again = shlex.join(["streamingt2v", "batch", str(prompts), *_words(options), *_words(model), *_words(screen)])
+    again = shlex.join(["streamingt2v", "batch", str(prompts), *_words(options), *_words(typed), *_words(screen)])
     try:
         total = {"rows": len(jobs), "done_before": len(jobs) - len(left), **_told(records, show)}
     except KeyboardInterrupt as error:

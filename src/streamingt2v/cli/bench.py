@@ -14,6 +14,7 @@ from ..runs.quiet import hide_progress_bars
 from ..texts import whole_number
 from .options import MOST_THREADS, ModelOptions, ScreenOptions, takes_options
 from .screen import Screen
+from .settle import settle
 
 if TYPE_CHECKING:
     from ..metrics.speed import Setting
@@ -41,6 +42,9 @@ def bench(
     Nothing else should run meanwhile.
     """
     show = Screen(screen.quiet, screen.json)
+    model = settle(model, show)
+    if model.offload == "auto":  # what is measured is what was typed
+        model = replace(model, offload="none")
     wanted = _lengths(lengths)
     _check(model.model, preset, frames)
     hide_progress_bars()

@@ -1,23 +1,15 @@
-"""`convert`, `models`, `plan`: published weights to model folders, what can be used, and what a request would need."""
+"""`convert` and `models`: published weights to model folders, and what can be used."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from typer import Argument, Option
 
-from ..config import ModelConfig, Request, find_model
-from ..config.schedule import read_schedule
 from ..errors import ModelError, RequestError
-from ..resolve import resolve
-from .options import Dtype, ModelOptions, RequestOptions, ScreenOptions, build_request, takes_options
+from .options import Dtype, ScreenOptions, takes_options
 from .screen import Screen
-
-if TYPE_CHECKING:
-    from ..checkpoints.registry import Entry
-    from ..estimate.plan import Plan
 
 Kind = Literal["streaming-t2v", "streaming-svd", "vid2vid"]
 
@@ -109,90 +101,6 @@ def models(*, screen: ScreenOptions) -> None:
         lines.append(f"{'':14} {', '.join([*known, f'checked: {entry.verified}'])}")
     show = Screen(screen.quiet, screen.json)
     show.result("\n".join(lines), {"models": [entry.to_json() for entry in ENTRIES]})
-
-
-@takes_options
-def plan(
-    prompt: Annotated[str, Argument(metavar="PROMPT", help="What is to be seen; it does not matter to a plan.")] = "anything",
-    *,
-    image: Annotated[Path | None, Option(help="A picture to start from.")] = None,
-    request: RequestOptions,
-    model: ModelOptions,
-    seconds_per_step: Annotated[float | None, Option(help="Of a step of stage 2, measured; default: an estimate.", min=0, max=1e9)] = None,
-    screen: ScreenOptions,
-) -> None:
-    """Tell the memory, disk and time that `generate` with the same options would need. No weights are read, nor need they be here:
-    for streaming-t2v and streaming-svd it counts by their published sizes.
-
-    What cannot fit this machine is an error that tells the way out.
-    """
-    schedule = read_schedule(request.schedule) if request.schedule is not None else ()
-    wanted = build_request(prompt, request, schedule, image=str(image) if image is not None else None)
-    try:
-        folder, entry = find_model(model.model), None
-        resolve(ModelConfig.load(folder), wanted)
-    except ModelError as error:
-        entry = _published(model.model, error)
-        folder = None
-    made = _planned(folder, entry, wanted, model, seconds_per_step)
-    download = entry.download_bytes if entry else 0
-    told = _told(made) + (f"\n{_to_get(entry)}" if entry else "")
-    Screen(screen.quiet, screen.json).result(told, {**asdict(made), "memory": made.memory, "download": download})
-
-
-def _published(name: str, error: ModelError) -> Entry:
-    """The published model of a name that is not on this machine; RequestError if there is none, or its sizes are not known."""
-    from ..checkpoints.registry import find_entry
-    from ..convert.skeleton import NAMES
-
-    entry = find_entry(name)
-    if entry is None or entry.name not in NAMES:
-        fix = f"{_to_get(entry)}; of what it needs more is not known" if entry else str(error)
-        raise RequestError("model", name, fix) from error
-    return entry
-
-
-def _planned(folder: Path | None, entry: Entry | None, wanted: Request, model: ModelOptions, seconds_per_step: float | None) -> Plan:
-    """With the model of a folder, or with that of an entry by its published sizes."""
-    from ..convert.skeleton import skeleton
-    from ..estimate.plan import plan as make_plan
-
-    def made(place: Path, parts: dict[str, int] | None) -> Plan:
-        asked = resolve(ModelConfig.load(place), wanted)
-        return make_plan(
-            place, asked, name=model.model, device=model.device, dtype=model.dtype, seconds_per_step=seconds_per_step,
-            savings=model.savings, parts=parts,
-        )  # fmt: skip
-
-    if folder is not None:
-        return made(folder, None)
-    assert entry is not None, "there is one or the other"
-    with skeleton(entry.name, wanted.preset == "full") as (place, parts):
-        return made(place, parts)
-
-
-def _to_get(entry: Entry) -> str:
-    """How to come by a model that is not here."""
-    size = f" of {entry.download_bytes / 1e9:.3g} GB" if entry.download_bytes else ""
-    how = f"streamingt2v {entry.use} {entry.hub_id or 'SRC'} DST" if entry.use.startswith("convert") else f"it is for {entry.use}"
-    return f"it is not on this machine: a download{size}; {how}"
-
-
-def _told(found: Plan) -> str:
-    from ..checkpoints.hub import readable
-
-    weights = f"{found.parameters / 1e6:.1f} million parameters: {readable(found.weights)}"
-    seconds = "unknown" if found.seconds is None else f"{found.seconds:.3g} s"
-    steps = f"{found.steps} steps" + (f" and {found.refine_steps} of stage 3" if found.refine_steps else "")
-    lines = [
-        f"{found.frames} frames of {found.width}x{found.height}, preset {found.preset}, on {found.device} in {found.dtype}",
-        f"memory  {readable(found.memory)}, of {readable(found.memory_free)} that are free",
-        f"        {weights}; a step besides, estimated: {readable(found.working)}",
-        *([f"        and {readable(found.offloaded)} of the machine's, for weights while they rest"] if found.offloaded else []),
-        f"disk    about {readable(found.disk)} for the video while it is made, of {readable(found.disk_free)} that are free",
-        f"time    {seconds} for {steps} ({found.seconds_from})",
-    ]
-    return "\n".join(lines)
 
 
 def _or_unknown(value: int | None) -> str:

@@ -16,12 +16,14 @@ from typer import Option
 
 from ..config import Form, Preset, Request
 from ..config.request import SHORT_NAMES
-from ..config.runtime import Engine, Offload, Savings
+from ..config.runtime import Engine, Savings
 
 MOST_WORKERS, MOST_THREADS = 1024, 1024
 """More is a slip of the finger, and would end the machine."""
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+AnyOffload = Literal["auto", "none", "model", "group"]
+AnyDtype = Literal["auto", "float32", "bfloat16", "float16"]
 FORM_HELP = "How refined windows are joined: causal, so that frames come soon, or joint, as published; default: the model's."
 ENGINE_HELP = (
     "What computes the networks: torch; compile, torch.compile's kernels; openvino, 1.3 to 2 times as fast on a CPU. "
@@ -67,7 +69,10 @@ class RefineOptions:
     strength: Annotated[float | None, Option(help=STRENGTH_HELP)] = None
 
 
-OffloadOption = Annotated[Offload, Option(help="Weights stay off the device while they rest: network by network, or layer by layer.")]
+MODEL_HELP = "A name of `models`, OWNER/REPOSITORY[@REVISION] of the hub, or a folder."
+DeviceOption = Annotated[str, Option(help="auto, cpu, cuda, cuda:1, mps, xpu; auto: the first accelerator here, else the CPU.")]
+DtypeOption = Annotated[AnyDtype, Option(help="Data type of weights and computation; auto: float32 on a CPU, else the model's own.")]
+OffloadOption = Annotated[AnyOffload, Option(help="Weights stay off the device while they rest: network by network, or layer by layer; auto: as far as needed.")]
 SlicingOption = Annotated[bool, Option("--vae-slicing", help="Encode and decode frames one by one: less memory, more time.")]
 TilingOption = Annotated[bool, Option("--vae-tiling", help="Encode and decode large frames in tiles: less memory, faint seams.")]
 EngineOption = Annotated[Engine, Option(help=ENGINE_HELP)]
@@ -77,10 +82,10 @@ EngineOption = Annotated[Engine, Option(help=ENGINE_HELP)]
 class ModelOptions:
     """Which model, and on what it runs."""
 
-    model: Annotated[str, Option(help="A model's name, or its folder.")] = "tiny"
-    device: Annotated[str, Option(help="cpu, cuda, cuda:1, mps.")] = "cpu"
-    dtype: Annotated[Dtype, Option(help="Numbers to compute with.")] = "float32"
-    offload: OffloadOption = "none"
+    model: Annotated[str, Option(help=MODEL_HELP)] = "tiny"
+    device: DeviceOption = "auto"
+    dtype: DtypeOption = "auto"
+    offload: OffloadOption = "auto"
     vae_slicing: SlicingOption = False
     vae_tiling: TilingOption = False
     engine: EngineOption = "torch"

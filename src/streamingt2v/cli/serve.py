@@ -17,8 +17,9 @@ from typer import Option
 from ..config.runtime import Savings
 from ..errors import MissingExtra, RequestError
 from ..ray_backend import Replicas, check_ray_serve
-from .options import Dtype, EngineOption, OffloadOption, SlicingOption, TilingOption, takes_options
+from .options import DeviceOption, DtypeOption, EngineOption, OffloadOption, SlicingOption, TilingOption, takes_options
 from .screen import Screen
+from .settle import settle
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from ..jobs.settings import Settings
 
 TOKEN = "STREAMINGT2V_TOKEN"
-_MODEL_HELP = "A model's name, or its folder; may be given more than once, the first is the default."
+_MODEL_HELP = "A name of `models`, an id of the hub, or a folder, fetched before by `get`; may be given more than once, the first is the default."
 
 _LIMITS = {
     "queue": "max_queue",
@@ -50,9 +51,9 @@ class ServiceOptions:
 
     data_dir: Annotated[Path, Option(help="Folder that jobs and videos are kept in.")] = Path("streamingt2v-data")
     model: Annotated[list[str] | None, Option(help=_MODEL_HELP + "  [default: tiny]")] = None
-    device: Annotated[str, Option(help="cpu, cuda, cuda:1, mps.")] = "cpu"
-    dtype: Annotated[Dtype, Option(help="Numbers to compute with.")] = "float32"
-    offload: OffloadOption = "none"
+    device: DeviceOption = "auto"
+    dtype: DtypeOption = "auto"
+    offload: OffloadOption = "auto"
     vae_slicing: SlicingOption = False
     vae_tiling: TilingOption = False
     engine: EngineOption = "torch"
@@ -156,6 +157,9 @@ def settings_of(options: ServiceOptions) -> Settings:
     """The service's settings. RequestError if one makes no sense, or the folder cannot be written to."""
     from ..jobs.settings import Limits, Settings
 
+    options = settle(options, Screen())
+    if options.offload == "auto":  # what will be asked for is not known yet
+        options = replace(options, offload="none")
     folder = options.data_dir.absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -33,12 +33,15 @@ from .options import (
 )
 from .places import Places, check_files, choose_places, places_of_run
 from .screen import Screen, Stopped, describe
+from .settle import check_base, settle, settle_offload
+from .weights import Yes
 
 if TYPE_CHECKING:
     from ..pipeline import LongVideoPipeline
     from ..runs.render import Summary
     from ..runs.run import RunFolder
 
+BASE_HELP = "What makes the first chunk: any diffusers pipeline that makes videos, by name, id of the hub, or folder."
 Prompt = Annotated[str, Argument(metavar="PROMPT", help="What is to be seen.")]
 Workers = Annotated[
     int, Option(help="Processes that refine side by side, with the bytes of one; more than 1: extra 'ray'.", max=MOST_WORKERS)
@@ -51,17 +54,18 @@ def generate(
     prompt: Prompt,
     *,
     image: Annotated[Path | None, Option(help="A picture to start from.")] = None,
-    base: Annotated[Path | None, Option(help="Folder of any diffusers pipeline that makes videos: it makes the first chunk.")] = None,
+    base: Annotated[str | None, Option(help=BASE_HELP)] = None,
     request: RequestOptions,
     model: ModelOptions,
     output: OutputOptions,
     run_dir: RunDir = None,
+    yes: Yes = False,
     screen: ScreenOptions,
 ) -> None:
     """Make a long video from a prompt, or from a prompt and a picture."""
     began = time.monotonic()
-    wanted = build_request(prompt, request, _schedule(request), image=_text(image), base=_text(base))
-    _make(wanted, model, output, run_dir, screen, began)
+    wanted = build_request(prompt, request, _schedule(request), image=_text(image), base=base)
+    _make(wanted, model, output, run_dir, screen, began, yes=yes)
 
 
 @takes_options
@@ -73,6 +77,7 @@ def extend(
     model: ModelOptions,
     output: OutputOptions,
     run_dir: RunDir = None,
+    yes: Yes = False,
     screen: ScreenOptions,
 ) -> None:
     """Continue any video by new frames.
@@ -82,7 +87,7 @@ def extend(
     """
     began = time.monotonic()
     wanted = build_request(prompt, request, _schedule(request), video=_text(video))
-    _make(wanted, model, output, run_dir, screen, began)
+    _make(wanted, model, output, run_dir, screen, began, yes=yes)
 
 
 @takes_options
@@ -95,6 +100,7 @@ def refine(
     output: OutputOptions,
     run_dir: RunDir = None,
     workers: Workers = 1,
+    yes: Yes = False,
     screen: ScreenOptions,
 ) -> None:
     """Refine any video of any length by stage 3 alone.
@@ -105,7 +111,7 @@ def refine(
     """
     began = time.monotonic()
     wanted = Request(prompt=prompt, refine=str(video), preset="full", **long_names(dataclasses.asdict(request))).validate()
-    _make(wanted, model, output, run_dir, screen, began, workers)
+    _make(wanted, model, output, run_dir, screen, began, workers, yes)
 
 
 @takes_options
@@ -140,15 +146,20 @@ def _make(
     screen: ScreenOptions,
     began: float,
     workers: int = 1,
+    yes: bool = False,
 ) -> None:
     """The new run of a checked request, from its door checks to its result."""
     places = choose_places(output, run_dir)
+    show = Screen(screen.quiet, screen.json)
+    model = settle(model, show, wanted.base, fetch=wanted.preset, yes=yes)
     asked = resolve_for(model.model, wanted)
+    model = settle_offload(model, asked, show)
     model.savings.check(model.device, asked.config, model.dtype)
     _check_workers(workers, asked)
     asked = with_media(asked)
     _check_disk(asked, places)
-    show = Screen(screen.quiet, screen.json)
+    for note in check_base(asked, model.model):
+        show.note(note)
     try:
         pipe = _load(model, asked, show)
     except Exception as error:

@@ -16,7 +16,7 @@ from .. import durable
 from ..checkpoints import hub
 from ..checkpoints.download import OnBytes
 from ..checkpoints.find import find_repository, known_as, made_folder
-from ..checkpoints.registry import TOKENIZER_REPO, Entry, find_entry
+from ..checkpoints.registry import ENHANCERS, TOKENIZER_REPO, Entry, find_entry
 from ..checkpoints.variants import choose_model
 from ..config import EMBEDDED, ModelConfig, RefineByConfig
 from ..config.external import SeedConfig
@@ -25,9 +25,6 @@ from ..config.units import readable
 from ..errors import ModelError
 
 Note = Callable[[str], None]
-
-ENHANCERS = {"streaming-t2v": "vid2vid", "streaming-svd": "i2vgen-xl"}
-"""Entry of the third stage for an entry's model."""
 
 I2VGEN_XL: dict[str, Any] = {
     "frames": 38, "overlap": 12, "height": 720, "width": 1280, "strength": 0.97, "steps": 30, "guidance_scale": 9.0,

@@ -7,29 +7,62 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, get_args
 
-from ..checkpoints.hub import readable
+from ..checkpoints.variants import INDEX, parts_of, weights_of
 from ..config import ModelConfig, read_json
-from ..config.runtime import CONVERTED, PLAIN, Savings, autoencoder_batch
+from ..config.runtime import CONVERTED, PLAIN, Offload, Savings, autoencoder_batch
+from ..config.units import readable
 from ..errors import ModelError, RequestError
 from ..resolve import ResolvedRequest
+from .device import free_memory
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _OVERHEAD = 600 * 10**6  # Python and its libraries, about
 
 
+LEVELS: tuple[Offload, ...] = get_args(Offload)
+"""Of offloading, from what is fastest to what needs least."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a model's folder would tell by its weights and by its networks' arithmetic; see `facts_of` and `published`.
+
+    parts: numbers in each. step_flops: of a step of stage 2, by predictions. The rest: of a window's step of stage 3, and of a frame
+    through the autoencoder, by (height, width).
+    """
+
+    parts: Mapping[str, int]
+    step_flops: Callable[[int], int]
+    refine_step_flops: Callable[[], int]
+    decode_flops: Callable[[int, int], int]
+    encode_flops: Callable[[int, int], int]
+
+
+@dataclass(frozen=True)
+class Level:
+    """What one level of offloading needs of the device, and of the machine's memory for weights that rest."""
+
+    offload: str
+    memory: int
+    offloaded: int
+    fits: bool
+
+
 @dataclass(frozen=True)
 class Plan:
-    """All in bytes and seconds. `weights`: as they are held on the device at once; `offloaded`: as they are kept in the machine's memory
-    beside; `working`: what a step needs besides, an estimate; `disk`: of the output and what is kept beside it while it is made.
-    seconds: None where nothing tells; `seconds_from`: where it is from."""
+    """All in bytes and seconds. `weights`: the model's own as they are held on the device at once; `offloaded`: what is kept in the
+    machine's memory beside; `working`: what a step needs besides, an estimate; `stages`: the most that each stage needs of the device,
+    with pipelines of others, whose weights alone are counted; `levels`: the same for every level of offloading; `disk`: of the output and
+    what is kept beside it while it is made. memory_asked: whether the memory is that of a device elsewhere. seconds: None where nothing
+    tells; `seconds_from`: where it is from."""
 
     model: str
     frames: int
@@ -42,7 +75,10 @@ class Plan:
     weights: int
     offloaded: int
     working: int
+    stages: Mapping[str, int]
+    levels: tuple[Level, ...]
     memory_free: int
+    memory_asked: bool
     disk: int
     disk_free: int
     steps: int
@@ -52,50 +88,126 @@ class Plan:
 
     @property
     def memory(self) -> int:
-        return self.weights + self.working
+        """The most that a stage needs of the device."""
+        return max(self.stages.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether the device has that."""
+        return self.memory + (_OVERHEAD if self.device == "cpu" else 0) <= self.memory_free
 
 
 def plan(
     folder: Path, asked: ResolvedRequest, *, name: str, device: str, dtype: str, seconds_per_step: float | None = None,
-    output: Path = Path(), savings: Savings = PLAIN, parts: Mapping[str, int] | None = None,
+    output: Path = Path(), savings: Savings = PLAIN, facts: Facts | None = None, memory: int | None = None,
+    beside: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
 ) -> Plan:  # fmt: skip
-    """What a resolved request needs with the model of a folder. seconds_per_step: measured for stage 2; without it the time is estimated.
-    parts: the numbers in each, for a folder without weights; None counts them.
+    """Tell what a resolved request needs with the model of a folder.
 
-    RequestError where the device is not there, or the machine has not the memory or the disk; ModelError where the
-    folder is incomplete. `asked.num_frames` must be a number.
+    seconds_per_step: measured for stage 2; without it the time is estimated. facts: for a folder without weights; None counts them.
+    memory: bytes of a device elsewhere to plan for: then nothing here is asked, and what does not fit is told and no error. beside: numbers
+    in the parts of pipelines that are not here yet, by the stage they do.
+    RequestError where the device is not there, or the machine has not the memory or the disk; ModelError where the folder is
+    incomplete. `asked.num_frames` must be a number.
     """
     config, frames = asked.config, asked.num_frames
-    savings.check(device, config, dtype)
+    if memory is None:
+        savings.check(device, config, dtype)
     if seconds_per_step is not None and not math.isfinite(seconds_per_step):
         raise RequestError("seconds_per_step", seconds_per_step, "must be a finite number")
     assert frames is not None, "a video without end needs no plan"
-    if parts is None:
-        parts = {part.name: parameters_of(part) for part in _parts(folder, config)}
-    parts = {part: parts[part] for part in parts.keys() - asked.unneeded}
+    facts = facts or facts_of(folder, config)
+    parts = {part: facts.parts[part] for part in facts.parts.keys() - asked.unneeded}
     held = {part: count * (4 if part.endswith("vae") else BYTES[dtype]) for part, count in parts.items()}
     if savings.engine == "openvino":
         copies = CONVERTED | ({} if asked.extend.time_guidance else {"unet": 2})
         held |= {part: held[part] * (1 + copies[part]) for part in copies.keys() & held.keys()}
+    others = _pipelines(asked, BYTES[dtype])
+    others |= {stage: {part: count * BYTES[dtype] for part, count in parts.items()} for stage, parts in beside.items()}
+    works = working_bytes(folder, asked, BYTES[dtype], savings.vae_slicing)
+    free = free_memory(device) if memory is None else memory
+    levels = tuple(
+        _level(offload, stages_of(held, others, works, offload), held, others, free) for offload in (LEVELS if device != "cpu" else ("none",))
+    )
     steps, refine_steps = count_steps(asked)
-    seconds, seconds_from = _time(folder, asked, steps, refine_steps, seconds_per_step, device, dtype)
+    seconds, seconds_from = _time(facts, asked, steps, refine_steps, seconds_per_step, device, dtype, memory is None)
     found = Plan(
         name, frames, asked.output_width, asked.output_height, asked.request.preset, device, dtype, sum(parts.values()),
-        _on_device(held, savings), 0 if savings.offload == "none" else sum(held.values()),
-        working_bytes(folder, asked, BYTES[dtype], savings.vae_slicing), free_memory(device),
+        _on_device(held, savings.offload), 0 if savings.offload == "none" else _resting(held, others), max(works.values()),
+        stages_of(held, others, works, savings.offload), levels, free, memory is not None,
         output_bytes(asked), shutil.disk_usage(_existing(output)).free, steps, refine_steps, seconds, seconds_from,
     )  # fmt: skip
-    _refuse(found)
+    if memory is None:
+        _refuse(found)
     return found
 
 
-def _on_device(held: Mapping[str, int], savings: Savings) -> int:
+def stages_of(
+    held: Mapping[str, int], others: Mapping[str, Mapping[str, int]], works: Mapping[str, int], offload: str
+) -> dict[str, int]:  # fmt: skip
+    """Bytes that each stage needs of the device. others: weights of pipelines by stage and part."""
+    own = _on_device(held, offload)
+    stages = {stage: own + work for stage, work in works.items()}
+    for stage, weights in others.items():
+        stages[stage] = max(stages.get(stage, 0), _beside(own, weights, offload))
+    return stages
+
+
+def _beside(own: int, weights: Mapping[str, int], offload: str) -> int:
+    """A pipeline's weights with those of the model: both are there without offloading."""
+    if offload == "none":
+        return own + sum(weights.values())
+    return max(weights.values(), default=0) if offload == "model" else 0
+
+
+def _on_device(held: Mapping[str, int], offload: str) -> int:
     """Bytes of weights that are there at the same time; layer by layer it is next to nothing."""
-    if savings.offload == "none":
+    if offload == "none":
         return sum(held.values())
-    if savings.offload == "group":
+    if offload == "group":
         return 0
-    return max(max(held.values()), sum(held.get(part, 0) for part in ("unet", "cam")))
+    return max(max(held.values(), default=0), sum(held.get(part, 0) for part in ("unet", "cam")))
+
+
+def _resting(held: Mapping[str, int], others: Mapping[str, Mapping[str, int]]) -> int:
+    return sum(held.values()) + max((sum(weights.values()) for weights in others.values()), default=0)
+
+
+def _level(
+    offload: str, stages: Mapping[str, int], held: Mapping[str, int], others: Mapping[str, Mapping[str, int]], free: int
+) -> Level:  # fmt: skip
+    memory = max(stages.values())
+    return Level(offload, memory, 0 if offload == "none" else _resting(held, others), memory <= free)
+
+
+def _pipelines(asked: ResolvedRequest, size: int) -> dict[str, dict[str, int]]:
+    """Weights of pipelines that do a stage, by stage and part."""
+    found: dict[str, dict[str, int]] = {}
+    if asked.start == "chunk" and (first := asked.first_chunk) is not None and first.pipeline is not None:
+        found["base"] = pipeline_bytes(Path(first.pipeline), size)
+        if first.adapter is not None:
+            found["base"]["adapter"] = part_numbers(Path(first.adapter)) * size
+    if asked.image_maker is not None:
+        found["image"] = pipeline_bytes(Path(asked.image_maker), size)
+    if asked.refine_by is not None:
+        found["refine"] = pipeline_bytes(Path(asked.refine_by.pipeline), size)
+    return found
+
+
+def pipeline_bytes(folder: Path, size: int) -> dict[str, int]:
+    """Weights of each part of a pipeline's folder, held in so many bytes a number; autoencoders in float32."""
+    index = read_json(folder / INDEX)
+    parts = {part: part_numbers(folder / part) for part in parts_of(index)}
+    return {part: count * (4 if part.startswith("vae") else size) for part, count in parts.items() if count}
+
+
+def part_numbers(folder: Path) -> int:
+    """Numbers in the one set of weights of a part's folder that would be loaded; of pickles by their size, as float32."""
+    chosen = weights_of(folder)
+    if chosen is None:
+        return 0
+    files = [folder / name for name in chosen.files if not name.endswith(".json")]
+    return sum(file.stat().st_size // 4 if chosen.kind == "bin" else _numbers(file) for file in files)
 
 
 def _refuse(found: Plan) -> None:
@@ -103,20 +215,25 @@ def _refuse(found: Plan) -> None:
     if found.offloaded + _OVERHEAD > (free := free_memory("cpu")) and found.offloaded:
         what = f"{found.model} needs about {readable(found.offloaded + _OVERHEAD)} of the machine's memory, where {readable(free)} are free"
         raise RequestError("offload", found.model, f"{what}; use --dtype bfloat16 or a machine with more")
-    need = found.memory + (_OVERHEAD if found.device == "cpu" else 0)
-    if need > found.memory_free:
-        ways = ["a machine with more"]
-        if found.dtype == "float32":
-            ways.append("--dtype bfloat16")
-        if found.device != "cpu" and not found.offloaded:
-            ways.append("--offload model")
-        if found.preset == "full":
-            ways.append("--preset preview")
+    if not found.fits:
+        need = found.memory + (_OVERHEAD if found.device == "cpu" else 0)
         what = f"{found.model} needs about {readable(need)} on {found.device}, where {readable(found.memory_free)} are free"
-        raise RequestError("model", found.model, f"{what}; use {' or '.join(reversed(ways))}")
+        raise RequestError("model", found.model, f"{what}; use {ways_out(found)}")
     if found.disk > found.disk_free:
         what = f"needs about {readable(found.disk)} on the disk, where {readable(found.disk_free)} are free"
         raise RequestError("num_frames", found.frames, f"{what}; make fewer, or write to another disk")
+
+
+def ways_out(found: Plan) -> str:
+    """What makes a plan fit that does not."""
+    ways = ["a machine with more"]
+    if found.dtype == "float32":
+        ways.append("--dtype bfloat16" if found.device == "cpu" else "--dtype float16")
+    if (level := next((level for level in found.levels if level.fits), None)) and level.offload != "none":
+        ways.append(f"--offload {level.offload}")
+    if found.preset == "full":
+        ways.append("--preset preview")
+    return " or ".join(reversed(ways))
 
 
 def count_steps(asked: ResolvedRequest) -> tuple[int, int]:
@@ -137,8 +254,11 @@ def count_chunks(asked: ResolvedRequest) -> int:
 
 def parameters_of(part: Path) -> int:
     """Numbers in the safetensors files of a part's folder, counted from their headers. ModelError if one is cut short."""
-    files = sorted(part.glob("*.safetensors"))
-    return sum(math.prod(entry["shape"]) for file in files for name, entry in _header(file).items() if name != "__metadata__")
+    return sum(_numbers(file) for file in sorted(part.glob("*.safetensors")))
+
+
+def _numbers(file: Path) -> int:
+    return sum(math.prod(entry["shape"]) for name, entry in _header(file).items() if name != "__metadata__")
 
 
 def _header(file: Path) -> dict[str, Any]:
@@ -161,20 +281,30 @@ def _parts(folder: Path, config: ModelConfig) -> list[Path]:
     return [part for part in found if config.refine or not part.name.startswith("refiner")]
 
 
-def working_bytes(folder: Path, asked: ResolvedRequest, size: int, sliced: bool = False) -> int:
-    """Memory that the largest step needs besides the weights, about: guided U-Net passes, and decoding of a few frames in float32, of one
-    if it is sliced."""
-    vae = read_json(folder / "vae" / "config.json")["block_out_channels"]
-    factor = 2 ** (len(vae) - 1)
-    stages = [("unet", asked.extend.frames, (asked.height, asked.width))]
+def working_bytes(folder: Path, asked: ResolvedRequest, size: int, sliced: bool = False) -> dict[str, int]:
+    """Memory that each stage's largest step needs besides the weights, about: guided U-Net passes, and decoding of a few frames in float32,
+    of one if it is sliced."""
+    vae = read_json(folder / "vae" / "config.json")
+    channels = vae["block_out_channels"]
+    factor = 2 ** (len(channels) - 1)
+    together = vae.get("_class_name") == "AutoencoderKLTemporalDecoder"
+
+    def decoding(height: int, width: int, together: bool) -> int:
+        # the decoder of StreamingSVD's videos looks at eight neighbouring frames at once, and can do no slices
+        frames = 8 if together else 1 if sliced else autoencoder_batch(height, width)
+        return frames * height * width * channels[0] * 4 * 4  # four maps of the finest level
+
+    def denoising(part: str, frames: int, height: int, width: int) -> int:
+        return _unet_bytes(read_json(folder / part / "config.json"), height // factor, width // factor, frames, size)
+
+    needs = {
+        "chunks": denoising("unet", asked.extend.frames, asked.height, asked.width),
+        "decoding": decoding(asked.height, asked.width, together),
+    }
     if (refine := asked.refine) is not None:
-        stages.append(("refiner", min(refine.frames, asked.made_frames or refine.frames), asked.output_size))
-    needs = []
-    for part, frames, (height, width) in stages:
-        sizes = read_json(folder / part / "config.json")
-        needs.append(_unet_bytes(sizes, height // factor, width // factor, frames, size))
-        needs.append((1 if sliced else autoencoder_batch(height, width)) * height * width * vae[0] * 4 * 4)  # four maps of the finest level
-    return max(needs)
+        frames = min(refine.frames, asked.made_frames or refine.frames)
+        needs["refine"] = max(denoising("refiner", frames, *asked.output_size), decoding(*asked.output_size, False))
+    return needs
 
 
 def _unet_bytes(sizes: dict[str, Any], height: int, width: int, frames: int, size: int) -> int:
@@ -190,38 +320,41 @@ def output_bytes(asked: ResolvedRequest) -> int:
     return int(2 * 0.1 * asked.output_height * asked.output_width * (asked.num_frames or 0)) + kept
 
 
-def free_memory(device: str) -> int:
-    """Bytes free on a device now. RequestError if it is not there."""
-    if device == "cpu":
-        status = Path("/proc/meminfo")
-        if status.exists():
-            line = next(line for line in status.read_text().splitlines() if line.startswith("MemAvailable:"))
-            return int(line.split()[1]) * 1024
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    import torch
+def facts_of(folder: Path, config: ModelConfig) -> Facts:
+    """Of a model's folder, counted from the headers of its files; the arithmetic when it is asked for."""
+    from . import flops
 
-    try:
-        if torch.device(device).type != "cuda":
-            return torch.mps.recommended_max_memory()
-        return torch.cuda.mem_get_info(device)[0]
-    except (RuntimeError, AssertionError, AttributeError) as error:
-        raise RequestError("device", device, f"cannot be used here ({str(error).splitlines()[0]}); cpu always can") from error
+    return Facts(
+        {part.name: parameters_of(part) for part in _parts(folder, config)},
+        lambda predictions: flops.step_flops(folder, config, predictions),
+        lambda: flops.refine_step_flops(folder, config),
+        lambda height, width: flops.decode_flops(folder, height, width),
+        lambda height, width: flops.encode_flops(folder, height, width),
+    )
 
 
 def _time(
-    folder: Path, asked: ResolvedRequest, steps: int, refine_steps: int, measured: float | None, device: str, dtype: str
+    facts: Facts, asked: ResolvedRequest, steps: int, refine_steps: int, measured: float | None, device: str, dtype: str, here: bool
 ) -> tuple[float | None, str]:
-    from .flops import refine_step_flops, step_flops
-
-    own = step_flops(folder, asked.config, _predictions(asked))
+    if measured is None and not here:
+        return None, "no speed of such a device has been measured; --seconds-per-step takes one"
+    own = facts.step_flops(_predictions(asked))
     if not own:
-        return None, "unknown: the arithmetic of this network is not counted"
-    refining = refine_steps * refine_step_flops(folder, asked.config) if refine_steps else 0
-    total = own * steps + refining + _vae_flops(folder, asked)
+        return None, "the arithmetic of this network is not counted"
+    refining = refine_steps * facts.refine_step_flops() if refine_steps else 0
+    total = own * steps + refining + _vae_flops(facts, asked)
+    left_out = _uncounted(asked)
     if measured is not None:
-        return measured * total / own, "the seconds a step that were given; stage 3 and the autoencoder by their arithmetic"
+        return measured * total / own, f"the seconds a step that were given; stage 3 and the autoencoder by their arithmetic{left_out}"
     rate = _matrix_rate(device, dtype)
-    return total / (0.5 * rate), "estimate: the arithmetic of steps and autoencoder at half the speed of a matrix product here"
+    where = "this machine's CPU" if device == "cpu" else device
+    return total / (0.5 * rate), f"estimate: the arithmetic of steps and autoencoder at half the speed of a matrix product on {where}{left_out}"
+
+
+def _uncounted(asked: ResolvedRequest) -> str:
+    """What others' pipelines do is not in the time."""
+    names = [name for name, there in (("base", asked.first_chunk), ("refine_by", asked.refine_by), ("image", asked.image_maker)) if there]
+    return f"; without {' and '.join(names)}" if names else ""
 
 
 def _predictions(asked: ResolvedRequest) -> int:
@@ -229,16 +362,14 @@ def _predictions(asked: ResolvedRequest) -> int:
     return (1 if asked.extend.guidance_scale == 1 else 2) + bool(asked.extend.time_guidance)
 
 
-def _vae_flops(folder: Path, asked: ResolvedRequest) -> int:
+def _vae_flops(facts: Facts, asked: ResolvedRequest) -> int:
     """Of decoding every chunk, its overlap too, and for stage 3 of encoding and decoding every frame once."""
-    from .flops import decode_flops, encode_flops
-
     assert asked.made_frames is not None, "checked before"
-    decoded = count_chunks(asked) * asked.extend.frames * decode_flops(folder, asked.height, asked.width)
+    decoded = count_chunks(asked) * asked.extend.frames * facts.decode_flops(asked.height, asked.width)
     if asked.refine is None:
         return decoded
     size = asked.output_size
-    return decoded + asked.made_frames * (encode_flops(folder, *size) + decode_flops(folder, *size))
+    return decoded + asked.made_frames * (facts.encode_flops(*size) + facts.decode_flops(*size))
 
 
 def _matrix_rate(device: str, dtype: str, size: int = 1024, seconds: float = 0.3) -> float:

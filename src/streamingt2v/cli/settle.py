@@ -1,0 +1,135 @@
+"""What a command runs with where nothing is said: model files, device, data type and offloading, chosen before weights load and told."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..config import EMBEDDED, read_json
+from ..errors import RequestError
+from ..estimate.device import choose_device, choose_dtype, free_memory
+from .screen import Screen
+
+if TYPE_CHECKING:
+    from ..resolve import ResolvedRequest
+
+Options = TypeVar("Options", bound=Any)
+
+TEXT_ENCODERS = ("T5", "UMT5", "Gemma", "Llama", "Qwen", "Mistral")
+"""Beginnings of classes of text encoders that overflow in float16."""
+
+
+def settle(options: Options, show: Screen, base: str | None = None, *, fetch: str | None = None, yes: bool = False) -> Options:
+    """The options with device and dtype chosen, and the models they name on this machine.
+
+    options: a dataclass with `model`, `device`, `dtype`, `offload` and `engine`; `model` may be a list. fetch: the preset that
+    missing files are fetched for, after asking unless `yes`; None to fetch nothing. RequestError for a device that is not here, or
+    files that are not to be fetched.
+    """
+    names = options.model if isinstance(options.model, list) else [options.model or "tiny"]
+    auto = options.device == "auto" or options.dtype == "auto"
+    device, why = choose_device(options.device if options.device != "auto" or options.engine != "openvino" else "cpu")
+    half = "bfloat16" if any(half_of(name) == "bfloat16" for name in (*names, base) if name) else "float16"
+    if fetch is not None:
+        from .weights import obtain
+
+        wants_half = options.dtype in ("float16", "bfloat16") or (options.dtype == "auto" and device != "cpu")
+        for option, name in [*(("model", name) for name in names), *([("base", base)] if base else [])]:
+            obtain({option: name}, show, full=fetch == "full", half=wants_half, yes=yes)
+        half = "bfloat16" if any(half_of(name) == "bfloat16" for name in (*names, base) if name) else half
+    dtype, because = choose_dtype(options.dtype, device, half)
+    if auto:
+        show.note(f"on {device} ({why}) in {dtype} ({because})")
+    offload = "none" if options.offload == "auto" and device.partition(":")[0] == "cpu" else options.offload
+    return replace(options, device=device, dtype=dtype, offload=offload)
+
+
+def settle_offload(options: Options, asked: ResolvedRequest, show: Screen) -> Options:
+    """The options with the first level of offloading that fits the device, by the plan's numbers; RequestError if none does."""
+    if options.offload != "auto":
+        return options
+    if options.engine != "torch":  # engines keep weights where they work
+        return replace(options, offload="none")
+    from ..checkpoints.find import find_model
+    from ..estimate.plan import plan
+
+    found = plan(
+        find_model(options.model), _counted(asked), name=options.model, device=options.device, dtype=options.dtype,
+        seconds_per_step=1.0, memory=free_memory(options.device),
+    )  # fmt: skip
+    level = next((level for level in found.levels if level.fits), None)
+    if level is None:
+        fix = "does not fit this device, whatever is offloaded; `streamingt2v plan` with the same options tells by how much"
+        raise RequestError("model", options.model, fix)
+    show.note(f"offload: {level.offload} (the first level that fits the free memory of {options.device})")
+    return replace(options, offload=level.offload)
+
+
+def _counted(asked: ResolvedRequest) -> ResolvedRequest:
+    """With some number of frames: memory does not depend on it."""
+    return asked if asked.num_frames is not None else replace(asked, num_frames=240, made_frames=240)
+
+
+def half_of(name: str) -> str:
+    """The type for half precision of a model that is here or known, as its makers use it."""
+    if name in EMBEDDED:
+        return "float16"
+    from ..checkpoints.find import find_model, known_as
+    from ..errors import ModelError
+
+    known = known_as(name) if not Path(name).exists() else None
+    if known is not None and known[0] is not None:
+        return known[0].half
+    try:
+        index = find_model(name) / "model_index.json"
+    except ModelError:
+        return "float16"
+    if not index.is_file():
+        return "float16"
+    classes = [value[1] for value in read_json(index).values() if isinstance(value, list) and len(value) == 2 and isinstance(value[1], str)]
+    return "bfloat16" if any(kind.startswith(TEXT_ENCODERS) for kind in classes) else "float16"
+
+
+def check_base(asked: ResolvedRequest, model: str) -> list[str]:
+    """Notes on what a base changes. RequestError where the included model would shrink its clip to a small one unasked."""
+    first, base = asked.first_chunk, asked.request.base
+    if base is None or first is None or first.pipeline is None:
+        return []
+    rows, columns = base_size(Path(first.pipeline), first.height, first.width)
+    size = f"{columns}x{rows}" if rows and columns else "its own size"
+    if model in EMBEDDED and rows and columns and min(rows, columns) >= 2 * max(asked.height, asked.width):
+        fix = (
+            f"makes {size}, and model {model!r} goes on with {asked.width}x{asked.height}: name a model that fits it, "
+            "--model streaming-t2v (256x256, from text), --model streaming-svd (1024x576, from an image), or the base itself as --model"
+        )
+        raise RequestError("base", base, fix)
+    frames = asked.extend.frames
+    cut = f", cut and scaled to {asked.width}x{asked.height}" if (rows, columns) != (asked.height, asked.width) else ""
+    return [f"the base makes the first {frames} frames at {size}{cut}; {model} goes on from there at {asked.config.fps} frames a second"]
+
+
+def base_size(pipeline: Path, height: int | None, width: int | None) -> tuple[int | None, int | None]:
+    """(height, width) that a pipeline is called with or makes by itself, as far as its files and its class tell."""
+    if height is not None and width is not None:
+        return height, width
+    from ..external.abilities import pipeline_class
+
+    takes = inspect.signature(pipeline_class(pipeline).__call__).parameters
+    defaults = [takes[name].default if name in takes else None for name in ("height", "width")]
+    if all(isinstance(value, int) for value in defaults):
+        return defaults[0], defaults[1]
+    for part in ("unet", "transformer"):
+        config = pipeline / part / "config.json"
+        sample = read_json(config).get("sample_size") if config.is_file() else None
+        if isinstance(sample, int):
+            return sample * _factor(pipeline), sample * _factor(pipeline)
+    return None, None
+
+
+def _factor(pipeline: Path) -> int:
+    """Pixels a latent, of an autoencoder of frames."""
+    config = pipeline / "vae" / "config.json"
+    blocks = read_json(config).get("block_out_channels") if config.is_file() else None
+    return 2 ** (len(blocks) - 1) if blocks else 8

@@ -1,0 +1,57 @@
+"""Published models by their sizes, for plans before anything is downloaded: read from data, so that no network is built."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ..config import ModelConfig
+from .plan import Facts
+
+
+@lru_cache(maxsize=1)
+def _data() -> dict[str, Any]:
+    return json.loads((files("streamingt2v.estimate") / "published.json").read_text())
+
+
+def names() -> tuple[str, ...]:
+    """Models of the registry whose sizes are known."""
+    return tuple(_data())
+
+
+@contextmanager
+def published(name: str, full: bool) -> Iterator[tuple[Path, ModelConfig, Facts]]:
+    """For the time of a block a model folder with settings and sizes alone, its configuration, and what its weights would tell.
+
+    full: with its third stage, where that is a network of its own.
+    """
+    own = _data()[name]
+    with TemporaryDirectory() as place:
+        folder = Path(place)
+        (folder / "model.json").write_text(json.dumps(own["model"]))
+        config = ModelConfig.load(folder)
+        parts = dict(own["parts"])
+        if not full:
+            config = replace(config, refine=None)
+            parts.pop("refiner", None)
+        for part, values in own["configs"].items():
+            (folder / part).mkdir()
+            (folder / part / "config.json").write_text(json.dumps(values))
+        yield folder, config, _facts(own, parts)
+
+
+def _facts(own: dict[str, Any], parts: dict[str, int]) -> Facts:
+    return Facts(
+        parts,
+        lambda predictions: own["step_flops"][str(predictions)],
+        lambda: own["refine_step_flops"],
+        lambda height, width: own["decode_flops"][f"{height}x{width}"],
+        lambda height, width: own["encode_flops"][f"{height}x{width}"],
+    )
