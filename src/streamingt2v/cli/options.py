@@ -72,7 +72,8 @@ class RefineOptions:
 MODEL_HELP = "A name of `models`, OWNER/REPOSITORY[@REVISION] of the hub, or a folder."
 DeviceOption = Annotated[str, Option(help="auto, cpu, cuda, cuda:1, mps, xpu; auto: the first accelerator here, else the CPU.")]
 DtypeOption = Annotated[AnyDtype, Option(help="Data type of weights and computation; auto: float32 on a CPU, else the model's own.")]
-OffloadOption = Annotated[AnyOffload, Option(help="Weights stay off the device while they rest: network by network, or layer by layer; auto: as far as needed.")]
+OFFLOAD_HELP = "Weights stay off the device while they rest: network by network, or layer by layer; auto: as far as needed."
+OffloadOption = Annotated[AnyOffload, Option(help=OFFLOAD_HELP)]
 SlicingOption = Annotated[bool, Option("--vae-slicing", help="Encode and decode frames one by one: less memory, more time.")]
 TilingOption = Annotated[bool, Option("--vae-tiling", help="Encode and decode large frames in tiles: less memory, faint seams.")]
 EngineOption = Annotated[Engine, Option(help=ENGINE_HELP)]

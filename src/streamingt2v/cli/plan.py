@@ -183,7 +183,7 @@ def _told(found: Plan) -> list[str]:
 
 def _verdict(found: Plan) -> str:
     if found.fits:
-        return "yes, it fits"
+        return "yes, it fits" + (f", with --offload {found.offload}" if found.offload != "none" else "")
     way = next((level.offload for level in found.levels if level.fits), None)
     if way is not None:
         return f"yes, with --offload {way}"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..jobs.settings import Settings
 
 TOKEN = "STREAMINGT2V_TOKEN"
-_MODEL_HELP = "A name of `models`, an id of the hub, or a folder, fetched before by `get`; may be given more than once, the first is the default."
+_MODEL_HELP = "A name of `models`, an id of the hub, or a folder, fetched before by `get`; may be given again, the first is the default."
 
 _LIMITS = {
     "queue": "max_queue",

@@ -64,7 +64,7 @@ def _may_be_here(kind: str) -> bool:
 
 
 def choose_device(asked: str = "auto") -> tuple[str, str]:
-    """(device, why). What is asked for stays; "auto" is the first usable accelerator, else the CPU. RequestError for one that is not here."""
+    """(device, why). What is asked for stays; "auto" is the first accelerator, else the CPU. RequestError for one that is not here."""
     if asked != "auto":
         if asked.partition(":")[0] != "cpu":
             free_memory(asked)

@@ -36,8 +36,9 @@ def examine(*folders: Path) -> Machine:
     """This machine, with the disks of these folders, which need not be there yet."""
     device, why = choose_device("auto")
     disks = {str(folder): shutil.disk_usage(next(p for p in (folder, *folder.absolute().parents) if p.exists())).free for folder in folders}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Machine(
-        device, why, {kind: name_of(kind) for kind in DEVICES if usable(kind)}, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        device, why, {kind: name_of(kind) for kind in DEVICES if usable(kind)}, cores,
         free_memory(device), free_memory("cpu"), disks, {name: find_spec(name) is not None for name in PACKAGES},
     )  # fmt: skip
 

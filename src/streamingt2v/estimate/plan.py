@@ -71,6 +71,7 @@ class Plan:
     preset: str
     device: str
     dtype: str
+    offload: str
     parameters: int
     weights: int
     offloaded: int
@@ -127,12 +128,13 @@ def plan(
     works = working_bytes(folder, asked, BYTES[dtype], savings.vae_slicing)
     free = free_memory(device) if memory is None else memory
     levels = tuple(
-        _level(offload, stages_of(held, others, works, offload), held, others, free) for offload in (LEVELS if device != "cpu" else ("none",))
+        _level(offload, stages_of(held, others, works, offload), held, others, free)
+        for offload in (LEVELS if device != "cpu" else LEVELS[:1])
     )
     steps, refine_steps = count_steps(asked)
     seconds, seconds_from = _time(facts, asked, steps, refine_steps, seconds_per_step, device, dtype, memory is None)
     found = Plan(
-        name, frames, asked.output_width, asked.output_height, asked.request.preset, device, dtype, sum(parts.values()),
+        name, frames, asked.output_width, asked.output_height, asked.request.preset, device, dtype, savings.offload, sum(parts.values()),
         _on_device(held, savings.offload), 0 if savings.offload == "none" else _resting(held, others), max(works.values()),
         stages_of(held, others, works, savings.offload), levels, free, memory is not None,
         output_bytes(asked), shutil.disk_usage(_existing(output)).free, steps, refine_steps, seconds, seconds_from,
@@ -348,7 +350,8 @@ def _time(
         return measured * total / own, f"the seconds a step that were given; stage 3 and the autoencoder by their arithmetic{left_out}"
     rate = _matrix_rate(device, dtype)
     where = "this machine's CPU" if device == "cpu" else device
-    return total / (0.5 * rate), f"estimate: the arithmetic of steps and autoencoder at half the speed of a matrix product on {where}{left_out}"
+    how = f"the arithmetic of steps and autoencoder at half the speed of a matrix product on {where}"
+    return total / (0.5 * rate), f"estimate: {how}{left_out}"
 
 
 def _uncounted(asked: ResolvedRequest) -> str:
