@@ -109,7 +109,7 @@ def test_every_refusal_has_its_own_reason_and_remedy(hub, monkeypatch):
     assert (ours.fetch("owner/gated") / "model.safetensors").read_bytes() == LARGE
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     assert "HF_TOKEN is not valid at" in refused() and "settings/tokens" in refused()
-    assert "is no name of `streamingt2v models`" in refused("strange name")
+    assert "is no name of a repository in `streamingt2v models`" in refused("strange name")
 
 
 @pytest.mark.parametrize(

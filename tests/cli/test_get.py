@@ -44,6 +44,20 @@ def test_streaming_t2v_in_one_command_and_its_third_stage_later(hub: Hub, tmp_pa
     assert load("streaming-t2v").refiner is not None
 
 
+@pytest.mark.parametrize("revision", [(), ("--revision", "v1")])
+def test_convert_finds_offline_what_it_fetched(hub: Hub, tmp_path, capsys, revision):
+    """The checkpoint and the tokenizer, with a revision, which is the checkpoint's alone, and without."""
+    put_streaming_t2v(hub, tmp_path)
+    hub.repositories["PAIR/StreamingT2V"].revisions["v1"] = hub.repositories["PAIR/StreamingT2V"].commit
+    line = ["convert", "streaming-t2v", "PAIR/StreamingT2V"]
+    assert run(capsys, *line, tmp_path / "first", *revision)[0] == 0
+    asked = len(hub.asked)
+    for name, again in (("second", revision), ("third", ())):
+        code, _, err = run(capsys, *line, tmp_path / name, *again, "--offline")
+        assert code == 0, err
+    assert len(hub.asked) == asked and load(tmp_path / "third").config.name == "streaming-t2v"
+
+
 def test_half_precision_where_it_is_asked_for(hub: Hub, tmp_path, capsys):
     put_streaming_t2v(hub, tmp_path)
     folder = answer(capsys, "streaming-t2v", "--dtype", "float16")["folder"]

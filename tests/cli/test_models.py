@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,6 @@ import torch
 from safetensors import safe_open
 
 import published
-from streamingt2v.checkpoints import hub
 from streamingt2v.cli import main
 from streamingt2v.estimate import plan as planning
 
@@ -38,7 +39,7 @@ def test_convert_writes_a_folder_and_tells_it(checkpoint, tmp_path, capfd):
     [
         (["tiny", "x.ckpt", "y"], "streaming-t2v"),
         (["streaming-t2v", "x.ckpt", "y"], "SRC 'x.ckpt': there is no file x.ckpt"),
-        (["vid2vid", "vid2vid", "y"], "SRC 'vid2vid': is not on the Hugging Face hub"),
+        (["vid2vid", "tiny", "y"], "SRC 'tiny': is no name of a repository"),
         (["vid2vid", "CHECKPOINT", "y", "--tokenizer", "."], "--tokenizer '.': vid2vid reads no text"),
         (["vid2vid", "CHECKPOINT", "y", "--revision", "main"], "--revision 'main'"),
         (["vid2vid", "CHECKPOINT", "CHECKPOINT"], "DST "),
@@ -63,22 +64,6 @@ def test_a_file_that_would_run_code_fails_with_one_line(tmp_path, capfd):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.ckpt"]
 
 
-def test_the_source_and_the_tokenizer_may_come_from_the_hub(checkpoint, tmp_path, monkeypatch, capfd):
-    asked = []
-
-    def fetch(name, patterns, *, revision=None, offline=False, note):
-        asked.append((name, *patterns, revision, offline))
-        return checkpoint
-
-    monkeypatch.setattr(hub, "fetch", fetch)
-    assert main(["convert", "vid2vid", "owner/name", str(tmp_path / "y"), "--revision", "abc", "--offline"]) == 0
-    assert asked == [("owner/name", "non_ema_0035000.pth", "abc", True)]
-    capfd.readouterr()
-    (tmp_path / "streaming_t2v.ckpt").write_bytes(b"")
-    assert main(["convert", "streaming-t2v", str(tmp_path), str(tmp_path / "z"), "--offline"]) == 2  # no tokenizer in that folder
-    assert asked[1][1:] == ("tokenizer/*", None, True) and "--tokenizer" in capfd.readouterr().err
-
-
 def test_models_lists_what_can_be_used(capfd):
     assert main(["models"]) == 0
     text = capfd.readouterr().out
@@ -96,7 +81,7 @@ def test_plan_tells_what_is_needed(capfd):
     assert values["memory"] == values["weights"] + values["working"] and values["download"] == 0
     assert main(arguments) == 0
     out = capfd.readouterr().out
-    assert "memory" in out and "disk" in out and "s for 116 steps (the seconds a step that were given; " in out
+    assert "memory" in out and "disk" in out and "min for 116 steps (the seconds a step that were given; " in out
 
 
 def test_plan_counts_a_published_model_that_is_not_here(capfd, monkeypatch):
@@ -113,15 +98,59 @@ def test_plan_counts_a_published_model_that_is_not_here(capfd, monkeypatch):
     assert full["parameters"] == values["parameters"] + 1_411_233_860 and (full["height"], full["width"]) == (720, 704)
     assert full["seconds"] > 2 * values["seconds"] and full["memory"] > values["memory"]
     assert main(line[:-1]) == 0
-    assert "a download of 12.9 GB; streamingt2v convert streaming-t2v PAIR/StreamingT2V DST" in capfd.readouterr().out
+    out = capfd.readouterr().out
+    assert "not here yet: a download of streaming-t2v 12.9 GB" in out and "Get it by: streamingt2v get streaming-t2v" in out
+
+
+@pytest.mark.parametrize(
+    ("memory", "words"),
+    [("24GB", "yes, it fits\n"), ("12 GB", "yes, it fits, with --offload model"), ("1GB", "no, it does not fit, whatever is offloaded")],
+)
+def test_plan_for_a_card_elsewhere_says_yes_or_no(capfd, memory, words):
+    """Neither torch nor a device is needed for that."""
+    line = ["plan", "A cat", "--model", "streaming-t2v", "--preset", "full", "--memory", memory]
+    assert main(line) == 0
+    assert words in capfd.readouterr().out
+    assert main([*line, "--json"]) == 0
+    values = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert values["fits"] is (not words.startswith("no")) and values["download"] == 12_930_000_000 + 2_822_000_000
+
+
+def test_plan_for_a_card_elsewhere_imports_nothing_heavy():
+    line = ["plan", "A cat", "--model", "streaming-t2v", "--preset", "full", "--memory", "24GB"]
+    script = f"import sys; from streamingt2v.cli import main; code = main({line!r}); print(code, 'torch' in sys.modules, 'diffusers' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 False False" and done.stderr == ""
+
+
+def test_plan_counts_bases_and_enhancers_that_are_not_here(capfd):
+    line = ["plan", "A cat", "--memory", "24GB", "--json"]
+    assert main([*line, "--model", "streaming-t2v", "--base", "modelscope"]) == 0
+    values = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert values["stages"]["base"] == values["weights"] + 2 * 1_411_233_860
+    assert main([*line, "--model", "streaming-svd", "--image", __file__, "--preset", "full"]) == 0
+    values = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert values["stages"]["refine"] > 4_900_000_000 and values["download"] == 11_986_000_000 + 4_953_000_000
+    decoding = values["stages"]["decoding"] - values["weights"]
+    assert decoding == 8 * 576 * 1024 * 128 * 4 * 4, "eight frames at once"
+
+
+def test_doctor_tells_what_runs_here(capfd):
+    assert main(["doctor", "--json"]) == 0
+    values = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert values["device"] and values["models"][0] | {"told": ""} == {"model": "tiny", "fits": True, "offload": "none", "here": True, "told": ""}
+    assert main(["doctor"]) == 0
+    assert "streaming-t2v " in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "i2vgen-xl"], "--model 'i2vgen-xl': it is not on this machine: a download of 4.95 GB; it is for stage 3; of what it"),
+        (["--model", "i2vgen-xl"], "--model 'i2vgen-xl': i2vgen-xl is not on this machine; get it by: streamingt2v get i2vgen-xl (a download of 4.95 GB)"),
         (["--offload", "model"], "--offload 'model'"),
         (["--model", "nowhere"], "--model 'nowhere': no model"),
+        (["--device", "cuda:7"], "--device 'cuda:7': there is no usable cuda device on this machine"),
+        (["--memory", "much"], "--memory 'much': must be a size, such as 24GB"),
         (["--frames", "0"], "--frames 0"),
         (["--width", "7"], "--width 7"),
     ],

@@ -1,18 +1,21 @@
 """Plans: counted from headers and configurations, and refusals that tell the way out."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 
+import toy_pipelines
 from streamingt2v.checkpoints.load import load, networks_of
-from streamingt2v.config import EMBEDDED, ModelConfig, Request, find_model
+from streamingt2v.config import EMBEDDED, ModelConfig, RefineByConfig, Request, find_model
 from streamingt2v.config.runtime import Savings
 from streamingt2v.convert.skeleton import skeleton
 from streamingt2v.errors import ModelError, RequestError
 from streamingt2v.estimate import plan as planning
 from streamingt2v.estimate.flops import decode_flops, encode_flops, refine_step_flops, step_flops
 from streamingt2v.estimate.plan import count_steps, parameters_of, plan
+from streamingt2v.estimate.published import names, published
 from streamingt2v.resolve import resolve
 
 TINY = find_model(EMBEDDED[0])
@@ -110,8 +113,10 @@ def test_what_does_not_fit_is_refused_with_a_way_out(monkeypatch):
 
 
 def test_a_device_that_is_not_there():
-    with pytest.raises(RequestError, match="device='cuda:77': cannot be used here"):
+    with pytest.raises(RequestError, match="device='cuda:77': there is no usable cuda device on this machine; .* plan --memory 24GB"):
         planning.free_memory("cuda:77")
+    with pytest.raises(RequestError, match="device='gpu': must be auto, cpu, or one of cuda, xpu, mps"):
+        planning.free_memory("gpu")
 
 
 def test_broken_folders_are_told(tmp_path):
@@ -152,6 +157,57 @@ def test_offloading_needs_less_of_the_device_and_the_machine_as_well(monkeypatch
     monkeypatch.setattr(planning, "free_memory", lambda device: 10**12 if device == "cuda" else 10**6)
     with pytest.raises(RequestError, match=r"offload=.*of the machine's memory"):
         plan(TINY, request, **named, savings=Savings("model"))
+
+
+def test_facts_of_published_models_are_those_of_their_networks():
+    """`published.json`, by which plans build nothing."""
+    for name in names():
+        with skeleton(name, full=name == "streaming-t2v") as (folder, parts), published(name, full=True) as (data, config, facts):
+            assert ModelConfig.load(folder) == ModelConfig.load(data) == config and facts.parts == parts
+            for part in ("unet", "cam", "vae"):
+                assert json.loads((folder / part / "config.json").read_text()) == json.loads((data / part / "config.json").read_text())
+            assert facts.decode_flops(config.height, config.width) == decode_flops(folder, config.height, config.width)
+            if name == "streaming-t2v":
+                assert facts.step_flops(2) == step_flops(folder, config, 2)
+
+
+@pytest.mark.parametrize("preset", ["preview", "full"])
+@pytest.mark.parametrize("memory", [6e9, 12e9, 24e9])
+def test_a_plan_for_a_device_elsewhere_asks_nothing_here(monkeypatch, preset, memory):
+    monkeypatch.setattr(planning, "free_memory", lambda device: pytest.fail("asked"))
+    with published("streaming-t2v", preset == "full") as (folder, config, facts):
+        asked = resolve(config, Request("a cat", 240, preset=preset))
+        found = plan(folder, asked, name="x", device="cuda", dtype="float16", facts=facts, memory=int(memory))
+    assert found.fits == (found.memory <= memory) and found.seconds is None and "no speed of such a device" in found.seconds_from
+    assert [level.offload for level in found.levels] == ["none", "model", "group"]
+    needs = [level.memory for level in found.levels]
+    assert needs == sorted(needs, reverse=True) and [level.fits for level in found.levels] == [need <= memory for need in needs]
+    assert set(found.stages) == {"chunks", "decoding", *(["refine"] if preset == "full" else [])} and found.memory == max(found.stages.values())
+
+
+def test_pipelines_count_with_the_one_set_of_weights_that_is_loaded(tmp_path, monkeypatch):
+    """A base and a refiner of diffusers; the same weights in another precision beside them change nothing."""
+    base, refiner = toy_pipelines.modelscope(tmp_path / "base"), toy_pipelines.modelscope_video_to_video(tmp_path / "refiner")
+    monkeypatch.setattr(planning, "free_memory", lambda device: 10**12)
+    model = toy_pipelines.streaming_svd(tmp_path / "model")
+    config = replace(ModelConfig.load(model), refine_by=RefineByConfig(str(refiner), frames=6, overlap=2))
+    (tmp_path / "x.png").touch()
+
+    def asked(**named):
+        request = Request("a cat", 16, **({"image": str(tmp_path / "x.png")} | named))
+        return plan(model, resolve(config, request), name="x", device="cuda", dtype="float16", seconds_per_step=1.0)
+
+    plain, full = asked(), asked(preset="full")
+    based = asked(base=str(base), image=None)
+    numbers = sum(parameters_of(part) for part in base.iterdir() if part.is_dir())
+    vae = parameters_of(base / "vae")
+    assert based.stages["base"] == based.weights + 2 * (numbers - vae) + 4 * vae and full.stages["refine"] == based.stages["base"]
+    assert "base" not in plain.stages and based.memory >= based.stages["base"] > based.weights
+    assert "without base" in based.seconds_from and "without refine_by" in full.seconds_from
+    for part in ("unet", "vae"):
+        weights = base / part / "diffusion_pytorch_model.safetensors"
+        shutil.copy(weights, base / part / "diffusion_pytorch_model.fp16.safetensors")
+    assert asked(base=str(base), image=None).stages == based.stages
 
 
 def test_steps_of_stable_video_diffusions_network_are_counted(tmp_path):
