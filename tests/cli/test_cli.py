@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from commands import JSON_FIELDS, PROMPT, listing, run
+from streamingt2v.cli import settle
 from streamingt2v.cli.options import RefineOptions, RequestOptions
 from streamingt2v.config import Request
 from streamingt2v.config.request import SHORT_NAMES
@@ -65,8 +66,9 @@ def test_json_is_the_last_line_and_complete(fake_pipeline, capsys):
     assert "20/20 frames" in err
 
 
-def test_options_reach_the_model_and_the_request(fake_pipeline, capsys):
-    model = "--model m --device cuda:1 --dtype bfloat16".split()
+def test_options_reach_the_model_and_the_request(fake_pipeline, capsys, monkeypatch):
+    monkeypatch.setattr(settle, "choose_device", lambda asked: (asked, "as asked"))  # whether it is here is asked there
+    model = "--model m --device cuda:1 --dtype bfloat16 --offload none".split()
     asked = "--steps 7 --guidance-scale 3.5 --negative-prompt dull --fps 6".split()
     assert run(capsys, "generate", PROMPT, *model, *asked, "--run-dir", "kept", "-o", "out.mp4")[0] == 0
     with RunFolder.open("kept") as kept:

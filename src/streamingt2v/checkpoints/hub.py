@@ -164,7 +164,8 @@ def resolve(name: str, revision: str | None = None, argument: str = "source") ->
         return entry.hub_id, revision or entry.revision
     found = parse_id(name)
     if found is None:
-        raise RequestError(argument, name, "is no name of a repository in `streamingt2v models`, and no OWNER/REPOSITORY; give one, or a folder")
+        fix = "is no name of a repository in `streamingt2v models`, and no OWNER/REPOSITORY; give one, or a folder"
+        raise RequestError(argument, name, fix)
     if revision is not None and found[1] is not None and revision != found[1]:
         raise RequestError("revision", revision, f"{name} names another; leave one of them out")
     known = find_entry(found[0])

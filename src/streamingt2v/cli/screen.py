@@ -47,9 +47,17 @@ class Screen:
 
     def __init__(self, quiet: bool = False, as_json: bool = False):
         self.quiet, self.as_json = quiet, as_json
+        self._waiting: list[str] = []
+
+    def later(self, text: str) -> None:
+        """A line that is told with the next note: while a request is checked, an error is the only line."""
+        self._waiting.append(text)
 
     def note(self, text: str) -> None:
         """A line for people, on stderr."""
+        for earlier in self._waiting:
+            self._waiting = []
+            self.note(earlier)
         if not self.quiet:
             print(text, file=sys.stderr, flush=True)
 

@@ -41,7 +41,7 @@ def settle(options: Options, show: Screen, base: str | None = None, *, fetch: st
         half = "bfloat16" if any(half_of(name) == "bfloat16" for name in (*names, base) if name) else half
     dtype, because = choose_dtype(options.dtype, device, half)
     if auto:
-        show.note(f"on {device} ({why}) in {dtype} ({because})")
+        show.later(f"on {device} ({why}) in {dtype} ({because})")
     offload = "none" if options.offload == "auto" and device.partition(":")[0] == "cpu" else options.offload
     return replace(options, device=device, dtype=dtype, offload=offload)
 
@@ -63,7 +63,7 @@ def settle_offload(options: Options, asked: ResolvedRequest, show: Screen) -> Op
     if level is None:
         fix = "does not fit this device, whatever is offloaded; `streamingt2v plan` with the same options tells by how much"
         raise RequestError("model", options.model, fix)
-    show.note(f"offload: {level.offload} (the first level that fits the free memory of {options.device})")
+    show.later(f"offload: {level.offload} (the first level that fits the free memory of {options.device})")
     return replace(options, offload=level.offload)
 
 

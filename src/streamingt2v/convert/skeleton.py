@@ -56,7 +56,7 @@ def skeleton(name: str, full: bool) -> Iterator[tuple[Path, dict[str, int]]]:
 
 
 def facts(name: str, full: bool) -> dict[str, Any]:
-    """What a plan needs to know of a published model, as plain JSON: settings, numbers in each part, arithmetic in floating-point operations.
+    """All that a plan needs to know of a published model, as plain JSON: settings, numbers in each part, floating-point operations.
 
     `estimate/published.json` holds it, so that a plan builds no networks; made by `python -m streamingt2v.convert.skeleton`.
     """
