@@ -118,7 +118,7 @@ def test_plan_for_a_card_elsewhere_says_yes_or_no(capfd, memory, words):
 
 def test_plan_for_a_card_elsewhere_imports_nothing_heavy():
     line = ["plan", "A cat", "--model", "streaming-t2v", "--preset", "full", "--memory", "24GB"]
-    script = f"import sys; from streamingt2v.cli import main; print(main({line!r}), *(name in sys.modules for name in ('torch', 'diffusers')))"
+    script = f"import sys; from streamingt2v.cli import main; print(main({line!r}), *(x in sys.modules for x in ('torch', 'diffusers')))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0 False False" and done.stderr == ""
 
