@@ -6,6 +6,7 @@ from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionM
 
 import published
 from recorded import vid2vid_keys
+from streaming_svd_keys import streaming_svd_keys
 from streamingt2v.convert import sizes
 from streamingt2v.convert.ldm import VID2VID, rename_temporal_vae, rename_unet
 from streamingt2v.convert.streaming_svd import split_svd
@@ -71,3 +72,14 @@ def test_an_encoder_without_quant_conv_gets_one_that_changes_nothing():
     picture = torch.linspace(-1, 1, 3 * 8 * 8).reshape(1, 3, 8, 8)
     with torch.no_grad():
         assert torch.equal(vae.quant_conv(vae.encoder(picture)), vae.encoder(picture))
+
+
+def test_every_key_of_streaming_svd_at_full_size_has_its_place():
+    """The file written out from its published configuration: each name is taken, and the parts fill their classes."""
+    keys = streaming_svd_keys()
+    parts = split_svd({name: torch.empty(shape, device="meta") for name, shape in keys.items()})
+    assert {part: len(tensors) for part, tensors in parts.items()} == {"unet": 1571, "cam": 657, "image_encoder": 520, "vae": 374}
+    made = {"unet": sizes.svd_unet, "cam": sizes.svd_cam, "image_encoder": sizes.image_encoder, "vae": sizes.temporal_vae}
+    for part, size in made.items():
+        fitting(size(parts[part]), parts[part], part)
+    assert sum(x.numel() for tensors in parts.values() for x in tensors.values()) == 2_996_355_290
