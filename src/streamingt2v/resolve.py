@@ -13,6 +13,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
 
+from .checkpoints.find import find_model
 from .config import ExtendConfig, ModelConfig, RefineByConfig, RefineConfig, Request, SeedConfig
 from .config.external import ExtendByConfig
 from .errors import MediaError, MissingExtra, ModelError, RequestError
@@ -26,7 +27,6 @@ from .external.abilities import (
     redraws_from_keyframes,
     seed_abilities,
 )
-from .external.as_model import read_model, way_of
 from .video.rates import Rate
 
 Start = Literal["chunk", "image", "video", "file"]
@@ -181,6 +181,8 @@ def _located(request: Request) -> Request:
 
 def resolve_for(model: str, request: Request) -> ResolvedRequest:
     """The same for a model's name or folder; RequestError as well if there is no such model, or it is broken."""
+    from .external.as_model import read_model  # imports torch, which a plan does without
+
     try:
         return resolve(read_model(model)[1], request)
     except ModelError as error:
@@ -346,6 +348,8 @@ def _extend_by(config: ModelConfig, request: Request) -> ExtendByConfig | None:
         if request.continue_by is not None:
             raise RequestError("continue_by", request.continue_by, f"model {config.name!r} goes on by its own network; leave it out")
         return None
+    from .external.as_model import way_of  # imports torch
+
     try:
         how = way_of(config, request.continue_by)
     except ModelError as error:

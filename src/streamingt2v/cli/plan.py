@@ -56,18 +56,25 @@ ToGet = tuple[str, int, str]
 
 def _planned(wanted: Request, base: str | None, model: ModelOptions, room: int | None, measured: float | None) -> tuple[Plan, list[ToGet]]:
     """With the model of a folder, or with that of an entry by its published sizes; and what has to be downloaded."""
-    from ..checkpoints.find import find_model
-
     beside: dict[str, dict[str, int]] = {}
     to_get: list[ToGet] = []
     if base is not None:
         wanted = _with_base(wanted, base, beside, to_get)
     try:
-        folder = find_model(model.model)
+        folder, config = _read(model.model)
     except ModelError as error:
         return _unfetched(_published(model.model, error), wanted, model, room, measured, beside, to_get)
-    config = ModelConfig.load(folder)
     return _made(folder, config, None, wanted, model, room, measured, beside), to_get
+
+
+def _read(model: str) -> tuple[Path, ModelConfig]:
+    """Folder and configuration of a model that is here."""
+    from ..checkpoints.find import find_model
+
+    find_model(model)  # told without what follows, which imports torch
+    from ..external.as_model import read_model
+
+    return read_model(model)
 
 
 def _with_base(wanted: Request, base: str, beside: dict[str, dict[str, int]], to_get: list[ToGet]) -> Request:

@@ -124,8 +124,10 @@ def plan(
         copies = CONVERTED | ({} if asked.extend.time_guidance else {"unet": 2})
         held |= {part: held[part] * (1 + copies[part]) for part in copies.keys() & held.keys()}
     others = _pipelines(asked, BYTES[dtype])
+    if config.extend_by is not None:
+        others["chunks"] = pipeline_bytes(Path(config.extend_by.pipeline), BYTES[dtype])
     others |= {stage: {part: count * BYTES[dtype] for part, count in parts.items()} for stage, parts in beside.items()}
-    works = working_bytes(folder, asked, BYTES[dtype], savings.vae_slicing)
+    works = {"chunks": 0} if config.extend_by is not None else working_bytes(folder, asked, BYTES[dtype], savings.vae_slicing)
     free = free_memory(device) if memory is None else memory
     levels = tuple(
         _level(offload, stages_of(held, others, works, offload), held, others, free)
@@ -326,6 +328,8 @@ def facts_of(folder: Path, config: ModelConfig) -> Facts:
     """Of a model's folder, counted from the headers of its files; the arithmetic when it is asked for."""
     from . import flops
 
+    if config.extend_by is not None:  # a pipeline of others: its weights are counted as such, its arithmetic is not
+        return Facts({}, lambda predictions: 0, lambda: 0, lambda height, width: 0, lambda height, width: 0)
     return Facts(
         {part.name: parameters_of(part) for part in _parts(folder, config)},
         lambda predictions: flops.step_flops(folder, config, predictions),
