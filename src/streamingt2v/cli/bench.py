@@ -9,7 +9,6 @@ from typer import Option
 
 from ..config import Preset
 from ..errors import ModelError, RequestError
-from ..external.as_model import read_model
 from ..runs.quiet import hide_progress_bars
 from ..texts import whole_number
 from .options import MOST_THREADS, ModelOptions, ScreenOptions, takes_options
@@ -74,6 +73,8 @@ def bench(
 
 def _check(model: str, preset: Preset, frames: int) -> None:
     """RequestError unless there is such a model, with that preset, and the video has a second chunk to measure."""
+    from ..external.as_model import read_model  # imports torch, which the other commands' doors do without
+
     try:
         config = read_model(model)[1]
     except ModelError as error:

@@ -12,7 +12,6 @@ from ..config.external import SeedConfig
 from ..config.refine import RefineByConfig
 from ..config.values import read_json
 from ..errors import ModelError
-from .continuing import redrawing_class, redraws
 from .families import FRAME_COUNT, family, missing_packages, redraws_videos, unmet
 
 SEED_FILE = "seed.json"
@@ -115,6 +114,8 @@ def check_refiner(refine: RefineByConfig) -> None:
             raise ModelError(f"refine_by.{name}={value!r}: the pipeline in {refine.pipeline} has none; leave it out")
     if by_keyframes:
         return
+    from .continuing import redrawing_class, redraws  # imports torch, which a door without pipelines does without
+
     by_strength = redraws_videos(kind) or redrawing_class(kind) is not kind
     if by_strength or (redraws(kind) and refine.seam in (None, "steps")):
         return

@@ -16,18 +16,18 @@ from typing import Any
 
 import torch
 
-from ..config import Request
-from ..ray_backend import Farm
-from ..errors import RequestError, RunError
 from .. import durable
+from ..config import Request
+from ..config.runtime import PLAIN, Savings
+from ..errors import RequestError, RunError
+from ..pipeline import LongVideoPipeline
+from ..ray_backend import Farm
+from ..resolve import ResolvedRequest
 from .folder import REQUEST
 from .header import Header, with_absolute_paths
+from .render import create_run, lasting_name, load_pipeline, render, resolve_run
 from .run import RunFolder
 from .store import Store
-from ..pipeline import LongVideoPipeline
-from .render import create_run, lasting_name, load_pipeline, render, resolve_run
-from ..config.runtime import PLAIN, Savings
-from ..resolve import ResolvedRequest
 
 Record = dict[str, Any]
 """How a video went, as JSON: name, status ("done" or "failed"), and more; see `run_batch`."""

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import RunError
 from .. import durable
+from ..errors import RunError
 
 REQUEST, JOURNAL, PROMPTS, INIT = "request.json", "journal.jsonl", "prompts.jsonl", "init.mp4"
 PLAYLIST, LOCK, VIDEO = "playlist.m3u8", "lock", "video.mp4"

@@ -9,14 +9,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+from .. import durable
 from ..config import Request
 from ..config.request import MOST_FPS, MOST_PIXELS
+from ..config.runtime import PLAIN, Savings
 from ..config.values import check_types
 from ..errors import RequestError, RunError
-from ..config.runtime import PLAIN, Savings
 from ..texts import parse_json, shortened
 from ..video.rates import Rate, rate_of, rate_to_json
-from .. import durable
 
 KeptSound = Literal["none", "under", "whole"]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from .. import durable
 from ..config.values import check_types
 from ..errors import RunError
 from ..texts import parse_json
-from .. import durable
 from .folder import comes_and_goes
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .journal import Entry
 from ..video.rates import Rate
 from ..video.writer import LONGEST_SEGMENT
+from .journal import Entry
 
 
 def playlist(entries: Sequence[Entry], fps: Rate, init: str, ended: bool) -> str:

@@ -17,23 +17,23 @@ from typing import Any
 
 import torch
 
+from ..checkpoints.find import find_model
 from ..checkpoints.fingerprint import fingerprint
 from ..checkpoints.load import load_refiner
-from ..checkpoints.find import find_model
 from ..config import EMBEDDED, Request
-from ..ray_backend import Pool, check_ray
+from ..config.runtime import PLAIN, Savings
 from ..errors import ModelError, RequestError, RunError
-from .media import plan_media
-from .prompts import Change
-from ..video.reader import read_video
-from .machine import choose_threads
-from .run import RunFolder
 from ..pipeline import LongVideoPipeline
+from ..ray_backend import Pool, check_ray
 from ..resolve import ResolvedRequest, resolve_for
 from ..stages.protocols import OnStep, PromptAt
-from ..config.runtime import PLAIN, Savings
 from ..texts import shortened
 from ..types import Chunk, State
+from ..video.reader import read_video
+from .machine import choose_threads
+from .media import plan_media
+from .prompts import Change
+from .run import RunFolder
 
 MOST_NOTES = 8
 """Unknown words that are told one by one, at most."""

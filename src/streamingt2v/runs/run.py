@@ -26,21 +26,21 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-from ..config import Request
-from ..errors import MediaError, RunError
-from ..config.runtime import PLAIN, Savings
-from ..types import Chunk, State
 from .. import durable
+from ..config import Request
+from ..config.runtime import PLAIN, Savings
+from ..errors import MediaError, RunError
+from ..types import Chunk, State
+from ..video.pixels import Frame
+from ..video.rates import Rate, rate_to_json
+from ..video.sound import Sound
+from ..video.writer import LONGEST_SEGMENT, Segment, VideoSpec, batches, encode_segment, init_segment, read_metadata, write_mp4
 from .folder import INIT, JOURNAL, PLAYLIST, PROMPTS, REQUEST, VIDEO, delete_run, locked, may_be_stray, taken
 from .header import Header, KeptSound, cpu_capability, cpu_threads, input_hashes, versions, with_absolute_paths
 from .journal import Entry, Journal, segment_name, state_name
 from .playlist import playlist
 from .prompts import Change, PromptLog
-from ..video.pixels import Frame
-from ..video.rates import Rate, rate_to_json
-from ..video.sound import Sound
 from .state import pack_state, unpack_state
-from ..video.writer import LONGEST_SEGMENT, Segment, VideoSpec, batches, encode_segment, init_segment, read_metadata, write_mp4
 
 STATES_KEPT = 2
 
