@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from urllib.parse import urlsplit
 
 import httpx2
+import psutil
 import pytest
 from starlette.testclient import TestClient
 
@@ -19,6 +20,7 @@ from serving import picture, served
 from streamingt2v.api import connections, doors
 from streamingt2v.api.app import create_app
 from streamingt2v.client import Client, ServerError
+from streamingt2v.jobs.database import CONNECTIONS
 from streamingt2v.jobs.job import STATUSES
 
 
@@ -359,3 +361,26 @@ def broken_off(url: str, after: int) -> Iterator[str]:
         here_name = f"127.0.0.1:{listener.getsockname()[1]}".encode()
         threading.Thread(target=serve, daemon=True).start()
         yield f"http://{here_name.decode()}"
+
+
+def test_bursts_of_videos_that_are_soon_deleted_leave_nothing(service, url):
+    """The small version of lab/benchmarks/leaks.py."""
+
+    def life() -> None:
+        with httpx2.Client(base_url=url, timeout=60) as http:
+            id = http.post("/v1/videos", json={"prompt": "A cat", "num_frames": 24}).json()["id"]
+            answers.extend((http.post(f"/v1/videos/{id}/cancel").status_code, http.delete(f"/v1/videos/{id}").status_code))
+
+    here, answers, counts = psutil.Process(), [], []
+    for _ in range(2):
+        threads = [threading.Thread(target=life) for _ in range(30)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        deadline = time.monotonic() + 60
+        while service.store.deleted() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        counts.append(sum(file.path.startswith(str(service.files.database)) for file in here.open_files()))
+    assert set(answers) == {200} and len(answers) == 120 and max(counts) <= 3 * CONNECTIONS
+    assert {path.name for path in (service.files.folder / "jobs").iterdir()} <= service.store.ids()
