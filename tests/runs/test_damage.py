@@ -99,7 +99,7 @@ def test_junk_for_a_request_is_told(begun, text):
     "values",
     [
         {"fps": 0},
-        {"fps": "8"},
+        {"fps": "eight"},
         {"fps": -8},
         {"height": 15},
         {"height": 2**40},

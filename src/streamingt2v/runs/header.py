@@ -35,7 +35,8 @@ class Header:
     frames, as users write them; savings: of the device's memory. threads, cpu: of torch on the CPU; sums differ in the last bits by
     both. output: where the MP4 goes. overwrite: it may replace a file there. temporary: the folder goes once the MP4 is there.
     metadata: for the MP4's comment. sound: how much of that of the video that the request names goes into the MP4: none, what is
-    under its frames, or the whole. notes: what there is to say of it. inputs: sha256 of the files that the request names. init_sha256: of the segments' common head.
+    under its frames, or the whole. notes: what there is to say of it. inputs: sha256 of the files that the request
+    names. init_sha256: of the segments' common head.
     """
 
     request: Request

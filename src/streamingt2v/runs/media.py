@@ -46,7 +46,8 @@ def _pace_notes(request: Request, config: ModelConfig, seen: Look, fps: Rate) ->
     if rate is None:
         return [f"the video names no rate; it is played at {_said(fps)} frames a second"]
     if not seen.steady:
-        notes += [f"the video's frames last unequally long; all are given the same time, {_said(fps)} a second, and in all as much as before"]
+        same = f"all are given the same time, {_said(fps)} a second, and in all as much as before"
+        notes += [f"the video's frames last unequally long; {same}"]
     if request.video is not None and (rate != config.fps or fps != rate):
         pace = f"its motion plays {float(fps / rate):.3g} times, the new motion {float(fps / config.fps):.3g} times as fast as it is"
         notes += [f"the video has {_said(rate)} frames a second, the model makes {config.fps}; at {_said(fps)} {pace}"]
