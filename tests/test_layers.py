@@ -17,6 +17,7 @@ LAYERS = (  # innermost first
     {"checkpoints"},
     {"external"},
     {"resolve", "stages"},
+    {"given"},
     {"face", "pipeline", "estimate"},
     {"runs"},
     {"convert", "metrics", "train", "jobs", "client"},

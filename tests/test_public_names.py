@@ -11,7 +11,7 @@ import pytest
 import streamingt2v
 from streamingt2v import errors
 
-PUBLIC = {"LongVideoPipeline", "Request", "Chunk", "__version__"}
+PUBLIC = {"LongVideoPipeline", "Request", "Chunk", "export", "resume", "__version__"}
 
 
 def error_names() -> set[str]:

@@ -15,12 +15,16 @@ if TYPE_CHECKING:
     from .errors import RunError as RunError
     from .errors import StreamingT2VError as StreamingT2VError
     from .pipeline import LongVideoPipeline as LongVideoPipeline
+    from .runs.export import export as export
+    from .runs.export import resume as resume
     from .types import Chunk as Chunk
 
 _HOME = {
     "LongVideoPipeline": "pipeline",
     "Request": "config",
     "Chunk": "types",
+    "export": "runs.export",
+    "resume": "runs.export",
     "StreamingT2VError": "errors",
     "RequestError": "errors",
     "MissingExtra": "errors",

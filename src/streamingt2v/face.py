@@ -1,37 +1,77 @@
-"""What users of a pipeline call: loading, saving, one stream, and the same stream collected."""
+"""What users of a pipeline call, under diffusers' names: loading, placing, components, one stream, and the same stream collected."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
+from PIL import Image
 
-from .checkpoints.load import Components, load, save
+from .checkpoints.load import Components, best_device, load, move, offload_models, save, set_in_vaes
 from .config import ModelConfig, Request
 from .config.runtime import PLAIN, Savings
 from .errors import RequestError
 from .external.as_model import read_model
+from .given import Given
 from .ray_backend import Crew
 from .resolve import ResolvedRequest, counted, resolve
 from .stages.protocols import OnStep, PromptAt
 from .types import Chunk, State
 from .video.reader import count_frames
 
+OutputType = Literal["np", "pil", "pt"]
+StepEnd = Callable[..., Any]
+"""Called as diffusers does: (pipeline, step, timestep, {}) after every denoising step; `step` counts from 0 within a chunk or window.
+
+timestep is None: each stage has a schedule of its own. Raising in it cancels. What it returns must be empty: latents are not handed out.
+"""
+
 
 @dataclass(frozen=True)
 class PipelineOutput:
-    """What calling the pipeline returns. frames: uint8 (T, H, W, 3)."""
+    """What calling the pipeline returns: one video. frames: as `output_type` says.
 
-    frames: np.ndarray
+    "np": uint8 array (T, H, W, 3); "pt": float32 tensor (T, 3, H, W) in [0, 1]; "pil": list of T images.
+    """
+
+    frames: np.ndarray | torch.Tensor | list[Image.Image]
+
+
+def _part(owner: str, name: str, about: str) -> Any:
+    """A component as a settable attribute: of the pipeline's backbone, its text encoder, or the components themselves."""
+
+    def holder(face: Face) -> Any:
+        parts = face.components
+        found = parts if owner == "components" else getattr(parts, owner)
+        if parts.backbone is None:  # then a pipeline of diffusers has them all
+            found = parts.pipeline
+        if found is None or not hasattr(found, name):
+            raise AttributeError(f"model {face.name!r} has no {name} of its own")
+        return found
+
+    def get(face: Face) -> Any:
+        return getattr(holder(face), name)
+
+    def put(face: Face, value: Any) -> None:
+        setattr(holder(face), name, value)
+
+    return property(get, put, doc=about)
 
 
 class Face(ABC):
     """See `pipeline.LongVideoPipeline`. refiners: who refines; None for this process alone."""
+
+    unet = _part("backbone", "unet", "Denoising network of stages 1 and 2.")
+    cam = _part("backbone", "cam", "Conditional attention module: short-term memory.")
+    image_encoder = _part("backbone", "image_encoder", "CLIP image encoder of the anchor frame.")
+    scheduler = _part("components", "scheduler", "Scheduler of stages 1 and 2, any of diffusers'.")
+    text_encoder = _part("text", "text_encoder", "Text encoder.")
+    tokenizer = _part("text", "tokenizer", "Tokenizer.")
 
     def __init__(self, components: Components, name: str = "custom", refiners: Crew | None = None):
         self.components, self.name, self.refiners = components, name, refiners
@@ -39,20 +79,85 @@ class Face(ABC):
 
     @classmethod
     def from_pretrained(
-        cls, name_or_folder: str | Path = "tiny", device: str = "cpu", dtype: torch.dtype = torch.float32, savings: Savings = PLAIN,
-        refiner: bool = True,
+        cls, name_or_folder: str | Path = "tiny", device: str | None = None, dtype: torch.dtype | None = None, savings: Savings = PLAIN,
+        refiner: bool = True, *, torch_dtype: torch.dtype | None = None, device_map: str | None = None,
     ) -> Self:  # fmt: skip
-        """Load the included model "tiny" or a model folder to a device. ModelError if it is missing or incomplete.
+        """Load the included model "tiny", one by its name or hub id, or a model folder. ModelError if it is missing or incomplete.
 
-        refiner: False leaves the network of stage 3 out, for less memory and a sooner start. RequestError for savings that the device
-        or the model cannot use.
+        dtype: of weights and computation, default float32; the autoencoder stays in float32. torch_dtype: the older name of it.
+        device, device_map: where it works, default "cpu"; "auto" or "balanced" take the accelerator where there is one.
+        savings: of memory and time. refiner: False leaves the network of stage 3 out, for less memory and a sooner start.
+        RequestError for savings, devices or dtypes that cannot be.
         """
+        if dtype is not None and torch_dtype not in (None, dtype):
+            raise RequestError("torch_dtype", torch_dtype, f"dtype is {dtype}; give one of them")
+        if device is not None and device_map not in (None, device):
+            raise RequestError("device_map", device_map, f"device is {device!r}; give one of them")
+        place, kind = best_device(device or device_map or "cpu"), dtype or torch_dtype or torch.float32
         folder, config = read_model(name_or_folder)
-        return cls(load(folder, device, dtype, savings, refiner, config), str(name_or_folder))
+        return cls(load(folder, place, kind, savings, refiner, config), str(name_or_folder))
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
         """Write a model folder, weights in `dtype`; those in memory stay as they are. A save that fails leaves nothing."""
         save(self.components, Path(folder), dtype)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks work."""
+        return self.components.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What they compute in."""
+        return self.components.dtype
+
+    @property
+    def vae(self) -> Any:
+        """Autoencoder."""
+        parts: Any = self.components
+        return (parts.backbone or parts.pipeline).vae
+
+    @vae.setter
+    def vae(self, value: Any) -> None:
+        parts: Any = self.components
+        backbone, refiner = parts.backbone or parts.pipeline, parts.refiner
+        if refiner is not None and refiner.vae is backbone.vae:
+            refiner.vae = value
+        backbone.vae = value
+
+    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Move the networks to a device, or to a dtype, the autoencoder's excepted. Returns the pipeline.
+
+        RequestError for a device that is not there, or with offloading or an engine, which place weights themselves.
+        """
+        if isinstance(device, torch.dtype):  # as torch has it: to(torch.float16)
+            device, dtype = None, device
+        move(self.components, None if device is None else best_device(str(device)), dtype)
+        return self
+
+    def enable_model_cpu_offload(self, gpu_id: int | None = None, device: str | torch.device | None = None) -> None:
+        """Keep networks in the machine's memory, and bring each to the device when it works.
+
+        device: default, the accelerator of this machine. RequestError where there is none.
+        """
+        place = torch.device(best_device("auto") if device is None else device)
+        offload_models(self.components, place if gpu_id is None else torch.device(place.type, gpu_id))
+
+    def enable_vae_tiling(self) -> None:
+        """Encode and decode frames larger than a tile in tiles that overlap: less memory. RequestError for an autoencoder that cannot."""
+        set_in_vaes(self.components, "vae_tiling", True)
+
+    def disable_vae_tiling(self) -> None:
+        """Encode and decode frames as a whole."""
+        set_in_vaes(self.components, "vae_tiling", False)
+
+    def enable_vae_slicing(self) -> None:
+        """Encode and decode frames one by one: less memory. RequestError for an autoencoder that cannot."""
+        set_in_vaes(self.components, "vae_slicing", True)
+
+    def disable_vae_slicing(self) -> None:
+        """Encode and decode several frames at once."""
+        set_in_vaes(self.components, "vae_slicing", False)
 
     def resolve(self, request: Request | ResolvedRequest) -> ResolvedRequest:
         """Decide every option of a request for this model. RequestError where it is wrong or the model cannot do it."""
@@ -62,29 +167,50 @@ class Face(ABC):
         return asked
 
     def stream(
-        self, request: Request | ResolvedRequest, state: State | None = None, on_step: OnStep | None = None,
-        prompt_at: PromptAt | None = None,
+        self, prompt: str | Request | ResolvedRequest, state: State | None = None, on_step: OnStep | None = None,
+        prompt_at: PromptAt | None = None, *, image: Any = None, video: Any = None, generator: torch.Generator | None = None,
+        seed: int | None = None, callback_on_step_end: StepEnd | None = None, **options: Any,
     ) -> Iterator[Chunk]:  # fmt: skip
-        """Yield the video chunk by chunk, exactly `request.num_frames` frames; with `request.video` only the new ones.
+        """Yield the video chunk by chunk, exactly `num_frames` frames; with `video` only the new ones.
 
-        With `request.refine` they are the file's, all of them where `num_frames` is None; MediaError if it has fewer.
-
+        prompt: text, with the fields of `Request` as options, or a request. image: path, PIL image, array (H, W, 3) or tensor
+        (3, H, W) to start from. video: path, list of images, array (T, H, W, 3) or tensor (T, 3, H, W) to extend. Integers are 0 to
+        255, floats 0 to 1. seed: default 33; or generator: the seed is drawn from it, so that it gives another video the next time.
+        callback_on_step_end: see `StepEnd`.
         state: of the last chunk that was kept; the stream goes on after it with the same bytes as if never stopped.
-        on_step: called with (step, steps) after every denoising step of a chunk or a window; raising in it cancels. Where a pipeline
-        of diffusers does a stage, that is after its work.
+        on_step: called with (step, steps) after every denoising step of a chunk or a window; raising in it cancels.
         prompt_at: asked, in the place of the request's prompts, for that of the chunk whose first frame it is given. For one frame it
         must always give the same; it is first asked when the chunk begins.
-        RequestError for what the model cannot do, at once, before the first chunk is asked for. Memory does not grow with the length.
+        RequestError for what the model cannot do, at once, before the first chunk is asked for. With `refine`, MediaError if the file
+        has fewer frames. Memory does not grow with the length.
         """
-        asked = self.resolve(request)
-        if asked.request.refine is not None and asked.num_frames is None:
-            asked = counted(asked, count_frames(asked.request.refine))
-        return self.trip(asked, state, on_step, prompt_at)
+        given = Given()
+        try:
+            if isinstance(prompt, str):
+                files = {"image": given.image(image), "video": given.video(video)}
+                prompt = Request(prompt, **{"seed": _seed(seed, generator), **files, **options})
+            elif beside := _first_given(image=image, video=video, generator=generator, seed=seed, **options):
+                raise RequestError(beside, "beside a request", "a request holds all of it; give a prompt as text, or change the request")
+            asked = self.resolve(prompt)
+            if asked.request.refine is not None and asked.num_frames is None:
+                asked = counted(asked, count_frames(asked.request.refine))
+        except BaseException:
+            given.close()
+            raise
+        return self._streamed(asked, state, self._told(on_step, callback_on_step_end), prompt_at, given)
 
-    def __call__(self, prompt: str, num_frames: int = 80, **options: Any) -> PipelineOutput:
-        """Collect the stream of `Request(prompt, num_frames, **options)`: for videos that fit into memory."""
-        chunks = self.stream(Request(prompt, num_frames, **options))
-        return PipelineOutput(np.concatenate([chunk.frames for chunk in chunks]))
+    def __call__(
+        self, prompt: str | Request | ResolvedRequest, num_frames: int | None = None, *, output_type: OutputType = "np", **options: Any
+    ) -> PipelineOutput:
+        """Collect the stream of the same arguments, 80 frames by default: for videos that fit into memory."""
+        if output_type not in get_args(OutputType):
+            raise RequestError("output_type", output_type, f"must be one of {', '.join(get_args(OutputType))}")
+        if num_frames is not None:
+            options["num_frames"] = num_frames
+        elif options.get("num_frames", 0) is None:
+            raise RequestError("num_frames", None, "a video without end cannot be collected; use stream")
+        frames = np.concatenate([chunk.frames for chunk in self.stream(prompt, **options)])
+        return PipelineOutput(_as(frames, output_type))
 
     @abstractmethod
     def trip(
@@ -99,3 +225,47 @@ class Face(ABC):
     def surplus_tokens(self, prompt: str) -> int:
         """How many tokens of a prompt are beyond what the model reads and so have no effect."""
         return self.components.text.surplus_tokens(prompt)
+
+    def _streamed(
+        self, asked: ResolvedRequest, state: State | None, on_step: OnStep | None, prompt_at: PromptAt | None, given: Given
+    ) -> Iterator[Chunk]:
+        try:
+            yield from self.trip(asked, state, on_step, prompt_at)
+        finally:
+            given.close()
+
+    def _told(self, on_step: OnStep | None, step_end: StepEnd | None) -> OnStep | None:
+        """Both callbacks as one."""
+        if step_end is None:
+            return on_step
+
+        def told(step: int, steps: int) -> None:
+            if on_step is not None:
+                on_step(step, steps)
+            if step_end(self, step - 1, None, {}):
+                raise RequestError("callback_on_step_end", "what it returned", "latents cannot be changed here; return {} or nothing")
+
+        return told
+
+
+def _seed(seed: int | None, generator: torch.Generator | None) -> int:
+    if generator is None:
+        return 33 if seed is None else seed
+    if seed is not None:
+        raise RequestError("seed", seed, "give a seed or a generator, not both")
+    if not isinstance(generator, torch.Generator):
+        raise RequestError("generator", type(generator).__name__, "give one torch.Generator: one video is made")
+    return int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
+
+
+def _first_given(**values: Any) -> str | None:
+    """Name of the first value that is not None."""
+    return next((name for name, value in values.items() if value is not None), None)
+
+
+def _as(frames_THWC: np.ndarray, output_type: OutputType) -> np.ndarray | torch.Tensor | list[Image.Image]:
+    if output_type == "pil":
+        return [Image.fromarray(frame) for frame in frames_THWC]
+    if output_type == "pt":
+        return torch.from_numpy(frames_THWC).movedim(-1, 1).float() / 255
+    return frames_THWC

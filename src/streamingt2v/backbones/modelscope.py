@@ -50,11 +50,11 @@ class ModelScopeBackbone:
     ):
         self.vae, self.unet, self.cam = vae, unet, cam
         self.image_encoder, self.image_tokens = image_encoder, image_tokens
-        self._device = device
+        self.works_on = device
 
     @property
     def device(self) -> torch.device:
-        return self._device or self.unet.device
+        return self.works_on or self.unet.device
 
     @property
     def dtype(self) -> torch.dtype:

@@ -19,12 +19,12 @@ class RefinerBackbone:
     """
 
     def __init__(self, vae: AutoencoderKL, unet: UNet3DConditionModel, device: torch.device | None = None):
-        self.vae, self.unet, self._device = vae, unet, device
+        self.vae, self.unet, self.works_on = vae, unet, device
 
     @property
     def device(self) -> torch.device:
         """Return where the networks work."""
-        return self._device or self.unet.device
+        return self.works_on or self.unet.device
 
     def encode(self, frames_TCHW: torch.Tensor) -> torch.Tensor:
         """(T, 3, H, W) to latents (1, C, T, h, w)."""

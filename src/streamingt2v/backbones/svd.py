@@ -46,11 +46,11 @@ class SvdBackbone:
         device: torch.device | None = None,
     ):
         self.vae, self.unet, self.cam, self.image_encoder, self.config = vae, unet, cam, image_encoder, config
-        self._device = device
+        self.works_on = device
 
     @property
     def device(self) -> torch.device:
-        return self._device or self.unet.device
+        return self.works_on or self.unet.device
 
     @property
     def dtype(self) -> torch.dtype:

@@ -18,7 +18,16 @@ class TextEncoder:
     """
 
     def __init__(self, tokenizer: Any, encoder: Any, vocabulary: Vocabulary | None = None, device: torch.device | None = None):
-        self.tokenizer, self.encoder, self.vocabulary, self._device = tokenizer, encoder, vocabulary, device
+        self.tokenizer, self.encoder, self.vocabulary, self.works_on = tokenizer, encoder, vocabulary, device
+
+    @property
+    def text_encoder(self) -> Any:
+        """The encoder, by diffusers' name."""
+        return self.encoder
+
+    @text_encoder.setter
+    def text_encoder(self, encoder: Any) -> None:
+        self.encoder = encoder
 
     @torch.no_grad()
     def __call__(self, prompt: str, negative_prompt: str = "") -> TextCond:
@@ -48,7 +57,7 @@ class TextEncoder:
         return ids
 
     def _embed(self, prompts: list[str]) -> torch.Tensor:
-        device = self._device or next(self.encoder.parameters()).device
+        device = self.works_on or next(self.encoder.parameters()).device
         return self.encoder(self.token_ids(prompts).to(device)).last_hidden_state
 
 

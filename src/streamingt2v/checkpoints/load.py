@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import diffusers
 import torch
@@ -26,7 +26,7 @@ from ..config import ModelConfig
 from ..config.external import SvdConfig
 from ..config.runtime import PLAIN, Savings
 from ..config.values import read_json
-from ..errors import ModelError
+from ..errors import ModelError, RequestError
 from ..models.apm import ImageTokens
 from ..models.cam import ConditionalAttentionModule
 from ..models.svd_cam import SpatioTemporalCam
@@ -35,7 +35,7 @@ from ..models.unet3d import StreamingUNet3D
 from ..models.vid2vid_unet import Vid2VidUNet, check_latent_size
 from .find import find_model
 from .opening import load_pipeline
-from .placing import align, offload, save_in_vae
+from .placing import align, offload, offload_pipeline, save_in_vae
 from .writing import write_part
 
 
@@ -120,6 +120,67 @@ def _put_on(networks: Callable[[], dict[str, torch.nn.Module]], device: torch.de
         offload(networks(), device, savings)
     if savings.engine != "torch":
         take_over(networks(), savings.engine)
+
+
+def best_device(name: str) -> str:
+    """A device by its name; "auto" and "balanced" are the accelerator where there is one. RequestError if it cannot be used here."""
+    if name in ("auto", "balanced"):
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return "cpu" if found is None else str(found)
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        raise RequestError("device", name, f"cannot be used here ({str(error).splitlines()[0]}); cpu always can") from error
+    return name
+
+
+def move(components: Components, device: str | None, dtype: torch.dtype | None) -> None:
+    """Networks to a device, and all but autoencoders to a dtype, in place.
+
+    RequestError where offloading or an engine places weights, or the model's savings have no use there.
+    """
+    savings = components.savings
+    if savings.offload != "none" or savings.engine != "torch":
+        name, value = ("offload", savings.offload) if savings.offload != "none" else ("engine", savings.engine)
+        raise RequestError(name, value, "places the weights itself; load the pipeline anew for another device or dtype")
+    for name, network in networks_of(components).items():
+        network.to(device=device, dtype=None if name.endswith("vae") else dtype)
+    if components.pipeline is not None:
+        components.pipeline.to(**{"device": device} if device is not None else {}, **{"dtype": dtype} if dtype is not None else {})
+    place = components.device if device is None else torch.device(device)
+    _work_on(components, place, components.place[1] if dtype is None else dtype)
+
+
+def offload_models(components: Components, device: torch.device) -> None:
+    """Keep networks in the machine's memory, and bring each to `device` when it works. RequestError as `Savings.check` has it."""
+    savings = replace(components.savings, offload="model")
+    savings.check(str(device), components.config, str(components.dtype).removeprefix("torch."))
+    move(components, "cpu", None)
+    components.savings = savings
+    offload(networks_of(components), device, savings)
+    if components.pipeline is not None:
+        offload_pipeline(components.pipeline, device, savings)
+    _work_on(components, device, components.place[1])
+
+
+def set_in_vaes(components: Components, name: Literal["vae_slicing", "vae_tiling"], on: bool) -> None:
+    """Turn slicing or tiling of autoencoders on or off. RequestError where none can do it."""
+    savings = replace(components.savings, **{name: on})  # type: ignore[arg-type]
+    savings.check(str(components.device), components.config, str(components.dtype).removeprefix("torch."))
+    components.savings = savings
+    kind = name.removeprefix("vae_")
+    networks = networks_of(components) | ({"vae": components.pipeline.vae} if hasattr(components.pipeline, "vae") else {})
+    for key, network in networks.items():
+        if key.endswith("vae") and hasattr(network, f"use_{kind}"):
+            getattr(network, f"{'enable' if on else 'disable'}_{kind}")()
+
+
+def _work_on(components: Components, device: torch.device, dtype: torch.dtype) -> None:
+    owners: tuple[Any, ...] = (components.backbone, components.refiner, components.text)
+    for owner in owners:
+        if hasattr(owner, "works_on"):
+            owner.works_on = device
+    components.place = device, dtype
 
 
 def networks_of(components: Components) -> dict[str, torch.nn.Module]:

@@ -19,7 +19,7 @@ import torch
 
 from ..checkpoints.find import find_model
 from ..checkpoints.fingerprint import fingerprint
-from ..checkpoints.load import load_refiner
+from ..checkpoints.load import best_device, load_refiner
 from ..config import EMBEDDED, Request
 from ..config.runtime import PLAIN, Savings
 from ..errors import ModelError, RequestError, RunError
@@ -64,10 +64,7 @@ def load_pipeline(model: str, device: str, dtype: str, savings: Savings = PLAIN,
 
     RequestError, before any weights are read, if there is no such model, or the device is not there, or has no use for the savings.
     """
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
-        raise RequestError("device", device, f"cannot be used here ({str(error).splitlines()[0]}); cpu always can") from error
+    best_device(device)
     try:
         find_model(model)
     except ModelError as error:
