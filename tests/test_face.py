@@ -13,6 +13,7 @@ from diffusers import DDIMScheduler
 from PIL import Image
 
 import streamingt2v
+import toy_pipelines
 from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.errors import RequestError
 from streamingt2v.runs.run import RunFolder
@@ -212,3 +213,14 @@ def test_signatures_have_diffusers_names():
     call = inspect.signature(LongVideoPipeline.stream).parameters
     assert {"prompt", "image", "video", "generator", "seed", "callback_on_step_end"} <= set(call)
     assert {"num_frames", "num_inference_steps", "guidance_scale", "negative_prompt"} <= set(inspect.signature(Request).parameters)
+
+
+def test_a_model_that_is_a_pipeline_has_the_same_face(tmp_path):
+    pipe = LongVideoPipeline.from_pretrained(toy_pipelines.modelscope(tmp_path / "modelscope"))
+    inner = pipe.components.pipeline
+    assert pipe.unet is inner.unet and pipe.vae is inner.vae and pipe.scheduler is inner.scheduler
+    pipe.scheduler = DDIMScheduler.from_config(inner.scheduler.config)
+    assert inner.scheduler is pipe.scheduler and not hasattr(pipe, "cam")
+    pipe.enable_vae_slicing()
+    assert inner.vae.use_slicing
+    assert pipe.to(torch.bfloat16).dtype == inner.unet.dtype == torch.bfloat16 and str(pipe.device) == "cpu"
