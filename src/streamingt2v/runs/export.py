@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from ..config import Request
 from ..errors import RequestError
 from ..pipeline import LongVideoPipeline
 from ..resolve import with_media
 from ..stages.protocols import OnStep
-from ..config import Request
 from ..types import Chunk
 from .render import Summary, create_run, reload_pipeline, render
 from .run import RunFolder
