@@ -18,12 +18,11 @@ import torch
 from diffusers import DDIMScheduler, UNet3DConditionModel
 from diffusers.models.resnet import TemporalConvLayer
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from .code import CHANNELS, load_code
 from .pool import Example, Pool
-from .run import Run, RunConfig
+from .run import Run, RunConfig, device_of_this_process, quick_arithmetic
 from .sampling import clean_of, make_scheduler, sample, save_sheet
 from .words import TEXT_LENGTH, WIDTH, load_text, tokenize
 
@@ -75,10 +74,10 @@ def compiled(unet: UNet3DConditionModel, batch: int, frames: int) -> Callable[..
         torch.randn(batch, CHANNELS, frames, side, side).to(like),
         torch.randn(batch, TEXT_LENGTH, WIDTH).to(like),
     )
-    t = torch.randint(0, 1000, (batch,))
+    t = torch.randint(0, 1000, (batch,), device=like.device)
     made = []
     for network in (unet, quick):
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        with quick_arithmetic(like.device):
             clean = network(noisy, t, words).sample.float()
         clean.pow(2).mean().backward()
         finite = all(p.grad is None or bool(p.grad.isfinite().all()) for p in unet.parameters())
@@ -103,7 +102,7 @@ def clean_loss(
     Weighted by min(snr, 5) + 1 (the error of the velocity, by that over snr + 1), by the numbers' `share_C`,
     and more where the thing is.
     """
-    signal = scheduler.alphas_cumprod[t].view(-1, 1, 1, 1)
+    signal = scheduler.alphas_cumprod.to(t.device)[t].view(-1, 1, 1, 1)
     noise_weight = (signal / (1 - signal).clamp(min=1e-5)).clamp(max=5) + 1
     weight = 1 + 4 * cover_BTHW
     weight = noise_weight * weight / weight.mean((1, 2, 3), keepdim=True)
@@ -128,7 +127,9 @@ class Trainer:
             if a.init
             else build_unet(a.channels)
         )
-        self.unet.eval()  # no dropout: hardly anything is seen twice
+        self.device = device_of_this_process()
+        self.unet.eval().to(self.device)  # no dropout: hardly anything is seen twice
+        self.text.to(self.device)
         if a.frames == 1:
             stand_still(self.unet)
         elif a.still_init:
@@ -139,8 +140,10 @@ class Trainer:
             for name in "lr steps decay ema save_minutes look_minutes agree_every seed".split()
         }
         self.run = Run(RunConfig(Path(a.out), **shared), self.unet)
-        self.of_clips = Pool(self.code, a.frames, 1500, a.fresh, self.run.rng)
-        self.of_pictures = Pool(self.code, 1, 6000, a.fresh, self.run.rng)
+        self.of_clips = Pool(
+            self.code, a.frames, 1500, a.fresh, self.run.rng, a.workers if a.frames > 1 else 0
+        )
+        self.of_pictures = Pool(self.code, 1, 6000, a.fresh, self.run.rng, a.workers if a.frames == 1 else 0)
 
     def go(self) -> None:
         self.run.go(self.loss, self.look)
@@ -155,19 +158,21 @@ class Trainer:
 
     def loss(self) -> torch.Tensor:
         examples = self.batch()
-        latents = torch.stack([e.latents for e in examples]).float()
-        cover = torch.stack([e.cover for e in examples]).float()
+        latents = torch.stack([e.latents for e in examples]).float().to(self.device)
+        cover = torch.stack([e.cover for e in examples]).float().to(self.device)
         captions = [e.spec.caption if self.run.rng.random() > 0.1 else "" for e in examples]
         late = self.a.late if latents.shape[2] > 1 else 1.0
-        t = (1000 * torch.rand(len(examples)) ** (1 / late)).long().clamp(max=999)
+        t = (1000 * torch.rand(len(examples)) ** (1 / late)).long().clamp(max=999).to(self.device)
         noisy = self.scheduler.add_noise(latents, torch.randn_like(latents), t)
         with torch.no_grad():
-            text = self.text(tokenize(self.tokenizer, captions)).last_hidden_state
+            text = self.text(tokenize(self.tokenizer, captions).to(self.device)).last_hidden_state
         network = self.quick if latents.shape[2] > 1 else self.unet
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        with quick_arithmetic(self.device):
             velocity = network(noisy, t, text).sample.float()
         clean = clean_of(velocity, noisy, t, self.scheduler)
-        return clean_loss(clean, latents, t, cover, self.scheduler, self.a.changes, self.code.share)
+        return clean_loss(
+            clean, latents, t, cover, self.scheduler, self.a.changes, self.code.share.to(self.device)
+        )
 
     def look(self) -> None:
         """Export the averaged weights, and a sheet of what they make of fixed captions."""
@@ -230,6 +235,7 @@ def main() -> None:
         ("look_minutes", float, 15),
         ("agree_every", int, 8),
         ("compile", int, 1),
+        ("workers", int, 0),
         ("still_init", int, 0),
     ):
         p.add_argument(f"--{name}", type=kind, default=default)

@@ -35,6 +35,9 @@ class PatchCode:
         self.share = self.share / self.share.mean()
         self.inverse = torch.linalg.pinv(weight.flatten(1)).T.reshape(weight.shape)
 
+    def to(self, device: torch.device) -> PatchCode:
+        return PatchCode(self.weight.to(device), self.mean.to(device))
+
     def encode(self, pixels_NCHW: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) in [-1, 1] -> (N, 64, H/8, W/8)."""
         return F.conv2d(pixels_NCHW, self.weight, self.bias, stride=PATCH)

@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from diffusers import UNet3DConditionModel
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPVisionModelWithProjection
 
 from lab.compare import rivals
@@ -33,7 +32,7 @@ from streamingt2v.models.unet3d import StreamingUNet3D
 from .base import clean_loss
 from .code import load_code
 from .continuing import OVERLAP, Continuation, draw
-from .run import Run, RunConfig
+from .run import Run, RunConfig, device_of_this_process, quick_arithmetic
 from .sampling import clean_of, make_scheduler, save_sheet
 from .words import TEXT_LENGTH, WIDTH, load_text, tokenize
 
@@ -182,7 +181,10 @@ class Trainer:
         self.tokenizer, self.text = load_text(Path(a.text))
         self.text.requires_grad_(False).eval()
         self.code, self.scheduler = load_code(Path(a.code)), make_scheduler()
-        self.module = self._module().eval()
+        self.device = device_of_this_process()
+        self.there = self.code.to(self.device)
+        self.module = self._module().eval().to(self.device)
+        self.text.to(self.device)
         config = RunConfig(
             Path(a.out),
             lr=a.lr,
@@ -223,7 +225,7 @@ class Trainer:
             encoder = rival.copied.controlnet_cond_embedding
             see_clearly(encoder, self.code.weight, self.code.mean, base.conv_in)
             encoder.requires_grad_(False)
-        return Rivalry(unet, rival, self.code.encode)
+        return Rivalry(unet, rival, self.there.encode)
 
     def batch(self) -> list[Continuation]:
         """Some new clips and some used before: a pool of 800."""
@@ -236,58 +238,54 @@ class Trainer:
     def loss(self) -> torch.Tensor:
         batch = self.batch()
         latents, cover, anchor = (
-            torch.stack([getattr(c, name) for c in batch]).float() for name in ("latents", "cover", "anchor")
+            torch.stack([getattr(c, name) for c in batch]).float().to(self.device)
+            for name in ("latents", "cover", "anchor")
         )
         if self.a.kind in ("cam", "additive") and self.run.step < self.a.encoder_steps:
             return self._encoder_loss(latents[:, :, :OVERLAP])
         self.run.count("clips", len(batch))
-        anchor[torch.rand(len(batch)) < 0.1] = 0.0  # mid grey is guidance's negative
+        anchor[torch.rand(len(batch), device=self.device) < 0.1] = 0.0  # mid grey is guidance's negative
         captions = [c.spec.caption if self.run.rng.random() > 0.1 else "" for c in batch]
-        t = (1000 * torch.rand(len(batch)) ** (1 / self.a.late)).long().clamp(max=999)
+        t = (1000 * torch.rand(len(batch)) ** (1 / self.a.late)).long().clamp(max=999).to(self.device)
         noisy = self.scheduler.add_noise(latents, torch.randn_like(latents), t)
         with torch.no_grad():
-            text = self.text(tokenize(self.tokenizer, captions)).last_hidden_state
-        window = self.pixels(latents[:, :, :OVERLAP], 0.2 * torch.rand(len(batch)))
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            text = self.text(tokenize(self.tokenizer, captions).to(self.device)).last_hidden_state
+        window = self.pixels(latents[:, :, :OVERLAP], 0.2 * torch.rand(len(batch), device=self.device))
+        with quick_arithmetic(self.device):
             velocity = self.module(noisy, t, text, window, anchor).float()
         clean = clean_of(velocity, noisy, t, self.scheduler)
-        return clean_loss(clean, latents, t, cover, self.scheduler, self.a.changes, self.code.share)
+        return clean_loss(clean, latents, t, cover, self.scheduler, self.a.changes, self.there.share)
 
     def pixels(self, latents: torch.Tensor, disturb: torch.Tensor) -> torch.Tensor:
         """Decode a window (B, T, 3, H, W) as a generator leaves it: with so much noise on its latents."""
         latents = latents + disturb.view(-1, 1, 1, 1, 1) * torch.randn_like(latents)
         b, t = latents.shape[0], latents.shape[2]
-        return self.code.decode(latents.transpose(1, 2).flatten(0, 1)).clamp(-1, 1).unflatten(0, (b, t))
+        return self.there.decode(latents.transpose(1, 2).flatten(0, 1)).clamp(-1, 1).unflatten(0, (b, t))
 
     def _encoder_loss(self, latents: torch.Tensor) -> torch.Tensor:
         """Distance of the frame encoder from the base's first layer on the same frames; it learns this first."""
         owner: Any = self.module.cam if isinstance(self.module, Memory) else self.module.rival.copied
         with torch.no_grad():
             said = self.module.unet.conv_in(latents.transpose(1, 2).flatten(0, 1))
-        seen = owner.encode_frames(self.pixels(latents, torch.zeros(len(latents)))).flatten(0, 1)
+        seen = owner.encode_frames(
+            self.pixels(latents, torch.zeros(len(latents), device=self.device))
+        ).flatten(0, 1)
         return ((seen - said) ** 2).mean() / said.var()
 
     def look(self) -> None:
         """Export, and save a sheet: true clips, each above what the memory makes of its window."""
         out = self.run.config.out
         self.module.export(out)
-        rng = torch.Generator().manual_seed(5)
+        noise = torch.Generator().manual_seed(5)
         clips = [draw(np.random.default_rng([9, i]), self.code, self.a.kind == "apm") for i in range(4)]
-        true, anchor = (
-            torch.stack([c.latents for c in clips]).float(),
-            torch.stack([c.anchor for c in clips]).float(),
-        )
-        window = self.pixels(true[:, :, :OVERLAP], torch.zeros(len(true)))
-        text = self.text(tokenize(self.tokenizer, [c.spec.caption for c in clips])).last_hidden_state
-        made = go_on(
-            self.module, self.scheduler, torch.randn(true.shape, generator=rng), text, window, anchor
-        )
-        save_sheet(
-            self.code,
-            torch.stack([true, made], 1).flatten(0, 1),
-            out / "samples" / f"{self.run.step:06d}.png",
-            columns=16,
-        )
+        true = torch.stack([c.latents for c in clips]).float().to(self.device)
+        anchor = torch.stack([c.anchor for c in clips]).float().to(self.device)
+        window = self.pixels(true[:, :, :OVERLAP], torch.zeros(len(true), device=self.device))
+        ids = tokenize(self.tokenizer, [c.spec.caption for c in clips]).to(self.device)
+        start = torch.randn(true.shape, generator=noise).to(self.device)
+        made = go_on(self.module, self.scheduler, start, self.text(ids).last_hidden_state, window, anchor)
+        rows = torch.stack([true, made], 1).flatten(0, 1).cpu()
+        save_sheet(self.code, rows, out / "samples" / f"{self.run.step:06d}.png", columns=16)
 
 
 @torch.no_grad()
@@ -309,7 +307,7 @@ def go_on(
     solver.set_timesteps(steps)
     z = noise
     for t in solver.timesteps:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(z.device.type, torch.bfloat16):
             velocity = module(z, t.expand(len(z)), text, window, anchor).float()
         z = solver.step(velocity, t, z).prev_sample
     return z

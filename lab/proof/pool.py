@@ -5,7 +5,9 @@ A pool keeps the latest clips as latents; a batch takes some new ones and the re
 
 from __future__ import annotations
 
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from multiprocessing import get_context
 
 import numpy as np
 import torch
@@ -52,17 +54,30 @@ def draw(rng: np.random.Generator, code: PatchCode, frames: int, size: int = 64)
 
 
 class Pool:
-    """`fresh`: share of a batch that is newly drawn."""
+    """`fresh`: share of a batch that is newly drawn.
 
-    def __init__(self, code: PatchCode, frames: int, size: int, fresh: float, rng: np.random.Generator):
+    With `workers`, so many processes draw all the time, for a device that learns faster than clips are drawn:
+    a batch then has what they have ready.
+    """
+
+    def __init__(
+        self,
+        code: PatchCode,
+        frames: int,
+        size: int,
+        fresh: float,
+        rng: np.random.Generator,
+        workers: int = 0,
+    ):
         self.code, self.frames, self.size, self.fresh, self.rng = code, frames, size, fresh, rng
         self.examples: list[Example] = []
+        self.pending: list[Future[list[Example]]] = []
+        self.workers = ProcessPoolExecutor(workers, get_context("spawn")) if workers else None
+        for _ in range(3 * workers):
+            self._ask()
 
     def batch(self, count: int) -> list[Example]:
-        new = count if len(self.examples) < 4 * count else int(self.fresh * count + self.rng.random())
-        drawn: list[Example] = []
-        while len(drawn) < new:
-            drawn += draw(self.rng, self.code, self.frames)
+        drawn = self._drawn_ahead(count) if self.workers else self._drawn_now(count)
         for example in drawn:
             if len(self.examples) < self.size:
                 self.examples.append(example)
@@ -70,3 +85,34 @@ class Pool:
                 self.examples[int(self.rng.integers(self.size))] = example
         chosen = self.rng.integers(len(self.examples), size=max(0, count - len(drawn)))
         return drawn[:count] + [self.examples[i] for i in chosen]
+
+    def _drawn_now(self, count: int) -> list[Example]:
+        new = count if len(self.examples) < 4 * count else int(self.fresh * count + self.rng.random())
+        drawn: list[Example] = []
+        while len(drawn) < new:
+            drawn += draw(self.rng, self.code, self.frames)
+        return drawn
+
+    def _drawn_ahead(self, count: int) -> list[Example]:
+        """What is ready; at the beginning wait for as much as a batch."""
+        drawn: list[Example] = []
+        while True:
+            ready = [f for f in self.pending if f.done()]
+            for future in ready:
+                drawn += future.result()
+                self.pending.remove(future)
+                self._ask()
+            if len(self.examples) + len(drawn) >= count:
+                return drawn
+            wait(self.pending, return_when=FIRST_COMPLETED)
+
+    def _ask(self) -> None:
+        assert self.workers is not None
+        seed = int(self.rng.integers(2**62))
+        self.pending.append(self.workers.submit(_draw_some, seed, self.code, self.frames))
+
+
+def _draw_some(seed: int, code: PatchCode, frames: int, clips: int = 8) -> list[Example]:
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(seed)
+    return [example for _ in range(clips) for example in draw(rng, code, frames)]

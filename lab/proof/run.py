@@ -10,13 +10,16 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import distributed as dist
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .muon import Muon
 
@@ -37,6 +40,20 @@ class RunConfig:
     agree_every: int = 8
     seed: int = 0
     log_every: int = 20
+
+
+def device_of_this_process() -> torch.device:
+    """A GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def quick_arithmetic(device: torch.device) -> AbstractContextManager[Any]:
+    """bfloat16; on a CPU attention as plain products too: over 16 frames or 64 cells they are quicker backward."""
+    stack = ExitStack()
+    stack.enter_context(torch.autocast(device.type, torch.bfloat16))
+    if device.type == "cpu":
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+    return stack
 
 
 class Run:
@@ -107,7 +124,8 @@ class Run:
         with torch.no_grad():
             for name, p in self.own.items():
                 p.copy_(state["weights"][name])
-        self.average, self.counts = state["average"], state["counts"]
+        self.average = {name: value.to(self.own[name].device) for name, value in state["average"].items()}
+        self.counts = state["counts"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.spent = state["step"], state["spent"]
 

@@ -33,7 +33,7 @@ def clean_of(
     velocity_BCTHW: torch.Tensor, noisy_BCTHW: torch.Tensor, t: torch.Tensor, scheduler: DDIMScheduler
 ) -> torch.Tensor:
     """The clean latents that a predicted velocity means."""
-    signal = scheduler.alphas_cumprod[t].view(-1, 1, 1, 1, 1)
+    signal = scheduler.alphas_cumprod.to(t.device)[t].view(-1, 1, 1, 1, 1)
     return signal.sqrt() * noisy_BCTHW - (1 - signal).sqrt() * velocity_BCTHW
 
 
@@ -55,18 +55,21 @@ def sample(
         scheduler.config, algorithm_type="dpmsolver++", solver_order=2
     )
     solver.set_timesteps(steps)
-    words = text(tokenize(tokenizer, [""] * len(captions) + captions)).last_hidden_state
+    device = next(unet.parameters()).device
+    words = text(tokenize(tokenizer, [""] * len(captions) + captions).to(device)).last_hidden_state
     side = unet.config.sample_size
     generator = torch.Generator().manual_seed(seed)
-    z = torch.randn((len(captions), unet.config.in_channels, frames, side, side), generator=generator)
+    z = torch.randn((len(captions), unet.config.in_channels, frames, side, side), generator=generator).to(
+        device
+    )
     for t in solver.timesteps:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16):
             negative, positive = unet(torch.cat([z, z]), t, words).sample.float().chunk(2)
         guided = negative + guidance * (positive - negative)
         axes = tuple(range(1, z.ndim))
         like = guided * (positive.std(axes, keepdim=True) / guided.std(axes, keepdim=True))
         z = solver.step(rescale * like + (1 - rescale) * guided, t, z).prev_sample
-    return z
+    return z.cpu()
 
 
 def pictures(code: PatchCode, latents_BCTHW: torch.Tensor) -> np.ndarray:

@@ -99,6 +99,14 @@ def test_a_pool_draws_some_anew_and_uses_the_rest_again(patches):
     assert len(pool.Pool(patches, 1, 8, 1.0, np.random.default_rng(0)).batch(5)) == 5
 
 
+def test_a_pool_that_is_drawn_ahead_fills_its_batches(patches):
+    some = pool.Pool(patches, 1, 40, 0.25, np.random.default_rng(0), workers=1)
+    try:
+        assert [len(some.batch(20)) for _ in range(2)] == [20, 20]
+    finally:
+        some.workers.shutdown(cancel_futures=True)
+
+
 def test_windows_of_hidden_things_show_nothing_of_them_and_the_anchor_does():
     rng = np.random.default_rng(3)
     for _ in range(6):
