@@ -137,7 +137,7 @@ class Trainer:
         self.quick = compiled(self.unet, a.batch, a.frames) if a.compile and a.frames > 1 else self.unet
         shared = {
             name: getattr(a, name)
-            for name in "lr steps decay ema save_minutes look_minutes agree_every seed".split()
+            for name in "lr steps minutes decay ema save_minutes look_minutes agree_every seed".split()
         }
         self.run = Run(RunConfig(Path(a.out), **shared), self.unet)
         self.of_clips = Pool(
@@ -230,6 +230,7 @@ def main() -> None:
         ("changes", float, 0.5),
         ("ema", float, 0.998),
         ("steps", int, 10**9),
+        ("minutes", float, 10**9),
         ("decay", float, 0.0),
         ("save_minutes", float, 8),
         ("look_minutes", float, 15),

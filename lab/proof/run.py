@@ -26,11 +26,15 @@ from .muon import Muon
 
 @dataclass
 class RunConfig:
-    """`lr` rises over `warmup` steps and falls to 0 over the last `decay` share of `steps`."""
+    """`lr` rises over `warmup` steps and falls to 0 over the last `decay` share of `steps` or `minutes`.
+
+    The run ends after as many steps or minutes, whichever comes first; those of earlier parts of it count.
+    """
 
     out: Path
     lr: float = 2e-3
     steps: int = 10**9
+    minutes: float = 10**9
     warmup: int = 100
     decay: float = 0.0
     ema: float = 0.998
@@ -71,6 +75,11 @@ class Run:
         self.rng = np.random.default_rng([config.seed, self.rank, self.step])
         torch.manual_seed(config.seed + 1000003 * self.rank + 17 * self.step)
 
+    @property
+    def progress(self) -> float:
+        """The share of the run that is done."""
+        return max(self.step / self.config.steps, self.spent / 60 / self.config.minutes)
+
     def count(self, name: str, number: int) -> None:
         self.counts[name] = self.counts.get(name, 0) + number
 
@@ -82,7 +91,7 @@ class Run:
         self.config.out.mkdir(parents=True, exist_ok=True)
         began = saved = looked = time.monotonic()
         before, losses = self.spent, []
-        while self.step < self.config.steps:
+        while self.progress < 1:
             losses.append(self._learn(loss()))
             self.spent = before + time.monotonic() - began
             if self.world > 1 and self.step % self.config.agree_every == 0:
@@ -138,7 +147,7 @@ class Run:
             raise FloatingPointError(f"step {self.step}: the gradient is {norm}")
         rate = c.lr * min(1.0, (self.step + 1) / c.warmup)
         if c.decay:
-            rate *= min(1.0, (c.steps - self.step) / (c.decay * c.steps))
+            rate *= min(1.0, max(0.0, 1 - self.progress) / c.decay)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()

@@ -8,7 +8,7 @@ import torch
 from diffusers.models.controlnets.controlnet import ControlNetConditioningEmbedding
 from torch import nn
 
-from lab.proof import base, code, continuing, measures, memory, muon, pool
+from lab.proof import base, code, continuing, measures, memory, muon, pool, whole
 from lab.proof.run import Run, RunConfig
 from lab.proof.sampling import make_scheduler
 from lab.world2 import clip
@@ -69,6 +69,21 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path):
     assert first.step == 3 and second.step == 8 and second.counts == {"looks": 1}
     stored = torch.load(tmp_path / "checkpoint-0.pt", weights_only=True)
     assert torch.equal(stored["weights"]["0.weight"], second.own["0.weight"]) and stored["step"] == 8
+
+
+def test_a_run_ends_after_its_minutes_and_its_rate_falls_to_nothing(tmp_path):
+    module = nn.Linear(2, 1)
+    run = Run(RunConfig(tmp_path, minutes=1 / 60, decay=0.5, warmup=1), module)
+    run.go(lambda: module(torch.ones(1, 2)).pow(2).mean(), lambda: None)
+    assert 1 <= run.spent < 20 and run.optimizer.param_groups[0]["lr"] < 0.1 * run.config.lr
+
+
+def test_the_whole_training_names_settings_that_its_parts_have(tmp_path):
+    one_by_one, beside = whole.commands(tmp_path, 30, 2)
+    for module, _, *options in [*one_by_one, *beside]:
+        source = Path(whole.__file__).with_name(f"{module}.py").read_text()
+        named = [option.removeprefix("--") for option in options if option.startswith("--")]
+        assert all(f'"{name}"' in source or f'"--{name}"' in source for name in named), (module, named)
 
 
 def test_a_run_stops_at_a_gradient_that_is_none():
