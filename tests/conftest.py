@@ -83,15 +83,18 @@ class FakePipeline:
 @pytest.fixture
 def fake_pipeline(monkeypatch, tmp_path_factory) -> FakePipeline:
     """The pipeline that every command of the test gets instead of the model "tiny"."""
-    import streamingt2v.resolve
+    import streamingt2v.checkpoints.find
     import streamingt2v.runs.render
     from streamingt2v.config import find_model
 
     fake = FakePipeline()
     fake.folder = tmp_path_factory.mktemp("fake")
     fake.config.save(fake.folder)
-    for module in (streamingt2v.resolve, streamingt2v.runs.render):
-        monkeypatch.setattr(module, "find_model", lambda name: fake.folder if Path(name).name in ("tiny", "m") else find_model(name))
+
+    def find(name: str | Path) -> Path:
+        return fake.folder if Path(name).name in ("tiny", "m") else find_model(name)
+
+    monkeypatch.setattr(streamingt2v.checkpoints.find, "find_folder", find)
 
     def load(model: str, device: str, dtype: str, savings: object = None, refiner: bool = True) -> FakePipeline:
         fake.loads.append((model, device, dtype, refiner))

@@ -120,6 +120,8 @@ def test_overwrite_replaces_what_is_refused_otherwise(fake_pipeline, capsys):
     assert count_frames("out.mp4") == 80
 
 
+OWN_CLIPS = ("--model", "tiny", "--data", ".")
+
 WRONG = [
     (["generate", "  ", "-o", "o.mp4"], "PROMPT '  '", "must not be empty"),
     (["generate", PROMPT, "-o", "o.mp4", "--frames", "0"], "--frames 0", "1 or more"),
@@ -149,10 +151,10 @@ WRONG = [
     (["resume", "no-run"], "RUN_DIR 'no-run'", "no such folder"),
     (["resume", "folder.mp4"], "RUN_DIR 'folder.mp4'", "no run folder"),
     (["make"], "make", "No such command"),
-    (["train", "everything", "-o", "runs"], "RECIPE 'everything'", "must be one of text, vae"),
-    (["train", "text", "-o", "runs", "--set", "steps"], "--set 'steps'", "NAME=VALUE"),
-    (["train", "text", "-o", "runs", "--set", "steps=1", "--set", "steps=2"], "--set 'steps=2'", "twice"),
-    (["train", "text"], "--output", "Missing"),
+    (["train", "everything", *OWN_CLIPS, "-o", "runs"], "RECIPE 'everything'", "must be one of cam, apm, distill"),
+    (["train", "cam", *OWN_CLIPS, "-o", "runs", "--set", "steps"], "--set 'steps'", "NAME=VALUE"),
+    (["train", "cam", *OWN_CLIPS, "-o", "runs", "--set", "steps=1", "--set", "steps=2"], "--set 'steps=2'", "twice"),
+    (["train", "cam", *OWN_CLIPS], "--output", "Missing"),
 ]
 
 

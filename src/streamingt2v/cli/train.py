@@ -42,8 +42,6 @@ def train(
         raise RequestError("recipe", recipe, fix)
     if not data.exists():
         raise RequestError("data", str(data), "no such file or folder")
-    show = Screen(screen.quiet, screen.json)
-    show.note(f"training {recipe} in {output}")
     from ..train.recipes import RECIPES, run_recipe
     from ..train.settings import by_name, parsed
 
@@ -51,6 +49,8 @@ def train(
     for name in given.keys() & {"model", "data"}:
         raise RequestError("set", f"{name}={given[name]}", f"give it as --{name}")
     own, loop = parsed(RECIPES[recipe].config, {"model": model, "data": str(data), **given})
+    show = Screen(screen.quiet, screen.json)
+    show.note(f"training {recipe} in {output}")
     options = ["--model", model, "--data", str(data), "-o", str(output)]
     again = ["streamingt2v", "train", recipe, *options, *(word for text in settings or [] for word in ("--set", text))]
     metrics = resumable(lambda: run_recipe(RECIPES[recipe], output, own, loop, stop_after), again, screen.quiet)
