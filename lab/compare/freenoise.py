@@ -54,7 +54,7 @@ def check_text_alone(request: Request) -> int:
     if request.preset != "preview":
         raise RequestError("preset", request.preset, "this method has no refiner; use preview")
     if request.num_frames is None:
-        raise RequestError("frames", None, "this method needs to know how many frames there will be")
+        raise RequestError("num_frames", None, "this method needs to know how many frames there will be")
     return request.num_frames
 
 

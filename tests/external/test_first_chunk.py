@@ -280,8 +280,8 @@ def test_streaming_svd_goes_on_with_a_video(svd, tmp_path, length):
     "more, says",
     [
         ({}, "image=None.*made from an image"),
-        ({"image": "red.png", "schedule": ((0, "a dog"),)}, "schedule=1.*from pictures alone"),
-        ({"image": "red.png", "negative_prompt": "rain"}, "negative_prompt='rain'.*pictures alone"),
+        ({"image": "red.png", "schedule": ((0, "a dog"),)}, "schedule=1.*from images alone"),
+        ({"image": "red.png", "negative_prompt": "rain"}, "negative_prompt='rain'.*images alone"),
     ],
 )
 def test_what_streaming_svd_cannot_use_is_refused(svd, home, more, says):

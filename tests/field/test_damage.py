@@ -25,7 +25,7 @@ HEADERS = {
     "a key twice": b'{"format": 2, "format": 2}',
 }
 VALUES = {
-    "fps": "8", "height": 10**9, "width": -2, "metadata": [], "versions": {"torch": 1}, "inputs": None, "request": {"prompt": 5},
+    "fps": "eight", "height": 10**9, "width": -2, "metadata": [], "versions": {"torch": 1}, "inputs": None, "request": {"prompt": 5},
     "model": 5, "device": 5, "dtype": "int8", "threads": -1, "output": 5, "savings": [], "temporary": "yes",
 }  # fmt: skip
 REQUESTS = [[], {}, {"prompt": "a", "num_frames": "x"}, {"prompt": "a", "schedule": [[1]]}, {"prompt": "a", "seed": True}, {"x": 1}]

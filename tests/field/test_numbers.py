@@ -13,8 +13,10 @@ from PIL import Image
 from commands import PROMPT, a_video, listing, run
 from streamingt2v.cli.table import read_table
 from streamingt2v.config import ExtendConfig, ModelConfig, Request
+from streamingt2v.config.request import MOST_FRAMES
 from streamingt2v.errors import RequestError
 from streamingt2v.estimate.plan import count_chunks
+from streamingt2v.resolve import resolve
 from streamingt2v.runs.store import Store
 from streamingt2v.video.images import MOST_ROWS, MOST_TILES, contact_sheet, xt_slice
 
@@ -24,7 +26,6 @@ DIGITS = "9" * 5000
 MAKE = ["generate", PROMPT, "-o", "o.mp4"]
 ABSURD = [
     (["plan", "--frames", GIANT], "--frames"),
-    (["plan", "--frames", "2000000000"], "--frames"),
     (["plan", "--fps", "1000000"], "--fps"),
     (["plan", "--seconds-per-step", "nan"], "--seconds-per-step"),
     (["plan", "--seconds-per-step", "inf"], "--seconds-per-step"),
@@ -70,6 +71,12 @@ def test_an_absurd_number_is_refused_at_once(fake_pipeline, capsys, words, names
     assert fake_pipeline.loads == [] and listing() == {"v.mp4", "t.csv"}
 
 
+def test_plan_refuses_what_no_disk_holds(capsys, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=10**9))
+    code, _, err = run(capsys, "plan", "--frames", "2000000000")
+    assert code == 2 and "--frames 2000000000: needs about" in err
+
+
 def test_a_video_that_no_disk_of_this_machine_holds_is_refused(fake_pipeline, capsys, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=10**9))
     assert run(capsys, *MAKE, "--frames", "80")[0] == 0
@@ -86,16 +93,16 @@ def test_an_absurd_number_in_a_table_is_refused_with_its_line(row):
         read_table(Path("t.jsonl"), Request.validate)
 
 
-@pytest.mark.parametrize("image", [None, "x.png"])
-@pytest.mark.parametrize("backbone", ["modelscope", "svd"])
+@pytest.mark.parametrize(("backbone", "image"), [("modelscope", None), ("modelscope", "x.png"), ("svd", "x.png")])
 @pytest.mark.parametrize(("chunk", "overlap"), [(16, 8), (8, 7), (14, 6), (2, 1)])
 def test_chunks_are_counted_without_listing_frames(chunk, overlap, backbone, image):
+    Path("x.png").touch()
     config = ModelConfig("m", 32, 48, 8, extend=ExtendConfig(frames=chunk, overlap=overlap), backbone=backbone)
     for frames in range(1, 50):
-        request = Request("a", frames, image=image)
-        made = range(1 if image else 0, frames)
-        assert count_chunks(config, request) == len({config.chunk_start(request, frame) for frame in made})
-    assert count_chunks(config, Request("a", 10**15)) > 10**13
+        asked = resolve(config, Request("a", frames, image=image))
+        made = range(1 if asked.start == "image" else 0, frames)
+        assert count_chunks(asked) == len({asked.grid.start(frame) for frame in made})
+    assert count_chunks(resolve(config, Request("a", MOST_FRAMES, image=image))) > 10**7
 
 
 def test_pictures_of_endless_videos_have_a_size():

@@ -124,7 +124,7 @@ def test_the_whole_trip(home, name):
 
 
 @pytest.mark.parametrize(
-    "values", [{"overlap": 8}, {"strength": 0.0}, {"steps": 1}, {"seam": "blur"}, {"scale": 0}, {"pipeline": "../modelscope"}]
+    "values", [{"overlap": 8}, {"strength": 0.0}, {"steps": 1}, {"seam": "blur"}, {"scale": 0}]
 )
 def test_a_pipeline_or_settings_that_cannot_refine_are_refused(home, values):
     with pytest.raises(ModelError, match=next(iter(values))):

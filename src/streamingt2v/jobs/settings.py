@@ -10,7 +10,6 @@ from pathlib import Path
 from ..config import ModelConfig
 from ..config.runtime import PLAIN, Savings
 from ..errors import ModelError, RequestError
-from ..external.as_model import read_model
 
 
 @dataclass(frozen=True)
@@ -84,6 +83,8 @@ class Settings:
 
         RequestError if there is no such model, or one cannot be used on this device, in this dtype, with these savings.
         """
+        from ..external.as_model import read_model  # heavy; the process that inspects uploads has little memory
+
         try:
             found = {name: read_model(model)[1] for name, model in self.names.items()}
         except ModelError as error:
