@@ -153,6 +153,10 @@ def _make(
     show = Screen(screen.quiet, screen.json)
     model = settle(model, show, wanted.base, fetch=wanted.preset, yes=yes)
     asked = resolve_for(model.model, wanted)
+    if asked.extend_by is not None and asked.extend_by.how is not None:
+        from ..external.as_model import told  # imports torch
+
+        show.note(f"{asked.config.name} goes on by {asked.extend_by.how}: {told(asked.extend_by.how)}; --continue-by chooses another way")
     model = settle_offload(model, asked, show)
     model.savings.check(model.device, asked.config, model.dtype)
     _check_workers(workers, asked)
