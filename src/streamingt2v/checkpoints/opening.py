@@ -40,7 +40,7 @@ def load_pipeline(
 
     try:
         if adapter is not None:
-            pipeline = _with_adapter(folder, adapter, dtype)
+            pipeline = _with_adapter(str(folder), adapter, dtype)
         else:
             pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, **_kept_as(Path(folder), dtype))
     except (OSError, ValueError, RuntimeError, TypeError, ImportError) as error:

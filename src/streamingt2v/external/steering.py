@@ -178,6 +178,9 @@ def redrawing(scheduler: Any, hand: Redraw, strength: float) -> Any:
     kind = parent.steered_class
 
     class Redrawing(parent):  # type: ignore[misc, valid-type]
+        timesteps: Any
+        sigmas: Any
+
         @functools.wraps(kind.set_timesteps)
         def set_timesteps(self, *args: Any, **kwargs: Any) -> None:
             self._hand_call = args, kwargs
@@ -217,7 +220,7 @@ def noised(scheduler: Any, clean: torch.Tensor, noise: torch.Tensor, index: int)
 def _subclass(kind: type, hand: Hand) -> Any:
     signature = inspect.signature(kind.step)  # type: ignore[attr-defined]
 
-    class Steered(kind):  # type: ignore[misc, valid-type]
+    class Steered(kind):
         steered_class = kind
 
         @functools.wraps(kind.step)  # type: ignore[attr-defined]
@@ -242,13 +245,13 @@ def _subclass(kind: type, hand: Hand) -> Any:
         def add_noise(self: Any, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: Any) -> torch.Tensor:
             return kind.add_noise(self, original_samples, hand.noise(original_samples, noise), timesteps)
 
-        Steered.add_noise = add_noise  # type: ignore[attr-defined]
+        Steered.add_noise = add_noise
     if hasattr(kind, "scale_noise"):
 
         def scale_noise(self: Any, sample: torch.Tensor, timestep: Any, noise: torch.Tensor | None = None) -> torch.Tensor:
             return kind.scale_noise(self, sample, timestep, hand.noise(sample, noise))  # type: ignore[arg-type]
 
-        Steered.scale_noise = scale_noise  # type: ignore[attr-defined]
+        Steered.scale_noise = scale_noise
     return _named(Steered, kind)
 
 

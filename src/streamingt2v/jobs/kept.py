@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import RunError
 from ..video.lossless import write_lossless
+from ..video.rates import Rate
 from ..video.reader import Frame, read_video
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class KeptFrames:
     def __init__(self, folder: Path):
         self._folder = folder
 
-    def keep(self, chunk: Chunk, rate: int) -> None:
+    def keep(self, chunk: Chunk, rate: Rate) -> None:
         """Keep a chunk's frames; if that fails, or one before is missing, none are kept."""
         if self.count != chunk.start:
             shutil.rmtree(self._folder, ignore_errors=True)

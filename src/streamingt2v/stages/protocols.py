@@ -61,7 +61,9 @@ class FirstChunk(Protocol):
 class Extender(FirstChunk, Protocol):
     """Makes chunk after chunk; nothing is carried between calls but the memory."""
 
-    config: ExtendConfig
+    @property
+    def config(self) -> ExtendConfig:
+        """Chunk length, overlap and crossfade."""
 
     def memory(self, frames_TCHW: torch.Tensor, first_TCHW: torch.Tensor | None = None) -> Any:
         """The memory after these frames (T, 3, H, W). first_TCHW: the first frames of an extended video, if the others are its last."""
