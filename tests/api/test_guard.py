@@ -136,12 +136,15 @@ def test_fields_that_contradict_each_other_are_a_400(url, parts):
     assert post(url, "multipart/form-data; boundary=B", form(*parts)).split()[1] == b"400"
 
 
+MULTIPART = {"Content-Type": 'multipart/form-data; boundary="B"'}
+
+
 def test_a_form_with_its_end_is_taken(service, url):
     """In pieces of any size, with something behind its end."""
     body = form(PROMPT, ('name="num_frames"', b"8"), FILE, end=b"\r\n--B--\r\nepilogue")
     for size in (1, 7, 4096):
         pieces = (body[i : i + size] for i in range(0, len(body), size))
-        answer = httpx2.post(f"{url}/v1/videos", content=pieces, headers={"Content-Type": 'multipart/form-data; boundary="B"'})
+        answer = httpx2.post(f"{url}/v1/videos", content=pieces, headers=MULTIPART, timeout=60)
         assert answer.status_code == 200, answer.text
         service.delete(answer.json()["id"])
 

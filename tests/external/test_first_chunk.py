@@ -175,7 +175,7 @@ def test_a_model_can_name_its_base_and_how_pictures_are_made(home, tmp_path):
     [
         ("stable_diffusion", {}, "base=.*makes pictures, not videos"),
         ("toy", {}, "base=.*no pipeline of diffusers"),
-        ("nowhere", {}, "base=.*no pipeline of diffusers"),
+        ("nowhere", {}, "base=.*nowhere.*no model"),
         ("modelscope", {"image": "red.png"}, "base=.*from text alone"),
         ("modelscope", {"video": "red.png"}, "base=.*needs no first chunk"),
         ("svd", {"image": None}, "image=None.*made from an image"),
