@@ -45,7 +45,7 @@ class Vocabulary:
 
         def known(match: re.Match[str]) -> str:
             word = match.group()
-            return (found[word] or "") if word in found else word
+            return (found[word] or " ") if word in found else word  # a space: what is left out joins nobody
 
         return " ".join(re.sub(r"[^\W\d_]+|\d+", known, prompt.lower()).split())
 
