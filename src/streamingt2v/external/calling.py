@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from ..errors import ModelError
 from ..samplers.noise import frame_noise, integer
 from ..video.piece import whole
+from .latents import temporal_ratio
 
 NEEDS_NEGATIVE = ("EasyAnimate",)
 """Families that fail where no negative prompt is given; an empty one does."""
@@ -78,8 +79,7 @@ def window(height: int, width: int, rows: int, columns: int) -> tuple[int, int]:
 
 def frames_of_codec(pipe: Any, frames: int) -> int:
     """The fewest frames, `frames` or more, that the pipeline's autoencoder packs without rest: r k + 1 for one that packs r into one."""
-    names = ("vae_scale_factor_temporal", "vae_temporal_compression_ratio", "vae_temporal_scale_factor")  # as pipelines call it
-    ratio = next((int(getattr(pipe, name)) for name in names if hasattr(pipe, name)), 1)
+    ratio = temporal_ratio(pipe)
     return -(-(frames - 1) // ratio) * ratio + 1
 
 
