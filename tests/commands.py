@@ -11,9 +11,7 @@ from streamingt2v.cli import main
 from streamingt2v.video.writer import write_video
 
 PROMPT = "A cat running on the street"
-JSON_FIELDS = (
-    "output frames fps width height seed model preset seconds first_frame_seconds new_frames_per_second peak_rss_mb run_dir notes".split()
-)
+JSON_FIELDS = "output frames fps width height seed model preset seconds first_frame_seconds new_frames_per_second peak_rss_mb run_dir notes".split()
 
 
 def run(capsys, *arguments: object) -> tuple[int, str, str]:

@@ -96,7 +96,9 @@ def fake_pipeline(monkeypatch, tmp_path_factory) -> FakePipeline:
 
     monkeypatch.setattr(streamingt2v.checkpoints.find, "find_folder", find)
 
-    def load(model: str, device: str, dtype: str, savings: object = None, refiner: bool = True) -> FakePipeline:
+    def load(
+        model: str, device: str, dtype: str, savings: object = None, refiner: bool = True
+    ) -> FakePipeline:
         fake.loads.append((model, device, dtype, refiner))
         return fake
 

@@ -12,7 +12,12 @@ def texture(height: int = 64, width: int = 64, seed: int = 0) -> np.ndarray:
     """A smooth random picture that wraps around, uint8 (H, W, 3)."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
-    waves = [np.sin(2 * np.pi * (rng.integers(-4, 5) * x / width + rng.integers(-4, 5) * y / height + rng.random())) for _ in range(24)]
+    waves = [
+        np.sin(
+            2 * np.pi * (rng.integers(-4, 5) * x / width + rng.integers(-4, 5) * y / height + rng.random())
+        )
+        for _ in range(24)
+    ]
     picture = np.sum(waves, 0) / np.max(np.abs(np.sum(waves, 0)))
     return np.repeat(np.rint(127.5 + 100 * picture).astype(np.uint8)[..., None], 3, 2)
 
@@ -29,7 +34,10 @@ def flat(*levels: float, size: int = 32) -> np.ndarray:
 
 def constant_flow(dx: float, dy: float) -> Flow:
     """An estimator that always sees the same motion."""
-    return Flow("constant", lambda a, b: np.broadcast_to(np.array([dx, dy], np.float32)[:, None, None], (2, *a.shape[:2])))
+    return Flow(
+        "constant",
+        lambda a, b: np.broadcast_to(np.array([dx, dy], np.float32)[:, None, None], (2, *a.shape[:2])),
+    )
 
 
 def result_of(metric: Metric, frames: np.ndarray, tools: Tools | None = None) -> Result:

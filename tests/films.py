@@ -13,7 +13,11 @@ def written(path, format, codec, frames, **options):
         stream = out.add_stream(codec, rate=25)
         stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], PIXELS.get(format, "yuv420p")
         for frame in frames:
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=stream.pix_fmt)))
+            out.mux(
+                stream.encode(
+                    av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=stream.pix_fmt)
+                )
+            )
         out.mux(stream.encode(None))
     return path
 
@@ -30,6 +34,12 @@ def jpeg2000_with_a_giant(path, frames, side, at=4):
                 for place in (6, 10, 22, 26):  # image and tile size
                     data[siz + place : siz + place + 4] = side.to_bytes(4, "big")
             fresh = av.Packet(bytes(data))
-            fresh.pts, fresh.dts, fresh.time_base, fresh.stream, fresh.is_keyframe = packet.pts, packet.dts, packet.time_base, stream, True
+            fresh.pts, fresh.dts, fresh.time_base, fresh.stream, fresh.is_keyframe = (
+                packet.pts,
+                packet.dts,
+                packet.time_base,
+                stream,
+                True,
+            )
             out.mux(fresh)
     return path

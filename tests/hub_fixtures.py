@@ -31,6 +31,11 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
 
 def hub_environment(url: str, folder: Path) -> dict[str, str]:
     """For a process that asks the hub at `url`, with cache and home in `folder`."""
-    own = {"HF_ENDPOINT": url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(folder / "hf"), "STREAMINGT2V_HOME": str(folder / "home")}
+    own = {
+        "HF_ENDPOINT": url,
+        "HF_HUB_OFFLINE": "0",
+        "HF_HOME": str(folder / "hf"),
+        "STREAMINGT2V_HOME": str(folder / "home"),
+    }
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     return kept | own | {"HF_HUB_DISABLE_TELEMETRY": "1", "CUDA_VISIBLE_DEVICES": ""}

@@ -116,10 +116,16 @@ class Hub(ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
 
-    def put(self, hub_id: str, files: dict[str, bytes | Path] | Path, *, large: int = 10_000, **facts: object) -> Repository:
+    def put(
+        self, hub_id: str, files: dict[str, bytes | Path] | Path, *, large: int = 10_000, **facts: object
+    ) -> Repository:
         """A repository of these files, or of a folder's; those of `large` bytes and more are LFS files. facts: see `Repository`."""
         if isinstance(files, Path):
-            files = {path.relative_to(files).as_posix(): path for path in sorted(files.rglob("*")) if path.is_file()}
+            files = {
+                path.relative_to(files).as_posix(): path
+                for path in sorted(files.rglob("*"))
+                if path.is_file()
+            }
         made = {name: HubFile(content, False) for name, content in files.items()}
         for file in made.values():
             file.linked = len(file) >= large
@@ -138,7 +144,9 @@ class _Handler(BaseHTTPRequestHandler):
     server: Hub
 
     def setup(self) -> None:
-        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, PIECE)  # what waits in the kernel was not sent
+        self.request.setsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDBUF, PIECE
+        )  # what waits in the kernel was not sent
         super().setup()
 
     def log_message(self, format: str, *values: object) -> None:
@@ -157,7 +165,12 @@ class _Handler(BaseHTTPRequestHandler):
         if hub.status is not None:
             self._error(hub.status, None, "set by the test")
         elif match := re.fullmatch(r"/cdn/([0-9a-f]{64})", path):
-            file = next(f for repo in hub.repositories.values() for f in repo.files.values() if f.linked and f.sha256 == match[1])
+            file = next(
+                f
+                for repo in hub.repositories.values()
+                for f in repo.files.values()
+                if f.linked and f.sha256 == match[1]
+            )
             self._content(file, path, head, {"ETag": f'"{file.sha256}"'})
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|refs|tree)(?:/(.+))?)?", path):
             self._api(match[1], match[2], match[3] or "main", "blobs" in parse_qs(place.query))
@@ -190,22 +203,46 @@ class _Handler(BaseHTTPRequestHandler):
         if repo is None:
             return
         if what == "refs":
-            self._json({"tags": [], "converts": [], "branches": [self._ref(name, sha) for name, sha in repo.revisions.items()]})
+            self._json(
+                {
+                    "tags": [],
+                    "converts": [],
+                    "branches": [self._ref(name, sha) for name, sha in repo.revisions.items()],
+                }
+            )
         elif not repo.has(revision):
             self._error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         elif what == "tree":
-            self._json([{"type": "file", "path": name, **self._facts(file)} for name, file in repo.files.items()])
+            self._json(
+                [{"type": "file", "path": name, **self._facts(file)} for name, file in repo.files.items()]
+            )
         else:
-            siblings = [{"rfilename": name, **(self._facts(file) if blobs else {})} for name, file in repo.files.items()]
+            siblings = [
+                {"rfilename": name, **(self._facts(file) if blobs else {})}
+                for name, file in repo.files.items()
+            ]
             card = {"license": repo.licence} if repo.licence else {}
-            values = {"_id": "1", "id": hub_id, "modelId": hub_id, "sha": repo.commit, "private": repo.private, "tags": []}
-            self._json(values | {"gated": "manual" if repo.gated else False, "cardData": card, "siblings": siblings})
+            values = {
+                "_id": "1",
+                "id": hub_id,
+                "modelId": hub_id,
+                "sha": repo.commit,
+                "private": repo.private,
+                "tags": [],
+            }
+            self._json(
+                values | {"gated": "manual" if repo.gated else False, "cardData": card, "siblings": siblings}
+            )
 
     def _ref(self, name: str, commit: str) -> dict[str, str]:
         return {"name": name, "ref": f"refs/heads/{name}", "targetCommit": commit}
 
     def _facts(self, file: HubFile) -> dict[str, object]:
-        lfs = {"lfs": {"sha256": file.sha256, "oid": file.sha256, "size": len(file), "pointerSize": 130}} if file.linked else {}
+        lfs = (
+            {"lfs": {"sha256": file.sha256, "oid": file.sha256, "size": len(file), "pointerSize": 130}}
+            if file.linked
+            else {}
+        )
         return {"size": len(file), "blobId": file.blob_id, "oid": file.blob_id, **lfs}
 
     def _resolve(self, hub_id: str, revision: str, name: str, head: bool) -> None:
@@ -221,7 +258,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(404, "EntryNotFound", "Entry not found", commit)
         elif file.linked:
             linked = {"X-Linked-Etag": f'"{file.sha256}"', "X-Linked-Size": str(len(file))}
-            self._head(302, commit | linked | {"Location": self.server.elsewhere + file.sha256, "Content-Length": "0"})
+            self._head(
+                302,
+                commit | linked | {"Location": self.server.elsewhere + file.sha256, "Content-Length": "0"},
+            )
         else:
             self._content(file, f"/{hub_id}/{name}", head, commit | {"ETag": f'"{file.blob_id}"'})
 
@@ -233,7 +273,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self._head(416, {"Content-Range": f"bytes */{size}", "Content-Length": "0"})
                 return
             headers = headers | {"Content-Range": f"bytes {first}-{size - 1}/{size}"}
-        self._head(206 if first else 200, headers | {"Content-Length": str(size - first), "Accept-Ranges": "bytes"})
+        self._head(
+            206 if first else 200, headers | {"Content-Length": str(size - first), "Accept-Ranges": "bytes"}
+        )
         sent, began = 0, time.monotonic()
         for piece in () if head else file.pieces(first):
             if hub.cut_after is not None and sent + len(piece) > hub.cut_after:
@@ -251,7 +293,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._head(200, {"Content-Type": "application/json", "Content-Length": str(len(body))})
         self.wfile.write(body)
 
-    def _error(self, status: int, code: str | None, message: str, headers: dict[str, str] | None = None) -> None:
+    def _error(
+        self, status: int, code: str | None, message: str, headers: dict[str, str] | None = None
+    ) -> None:
         body = json.dumps({"error": message}).encode()
         named = {"X-Error-Code": code} if code else {}
         sizes = {"Content-Type": "application/json", "Content-Length": str(len(body))}

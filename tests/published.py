@@ -51,7 +51,11 @@ def vision(projection: int = 64) -> CLIPVisionModelWithProjection:
         "patch_size": 4,
         "image_size": 8,
     }
-    return stir(CLIPVisionModelWithProjection(CLIPVisionConfig(**sizes_, projection_dim=projection, hidden_act="gelu")))
+    return stir(
+        CLIPVisionModelWithProjection(
+            CLIPVisionConfig(**sizes_, projection_dim=projection, hidden_act="gelu")
+        )
+    )
 
 
 def streaming_t2v() -> dict[str, torch.nn.Module]:
@@ -63,12 +67,16 @@ def streaming_t2v() -> dict[str, torch.nn.Module]:
     )  # fmt: skip
     levels = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
     return {
-        "unet": stir(StreamingUNet3D(**UNET, merger_head_dim=16, num_text_tokens=text.TEXT_LENGTH, num_image_tokens=4)),
+        "unet": stir(
+            StreamingUNet3D(**UNET, merger_head_dim=16, num_text_tokens=text.TEXT_LENGTH, num_image_tokens=4)
+        ),
         "cam": stir(ConditionalAttentionModule(**ENCODER, conditioning_channels=(4, 8, 8, 8)), seed=1),
         "image_tokens": stir(ImageTokens(64, 16, 4, 64)),
         "image_encoder": vision(),
         "text_encoder": stir(CLIPTextModel(clip)),
-        "vae": stir(AutoencoderKL(**levels, block_out_channels=CHANNELS, layers_per_block=1, latent_channels=4)),
+        "vae": stir(
+            AutoencoderKL(**levels, block_out_channels=CHANNELS, layers_per_block=1, latent_channels=4)
+        ),
     }
 
 
@@ -94,12 +102,15 @@ def vid2vid_names(network: Vid2VidUNet) -> Tensors:
     """Its weights under the published names; temporal projections as convolutions of length 1."""
     layers = network.config["layers_per_block"]
     return {
-        vid2vid_name(name, layers): x[..., None] if _is_temporal(name) and x.ndim == 2 else x for name, x in network.state_dict().items()
+        vid2vid_name(name, layers): x[..., None] if _is_temporal(name) and x.ndim == 2 else x
+        for name, x in network.state_dict().items()
     }
 
 
 def _is_temporal(name: str) -> bool:
-    return ("temp_attentions" in name or "transformer_in" in name) and name.endswith(("proj_in.weight", "proj_out.weight"))
+    return ("temp_attentions" in name or "transformer_in" in name) and name.endswith(
+        ("proj_in.weight", "proj_out.weight")
+    )
 
 
 def vid2vid_name(name: str, layers: int) -> str:
@@ -110,7 +121,12 @@ def vid2vid_name(name: str, layers: int) -> str:
         kind, index = words[1], int(words[2])
         place = {"resnets": 3 * index, "temp_convs": 3 * index, "attentions": 1, "temp_attentions": 2}[kind]
         return f"middle_block.{place}.{vid2vid_inner(kind, words[3:])}"
-    if words[0] in ("down_blocks", "up_blocks") and words[2] in ("resnets", "temp_convs", "attentions", "temp_attentions"):
+    if words[0] in ("down_blocks", "up_blocks") and words[2] in (
+        "resnets",
+        "temp_convs",
+        "attentions",
+        "temp_attentions",
+    ):
         down = words[0] == "down_blocks"
         block = int(down) + int(words[1]) * (layers + 1) + int(words[3])
         column = {"resnets": 0, "temp_convs": 0, "attentions": 1, "temp_attentions": 2}[words[2]]
@@ -126,7 +142,9 @@ def vid2vid_inner(kind: str, words: list[str]) -> str:
 
 def streaming_svd() -> dict[str, torch.nn.Module]:
     """Networks of every part, all of them in effect."""
-    vae = AutoencoderKLTemporalDecoder(down_block_types=("DownEncoderBlock2D",) * 4, block_out_channels=CHANNELS, layers_per_block=1)
+    vae = AutoencoderKLTemporalDecoder(
+        down_block_types=("DownEncoderBlock2D",) * 4, block_out_channels=CHANNELS, layers_per_block=1
+    )
     encoder = {name: value for name, value in SVD.items() if name != "up_block_types"}
     return {
         "unet": stir(StreamingUNetSpatioTemporal(**SVD, merger_head_dim=32)),
@@ -152,7 +170,9 @@ def streaming_svd_names(parts: dict[str, Tensors]) -> Tensors:
 
 def write(path: Path, tensors: Tensors) -> Path:
     """A checkpoint as a trainer saves it, with its bookkeeping around the weights."""
-    torch.save({"epoch": 3, "global_step": 7, "state_dict": tensors, "callbacks": {"x": [1, 2.0, None]}}, path)
+    torch.save(
+        {"epoch": 3, "global_step": 7, "state_dict": tensors, "callbacks": {"x": [1, 2.0, None]}}, path
+    )
     return path
 
 
@@ -200,7 +220,11 @@ def sgm_name(name: str, layers: int) -> str:
 
 
 def inner(words: list[str]) -> str:
-    text_ = ".".join(words).replace("temporal_transformer_blocks", "time_stack").replace("time_pos_embed.linear_1", "time_pos_embed.0")
+    text_ = (
+        ".".join(words)
+        .replace("temporal_transformer_blocks", "time_stack")
+        .replace("time_pos_embed.linear_1", "time_pos_embed.0")
+    )
     text_ = text_.replace("time_pos_embed.linear_2", "time_pos_embed.2")
     for kind, level in (("spatial_res_block.", ""), ("temporal_res_block.", "time_stack.")):
         for theirs, ours in _RESNET:
@@ -213,7 +237,9 @@ def len_ups(vae: Tensors) -> int:
 
 
 def ldm_vae_name(name: str, levels: int) -> str:
-    name = name.replace("decoder.time_conv_out", "decoder.conv_out.time_mix_conv").replace("conv_norm_out", "norm_out")
+    name = name.replace("decoder.time_conv_out", "decoder.conv_out.time_mix_conv").replace(
+        "conv_norm_out", "norm_out"
+    )
     name = re.sub(r"up_blocks\.(\d+)", lambda match: f"up.{levels - 1 - int(match[1])}", name)
     name = re.sub(r"down_blocks\.(\d+)", r"down.\1", name)
     for theirs, ours in {
@@ -249,10 +275,20 @@ def openclip_names(tensors: Tensors) -> Tensors:
             named[stem[name]] = x
         elif match := re.fullmatch(r"vision_model\.(pre_layrnorm|post_layernorm)\.(\w+)", name):
             named[f"visual.ln_{match[1].split('_')[0]}.{match[2]}"] = x
-        elif match := re.fullmatch(r"vision_model\.encoder\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(\w+)", name):
-            joined.setdefault(f"visual.transformer.resblocks.{match[1]}.attn.in_proj_{match[3]}", {})[match[2]] = x
+        elif match := re.fullmatch(
+            r"vision_model\.encoder\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(\w+)", name
+        ):
+            joined.setdefault(f"visual.transformer.resblocks.{match[1]}.attn.in_proj_{match[3]}", {})[
+                match[2]
+            ] = x
         else:
-            name = name.replace("vision_model.encoder.layers", "visual.transformer.resblocks").replace("self_attn.", "attn.")
-            name = name.replace("layer_norm", "ln_").replace("mlp.fc1", "mlp.c_fc").replace("mlp.fc2", "mlp.c_proj")
+            name = name.replace("vision_model.encoder.layers", "visual.transformer.resblocks").replace(
+                "self_attn.", "attn."
+            )
+            name = (
+                name.replace("layer_norm", "ln_")
+                .replace("mlp.fc1", "mlp.c_fc")
+                .replace("mlp.fc2", "mlp.c_proj")
+            )
             named[name] = x
     return named | {name: torch.cat([parts[key] for key in "qkv"]) for name, parts in joined.items()}

@@ -40,9 +40,15 @@ def put_streaming_svd(hub: Hub) -> None:
 def put_pipeline(hub: Hub, hub_id: str, kind: str, folder: Path, **extra: bytes) -> None:
     """A pipeline of `toy_pipelines`, with files beside it that nobody needs."""
     where = getattr(toy_pipelines, kind)(folder / kind)
-    files: dict[str, bytes | Path] = {path.relative_to(where).as_posix(): path.read_bytes() for path in where.rglob("*") if path.is_file()}
+    files: dict[str, bytes | Path] = {
+        path.relative_to(where).as_posix(): path.read_bytes() for path in where.rglob("*") if path.is_file()
+    }
     first = next(name for name in files if name.endswith(".safetensors"))
-    surplus = {first.replace(".safetensors", ".ckpt"): bytes(30_000), "whole.safetensors": bytes(40_000), "README.md": b"card"}
+    surplus = {
+        first.replace(".safetensors", ".ckpt"): bytes(30_000),
+        "whole.safetensors": bytes(40_000),
+        "README.md": b"card",
+    }
     hub.put(hub_id, {**files, **surplus, **extra})
 
 

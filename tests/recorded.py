@@ -21,7 +21,9 @@ Tensors = dict[str, torch.Tensor]
 def golden(name: str) -> Tensors:
     """Tensors of one recording, float16 as float32; names begin with inputs., outputs., traces. or weights."""
     packed = (FOLDER / f"{name}.safetensors.xz").read_bytes()
-    return {key: x.float() if x.dtype == torch.float16 else x for key, x in load(lzma.decompress(packed)).items()}
+    return {
+        key: x.float() if x.dtype == torch.float16 else x for key, x in load(lzma.decompress(packed)).items()
+    }
 
 
 def config(name: str) -> dict[str, Any]:

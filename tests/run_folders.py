@@ -40,7 +40,9 @@ def story(request, state=None, lengths=LENGTHS):
 
 
 def create(path, request=None, **more):
-    return RunFolder.create(path, request or Request("a cat", num_frames=TOTAL, seed=3), "tiny", 8, 16, 32, **more)
+    return RunFolder.create(
+        path, request or Request("a cat", num_frames=TOTAL, seed=3), "tiny", 8, 16, 32, **more
+    )
 
 
 def complete(run, output=None):

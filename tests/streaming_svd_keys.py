@@ -237,5 +237,7 @@ def _vae_resnet(name: str, incoming: int, outgoing: int, video: bool = False) ->
     if video:  # no embedding of the time: the decoder has none
         for part, place in (("in_layers", 0), ("out_layers", 0)):
             yield from _norm(f"{name}.time_stack.{part}.{place}", outgoing)
-            yield from _layer(f"{name}.time_stack.{part}.{2 if part == 'in_layers' else 3}", outgoing, outgoing, 3, 1, 1)
+            yield from _layer(
+                f"{name}.time_stack.{part}.{2 if part == 'in_layers' else 3}", outgoing, outgoing, 3, 1, 1
+            )
         yield f"{name}.mix_factor", (1,)

@@ -31,7 +31,11 @@ def test_another_number_of_steps_is_not_the_same_work(setting):
 
 def test_shares_are_those_of_all_the_time(setting):
     found = speed.repeated(setting, 24, 1)
-    assert sum(found.shares.values()) == pytest.approx(1) and found.shares["UNet"] > 0 and found.shares["CAM"] > 0
+    assert (
+        sum(found.shares.values()) == pytest.approx(1)
+        and found.shares["UNet"] > 0
+        and found.shares["CAM"] > 0
+    )
     assert all(share >= 0 for share in found.shares.values())
     assert 0 < found.first_frame_seconds < found.seconds and found.sustained > 0
 
@@ -54,7 +58,12 @@ def test_the_command_says_it_all(setting):
 
 @pytest.mark.parametrize(
     ("more", "named"),
-    [("--frames 16", "frames"), ("--lengths a", "lengths"), ("--compare speed=2", "compare"), ("--compare engine=mine", "compare")],
+    [
+        ("--frames 16", "frames"),
+        ("--lengths a", "lengths"),
+        ("--compare speed=2", "compare"),
+        ("--compare engine=mine", "compare"),
+    ],
 )
 def test_what_cannot_be_measured_is_told_at_once(setting, more, named):
     done = CliRunner().invoke(app, f"bench --model {setting.model} {more}".split())

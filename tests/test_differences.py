@@ -20,7 +20,9 @@ def test_every_point_is_answered_once():
     assert [int(number) for number, *_ in ROWS] == list(range(1, 32))
 
 
-@pytest.mark.parametrize(("number", "here", "held_by"), [(number, here, held) for number, _, here, held in ROWS])
+@pytest.mark.parametrize(
+    ("number", "here", "held_by"), [(number, here, held) for number, _, here, held in ROWS]
+)
 def test_an_answer_names_a_test_or_says_that_it_is_open(number, here, held_by):
     assert NAMED.search(held_by) or here == "Open" or held_by == "no test", number
 
@@ -29,5 +31,9 @@ def test_an_answer_names_a_test_or_says_that_it_is_open(number, here, held_by):
 def test_the_named_tests_exist(page):
     named = NAMED.findall((ROOT / "docs" / page).read_text())
     assert len(named) > 4
-    missing = [f"{file}::{name}" for file, name in named if not (ROOT / file).is_file() or (name and name not in names_in(ROOT / file))]
+    missing = [
+        f"{file}::{name}"
+        for file, name in named
+        if not (ROOT / file).is_file() or (name and name not in names_in(ROOT / file))
+    ]
     assert missing == []

@@ -21,7 +21,11 @@ PROGRAM = typer.main.get_command(app)
 def blocks(language: str, pages: list[Path] = PAGES) -> list:
     """All fenced blocks of a language, each as a test parameter named after its page."""
     pattern = re.compile(rf"^```{language}\n(.*?)^```", re.MULTILINE | re.DOTALL)
-    return [pytest.param(text, id=f"{page.name}-{i}") for page in pages for i, text in enumerate(pattern.findall(page.read_text()))]
+    return [
+        pytest.param(text, id=f"{page.name}-{i}")
+        for page in pages
+        for i, text in enumerate(pattern.findall(page.read_text()))
+    ]
 
 
 def command_lines() -> list:
@@ -89,7 +93,9 @@ def test_every_setting_of_training_is_explained():
 
     for own, page in ((recipes.RECIPES, "docs"), (lab.RECIPES, "lab/docs")):
         text = (ROOT / page / "training.md").read_text()
-        names = _settings(*(recipe.config for recipe in own.values()), *([loop.LoopConfig] if page == "docs" else []))
+        names = _settings(
+            *(recipe.config for recipe in own.values()), *([loop.LoopConfig] if page == "docs" else [])
+        )
         assert {name for name in names if f"`{name}`" not in text} == set(), page
 
 
@@ -105,7 +111,11 @@ def test_source_files_cite_headings_of_the_method():
 
 def test_make_targets_that_are_named_exist():
     makefile = (ROOT / "Makefile").read_text()
-    named = {target for page in PAGES for target in re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(), re.MULTILINE)}
+    named = {
+        target
+        for page in PAGES
+        for target in re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(), re.MULTILINE)
+    }
     assert {target for target in named if not re.search(rf"^{target}:", makefile, re.MULTILINE)} == set()
 
 

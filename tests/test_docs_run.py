@@ -18,7 +18,11 @@ STARTS_PROCESSES = (SERVER, "JobService", "BatchRun")
 
 def cases() -> list:
     return [
-        pytest.param(block.values[0], id=block.id, marks=[pytest.mark.slow] if any(x in block.values[0] for x in STARTS_PROCESSES) else [])
+        pytest.param(
+            block.values[0],
+            id=block.id,
+            marks=[pytest.mark.slow] if any(x in block.values[0] for x in STARTS_PROCESSES) else [],
+        )
         for block in blocks("python", USERS)
     ]
 
@@ -41,7 +45,9 @@ def files(tmp_path, monkeypatch):
 def test_python_examples_run(text, toy, files, request):
     files(text)
     text = re.sub(r"""num_frames=(\d+)""", lambda match: f"num_frames={min(24, int(match[1]))}", text)
-    text = text.replace('"tiny"', f'"{toy}"').replace('"cuda"', '"cpu"').replace('size="64x64"', 'size="32x32"')
+    text = (
+        text.replace('"tiny"', f'"{toy}"').replace('"cuda"', '"cpu"').replace('size="64x64"', 'size="32x32"')
+    )
     text = text.replace('Settings(Path("videos"))', f'Settings(Path("videos"), ("{toy}",))')
     if SERVER in text:
         text = text.replace(SERVER, request.getfixturevalue("url"))

@@ -19,14 +19,18 @@ def pipe() -> LongVideoPipeline:
     return LongVideoPipeline.from_pretrained("tiny")
 
 
-@pytest.mark.parametrize(("folder", "most"), [(find_model("tiny"), 80e6), (JUDGE, 2e6)], ids=["tiny", "judge"])
+@pytest.mark.parametrize(
+    ("folder", "most"), [(find_model("tiny"), 80e6), (JUDGE, 2e6)], ids=["tiny", "judge"]
+)
 def test_the_weights_in_the_repository_are_small(folder, most):
     """The model, and the judge that measures it, which no video needs."""
     assert 0 < sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < most
 
 
 def test_the_famous_prompt_through_all_three_stages(pipe):
-    chunks = list(pipe.stream(Request("A cat running on the street", 20, preset="full", num_inference_steps=2)))
+    chunks = list(
+        pipe.stream(Request("A cat running on the street", 20, preset="full", num_inference_steps=2))
+    )
     frames = np.concatenate([chunk.frames for chunk in chunks])
     assert frames.shape == (20, 128, 128, 3)
     assert 20 < frames.std() < 100
@@ -35,7 +39,9 @@ def test_the_famous_prompt_through_all_three_stages(pipe):
 def test_it_knows_the_words_of_its_nouns_and_says_so_of_others(pipe):
     assert pipe.unknown_words("A cat running on the street") == {}
     assert pipe.unknown_words("A wolf racing in the jungle") == {"wolf": "dog", "jungle": "forest"}
-    assert pipe.unknown_words("A kitty on the street") == {"kitty": "cat"}  # has a token, but no caption of the training had it
+    assert pipe.unknown_words("A kitty on the street") == {
+        "kitty": "cat"
+    }  # has a token, but no caption of the training had it
 
 
 def test_the_judge_knows_true_clips():

@@ -50,15 +50,27 @@ def test_every_kind_of_output_is_the_same_video(pipe):
     streamed = np.concatenate([chunk.frames for chunk in pipe.stream(PROMPT, **SHORT)])
     assert np.array_equal(streamed, made["np"])
     request = Request(PROMPT, 18, num_inference_steps=1)
-    assert np.array_equal(pipe(request).frames, made["np"]) and np.array_equal(pipe(pipe.resolve(request)).frames, made["np"])
+    assert np.array_equal(pipe(request).frames, made["np"]) and np.array_equal(
+        pipe(pipe.resolve(request)).frames, made["np"]
+    )
 
 
 def test_an_image_may_be_a_path_or_in_memory(pipe, tmp_path):
-    array = np.kron(np.random.default_rng(0).integers(0, 256, (4, 5, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
+    array = np.kron(
+        np.random.default_rng(0).integers(0, 256, (4, 5, 3), np.uint8), np.ones((8, 8, 1), np.uint8)
+    )
     image = Image.fromarray(array)
     image.save(tmp_path / "image.png")
     tensor = torch.from_numpy(array).movedim(-1, 0)
-    given = [tmp_path / "image.png", str(tmp_path / "image.png"), image, array, array / 255, tensor, tensor / 255]
+    given = [
+        tmp_path / "image.png",
+        str(tmp_path / "image.png"),
+        image,
+        array,
+        array / 255,
+        tensor,
+        tensor / 255,
+    ]
     made = [pipe(PROMPT, **SHORT, image=one).frames for one in given]
     assert all(np.array_equal(made[0], other) for other in made[1:])
     assert not np.array_equal(made[0], pipe(PROMPT, **SHORT).frames)
@@ -67,7 +79,12 @@ def test_an_image_may_be_a_path_or_in_memory(pipe, tmp_path):
 def test_a_video_may_be_a_path_or_in_memory(pipe, moving, tmp_path):
     frames = moving(11, 32, 32)
     write_lossless(tmp_path / "video.mkv", iter(frames), 8)
-    given = [tmp_path / "video.mkv", frames, [Image.fromarray(frame) for frame in frames], torch.from_numpy(frames).movedim(-1, 1)]
+    given = [
+        tmp_path / "video.mkv",
+        frames,
+        [Image.fromarray(frame) for frame in frames],
+        torch.from_numpy(frames).movedim(-1, 1),
+    ]
     made = [pipe(PROMPT, num_frames=9, num_inference_steps=1, video=one).frames for one in given]
     assert all(len(one) == 9 and np.array_equal(made[0], one) for one in made)
 
@@ -96,7 +113,9 @@ def test_options_beside_a_request_are_refused(pipe):
 
 
 def test_a_generator_says_the_seed_and_goes_on(pipe):
-    first, again = (pipe(PROMPT, **SHORT, generator=torch.Generator().manual_seed(4)).frames for _ in range(2))
+    first, again = (
+        pipe(PROMPT, **SHORT, generator=torch.Generator().manual_seed(4)).frames for _ in range(2)
+    )
     generator = torch.Generator().manual_seed(4)
     one, two = (pipe(PROMPT, **SHORT, generator=generator).frames for _ in range(2))
     assert np.array_equal(first, again) and np.array_equal(first, one) and not np.array_equal(one, two)
@@ -105,8 +124,12 @@ def test_a_generator_says_the_seed_and_goes_on(pipe):
 
 def test_the_end_of_every_step_is_told(pipe):
     told = []
-    pipe(PROMPT, num_frames=18, num_inference_steps=2, callback_on_step_end=lambda *values: told.append(values))
-    assert [(values[0] is pipe, *values[1:]) for values in told] == [(True, step, None, {}) for step in (0, 1, 0, 1)]
+    pipe(
+        PROMPT, num_frames=18, num_inference_steps=2, callback_on_step_end=lambda *values: told.append(values)
+    )
+    assert [(values[0] is pipe, *values[1:]) for values in told] == [
+        (True, step, None, {}) for step in (0, 1, 0, 1)
+    ]
     with pytest.raises(RequestError, match="callback_on_step_end"):
         pipe(PROMPT, **SHORT, callback_on_step_end=lambda *values: {"latents": 0})
 
@@ -134,9 +157,16 @@ def test_components_are_attributes_that_can_be_set(fresh):
 
 def test_dtypes_and_devices_are_named_as_diffusers_does(folder, fresh):
     half = LongVideoPipeline.from_pretrained(folder, torch_dtype=torch.bfloat16, device_map="auto")
-    assert half.dtype == half.unet.dtype == half.cam.dtype == torch.bfloat16 and half.vae.dtype == torch.float32
+    assert (
+        half.dtype == half.unet.dtype == half.cam.dtype == torch.bfloat16 and half.vae.dtype == torch.float32
+    )
     moved = fresh.to("cpu").to(torch.bfloat16)
-    assert moved is fresh and moved.dtype == torch.bfloat16 and moved.vae.dtype == torch.float32 and str(moved.device) == "cpu"
+    assert (
+        moved is fresh
+        and moved.dtype == torch.bfloat16
+        and moved.vae.dtype == torch.float32
+        and str(moved.device) == "cpu"
+    )
     frames = [one(PROMPT, **SHORT).frames for one in (half, moved)]
     assert np.array_equal(*frames)
     for wrong, argument in (
@@ -162,7 +192,9 @@ def test_memory_is_saved_by_the_usual_names(fresh):
         with pytest.raises(RequestError, match=r"^offload="):
             fresh.enable_model_cpu_offload()
     fresh.enable_model_cpu_offload(device="meta")
-    assert all(hasattr(network, "_hf_hook") for network in (fresh.unet, fresh.cam, fresh.vae, fresh.text_encoder))
+    assert all(
+        hasattr(network, "_hf_hook") for network in (fresh.unet, fresh.cam, fresh.vae, fresh.text_encoder)
+    )
     assert fresh.components.savings.offload == "model" and str(fresh.device) == "meta"
     with pytest.raises(RequestError, match=r"^offload="):
         fresh.to("cpu")
@@ -173,14 +205,18 @@ def test_a_model_without_guidance_says_so(tmp_path):
     for asked in ({"guidance_scale": 2.0}, {"negative_prompt": "a dog"}):
         with pytest.raises(RequestError, match=next(iter(asked))):
             pipe(PROMPT, **SHORT, **asked)
-    assert pipe.resolve(Request(PROMPT, 9, preset="full", negative_prompt="a dog")).refines, "stage 3 reads it"
+    assert pipe.resolve(Request(PROMPT, 9, preset="full", negative_prompt="a dog")).refines, (
+        "stage 3 reads it"
+    )
     assert pipe.resolve(Request(PROMPT, 9, num_inference_steps=7)).extend.steps == 7, "steps mean steps"
 
 
 def test_a_file_is_exported_and_resumed_to_the_same_bytes(folder, pipe, tmp_path):
     request = Request(PROMPT, 26, num_inference_steps=1)
     whole = streamingt2v.export(pipe, request, tmp_path / "whole.mp4")
-    assert count_frames(whole.output) == whole.frames == 26 and sorted(path.name for path in tmp_path.iterdir()) == ["whole.mp4"]
+    assert count_frames(whole.output) == whole.frames == 26 and sorted(
+        path.name for path in tmp_path.iterdir()
+    ) == ["whole.mp4"]
     with pytest.raises(RequestError, match=r"^output="):
         streamingt2v.export(pipe, request, tmp_path / "whole.mp4")
 
@@ -193,8 +229,13 @@ def test_a_file_is_exported_and_resumed_to_the_same_bytes(folder, pipe, tmp_path
         assert 0 < run.frames_committed < 26
     done = streamingt2v.resume(tmp_path / "cut.run")
     assert done.output.read_bytes() == whole.output.read_bytes() and not (tmp_path / "cut.run").exists()
-    kept = streamingt2v.export(pipe, replace(request, num_frames=3), tmp_path / "kept.mp4", tmp_path / "kept", overwrite=True)
-    assert kept.new_frames == 3 and streamingt2v.resume(tmp_path / "kept", tmp_path / "again.mp4").new_frames == 0
+    kept = streamingt2v.export(
+        pipe, replace(request, num_frames=3), tmp_path / "kept.mp4", tmp_path / "kept", overwrite=True
+    )
+    assert (
+        kept.new_frames == 3
+        and streamingt2v.resume(tmp_path / "kept", tmp_path / "again.mp4").new_frames == 0
+    )
     with pytest.raises(RequestError, match=r"^pipe="):
         streamingt2v.export(LongVideoPipeline(pipe.components), request, tmp_path / "custom.mp4")
     with pytest.raises(RequestError, match=r"^num_frames="):
@@ -212,7 +253,9 @@ def test_files_given_in_memory_are_gone_afterwards(pipe, tmp_path, monkeypatch):
 def test_signatures_have_diffusers_names():
     call = inspect.signature(LongVideoPipeline.stream).parameters
     assert {"prompt", "image", "video", "generator", "seed", "callback_on_step_end"} <= set(call)
-    assert {"num_frames", "num_inference_steps", "guidance_scale", "negative_prompt"} <= set(inspect.signature(Request).parameters)
+    assert {"num_frames", "num_inference_steps", "guidance_scale", "negative_prompt"} <= set(
+        inspect.signature(Request).parameters
+    )
 
 
 def test_a_model_that_is_a_pipeline_has_the_same_face(tmp_path):

@@ -26,7 +26,10 @@ LAYERS = (  # innermost first
     {"cli"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-DOORS = {"__init__", "__main__"}  # they lead in from outside: the one to every public name, the other to the command
+DOORS = {
+    "__init__",
+    "__main__",
+}  # they lead in from outside: the one to every public name, the other to the command
 MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
 
 
@@ -35,7 +38,11 @@ def imported_modules(name: str, source: str, modules: set[str]) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name.removeprefix("streamingt2v").lstrip(".") for alias in node.names if _is_ours(alias.name)}
+            found |= {
+                alias.name.removeprefix("streamingt2v").lstrip(".")
+                for alias in node.names
+                if _is_ours(alias.name)
+            }
         elif isinstance(node, ast.ImportFrom):
             base = _base(name, node)
             for alias in node.names if base is not None else ():
@@ -51,7 +58,11 @@ def _is_ours(name: str) -> bool:
 def _base(name: str, node: ast.ImportFrom) -> str | None:
     """The module that `from ... import` names, within the package; None if it is another's."""
     if node.level == 0:
-        return (node.module or "").removeprefix("streamingt2v").lstrip(".") if _is_ours(node.module or "") else None
+        return (
+            (node.module or "").removeprefix("streamingt2v").lstrip(".")
+            if _is_ours(node.module or "")
+            else None
+        )
     parents = name.split(".")[: -node.level]
     return ".".join([*parents, *([node.module] if node.module else [])])
 
@@ -90,7 +101,11 @@ def test_the_package_itself_gives_inner_modules_its_version_only():
 
 def test_no_module_is_in_a_circle():
     # a package's own __init__ and the two doors are set aside: they may list what is below them
-    graph = {name: {o for o in imports if o and o != name} for name, imports in GRAPH.items() if not name.endswith("__init__")}
+    graph = {
+        name: {o for o in imports if o and o != name}
+        for name, imports in GRAPH.items()
+        if not name.endswith("__init__")
+    }
     TopologicalSorter(graph).prepare()  # CycleError names the circle
 
 
@@ -104,7 +119,11 @@ def named_laboratory(source: str) -> list[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names if alias.name.split(".")[0] == "lab"]
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").split(".")[0] == "lab":
+        elif (
+            isinstance(node, ast.ImportFrom)
+            and node.level == 0
+            and (node.module or "").split(".")[0] == "lab"
+        ):
             found.append(str(node.module))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
             found += LABORATORY.findall(node.value.replace("python -m lab.tiny", ""))
@@ -117,7 +136,9 @@ def _has_docstring(node: ast.AST) -> bool:
 
 
 def test_the_product_does_without_the_laboratory():
-    assert {name: found for name, path in MODULES.items() if (found := named_laboratory(path.read_text()))} == {}
+    assert {
+        name: found for name, path in MODULES.items() if (found := named_laboratory(path.read_text()))
+    } == {}
 
 
 @pytest.mark.parametrize(

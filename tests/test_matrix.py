@@ -39,11 +39,15 @@ def home(tmp_path_factory) -> Path:
     toy_pipelines.stable_diffusion(home / "stable_diffusion")
     for name, values in SEEDS.items():
         getattr(toy_pipelines, name)(home / name)
-        model = shutil.copytree(home / "own-network", home / f"model-{name}", copy_function=lambda a, b: Path(b).symlink_to(a))
+        model = shutil.copytree(
+            home / "own-network", home / f"model-{name}", copy_function=lambda a, b: Path(b).symlink_to(a)
+        )
         (model / "model.json").unlink()
         seed = {"pipeline": f"../{name}", "steps": 1} | values
         (model / "model.json").write_text(json.dumps(settings | {"seed": seed}))
-    toy_pipelines.streaming_svd(home / "streaming-svd", refine=RefineConfig(frames=6, overlap=2, strength=0.5, steps=2))
+    toy_pipelines.streaming_svd(
+        home / "streaming-svd", refine=RefineConfig(frames=6, overlap=2, strength=0.5, steps=2)
+    )
     values = json.loads((home / "streaming-svd" / "model.json").read_text())
     values["seed"] = {"picture": "../stable_diffusion"}
     (home / "streaming-svd" / "model.json").write_text(json.dumps(values))
@@ -57,11 +61,29 @@ def home(tmp_path_factory) -> Path:
 def test_generate_makes_exactly_what_was_asked_for(home, tmp_path, capsys, model, preset, start):
     folder = home / (f"model-{model}" if model in SEEDS else model)
     out = tmp_path / "out.mp4"
-    line = ["generate", PROMPT, "-o", str(out), "--model", str(folder), "--frames", str(FRAMES), "--preset", preset, "--json", "--quiet"]
+    line = [
+        "generate",
+        PROMPT,
+        "-o",
+        str(out),
+        "--model",
+        str(folder),
+        "--frames",
+        str(FRAMES),
+        "--preset",
+        preset,
+        "--json",
+        "--quiet",
+    ]
     assert main([*line, *(["--image", str(home / "red.png")] if start == "image" else [])]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     side = (16 if model == "streaming-svd" else 32) * (2 if preset == "full" else 1)
-    assert (result["frames"], result["height"], result["width"], result["preset"]) == (FRAMES, side, side, preset)
+    assert (result["frames"], result["height"], result["width"], result["preset"]) == (
+        FRAMES,
+        side,
+        side,
+        preset,
+    )
     assert sum(1 for _ in read_video(out)) == FRAMES and round(probe_video(out).fps) == result["fps"]
 
 
@@ -69,8 +91,32 @@ def test_one_pipeline_may_start_from_a_picture_alone(home, tmp_path, capsys):
     """LTX from a picture to videos, which needs one."""
     toy_pipelines.ltx_image(home / "ltx")
     (home / "ltx" / "seed.json").write_text(json.dumps({"height": 32, "width": 64, "steps": 1}))
-    line = ["generate", PROMPT, "-o", str(tmp_path / "o.mp4"), "--model", str(home / "own-network"), "--base", str(home / "ltx")]
-    assert main([*line, "--frames", "9", "--preset", "full", "--image", str(home / "red.png"), "--json", "--quiet"]) == 0
+    line = [
+        "generate",
+        PROMPT,
+        "-o",
+        str(tmp_path / "o.mp4"),
+        "--model",
+        str(home / "own-network"),
+        "--base",
+        str(home / "ltx"),
+    ]
+    assert (
+        main(
+            [
+                *line,
+                "--frames",
+                "9",
+                "--preset",
+                "full",
+                "--image",
+                str(home / "red.png"),
+                "--json",
+                "--quiet",
+            ]
+        )
+        == 0
+    )
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["frames"] == 9
     assert main([*line, "--frames", "9", "--json", "--quiet", "--overwrite"]) == 2
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["argument"] == "image"

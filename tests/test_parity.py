@@ -71,7 +71,10 @@ def test_unknown_folder(parity, tmp_path):
     assert parity.main([]) == 2
 
 
-@pytest.mark.skipif("STREAMINGT2V_GOLDEN" not in os.environ, reason="set STREAMINGT2V_GOLDEN to the folder of the full recordings")
+@pytest.mark.skipif(
+    "STREAMINGT2V_GOLDEN" not in os.environ,
+    reason="set STREAMINGT2V_GOLDEN to the folder of the full recordings",
+)
 def test_full_recordings_agree(parity):
     folders = sorted(str(path) for path in Path(os.environ["STREAMINGT2V_GOLDEN"]).glob("g*/"))
     assert folders and parity.main(folders) == 0

@@ -15,7 +15,11 @@ PUBLIC = {"LongVideoPipeline", "Request", "Chunk", "export", "resume", "__versio
 
 
 def error_names() -> set[str]:
-    return {name for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, errors.StreamingT2VError)}
+    return {
+        name
+        for name, value in vars(errors).items()
+        if inspect.isclass(value) and issubclass(value, errors.StreamingT2VError)
+    }
 
 
 def test_the_public_names_are_these():
@@ -46,4 +50,9 @@ def test_the_error_tree_is_drawn_as_it_is():
 
 def test_importing_the_package_imports_nothing_heavy():
     check = "import sys, streamingt2v as s; s.Request, s.RunError; print({'torch', 'numpy', 'av', 'diffusers'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout.strip() == "set()"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", check], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "set()"
+    )

@@ -43,7 +43,11 @@ def home(tmp_path_factory) -> Path:
 
 def request_of(home: Path, model: str) -> Request:
     """Frames of every stage that the model has."""
-    return Request(PROMPT, 17, preset="full", num_inference_steps=1) if model == "toy" else Request(PROMPT, 9, image=str(home / "red.png"))
+    return (
+        Request(PROMPT, 17, preset="full", num_inference_steps=1)
+        if model == "toy"
+        else Request(PROMPT, 9, image=str(home / "red.png"))
+    )
 
 
 def video(pipe: LongVideoPipeline, request: Request) -> np.ndarray:
@@ -54,7 +58,10 @@ def video(pipe: LongVideoPipeline, request: Request) -> np.ndarray:
 def plain(home) -> dict[str, np.ndarray]:
     toy, svd = (LongVideoPipeline.from_pretrained(home / name) for name in ("toy", "svd"))
     request = request_of(home, "toy")
-    made = {name: video(toy, replace(request, num_frames=2, preset=preset)) for name, preset in (("short", "full"), ("preview", "preview"))}
+    made = {
+        name: video(toy, replace(request, num_frames=2, preset=preset))
+        for name, preset in (("short", "full"), ("preview", "preview"))
+    }
     return made | {"toy": video(toy, request), "svd": video(svd, request_of(home, "svd"))}
 
 
@@ -66,13 +73,21 @@ def test_half_precision_goes_the_whole_trip(home, plain, dtype):
     assert held.pop("vae") == {torch.float32} and all(kinds == {dtype} for kinds in held.values())
     assert 0 < np.abs(video(pipe, request_of(home, "toy")) - plain["toy"]).mean() < 8
     based = Request(PROMPT, 2, base=str(home / "base"), num_inference_steps=1)
-    assert 0 < np.abs(video(pipe, based) - video(LongVideoPipeline.from_pretrained(home / "toy"), based)).mean() < 8
+    assert (
+        0
+        < np.abs(video(pipe, based) - video(LongVideoPipeline.from_pretrained(home / "toy"), based)).mean()
+        < 8
+    )
 
 
 def test_half_precision_on_stable_video_diffusions_network(home, plain):
     pipe = LongVideoPipeline.from_pretrained(home / "svd", dtype=torch.bfloat16)
     made = video(pipe, request_of(home, "svd"))
-    assert made.shape == plain["svd"].shape and made.std() > 1 and np.corrcoef(made.ravel(), plain["svd"].ravel())[0, 1] > 0.8
+    assert (
+        made.shape == plain["svd"].shape
+        and made.std() > 1
+        and np.corrcoef(made.ravel(), plain["svd"].ravel())[0, 1] > 0.8
+    )
 
 
 def test_a_network_that_overflows_is_told(home):
@@ -84,8 +99,15 @@ def test_a_network_that_overflows_is_told(home):
 def test_sliced_is_whole(home, plain, monkeypatch):
     counts = []
     decode = AutoencoderKL._decode
-    monkeypatch.setattr(AutoencoderKL, "_decode", lambda vae, z, *more, **named: counts.append(len(z)) or decode(vae, z, *more, **named))
-    sliced = video(LongVideoPipeline.from_pretrained(home / "toy", savings=Savings(vae_slicing=True)), request_of(home, "toy"))
+    monkeypatch.setattr(
+        AutoencoderKL,
+        "_decode",
+        lambda vae, z, *more, **named: counts.append(len(z)) or decode(vae, z, *more, **named),
+    )
+    sliced = video(
+        LongVideoPipeline.from_pretrained(home / "toy", savings=Savings(vae_slicing=True)),
+        request_of(home, "toy"),
+    )
     assert set(counts) == {1} and np.abs(sliced - plain["toy"]).max() <= 1
 
 
@@ -93,16 +115,22 @@ def test_tiled_is_close():
     """With the included autoencoder, a picture of two tiles a side."""
     vae = AutoencoderKL.from_pretrained(find_model("tiny") / "vae").eval()
     rows, columns = torch.linspace(-1, 1, 128)[:, None], torch.linspace(-1, 1, 128)[None]
-    picture_TCHW = torch.stack([rows.expand(128, 128), columns.expand(128, 128), (rows * columns * 9).sin()])[None]
+    picture_TCHW = torch.stack([rows.expand(128, 128), columns.expand(128, 128), (rows * columns * 9).sin()])[
+        None
+    ]
     latents_BCTHW = encode_frames(vae, picture_TCHW, CPU)
     whole_TCHW = decode_frames(vae, latents_BCTHW, CPU)
     vae.tile_sample_min_size, vae.tile_latent_min_size = 64, 64 // vae_factor(vae)
-    assert torch.equal(decode_frames(vae, latents_BCTHW, CPU), whole_TCHW), "tiles are asked for, not a matter of size"
+    assert torch.equal(decode_frames(vae, latents_BCTHW, CPU), whole_TCHW), (
+        "tiles are asked for, not a matter of size"
+    )
     placing.save_in_vae(vae, Savings(vae_tiling=True))
     tiled_TCHW = decode_frames(vae, latents_BCTHW, CPU)
     errors = [float((frames_TCHW - picture_TCHW).abs().mean()) for frames_TCHW in (whole_TCHW, tiled_TCHW)]
     assert tiled_TCHW.shape == whole_TCHW.shape and errors[0] != errors[1] < 0.12
-    assert (encode_frames(vae, picture_TCHW, CPU) - latents_BCTHW).abs().mean() < 0.1 * latents_BCTHW.abs().mean()
+    assert (
+        encode_frames(vae, picture_TCHW, CPU) - latents_BCTHW
+    ).abs().mean() < 0.1 * latents_BCTHW.abs().mean()
 
 
 def test_tiles_are_for_frames_larger_than_one(home, plain):
@@ -111,7 +139,9 @@ def test_tiles_are_for_frames_larger_than_one(home, plain):
     vae = pipe.components.backbone.vae
     vae.tile_sample_min_size, vae.tile_latent_min_size = 32, 4
     request = request_of(home, "toy")
-    refined, preview = (video(pipe, replace(request, num_frames=2, preset=preset)) for preset in ("full", "preview"))
+    refined, preview = (
+        video(pipe, replace(request, num_frames=2, preset=preset)) for preset in ("full", "preview")
+    )
     assert refined.shape == (2, 64, 64, 3) and not np.array_equal(refined, plain["short"])
     assert np.array_equal(preview, plain["preview"])
 
@@ -119,7 +149,9 @@ def test_tiles_are_for_frames_larger_than_one(home, plain):
 def test_a_pipeline_without_its_refiner(home, tmp_path):
     """It makes the same bytes; what needs the refiner is refused, and nothing is saved."""
     request = Request(PROMPT, 17, num_inference_steps=1)
-    whole, pipe = (LongVideoPipeline.from_pretrained(home / "toy", refiner=refiner) for refiner in (True, False))
+    whole, pipe = (
+        LongVideoPipeline.from_pretrained(home / "toy", refiner=refiner) for refiner in (True, False)
+    )
     assert np.array_equal(video(pipe, request), video(whole, request))
     assert len(networks_of(pipe.components)) == 6 and "refiner" not in networks_of(pipe.components)
     with pytest.raises(RequestError, match="loaded without its refiner"):
@@ -131,13 +163,18 @@ def test_a_pipeline_without_its_refiner(home, tmp_path):
 
 @pytest.mark.parametrize("preset", ["preview", "full"])
 def test_a_run_loads_what_its_preset_needs(home, tmp_path, preset):
-    whole, request = LongVideoPipeline.from_pretrained(home / "toy"), replace(request_of(home, "toy"), preset=preset)
+    whole, request = (
+        LongVideoPipeline.from_pretrained(home / "toy"),
+        replace(request_of(home, "toy"), preset=preset),
+    )
     with create_run(whole, whole.resolve(request), tmp_path / "run", str(home / "toy")) as run:
         assert (reload_pipeline(run)[0].components.refiner is not None) == (preset == "full")
 
 
 def test_a_base_gets_the_same_savings(home):
-    with opened(str(home / "base"), "cpu", torch.float32, savings=Savings(vae_slicing=True, vae_tiling=True)) as pipe:
+    with opened(
+        str(home / "base"), "cpu", torch.float32, savings=Savings(vae_slicing=True, vae_tiling=True)
+    ) as pipe:
         assert pipe.vae.use_slicing and pipe.vae.use_tiling
     with opened(str(home / "base"), "cpu", torch.float32) as pipe:
         assert not pipe.vae.use_slicing and not pipe.vae.use_tiling
@@ -147,8 +184,12 @@ def test_a_base_gets_the_same_savings(home):
 def test_layer_by_layer_every_weight_is_brought_in_time(home, plain, tmp_path, monkeypatch, model):
     """With weights on the disk while they rest, what a hook does not bring would be whatever lies in memory."""
     made, apply = load(home / model), placing.apply_group_offloading
-    for name, network in networks_of(made).items():  # files are named by layers, so each network needs a folder
-        monkeypatch.setattr(placing, "apply_group_offloading", partial(apply, offload_to_disk_path=str(tmp_path / name)))
+    for name, network in networks_of(
+        made
+    ).items():  # files are named by layers, so each network needs a folder
+        monkeypatch.setattr(
+            placing, "apply_group_offloading", partial(apply, offload_to_disk_path=str(tmp_path / name))
+        )
         placing.offload({name: network}, CPU, Savings("group"))
     assert any(tmp_path.iterdir())
     # weights mapped from these files begin at odd addresses, see `placing.align`: the last bits may differ
@@ -191,10 +232,24 @@ def offloaded(networks: dict[str, torch.nn.Module], monkeypatch) -> set[frozense
 
 def test_a_base_is_offloaded_by_diffusers_own_hooks(home):
     with opened(str(home / "base"), "cpu", torch.float32) as pipe:
-        plain = pipe("a cat", num_frames=2, num_inference_steps=1, output_type="np", generator=torch.Generator().manual_seed(0)).frames
+        plain = pipe(
+            "a cat",
+            num_frames=2,
+            num_inference_steps=1,
+            output_type="np",
+            generator=torch.Generator().manual_seed(0),
+        ).frames
     with opened(str(home / "base"), "cpu", torch.float32, savings=Savings("group")) as pipe:
-        assert hasattr(pipe.unet, "_diffusers_hook") or any(hasattr(m, "_diffusers_hook") for m in pipe.unet.modules())
-        saved = pipe("a cat", num_frames=2, num_inference_steps=1, output_type="np", generator=torch.Generator().manual_seed(0)).frames
+        assert hasattr(pipe.unet, "_diffusers_hook") or any(
+            hasattr(m, "_diffusers_hook") for m in pipe.unet.modules()
+        )
+        saved = pipe(
+            "a cat",
+            num_frames=2,
+            num_inference_steps=1,
+            output_type="np",
+            generator=torch.Generator().manual_seed(0),
+        ).frames
     assert np.array_equal(plain, saved)
 
 
@@ -229,9 +284,25 @@ def test_offloading_needs_a_device_to_be_off(home, savings):
 
 def test_the_command_line_refuses_what_has_no_effect_and_uses_the_rest(home, tmp_path, capsys):
     def run(*words: str) -> int:
-        return main(["generate", PROMPT, "-o", str(tmp_path / "o.mp4"), "--frames", "2", "--json", "--quiet", "--overwrite", *words])
+        return main(
+            [
+                "generate",
+                PROMPT,
+                "-o",
+                str(tmp_path / "o.mp4"),
+                "--frames",
+                "2",
+                "--json",
+                "--quiet",
+                "--overwrite",
+                *words,
+            ]
+        )
 
-    for words, argument in ((("--offload", "group"), "offload"), (("--model", str(home / "svd"), "--vae-tiling"), "vae_tiling")):
+    for words, argument in (
+        (("--offload", "group"), "offload"),
+        (("--model", str(home / "svd"), "--vae-tiling"), "vae_tiling"),
+    ):
         assert run("--image", str(home / "red.png"), *words) == 2
         assert json.loads(capsys.readouterr().out.splitlines()[-1])["argument"] == argument
     assert run("--model", str(home / "toy"), "--vae-slicing", "--dtype", "bfloat16", "--steps", "1") == 0

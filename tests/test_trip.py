@@ -84,7 +84,12 @@ def test_same_seed_same_frames_other_seed_other_frames(pipe):
 
 @pytest.mark.parametrize(
     "change",
-    [{"num_inference_steps": 3}, {"guidance_scale": 1.0}, {"negative_prompt": "a horse"}, {"prompt": "A whale floating under water"}],
+    [
+        {"num_inference_steps": 3},
+        {"guidance_scale": 1.0},
+        {"negative_prompt": "a horse"},
+        {"prompt": "A whale floating under water"},
+    ],
 )
 def test_every_setting_changes_the_seed_chunk_and_the_later_ones(pipe, change):
     plain = collect(pipe.stream(Request(PROMPT, 24)))
@@ -122,7 +127,9 @@ def test_a_schedule_takes_over_at_its_frame(pipe):
 def test_a_schedule_entry_that_no_chunk_would_use_is_refused(pipe, tmp_path, start, frames, schedule, says):
     (tmp_path / "file").touch()
     source = {start: str(tmp_path / "file")} if start != "text" else {}
-    request = Request(PROMPT, frames, schedule=tuple((frame, f"A cat, {frame}") for frame in schedule), **source)
+    request = Request(
+        PROMPT, frames, schedule=tuple((frame, f"A cat, {frame}") for frame in schedule), **source
+    )
     if says is None:
         pipe.resolve(request)
         return
@@ -130,7 +137,9 @@ def test_a_schedule_entry_that_no_chunk_would_use_is_refused(pipe, tmp_path, sta
         pipe.resolve(request)
 
 
-def test_each_window_is_refined_with_the_prompt_of_its_middle_and_prompts_are_embedded_once(pipe, monkeypatch):
+def test_each_window_is_refined_with_the_prompt_of_its_middle_and_prompts_are_embedded_once(
+    pipe, monkeypatch
+):
     """40 frames: windows give out 0-11, 12-23 and 24-39; their middles 5, 17 and 31 are of the chunks at 0, 16 and 24."""
     embedded, refined = [], []
     text, refiner = pipe.components.text, pipe.components.refiner
@@ -139,7 +148,9 @@ def test_each_window_is_refined_with_the_prompt_of_its_middle_and_prompts_are_em
         embedded.append(prompt)
         return TextCond(text(prompt, negative).positive_BLD, prompt)
 
-    def velocity(latents: torch.Tensor, timesteps: list[int], texts: list[TextCond], scale: float, rescale: float):
+    def velocity(
+        latents: torch.Tensor, timesteps: list[int], texts: list[TextCond], scale: float, rescale: float
+    ):
         refined.extend(text.negative_BLD for text in texts)
         return torch.zeros_like(latents)
 
@@ -179,7 +190,12 @@ def write_noise(path: Path, frames: int, height: int = 32, width: int = 32) -> s
     rng = np.random.default_rng(0)
     write_video(
         path,
-        (np.kron(rng.integers(0, 256, (height // 8, width // 8, 3), np.uint8), np.ones((8, 8, 1), np.uint8)) for _ in range(frames)),
+        (
+            np.kron(
+                rng.integers(0, 256, (height // 8, width // 8, 3), np.uint8), np.ones((8, 8, 1), np.uint8)
+            )
+            for _ in range(frames)
+        ),
         8,
     )
     return str(path)
@@ -200,7 +216,9 @@ def test_a_file_is_refined_frame_by_frame_and_taken_up_anywhere(pipe, tmp_path, 
 def test_frames_that_have_the_refined_size_are_not_made_smaller(pipe, tmp_path, monkeypatch):
     seen = []
     encode = pipe.components.refiner.encode
-    monkeypatch.setattr(pipe.components.refiner, "encode", lambda frames_TCHW: seen.append(frames_TCHW) or encode(frames_TCHW))
+    monkeypatch.setattr(
+        pipe.components.refiner, "encode", lambda frames_TCHW: seen.append(frames_TCHW) or encode(frames_TCHW)
+    )
     path = write_noise(tmp_path / "in.mp4", 5, 64, 64)
     list(pipe.stream(Request(PROMPT, 5, refine=path, preset="full")))
     assert np.array_equal(to_uint8(seen[0]), np.stack(list(read_video(path))))
@@ -216,7 +234,13 @@ def test_part_of_a_file_is_refined_and_more_than_there_is_refused(pipe, tmp_path
 def test_settings_of_refining_reach_it(pipe, tmp_path):
     request = Request(PROMPT, None, refine=write_noise(tmp_path / "in.mp4", 24), preset="full")
     plain = collect(pipe.stream(request))
-    for change in ({"num_inference_steps": 3}, {"guidance_scale": 1.0}, {"strength": 0.3}, {"form": "joint"}, {"negative_prompt": "a dog"}):
+    for change in (
+        {"num_inference_steps": 3},
+        {"guidance_scale": 1.0},
+        {"strength": 0.3},
+        {"form": "joint"},
+        {"negative_prompt": "a dog"},
+    ):
         assert not np.array_equal(plain, collect(pipe.stream(replace(request, **change)))), change
 
 
@@ -303,7 +327,9 @@ def test_steps_are_told_and_an_error_in_the_callback_cancels(pipe):
 
 def test_saved_and_loaded_again_gives_the_same_video(pipe, tmp_path):
     pipe.save_pretrained(tmp_path / "copy")
-    assert not any("_name_or_path" in path.read_text() for path in (tmp_path / "copy").glob("*/config.json")), "it names another folder"
+    assert not any(
+        "_name_or_path" in path.read_text() for path in (tmp_path / "copy").glob("*/config.json")
+    ), "it names another folder"
     again = LongVideoPipeline.from_pretrained(tmp_path / "copy")
     request = Request(PROMPT, 24, preset="full")
     assert np.array_equal(collect(again.stream(request)), collect(pipe.stream(request)))
@@ -328,7 +354,9 @@ def test_a_save_that_fails_changes_nothing(pipe, tmp_path, monkeypatch):
     pipe.save_pretrained(there)
     (there / "README.md").write_text("mine")
     before = {path: path.read_bytes() for path in there.rglob("*") if path.is_file()}
-    monkeypatch.setattr(type(pipe.components.backbone.image_tokens), "save_config", lambda self, folder: 1 / 0)
+    monkeypatch.setattr(
+        type(pipe.components.backbone.image_tokens), "save_config", lambda self, folder: 1 / 0
+    )
     for folder in (there, tmp_path / "new"):
         with pytest.raises(ZeroDivisionError):
             pipe.save_pretrained(folder)

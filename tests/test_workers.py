@@ -24,13 +24,23 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("workers")
     write_toy_model(folder / "toy")
     rng = np.random.default_rng(0)
-    write_video(folder / "in.mp4", (np.full((32, 32, 3), rng.integers(256), np.uint8) for _ in range(FRAMES)), 8)
+    write_video(
+        folder / "in.mp4", (np.full((32, 32, 3), rng.integers(256), np.uint8) for _ in range(FRAMES)), 8
+    )
     assert main(refine(folder, "whole.mp4")) == 0
     return folder
 
 
 def refine(folder: Path, output: str, *more: str) -> list[str]:
-    words = ["refine", str(folder / "in.mp4"), "A cat running on the street", "--model", str(folder / "toy"), "-o", str(folder / output)]
+    words = [
+        "refine",
+        str(folder / "in.mp4"),
+        "A cat running on the street",
+        "--model",
+        str(folder / "toy"),
+        "-o",
+        str(folder / output),
+    ]
     return [*words, "--form", "joint", "--quiet", *more]
 
 

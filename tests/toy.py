@@ -29,7 +29,9 @@ def write_toy_model(folder: Path, refiner: bool = True) -> Path:
     """A model of 32 x 32 pixels, 16-frame chunks and 2 steps; every zero-initialised part gets random weights."""
     torch.manual_seed(0)
     tokenizer = text.build_tokenizer()
-    clip = text.build_clip(text.TextConfig(width=32, text_layers=1, vision_layers=1, heads=2, image_size=32), tokenizer)
+    clip = text.build_clip(
+        text.TextConfig(width=32, text_layers=1, vision_layers=1, heads=2, image_size=32), tokenizer
+    )
     vision = CLIPVisionModelWithProjection(clip.config.vision_config)
     autoencoder = vae.build_vae(vae.VaeConfig(size=SIZE, channels=(16, 16, 16, 16)))
     unet = _awake(StreamingUNet3D.from_base(_unet(), 16, text.TEXT_LENGTH, 4))
@@ -40,7 +42,16 @@ def write_toy_model(folder: Path, refiner: bool = True) -> Path:
     config = ModelConfig("toy", SIZE, SIZE, 8, extend, refine if refiner else None)
     words = assemble.build_vocabulary(data.noun_names(12))
     enhancer = RefinerBackbone(autoencoder, _unet()) if refiner else None
-    save(Components(config, TextEncoder(tokenizer, clip.text_model, words), backbone, diffusion.make_scheduler(), enhancer), folder)
+    save(
+        Components(
+            config,
+            TextEncoder(tokenizer, clip.text_model, words),
+            backbone,
+            diffusion.make_scheduler(),
+            enhancer,
+        ),
+        folder,
+    )
     return folder
 
 
@@ -51,7 +62,9 @@ def write_distilled_model(folder: Path) -> Path:
         learned = copy.deepcopy(network)
         lowrank.attach(learned, 2)
         lowrank.merge(network, lowrank.changes(_awake(learned)))
-    config = replace(made.config, guidance=False, extend=replace(made.config.extend, guidance_scale=1.0, eta=0.0))
+    config = replace(
+        made.config, guidance=False, extend=replace(made.config.extend, guidance_scale=1.0, eta=0.0)
+    )
     save(replace(made, config=config, scheduler=student_scheduler(made.scheduler)), folder)
     return folder
 

@@ -20,7 +20,13 @@ import toy_pipelines as parts
 from toy_networks import stir
 
 WIDTH = parts.WIDTH
-WAN_VAE = {"base_dim": 3, "z_dim": 16, "dim_mult": [1] * 4, "num_res_blocks": 1, "temperal_downsample": [False, True, True]}
+WAN_VAE = {
+    "base_dim": 3,
+    "z_dim": 16,
+    "dim_mult": [1] * 4,
+    "num_res_blocks": 1,
+    "temperal_downsample": [False, True, True],
+}
 WAN_NET = {"num_attention_heads": 2, "attention_head_dim": 12, "text_dim": WIDTH, "freq_dim": 32, "ffn_dim": 32, "num_layers": 1,
            "rope_max_seq_len": 32}  # fmt: skip
 
@@ -49,7 +55,9 @@ def _flow(**more: Any) -> Any:
 
 
 def _unipc() -> Any:
-    return diffusers.UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+    return diffusers.UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+    )
 
 
 def _wan_vae() -> Any:
@@ -104,14 +112,18 @@ def wan_vace() -> Any:
 
 
 def wan_video() -> Any:
-    return diffusers.WanVideoToVideoPipeline(**_only(diffusers.WanVideoToVideoPipeline, wan_unipc().components))
+    return diffusers.WanVideoToVideoPipeline(
+        **_only(diffusers.WanVideoToVideoPipeline, wan_unipc().components)
+    )
 
 
 def anyflow() -> Any:
     tokenizer, encoder = parts._t5("UMT5")
     torch.manual_seed(4)
     net = diffusers.AnyFlowTransformer3DModel(**WAN_NET).eval()
-    return diffusers.AnyFlowPipeline(tokenizer, encoder, net, _wan_vae(), diffusers.FlowMapEulerDiscreteScheduler())
+    return diffusers.AnyFlowPipeline(
+        tokenizer, encoder, net, _wan_vae(), diffusers.FlowMapEulerDiscreteScheduler()
+    )
 
 
 def _skyreels(kind: str, **more: Any) -> Any:
@@ -211,7 +223,9 @@ def _cogvideox(kind: str, scheduler: Any, in_channels: int = 4) -> Any:
 def modelscope() -> Any:
     tokenizer, encoder = parts._clip_text()
     vae = stir(diffusers.AutoencoderKL(**parts.SPATIAL_VAE))
-    return diffusers.TextToVideoSDPipeline(vae, encoder, tokenizer, parts._unet3d(), diffusers.DDIMScheduler(clip_sample=False))
+    return diffusers.TextToVideoSDPipeline(
+        vae, encoder, tokenizer, parts._unet3d(), diffusers.DDIMScheduler(clip_sample=False)
+    )
 
 
 def modelscope_video() -> Any:
@@ -284,7 +298,8 @@ def _llama() -> tuple[Any, Any]:
     tokenizer = parts.text.build_tokenizer()
     begin = tokenizer.bos_token_id
     tokenizer.backend_tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
-        single="<bos> " * 40 + "$A <eos>", special_tokens=[("<bos>", begin), ("<eos>", tokenizer.eos_token_id)]
+        single="<bos> " * 40 + "$A <eos>",
+        special_tokens=[("<bos>", begin), ("<eos>", tokenizer.eos_token_id)],
     )
     config = transformers.LlamaConfig(
         hidden_size=WIDTH, intermediate_size=16, num_hidden_layers=3, num_attention_heads=2, vocab_size=len(tokenizer),
@@ -334,7 +349,11 @@ def easyanimate() -> Any:
     tokenizer.chat_template = "{% for message in messages %}{{ message['content'][0]['text'] }}{% endfor %}"
     torch.manual_seed(12)
     config = transformers.BertConfig(
-        vocab_size=len(tokenizer), hidden_size=WIDTH, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
     )
     vae = diffusers.AutoencoderKLMagvit(
         latent_channels=4, block_out_channels=[8] * 4, layers_per_block=1, norm_num_groups=2,
@@ -354,7 +373,11 @@ def allegro() -> Any:
         sample_frames=8, caption_channels=WIDTH,
     ).eval()  # fmt: skip
     vae = diffusers.AutoencoderKLAllegro(
-        block_out_channels=(8, 8, 8, 8), layers_per_block=1, latent_channels=4, norm_num_groups=2, sample_size=16
+        block_out_channels=(8, 8, 8, 8),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=2,
+        sample_size=16,
     ).eval()
     return diffusers.AllegroPipeline(tokenizer, encoder, vae, net, diffusers.DDIMScheduler(clip_sample=False))
 
@@ -381,7 +404,13 @@ def helios() -> Any:
     tokenizer, encoder = parts._t5("UMT5")
     torch.manual_seed(15)
     net = diffusers.HeliosTransformer3DModel(
-        num_attention_heads=2, attention_head_dim=12, text_dim=WIDTH, freq_dim=32, ffn_dim=32, num_layers=1, rope_dim=(4, 4, 4)
+        num_attention_heads=2,
+        attention_head_dim=12,
+        text_dim=WIDTH,
+        freq_dim=32,
+        ffn_dim=32,
+        num_layers=1,
+        rope_dim=(4, 4, 4),
     ).eval()
     return diffusers.HeliosPipeline(tokenizer, encoder, _wan_vae(), diffusers.HeliosScheduler(stages=1), net)
 
@@ -425,7 +454,11 @@ TOYS = {
     "skyreels_df": Toy(skyreels_df, (16, 16), more=(("base_num_frames", 9),)),
     "skyreels_df_image": Toy(skyreels_df_image, (16, 16), image=True, more=(("base_num_frames", 9),)),
     "skyreels_df_video": Toy(
-        skyreels_df_video, (16, 16), frames=17, video=True, more=(("overlap_history", 5), ("base_num_frames", 9))
+        skyreels_df_video,
+        (16, 16),
+        frames=17,
+        video=True,
+        more=(("overlap_history", 5), ("base_num_frames", 9)),
     ),
     "ltx": Toy(ltx, (32, 32)),
     "ltx_image": Toy(ltx_image, (32, 32), image=True),

@@ -29,7 +29,9 @@ def stir(network: nn.Module, seed: int = 0) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * (0.3 if parameter.ndim != 1 else 0.1))
+            parameter.copy_(
+                torch.randn(parameter.shape, generator=generator) * (0.3 if parameter.ndim != 1 else 0.1)
+            )
         for module in network.modules():
             if isinstance(module, nn.GroupNorm | nn.LayerNorm):
                 module.weight += 1

@@ -33,7 +33,12 @@ SVD_SIZES: dict[str, Any] = {
     "addition_time_embed_dim": 16,
     "projection_class_embeddings_input_dim": 48,
 }
-SVD_UNET = {**SVD_SIZES, "up_block_types": ("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"), "num_frames": 6, "sample_size": 16}
+SVD_UNET = {
+    **SVD_SIZES,
+    "up_block_types": ("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
+    "num_frames": 6,
+    "sample_size": 16,
+}
 EDM: dict[str, Any] = {  # as the published folder of Stable Video Diffusion has it
     "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "prediction_type": "v_prediction", "steps_offset": 1,
     "timestep_type": "continuous", "timestep_spacing": "leading", "sigma_min": 0.002, "sigma_max": 700.0, "use_karras_sigmas": True,
@@ -47,7 +52,10 @@ SPATIAL_VAE: dict[str, Any] = {
 def modelscope(folder: Path) -> Path:
     tokenizer, encoder = _clip_text()
     vae = diffusers.AutoencoderKL(**SPATIAL_VAE)
-    return _saved(diffusers.TextToVideoSDPipeline(stir(vae), encoder, tokenizer, _unet3d(), diffusers.DDIMScheduler()), folder)
+    return _saved(
+        diffusers.TextToVideoSDPipeline(stir(vae), encoder, tokenizer, _unet3d(), diffusers.DDIMScheduler()),
+        folder,
+    )
 
 
 def modelscope_video_to_video(folder: Path) -> Path:
@@ -62,7 +70,9 @@ def i2vgen_xl(folder: Path) -> Path:
         down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"), up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
     )  # fmt: skip
     extractor = transformers.CLIPImageProcessor(crop_size=32, size=32)
-    scheduler = diffusers.DDIMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="leading")
+    scheduler = diffusers.DDIMScheduler(
+        prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="leading"
+    )
     vae = stir(diffusers.AutoencoderKL(**SPATIAL_VAE))
     parts = (vae, encoder, tokenizer, _clip_vision(32, 16), extractor, stir(unet), scheduler)
     return _saved(diffusers.I2VGenXLPipeline(*parts), folder)
@@ -79,8 +89,16 @@ def stable_diffusion(folder: Path) -> Path:
         sample_size=20, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, cross_attention_dim=WIDTH, attention_head_dim=4,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
     )  # fmt: skip
-    parts = (stir(diffusers.AutoencoderKL(**SPATIAL_VAE)), encoder, tokenizer, stir(unet), diffusers.PNDMScheduler(skip_prk_steps=True))
-    return _saved(diffusers.StableDiffusionPipeline(*parts, None, None, requires_safety_checker=False), folder)
+    parts = (
+        stir(diffusers.AutoencoderKL(**SPATIAL_VAE)),
+        encoder,
+        tokenizer,
+        stir(unet),
+        diffusers.PNDMScheduler(skip_prk_steps=True),
+    )
+    return _saved(
+        diffusers.StableDiffusionPipeline(*parts, None, None, requires_safety_checker=False), folder
+    )
 
 
 def motion_adapter(folder: Path) -> Path:
@@ -96,7 +114,9 @@ def animatediff(folder: Path) -> Path:
     """A base and a motion adapter apart, joined by a `seed.json`."""
     stable_diffusion(folder / "base")
     motion_adapter(folder / "adapter")
-    (folder / "seed.json").write_text(json.dumps({"pipeline": "base", "adapter": "adapter", "steps": 1, "resample": "nearest"}))
+    (folder / "seed.json").write_text(
+        json.dumps({"pipeline": "base", "adapter": "adapter", "steps": 1, "resample": "nearest"})
+    )
     return folder
 
 
@@ -104,7 +124,9 @@ def svd(folder: Path) -> Path:
     vision = _clip_vision(image_size=224, patch_size=56)
     unet = stir(diffusers.UNetSpatioTemporalConditionModel(**SVD_UNET))
     extractor = transformers.CLIPImageProcessor(crop_size=224, size=224)
-    pipe = diffusers.StableVideoDiffusionPipeline(temporal_vae(), vision, unet, diffusers.EulerDiscreteScheduler(**EDM), extractor)
+    pipe = diffusers.StableVideoDiffusionPipeline(
+        temporal_vae(), vision, unet, diffusers.EulerDiscreteScheduler(**EDM), extractor
+    )
     return _saved(pipe, folder)
 
 
@@ -118,14 +140,25 @@ def cogvideox(folder: Path) -> Path:
         down_block_types=("CogVideoXDownBlock3D",) * 4, up_block_types=("CogVideoXUpBlock3D",) * 4, block_out_channels=(8,) * 4,
         latent_channels=4, layers_per_block=1, norm_num_groups=2, temporal_compression_ratio=4,
     )  # fmt: skip
-    return _saved(diffusers.CogVideoXPipeline(tokenizer, encoder, vae, transformer, diffusers.CogVideoXDDIMScheduler()), folder)
+    return _saved(
+        diffusers.CogVideoXPipeline(tokenizer, encoder, vae, transformer, diffusers.CogVideoXDDIMScheduler()),
+        folder,
+    )
 
 
 def wan(folder: Path) -> Path:
     tokenizer, encoder = _t5("UMT5")
-    vae = diffusers.AutoencoderKLWan(base_dim=3, z_dim=16, dim_mult=[1] * 4, num_res_blocks=1, temperal_downsample=[False, True, True])
+    vae = diffusers.AutoencoderKLWan(
+        base_dim=3, z_dim=16, dim_mult=[1] * 4, num_res_blocks=1, temperal_downsample=[False, True, True]
+    )
     transformer = diffusers.WanTransformer3DModel(
-        num_attention_heads=2, attention_head_dim=12, text_dim=WIDTH, freq_dim=32, ffn_dim=32, num_layers=1, rope_max_seq_len=32
+        num_attention_heads=2,
+        attention_head_dim=12,
+        text_dim=WIDTH,
+        freq_dim=32,
+        ffn_dim=32,
+        num_layers=1,
+        rope_max_seq_len=32,
     )
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0)
     return _saved(diffusers.WanPipeline(tokenizer, encoder, vae, scheduler, transformer), folder)
@@ -149,7 +182,11 @@ def ltx_image(folder: Path) -> Path:
 
 def temporal_vae() -> diffusers.AutoencoderKLTemporalDecoder:
     """2 x 2 pixels to a latent."""
-    sizes = {"block_out_channels": (32, 32), "down_block_types": ("DownEncoderBlock2D",) * 2, "layers_per_block": 1}
+    sizes = {
+        "block_out_channels": (32, 32),
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "layers_per_block": 1,
+    }
     return stir(diffusers.AutoencoderKLTemporalDecoder(**sizes))  # type: ignore[return-value]
 
 
@@ -162,7 +199,9 @@ def svd_backbone(**changes: Any) -> SvdBackbone:
 
 def streaming_svd(folder: Path, seed: SeedConfig | None = None, refine: RefineConfig | None = None) -> Path:
     """A model folder of 16 x 16 pixels, chunks of 6 frames that overlap by 2, and 2 steps."""
-    extend = ExtendConfig(frames=6, overlap=2, steps=2, guidance_scale=3.0, eta=0.0, anchor=3, sigmas=(700.0, 54.5, 4.2, 0.002))
+    extend = ExtendConfig(
+        frames=6, overlap=2, steps=2, guidance_scale=3.0, eta=0.0, anchor=3, sigmas=(700.0, 54.5, 4.2, 0.002)
+    )
     config = ModelConfig("toy-svd", 16, 16, 8, extend, refine, "svd", SvdConfig(), seed)
     text_encoder: NoText | TextEncoder = NoText()
     refiner = None
@@ -189,12 +228,20 @@ def _saved(pipe: Any, folder: Path) -> Path:
 
 def _clip_text() -> tuple[Any, Any]:
     tokenizer = text.build_tokenizer()
-    clip = text.build_clip(text.TextConfig(width=WIDTH, text_layers=1, vision_layers=1, heads=2, image_size=32), tokenizer)
+    clip = text.build_clip(
+        text.TextConfig(width=WIDTH, text_layers=1, vision_layers=1, heads=2, image_size=32), tokenizer
+    )
     return tokenizer, stir(clip.text_model)
 
 
 def _clip_vision(image_size: int, patch_size: int) -> Any:
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": WIDTH}
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "projection_dim": WIDTH,
+    }
     config = transformers.CLIPVisionConfig(image_size=image_size, patch_size=patch_size, **sizes)
     return stir(transformers.CLIPVisionModelWithProjection(config))
 

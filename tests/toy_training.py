@@ -17,13 +17,27 @@ def settings(name: str, root: Path) -> dict:
     return {
         "text": TEXT,
         "vae": {"size": 32, "channels": (16, 16, 16, 16)},
-        "base": {"text": made["text"], "size": 32, "frames": 4, "image_every": 2, "image_batch": 1, "channels": (32, 64)},
+        "base": {
+            "text": made["text"],
+            "size": 32,
+            "frames": 4,
+            "image_every": 2,
+            "image_batch": 1,
+            "channels": (32, 64),
+        },
         "cam": {**made, "size": 32, "image_tokens": 2, "encoder_steps": 1},
         "apm": {**made, "cam": root / "cam", "size": 32, "image_tokens": 2},
         "refiner": {"text": made["text"], "size": 64, "frames": 4, "channels": (16, 32), "image_batch": 2},
         "rival": {**made, "kind": "additive", "size": 32, "encoder_steps": 1},
         "judge": {"frames": 4, "width": 8, "image_batch": 3},
-        "distill": {"model": str(root / "model"), "cache": root / "videos", "videos": 2, "chunks": 2, "rank": 2, "first_every": 2},
+        "distill": {
+            "model": str(root / "model"),
+            "cache": root / "videos",
+            "videos": 2,
+            "chunks": 2,
+            "rank": 2,
+            "first_every": 2,
+        },
     }[name]
 
 
@@ -31,7 +45,11 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     """All exported weights in the folder."""
     files = sorted(folder.rglob("*.safetensors"))
     assert files, f"{folder} holds no export"
-    return {f"{path.parent.name}.{path.stem}/{key}": value for path in files for key, value in load_file(path).items()}
+    return {
+        f"{path.parent.name}.{path.stem}/{key}": value
+        for path in files
+        for key, value in load_file(path).items()
+    }
 
 
 def gradients(out: Path) -> torch.Tensor:

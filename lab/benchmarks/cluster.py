@@ -69,12 +69,16 @@ def batch_seconds(m: Measured, gpus: int) -> tuple[float, float]:
         seconds = frames / 8 * m.chunk_seconds
         sent = m.video_mb * frames / 240 * 8e-3
         work += seconds
-        stored = max(stored, handed) + sent / m.store_gbit  # the store takes one after the other, the workers need not wait for it
+        stored = (
+            max(stored, handed) + sent / m.store_gbit
+        )  # the store takes one after the other, the workers need not wait for it
         heapq.heappush(free, handed + seconds + sent / m.gpu_gbit)
     return max(*free, stored), work / gpus
 
 
-def film_seconds(m: Measured, gpus: int, windows: int = 2400, steps: int = 4, joint: bool = True) -> tuple[float, float]:
+def film_seconds(
+    m: Measured, gpus: int, windows: int = 2400, steps: int = 4, joint: bool = True
+) -> tuple[float, float]:
     """(makespan, seconds of work a GPU) of refining a film of an hour, as `stages/refine.py` hands it out.
 
     A step of a window waits for its neighbours' step before; one window at a time is encoded, and one decoded; all latents pass through
@@ -157,7 +161,12 @@ USES: dict[str, Callable[[Measured, int], tuple[float, float]]] = {
     "film, causal": lambda m, gpus: film_seconds(m, gpus, joint=False),
     "training": training_seconds,
 }
-REST = {"batch": "the last rows", "film, joint": "waiting for neighbours", "film, causal": "waiting for neighbours", "training": "batch"}
+REST = {
+    "batch": "the last rows",
+    "film, joint": "waiting for neighbours",
+    "film, causal": "waiting for neighbours",
+    "training": "batch",
+}
 
 
 def simulated(use: str, m: Measured, gpus: int) -> dict[str, object]:
@@ -167,7 +176,13 @@ def simulated(use: str, m: Measured, gpus: int) -> dict[str, object]:
     best = min(without, key=lambda name: without[name])
     saved, rest = seconds - without[best], without[best] - work
     limit = "nothing" if work > 0.95 * seconds else best if saved > rest else REST[use]
-    return {"use": use, "gpus": gpus, "seconds": round(seconds, 2), "efficiency": round(work / seconds, 3), "limit": limit}
+    return {
+        "use": use,
+        "gpus": gpus,
+        "seconds": round(seconds, 2),
+        "efficiency": round(work / seconds, 3),
+        "limit": limit,
+    }
 
 
 def measure(m: Measured) -> Measured:
@@ -189,7 +204,12 @@ def measure(m: Measured) -> Measured:
     windows = 8 / (pipe.config.refine.frames - pipe.config.refine.overlap)
     encode, decode = _coding(pipe, pipe.config.refine.frames - pipe.config.refine.overlap)
     step = ((seconds["full"] - seconds["preview"]) / windows - encode - decode) / pipe.config.refine.steps
-    times = {"chunk_seconds": seconds["preview"], "encode_seconds": encode, "step_seconds": step, "decode_seconds": decode}
+    times = {
+        "chunk_seconds": seconds["preview"],
+        "encode_seconds": encode,
+        "step_seconds": step,
+        "decode_seconds": decode,
+    }
     return replace(m, **times, load_seconds=loaded, weights_mb=weights, video_mb=size)
 
 
@@ -216,12 +236,22 @@ def main() -> int:
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=float)
     options = parser.parse_args()
     m = measure(Measured()) if options.measure else Measured()
-    m = replace(m, **{f.name: value for f in fields(Measured) if (value := getattr(options, f.name)) is not None})
+    m = replace(
+        m, **{f.name: value for f in fields(Measured) if (value := getattr(options, f.name)) is not None}
+    )
     rows = [simulated(use, m, gpus) for use in USES for gpus in options.gpus]
     print(f"{'use':14} {'GPUs':>5} {'seconds':>9} {'efficiency':>10}  what limits")
     for row in rows:
         print(f"{row['use']:14} {row['gpus']:>5} {row['seconds']:>9} {row['efficiency']:>10}  {row['limit']}")
-    print(json.dumps({"benchmark": "cluster", "inputs": {f.name: round(getattr(m, f.name), 6) for f in fields(Measured)}, "rows": rows}))
+    print(
+        json.dumps(
+            {
+                "benchmark": "cluster",
+                "inputs": {f.name: round(getattr(m, f.name), 6) for f in fields(Measured)},
+                "rows": rows,
+            }
+        )
+    )
     return 0
 
 

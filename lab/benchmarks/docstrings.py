@@ -20,7 +20,11 @@ def relative_openings(path: Path) -> Iterator[tuple[int, str]]:
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
         for child in ast.iter_child_nodes(node):
-            if not isinstance(child, ast.Expr) or not isinstance(child.value, ast.Constant) or not isinstance(child.value.value, str):
+            if (
+                not isinstance(child, ast.Expr)
+                or not isinstance(child.value, ast.Constant)
+                or not isinstance(child.value.value, str)
+            ):
                 continue
             first = child.value.value.strip().splitlines()[0] if child.value.value.strip() else ""
             if first.split(" ")[0].strip(",.:;").lower() in OPENERS:

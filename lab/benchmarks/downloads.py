@@ -57,7 +57,9 @@ def main() -> None:
 
 def _started(url: str, place: Path) -> subprocess.Popen[bytes]:
     words = [sys.executable, "-c", FETCH]
-    return subprocess.Popen(words, env=hub_environment(url, place), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        words, env=hub_environment(url, place), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
 
 
 if __name__ == "__main__":

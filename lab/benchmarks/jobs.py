@@ -39,7 +39,18 @@ class Server:
     """The command `serve` on a folder: started, killed, started again."""
 
     def __init__(self, folder: Path, model: str):
-        self._command = [sys.executable, "-m", "streamingt2v", "serve", "--port", "0", "--model", model, "--data-dir", str(folder)]
+        self._command = [
+            sys.executable,
+            "-m",
+            "streamingt2v",
+            "serve",
+            "--port",
+            "0",
+            "--model",
+            model,
+            "--data-dir",
+            str(folder),
+        ]
         self._folder = folder
         self.start()
 
@@ -83,7 +94,9 @@ def server(model: str) -> Iterator[Server]:
 def submitted(running: Server, options: argparse.Namespace) -> list[str]:
     """Ids of new jobs, each with another seed."""
     with Client(running.url) as client:
-        return [client.create(PROMPT, num_frames=options.frames, seed=seed)["id"] for seed in range(options.jobs)]
+        return [
+            client.create(PROMPT, num_frames=options.frames, seed=seed)["id"] for seed in range(options.jobs)
+        ]
 
 
 def digests(running: Server, ids: list[str]) -> list[str | None]:
@@ -92,7 +105,8 @@ def digests(running: Server, ids: list[str]) -> list[str | None]:
         path = Path(name) / "video.mp4"
         ends = [client.wait(id)["status"] == "completed" for id in ids]
         return [
-            hashlib.sha256(client.download(id, path).read_bytes()).hexdigest() if ok else None for id, ok in zip(ids, ends, strict=True)
+            hashlib.sha256(client.download(id, path).read_bytes()).hexdigest() if ok else None
+            for id, ok in zip(ids, ends, strict=True)
         ]
 
 
@@ -121,11 +135,23 @@ def kills(options: argparse.Namespace) -> int:
                 running.start()
             else:
                 running.kill_worker()
-            print(f"kill {number}: the {'server' if number % 2 else 'worker'}, {done} of {total} frames done", flush=True)
+            print(
+                f"kill {number}: the {'server' if number % 2 else 'worker'}, {done} of {total} frames done",
+                flush=True,
+            )
         made = digests(running, ids)
     equal = sum(mine == theirs and mine is not None for mine, theirs in zip(made, whole, strict=True))
     asked = {"jobs": options.jobs, "kills": options.kills, "frames": options.frames, "model": options.model}
-    print(json.dumps({"benchmark": "jobs_kills", **asked, "completed": sum(d is not None for d in made), "equal": equal}))
+    print(
+        json.dumps(
+            {
+                "benchmark": "jobs_kills",
+                **asked,
+                "completed": sum(d is not None for d in made),
+                "equal": equal,
+            }
+        )
+    )
     return 0 if equal == options.jobs else 1
 
 
@@ -147,8 +173,18 @@ def first(options: argparse.Namespace) -> int:
             while http.get("/metrics").text.find('streamingt2v_jobs{status="in_progress"} 0.0') < 0:
                 time.sleep(0.05)
     worst = max(times)
-    shown = {"benchmark": "first_segment", "model": options.model, "times": options.times, "mean": sum(times) / len(times), "max": worst}
-    print(json.dumps({name: round(value, 3) if isinstance(value, float) else value for name, value in shown.items()}))
+    shown = {
+        "benchmark": "first_segment",
+        "model": options.model,
+        "times": options.times,
+        "mean": sum(times) / len(times),
+        "max": worst,
+    }
+    print(
+        json.dumps(
+            {name: round(value, 3) if isinstance(value, float) else value for name, value in shown.items()}
+        )
+    )
     return 0 if worst <= MOST_SECONDS else 1
 
 

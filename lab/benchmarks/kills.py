@@ -32,12 +32,30 @@ def digest(path: Path) -> str:
 
 def start(options: argparse.Namespace, run: Path) -> subprocess.Popen:
     """A run that keeps its folder; its file goes into that folder too, so that nothing in it depends on the trial."""
-    words = ["generate", "A cat running on the street", "--frames", options.frames, "--preset", options.preset, "--model", options.model]
-    words += ["--run-dir", run, "-o", run.with_suffix(".mp4"), "--quiet", *(["--steps", options.steps] if options.steps else [])]
+    words = [
+        "generate",
+        "A cat running on the street",
+        "--frames",
+        options.frames,
+        "--preset",
+        options.preset,
+        "--model",
+        options.model,
+    ]
+    words += [
+        "--run-dir",
+        run,
+        "-o",
+        run.with_suffix(".mp4"),
+        "--quiet",
+        *(["--steps", options.steps] if options.steps else []),
+    ]
     return subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def killed_and_resumed(options: argparse.Namespace, folder: Path, number: int, seconds: float) -> tuple[str, str]:
+def killed_and_resumed(
+    options: argparse.Namespace, folder: Path, number: int, seconds: float
+) -> tuple[str, str]:
     """The digest of one trial's file, and what happened."""
     run = folder / f"trial{number}"
     process = start(options, run)
@@ -49,7 +67,9 @@ def killed_and_resumed(options: argparse.Namespace, folder: Path, number: int, s
     committed = len(journal.read_text().splitlines()) if journal.is_file() else 0
     what = "had ended" if ended else f"killed at {moment:5.1f} s, {committed} chunks committed"
     if (run / "request.json").is_file():
-        subprocess.run(command("resume", run, "--quiet", "--overwrite"), check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            command("resume", run, "--quiet", "--overwrite"), check=True, stdout=subprocess.DEVNULL
+        )
     elif start(options, run).wait() != 0:  # killed before there was a run: the same command starts it
         raise SystemExit(f"trial {number}: the command did not start again after a kill")
     return digest(run.with_suffix(".mp4")), what
@@ -75,7 +95,17 @@ def main() -> int:
             mine, what = killed_and_resumed(options, folder, number, seconds)
             equal += mine == whole
             print(f"trial {number:2d}: {what}: {'equal' if mine == whole else 'DIFFERENT'}", flush=True)
-    print(json.dumps({"benchmark": "kills", "kills": options.kills, "frames": options.frames, "preset": options.preset, "equal": equal}))
+    print(
+        json.dumps(
+            {
+                "benchmark": "kills",
+                "kills": options.kills,
+                "frames": options.frames,
+                "preset": options.preset,
+                "equal": equal,
+            }
+        )
+    )
     return 0 if equal == options.kills else 1
 
 

@@ -29,7 +29,11 @@ PROMPT = "A cat running on the street"
 def looked_at(process: psutil.Process, folder: Path) -> dict[str, int]:
     """The server now."""
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return {"rss_kb": process.memory_info().rss // 1024, "descriptors": process.num_fds(), "disk_kb": size // 1024}
+    return {
+        "rss_kb": process.memory_info().rss // 1024,
+        "descriptors": process.num_fds(),
+        "disk_kb": size // 1024,
+    }
 
 
 async def one_life(http: httpx2.AsyncClient, answers: Counter) -> None:
@@ -42,7 +46,9 @@ async def one_life(http: httpx2.AsyncClient, answers: Counter) -> None:
             answers[answer.status_code] += 1
 
 
-async def measure(url: str, options: argparse.Namespace, process: psutil.Process, folder: Path) -> tuple[list[dict[str, int]], Counter]:
+async def measure(
+    url: str, options: argparse.Namespace, process: psutil.Process, folder: Path
+) -> tuple[list[dict[str, int]], Counter]:
     """What was seen after each fifth of the work, and all answers by their status."""
     seen, answers = [], Counter()
     limits = httpx2.Limits(max_connections=options.burst)
@@ -67,7 +73,18 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "data"
-        command = [sys.executable, "-m", "streamingt2v", "serve", "--port", "0", "--model", options.model, "--data-dir", str(folder)]
+        command = [
+            sys.executable,
+            "-m",
+            "streamingt2v",
+            "serve",
+            "--port",
+            "0",
+            "--model",
+            options.model,
+            "--data-dir",
+            str(folder),
+        ]
         began = time.monotonic()
         process, url = started(command, Path(name) / "log")
         try:
@@ -78,8 +95,24 @@ def main() -> int:
         left = len(list((folder / "jobs").iterdir()))
     first, last = seen[0], seen[-1]
     grown = {name: last[name] - first[name] for name in first}
-    asked = {"jobs": options.jobs, "bursts": options.bursts, "burst": options.burst, "seconds": round(time.monotonic() - began)}
-    print(json.dumps({"benchmark": "leaks", **asked, "answers": dict(answers), "first": first, "last": last, "folders_left": left}))
+    asked = {
+        "jobs": options.jobs,
+        "bursts": options.bursts,
+        "burst": options.burst,
+        "seconds": round(time.monotonic() - began),
+    }
+    print(
+        json.dumps(
+            {
+                "benchmark": "leaks",
+                **asked,
+                "answers": dict(answers),
+                "first": first,
+                "last": last,
+                "folders_left": left,
+            }
+        )
+    )
     failed = any(status >= 500 for status in answers)
     return int(failed or left > 0 or grown["descriptors"] > 8 or grown["rss_kb"] > first["rss_kb"] / 10)
 

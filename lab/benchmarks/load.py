@@ -40,11 +40,24 @@ class Tally:
 
 def start(options: argparse.Namespace, folder: Path) -> tuple[subprocess.Popen, str]:
     """The server and its address."""
-    command = [sys.executable, "-m", "streamingt2v", "serve", "--port", "0", "--model", options.model, "--data-dir", str(folder / "data")]
+    command = [
+        sys.executable,
+        "-m",
+        "streamingt2v",
+        "serve",
+        "--port",
+        "0",
+        "--model",
+        options.model,
+        "--data-dir",
+        str(folder / "data"),
+    ]
     return started(command, folder / "log")
 
 
-async def one_client(http: httpx2.AsyncClient, number: int, options: argparse.Namespace, tally: Tally, until: float) -> None:
+async def one_client(
+    http: httpx2.AsyncClient, number: int, options: argparse.Namespace, tally: Tally, until: float
+) -> None:
     """Creates videos one after the other, and does with each what its dice say."""
     dice = random.Random(number)
     while time.monotonic() < until:
@@ -57,7 +70,12 @@ async def one_client(http: httpx2.AsyncClient, number: int, options: argparse.Na
         tally.jobs[id] = False
         deed = dice.choice(("poll", "poll", "cancel", "stream", "playlist", "events"))
         if deed in ("stream", "events"):
-            await stream(http, tally, f"/v1/videos/{id}/{'content' if deed == 'stream' else 'events'}", dice.uniform(1, 10))
+            await stream(
+                http,
+                tally,
+                f"/v1/videos/{id}/{'content' if deed == 'stream' else 'events'}",
+                dice.uniform(1, 10),
+            )
         patience = min(until, time.monotonic() + dice.uniform(2, 30))
         while time.monotonic() < patience and await status(http, tally, id) not in ENDED:
             if deed == "playlist":
@@ -68,7 +86,9 @@ async def one_client(http: httpx2.AsyncClient, number: int, options: argparse.Na
             await call(http, tally, "POST", f"/v1/videos/{id}/cancel")
 
 
-async def call(http: httpx2.AsyncClient, tally: Tally, method: str, path: str, **arguments: object) -> httpx2.Response | None:
+async def call(
+    http: httpx2.AsyncClient, tally: Tally, method: str, path: str, **arguments: object
+) -> httpx2.Response | None:
     """The answer, counted; None if there was none."""
     try:
         answer = await http.request(method, path, **arguments)
@@ -107,7 +127,9 @@ async def drain(http: httpx2.AsyncClient, tally: Tally, seconds: float) -> Count
             tally.jobs[id] = True
             await http.post(f"/v1/videos/{id}/cancel")
     for id, cancelled in tally.jobs.items():
-        while (answer := await http.get(f"/v1/videos/{id}")).status_code == 200 and answer.json()["status"] not in ENDED:
+        while (answer := await http.get(f"/v1/videos/{id}")).status_code == 200 and answer.json()[
+            "status"
+        ] not in ENDED:
             if time.monotonic() > deadline:
                 break
             await asyncio.sleep(0.2)
@@ -122,7 +144,9 @@ async def load(url: str, options: argparse.Namespace) -> tuple[Tally, Counter]:
     tally, until = Tally(), time.monotonic() + options.seconds
     limits = httpx2.Limits(max_connections=2 * options.clients, max_keepalive_connections=2 * options.clients)
     async with httpx2.AsyncClient(base_url=url, limits=limits, timeout=30) as http:
-        await asyncio.gather(*(one_client(http, number, options, tally, until) for number in range(options.clients)))
+        await asyncio.gather(
+            *(one_client(http, number, options, tally, until) for number in range(options.clients))
+        )
         return tally, await drain(http, tally, 300)
 
 
@@ -142,7 +166,9 @@ def main() -> int:
             process.wait()
         log = (Path(name) / "log").read_text()
     times = sorted(tally.status_seconds)
-    percentile = {f"status_p{share}_ms": round(1000 * times[len(times) * share // 100], 1) for share in (50, 95, 99)}
+    percentile = {
+        f"status_p{share}_ms": round(1000 * times[len(times) * share // 100], 1) for share in (50, 95, 99)
+    }
     server_errors = sum(count for answer, count in tally.answers.items() if answer.startswith("5"))
     result = {
         "benchmark": "load",

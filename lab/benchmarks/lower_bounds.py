@@ -18,16 +18,28 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-TOOLS = ("pytest", "pytest-timeout", "hypothesis", "openai", "schemathesis")  # of the tests themselves: as they are
+TOOLS = (
+    "pytest",
+    "pytest-timeout",
+    "hypothesis",
+    "openai",
+    "schemathesis",
+)  # of the tests themselves: as they are
 EXTRAS = ("bases", "client", "eval", "interpolate", "server", "web")
-TESTS = tuple(f"tests/{name}" for name in ("field", "cli", "runs", "video", "samplers", "models", "stages", "api", "test_trip.py"))
+TESTS = tuple(
+    f"tests/{name}"
+    for name in ("field", "cli", "runs", "video", "samplers", "models", "stages", "api", "test_trip.py")
+)
 TORCH = ("torch", "torchgen", "functorch")
 
 
 def lowest(extras: list[str]) -> dict[str, str]:
     """Package -> the lowest version that is allowed, of the dependencies and those of the extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
+    wanted = [
+        *project["dependencies"],
+        *(line for extra in extras for line in project["optional-dependencies"][extra]),
+    ]
     found: dict[str, str] = {}
     for line in wanted:
         name, _, version = re.sub(r"\[.*\]", "", line).partition(">=")
@@ -53,7 +65,9 @@ def make(folder: Path, versions: dict[str, str], torch_of: Path | None) -> None:
 
 def _packages(python: Path) -> Path:
     show = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    return Path(subprocess.run([python, "-c", show], check=True, capture_output=True, text=True).stdout.strip())
+    return Path(
+        subprocess.run([python, "-c", show], check=True, capture_output=True, text=True).stdout.strip()
+    )
 
 
 def _link_torch(source: Path, target: Path) -> None:
@@ -64,16 +78,22 @@ def _link_torch(source: Path, target: Path) -> None:
 
 def _needs_of_torch(python: Path) -> list[str]:
     show = "import importlib.metadata as m; print('\\n'.join(r for r in m.requires('torch') if ';' not in r))"
-    return subprocess.run([python, "-c", show], check=True, capture_output=True, text=True).stdout.split("\n")[:-1]
+    return subprocess.run([python, "-c", show], check=True, capture_output=True, text=True).stdout.split(
+        "\n"
+    )[:-1]
 
 
 def main() -> int:
     """Parse, make, test."""
     own, _, rest = "\n".join(sys.argv[1:]).partition("\n--\n")
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--torch-of", type=Path, help="the python of an environment whose torch is used")
-    parser.add_argument("--extra", action="append", choices=EXTRAS, help="only these extras; default: all of them")
+    parser.add_argument(
+        "--extra", action="append", choices=EXTRAS, help="only these extras; default: all of them"
+    )
     options = parser.parse_args(own.splitlines())
     versions = lowest(options.extra or list(EXTRAS))
     print("\n".join(f"{name}=={version}" for name, version in versions.items()), flush=True)
@@ -83,7 +103,13 @@ def main() -> int:
         except subprocess.CalledProcessError as error:
             return error.returncode
         (options.folder / "ready").touch()
-    command = [options.folder.absolute() / "bin" / "python", "-m", "pytest", "-q", *(rest.splitlines() or TESTS)]
+    command = [
+        options.folder.absolute() / "bin" / "python",
+        "-m",
+        "pytest",
+        "-q",
+        *(rest.splitlines() or TESTS),
+    ]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 

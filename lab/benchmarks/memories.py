@@ -31,12 +31,16 @@ SHARED = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path, help="folder of the trainings and of the finished items")
     parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--compared", type=int, default=7, help="prompts")
-    parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each where there are several")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="processes, of one thread each where there are several"
+    )
     parser.add_argument("--page", type=Path, default=Path("lab/docs/memories.md"))
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
@@ -44,7 +48,10 @@ def main() -> None:
         list(pool.map(lambda name: train(name, asked), (CAM, *NAMES)))
     base = find_model("tiny")
     model = asked.out / "model"
-    assemble(AssembleConfig(text=base, vae=base, memory=asked.out / CAM, nouns=NOUNS, mixed_noise=MIXED_NOISE), model)
+    assemble(
+        AssembleConfig(text=base, vae=base, memory=asked.out / CAM, nouns=NOUNS, mixed_noise=MIXED_NOISE),
+        model,
+    )
     compare(model, asked)
 
 
@@ -68,10 +75,35 @@ def compare(model: Path, asked: argparse.Namespace) -> None:
         f'"{WITHOUT_ANCHOR}": APM was not trained.'
     )
     rivals = [str(asked.out / name) for name in NAMES]
-    parts = ["--first", "0", "--compared", str(asked.compared), "--long", "0", "--full", "0", "--methods", OURS, WITHOUT_ANCHOR, "nothing"]
+    parts = [
+        "--first",
+        "0",
+        "--compared",
+        str(asked.compared),
+        "--long",
+        "0",
+        "--full",
+        "0",
+        "--methods",
+        OURS,
+        WITHOUT_ANCHOR,
+        "nothing",
+    ]
     told = ["--page", str(asked.page), "--title", "Short-term memories at one budget", "--about", about]
     script = Path(__file__).with_name("quality.py")
-    command = [sys.executable, script, asked.out / "compared", "--model", model, "--rivals", *rivals, *parts, *told, "--jobs", asked.jobs]
+    command = [
+        sys.executable,
+        script,
+        asked.out / "compared",
+        "--model",
+        model,
+        "--rivals",
+        *rivals,
+        *parts,
+        *told,
+        "--jobs",
+        asked.jobs,
+    ]
     subprocess.run([str(word) for word in command], check=True)
 
 

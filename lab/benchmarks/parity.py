@@ -78,7 +78,11 @@ def read(path: Path) -> Tensors:
 def known(config: dict[str, Any], cls: type) -> dict[str, Any]:
     """Return the entries of a recorded configuration that a class takes."""
     names = set(inspect.signature(cls).parameters)
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in config.items() if name in names}
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in config.items()
+        if name in names
+    }
 
 
 def build_unet(arch: dict[str, Any], parts: dict[str, Tensors]) -> StreamingUNet3D:
@@ -96,7 +100,9 @@ def build_unet(arch: dict[str, Any], parts: dict[str, Tensors]) -> StreamingUNet
 def build_cam(arch: dict[str, Any], parts: dict[str, Tensors]) -> ConditionalAttentionModule:
     """CAM of a recorded architecture, with its weights."""
     channels = tuple(arch["cam"]["conditioning_embedding_out_channels"])
-    cam = ConditionalAttentionModule(**known(arch["unet"], ConditionalAttentionModule), conditioning_channels=channels)
+    cam = ConditionalAttentionModule(
+        **known(arch["unet"], ConditionalAttentionModule), conditioning_channels=channels
+    )
     load_part(cam, parts["cam"], "cam")
     return cam.eval()
 
@@ -135,17 +141,35 @@ def unet_cam(golden: Golden) -> Results:
     yield from unet_cam_traces(golden, net, cam, embedding)
 
 
-def unet_cam_traces(golden: Golden, net: StreamingUNet3D, cam: ConditionalAttentionModule, embedding: torch.Tensor) -> Results:
+def unet_cam_traces(
+    golden: Golden, net: StreamingUNet3D, cam: ConditionalAttentionModule, embedding: torch.Tensor
+) -> Results:
     """Yield mergers and APM on recorded inputs, and CAM's frame embedding."""
     traces = golden.traces
     for name in sorted(traces):
         if match := re.fullmatch(r"merger_(?:down_(\d+)|mid)\.output", name):
-            merger = net.cross_attention_merger_down_blocks[int(match[1])] if match[1] else net.cross_attention_merger_mid_block
-            query, feature = (traces[name.replace("output", part)] for part in ("query_features", "cam_features"))
-            yield name, merger(query.flatten(0, 1), feature.flatten(0, 1), batch=len(query)).unflatten(0, query.shape[:2])
+            merger = (
+                net.cross_attention_merger_down_blocks[int(match[1])]
+                if match[1]
+                else net.cross_attention_merger_mid_block
+            )
+            query, feature = (
+                traces[name.replace("output", part)] for part in ("query_features", "cam_features")
+            )
+            yield (
+                name,
+                merger(query.flatten(0, 1), feature.flatten(0, 1), batch=len(query)).unflatten(
+                    0, query.shape[:2]
+                ),
+            )
     if "apm.context_93" in traces:
-        text, image = traces["apm.context_93"].split([golden.config["num_text_tokens"], golden.config["num_image_tokens"]], dim=1)
-        yield "apm.context_mixed", net.down_blocks[0].attentions[0].transformer_blocks[0].attn2.mix(text, image)
+        text, image = traces["apm.context_93"].split(
+            [golden.config["num_text_tokens"], golden.config["num_image_tokens"]], dim=1
+        )
+        yield (
+            "apm.context_mixed",
+            net.down_blocks[0].attentions[0].transformer_blocks[0].attn2.mix(text, image),
+        )
     if "cam_cond_embedding" in traces:
         shown = len(traces["cam_cond_embedding"])
         yield "cam_cond_embedding", embedding[0, :shown]
@@ -165,7 +189,13 @@ def apm(golden: Golden) -> Results:
     text, image = given["attn_context"].split([config["num_text_tokens"], config["num_image_tokens"]], dim=1)
     for name in ("attn_pos", "attn_neg"):
         layer = AppearanceAttention(
-            sizes["query_dim"], config["cross_attention_dim"], sizes["heads"], sizes["dim_head"], 0, text.shape[1], image.shape[1]
+            sizes["query_dim"],
+            config["cross_attention_dim"],
+            sizes["heads"],
+            sizes["dim_head"],
+            0,
+            text.shape[1],
+            image.shape[1],
         )
         load_part(layer, group(golden.weights, f"{name}."), name)
         mixed = layer.mix(text, image)
@@ -175,7 +205,11 @@ def apm(golden: Golden) -> Results:
 
 def group(tensors: Tensors, prefix: str, keep: bool = False) -> Tensors:
     """Tensors whose names start with a prefix, which is taken off unless `keep`."""
-    return {name if keep else name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
+    return {
+        name if keep else name.removeprefix(prefix): x
+        for name, x in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
 def clip_preprocess(golden: Golden) -> Results:
@@ -213,7 +247,9 @@ class ChunkMaker:
         self.text = TextCond(golden.inputs["prompt_embeds"], golden.inputs["negative_prompt_embeds"])
         self.scheduler = DDIMScheduler(**self.settings["scheduler"])
 
-    def latents(self, memory: StreamMemory, start: torch.Tensor, eta: float = 0.0, noise: torch.Tensor | None = None) -> torch.Tensor:
+    def latents(
+        self, memory: StreamMemory, start: torch.Tensor, eta: float = 0.0, noise: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Latents after each step, (steps, B, C, T, H, W), of the chunk after `memory`. noise: the same shape, for eta above 0."""
         condition = self.backbone.condition(self.text, memory.anchor_CHW)
         steps, scale = self.settings["num_inference_steps"], self.settings["guidance_scale"]
@@ -227,13 +263,18 @@ class ChunkMaker:
 def chunk(golden: Golden) -> Results:
     """One guided chunk by DDIM, without and with noise put back."""
     given, config = golden.inputs, golden.config
-    maker = ChunkMaker(golden, golden, [golden.path / config["unet_and_cam_weights"], golden.path / "weights.safetensors"])
+    maker = ChunkMaker(
+        golden, golden, [golden.path / config["unet_and_cam_weights"], golden.path / "weights.safetensors"]
+    )
     backbone = maker.backbone
     memory = StreamMemory.start(given["previous_chunk_frames_01"] * 2 - 1, maker.overlap)
     scheduler = DDIMScheduler(**config["scheduler"])
     scheduler.set_timesteps(config["num_inference_steps"])
     yield "timesteps", scheduler.timesteps
-    names, tokens = ("image_tokens_uncond", "image_tokens_cond"), backbone.image_tokens(RecordedEncoder(golden).embeds)
+    names, tokens = (
+        ("image_tokens_uncond", "image_tokens_cond"),
+        backbone.image_tokens(RecordedEncoder(golden).embeds),
+    )
     yield from zip(names, tokens.chunk(2), strict=True)
     predictions: list[torch.Tensor] = []
     backbone.unet.register_forward_hook(lambda module, args, output: predictions.append(output))
@@ -288,17 +329,24 @@ def randomized_blending(golden: Golden) -> Results:
 
     def predict_clean(x: torch.Tensor, timestep: int) -> torch.Tensor:
         index = next(step)
-        parts = [toy_clean(golden, schedule, x[:, :, window.start : window.stop], timestep) for window in windows]
+        parts = [
+            toy_clean(golden, schedule, x[:, :, window.start : window.stop], timestep) for window in windows
+        ]
         first_parts.extend(parts if index == 0 else [])
         seams = blend.plan_seams(windows, "code", lambda number, high: int(given["offsets"][index, number]))
         return blend.assemble(parts, windows, seams)
 
-    path = sdedit.solve(predict_clean, noised, nodes, lambda index: given["sde_noise"][index], exact_start=False)
+    path = sdedit.solve(
+        predict_clean, noised, nodes, lambda index: given["sde_noise"][index], exact_start=False
+    )
     steps = {done.index: done for done in path}
     kept = golden.outputs["kept_steps"]
     yield "kept_steps", torch.tensor([index for index in kept.tolist() if index in steps])
     yield "chunk_x0_first_step", torch.stack(first_parts)
-    yield "model_input_per_kept_step", torch.stack([steps[index].model_input_BCTHW for index in kept.tolist()])
+    yield (
+        "model_input_per_kept_step",
+        torch.stack([steps[index].model_input_BCTHW for index in kept.tolist()]),
+    )
     yield "blended_x0_per_kept_step", torch.stack([steps[index].clean_BCTHW for index in kept.tolist()])
     yield "final_latents", steps[len(nodes) - 1].latents_BCTHW
 
@@ -309,10 +357,14 @@ def toy_clean(golden: Golden, schedule: sdedit.VPSchedule, x: torch.Tensor, time
 
     def velocity(text: torch.Tensor) -> torch.Tensor:
         shift = timestep / 1000 * weights["time_weight"] + text.mean() * weights["text_weight"]
-        return torch.tanh(F.conv3d(x, weights["conv_weight"], weights["conv_bias"], padding=1) + shift[:, None, None, None])
+        return torch.tanh(
+            F.conv3d(x, weights["conv_weight"], weights["conv_bias"], padding=1) + shift[:, None, None, None]
+        )
 
     negative, positive = (velocity(golden.inputs[name]) for name in ("text_neg", "text_pos"))
-    return schedule.clean_from_v(x, guide(negative, positive, config["guide_scale"], config["guide_rescale"]), timestep)
+    return schedule.clean_from_v(
+        x, guide(negative, positive, config["guide_scale"], config["guide_rescale"]), timestep
+    )
 
 
 def motion_aware_warp_error(golden: Golden) -> Results:
@@ -333,7 +385,9 @@ def motion_aware_warp_error(golden: Golden) -> Results:
             "mawe": torch.tensor(errors.mean_of_ratios(golden.config["coeff"])),
             "mawe_coeff3": torch.tensor(errors.mean_of_ratios(3)),
         }
-        yield from ((prefix + name, value) for name, value in results.items() if prefix + name in golden.outputs)
+        yield from (
+            (prefix + name, value) for name, value in results.items() if prefix + name in golden.outputs
+        )
 
 
 # ---------------------------------------------------------------- comparing
@@ -358,7 +412,9 @@ def compare(actual: torch.Tensor, expected: torch.Tensor) -> tuple[float, float]
         rarely = expected.dtype == torch.uint8 and float((actual != expected).double().mean()) < 1e-3
         tolerance = 1.0 if rarely else 0.0
     else:
-        tolerance = TOLERANCE * max(1.0, float(expected[expected.isfinite()].double().square().mean().sqrt().nan_to_num()))
+        tolerance = TOLERANCE * max(
+            1.0, float(expected[expected.isfinite()].double().square().mean().sqrt().nan_to_num())
+        )
     a, b = actual.double(), expected.double()
     difference = torch.where(a == b, torch.zeros_like(a), (a - b).abs())  # equal infinities do not differ
     return float(difference.nan_to_num(nan=float("inf"), posinf=float("inf")).max()), tolerance
@@ -369,7 +425,9 @@ def run(folder: Path) -> Iterator[tuple[str, float, float]]:
     """(name, max abs error, tolerance) for each recorded output; infinite for one that was not made."""
     kind = folder.resolve().name.split("_")[0]
     if kind not in CHECKS:
-        raise SystemExit(f"{folder}: unknown kind of folder; its name must begin with one of {', '.join(CHECKS)}")
+        raise SystemExit(
+            f"{folder}: unknown kind of folder; its name must begin with one of {', '.join(CHECKS)}"
+        )
     golden = Golden(folder)
     left = set(golden.outputs)
     for name, actual in CHECKS[kind](golden):
@@ -390,7 +448,10 @@ def main(folders: list[str]) -> int:
         for name, error, tolerance in run(Path(folder)):
             ok = error <= tolerance
             failed |= not ok
-            print(f"{Path(folder).resolve().name + '/' + name:60} {error:10.3e} {tolerance:10.3e} {'ok' if ok else 'FAIL'}", flush=True)
+            print(
+                f"{Path(folder).resolve().name + '/' + name:60} {error:10.3e} {tolerance:10.3e} {'ok' if ok else 'FAIL'}",
+                flush=True,
+            )
     return int(failed)
 
 

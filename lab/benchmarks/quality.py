@@ -58,37 +58,85 @@ def main() -> None:
     source = Source(model, tuple(options.rivals), options.out, options.steps, options.engine, options.shipped)
     maker = Maker(source)
     plan = plan_of(options, maker)
-    settings: dict[str, object] = {"model": options.model or "the teacher of tiny", "weights": fingerprint(find_model(model))[:12]}
+    settings: dict[str, object] = {
+        "model": options.model or "the teacher of tiny",
+        "weights": fingerprint(find_model(model))[:12],
+    }
     if options.shipped is not None:
-        settings |= {"shipped": options.shipped, "shipped weights": fingerprint(find_model(options.shipped))[:12]}
+        settings |= {
+            "shipped": options.shipped,
+            "shipped weights": fingerprint(find_model(options.shipped))[:12],
+        }
     settings |= {"steps": options.steps, "engine": options.engine}
     settings |= {f"frames, {part.name}": part.frames for part in plan}
     file = results.ItemFile(options.out, settings | measured_with(maker.tools), rival_marks(maker))
     make(file, maker, [task for task in tasks(plan) if task.key not in file], options.jobs)
     nouns = {maker.spec(number).noun for number in range(options.first)}
     truth = protocol.accuracy(maker.judge, maker.nouns, options.truth)
-    telling = page.Telling(truth, len(nouns), missing(maker), maker.grid(OURS), command_of(options), options.title, options.about)
+    telling = page.Telling(
+        truth, len(nouns), missing(maker), maker.grid(OURS), command_of(options), options.title, options.about
+    )
     page.write_page(options.page, file, telling)
-    print(json.dumps({"benchmark": "quality", "videos": len(file.items), "page": str(options.page), **settings}))
+    print(
+        json.dumps({"benchmark": "quality", "videos": len(file.items), "page": str(options.page), **settings})
+    )
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path, help="folder of the finished items")
-    parser.add_argument("--first", type=int, default=60, help="prompts of the method's first chunks, with every seed")
+    parser.add_argument(
+        "--first", type=int, default=60, help="prompts of the method's first chunks, with every seed"
+    )
     parser.add_argument("--compared", type=int, default=16, help="prompts of all methods side by side")
-    parser.add_argument("--long", type=int, default=6, help="prompts of long videos, with the anchor and without")
+    parser.add_argument(
+        "--long", type=int, default=6, help="prompts of long videos, with the anchor and without"
+    )
     parser.add_argument("--full", type=int, default=6, help="prompts of refined videos")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the first part; the others take the first of them")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2],
+        help="of the first part; the others take the first of them",
+    )
     parser.add_argument("--frames", type=int, default=112, help="of the compared and the refined videos")
-    parser.add_argument("--long-frames", type=int, default=1200 + protocol.WINDOW, help="the last 16 are judged as the end")
-    parser.add_argument("--methods", nargs="+", choices=[TRUTH, *METHODS], default=[TRUTH, *METHODS], help="of those side by side")
-    parser.add_argument("--rivals", type=Path, nargs="*", default=[], help="folders of the rival recipe, to be compared as well")
-    parser.add_argument("--jobs", type=int, default=1, help="processes; 2 of one thread each use two cores better than one of two")
+    parser.add_argument(
+        "--long-frames", type=int, default=1200 + protocol.WINDOW, help="the last 16 are judged as the end"
+    )
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        choices=[TRUTH, *METHODS],
+        default=[TRUTH, *METHODS],
+        help="of those side by side",
+    )
+    parser.add_argument(
+        "--rivals",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="folders of the rival recipe, to be compared as well",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        help="processes; 2 of one thread each use two cores better than one of two",
+    )
     parser.add_argument("--steps", type=int, help="of denoising; default: the model's")
     parser.add_argument("--model", help="whose methods are compared; default: the teacher of tiny")
-    parser.add_argument("--shipped", help="the model that was distilled from it; default: tiny, without --model")
-    parser.add_argument("--engine", choices=get_args(Engine), default="torch", help="what computes the networks; rivals are torch's")
+    parser.add_argument(
+        "--shipped", help="the model that was distilled from it; default: tiny, without --model"
+    )
+    parser.add_argument(
+        "--engine",
+        choices=get_args(Engine),
+        default="torch",
+        help="what computes the networks; rivals are torch's",
+    )
     parser.add_argument("--truth", type=int, default=400, help="true clips that the judge is tested on")
     parser.add_argument("--page", type=Path, default=Path("lab/docs/results.md"))
     parser.add_argument("--title", default="Results", help="of the page")
@@ -127,7 +175,8 @@ def make(file: results.ItemFile, maker: Maker, some: list[Task], jobs: int) -> N
     seconds = maker.expected(some)
     torch.set_num_threads(threads)
     print(
-        f"{len(some)} videos, about {sum(seconds) / jobs / 60:.0f} minutes by {jobs} process{'es' * (jobs > 1)} on quiet cores", flush=True
+        f"{len(some)} videos, about {sum(seconds) / jobs / 60:.0f} minutes by {jobs} process{'es' * (jobs > 1)} on quiet cores",
+        flush=True,
     )
     ordered = [task for _, task in sorted(zip(seconds, some, strict=True), key=lambda pair: -pair[0])]
     for number, item in enumerate(work(maker, ordered, jobs), 1):
@@ -150,11 +199,15 @@ def missing(maker: Maker) -> dict[str, str]:
 
 def command_of(options: argparse.Namespace) -> str:
     """The command that makes the same items again."""
-    parts = " ".join(f"--{name} {getattr(options, name)}" for name in ("first", "compared", "long", "full", "frames"))
+    parts = " ".join(
+        f"--{name} {getattr(options, name)}" for name in ("first", "compared", "long", "full", "frames")
+    )
     rivals = f" --rivals {' '.join(map(str, options.rivals))}" if options.rivals else ""
     steps = f" --steps {options.steps}" if options.steps else ""
     seeds = " ".join(map(str, options.seeds))
-    models = "".join(f"--{name} {value} " for name in ("model", "shipped") if (value := getattr(options, name)))
+    models = "".join(
+        f"--{name} {value} " for name in ("model", "shipped") if (value := getattr(options, name))
+    )
     return (
         f"python lab/benchmarks/quality.py {options.out} {parts} --long-frames {options.long_frames} --seeds {seeds}{rivals}{steps} "
         f"{models}--engine {options.engine} --jobs {options.jobs}"

@@ -26,25 +26,46 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=80)
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--seed", type=int, default=33)
-    parser.add_argument("--held-out", action="store_true", help="captions in words and word orders that training never had")
+    parser.add_argument(
+        "--held-out", action="store_true", help="captions in words and word orders that training never had"
+    )
     parser.add_argument("--sheet", type=Path)
     options = parser.parse_args()
     pipe, judge = LongVideoPipeline.from_pretrained(options.model), load_judge()
     nouns = [n.name for n in vocabulary.NOUNS if not pipe.unknown_words(n.name)]
     truth = {kind: share.value for kind, share in protocol.accuracy(judge, nouns, 200).items()}
-    print(f"{len(nouns)} nouns; the judge on 200 true clips: " + ", ".join(f"{k} {v:.3f}" for k, v in truth.items()), flush=True)
+    print(
+        f"{len(nouns)} nouns; the judge on 200 true clips: "
+        + ", ".join(f"{k} {v:.3f}" for k, v in truth.items()),
+        flush=True,
+    )
     rows, pictures = [], []
     for spec in protocol.prompts(nouns, options.prompts, options.held_out):
         seen = windows(pipe, Request(spec.caption, options.frames, options.seed))
         parts = {"first": seen.first, "last": seen.last}
-        rows.append({f"{k}_{part}": hit for part, frames in parts.items() for k, hit in protocol.hits(judge, frames, spec).items()})
-        print(f"{spec.caption:64s} " + "  ".join(f"{part} {'/'.join(judge.judge(frames))}" for part, frames in parts.items()), flush=True)
+        rows.append(
+            {
+                f"{k}_{part}": hit
+                for part, frames in parts.items()
+                for k, hit in protocol.hits(judge, frames, spec).items()
+            }
+        )
+        print(
+            f"{spec.caption:64s} "
+            + "  ".join(f"{part} {'/'.join(judge.judge(frames))}" for part, frames in parts.items()),
+            flush=True,
+        )
         pictures.append(np.concatenate([seen.first[len(seen.first) // 2], seen.last[-1]], 1))
     shares = {name: share.value for name, share in protocol.shares(rows).items()}
     print("  ".join(f"{k} {v:.3f}" for k, v in shares.items()))
     if options.sheet:
         save_sheet(pictures, options.sheet)
-    asked = {"model": options.model, "prompts": options.prompts, "frames": options.frames, "held_out": options.held_out}
+    asked = {
+        "model": options.model,
+        "prompts": options.prompts,
+        "frames": options.frames,
+        "held_out": options.held_out,
+    }
     print(json.dumps({"benchmark": "recognition", **asked, "truth": truth, **shares}))
 
 

@@ -51,12 +51,35 @@ def measure(against: str, form: str, frames: int, workers: int, model: str, step
     with tempfile.TemporaryDirectory() as name:
         source, output = Path(name) / "in.mp4", Path(name) / "out.mp4"
         write_video(source, frames_of(frames), clip.FPS)
-        words = ["refine", source, SPEC.caption, "--model", model, "--form", form, "--workers", workers, "-o", output, "--quiet", "--json"]
+        words = [
+            "refine",
+            source,
+            SPEC.caption,
+            "--model",
+            model,
+            "--form",
+            form,
+            "--workers",
+            workers,
+            "-o",
+            output,
+            "--quiet",
+            "--json",
+        ]
         words += ["--steps", steps] if steps else []
         command = [sys.executable, "-m", "streamingt2v", *map(str, words)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
         digest = hashlib.sha256(output.read_bytes()).hexdigest()[:16]
-    given = {"against": against, "form": form, "frames": frames, "steps": steps, "workers": workers, "sha256": digest}
+    given = {
+        "against": against,
+        "form": form,
+        "frames": frames,
+        "steps": steps,
+        "workers": workers,
+        "sha256": digest,
+    }
     values = json.loads(done.stdout.splitlines()[-1]) | given
     row = {column: values[column] for column in COLUMNS}
     print("".join(f"{value!s:>22}" for value in row.values()), flush=True)
@@ -64,7 +87,9 @@ def measure(against: str, form: str, frames: int, workers: int, model: str, step
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--frames", type=int, nargs="+", default=[100, 300, 1000, 5000])
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
@@ -78,7 +103,10 @@ def main() -> int:
         rows += [measure("frames", form, count, workers, model) for count in asked.frames]
         rows += [measure("steps", form, frames, workers, model, steps) for steps in asked.steps]
         rows += [measure("workers", form, frames, count, model) for count in asked.workers]
-    digests = [{row["sha256"] for row in rows if (row["against"], row["form"]) == ("workers", form)} for form in asked.forms]
+    digests = [
+        {row["sha256"] for row in rows if (row["against"], row["form"]) == ("workers", form)}
+        for form in asked.forms
+    ]
     equal = all(len(found) <= 1 for found in digests)
     print(json.dumps({"benchmark": "refine", "model": model, "workers_agree": equal, "rows": rows}))
     return 0 if equal else 1

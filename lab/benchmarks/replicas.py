@@ -99,11 +99,18 @@ class Nodes:
             if words[:2] == ["netns", "add"]:
                 self._stack.callback(self._remove, words[2])
         address, one = f"{self.IPS[0]}:6379", self.NAMES[0]
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # of this cluster alone
-        self._ray(0, "--head", "--port", "6379", "--include-dashboard", "false", "--temp-dir", str(self._folder))
+        os.environ |= {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        }  # of this cluster alone
+        self._ray(
+            0, "--head", "--port", "6379", "--include-dashboard", "false", "--temp-dir", str(self._folder)
+        )
         self._ray(1, "--address", address)
         self._stack.callback(enter_network, enter_network(f"/run/netns/{one}"))
-        process, self.url = started(serve_command(self._options, self._folder), self._folder / "log", RAY_ADDRESS=address)
+        process, self.url = started(
+            serve_command(self._options, self._folder), self._folder / "log", RAY_ADDRESS=address
+        )
         self._stack.callback(process.wait, 60)
         self._stack.callback(process.terminate)
 
@@ -120,7 +127,9 @@ class Nodes:
         subprocess.run(["ip", "netns", "del", name], check=True)
 
     def _kill_all(self, name: str) -> int:
-        there = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=True).stdout.split()
+        there = subprocess.run(
+            ["ip", "netns", "pids", name], capture_output=True, text=True, check=True
+        ).stdout.split()
         for pid in there:
             with suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
@@ -138,7 +147,15 @@ class Nodes:
 
     def _ray(self, number: int, *words: str) -> None:
         """A node of Ray on that machine, once it is there."""
-        command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus", "1", "--disable-usage-stats", *words]
+        command = [
+            str(Path(sys.executable).with_name("ray")),
+            "start",
+            "--block",
+            "--num-cpus",
+            "1",
+            "--disable-usage-stats",
+            *words,
+        ]
         inside = ["ip", "netns", "exec", self.NAMES[number], *command, "--node-ip-address", self.IPS[number]]
         log = self._folder / f"ray-{number}.log"
         with log.open("w") as output:
@@ -165,7 +182,16 @@ class Watched:
 
 def serve_command(options: argparse.Namespace, folder: Path) -> list[str]:
     """`serve` with so many replicas."""
-    command = [sys.executable, "-m", "streamingt2v", "serve", "--replicas", str(options.replicas), "--port", str(options.port)]
+    command = [
+        sys.executable,
+        "-m",
+        "streamingt2v",
+        "serve",
+        "--replicas",
+        str(options.replicas),
+        "--port",
+        str(options.port),
+    ]
     limits = ["--max-sessions", str(options.sessions), "--max-queue", str(options.sessions)]
     return [*command, "--model", options.model, "--data-dir", str(folder / "data"), *limits]
 
@@ -228,7 +254,10 @@ def alone(options: argparse.Namespace, folder: Path) -> dict[int, tuple[str, str
             render(pipe, run, asked)
         entries = Journal.read(folder / str(seed) / JOURNAL).entries
         parts = [folder / str(seed) / name for name in (INIT, *(entry.segment for entry in entries))]
-        digests[seed] = digest(b"".join(part.read_bytes() for part in parts)), digest((folder / f"{seed}.mp4").read_bytes())
+        digests[seed] = (
+            digest(b"".join(part.read_bytes() for part in parts)),
+            digest((folder / f"{seed}.mp4").read_bytes()),
+        )
     return digests
 
 
@@ -245,9 +274,18 @@ def report(sessions: list[Watched], files: dict[int, str], single: dict[int, tup
         whole, file = single[each.seed]
         equal = each.digest == whole and files[each.seed] == file
         in_order = each.indices == list(range(len(each.indices)))
-        tally.update({"completed": each.status == "completed", "in_order": in_order, "equal": equal, "resumed": each.resumed > 0})
+        tally.update(
+            {
+                "completed": each.status == "completed",
+                "in_order": in_order,
+                "equal": equal,
+                "resumed": each.resumed > 0,
+            }
+        )
         say = "equal" if equal else "DIFFERENT"
-        print(f"{each.seed:4} {len(each.indices):8} {each.frames:6} {each.resumed:7} {each.longest:10.1f} s  {say}")
+        print(
+            f"{each.seed:4} {len(each.indices):8} {each.frames:6} {each.resumed:7} {each.longest:10.1f} s  {say}"
+        )
     return tally
 
 
@@ -267,10 +305,18 @@ def main() -> int:
         with (Nodes if options.nodes else Alone)(options, folder) as cluster:
             sessions, killed, seconds = with_a_kill(cluster, options)
             with Client(cluster.url) as client:
-                files = {each.seed: digest(client.download(each.id, folder / "video.mp4").read_bytes()) for each in sessions}
+                files = {
+                    each.seed: digest(client.download(each.id, folder / "video.mp4").read_bytes())
+                    for each in sessions
+                }
         tally = report(sessions, files, alone(options, folder / "alone"))
     longest = max(each.longest for each in sessions)
-    result = {"benchmark": "replicas", "killed": killed, "sessions": options.sessions, "replicas": options.replicas}
+    result = {
+        "benchmark": "replicas",
+        "killed": killed,
+        "sessions": options.sessions,
+        "replicas": options.replicas,
+    }
     result |= {"frames": options.frames, "steps": options.steps, "model": options.model, **tally}
     print(json.dumps(result | {"seconds": round(seconds, 1), "longest_wait_seconds": round(longest, 1)}))
     return 0 if all(tally[kind] == options.sessions for kind in ("completed", "in_order", "equal")) else 1

@@ -51,16 +51,25 @@ def command(*words: object) -> list[str]:
 def write_table(options: argparse.Namespace, path: Path) -> None:
     """A row a seed."""
     steps = {"steps": options.steps} if options.steps else {}
-    rows = [{"name": f"s{n}", "prompt": PROMPT, "seed": n, "frames": options.frames, **steps} for n in range(options.rows)]
+    rows = [
+        {"name": f"s{n}", "prompt": PROMPT, "seed": n, "frames": options.frames, **steps}
+        for n in range(options.rows)
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def run_batch(options: argparse.Namespace, table: Path, out: Path, workers: int, kills: int = 0) -> Batch:
     """The command from its start to its end; `kills` workers are killed at moments spread over the rows."""
     began = time.monotonic()
-    words = command("batch", table, "--out", out, "--workers", workers, "--model", options.model, "--json", "-q")
+    words = command(
+        "batch", table, "--out", out, "--workers", workers, "--model", options.model, "--json", "-q"
+    )
     process = subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     batch = Batch(0.0, [], [], {})
     at = {options.rows * (number + 1) // (kills + 1) for number in range(kills)}  # so many rows are there
@@ -84,7 +93,9 @@ def run_batch(options: argparse.Namespace, table: Path, out: Path, workers: int,
 
 def kill_a_worker(root: int, number: int) -> int:
     """Kill one of the workers below that process: 1, or 0 if there was none."""
-    workers = [pid for pid in descendants(root) if b"ray::MapWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    workers = [
+        pid for pid in descendants(root) if b"ray::MapWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
     if not workers:
         return 0
     pid = random.Random(number).choice(sorted(workers))
@@ -111,8 +122,23 @@ def single(options: argparse.Namespace, folder: Path, seed: int) -> str:
     """The sha256 of the file that `generate` makes of a row."""
     out = folder / f"single{seed}.mp4"
     steps = ["--steps", options.steps] if options.steps else []
-    words = ["generate", PROMPT, "--seed", seed, "--frames", options.frames, "--model", options.model, "-o", out, "-q", *steps]
-    subprocess.run(command(*words), check=True, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    words = [
+        "generate",
+        PROMPT,
+        "--seed",
+        seed,
+        "--frames",
+        options.frames,
+        "--model",
+        options.model,
+        "-o",
+        out,
+        "-q",
+        *steps,
+    ]
+    subprocess.run(
+        command(*words), check=True, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     return hashlib.sha256(out.read_bytes()).hexdigest()
 
 
@@ -133,7 +159,9 @@ def main() -> int:
         batches = {}
         for label, (workers, kills) in plan.items():
             batch = batches[label] = run_batch(options, folder / "rows.jsonl", folder / label, workers, kills)
-            text = f"{workers} workers, {batch.killed} killed: {len(batch.told)} rows in {batch.seconds:.1f} s"
+            text = (
+                f"{workers} workers, {batch.killed} killed: {len(batch.told)} rows in {batch.seconds:.1f} s"
+            )
             print(f"{text}, {batch.rows_per_second:.3f} rows/s once running", flush=True)
         singles = {f"s{seed}": single(options, folder, seed) for seed in range(options.singles)}
     one, many, killed = batches.values()

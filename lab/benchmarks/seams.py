@@ -60,18 +60,28 @@ def ways(config: RefineConfig) -> dict[str, RefineConfig]:
         "independent": replace(config, blend="none"),
     }
     return {
-        **{f"{name}{said}": replace(way, shared_noise=shared) for name, way in joined.items() for said, shared in NOISE.items()},
+        **{
+            f"{name}{said}": replace(way, shared_noise=shared)
+            for name, way in joined.items()
+            for said, shared in NOISE.items()
+        },
         "joint, code's law": replace(joined["joint"], law="code"),
         "causal, latents": replace(joined["causal"], splice="latents"),
     }
 
 
-def refined(pipe: LongVideoPipeline, config: RefineConfig, soft_TCHW: torch.Tensor, prompt: str, seed: int) -> np.ndarray:
+def refined(
+    pipe: LongVideoPipeline, config: RefineConfig, soft_TCHW: torch.Tensor, prompt: str, seed: int
+) -> np.ndarray:
     """uint8 (T, H, W, 3)."""
     height, width = config.size(*soft_TCHW.shape[-2:])
     stage = RefineStage(Alone(pipe.components.refiner), config, seed, len(soft_TCHW), (height, width))
     text = pipe.components.text(prompt, "")
-    return to_uint8(torch.cat([piece.frames_TCHW for piece in stage.stream([Piece(soft_TCHW, {}, True)], lambda frame: text)]))
+    return to_uint8(
+        torch.cat(
+            [piece.frames_TCHW for piece in stage.stream([Piece(soft_TCHW, {}, True)], lambda frame: text)]
+        )
+    )
 
 
 def changes(frames_THWC: np.ndarray) -> np.ndarray:
@@ -83,7 +93,9 @@ def scores(change: np.ndarray, config: RefineConfig) -> tuple[float, float]:
     """(score, worst) of relative changes."""
     plan = list(windows(len(change), config.frames, config.overlap))
     apart = config.blend == "none"
-    borders = [range(right.start, right.start + 1 if apart else left.stop + 1) for left, right in pairwise(plan)]
+    borders = [
+        range(right.start, right.start + 1 if apart else left.stop + 1) for left, right in pairwise(plan)
+    ]
     at_border = {t for border in borders for t in border if t < len(change)}
     inside = [t for t in range(1, len(change)) if t not in at_border]
     score = change[sorted(at_border)].mean() / change[inside].mean()
@@ -93,18 +105,28 @@ def scores(change: np.ndarray, config: RefineConfig) -> tuple[float, float]:
     return float(score), float(worst / statistics.mean(change[run.start : run.stop].max() for run in runs))
 
 
-def measure(pipe: LongVideoPipeline, number: int, frames: int, names: list[str]) -> Iterator[tuple[str, np.ndarray, tuple[float, float]]]:
+def measure(
+    pipe: LongVideoPipeline, number: int, frames: int, names: list[str]
+) -> Iterator[tuple[str, np.ndarray, tuple[float, float]]]:
     """(way, what it made, its scores) of one video."""
     config = pipe.config.refine
     assert config is not None, "checked at the door"
     spec = clip.sample((11, number), noun_names(12))
-    sharp_THWC = clip.render(spec, clip.frame_times(frames), *config.size(pipe.config.height, pipe.config.width))[0]
-    soft_TCHW = F.interpolate(to_float(sharp_THWC), (pipe.config.height, pipe.config.width), mode="bilinear", antialias=True)
+    sharp_THWC = clip.render(
+        spec, clip.frame_times(frames), *config.size(pipe.config.height, pipe.config.width)
+    )[0]
+    soft_TCHW = F.interpolate(
+        to_float(sharp_THWC), (pipe.config.height, pipe.config.width), mode="bilinear", antialias=True
+    )
     true = changes(sharp_THWC)
     for name in names:
         way = ways(config)[name]
         video_THWC = refined(pipe, way, soft_TCHW, spec.caption, number)
-        yield name, video_THWC, scores(np.divide(changes(video_THWC), true, out=np.zeros_like(true), where=true > 0), way)
+        yield (
+            name,
+            video_THWC,
+            scores(np.divide(changes(video_THWC), true, out=np.zeros_like(true), where=true > 0), way),
+        )
 
 
 def one_video(number: int, model: str, frames: int, names: list[str], out: Path | None) -> dict[str, Result]:
@@ -120,19 +142,25 @@ def one_video(number: int, model: str, frames: int, names: list[str], out: Path 
 
 def main() -> None:
     """The table, and then the JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--videos", type=int, default=40)
     parser.add_argument("--frames", type=int, default=112)
     parser.add_argument("--ways", nargs="+", help="names as in the table; default: all")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--out", type=Path, help="folder for slices through time")
-    parser.add_argument("--page", type=Path, help="also write the table and the slices of the first video as a page")
+    parser.add_argument(
+        "--page", type=Path, help="also write the table and the slices of the first video as a page"
+    )
     asked = parser.parse_args()
     known = ways(config_of(asked.model))
     names = asked.ways or list(known)
     if wrong := set(names) - set(known) or {OURS} - set(names):
-        sys.exit(f"--ways {' '.join(sorted(wrong))}: there are {', '.join(known)}; {OURS} must be one of them")
+        sys.exit(
+            f"--ways {' '.join(sorted(wrong))}: there are {', '.join(known)}; {OURS} must be one of them"
+        )
     if asked.out is not None:
         asked.out.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
@@ -152,7 +180,17 @@ def main() -> None:
         given = f" --ways {' '.join(map(repr, asked.ways))}" if asked.ways else ""
         command = f"python lab/benchmarks/seams.py --videos {asked.videos} --frames {asked.frames}{given} --model {asked.model}"
         write_page(asked.page, rows, slices, command)
-    print(json.dumps({"benchmark": "seams", "model": asked.model, "videos": asked.videos, "frames": asked.frames, "rows": rows}))
+    print(
+        json.dumps(
+            {
+                "benchmark": "seams",
+                "model": asked.model,
+                "videos": asked.videos,
+                "frames": asked.frames,
+                "rows": rows,
+            }
+        )
+    )
 
 
 def config_of(model: str) -> RefineConfig:
@@ -166,9 +204,13 @@ def config_of(model: str) -> RefineConfig:
 def row(name: str, pairs: list[tuple[float, float]], ours: list[tuple[float, float]]) -> dict[str, object]:
     """Means over the videos, and how much more than `OURS` on the same ones, each [value, low, high] of a 95 % interval."""
     found: dict[str, object] = {"way": name}
-    for column, (theirs, own) in zip(("score", "worst"), zip(zip(*pairs, strict=True), zip(*ours, strict=True), strict=True), strict=True):
+    for column, (theirs, own) in zip(
+        ("score", "worst"), zip(zip(*pairs, strict=True), zip(*ours, strict=True), strict=True), strict=True
+    ):
         found[column] = list(bootstrap({i: [value] for i, value in enumerate(theirs)})[:3])
-        found[f"{column}_more"] = list(paired(*({i: {0: value} for i, value in enumerate(values)} for values in (own, theirs)))[:3])
+        found[f"{column}_more"] = list(
+            paired(*({i: {0: value} for i, value in enumerate(values)} for values in (own, theirs)))[:3]
+        )
     return found
 
 
@@ -176,7 +218,13 @@ def table(rows: list[dict[str, object]]) -> list[list[str]]:
     """Head and lines."""
     columns = ("score", "score_more", "worst", "worst_more")
     head = ["way", "score", f"more than {OURS}", "worst", f"more than {OURS}"]
-    return [head, *([str(one["way"]), *("{:.3f} [{:.3f}, {:.3f}]".format(*one[column]) for column in columns)] for one in rows)]  # type: ignore[misc]
+    return [
+        head,
+        *(
+            [str(one["way"]), *("{:.3f} [{:.3f}, {:.3f}]".format(*one[column]) for column in columns)]
+            for one in rows
+        ),
+    ]  # type: ignore[misc]
 
 
 def write_page(page: Path, rows: list[dict[str, object]], slices: list[Track], command: str) -> None:

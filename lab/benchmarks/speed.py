@@ -25,21 +25,34 @@ FRAMES = 48
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--lengths", type=int, nargs="*", default=[16, 80, 240, 1200], help="frames of the fresh processes")
+    parser.add_argument(
+        "--lengths", type=int, nargs="*", default=[16, 80, 240, 1200], help="frames of the fresh processes"
+    )
     asked = parser.parse_args()
     own = speed.Setting(asked.model, device=asked.device, dtype=asked.dtype)
     conditions = speed.conditions(asked.device)
     print(", ".join(f"{name} {value}" for name, value in conditions.items()), flush=True)
-    values: dict[str, Any] = {"benchmark": "speed", "conditions": conditions, "repeats": asked.repeats, "frames": FRAMES}
+    values: dict[str, Any] = {
+        "benchmark": "speed",
+        "conditions": conditions,
+        "repeats": asked.repeats,
+        "frames": FRAMES,
+    }
     values["cold"] = [cold(own, count) for count in asked.lengths]
-    values["warm"] = {preset: warm(replace(own, preset=preset), asked.repeats) for preset in presets(asked.model)}
+    values["warm"] = {
+        preset: warm(replace(own, preset=preset), asked.repeats) for preset in presets(asked.model)
+    }
     values["published"] = against(own, published(own), asked.repeats, "the published procedure")
-    values["published_ddim"] = against(own, published(own, "published-ddim"), 1, "the published procedure in 50 steps of DDIM")
+    values["published_ddim"] = against(
+        own, published(own, "published-ddim"), 1, "the published procedure in 50 steps of DDIM"
+    )
     if asked.device == "cpu" and find_spec("openvino"):
         by_openvino = replace(own, engine="openvino")
         values["published_openvino"] = against(
@@ -47,7 +60,9 @@ def main() -> None:
         )
         for preset in presets(asked.model):
             torch = replace(own, preset=preset)
-            values[f"openvino_{preset}"] = against(replace(torch, engine="openvino"), torch, asked.repeats, f"torch, {preset}, by OpenVINO")
+            values[f"openvino_{preset}"] = against(
+                replace(torch, engine="openvino"), torch, asked.repeats, f"torch, {preset}, by OpenVINO"
+            )
     print(json.dumps(values))
 
 
@@ -71,8 +86,12 @@ def cold(setting: speed.Setting, frames: int) -> dict[str, Any]:
 def warm(setting: speed.Setting, repeats: int) -> dict[str, Any]:
     """Medians in this process."""
     row = speed.repeated(setting, FRAMES, repeats)
-    shares = ", ".join(f"{name} {share:.0%}" for name, share in sorted(row.shares.items(), key=lambda item: -item[1]))
-    told = f"first frame {row.first_frame_seconds:.2f} s, then {row.sustained:.2f} new frames a second; {shares}"
+    shares = ", ".join(
+        f"{name} {share:.0%}" for name, share in sorted(row.shares.items(), key=lambda item: -item[1])
+    )
+    told = (
+        f"first frame {row.first_frame_seconds:.2f} s, then {row.sustained:.2f} new frames a second; {shares}"
+    )
     print(f"warm, {setting.preset}: {told}", flush=True)
     return asdict(row)
 

@@ -30,7 +30,11 @@ class Bar:
 
     @property
     def row(self) -> list[str]:
-        return [self.claim, self.measured, {True: "holds", False: "**does not hold**", None: "not measured"}[self.holds]]
+        return [
+            self.claim,
+            self.measured,
+            {True: "holds", False: "**does not hold**", None: "not measured"}[self.holds],
+        ]
 
 
 def bars(items: Sequence[Item], truth: Mapping[str, Estimate], nouns: int) -> list[Bar]:
@@ -61,7 +65,11 @@ def _rate(items: Sequence[Item], window: str, kind: str) -> Estimate:
 
 def _judge(truth: Mapping[str, Estimate]) -> list[Bar]:
     return [
-        Bar(f"judge on true clips: {kind} at least {100 * least:.0f} %", _percent(truth[kind]), truth[kind].value >= least)
+        Bar(
+            f"judge on true clips: {kind} at least {100 * least:.0f} %",
+            _percent(truth[kind]),
+            truth[kind].value >= least,
+        )
         for kind, least in JUDGED.items()
     ]
 
@@ -100,10 +108,15 @@ def _anchor(long: Sequence[Item]) -> list[Bar]:
     }
     for name, side in sides.items():
         claim = f"long videos: APM is surely better in {side} (`{name}`)"
-        ours, without = (pairs(found, name) for found in (shipped(long), _of(long, FAST_WITHOUT_ANCHOR) or _of(long, WITHOUT_ANCHOR)))
+        ours, without = (
+            pairs(found, name)
+            for found in (shipped(long), _of(long, FAST_WITHOUT_ANCHOR) or _of(long, WITHOUT_ANCHOR))
+        )
         difference = paired(ours, without)
         found.append(
-            Bar(claim, f"without it {_more(difference, name)}", is_ahead(name, without, ours)) if difference.n else _missing(claim)
+            Bar(claim, f"without it {_more(difference, name)}", is_ahead(name, without, ours))
+            if difference.n
+            else _missing(claim)
         )
     return found
 
@@ -112,7 +125,11 @@ def _smooth(compared: Sequence[Item], long: Sequence[Item]) -> list[Bar]:
     seam, kept = _mean([*compared, *long], "seam"), _mean(long, "motion_kept")
     cuts = [item.values["cuts"] for item in (*compared, *long) if item.values.get("cuts") is not None]
     whole = share(sum(count == 0 for count in cuts), len(cuts))
-    claims = ("seam score within 1.00 ± 0.05", "no cut found in at least 95 % of the videos", "long videos: motion at least 80 % kept")
+    claims = (
+        "seam score within 1.00 ± 0.05",
+        "no cut found in at least 95 % of the videos",
+        "long videos: motion at least 80 % kept",
+    )
     return [
         Bar(claims[0], number(seam, "seam"), abs(seam.value - 1) <= 0.05) if seam.n else _missing(claims[0]),
         Bar(claims[1], _percent(whole), whole.value >= 0.95) if cuts else _missing(claims[1]),
@@ -128,7 +145,9 @@ def _distilled(first: Sequence[Item], compared: Sequence[Item]) -> list[Bar]:
         for kind in FIRST_WITHIN if student else ():
             claim = f"distilled, {where}: {kind} within 3 points of its teacher"
             rate, wanted = (_rate(some, window, kind) for some in (student, teacher))
-            found.append(Bar(claim, f"{_percent(rate)}, teacher {_percent(wanted)}", rate.value >= wanted.value - 0.03))
+            found.append(
+                Bar(claim, f"{_percent(rate)}, teacher {_percent(wanted)}", rate.value >= wanted.value - 0.03)
+            )
     return found
 
 
@@ -141,13 +160,19 @@ def _rivals(compared: Sequence[Item]) -> list[Bar]:
             ours, theirs = (pairs(_of(compared, method), name) for method in (WITHOUT_ANCHOR, rival))
             difference = paired(ours, theirs)
             found.append(
-                Bar(claim, f"{rival} {_more(difference, name)}", is_ahead(name, theirs, ours)) if difference.n else _missing(claim)
+                Bar(claim, f"{rival} {_more(difference, name)}", is_ahead(name, theirs, ours))
+                if difference.n
+                else _missing(claim)
             )
     return found
 
 
 def _refined(full: Sequence[Item]) -> list[Bar]:
-    sharper, same, seamless = "refined frames are surely sharper than enlarged ones", "and show the same noun", "and have no seam"
+    sharper, same, seamless = (
+        "refined frames are surely sharper than enlarged ones",
+        "and show the same noun",
+        "and have no seam",
+    )
     refined, enlarged = _of(full, "refined"), _of(full, "enlarged")
     if not refined or not enlarged:
         return [_missing(claim) for claim in (sharper, same, seamless)]

@@ -65,7 +65,12 @@ class WithoutCam(ModelScopeBackbone):
     """The frames before are forgotten: every chunk begins anew."""
 
     def predictor(
-        self, condition: Condition, window_TCHW: torch.Tensor | None, scale: float, rescale: float, time_guidance: float = 0.0
+        self,
+        condition: Condition,
+        window_TCHW: torch.Tensor | None,
+        scale: float,
+        rescale: float,
+        time_guidance: float = 0.0,
     ) -> Predict:
         return super().predictor(condition, None, scale, rescale, time_guidance)
 
@@ -103,7 +108,9 @@ def trained_rivals(folders: Iterable[Path], components: Components) -> dict[str,
         rival = load_rival(folder, own.unet)
         backbone = RivalBackbone(own, rival, components.config.extend.frames)
         if NAMES[kind_of(rival)] in methods:
-            raise RequestError("rivals", str(folder), f"is the second of kind {kind_of(rival)!r}; give one of each")
+            raise RequestError(
+                "rivals", str(folder), f"is the second of kind {kind_of(rival)!r}; give one of each"
+            )
         methods[NAMES[kind_of(rival)]] = Method(partial(_with_rival, backbone))
     return methods
 
@@ -130,13 +137,19 @@ METHODS: dict[str, Method] = {
     "CAM alone": Method(streamed(WithoutApm)),
     "APM alone": Method(streamed(WithoutCam)),
     "nothing": Method(streamed(WithoutBoth)),
-    "FreeNoise": Method(free_noise, False, lambda config, frames: config.steps * math.ceil(frames / config.frames)),
+    "FreeNoise": Method(
+        free_noise, False, lambda config, frames: config.steps * math.ceil(frames / config.frames)
+    ),
     "FIFO-Diffusion": Method(fifo_diffusion, False, fifo_calls),
 }
 
 DISTILLED: dict[str, Method] = {
-    "distilled": Method(streamed(ModelScopeBackbone), calls=lambda config, frames: chunk_calls(config, frames) // 5),
-    "distilled, CAM alone": Method(streamed(WithoutApm), calls=lambda config, frames: chunk_calls(config, frames) // 5),
+    "distilled": Method(
+        streamed(ModelScopeBackbone), calls=lambda config, frames: chunk_calls(config, frames) // 5
+    ),
+    "distilled, CAM alone": Method(
+        streamed(WithoutApm), calls=lambda config, frames: chunk_calls(config, frames) // 5
+    ),
 }
 """By the model that was distilled, which needs about half the steps, and one prediction where guidance needs two or three."""
 

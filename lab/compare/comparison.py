@@ -95,7 +95,11 @@ class Maker:
         savings = Savings(engine=source.engine)
         self.pipe = LongVideoPipeline.from_pretrained(source.model, savings=savings)
         self.fast = source.shipped is not None
-        self.shipped = LongVideoPipeline.from_pretrained(source.shipped, savings=savings) if source.shipped is not None else self.pipe
+        self.shipped = (
+            LongVideoPipeline.from_pretrained(source.shipped, savings=savings)
+            if source.shipped is not None
+            else self.pipe
+        )
         self.judge = load_judge()
         self.tools = make_tools(METRICS)
         self.rivals = trained_rivals(source.rivals, self.pipe.components)
@@ -122,20 +126,29 @@ class Maker:
         results.save_rows(strip.picture, picture(self.source.folder, "strips", task.key))
         first, last = (protocol.hits(self.judge, part, spec) for part in (windows.first, windows.last))
         values = {name: results.plain(value) for name, value in result.values.items()}
-        curves = {name: results.binned(result.curves[name]) for name in results.SHOWN if name in result.curves}
+        curves = {
+            name: results.binned(result.curves[name]) for name in results.SHOWN if name in result.curves
+        }
         seconds = round(time.monotonic() - began, 1)
         return results.Item(*task.key, spec.caption, task.frames, values, first, last, curves, seconds)
 
     def grid(self, method: str) -> Grid | None:
         """Return where the method's chunks begin. True clips have none, and are measured at the same frames for comparison."""
         extend = self.pipe.config.extend
-        return Grid(extend.frames, extend.overlap) if method == TRUTH or self.methods[method].chunked else None
+        return (
+            Grid(extend.frames, extend.overlap) if method == TRUTH or self.methods[method].chunked else None
+        )
 
     def _video(self, task: Task, spec: clip.ClipSpec) -> Iterator[Frame]:
         """The frames of a method. True clips are the world's own: what the numbers of a perfect model would be."""
         if task.method != TRUTH:
             as_shipped = task.method in DISTILLED | REFINING
-            request = Request(spec.caption, task.frames, task.seed, num_inference_steps=None if as_shipped else self.source.steps)
+            request = Request(
+                spec.caption,
+                task.frames,
+                task.seed,
+                num_inference_steps=None if as_shipped else self.source.steps,
+            )
             components = self.shipped.components if as_shipped else bare(self.pipe.components)
             yield from self.methods[task.method].frames(components, request)
             return
@@ -150,12 +163,17 @@ class Maker:
             extend = replace(extend, steps=self.source.steps)
         for _ in range(1 if self.source.engine == "torch" else 2):  # engines make their kernels at the first
             began = time.monotonic()
-            frames = list(self._video(Task(FIRST, OURS, 0, 0, 2 * extend.frames - extend.overlap), self.spec(0)))
+            frames = list(
+                self._video(Task(FIRST, OURS, 0, 0, 2 * extend.frames - extend.overlap), self.spec(0))
+            )
         call = (time.monotonic() - began) / self.methods[OURS].calls(extend, len(frames))
         began = time.monotonic()
         measure(frames, self._metrics(OURS, self.spec(0)), self.tools)
         look = (time.monotonic() - began) / len(frames)
-        calls = [0 if task.method == TRUTH else self.methods[task.method].calls(extend, task.frames) for task in some]
+        calls = [
+            0 if task.method == TRUTH else self.methods[task.method].calls(extend, task.frames)
+            for task in some
+        ]
         return [call * count + look * task.frames for count, task in zip(calls, some, strict=True)]
 
     def _metrics(self, method: str, spec: clip.ClipSpec) -> list[Metric]:
@@ -166,7 +184,9 @@ class Maker:
 
 def bare(components: Components) -> Components:
     """A model as its methods are compared: with no crossfade over what a memory leaves to be seen at a chunk's end."""
-    return replace(components, config=replace(components.config, extend=replace(components.config.extend, crossfade=0)))
+    return replace(
+        components, config=replace(components.config, extend=replace(components.config.extend, crossfade=0))
+    )
 
 
 def picture(folder: Path, kind: str, key: results.Key) -> Path:
@@ -186,7 +206,9 @@ def work(maker: Maker, some: Sequence[Task], jobs: int) -> Iterator[results.Item
         yield from map(maker.make, some)
         return
     # spawned, not forked: a fork of a process that has run PyTorch's threads may hang
-    with multiprocessing.get_context("spawn").Pool(min(jobs, len(some)), _begin, (maker.source, threads_of(jobs))) as pool:
+    with multiprocessing.get_context("spawn").Pool(
+        min(jobs, len(some)), _begin, (maker.source, threads_of(jobs))
+    ) as pool:
         yield from pool.imap_unordered(_make, some)
 
 

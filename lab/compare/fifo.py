@@ -61,11 +61,17 @@ def fifo_calls(config: ExtendConfig, frames: int) -> int:
 def _first_chunk(components: Components, request: Request, condition: Any) -> torch.Tensor:
     """Latents of a first chunk (1, C, F, h, w), made as the pipeline makes it."""
     config, backbone = components.config, components.backbone
-    stage = ExtendStage(backbone, components.scheduler, config.extend, request.seed, (config.height, config.width))
+    stage = ExtendStage(
+        backbone, components.scheduler, config.extend, request.seed, (config.height, config.width)
+    )
     shape = backbone.latent_shape(config.height, config.width)
 
     def noise(step: int) -> torch.Tensor:
-        return frame_noise(request.seed, "seed", range(config.extend.frames), step, shape).transpose(0, 1)[None].to(backbone.device)
+        return (
+            frame_noise(request.seed, "seed", range(config.extend.frames), step, shape)
+            .transpose(0, 1)[None]
+            .to(backbone.device)
+        )
 
     return final(stage.denoise(condition, None, noise))
 
@@ -91,7 +97,9 @@ class Levels:
         a = self.alphas.view(1, 1, -1, 1, 1)
         return (a.sqrt() * clean_BCTHW + (1 - a).sqrt() * noise_BCTHW).float()
 
-    def step(self, latents_BCTHW: torch.Tensor, prediction_BCTHW: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+    def step(
+        self, latents_BCTHW: torch.Tensor, prediction_BCTHW: torch.Tensor, levels: torch.Tensor
+    ) -> torch.Tensor:
         """Every frame from its level, (T,), to the next cleaner one, by DDIM without added noise (Song et al. 2021)."""
         a, b = (part[levels].view(1, 1, -1, 1, 1) for part in (self.alphas, self.cleaner))
         x, p = latents_BCTHW.double(), prediction_BCTHW.double()
@@ -105,7 +113,14 @@ class Levels:
 class _Queue:
     """Latents of all levels, the cleanest in front, and the half chunk that left last, which lookahead looks back at."""
 
-    def __init__(self, predict: Predict, levels: Levels, window: int, chunk_BCTHW: torch.Tensor, noise_BCTHW: torch.Tensor):
+    def __init__(
+        self,
+        predict: Predict,
+        levels: Levels,
+        window: int,
+        chunk_BCTHW: torch.Tensor,
+        noise_BCTHW: torch.Tensor,
+    ):
         self.predict, self.levels, self.window = predict, levels, window
         frames = [max(0, i - (len(levels) - window)) for i in range(len(levels))]
         self.latents_BCTHW = levels.noised(chunk_BCTHW[:, :, frames], noise_BCTHW)
@@ -116,11 +131,17 @@ class _Queue:
         half, count = self.window // 2, len(self.levels)
         seen_BCTHW = torch.cat([self.left_BCTHW, self.latents_BCTHW], 2)
         # frames that have left are clean, and the network's cleanest level is the nearest to that
-        levels = torch.cat([torch.zeros(half, dtype=torch.long), torch.arange(count)]).to(self.levels.timesteps.device)
+        levels = torch.cat([torch.zeros(half, dtype=torch.long), torch.arange(count)]).to(
+            self.levels.timesteps.device
+        )
         parts = []
-        for start in range(0, count, self.window - half):  # of every window only its later, noisier part moves on
+        for start in range(
+            0, count, self.window - half
+        ):  # of every window only its later, noisier part moves on
             window = slice(start, start + self.window)
-            prediction_BCTHW = self.predict(seen_BCTHW[:, :, window], self.levels.timesteps[levels[window]][None])
+            prediction_BCTHW = self.predict(
+                seen_BCTHW[:, :, window], self.levels.timesteps[levels[window]][None]
+            )
             moved_BCTHW = self.levels.step(seen_BCTHW[:, :, window], prediction_BCTHW, levels[window])
             parts.append(moved_BCTHW[:, :, half:])
         moved_BCTHW = torch.cat(parts, 2)

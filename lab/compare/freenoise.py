@@ -36,7 +36,11 @@ def free_noise(components: Components, request: Request) -> Iterator[Frame]:
 
     def noise(step: int) -> torch.Tensor:
         frames = rescheduled(total, extend.frames, request.seed) if step < 0 else range(total)
-        return frame_noise(request.seed, "freenoise", frames, step, shape).transpose(0, 1)[None].to(backbone.device)
+        return (
+            frame_noise(request.seed, "freenoise", frames, step, shape)
+            .transpose(0, 1)[None]
+            .to(backbone.device)
+        )
 
     with windowed_attention(backbone.parts()["unet"], extend.frames, STRIDE):
         count = request.num_inference_steps or extend.steps
@@ -50,7 +54,9 @@ def check_text_alone(request: Request) -> int:
     """The number of frames; RequestError for what the rivals of this folder do not have."""
     for name in ("image", "video", "schedule"):
         if getattr(request, name):
-            raise RequestError(name, getattr(request, name), "this method makes videos of one prompt alone; leave it out")
+            raise RequestError(
+                name, getattr(request, name), "this method makes videos of one prompt alone; leave it out"
+            )
     if request.preset != "preview":
         raise RequestError("preset", request.preset, "this method has no refiner; use preview")
     if request.num_frames is None:
@@ -88,7 +94,11 @@ class WindowedAttention:
         self.inner, self.window, self.stride = inner, window, stride
 
     def __call__(
-        self, attn: nn.Module, hidden_states: torch.Tensor, encoder_hidden_states: None = None, attention_mask: None = None
+        self,
+        attn: nn.Module,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: None = None,
+        attention_mask: None = None,
     ) -> torch.Tensor:
         """(B, T, C) to (B, T, C)."""
         frames = hidden_states.shape[1]
@@ -109,7 +119,12 @@ class WindowedAttention:
 def windowed_attention(network: nn.Module, window: int, stride: int) -> Iterator[None]:
     """The network with windowed temporal attention for a while."""
     temporal = [module for module in network.modules() if isinstance(module, TransformerTemporalModel)]
-    layers = [layer for module in temporal for block in module.transformer_blocks for layer in (block.attn1, block.attn2)]
+    layers = [
+        layer
+        for module in temporal
+        for block in module.transformer_blocks
+        for layer in (block.attn1, block.attn2)
+    ]
     before = [layer.processor for layer in layers]
     try:
         for layer in layers:

@@ -14,7 +14,9 @@ from torch import nn
 from ..world import vocabulary
 
 JUDGE = Path(__file__).parents[1] / "tiny" / "weights" / "judge"
-LABELS = tuple(tuple(x.name for x in group) for group in (vocabulary.NOUNS, vocabulary.SCENES, vocabulary.MOTIONS))
+LABELS = tuple(
+    tuple(x.name for x in group) for group in (vocabulary.NOUNS, vocabulary.SCENES, vocabulary.MOTIONS)
+)
 
 
 class Verdict(NamedTuple):

@@ -12,7 +12,18 @@ from streamingt2v.metrics.seams import Grid
 
 from .bars import bars, shipped
 from .comparison import COMPARED, FIRST, FULL, LONG, OURS, TRUTH, picture
-from .results import Item, ItemFile, by_method, difference_table, load_rows, losses, markdown, mean_curves, metrics_table, recognition_table
+from .results import (
+    Item,
+    ItemFile,
+    by_method,
+    difference_table,
+    load_rows,
+    losses,
+    markdown,
+    mean_curves,
+    metrics_table,
+    recognition_table,
+)
 from .sheet import draw_sheet, frame_of
 from .statistics import Estimate
 
@@ -36,7 +47,9 @@ class Telling:
 def write_page(page: Path, file: ItemFile, telling: Telling) -> None:
     """The page, and beside it, for a page `results.md`, `images/results-*.png`."""
     images = Images(page)
-    parts = {part: [item for item in file.items if item.part == part] for part in (FIRST, COMPARED, LONG, FULL)}
+    parts = {
+        part: [item for item in file.items if item.part == part] for part in (FIRST, COMPARED, LONG, FULL)
+    }
     sections = [*_head(file, telling), *_recognised(parts, telling.truth)]
     sections += _compared(parts[COMPARED], file.path.parent, images, telling) if parts[COMPARED] else []
     sections += _long(parts[LONG], file.path.parent, images) if parts[LONG] else []
@@ -109,7 +122,9 @@ def _slice(item: Item, folder: Path, grid: Grid | None) -> Track:
 
 
 def _long(items: list[Item], folder: Path, images: Images) -> list[str]:
-    draw_curves([Track(method, mean_curves(own)) for method, own in by_method(items).items()], images.path("curves"))
+    draw_curves(
+        [Track(method, mean_curves(own)) for method, own in by_method(items).items()], images.path("curves")
+    )
     shown = sorted(items, key=lambda item: (item.prompt, item.seed))
     draw_sheet([load_rows(picture(folder, "strips", item.key)) for item in shown], 1, images.path("long"))
     lines = "\n".join(f"- {item.caption}: {item.method}" for item in shown)
@@ -139,7 +154,9 @@ def _full(items: list[Item], folder: Path, images: Images) -> list[str]:
 
 
 def _first(items: Sequence[Item], folder: Path, images: Images) -> list[str]:
-    shown = sorted((item for item in shipped(items) if item.seed == items[0].seed), key=lambda item: item.prompt)
+    shown = sorted(
+        (item for item in shipped(items) if item.seed == items[0].seed), key=lambda item: item.prompt
+    )
     frames = [frame_of(load_rows(picture(folder, "strips", item.key)), 4) for item in shown]
     draw_sheet(frames, 10, images.path("first"))
     return [

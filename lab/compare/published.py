@@ -44,7 +44,9 @@ class PublishedSetting(speed.Setting):
     def pipeline(self) -> LongVideoPipeline:
         """Load the model. RequestError for one on another backbone."""
         pipe = load_pipeline(self.model, self.device, self.dtype, self.savings)
-        return LongVideoPipeline(as_published(pipe.components, speed.PROMPT, self.procedure == "published-ddim"), pipe.name)
+        return LongVideoPipeline(
+            as_published(pipe.components, speed.PROMPT, self.procedure == "published-ddim"), pipe.name
+        )
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,12 @@ class PublishedProcedure(ModelScopeBackbone):
 
     @torch.no_grad()
     def predictor(  # type: ignore[override]
-        self, condition: Unprepared, window_TCHW: torch.Tensor | None, scale: float, rescale: float, time_guidance: float = 0.0
+        self,
+        condition: Unprepared,
+        window_TCHW: torch.Tensor | None,
+        scale: float,
+        rescale: float,
+        time_guidance: float = 0.0,
     ) -> Predict:
         """Text and anchor anew, and the window encoded twice for nobody."""
         text, dtype = self.encode_text(), self.unet.dtype
@@ -85,12 +92,18 @@ class PublishedProcedure(ModelScopeBackbone):
             features = None
             if frames_BTCHW is not None:
                 features = self.cam(pair_BCTHW, timestep, text_BLD, self.cam.encode_frames(frames_BTCHW))
-            guided = guide_pair(self.unet(pair_BCTHW, timestep, text_BLD, image_BLD, features).float(), scale, rescale)
-            if not time_guidance:  # no part of the procedure, but of what a model may ask for: with everything anew, as the rest
+            guided = guide_pair(
+                self.unet(pair_BCTHW, timestep, text_BLD, image_BLD, features).float(), scale, rescale
+            )
+            if (
+                not time_guidance
+            ):  # no part of the procedure, but of what a model may ask for: with everything anew, as the rest
                 return guided
             shared = features and features.of_the_last(len(features.mid) // 2, pair_BCTHW.shape[2])
             positive = self.unet.contexts(text_BLD[1:], image_BLD[1:] if image_BLD is not None else None)
-            alone = frames_alone(lambda frames: self.unet(frames, timestep, positive, cam_features=shared), pair_BCTHW[:1])
+            alone = frames_alone(
+                lambda frames: self.unet(frames, timestep, positive, cam_features=shared), pair_BCTHW[:1]
+            )
             return steadied(guided, alone, time_guidance)
 
         return predict
@@ -107,12 +120,18 @@ def as_published(components: Components, prompt: str, ddim: bool = False) -> Com
     """
     own = components.backbone
     if not isinstance(own, ModelScopeBackbone):
-        raise RequestError("model", components.config.name, f"the procedure is that of modelscope's backbone, not of {type(own).__name__}")
+        raise RequestError(
+            "model",
+            components.config.name,
+            f"the procedure is that of modelscope's backbone, not of {type(own).__name__}",
+        )
     backbone = PublishedProcedure(own.vae, own.unet, own.cam, own.image_encoder, own.image_tokens)
     backbone.encode_text = lambda: components.text(prompt)
     found = replace(components, backbone=backbone)
     if not ddim:
         return found
-    scheduler = DDIMScheduler.from_config(components.scheduler.config, clip_sample=False, set_alpha_to_one=True)
+    scheduler = DDIMScheduler.from_config(
+        components.scheduler.config, clip_sample=False, set_alpha_to_one=True
+    )
     extend = replace(components.config.extend, steps=50, eta=0.0, sigmas=(), time_guidance=0.0)
     return replace(found, scheduler=scheduler, config=replace(found.config, extend=extend))

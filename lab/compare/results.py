@@ -110,9 +110,15 @@ def _keep(path: Path, settings: dict[str, object], exact: bool) -> None:
 def recognition_table(items: Sequence[Item], truth: dict[str, Estimate]) -> str:
     """The judge's verdicts in Markdown: a row a method, first window and last; above them, the judge on true clips."""
     head = ["", *(f"{kind}, {part}" for part in ("first chunk", "end") for kind in KINDS), "videos"]
-    rows = [["judge, true clips", *(percent(truth[kind]) for kind in KINDS), "", "", "", str(truth["noun"].n)]]
+    rows = [
+        ["judge, true clips", *(percent(truth[kind]) for kind in KINDS), "", "", "", str(truth["noun"].n)]
+    ]
     for method, own in by_method(items).items():
-        parts = [share(sum(getattr(i, part)[kind] for i in own), len(own)) for part in ("first", "last") for kind in KINDS]
+        parts = [
+            share(sum(getattr(i, part)[kind] for i in own), len(own))
+            for part in ("first", "last")
+            for kind in KINDS
+        ]
         rows.append([method, *map(percent, parts), str(len(own))])
     return markdown(head, rows)
 
@@ -145,7 +151,11 @@ def losses(items: Sequence[Item], ours: str, reference: str) -> list[str]:
     methods.pop(reference, None)
     found = []
     for name in value_names(items):
-        ahead = [method for method, theirs in methods.items() if is_ahead(name, pairs(own, name), pairs(theirs, name))]
+        ahead = [
+            method
+            for method, theirs in methods.items()
+            if is_ahead(name, pairs(own, name), pairs(theirs, name))
+        ]
         if ahead:
             found.append(f"`{name}`: {', '.join(ahead)}")
     return found
@@ -161,7 +171,10 @@ def is_ahead(name: str, ours: Pairs, theirs: Pairs) -> bool:
     if side is None:
         return False
     if isinstance(side, float):
-        ours, theirs = ({p: {s: abs(v - side) for s, v in row.items()} for p, row in own.items()} for own in (ours, theirs))
+        ours, theirs = (
+            {p: {s: abs(v - side) for s, v in row.items()} for p, row in own.items()}
+            for own in (ours, theirs)
+        )
     difference = paired(ours, theirs)
     return difference.low > 0 if side == "higher" else difference.high < 0
 
@@ -229,7 +242,9 @@ def mean_curves(items: Sequence[Item]) -> dict[str, np.ndarray]:
         known = np.isfinite(stacked)
         curve = np.full(items[0].frames, np.nan)
         middles = [int(part.mean()) for part in np.array_split(np.arange(len(curve)), stacked.shape[1])]
-        curve[middles] = np.where(known.any(0), np.where(known, stacked, 0).sum(0) / np.maximum(known.sum(0), 1), np.nan)
+        curve[middles] = np.where(
+            known.any(0), np.where(known, stacked, 0).sum(0) / np.maximum(known.sum(0), 1), np.nan
+        )
         curves[name] = curve
     return curves
 

@@ -57,7 +57,11 @@ class ConcatenatedRival(ModelMixin, ConfigMixin):  # both have `config_name`, of
     def see(self, window_BTCHW: torch.Tensor, vae: AutoencoderKL, frames: int) -> torch.Tensor:
         """Encode a window's frames in [-1, 1], for a chunk of `frames`."""
         batch, known = window_BTCHW.shape[:2]
-        latents_BCTHW = encode_frames(vae, window_BTCHW.flatten(0, 1), window_BTCHW.device)[0].unflatten(1, (batch, known)).transpose(0, 1)
+        latents_BCTHW = (
+            encode_frames(vae, window_BTCHW.flatten(0, 1), window_BTCHW.device)[0]
+            .unflatten(1, (batch, known))
+            .transpose(0, 1)
+        )
         if not self.config["whole_window"]:
             return latents_BCTHW[:, :, -1:].expand(-1, -1, frames, -1, -1)
         return with_mask(latents_BCTHW, frames)
@@ -76,9 +80,13 @@ class ConcatenatedRival(ModelMixin, ConfigMixin):  # both have `config_name`, of
         beside_BCTHW = seen_BCTHW.to(sample_BCTHW.dtype).expand(len(sample_BCTHW), -1, -1, -1, -1)
         joined_BCTHW = torch.cat([sample_BCTHW, beside_BCTHW], dim=1)
         emb = encoder.embed_timestep(self.copied, timestep, joined_BCTHW)
-        hidden, skips = encoder.descend(self.copied, encoder.enter(self.copied, joined_BCTHW), emb, own, frames)
+        hidden, skips = encoder.descend(
+            self.copied, encoder.enter(self.copied, joined_BCTHW), emb, own, frames
+        )
         hidden = encoder.bottom(self.copied, hidden, emb, own, frames)
-        return unet.decode(hidden, skips, encoder.embed_timestep(unet, timestep, sample_BCTHW), contexts, frames)
+        return unet.decode(
+            hidden, skips, encoder.embed_timestep(unet, timestep, sample_BCTHW), contexts, frames
+        )
 
 
 class AdditiveRival(ModelMixin, ConfigMixin):  # both have `config_name`, of different types
@@ -113,7 +121,9 @@ class AdditiveRival(ModelMixin, ConfigMixin):  # both have `config_name`, of dif
         emb = encoder.embed_timestep(unet, timestep, sample_BCTHW)
         hidden, skips = encoder.descend(unet, encoder.enter(unet, sample_BCTHW), emb, contexts, frames)
         hidden = encoder.bottom(unet, hidden, emb, contexts, frames) + self.joint_mid(features.mid)
-        skips = tuple(skip + joint(new) for skip, joint, new in zip(skips, self.joints, features.down, strict=True))
+        skips = tuple(
+            skip + joint(new) for skip, joint, new in zip(skips, self.joints, features.down, strict=True)
+        )
         return unet.decode(hidden, skips, emb, contexts, frames)
 
 
@@ -125,10 +135,20 @@ NAMES = {"last-frame": "last frame", "concatenate": "concatenated frames", "addi
 
 def from_base(kind: str, unet: UNet3DConditionModel, conditioning_channels: Sequence[int]) -> Rival:
     """A rival of that kind with the base's weights in its copied half; what is new has no effect yet."""
-    names = [name for name in inspect.signature(ConditionalAttentionModule).parameters if name != "conditioning_channels"]
-    sizes = {name: unet.config[name] for name in names} | {"conditioning_channels": list(conditioning_channels)}
+    names = [
+        name
+        for name in inspect.signature(ConditionalAttentionModule).parameters
+        if name != "conditioning_channels"
+    ]
+    sizes = {name: unet.config[name] for name in names} | {
+        "conditioning_channels": list(conditioning_channels)
+    }
     mark = mark_of(unet)
-    rival = AdditiveRival(sizes, mark) if kind == "additive" else ConcatenatedRival(sizes, kind == "concatenate", mark)
+    rival = (
+        AdditiveRival(sizes, mark)
+        if kind == "additive"
+        else ConcatenatedRival(sizes, kind == "concatenate", mark)
+    )
     own, theirs = rival.copied.state_dict(), unet.state_dict()
     taken = {name: theirs[name] for name in own if name in theirs}
     taken["conv_in.weight"] = torch.zeros_like(own["conv_in.weight"])
@@ -153,13 +173,17 @@ def load_rival(folder: Path, unet: StreamingUNet3D) -> Rival:
     classes = {kind.__name__: kind for kind in (ConcatenatedRival, AdditiveRival)}
     path = folder / "rival" / "config.json"
     if not path.is_file():
-        raise ModelError(f"{folder} holds no rival: train one into it with: python -m lab.tiny rival -o {folder}")
+        raise ModelError(
+            f"{folder} holds no rival: train one into it with: python -m lab.tiny rival -o {folder}"
+        )
     kind = classes.get(str(read_json(path).get("_class_name")))
     if kind is None:
         raise ModelError(f"{path}: is of no rival; there are {', '.join(classes)}")
     rival: Any = kind.from_pretrained(folder / "rival", torch_dtype=torch.float32, local_files_only=True)
     if rival.config["base"] != mark_of(unet):
-        raise ModelError(f"{folder}: the rival was trained on another base than this model's; train it again on this one")
+        raise ModelError(
+            f"{folder}: the rival was trained on another base than this model's; train it again on this one"
+        )
     # the plain Module.to: diffusers' own warns of parts to keep in float32, of which these networks have none
     return nn.Module.to(rival, unet.device, unet.dtype).eval().requires_grad_(False)
 
@@ -167,7 +191,9 @@ def load_rival(folder: Path, unet: StreamingUNet3D) -> Rival:
 def mark_of(unet: UNet3DConditionModel) -> str:
     """A base's mark: the same in any precision above the shipped half, changed by any training of it."""
     first, last = unet.conv_in.weight, unet.conv_out.weight
-    return hashlib.sha256(b"".join(w.detach().cpu().half().numpy().tobytes() for w in (first, last))).hexdigest()[:16]
+    return hashlib.sha256(
+        b"".join(w.detach().cpu().half().numpy().tobytes() for w in (first, last))
+    ).hexdigest()[:16]
 
 
 def with_mask(known_BCTHW: torch.Tensor, frames: int) -> torch.Tensor:
@@ -197,7 +223,12 @@ class RivalBackbone(ModelScopeBackbone):
 
     @torch.no_grad()
     def predictor(
-        self, condition: Condition, window_TCHW: torch.Tensor | None, scale: float, rescale: float, time_guidance: float = 0.0
+        self,
+        condition: Condition,
+        window_TCHW: torch.Tensor | None,
+        scale: float,
+        rescale: float,
+        time_guidance: float = 0.0,
     ) -> Predict:
         if window_TCHW is None:
             return super().predictor(condition, None, scale, rescale, time_guidance)
@@ -209,7 +240,9 @@ class RivalBackbone(ModelScopeBackbone):
 
         def predict(latents_BCTHW: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
             pair_BCTHW = torch.cat([latents_BCTHW, latents_BCTHW]).to(self.unet.dtype)
-            prediction = self.rival(self.unet, pair_BCTHW, timestep, condition.base, condition.cam, seen_BCTHW)
+            prediction = self.rival(
+                self.unet, pair_BCTHW, timestep, condition.base, condition.cam, seen_BCTHW
+            )
             guided = guide_pair(prediction.float(), scale, rescale)
             if not time_guidance:
                 return guided

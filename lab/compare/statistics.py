@@ -48,4 +48,10 @@ def bootstrap(groups: Mapping[Any, Sequence[float]], draws: int = 2000, seed: in
 
 def paired(ours: Mapping[Any, Mapping[Any, float]], theirs: Mapping[Any, Mapping[Any, float]]) -> Estimate:
     """Mean difference theirs - ours over what both have, group by group; see `bootstrap`. An interval without 0 is a difference."""
-    return bootstrap({g: [theirs[g][k] - value for k, value in ours[g].items() if k in theirs[g]] for g in ours if g in theirs})
+    return bootstrap(
+        {
+            g: [theirs[g][k] - value for k, value in ours[g].items() if k in theirs[g]]
+            for g in ours
+            if g in theirs
+        }
+    )

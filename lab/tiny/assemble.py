@@ -24,9 +24,19 @@ from ..world import clip, vocabulary
 from . import data, diffusion
 from .text import load_text
 
-EXTEND = ExtendConfig(16, 8, steps=8, guidance_scale=1.5, guidance_rescale=0.5, eta=0.0, time_guidance=0.5, crossfade=4)
+EXTEND = ExtendConfig(
+    16, 8, steps=8, guidance_scale=1.5, guidance_rescale=0.5, eta=0.0, time_guidance=0.5, crossfade=4
+)
 REFINE = RefineConfig(
-    frames=16, overlap=4, strength=0.15, steps=4, guidance_scale=2.0, guidance_rescale=0.5, scale=2, form="causal", law="paper"
+    frames=16,
+    overlap=4,
+    strength=0.15,
+    steps=4,
+    guidance_scale=2.0,
+    guidance_rescale=0.5,
+    scale=2,
+    form="causal",
+    law="paper",
 )
 
 
@@ -56,7 +66,11 @@ def assemble(config: AssembleConfig, out: Path) -> None:
         CLIPVisionModelWithProjection.from_pretrained(config.text / "image_encoder"),
         ImageTokens.from_pretrained(config.memory / "image_tokens"),
     )
-    refiner = RefinerBackbone(vae, UNet3DConditionModel.from_pretrained(config.refiner / "unet")) if config.refiner else None
+    refiner = (
+        RefinerBackbone(vae, UNet3DConditionModel.from_pretrained(config.refiner / "unet"))
+        if config.refiner
+        else None
+    )
     extend = replace(EXTEND, mixed_noise=config.mixed_noise)
     model = ModelConfig(config.name, 64, 64, clip.FPS, extend, REFINE if refiner else None)
     save(Components(model, text, backbone, diffusion.make_sampler(), refiner), out)
@@ -71,7 +85,12 @@ def write_teacher(out: Path) -> Path:
     Files that are there are replaced.
     """
     own = Path(__file__).parent / "weights" / "teacher"
-    shutil.copytree(find_model("tiny"), out, ignore=shutil.ignore_patterns(*(path.name for path in own.iterdir())), dirs_exist_ok=True)
+    shutil.copytree(
+        find_model("tiny"),
+        out,
+        ignore=shutil.ignore_patterns(*(path.name for path in own.iterdir())),
+        dirs_exist_ok=True,
+    )
     shutil.copytree(own, out, dirs_exist_ok=True)
     return out
 
@@ -81,7 +100,9 @@ def build_vocabulary(nouns: tuple[str, ...]) -> Vocabulary:
     untrained = {word for n in vocabulary.NOUNS if n.name not in nouns for word in n.synonyms}
     known = frozenset(vocabulary.words()) - untrained - {","}
     nearest = {
-        word: target for word in (*vocabulary.NEAREST, *untrained) if (target := _follow(word, known)) is not None and word not in known
+        word: target
+        for word in (*vocabulary.NEAREST, *untrained)
+        if (target := _follow(word, known)) is not None and word not in known
     }
     return Vocabulary(known, nearest)
 

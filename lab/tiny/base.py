@@ -51,7 +51,9 @@ class BaseConfig:
     channels: tuple[int, ...] = (64, 128, 192)
 
 
-def build_unet(channels: tuple[int, ...], sample_size: int, text_width: int, head_dim: int = 32) -> UNet3DConditionModel:
+def build_unet(
+    channels: tuple[int, ...], sample_size: int, text_width: int, head_dim: int = 32
+) -> UNet3DConditionModel:
     """A stock UNet3DConditionModel at the recipe's size, attention at all levels but the deepest, as ModelScope's.
 
     `head_dim`: width of an attention head; it divides every one of `channels`.
@@ -92,9 +94,15 @@ class BaseModule(nn.Module):
         with torch.no_grad():
             text_BLD = self.text(batch["ids"]).last_hidden_state
         late = self.config.late if batch["latents"].shape[2] > 1 else 1.0
-        noisy, velocity, t = objective.noised(batch["latents"], self.scheduler, batch["noise"], late=late, mixed=self.config.mixed_noise)
+        noisy, velocity, t = objective.noised(
+            batch["latents"], self.scheduler, batch["noise"], late=late, mixed=self.config.mixed_noise
+        )
         predicted = self.unet(noisy, t, text_BLD).sample
-        return {"loss": objective.denoising_loss(predicted, velocity, t, batch["weight"], self.scheduler, self.config.changes)}
+        return {
+            "loss": objective.denoising_loss(
+                predicted, velocity, t, batch["weight"], self.scheduler, self.config.changes
+            )
+        }
 
 
 def _is_of_time(name: str) -> bool:
@@ -136,7 +144,13 @@ class BaseTask:
     def sample(self, folder: Path, step: int) -> None:
         count = 48 if self.config.frames == 1 else 8
         _, _, specs = data.draw(generators(0, 0, range(count)), 1, self.nouns, 16)
-        frames = sample_clips(self.module, self.tokenizer, [s.caption for s in specs], self.config.frames, self.config.size // data.PATCH)
+        frames = sample_clips(
+            self.module,
+            self.tokenizer,
+            [s.caption for s in specs],
+            self.config.frames,
+            self.config.size // data.PATCH,
+        )
         save_sheet(frames, folder / "samples" / f"{step:06d}.png")
 
 

@@ -27,7 +27,11 @@ def noun_names(count: int) -> tuple[str, ...]:
 
 
 def draw(
-    rngs: Sequence[np.random.Generator], frames: int, nouns: tuple[str, ...], height: int, times: np.ndarray | None = None
+    rngs: Sequence[np.random.Generator],
+    frames: int,
+    nouns: tuple[str, ...],
+    height: int,
+    times: np.ndarray | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, list[clip.ClipSpec]]:
     """Draw a clip of each generator: frames_BTCHW float in [-1, 1], masks_BTHW in [0, 1], specs. `times`: (T,), else a random start."""
     pixels, masks, specs = [], [], []
@@ -53,7 +57,9 @@ class WorldClips:
         return f"world of {','.join(self.nouns)}"
 
     def draw(self, rng: np.random.Generator, offsets: Sequence[int], height: int, width: int) -> Clip:
-        pixels, masks, specs = draw([rng], len(offsets), self.nouns, height, times=np.asarray(offsets, np.float64) / clip.FPS)
+        pixels, masks, specs = draw(
+            [rng], len(offsets), self.nouns, height, times=np.asarray(offsets, np.float64) / clip.FPS
+        )
         return Clip(pixels[0], specs[0].caption, pixel_weight(masks[0]))
 
 
@@ -114,7 +120,9 @@ def fit_pca() -> PatchPCA:
     mean = rows.mean(0)
     values, vectors = torch.linalg.eigh((rows - mean).T @ (rows - mean) / len(rows))
     values, vectors = values.flip(0)[:LATENT_CHANNELS], vectors.flip(1)[:, :LATENT_CHANNELS]
-    vectors = vectors * torch.sign(vectors[vectors.abs().argmax(0), torch.arange(LATENT_CHANNELS)])  # eigh leaves the sign open
+    vectors = vectors * torch.sign(
+        vectors[vectors.abs().argmax(0), torch.arange(LATENT_CHANNELS)]
+    )  # eigh leaves the sign open
     # standard deviation s becomes s**0.75: fine detail keeps a small scale, so a denoiser decides it last, when the rest is known
     gain = values**-0.125
     gain = gain / ((values * gain**2).mean() ** 0.5)

@@ -23,4 +23,6 @@ def distill_task(config: DistillConfig, out: Path) -> distill.DistillTask:
     """Build the task; the videos lie in the output folder unless `cache` names another."""
     cache = config.cache or out / "teacher"
     cache.mkdir(parents=True, exist_ok=True)
-    return distill.DistillTask(Source(config.model), data.WorldClips(data.noun_names(config.nouns)), replace(config, cache=cache))
+    return distill.DistillTask(
+        Source(config.model), data.WorldClips(data.noun_names(config.nouns)), replace(config, cache=cache)
+    )

@@ -46,9 +46,14 @@ class JudgeModule(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         logits = self.judge(_worse(batch["pixels"], batch["noise"]))
-        losses = [F.cross_entropy(row.float(), batch["labels"][:, i], reduction="none") for i, row in enumerate(logits)]
+        losses = [
+            F.cross_entropy(row.float(), batch["labels"][:, i], reduction="none")
+            for i, row in enumerate(logits)
+        ]
         if batch["pixels"].shape[1] == 1:
-            losses[2] = 0 * losses[2]  # a single picture shows no motion; the head stays in the graph for several processes
+            losses[2] = (
+                0 * losses[2]
+            )  # a single picture shows no motion; the head stays in the graph for several processes
         right = [(row.argmax(1) == batch["labels"][:, i]).float() for i, row in enumerate(logits)]
         return {"loss": sum(losses), "noun": right[0], "scene": right[1], "motion": right[2]}
 
@@ -58,7 +63,11 @@ class JudgeTask:
 
     def __init__(self, config: JudgeConfig):
         self.config = config
-        self.judge = Judge.from_pretrained(config.init / "judge").float() if config.init else Judge(config.width, config.size)
+        self.judge = (
+            Judge.from_pretrained(config.init / "judge").float()
+            if config.init
+            else Judge(config.width, config.size)
+        )
         self.module = JudgeModule(self.judge)
 
     def batch_size(self, step: int, batch: int) -> int:
@@ -70,7 +79,10 @@ class JudgeTask:
     def batch(self, rngs: Sequence[np.random.Generator], step: int) -> Batch:
         frames = 1 if self._is_of_pictures(step) else self.config.frames
         pixels, _, specs = data.draw(rngs, frames, data.noun_names(len(vocabulary.NOUNS)), self.config.size)
-        labels = [[names.index(v) for names, v in zip(LABELS, (s.noun, s.scene, s.motion), strict=True)] for s in specs]
+        labels = [
+            [names.index(v) for names, v in zip(LABELS, (s.noun, s.scene, s.motion), strict=True)]
+            for s in specs
+        ]
         return {"pixels": pixels, "labels": torch.tensor(labels)}
 
     def export(self, folder: Path) -> None:
@@ -89,6 +101,13 @@ def _worse(pixels_BTCHW: torch.Tensor, noise: Noise) -> torch.Tensor:
     soft = F.interpolate(F.avg_pool2d(flat, 2), scale_factor=2, mode="bilinear").view_as(pixels_BTCHW)
     share, amount, unsteady = (noise.uniform(flat).view(-1, 1, 1, 1, 1) for _ in range(3))
     b, t, _, height, width = pixels_BTCHW.shape
-    like = torch.empty(b, t, data.LATENT_CHANNELS, height // data.PATCH, width // data.PATCH, device=flat.device)
+    like = torch.empty(
+        b, t, data.LATENT_CHANNELS, height // data.PATCH, width // data.PATCH, device=flat.device
+    )
     flicker = data.world_pca().pixels_of(noise.normal(like).flatten(0, 1)).view_as(pixels_BTCHW)
-    return pixels_BTCHW + share * (soft - pixels_BTCHW) + 0.2 * amount * noise.normal(pixels_BTCHW) + FLICKER * unsteady * flicker
+    return (
+        pixels_BTCHW
+        + share * (soft - pixels_BTCHW)
+        + 0.2 * amount * noise.normal(pixels_BTCHW)
+        + FLICKER * unsteady * flicker
+    )

@@ -56,7 +56,9 @@ class MemoryConfig:
         names = "frames overlap mixed_noise disturb still drift reach late changes".split()
         shared = {name: getattr(self, name) for name in names}
         anchored = self.cam is not None
-        return Plan(anchored, self.size, self.size, encoder_steps=0 if anchored else self.encoder_steps, **shared)
+        return Plan(
+            anchored, self.size, self.size, encoder_steps=0 if anchored else self.encoder_steps, **shared
+        )
 
 
 def memory_task(config: MemoryConfig, anchored: bool) -> MemoryTask:
@@ -64,9 +66,13 @@ def memory_task(config: MemoryConfig, anchored: bool) -> MemoryTask:
     if anchored and config.cam is None:
         raise RequestError("cam", None, "the apm recipe goes on from a folder of the cam recipe; name it")
     if anchored and config.init is not None:
-        raise RequestError("init", str(config.init), "the apm recipe starts from cam's folder alone; leave it out")
+        raise RequestError(
+            "init", str(config.init), "the apm recipe starts from cam's folder alone; leave it out"
+        )
     if not anchored and config.cam is not None:
-        raise RequestError("cam", str(config.cam), "the cam recipe starts from the base; leave it out, or train apm")
+        raise RequestError(
+            "cam", str(config.cam), "the cam recipe starts from the base; leave it out, or train apm"
+        )
     return MemoryTask(_parts(config), config.plan(), data.WorldClips(data.noun_names(config.nouns)), save)
 
 
@@ -87,16 +93,28 @@ def _parts(config: MemoryConfig) -> Parts:
         cam = ConditionalAttentionModule.from_base(base, FRAME_ENCODER)
         if config.init is not None:
             _take(unet, StreamingUNet3D.from_pretrained(config.init / "unet"), "cross_attention_merger")
-            _take(cam, ConditionalAttentionModule.from_pretrained(config.init / "cam"), "controlnet_cond_embedding")
+            _take(
+                cam,
+                ConditionalAttentionModule.from_pretrained(config.init / "cam"),
+                "controlnet_cond_embedding",
+            )
     else:
         unet = StreamingUNet3D.from_pretrained(config.cam / "unet").float()
         cam = ConditionalAttentionModule.from_pretrained(config.cam / "cam").float()
     width = text.config.hidden_size
     tokens = ImageTokens(vision.config.projection_dim, 2 * width, config.image_tokens, width)
     scheduler = diffusion.make_scheduler()
-    return Parts(unet, cam, tokens, text, partial(tokenize, tokenizer), vae, scheduler, vision, data.encode_clips)
+    return Parts(
+        unet, cam, tokens, text, partial(tokenize, tokenizer), vae, scheduler, vision, data.encode_clips
+    )
 
 
-def _take(module: StreamingUNet3D | ConditionalAttentionModule, earlier: StreamingUNet3D | ConditionalAttentionModule, part: str) -> None:
+def _take(
+    module: StreamingUNet3D | ConditionalAttentionModule,
+    earlier: StreamingUNet3D | ConditionalAttentionModule,
+    part: str,
+) -> None:
     """Copy the weights of `earlier` whose names begin with `part` into `module`."""
-    module.load_state_dict({n: w for n, w in earlier.state_dict().items() if n.startswith(part)}, strict=False)
+    module.load_state_dict(
+        {n: w for n, w in earlier.state_dict().items() if n.startswith(part)}, strict=False
+    )

@@ -47,10 +47,18 @@ RECIPES: dict[str, Recipe] = {
 
 
 def run_recipe(
-    name: str, out: Path, settings: dict[str, Any], loop_settings: dict[str, Any], stop_after: int | None = None
+    name: str,
+    out: Path,
+    settings: dict[str, Any],
+    loop_settings: dict[str, Any],
+    stop_after: int | None = None,
 ) -> dict[str, float]:
     """Train a recipe into `out`, or resume it there; see `streamingt2v.train.recipes.run_recipe`."""
     batch, processes = loop_settings.get("batch", RECIPES[name].batch), int(os.environ.get("WORLD_SIZE", "1"))
     if name == "text" and batch % processes:
-        raise RequestError("batch", batch, f"each of {processes} processes contrasts as many samples; make it a multiple of that")
+        raise RequestError(
+            "batch",
+            batch,
+            f"each of {processes} processes contrasts as many samples; make it a multiple of that",
+        )
     return run(RECIPES[name], out, settings, loop_settings, stop_after)

@@ -59,7 +59,9 @@ class RefinerModule(nn.Module):
             text_BLD = self.text(batch["ids"]).last_hidden_state
         clean, start = batch["latents"], batch["start"]
         t = batch["noise"].integers(self.levels, clean)
-        alpha, sigma = (table.to(clean)[t].view(-1, 1, 1, 1, 1) for table in (self.schedule.alphas, self.schedule.sigmas))
+        alpha, sigma = (
+            table.to(clean)[t].view(-1, 1, 1, 1, 1) for table in (self.schedule.alphas, self.schedule.sigmas)
+        )
         # the noisy input carries what a soft upscaled clip would; the answer is the sharp clip's velocity
         noisy = alpha * start + sigma * batch["noise"].normal(clean)
         velocity = (alpha * noisy - clean) / sigma
@@ -79,7 +81,9 @@ class RefinerTask:
         if config.init is not None:
             unet = load_unet(config.init)
         else:
-            unet = build_unet(config.channels, config.size // data.PATCH, text.config.hidden_size, head_dim=16)
+            unet = build_unet(
+                config.channels, config.size // data.PATCH, text.config.hidden_size, head_dim=16
+            )
         self.module = RefinerModule(unet, text, config.levels)
 
     def batch_size(self, step: int, batch: int) -> int:
@@ -122,7 +126,9 @@ def refine(module: RefinerModule, batch: Batch, steps: int = 4) -> torch.Tensor:
         return torch.randn(start.shape, generator=generator).to(device)
 
     def predict_clean(x_BCTHW: torch.Tensor, timestep: int) -> torch.Tensor:
-        return module.schedule.clean_from_v(x_BCTHW, module.unet(x_BCTHW, timestep, text_BLD).sample, timestep)
+        return module.schedule.clean_from_v(
+            x_BCTHW, module.unet(x_BCTHW, timestep, text_BLD).sample, timestep
+        )
 
     noised = module.schedule.diffuse(start, noise(-1), nodes[0].timestep)
     return list(solve(predict_clean, noised, nodes, noise))[-1].latents_BCTHW

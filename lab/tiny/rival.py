@@ -81,7 +81,9 @@ class RivalModule(nn.Module):
             return {"loss": encoder_loss(self.rival.copied, self.unet, window, frames_BTCHW)}
         with torch.no_grad():
             window_BTCHW = as_generated(self.frozen["vae"], window, batch["disturb"], batch["noise"])
-        noisy, velocity, t = objective.noised(latents, self.scheduler, batch["noise"], late=plan.late, mixed=plan.mixed_noise)
+        noisy, velocity, t = objective.noised(
+            latents, self.scheduler, batch["noise"], late=plan.late, mixed=plan.mixed_noise
+        )
         predicted = self.predictor(batch["ids"], window_BTCHW, noisy.shape[2])(noisy, t)
         weight = objective.latent_weight(batch["weight"], data.PATCH)
         loss = objective.denoising_loss(predicted, velocity, t, weight, self.scheduler, plan.changes)
@@ -95,7 +97,10 @@ class RivalModule(nn.Module):
         with torch.no_grad():
             text_BLD = self.frozen["text"](ids).last_hidden_state
             contexts = self.unet.contexts(text_BLD)
-        own, seen_BCTHW = self.rival.copied.contexts(text_BLD), self.rival.see(window_BTCHW, self.frozen["vae"], frames)
+        own, seen_BCTHW = (
+            self.rival.copied.contexts(text_BLD),
+            self.rival.see(window_BTCHW, self.frozen["vae"], frames),
+        )
         return lambda noisy_BCTHW, t: self.rival(self.unet, noisy_BCTHW, t, contexts, own, seen_BCTHW)
 
 
@@ -112,7 +117,9 @@ class RivalTask:
         base = load_unet(config.base)
         parts = {"text": text, "vae": AutoencoderKL.from_pretrained(config.vae / "vae").float()}
         unet = StreamingUNet3D.from_base(base, shared.head_dim)  # its mergers and mixers are not used
-        self.module: Any = RivalModule(unet, rivals.from_base(config.kind, base, FRAME_ENCODER), parts, self.plan)
+        self.module: Any = RivalModule(
+            unet, rivals.from_base(config.kind, base, FRAME_ENCODER), parts, self.plan
+        )
 
     def batch_size(self, step: int, batch: int) -> int:
         return batch
@@ -131,7 +138,11 @@ class RivalTask:
         batch = self.batch(generators(0, 1, range(4)), self.plan.encoder_steps)
         frames, ids = (batch[name].to(device) for name in ("frames", "ids"))
         latents = data.encode_clips(frames)
-        predict = self.module.predictor(ids, as_generated(vae, latents[:, :, : self.plan.overlap]), self.plan.frames)
+        predict = self.module.predictor(
+            ids, as_generated(vae, latents[:, :, : self.plan.overlap]), self.plan.frames
+        )
         noise = objective.sample_noise(latents.shape, self.plan.mixed_noise).to(device)
         made = as_generated(vae, final(denoise(predict, noise, diffusion.make_sampler(), SAMPLE_STEPS)))
-        save_sheet(to_uint8(torch.stack([frames, made], 1).flatten(0, 1)), folder / "samples" / f"{step:06d}.png")
+        save_sheet(
+            to_uint8(torch.stack([frames, made], 1).flatten(0, 1)), folder / "samples" / f"{step:06d}.png"
+        )

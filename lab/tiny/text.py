@@ -57,7 +57,9 @@ class TextConfig:
 
     def __post_init__(self) -> None:
         if self.only_projection and self.init is None:
-            raise RequestError("only_projection", True, "a projection is trained on towers; name their folder by init")
+            raise RequestError(
+                "only_projection", True, "a projection is trained on towers; name their folder by init"
+            )
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -65,13 +67,22 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     specials = ["<pad>", "<unk>", "<bos>", "<eos>"]
     vocab = {word: i for i, word in enumerate([*specials, *vocabulary.words()])}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), normalizers.Replace(Regex(r"[^a-z, ]"), " ")])
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Lowercase(), normalizers.Replace(Regex(r"[^a-z, ]"), " ")]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()]
+    )
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<bos> $A <eos>", special_tokens=[("<bos>", vocab["<bos>"]), ("<eos>", vocab["<eos>"])]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", bos_token="<bos>", eos_token="<eos>", model_max_length=TEXT_LENGTH
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        model_max_length=TEXT_LENGTH,
     )
 
 
@@ -87,8 +98,15 @@ def build_clip(config: TextConfig, tokenizer: PreTrainedTokenizerFast) -> CLIPMo
         **shared, vocab_size=len(tokenizer), num_hidden_layers=config.text_layers, max_position_embeddings=TEXT_LENGTH,
         pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
-    vision = CLIPVisionConfig(**shared, num_hidden_layers=config.vision_layers, image_size=config.image_size, patch_size=config.patch)
-    return CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=config.width))
+    vision = CLIPVisionConfig(
+        **shared,
+        num_hidden_layers=config.vision_layers,
+        image_size=config.image_size,
+        patch_size=config.patch,
+    )
+    return CLIPModel(
+        CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=config.width)
+    )
 
 
 def load_clip(folder: Path) -> CLIPModel:
@@ -96,7 +114,9 @@ def load_clip(folder: Path) -> CLIPModel:
     _, text = load_text(folder)
     vision = CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder").float()
     config = CLIPConfig(
-        text_config=text.config.to_dict(), vision_config=vision.config.to_dict(), projection_dim=vision.config.projection_dim
+        text_config=text.config.to_dict(),
+        vision_config=vision.config.to_dict(),
+        projection_dim=vision.config.projection_dim,
     )
     model = CLIPModel(config).float()  # the shipped towers' configurations name half precision
     own = vision.state_dict() | {f"text_model.{name}": value for name, value in text.state_dict().items()}
@@ -111,12 +131,20 @@ def load_clip(folder: Path) -> CLIPModel:
 
 def tokenize(tokenizer: PreTrainedTokenizerFast, captions: list[str]) -> torch.Tensor:
     """Token ids (N, TEXT_LENGTH)."""
-    return tokenizer(captions, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt").input_ids
+    return tokenizer(
+        captions,
+        padding="max_length",
+        truncation=True,
+        max_length=tokenizer.model_max_length,
+        return_tensors="pt",
+    ).input_ids
 
 
 def load_text(folder: Path) -> tuple[PreTrainedTokenizerFast, CLIPTextModel]:
     """Tokenizer and text tower, in float32, of the text recipe's folder or of a model folder."""
-    return PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer"), CLIPTextModel.from_pretrained(folder / "text_encoder").float()
+    return PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer"), CLIPTextModel.from_pretrained(
+        folder / "text_encoder"
+    ).float()
 
 
 class ContrastiveModule(nn.Module):
@@ -131,12 +159,17 @@ class ContrastiveModule(nn.Module):
             clip_model.logit_scale.requires_grad_(True)
             return
         width = clip_model.config.projection_dim
-        self.labels = nn.ModuleList(nn.Linear(width, len(g)) for g in (vocabulary.NOUNS, vocabulary.SCENES, vocabulary.MOTIONS))
+        self.labels = nn.ModuleList(
+            nn.Linear(width, len(g)) for g in (vocabulary.NOUNS, vocabulary.SCENES, vocabulary.MOTIONS)
+        )
         self.direction = nn.Linear(width, 3)
         self.appearance = nn.Linear(width, 7)
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
-        out, labels = self.clip(input_ids=batch["ids"], pixel_values=batch["pixels"], return_dict=True), batch["labels"]
+        out, labels = (
+            self.clip(input_ids=batch["ids"], pixel_values=batch["pixels"], return_dict=True),
+            batch["labels"],
+        )
         # clips that share noun and scene are equally right answers, since a still picture shows no more
         same = (labels[:, None, :2] == gathered(labels)[None, :, :2]).all(-1).float()
         target, scale = same / same.sum(1, keepdim=True), self.clip.logit_scale.exp()
@@ -148,12 +181,21 @@ class ContrastiveModule(nn.Module):
         if self.only_projection:
             return {"loss": contrast, "hit": hit}
         text, look = self._helpers(out, batch)
-        return {"loss": contrast + text + look, "contrast": contrast, "text": text, "appearance": look, "hit": hit}
+        return {
+            "loss": contrast + text + look,
+            "contrast": contrast,
+            "text": text,
+            "appearance": look,
+            "hit": hit,
+        }
 
     def _helpers(self, out: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """(B,) each: what the text says of the labels, and what the picture's embedding says of the looks."""
         heads, labels = [*self.labels, self.direction], batch["labels"]
-        told = [F.cross_entropy(head(out.text_embeds).float() * 10, labels[:, i], reduction="none") for i, head in enumerate(heads)]
+        told = [
+            F.cross_entropy(head(out.text_embeds).float() * 10, labels[:, i], reduction="none")
+            for i, head in enumerate(heads)
+        ]
         raw = self.clip.visual_projection(out.vision_model_output.pooler_output)
         return torch.stack(told).sum(0), ((self.appearance(raw).float() - batch["appearance"]) ** 2).mean(1)
 
@@ -176,12 +218,24 @@ class TextTask:
 
     def batch(self, rngs: Sequence[np.random.Generator], step: int) -> Batch:
         pixels, _, specs = data.draw(rngs, 1, data.noun_names(len(vocabulary.NOUNS)), self.size)
-        labels = [[names.index(v) for names, v in zip(self._names, (s.noun, s.scene, s.motion), strict=True)] for s in specs]
-        looks = [[*(10 * (c - 0.98) for c in s.cast), *(10 * (c - 0.975) for c in s.sprite_cast), 20 * (s.size - 0.64)] for s in specs]
+        labels = [
+            [names.index(v) for names, v in zip(self._names, (s.noun, s.scene, s.motion), strict=True)]
+            for s in specs
+        ]
+        looks = [
+            [
+                *(10 * (c - 0.98) for c in s.cast),
+                *(10 * (c - 0.975) for c in s.sprite_cast),
+                20 * (s.size - 0.64),
+            ]
+            for s in specs
+        ]
         return {
             "pixels": clip_normalise(pixels[:, 0]),
             "ids": tokenize(self.tokenizer, [s.caption for s in specs]),
-            "labels": torch.tensor([[*row, 1 + s.told_direction] for row, s in zip(labels, specs, strict=True)]),
+            "labels": torch.tensor(
+                [[*row, 1 + s.told_direction] for row, s in zip(labels, specs, strict=True)]
+            ),
             "appearance": torch.tensor(looks, dtype=torch.float32),
         }
 
@@ -199,7 +253,9 @@ def export_towers(clip_model: CLIPModel, tokenizer: PreTrainedTokenizerFast, fol
     """
     clip_model.text_model.save_pretrained(folder / "text_encoder")
     vision = CLIPVisionModelWithProjection(clip_model.config.vision_config)
-    vision.load_state_dict({name: value for name, value in clip_model.state_dict().items() if name in vision.state_dict()})
+    vision.load_state_dict(
+        {name: value for name, value in clip_model.state_dict().items() if name in vision.state_dict()}
+    )
     vision.save_pretrained(folder / "image_encoder")
     tokenizer.save_pretrained(folder / "tokenizer")
     save_text_projection(folder, clip_model.text_projection.weight)

@@ -66,12 +66,19 @@ class VaeModule(nn.Module):
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         pixels, latents = batch["pixels"], batch["latents"]
         coded = self.vae.encode(pixels).latent_dist
-        encoder = ((coded.mean.float() - latents) ** 2 + 1e-4 * (coded.logvar.float() + 12) ** 2).mean((1, 2, 3))
+        encoder = ((coded.mean.float() - latents) ** 2 + 1e-4 * (coded.logvar.float() + 12) ** 2).mean(
+            (1, 2, 3)
+        )
         amount = self.disturb * batch["noise"].uniform(latents).view(-1, 1, 1, 1)
         error = self.vae.decode(latents + amount * batch["noise"].normal(latents)).sample.float() - pixels
         l1, l2 = error.abs().mean((1, 2, 3)), (error**2).mean((1, 2, 3))
         edges = sum(error.diff(dim=d).abs().mean((1, 2, 3)) for d in (2, 3))
-        return {"loss": encoder + l1 + edges + l2, "encoder": encoder, "l1": l1, "psnr": 10 * torch.log10(4 / l2)}
+        return {
+            "loss": encoder + l1 + edges + l2,
+            "encoder": encoder,
+            "l1": l1,
+            "psnr": 10 * torch.log10(4 / l2),
+        }
 
 
 class VaeTask:
@@ -79,7 +86,9 @@ class VaeTask:
 
     def __init__(self, config: VaeConfig):
         self.config = config
-        self.vae = AutoencoderKL.from_pretrained(config.init / "vae").float() if config.init else build_vae(config)
+        self.vae = (
+            AutoencoderKL.from_pretrained(config.init / "vae").float() if config.init else build_vae(config)
+        )
         self.module = VaeModule(self.vae, config.disturb)
         self.nouns = data.noun_names(len(vocabulary.NOUNS))
 

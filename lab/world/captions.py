@@ -5,7 +5,9 @@ import numpy as np
 from . import vocabulary as v
 
 
-def caption(noun: str, scene: str, motion: str, direction: int, rng: np.random.Generator, held_out: bool = False) -> str:
+def caption(
+    noun: str, scene: str, motion: str, direction: int, rng: np.random.Generator, held_out: bool = False
+) -> str:
     """A caption drawn at random, which tells `direction` (-1 left, 1 right) unless it is 0.
 
     With `held_out`, words or word order (or both) are ones that training captions never have.

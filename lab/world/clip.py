@@ -17,7 +17,21 @@ from .sprites import sprite
 
 FPS = 8
 SWIMMERS = frozenset(
-    {"whale", "octopus", "fish", "dolphin", "balloon", "butterfly", "helicopter", "rocket", "airplane", "ufo", "bird", "parrot", "owl"}
+    {
+        "whale",
+        "octopus",
+        "fish",
+        "dolphin",
+        "balloon",
+        "butterfly",
+        "helicopter",
+        "rocket",
+        "airplane",
+        "ufo",
+        "bird",
+        "parrot",
+        "owl",
+    }
 )
 
 
@@ -42,7 +56,9 @@ class ClipSpec:
     sprite_cast: tuple[float, float, float]
 
 
-def sample(seed: int | tuple[int, ...], nouns: tuple[str, ...] | None = None, held_out: bool = False, **fixed: str) -> ClipSpec:
+def sample(
+    seed: int | tuple[int, ...], nouns: tuple[str, ...] | None = None, held_out: bool = False, **fixed: str
+) -> ClipSpec:
     """The clip of that seed. `nouns` limits the nouns; `noun`, `scene`, `motion` may be fixed by name."""
     rng = np.random.default_rng(seed)
     choice = {
@@ -77,7 +93,9 @@ def frame_times(frames: int, start: float = 0.0) -> np.ndarray:
     return start + np.arange(frames) / FPS
 
 
-def render(spec: ClipSpec, times: np.ndarray, height: int = 64, width: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def render(
+    spec: ClipSpec, times: np.ndarray, height: int = 64, width: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Frames (T, H, W, 3) uint8 and the sprite's coverage (T, H, W) float32 in 0..1 at `times` (T,) in seconds."""
     width = width or height
     t = np.asarray(times, np.float64)
@@ -99,7 +117,13 @@ def _poses(spec: ClipSpec, t: np.ndarray) -> dict[str, np.ndarray]:
     turn = 2 * np.pi * (spec.pace * t + spec.phase)
     zero, one = np.zeros_like(t), np.ones_like(t)
     # the camera always travels a little, so that something moves in every clip
-    pose = {"camera": spec.camera_start + 0.12 * spec.direction * t, "x": spec.x + zero, "y": spec.y + zero, "scale": one, "angle": zero}
+    pose = {
+        "camera": spec.camera_start + 0.12 * spec.direction * t,
+        "x": spec.x + zero,
+        "y": spec.y + zero,
+        "scale": one,
+        "angle": zero,
+    }
     if spec.motion == "run":  # the camera follows the runner: the world goes by, the runner bobs
         pose["camera"] = spec.camera_start + 0.9 * spec.direction * spec.pace * t
         pose["y"] = spec.y - 0.035 * np.abs(np.sin(1.5 * turn))
@@ -117,7 +141,9 @@ def _poses(spec: ClipSpec, t: np.ndarray) -> dict[str, np.ndarray]:
     return pose
 
 
-def _posed_sprite(spec: ClipSpec, centre: tuple[float, float], scale: float, angle: float, height: int, width: int) -> np.ndarray:
+def _posed_sprite(
+    spec: ClipSpec, centre: tuple[float, float], scale: float, angle: float, height: int, width: int
+) -> np.ndarray:
     """The sprite alone on a transparent picture: (H, W, 4) float32 premultiplied, 0..255."""
     side = max(2, round(spec.size * height))
     facing = vocabulary.noun(spec.noun).facing
@@ -126,8 +152,17 @@ def _posed_sprite(spec: ClipSpec, centre: tuple[float, float], scale: float, ang
     cos, sin = np.cos(a) / scale, np.sin(a) / scale
     # Pillow wants the map from picture to sprite: undo the move, the turn, the scale, then the mirror
     cx, cy = centre
-    matrix = (flip * cos, flip * sin, flip * (-cos * cx - sin * cy) + side / 2, -sin, cos, sin * cx - cos * cy + side / 2)
-    posed = sprite(spec.noun, side).transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+    matrix = (
+        flip * cos,
+        flip * sin,
+        flip * (-cos * cx - sin * cy) + side / 2,
+        -sin,
+        cos,
+        sin * cx - cos * cy + side / 2,
+    )
+    posed = sprite(spec.noun, side).transform(
+        (width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
+    )
     return np.asarray(posed, dtype=np.float32)
 
 

@@ -56,10 +56,13 @@ class _Brush:
         for row in range(rows):
             a = row / rows
             self.draw.line(
-                [(0, row), (PERIOD * self.unit, row)], fill=(*(round(t + a * (b - t)) for t, b in zip(top, bottom, strict=True)), 255)
+                [(0, row), (PERIOD * self.unit, row)],
+                fill=(*(round(t + a * (b - t)) for t, b in zip(top, bottom, strict=True)), 255),
             )
 
-    def hills(self, rng: np.random.Generator, base: float, height: float, colour: Colour, bumps: int = 5) -> None:
+    def hills(
+        self, rng: np.random.Generator, base: float, height: float, colour: Colour, bumps: int = 5
+    ) -> None:
         phases, x = rng.uniform(0, 2 * np.pi, 3), np.linspace(0, PERIOD, 200)
         wave = sum(np.sin(2 * np.pi * (bumps + k) * x / PERIOD + phases[k]) / (k + 1) for k in range(3)) / 1.8
         ridge = [(float(u), float(base - height * (0.5 + 0.5 * w))) for u, w in zip(x, wave, strict=True)]
@@ -152,12 +155,18 @@ def _snow(rng: _Rng, new: Callable[[], _Brush]) -> list[tuple[_Brush, float]]:
         top, half = rng.uniform(0.12, 0.32), rng.uniform(0.32, 0.45)
         peaks.polygon([(x - half, 0.8), (x, top), (x + half, 0.8)], (112, 128, 156))
         cap = 0.35 * half
-        peaks.polygon([(x - cap, top + 0.35 * (0.8 - top)), (x, top), (x + cap, top + 0.35 * (0.8 - top))], (250, 252, 255))
+        peaks.polygon(
+            [(x - cap, top + 0.35 * (0.8 - top)), (x, top), (x + cap, top + 0.35 * (0.8 - top))],
+            (250, 252, 255),
+        )
     ground.hills(rng, 0.76, 0.06, (240, 246, 252))
     for x in _spots(rng, 7):
         for k in range(3):
             y = 0.5 + 0.09 * k
-            ground.polygon([(x - 0.05 - 0.025 * k, y + 0.1), (x, y - 0.03), (x + 0.05 + 0.025 * k, y + 0.1)], (40, 92, 84))
+            ground.polygon(
+                [(x - 0.05 - 0.025 * k, y + 0.1), (x, y - 0.03), (x + 0.05 + 0.025 * k, y + 0.1)],
+                (40, 92, 84),
+            )
     return [(sky, 0.0), (peaks, 0.35), (ground, 1.0)]
 
 
@@ -174,7 +183,14 @@ def _underwater(rng: _Rng, new: Callable[[], _Brush]) -> list[tuple[_Brush, floa
         colour: Colour = (40, 150, 90) if rng.random() < 0.6 else (220, 90, 110)
         for k in range(3):
             tip = rng.uniform(0.5, 0.7)
-            floor.polygon([(x + 0.05 * k, 0.9), (x + 0.05 * k + rng.uniform(-0.04, 0.06), tip), (x + 0.05 * k + 0.045, 0.9)], colour)
+            floor.polygon(
+                [
+                    (x + 0.05 * k, 0.9),
+                    (x + 0.05 * k + rng.uniform(-0.04, 0.06), tip),
+                    (x + 0.05 * k + 0.045, 0.9),
+                ],
+                colour,
+            )
     return [(water, 0.1), (far, 0.5), (floor, 1.0)]
 
 
@@ -203,7 +219,9 @@ def _sunset(rng: _Rng, new: Callable[[], _Brush]) -> list[tuple[_Brush, float]]:
         top, w = rng.uniform(0.3, 0.62), rng.uniform(0.16, 0.28)
         skyline.box(x, top, w, 0.9 - top, (76, 36, 84))
         for k in range(3):
-            skyline.box(x + 0.03 + 0.05 * k, top + 0.05 + 0.07 * int(rng.integers(3)), 0.025, 0.03, (255, 200, 110))
+            skyline.box(
+                x + 0.03 + 0.05 * k, top + 0.05 + 0.07 * int(rng.integers(3)), 0.025, 0.03, (255, 200, 110)
+            )
     ground.box(0, 0.78, PERIOD, 0.22, (52, 28, 58))
     for i in range(8):
         ground.box(i * PERIOD / 8, 0.9, 0.2, 0.02, (150, 80, 90))

@@ -49,7 +49,9 @@ def sprite(name: str, side: int) -> Image.Image:
     assert box is not None, f"empty sprite {name}"
     icon = icon.crop(box).convert("RGBa")
     scale = side / max(icon.size)
-    small = icon.resize((max(1, round(icon.width * scale)), max(1, round(icon.height * scale))), Image.Resampling.BILINEAR)
+    small = icon.resize(
+        (max(1, round(icon.width * scale)), max(1, round(icon.height * scale))), Image.Resampling.BILINEAR
+    )
     square = Image.new("RGBa", (side, side))
     square.paste(small, ((side - small.width) // 2, (side - small.height) // 2))
     return square

@@ -75,9 +75,15 @@ SCENES: tuple[Phrase, ...] = (
     Phrase("forest", ("in the forest", "in the woods", "among the trees"), ("through the forest",)),
     Phrase("night", ("under the night sky", "at night", "under the stars"), ("in the starry night",)),
     Phrase("snow", ("in the snow", "in snowy mountains", "on a snowy mountain"), ("among snowy mountains",)),
-    Phrase("underwater", ("under water", "at the bottom of the ocean", "in the deep sea"), ("deep under water",)),
+    Phrase(
+        "underwater", ("under water", "at the bottom of the ocean", "in the deep sea"), ("deep under water",)
+    ),
     Phrase("desert", ("in the desert", "on the sand dunes", "among the cactuses"), ("through the desert",)),
-    Phrase("sunset", ("in the city at sunset", "in front of a skyline at sunset", "at sunset"), ("at dusk in the city",)),
+    Phrase(
+        "sunset",
+        ("in the city at sunset", "in front of a skyline at sunset", "at sunset"),
+        ("at dusk in the city",),
+    ),
 )
 
 MOTIONS: tuple[Phrase, ...] = (
@@ -85,7 +91,11 @@ MOTIONS: tuple[Phrase, ...] = (
     Phrase("jump", ("jumping", "hopping", "leaping"), ("bouncing",)),
     Phrase("float", ("floating", "hovering", "drifting up and down"), ("bobbing",)),
     Phrase("circle", ("circling", "moving in circles", "going round"), ("looping",)),
-    Phrase("pulse", ("growing and shrinking", "pulsing", "getting bigger and smaller"), ("shrinking and growing",)),
+    Phrase(
+        "pulse",
+        ("growing and shrinking", "pulsing", "getting bigger and smaller"),
+        ("shrinking and growing",),
+    ),
     Phrase("rock", ("rocking", "swinging", "tilting from side to side"), ("swaying",)),
     Phrase("still", ("standing still", "resting", "waiting"), ("standing",)),
 )

@@ -59,29 +59,43 @@ class Client:
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
         """Close its connections."""
         self._http.close()
 
-    def create(self, prompt: str, *, input_reference: Path | None = None, key: str | None = None, **settings: Any) -> Object:
+    def create(
+        self, prompt: str, *, input_reference: Path | None = None, key: str | None = None, **settings: Any
+    ) -> Object:
         """Queue a video. input_reference: a picture to start from or a video to go on with. settings: fields as in docs/api.md.
 
         key: sending the same again with the same key makes no second one. `ServerError` if it is refused, as everywhere here.
         """
-        return self._send("/v1/videos", {"prompt": prompt, **settings}, "input_reference", input_reference, key)
+        return self._send(
+            "/v1/videos", {"prompt": prompt, **settings}, "input_reference", input_reference, key
+        )
 
     def extend(self, video: str | Path, prompt: str, *, key: str | None = None, **settings: Any) -> Object:
         """Queue a video that goes on with another one, given by its id or as a file."""
         if isinstance(video, Path):
             return self._send("/v1/videos/extensions", {"prompt": prompt, **settings}, "video", video, key)
-        return self._send("/v1/videos/extensions", {"prompt": prompt, "video": {"id": video}, **settings}, "video", None, key)
+        return self._send(
+            "/v1/videos/extensions",
+            {"prompt": prompt, "video": {"id": video}, **settings},
+            "video",
+            None,
+            key,
+        )
 
     def remix(self, id: str, prompt: str | None = None, **changes: Any) -> Object:
         """Queue the same video with another prompt, `seed` or `preset`; what is left out stays."""
-        return self._json("POST", f"/v1/videos/{id}/remix", json=changes | ({} if prompt is None else {"prompt": prompt}))
+        return self._json(
+            "POST", f"/v1/videos/{id}/remix", json=changes | ({} if prompt is None else {"prompt": prompt})
+        )
 
     def refine(self, id: str) -> Object:
         """Queue a preview, refined: stage 3 alone on its frames as they were made."""
@@ -164,8 +178,15 @@ class Client:
         from websockets.sync.client import connect
 
         url = urljoin(re.sub("^http", "ws", self.url), "/v1/realtime/video")
-        start = {"type": "session.start", "prompt": prompt, "idempotency_key": key or secrets.token_hex(16), **settings}
-        session = Session(partial(connect, url, additional_headers=self._headers, max_size=None), start, self._seconds)
+        start = {
+            "type": "session.start",
+            "prompt": prompt,
+            "idempotency_key": key or secrets.token_hex(16),
+            **settings,
+        }
+        session = Session(
+            partial(connect, url, additional_headers=self._headers, max_size=None), start, self._seconds
+        )
         try:
             yield session
         finally:
@@ -175,7 +196,11 @@ class Client:
         headers = {"Idempotency-Key": key} if key else {}
         if file is None:
             return self._json("POST", path, json=fields, headers=headers)
-        form = {name: value if isinstance(value, str) else json.dumps(value) for name, value in fields.items() if value is not None}
+        form = {
+            name: value if isinstance(value, str) else json.dumps(value)
+            for name, value in fields.items()
+            if value is not None
+        }
         with file.open("rb") as opened:
             return self._json("POST", path, data=form, files={name: opened}, headers=headers)
 
@@ -202,12 +227,16 @@ class Session:
 
     BREAKS = 10  # of the connection without a new segment, until the server is given up
 
-    def __init__(self, connect: Callable[[], AbstractContextManager[ClientConnection]], start: Object, seconds: float):
+    def __init__(
+        self, connect: Callable[[], AbstractContextManager[ClientConnection]], start: Object, seconds: float
+    ):
         self.video: Object = {}
         self.done: Object | None = None
         self._connect, self._start, self._seconds = connect, start, seconds
         self._lock = threading.Lock()
-        self._unheard: dict[str, Object] = {}  # what was sent and not answered yet: it may be lost with the connection
+        self._unheard: dict[
+            str, Object
+        ] = {}  # what was sent and not answered yet: it may be lost with the connection
         self._chunks = self._breaks = self.connections = 0
         self._open = ExitStack()
         self._socket = self._open.enter_context(connect())
@@ -231,7 +260,10 @@ class Session:
     def change_prompt(self, prompt: str, event_id: str | None = None) -> None:
         """Show something else from the next chunk on; the segment that begins with it names the event."""
         event_id = event_id or f"event-{secrets.token_hex(8)}"
-        message = {"type": "session.interaction", "interaction": {"event": {"prompt": prompt}, "event_id": event_id}}
+        message = {
+            "type": "session.interaction",
+            "interaction": {"event": {"prompt": prompt}, "event_id": event_id},
+        }
         self._say(event_id, message)
 
     def stop(self) -> None:

@@ -152,7 +152,11 @@ def _renamed(path: Path) -> Iterator[Path]:
 
 def _part_of(path: Path) -> Path:
     """Beside the file; of a name too long to get longer, a digest."""
-    name = path.name if len(os.fsencode(path.name)) <= _LONG else hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]
+    name = (
+        path.name
+        if len(os.fsencode(path.name)) <= _LONG
+        else hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]
+    )
     return path.with_name(f".{name}{_PART}")
 
 

@@ -135,7 +135,9 @@ class Face(ABC):
         move(self.components, None if device is None else best_device(str(device)), dtype)
         return self
 
-    def enable_model_cpu_offload(self, gpu_id: int | None = None, device: str | torch.device | None = None) -> None:
+    def enable_model_cpu_offload(
+        self, gpu_id: int | None = None, device: str | torch.device | None = None
+    ) -> None:
         """Keep networks in the machine's memory, and bring each to the device when it works.
 
         device: default, the accelerator of this machine. RequestError where there is none.
@@ -163,7 +165,9 @@ class Face(ABC):
         """Decide every option of a request for this model. RequestError where it is wrong or the model cannot do it."""
         asked = resolve(self.config, request) if isinstance(request, Request) else request
         if asked.refine is not None and self.components.refiner is None and self.refiners is None:
-            raise RequestError("preset", "full", "this pipeline was loaded without its refiner; load it with refiner=True")
+            raise RequestError(
+                "preset", "full", "this pipeline was loaded without its refiner; load it with refiner=True"
+            )
         return asked
 
     def stream(
@@ -190,7 +194,11 @@ class Face(ABC):
                 files = {"image": given.image(image), "video": given.video(video)}
                 prompt = Request(prompt, **{"seed": _seed(seed, generator), **files, **options})
             elif beside := _first_given(image=image, video=video, generator=generator, seed=seed, **options):
-                raise RequestError(beside, "beside a request", "a request holds all of it; give a prompt as text, or change the request")
+                raise RequestError(
+                    beside,
+                    "beside a request",
+                    "a request holds all of it; give a prompt as text, or change the request",
+                )
             asked = self.resolve(prompt)
             if asked.request.refine is not None and asked.num_frames is None:
                 asked = counted(asked, count_frames(asked.request.refine))
@@ -200,11 +208,18 @@ class Face(ABC):
         return self._streamed(asked, state, self._told(on_step, callback_on_step_end), prompt_at, given)
 
     def __call__(
-        self, prompt: str | Request | ResolvedRequest, num_frames: int | None = None, *, output_type: OutputType = "np", **options: Any
+        self,
+        prompt: str | Request | ResolvedRequest,
+        num_frames: int | None = None,
+        *,
+        output_type: OutputType = "np",
+        **options: Any,
     ) -> PipelineOutput:
         """Collect the stream of the same arguments, 80 frames by default: for videos that fit into memory."""
         if output_type not in get_args(OutputType):
-            raise RequestError("output_type", output_type, f"must be one of {', '.join(get_args(OutputType))}")
+            raise RequestError(
+                "output_type", output_type, f"must be one of {', '.join(get_args(OutputType))}"
+            )
         if num_frames is not None:
             options["num_frames"] = num_frames
         elif options.get("num_frames", 0) is None:
@@ -214,7 +229,11 @@ class Face(ABC):
 
     @abstractmethod
     def trip(
-        self, asked: ResolvedRequest, state: State | None = None, on_step: OnStep | None = None, prompt_at: PromptAt | None = None
+        self,
+        asked: ResolvedRequest,
+        state: State | None = None,
+        on_step: OnStep | None = None,
+        prompt_at: PromptAt | None = None,
     ) -> Iterator[Chunk]:
         """Yield the chunks of a resolved request."""
 
@@ -227,7 +246,12 @@ class Face(ABC):
         return self.components.text.surplus_tokens(prompt)
 
     def _streamed(
-        self, asked: ResolvedRequest, state: State | None, on_step: OnStep | None, prompt_at: PromptAt | None, given: Given
+        self,
+        asked: ResolvedRequest,
+        state: State | None,
+        on_step: OnStep | None,
+        prompt_at: PromptAt | None,
+        given: Given,
     ) -> Iterator[Chunk]:
         try:
             yield from self.trip(asked, state, on_step, prompt_at)
@@ -243,7 +267,11 @@ class Face(ABC):
             if on_step is not None:
                 on_step(step, steps)
             if step_end(self, step - 1, None, {}):
-                raise RequestError("callback_on_step_end", "what it returned", "latents cannot be changed here; return {} or nothing")
+                raise RequestError(
+                    "callback_on_step_end",
+                    "what it returned",
+                    "latents cannot be changed here; return {} or nothing",
+                )
 
         return told
 
@@ -254,7 +282,9 @@ def _seed(seed: int | None, generator: torch.Generator | None) -> int:
     if seed is not None:
         raise RequestError("seed", seed, "give a seed or a generator, not both")
     if not isinstance(generator, torch.Generator):
-        raise RequestError("generator", type(generator).__name__, "give one torch.Generator: one video is made")
+        raise RequestError(
+            "generator", type(generator).__name__, "give one torch.Generator: one video is made"
+        )
     return int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
 
 

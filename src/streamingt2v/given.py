@@ -62,13 +62,19 @@ def _frames(name: str, given: Any) -> Sequence[np.ndarray]:
     try:
         frames = [_frame(frame) for frame in given]
     except TypeError as error:
-        raise RequestError(name, type(given).__name__, "give a path, PIL images, arrays (H, W, 3) or tensors (3, H, W)") from error
+        raise RequestError(
+            name, type(given).__name__, "give a path, PIL images, arrays (H, W, 3) or tensors (3, H, W)"
+        ) from error
     if not frames:
         raise RequestError(name, "no frames", "give one at least")
-    wrong = next((frame for frame in frames if frame.ndim != 3 or frame.shape[-1] != 3 or not frame.size), None)
+    wrong = next(
+        (frame for frame in frames if frame.ndim != 3 or frame.shape[-1] != 3 or not frame.size), None
+    )
     if wrong is not None or len({frame.shape for frame in frames}) > 1:
         shapes = sorted({frame.shape for frame in frames})
-        raise RequestError(name, shapes, "frames must be (H, W, 3) as arrays or (3, H, W) as tensors, all of one size")
+        raise RequestError(
+            name, shapes, "frames must be (H, W, 3) as arrays or (3, H, W) as tensors, all of one size"
+        )
     return [_bytes(name, frame) for frame in frames]
 
 
@@ -76,7 +82,11 @@ def _frame(frame: Any) -> np.ndarray:
     if isinstance(frame, Image.Image):
         return np.asarray(frame.convert("RGB"))
     if isinstance(frame, torch.Tensor):
-        return frame.detach().cpu().float().movedim(0, -1).numpy() if frame.is_floating_point() else frame.cpu().movedim(0, -1).numpy()
+        return (
+            frame.detach().cpu().float().movedim(0, -1).numpy()
+            if frame.is_floating_point()
+            else frame.cpu().movedim(0, -1).numpy()
+        )
     if isinstance(frame, np.ndarray):
         return frame
     raise TypeError(type(frame))

@@ -22,15 +22,25 @@ class LongVideoPipeline(Face):
     """Long video from text, an image or a video, as a stream. `from_pretrained` makes one."""
 
     def trip(
-        self, asked: ResolvedRequest, state: State | None = None, on_step: OnStep | None = None, prompt_at: PromptAt | None = None
+        self,
+        asked: ResolvedRequest,
+        state: State | None = None,
+        on_step: OnStep | None = None,
+        prompt_at: PromptAt | None = None,
     ) -> Iterator[Chunk]:
         """Yield the chunks of a resolved request; see `stream`."""
         words = Words(self.components.text, asked.request.negative_prompt, _prompts(asked, prompt_at))
-        pieces = frames_to_refine(asked, state) if asked.start == "file" else self._extended(asked, words, state, on_step)
+        pieces = (
+            frames_to_refine(asked, state)
+            if asked.start == "file"
+            else self._extended(asked, words, state, on_step)
+        )
         pieces = refined(self.components, asked, pieces, words, state, self.refiners, on_step)
         return _chunks(interpolated(asked, pieces, state), state)
 
-    def _extended(self, asked: ResolvedRequest, words: Words, state: State | None, on_step: OnStep | None) -> Iterator[Piece]:
+    def _extended(
+        self, asked: ResolvedRequest, words: Words, state: State | None, on_step: OnStep | None
+    ) -> Iterator[Piece]:
         """Stages 1 and 2: the first frames, then the memory goes on until there are enough.
 
         With a crossfade the last frames of a chunk are held back until the next one has shown them again. They are in the window.

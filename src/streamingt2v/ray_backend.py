@@ -141,7 +141,9 @@ class Farm:
         data.DataContext.get_current().enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         tally = ray.remote(num_cpus=0)(_Tally).remote()
-        rows = data.from_items([{"number": n, "task": task} for n, task in enumerate(tasks)], override_num_blocks=len(tasks))
+        rows = data.from_items(
+            [{"number": n, "task": task} for n, task in enumerate(tasks)], override_num_blocks=len(tasks)
+        )
         answers = rows.map(  # each row is a block, which is what is handed out, and given back, at a time
             _Hand,
             fn_constructor_args=(self._make, tally, self.LIVES),
@@ -296,7 +298,9 @@ def _keep_to_itself() -> None:
     To be called before Ray is imported, when it reads this. Set otherwise by the user, it stays so.
     """
     if "RAY_ADDRESS" not in os.environ and "ray" not in sys.modules:
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray's word for being reached from other machines, on any system
+        os.environ.setdefault(
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"
+        )  # Ray's word for being reached from other machines, on any system
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
@@ -312,16 +316,22 @@ def _join(size: int, cpus: int, gpus: float, room: int = 0, tell: bool = False) 
     import ray
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing that is made here is told to anyone
-    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 lets the workers starve beside anything else that computes
+    os.environ.setdefault(
+        "RAY_worker_niceness", "0"
+    )  # Ray's own 15 lets the workers starve beside anything else that computes
     if not tell:
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what Ray says of itself; what the workers say is told by their answers
+        os.environ.setdefault(
+            "RAY_BACKEND_LOG_LEVEL", "fatal"
+        )  # what Ray says of itself; what the workers say is told by their answers
     local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": max(size, room) * cpus}
     ray.init(**local, logging_level=logging.ERROR, log_to_driver=tell, include_dashboard=False)
     there = ray.cluster_resources()
     for kind, each in (("CPU", float(cpus)), ("GPU", gpus)):
         if size * each > there.get(kind, 0.0):
             ray.shutdown()
-            raise RunError(f"{size} workers need {each:g} {kind} each and there are {there.get(kind, 0.0):g}: use fewer workers")
+            raise RunError(
+                f"{size} workers need {each:g} {kind} each and there are {there.get(kind, 0.0):g}: use fewer workers"
+            )
 
 
 def check_ray_serve() -> None:

@@ -194,7 +194,11 @@ def with_media(resolved: ResolvedRequest) -> ResolvedRequest:
 
     RequestError if a file cannot be decoded, or has fewer frames than are to be refined.
     """
-    from .video.reader import count_frames, playback_rate, read_image  # what decodes is imported when it is needed
+    from .video.reader import (
+        count_frames,
+        playback_rate,
+        read_image,
+    )  # what decodes is imported when it is needed
 
     request = resolved.request
     for name, path in request.files().items():
@@ -202,7 +206,9 @@ def with_media(resolved: ResolvedRequest) -> ResolvedRequest:
             if name == "image":
                 read_image(path, 8, 8)
                 continue
-            resolved = dataclasses.replace(resolved, fps=request.fps or playback_rate(path) or resolved.config.fps)
+            resolved = dataclasses.replace(
+                resolved, fps=request.fps or playback_rate(path) or resolved.config.fps
+            )
             if name == "refine":
                 resolved = counted(resolved, count_frames(path))
         except MediaError as error:
@@ -214,7 +220,9 @@ def counted(resolved: ResolvedRequest, frames: int) -> ResolvedRequest:
     """The same for a file to refine that has so many frames. RequestError if more are asked for."""
     asked = resolved.num_frames
     if asked is not None and asked > frames:
-        raise RequestError("num_frames", asked, f"the video has {frames}; ask for that or less, or leave it out for all")
+        raise RequestError(
+            "num_frames", asked, f"the video has {frames}; ask for that or less, or leave it out for all"
+        )
     asked = frames if asked is None else asked
     request = dataclasses.replace(resolved.request, num_frames=asked)
     return dataclasses.replace(resolved, request=request, num_frames=asked, made_frames=asked)
@@ -275,7 +283,11 @@ def _check_starts(config: ModelConfig, request: Request) -> None:
 def _check_base(config: ModelConfig, request: Request) -> None:
     """RequestError where what the video starts from and what makes the first chunk do not fit together."""
     if request.base is not None and config.extend_by is not None:
-        raise RequestError("base", request.base, f"model {config.name!r} is a pipeline that makes its own first chunk; leave it out")
+        raise RequestError(
+            "base",
+            request.base,
+            f"model {config.name!r} is a pipeline that makes its own first chunk; leave it out",
+        )
     if request.base is not None and request.video is not None:
         raise RequestError("base", request.base, "an extended video needs no first chunk; leave the base out")
     if request.base is not None and request.image is not None and not config.reads_image:
@@ -302,19 +314,25 @@ def _refining(config: ModelConfig, request: Request) -> tuple[RefineConfig | Non
         check_refiner(by)
     if request.preset != "full":
         return None, None
-    steps, scale = (request.num_inference_steps, request.guidance_scale) if request.refine is not None else (None, None)
+    steps, scale = (
+        (request.num_inference_steps, request.guidance_scale) if request.refine is not None else (None, None)
+    )
     if by is not None:
         if request.form is not None:
             fix = f"model {config.name!r} refines by a pipeline of diffusers, which has none; leave it out"
             raise RequestError("form", request.form, fix)
         if scale is not None and not _abilities(by).guidance:
-            raise RequestError("guidance_scale", scale, f"the pipeline in {by.pipeline} has none; leave it out")
+            raise RequestError(
+                "guidance_scale", scale, f"the pipeline in {by.pipeline} has none; leave it out"
+            )
         return None, by.asked(request.strength, steps, scale)
     own = config.refine
     assert own is not None, "checked before"
     strength = own.strength if request.strength is None else request.strength
     scale = own.guidance_scale if scale is None else scale
-    changed = dataclasses.replace(own, form=request.form or own.form, strength=strength, steps=steps or own.steps, guidance_scale=scale)
+    changed = dataclasses.replace(
+        own, form=request.form or own.form, strength=strength, steps=steps or own.steps, guidance_scale=scale
+    )
     return changed, None
 
 
@@ -337,8 +355,12 @@ def _sized(config: ModelConfig, request: Request) -> ModelConfig:
     for name, asked in (("width", request.width), ("height", request.height)):
         if asked is not None and asked % multiple:
             nearest = f"{max(1, asked // multiple) * multiple} or {-(-asked // multiple) * multiple}"
-            raise RequestError(name, asked, f"model {config.name!r} makes multiples of {multiple}; set {nearest}")
-    return dataclasses.replace(config, height=request.height or config.height, width=request.width or config.width)
+            raise RequestError(
+                name, asked, f"model {config.name!r} makes multiples of {multiple}; set {nearest}"
+            )
+    return dataclasses.replace(
+        config, height=request.height or config.height, width=request.width or config.width
+    )
 
 
 def _extend_by(config: ModelConfig, request: Request) -> ExtendByConfig | None:
@@ -346,7 +368,11 @@ def _extend_by(config: ModelConfig, request: Request) -> ExtendByConfig | None:
     own = config.extend_by
     if own is None:
         if request.continue_by is not None:
-            raise RequestError("continue_by", request.continue_by, f"model {config.name!r} goes on by its own network; leave it out")
+            raise RequestError(
+                "continue_by",
+                request.continue_by,
+                f"model {config.name!r} goes on by its own network; leave it out",
+            )
         return None
     from .external.as_model import way_of  # imports torch
 
@@ -359,14 +385,18 @@ def _extend_by(config: ModelConfig, request: Request) -> ExtendByConfig | None:
         own,
         how=how,
         steps=(request.num_inference_steps if asks else None) or own.steps,
-        guidance_scale=request.guidance_scale if asks and request.guidance_scale is not None else own.guidance_scale,
+        guidance_scale=request.guidance_scale
+        if asks and request.guidance_scale is not None
+        else own.guidance_scale,
     )
 
 
 def _check_size(config: ModelConfig, request: Request, height: int, width: int) -> None:
     for name, asked, made in (("width", request.width, width), ("height", request.height, height)):
         if asked is not None and asked != made:
-            fix = f"model {config.name!r} with preset {request.preset!r} makes {made}; set that or leave it out"
+            fix = (
+                f"model {config.name!r} with preset {request.preset!r} makes {made}; set that or leave it out"
+            )
             raise RequestError(name, asked, fix)
 
 
@@ -378,10 +408,16 @@ def _factor(config: ModelConfig, request: Request) -> int:
     if request.refine is not None or request.fps is None or request.fps <= config.fps:
         return 1
     if request.video is not None:
-        raise RequestError("fps", request.fps, f"an extended video is not interpolated; set {config.fps} or less")
+        raise RequestError(
+            "fps", request.fps, f"an extended video is not interpolated; set {config.fps} or less"
+        )
     if request.fps % config.fps:
         nearest = f"{request.fps // config.fps * config.fps} or {-(-request.fps // config.fps) * config.fps}"
-        raise RequestError("fps", request.fps, f"model {config.name!r} makes {config.fps} frames a second; set {nearest}, or less")
+        raise RequestError(
+            "fps",
+            request.fps,
+            f"model {config.name!r} makes {config.fps} frames a second; set {nearest}, or less",
+        )
     if find_spec("cv2") is None:
         raise MissingExtra("fps", "interpolate")
     return request.fps // config.fps
@@ -399,13 +435,25 @@ def _check_effects(config: ModelConfig, request: Request) -> None:
         return
     if request.negative_prompt.strip() and not config.reads_negative_prompt and not by_pipeline:
         why = _unguided(config) if config.reads_text else "reads images alone"
-        raise RequestError("negative_prompt", request.negative_prompt, f"model {config.name!r} {why} and reads none; leave it out")
+        raise RequestError(
+            "negative_prompt",
+            request.negative_prompt,
+            f"model {config.name!r} {why} and reads none; leave it out",
+        )
     if request.schedule and not config.reads_text:
-        raise RequestError("schedule", len(request.schedule), f"model {config.name!r} goes on from images alone; leave it out")
+        raise RequestError(
+            "schedule",
+            len(request.schedule),
+            f"model {config.name!r} goes on from images alone; leave it out",
+        )
 
 
 def _unguided(config: ModelConfig) -> str:
-    return "has its guidance in its weights" if config.extend_by is not None else "was distilled with its guidance"
+    return (
+        "has its guidance in its weights"
+        if config.extend_by is not None
+        else "was distilled with its guidance"
+    )
 
 
 def _check_schedule(resolved: ResolvedRequest) -> None:
@@ -417,7 +465,11 @@ def _check_schedule(resolved: ResolvedRequest) -> None:
         if total is not None and start >= total:
             last = grid.start(total - 1)
             latest = f"; the last begins at {last}" if last or not grid.given else ""
-            raise RequestError("schedule", frame, f"no chunk begins there or later, so this entry would never be used{latest}")
+            raise RequestError(
+                "schedule",
+                frame,
+                f"no chunk begins there or later, so this entry would never be used{latest}",
+            )
         if start == following:
             before = grid.start(start - 1)
             earlier = f"; the chunk before begins at {before}" if before or not grid.given else ""

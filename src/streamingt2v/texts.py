@@ -94,7 +94,12 @@ def whole_number(value: Any) -> int:
         if found is None or len(found[1]) > DIGITS:
             raise ValueError("no whole number")
         return int(found[1])
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not math.isfinite(value) or value != int(value):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float | Decimal)
+        or not math.isfinite(value)
+        or value != int(value)
+    ):
         raise ValueError("no whole number")
     return int(value)
 
@@ -137,7 +142,11 @@ def _whole(digits: str) -> int:
 def _is_deep(values: Any) -> bool:
     level = [values]
     for _ in range(DEEPEST + 1):
-        level = [v for outer in level for v in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())]
+        level = [
+            v
+            for outer in level
+            for v in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
+        ]
         if not level:
             return False
     return True
@@ -164,6 +173,8 @@ def _where(text: str, line: int) -> str | None:
         elif token == ":" and keys and before.startswith('"'):
             name = json.loads(before)
             if name in keys[-1]:
-                return f"line {line}: the key {shortened(name)!r} is given twice, first in line {keys[-1][name]}"
+                return (
+                    f"line {line}: the key {shortened(name)!r} is given twice, first in line {keys[-1][name]}"
+                )
             keys[-1][name] = line
     return None

@@ -37,22 +37,41 @@ def test_the_openai_client(url, tmp_path):
     """Create, poll, download, list, image reference, remix, extend, delete."""
     with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as api:
         made = api.videos.create(prompt="A cat", model="toy", seconds="2", size="32x32")
-        assert (made.object, made.status, made.seconds, made.size, made.model) == ("video", "queued", "2", "32x32", "toy")
+        assert (made.object, made.status, made.seconds, made.size, made.model) == (
+            "video",
+            "queued",
+            "2",
+            "32x32",
+            "toy",
+        )
         done = api.videos.poll(made.id)
         assert (done.status, done.progress) == ("completed", 100) and done.completed_at >= done.created_at
         path = tmp_path / "video.mp4"
         api.videos.download_content(made.id).write_to_file(path)
         assert count_frames(path) == 16
         for variant, kind in (("thumbnail", "WEBP"), ("spritesheet", "JPEG")):
-            assert Image.open(io.BytesIO(api.videos.download_content(made.id, variant=variant).read())).format == kind
-        red = api.videos.create_and_poll(prompt="A cat", seconds="1", input_reference=("red.png", picture()), poll_interval_ms=100)
-        still = Image.open(io.BytesIO(api.videos.download_content(red.id, variant="thumbnail").read())).resize((1, 1)).getpixel((0, 0))
+            assert (
+                Image.open(io.BytesIO(api.videos.download_content(made.id, variant=variant).read())).format
+                == kind
+            )
+        red = api.videos.create_and_poll(
+            prompt="A cat", seconds="1", input_reference=("red.png", picture()), poll_interval_ms=100
+        )
+        still = (
+            Image.open(io.BytesIO(api.videos.download_content(red.id, variant="thumbnail").read()))
+            .resize((1, 1))
+            .getpixel((0, 0))
+        )
         assert still[0] > 200 and max(still[1:3]) < 60
         remix = api.videos.remix(made.id, prompt="A dog")
         assert (remix.remixed_from_video_id, remix.prompt, remix.seconds) == (made.id, "A dog", "2")
-        longer = api.videos.poll(api.videos.extend(video=path, prompt="A dog", seconds="1").id, poll_interval_ms=100)
+        longer = api.videos.poll(
+            api.videos.extend(video=path, prompt="A dog", seconds="1").id, poll_interval_ms=100
+        )
         assert longer.seconds == "3"
-        assert {made.id, red.id, remix.id, longer.id} <= {video.id for video in api.videos.list(limit=2)}, "over several pages"
+        assert {made.id, red.id, remix.id, longer.id} <= {video.id for video in api.videos.list(limit=2)}, (
+            "over several pages"
+        )
         gone = api.videos.delete(made.id)
         assert (gone.deleted, gone.object) == (True, "video.deleted")
         with pytest.raises(openai.NotFoundError):
@@ -74,8 +93,14 @@ def test_watching_while_it_is_made(url, client, endless, tmp_path):
     """Playlist, segments and the growing file play before there is a finished one."""
     base = f"{url}/v1/videos/{endless}"
     playlist = httpx2.get(f"{base}/hls/playlist.m3u8")
-    assert playlist.headers["content-type"].startswith("application/vnd.apple.mpegurl") and "ENDLIST" not in playlist.text
-    names = [re.search('URI="(.+)"', playlist.text).group(1), *re.findall(r"^seg_.+$", playlist.text, re.MULTILINE)]
+    assert (
+        playlist.headers["content-type"].startswith("application/vnd.apple.mpegurl")
+        and "ENDLIST" not in playlist.text
+    )
+    names = [
+        re.search('URI="(.+)"', playlist.text).group(1),
+        *re.findall(r"^seg_.+$", playlist.text, re.MULTILINE),
+    ]
     (tmp_path / "hls.mp4").write_bytes(b"".join(httpx2.get(f"{base}/hls/{name}").content for name in names))
     assert count_frames(tmp_path / "hls.mp4") >= 24
     assert Image.open(io.BytesIO(httpx2.get(f"{base}/content?variant=thumbnail").content)).size == (32, 32)
@@ -136,7 +161,13 @@ def test_a_session_ends_its_job_when_the_client_goes(url, client):
 
 @pytest.mark.parametrize(
     "first",
-    ["rubbish", "[]", '{"type": "session.start"}', '{"type": "session.start", "prompt": "A", "format": "raw"}', '{"type": "session.stop"}'],
+    [
+        "rubbish",
+        "[]",
+        '{"type": "session.start"}',
+        '{"type": "session.start", "prompt": "A", "format": "raw"}',
+        '{"type": "session.stop"}',
+    ],
 )
 def test_a_session_that_begins_wrong_is_refused(url, first):
     with connect(url.replace("http", "ws") + "/v1/realtime/video") as socket:
@@ -161,7 +192,11 @@ def test_the_same_key_is_the_same_video(client):
 def test_alive_ready_and_figures(url, client, video):
     assert httpx2.get(f"{url}/health").json()["status"] == "ok"
     assert httpx2.get(f"{url}/ready").status_code == 200
-    figures = dict(re.findall(r"^(streamingt2v_\w+(?:\{.*\})?) ([\d.e+]+)$", httpx2.get(f"{url}/metrics").text, re.MULTILINE))
+    figures = dict(
+        re.findall(
+            r"^(streamingt2v_\w+(?:\{.*\})?) ([\d.e+]+)$", httpx2.get(f"{url}/metrics").text, re.MULTILINE
+        )
+    )
     assert float(figures["streamingt2v_frames_total"]) >= 24 and figures["streamingt2v_ready"] == "1.0"
     assert float(figures['streamingt2v_jobs_ended_total{status="completed"}']) >= 1
     assert any('route="/v1/videos/{video_id}"' in name for name in figures)
@@ -182,7 +217,10 @@ def test_the_document_is_complete(url):
 
 def test_the_page_and_its_parts(url):
     page = httpx2.get(f"{url}/watch/video_x")
-    assert "script-src" not in page.headers["content-security-policy"] and "default-src 'self'" in page.headers["content-security-policy"]
+    assert (
+        "script-src" not in page.headers["content-security-policy"]
+        and "default-src 'self'" in page.headers["content-security-policy"]
+    )
     for part in re.findall(r'(?:src|href)="(/static/[^"]+)"', page.text):
         assert httpx2.get(url + part).status_code == 200
     assert "Apache" in (STATIC / "hls.light.min.js.LICENSE").read_text()

@@ -31,13 +31,19 @@ def dialled(url: str) -> socket.socket:
 def raw(url: str, head: str, body: bytes = b"") -> bytes:
     """The first line of the answer to a request written by hand; empty if the connection just ends."""
     with closing(dialled(url)) as plain:
-        plain.sendall(head.replace("HOST", urlsplit(url).netloc).replace("\n", "\r\n").encode("latin-1") + b"\r\n\r\n" + body)
+        plain.sendall(
+            head.replace("HOST", urlsplit(url).netloc).replace("\n", "\r\n").encode("latin-1")
+            + b"\r\n\r\n"
+            + body
+        )
         return plain.recv(4096).partition(b"\r\n")[0]
 
 
 def post(url: str, kind: str, body: bytes, length: int | str | None = None) -> bytes:
     said = len(body) if length is None else length
-    return raw(url, f"POST /v1/videos HTTP/1.1\nHost: HOST\nContent-Type: {kind}\nContent-Length: {said}", body)
+    return raw(
+        url, f"POST /v1/videos HTTP/1.1\nHost: HOST\nContent-Type: {kind}\nContent-Length: {said}", body
+    )
 
 
 MANY = 200_000
@@ -60,7 +66,9 @@ def test_a_body_of_many_values_is_refused_before_it_is_parsed(url, body):
     assert httpx2.get(f"{url}/health", timeout=5).status_code == 200 and time.monotonic() - began < 5
 
 
-@pytest.mark.parametrize("path", ["/v1/videos", "/v1/videos/extensions", "/v1/videos/ID/remix", "/v1/videos/ID/prompt"])
+@pytest.mark.parametrize(
+    "path", ["/v1/videos", "/v1/videos/extensions", "/v1/videos/ID/remix", "/v1/videos/ID/prompt"]
+)
 def test_too_many_names_are_one_error_and_not_one_for_each(url, video, path):
     body = json.dumps({f"n{n}": 1 for n in range(20_000)})
     answer = httpx2.post(url + path.replace("ID", video["id"]), content=body)
@@ -92,7 +100,13 @@ def test_strange_json_is_a_400_and_short(url, body):
 
 
 def form(*parts: tuple[str, bytes], end: bytes = b"\r\n--B--\r\n") -> bytes:
-    return b"".join(b"\r\n--B\r\nContent-Disposition: form-data; %s\r\n\r\n%s" % (head.encode(), data) for head, data in parts)[2:] + end
+    return (
+        b"".join(
+            b"\r\n--B\r\nContent-Disposition: form-data; %s\r\n\r\n%s" % (head.encode(), data)
+            for head, data in parts
+        )[2:]
+        + end
+    )
 
 
 PROMPT = ('name="prompt"', b"A cat")
@@ -179,14 +193,22 @@ def test_heads_and_bodies_have_their_time(service, monkeypatch):
     monkeypatch.setattr(doors, "BODY_SECONDS", 0.5)
     with served(service) as url:
         request = f"GET /health HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\n\r\n".encode()
-        starts = {"nothing": b"", "a line": b"GET /health HTTP/1.1\r\nHo", "an answered one and a line": request + b"GET /he"}
+        starts = {
+            "nothing": b"",
+            "a line": b"GET /health HTTP/1.1\r\nHo",
+            "an answered one and a line": request + b"GET /he",
+        }
         for start in starts.values():
             with closing(dialled(url)) as plain:
                 plain.sendall(start)
                 while plain.recv(4096):
                     pass
         with closing(dialled(url)) as plain:  # which sends a byte now and then
-            plain.sendall(request.replace(b"GET /health", b"POST /v1/videos").replace(b"\r\n\r\n", b"\r\nContent-Length: 900\r\n\r\n"))
+            plain.sendall(
+                request.replace(b"GET /health", b"POST /v1/videos").replace(
+                    b"\r\n\r\n", b"\r\nContent-Length: 900\r\n\r\n"
+                )
+            )
             threading.Timer(0.3, plain.sendall, [b"x"]).start()
             assert plain.recv(100).split()[1] == b"408"
         began = time.monotonic()
@@ -227,7 +249,14 @@ def test_head_is_get_without_a_body(service, url, client, video):
     try:
         for path in ("", "?limit=1"):
             assert httpx2.head(f"{url}/v1/videos{path}").status_code == 200
-        for path in ("", "/content", "/content?variant=thumbnail", "/hls/playlist.m3u8", "/hls/init.mp4", "/events"):
+        for path in (
+            "",
+            "/content",
+            "/content?variant=thumbnail",
+            "/hls/playlist.m3u8",
+            "/hls/init.mp4",
+            "/events",
+        ):
             there = httpx2.head(f"{url}/v1/videos/{video['id']}{path}")
             assert there.status_code == 200 and there.content == b"", path
             with httpx2.stream("GET", f"{url}/v1/videos/{video['id']}{path}") as got:
@@ -251,7 +280,10 @@ def test_many_that_ask_for_one_still_leave_room_for_others(service, url, video, 
     monkeypatch.setattr(service.files, "spritesheet", slowly)
     address = f"{url}/v1/videos/{video['id']}/content?variant=spritesheet"
     answers: list[int] = []
-    threads = [threading.Thread(target=lambda: answers.append(httpx2.get(address, timeout=30).status_code)) for _ in range(45)]
+    threads = [
+        threading.Thread(target=lambda: answers.append(httpx2.get(address, timeout=30).status_code))
+        for _ in range(45)
+    ]
     for thread in threads:
         thread.start()
     time.sleep(0.5)
@@ -270,20 +302,34 @@ def test_no_room_is_a_507_whatever_is_written(service, monkeypatch, code, tmp_pa
     def full(*arguments, **named):
         raise OSError(code, "No room", str(service.settings.folder / "secret"))
 
-    with TestClient(create_app(service), base_url="http://localhost", raise_server_exceptions=False) as client:
+    with TestClient(
+        create_app(service), base_url="http://localhost", raise_server_exceptions=False
+    ) as client:
         for owner, name in ((service.store, "begin"), (service.files, "take_in")):
             with monkeypatch.context() as patch:
                 patch.setattr(owner, name, full)
-                answer = client.post("/v1/videos", data={"prompt": "A cat"}, files={"input_reference": ("x.png", picture())})
-                assert answer.status_code == 507 and "secret" not in answer.text and answer.json()["error"]["code"] == "storage_full"
+                answer = client.post(
+                    "/v1/videos", data={"prompt": "A cat"}, files={"input_reference": ("x.png", picture())}
+                )
+                assert (
+                    answer.status_code == 507
+                    and "secret" not in answer.text
+                    and answer.json()["error"]["code"] == "storage_full"
+                )
     assert not list(service.files.uploads.iterdir())
 
 
 def test_errors_name_no_folder_of_this_machine(service, url):
     answer = httpx2.post(
-        f"{url}/v1/videos", data={"prompt": "A cat"}, files={"input_reference": ("x.mp4", b"\0\0\0\x20ftypisom" + bytes(500))}
+        f"{url}/v1/videos",
+        data={"prompt": "A cat"},
+        files={"input_reference": ("x.mp4", b"\0\0\0\x20ftypisom" + bytes(500))},
     )
-    assert answer.status_code == 400 and str(service.settings.folder) not in answer.text and "/tmp" not in answer.text
+    assert (
+        answer.status_code == 400
+        and str(service.settings.folder) not in answer.text
+        and "/tmp" not in answer.text
+    )
 
 
 @pytest.mark.parametrize(
@@ -308,14 +354,18 @@ def test_errors_name_no_folder_of_this_machine(service, url):
     ],
 )
 def test_null_is_what_is_left_out(service, url, name):
-    made = httpx2.post(f"{url}/v1/videos", json={"prompt": "A cat", "num_frames": None if name == "num_frames" else 8, name: None})
+    made = httpx2.post(
+        f"{url}/v1/videos",
+        json={"prompt": "A cat", "num_frames": None if name == "num_frames" else 8, name: None},
+    )
     assert made.status_code == 200, made.text
     service.delete(made.json()["id"])
     assert made.json()["seed"] == 33 and made.json()["status"] in STATUSES
 
 
 @pytest.mark.parametrize(
-    ("seconds", "status"), [(2, 200), (2.0, 200), ("2", 200), (0.5, 200), (True, 400), (1e-7, 400), (-1, 400), ([], 400)]
+    ("seconds", "status"),
+    [(2, 200), (2.0, 200), ("2", 200), (0.5, 200), (True, 400), (1e-7, 400), (-1, 400), ([], 400)],
 )
 def test_seconds_are_a_number_or_a_string(service, url, seconds, status):
     made = httpx2.post(f"{url}/v1/videos", json={"prompt": "A cat", "seconds": seconds})
@@ -332,12 +382,21 @@ def test_a_download_that_fails_leaves_the_file_that_was_there(service, client, u
     waiting = client.create("A cat", num_frames=8)["id"]
     client.cancel(waiting)
     client.delete(running)
-    for id, variant in ((waiting, "video"), (waiting, "spritesheet"), (waiting, "thumbnail"), (f"video_{'0' * 24}", "video")):
+    for id, variant in (
+        (waiting, "video"),
+        (waiting, "spritesheet"),
+        (waiting, "thumbnail"),
+        (f"video_{'0' * 24}", "video"),
+    ):
         with pytest.raises(ServerError):
             client.download(id, path, variant)
         assert path.read_bytes() == b"dear" and list(tmp_path.iterdir()) == [path]
     whole = service.files.finished(video["id"]).read_bytes()
-    with broken_off(url, after=len(whole) // 2) as address, Client(address) as other, pytest.raises(httpx2.TransportError):
+    with (
+        broken_off(url, after=len(whole) // 2) as address,
+        Client(address) as other,
+        pytest.raises(httpx2.TransportError),
+    ):
         other.download(video["id"], path)
     assert path.read_bytes() == b"dear" and list(tmp_path.iterdir()) == [path]
     assert client.download(video["id"], path).read_bytes() == whole
@@ -354,7 +413,11 @@ def broken_off(url: str, after: int) -> Iterator[str]:
             except OSError:
                 return
             with here, dialled(url) as there:
-                there.sendall(here.recv(65536).replace(here_name, urlsplit(url).netloc.encode()).replace(b"keep-alive", b"close"))
+                there.sendall(
+                    here.recv(65536)
+                    .replace(here_name, urlsplit(url).netloc.encode())
+                    .replace(b"keep-alive", b"close")
+                )
                 sent = 0
                 while (data := there.recv(256)) and sent < after:
                     here.sendall(data)
@@ -372,7 +435,12 @@ def test_bursts_of_videos_that_are_soon_deleted_leave_nothing(service, url):
     def life() -> None:
         with httpx2.Client(base_url=url, timeout=60) as http:
             id = http.post("/v1/videos", json={"prompt": "A cat", "num_frames": 24}).json()["id"]
-            answers.extend((http.post(f"/v1/videos/{id}/cancel").status_code, http.delete(f"/v1/videos/{id}").status_code))
+            answers.extend(
+                (
+                    http.post(f"/v1/videos/{id}/cancel").status_code,
+                    http.delete(f"/v1/videos/{id}").status_code,
+                )
+            )
 
     here, answers, counts = psutil.Process(), [], []
     for _ in range(2):

@@ -18,7 +18,11 @@ BEFORE, AFTER = "dog", "bus"
 
 def test_the_new_noun_appears(tmp_path):
     data = b""
-    with JobService(Settings(tmp_path / "s")) as service, served(service) as url, Client(url, seconds=120) as client:
+    with (
+        JobService(Settings(tmp_path / "s")) as service,
+        served(service) as url,
+        Client(url, seconds=120) as client,
+    ):
         with client.session(f"A {BEFORE} on the street", num_frames=56, seed=1) as session:
             for piece in session:
                 if not data:

@@ -28,7 +28,18 @@ FRAMES, SESSIONS = 120, 3
 
 @pytest.mark.parametrize(
     ("depth", "workers", "wanted"),
-    [(0, 1, 2), (1, 1, 2), (2, 1, 2), (3, 1, 3), (5, 1, 5), (6, 1, 5), (99, 1, 5), (4, 2, 2), (5, 2, 3), (9, 4, 3)],
+    [
+        (0, 1, 2),
+        (1, 1, 2),
+        (2, 1, 2),
+        (3, 1, 3),
+        (5, 1, 5),
+        (6, 1, 5),
+        (99, 1, 5),
+        (4, 2, 2),
+        (5, 2, 3),
+        (9, 4, 3),
+    ],
 )
 def test_as_many_replicas_as_it_takes_for_no_job_to_wait(depth, workers, wanted):
     assert replicas_for(depth, workers, least=2, most=5) == wanted
@@ -77,8 +88,21 @@ def url(toy, tmp_path, monkeypatch):
     """The command with two replicas."""
     pytest.importorskip("ray")
     monkeypatch.setenv("OMP_NUM_THREADS", str(os.environ.get("OMP_NUM_THREADS", 1)))
-    command = [sys.executable, "-m", "streamingt2v", "serve", "--replicas", "2", "--port", "0", "--model", str(toy)]
-    process = subprocess.Popen([*command, "--data-dir", str(tmp_path / "data")], stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "streamingt2v",
+        "serve",
+        "--replicas",
+        "2",
+        "--port",
+        "0",
+        "--model",
+        str(toy),
+    ]
+    process = subprocess.Popen(
+        [*command, "--data-dir", str(tmp_path / "data")], stderr=subprocess.PIPE, text=True
+    )
     said = []
     for line in process.stderr:
         said.append(line)
@@ -102,7 +126,10 @@ def test_one_of_two_replicas_is_killed_and_every_session_goes_on(url, service, t
     begun = threading.Barrier(SESSIONS + 1)
 
     def watch(seed: int) -> tuple[str, list]:
-        with Client(url) as client, client.session("A cat running on the street", num_frames=FRAMES, seed=seed) as session:
+        with (
+            Client(url) as client,
+            client.session("A cat running on the street", num_frames=FRAMES, seed=seed) as session,
+        ):
             begun.wait()
             return session.video["id"], list(session)
 
@@ -118,4 +145,7 @@ def test_one_of_two_replicas_is_killed_and_every_session_goes_on(url, service, t
             assert [piece.about["transport_chunk_index"] for piece in pieces] == list(range(len(pieces)))
             assert sum(piece.about["num_frames"] for piece in pieces) == FRAMES
             alone = service.wait(service.submit(Request("A cat running on the street", FRAMES, seed=seed)).id)
-            assert client.download(id, tmp_path / "video.mp4").read_bytes() == service.video(alone.id).read_bytes()
+            assert (
+                client.download(id, tmp_path / "video.mp4").read_bytes()
+                == service.video(alone.id).read_bytes()
+            )

@@ -65,7 +65,12 @@ class Wire:
 def two_servers(toy, folder) -> Iterator[tuple[list[JobService], list[str]]]:
     """Over one folder, each with a worker, and their addresses."""
     settings = Settings(folder, (str(toy),), shared=True)
-    with JobService(settings) as first, JobService(settings) as second, served(first) as one, served(second) as two:
+    with (
+        JobService(settings) as first,
+        JobService(settings) as second,
+        served(first) as one,
+        served(second) as two,
+    ):
         first.wait_until_ready()
         second.wait_until_ready()
         yield [first, second], [one, two]
@@ -83,14 +88,18 @@ def test_a_session_goes_on_at_another_server_without_losing_or_repeating_a_segme
                 if len(pieces) == 5:
                     session.change_prompt("A dog", "dog")  # into a connection that is broken
         assert wire.connections == 4 and session.done["status"] == "completed"
-        assert [piece.about["transport_chunk_index"] for piece in pieces] == list(range(session.done["chunks"]))
+        assert [piece.about["transport_chunk_index"] for piece in pieces] == list(
+            range(session.done["chunks"])
+        )
         assert [piece.about["started_event_ids"] for piece in pieces].count(["dog"]) == 1
         starts = [piece.about["started_event_ids"] for piece in pieces]
         assert [piece.about["active_event_ids"] for piece in pieces] == [
             ["dog"] if i >= starts.index(["dog"]) else [] for i in range(len(starts))
         ]
         job = services[0].get(session.video["id"])
-        assert b"".join(piece.data for piece in pieces) == b"".join(part.read_bytes() for part in services[1].files.segments(job))
+        assert b"".join(piece.data for piece in pieces) == b"".join(
+            part.read_bytes() for part in services[1].files.segments(job)
+        )
         at = sum(piece.about["num_frames"] for piece in pieces[: starts.index(["dog"])])
         alone = service.wait(service.submit(replace(job.request, schedule=((at, "A dog"),))).id)
         assert services[0].video(job.id).read_bytes() == service.video(alone.id).read_bytes()
@@ -98,7 +107,10 @@ def test_a_session_goes_on_at_another_server_without_losing_or_repeating_a_segme
 
 def test_a_session_that_is_started_twice_is_one_job(url, service):
     """The answer to the first `session.start` is lost, so the client sends it again."""
-    before, start = service.store.ids(), {"type": "session.start", "prompt": "A cat", "num_frames": 24, "idempotency_key": "session-1"}
+    before, start = (
+        service.store.ids(),
+        {"type": "session.start", "prompt": "A cat", "num_frames": 24, "idempotency_key": "session-1"},
+    )
     with realtime(url) as socket:
         socket.send(json.dumps(start))
         id = json.loads(socket.recv())["request_id"]
@@ -123,10 +135,15 @@ def test_a_client_that_does_not_come_back_has_its_job_stopped(url, client, monke
     monkeypatch.setattr(sessions, "GRACE_SECONDS", 1.0)
     wire = Wire(url)
     with realtime(wire.url) as socket:
-        id = send_until(socket, "video.start", type="session.start", prompt="A cat", num_frames=4000)["request_id"]
+        id = send_until(socket, "video.start", type="session.start", prompt="A cat", num_frames=4000)[
+            "request_id"
+        ]
         wire.cut()
     with realtime(url) as socket:  # it comes back in time, so it goes on
-        assert send_until(socket, "video.start", type="session.resume", video_id=id, chunks=0)["request_id"] == id
+        assert (
+            send_until(socket, "video.start", type="session.resume", video_id=id, chunks=0)["request_id"]
+            == id
+        )
         with pytest.raises(TimeoutError):
             client.wait(id, 2.5)
         assert client.get(id)["status"] in ("queued", "in_progress")
@@ -150,7 +167,12 @@ def test_a_session_that_goes_on_wrong_is_refused(url, client, resume, said):
     with realtime(url) as socket:
         assert said in send_until(socket, "error", **message)["message"]
     with realtime(url) as socket:  # the whole of it again, of a job that has ended
-        assert send_until(socket, "session.done", **message | {"video_id": session.video["id"], "chunks": 0})["chunks"] == 1
+        assert (
+            send_until(socket, "session.done", **message | {"video_id": session.video["id"], "chunks": 0})[
+                "chunks"
+            ]
+            == 1
+        )
 
 
 def test_a_video_that_was_no_session_is_not_made_one(url, video):

@@ -42,7 +42,9 @@ def settings(toy, tmp_path) -> Settings:
 @contextmanager
 def started(settings: Settings) -> Iterator[tuple[subprocess.Popen, list[int]]]:
     """A service in a process of its own, and the process ids of its workers."""
-    process = subprocess.Popen([sys.executable, "-c", SERVICE, settings.to_json()], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVICE, settings.to_json()], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert process.stdout is not None
         yield process, [int(word) for word in process.stdout.readline().split()[1:]]
@@ -63,7 +65,9 @@ def test_what_a_killed_server_was_making_goes_on_at_the_other(service, settings,
     with started(settings) as (first, pids), JobService(settings) as second:
         second.wait_until_ready()
         jobs = [second.submit(replace(CAT, seed=seed)) for seed in range(JOBS)]
-        until(lambda: any(second.store.ready_workers()[slot] in pids for slot in second.store.places_at_work()))
+        until(
+            lambda: any(second.store.ready_workers()[slot] in pids for slot in second.store.places_at_work())
+        )
         until(lambda: sum(second.get(job.id).frames_done for job in jobs) >= 48)
         for pid in [first.pid, *(pids if whole_machine else ())]:
             os.kill(pid, signal.SIGKILL)
@@ -71,7 +75,9 @@ def test_what_a_killed_server_was_making_goes_on_at_the_other(service, settings,
         for seed, job in enumerate(jobs):
             alone = service.wait(service.submit(replace(CAT, seed=seed)).id)
             assert second.video(job.id).read_bytes() == service.video(alone.id).read_bytes()
-        assert second.store.totals()["frames"] == JOBS * FRAMES, "no chunk was made twice, or at least not committed"
+        assert second.store.totals()["frames"] == JOBS * FRAMES, (
+            "no chunk was made twice, or at least not committed"
+        )
 
 
 def test_a_folder_is_of_one_server_or_shared_by_all_of_them(settings):
@@ -85,7 +91,10 @@ def test_a_folder_is_of_one_server_or_shared_by_all_of_them(settings):
 
 def test_what_is_just_being_taken_in_by_another_server_is_no_stray(settings):
     service = JobService(settings)
-    half, new, old = settings.folder / "uploads" / "half", *(settings.folder / "jobs" / f"video_{x * 24}" for x in "ab")
+    half, new, old = (
+        settings.folder / "uploads" / "half",
+        *(settings.folder / "jobs" / f"video_{x * 24}" for x in "ab"),
+    )
     for path in (half, new, old):
         service.store.begin(path.name)
         path.mkdir()
@@ -107,7 +116,12 @@ def test_jobs_of_the_version_before_are_kept(tmp_path):
     store = JobStore(path)
     store.add("a", "create", "toy", CAT, (32, 32, 8, FRAMES), None, 9)
     with store.writing() as db:
-        before = json.dumps({{"num_frames": "frames", "num_inference_steps": "steps"}.get(k, k): v for k, v in CAT.to_json().items()})
+        before = json.dumps(
+            {
+                {"num_frames": "frames", "num_inference_steps": "steps"}.get(k, k): v
+                for k, v in CAT.to_json().items()
+            }
+        )
         db.execute("UPDATE jobs SET request = ?", (before,))
         for statement in (
             "DROP TABLE sessions",

@@ -54,16 +54,28 @@ def bomb() -> bytes:
         ({"prompt": "A cat", "video": "/etc/passwd"}, "video"),
         ({"prompt": "A cat", "input_reference": "/etc/passwd"}, "input_reference"),
         ({"prompt": "A cat", "input_reference": {"image_url": "file:///etc/passwd"}}, "input_reference"),
-        ({"prompt": "A cat", "input_reference": {"image_url": "http://127.0.0.1:1/x.png"}}, "input_reference"),
-        ({"prompt": "A cat", "input_reference": {"image_url": "data:image/png;base64,AAAA"}}, "input_reference"),
+        (
+            {"prompt": "A cat", "input_reference": {"image_url": "http://127.0.0.1:1/x.png"}},
+            "input_reference",
+        ),
+        (
+            {"prompt": "A cat", "input_reference": {"image_url": "data:image/png;base64,AAAA"}},
+            "input_reference",
+        ),
         ({"prompt": "A cat", "schedule": [[1000, "A dog"]]}, "schedule"),
     ],
 )
 def test_what_is_wrong_is_refused_and_named(url, fields, param):
-    answer = httpx2.post(f"{url}/v1/videos", content=json.dumps(fields), headers={"Content-Type": "application/json"})
+    answer = httpx2.post(
+        f"{url}/v1/videos", content=json.dumps(fields), headers={"Content-Type": "application/json"}
+    )
     assert answer.status_code == 400
     problem = answer.json()["error"]
-    assert problem["param"].split(".")[0] == param and problem["message"] and problem["code"] == "invalid_request"
+    assert (
+        problem["param"].split(".")[0] == param
+        and problem["message"]
+        and problem["code"] == "invalid_request"
+    )
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"[" * 100_000, b"\xff"])
@@ -71,13 +83,17 @@ def test_a_body_that_is_no_object_is_refused(url, body):
     assert httpx2.post(f"{url}/v1/videos", content=body).status_code == 400
 
 
-@pytest.mark.parametrize("id", ["x", "video_" + "0" * 24, "..%2F..%2Fjobs.sqlite3", "%00", "video_" + "A" * 24])
+@pytest.mark.parametrize(
+    "id", ["x", "video_" + "0" * 24, "..%2F..%2Fjobs.sqlite3", "%00", "video_" + "A" * 24]
+)
 def test_ids_that_are_none_are_not_found(url, id):
     for path in ("", "/content", "/events", "/hls/playlist.m3u8", "/hls/init.mp4"):
         assert httpx2.get(f"{url}/v1/videos/{id}{path}").status_code == 404
 
 
-@pytest.mark.parametrize("name", ["request.json", "..%2Fvideo.mp4", "journal.jsonl", "%2e%2e/%2e%2e/jobs.sqlite3", "seg_99999.m4s"])
+@pytest.mark.parametrize(
+    "name", ["request.json", "..%2Fvideo.mp4", "journal.jsonl", "%2e%2e/%2e%2e/jobs.sqlite3", "seg_99999.m4s"]
+)
 def test_only_segments_are_given_out(url, video, name):
     assert httpx2.get(f"{url}/v1/videos/{video['id']}/hls/{name}").status_code in (404, 409)
 
@@ -87,7 +103,13 @@ def test_files_are_what_they_hold(url, client, tmp_path):
     made = write_video(tmp_path / "clip.mp4", iter([grey(i) for i in range(20)]), 8)
     assert made == 20
     clip = (tmp_path / "clip.mp4").read_bytes()
-    good = {"passwd": picture(), "x.png": picture("JPEG"), "y.mp4": picture("WEBP"), "z.txt": clip, "i": picture("GIF")}
+    good = {
+        "passwd": picture(),
+        "x.png": picture("JPEG"),
+        "y.mp4": picture("WEBP"),
+        "z.txt": clip,
+        "i": picture("GIF"),
+    }
     bad = {
         "a.png": b"no picture",
         "b.png": picture()[:60],
@@ -103,7 +125,10 @@ def test_files_are_what_they_hold(url, client, tmp_path):
     ids = []
     for name, data in {**good, **bad}.items():
         answer = httpx2.post(
-            f"{url}/v1/videos", data={"prompt": "A cat", "num_frames": "8"}, files={"input_reference": (name, data)}, timeout=60
+            f"{url}/v1/videos",
+            data={"prompt": "A cat", "num_frames": "8"},
+            files={"input_reference": (name, data)},
+            timeout=60,
         )
         assert answer.status_code == (200 if name in good else 400), (name, answer.text)
         ids += [answer.json()["id"]] if name in good else []
@@ -118,7 +143,9 @@ def grey(i: int) -> np.ndarray:
 def test_a_data_url_is_a_picture(client):
     reference = {"image_url": "data:image/png;base64," + base64.b64encode(picture()).decode()}
     assert client.wait(client.create("A cat", num_frames=9)["id"])["status"] == "completed"
-    made = client._json("POST", "/v1/videos", json={"prompt": "A cat", "num_frames": 9, "input_reference": reference})
+    made = client._json(
+        "POST", "/v1/videos", json={"prompt": "A cat", "num_frames": 9, "input_reference": reference}
+    )
     assert client.wait(made["id"])["status"] == "completed"
 
 
@@ -140,13 +167,27 @@ def test_only_allowed_hosts_are_asked_for_pictures(service, monkeypatch, url, st
 
     def answer(request: httpx2.Request) -> httpx2.Response:
         asked.append(str(request.url))
-        bodies = {"/red.png": picture(), "/large.png": bytes(service.limits.upload_bytes + 1), "/text.png": b"<html>"}
+        bodies = {
+            "/red.png": picture(),
+            "/large.png": bytes(service.limits.upload_bytes + 1),
+            "/text.png": b"<html>",
+        }
         moved = httpx2.Response(302, headers={"Location": "http://127.0.0.1/"})
-        return moved if request.url.path == "/moved.png" else httpx2.Response(200, content=bodies[request.url.path])
+        return (
+            moved
+            if request.url.path == "/moved.png"
+            else httpx2.Response(200, content=bodies[request.url.path])
+        )
 
-    monkeypatch.setattr(httpx2, "AsyncClient", partial(httpx2.AsyncClient, transport=httpx2.MockTransport(answer)))
-    with TestClient(create_app(service, allowed_hosts=frozenset({"pictures.example"})), base_url="http://localhost") as client:
-        made = client.post("/v1/videos", json={"prompt": "A cat", "num_frames": 9, "input_reference": {"image_url": url}})
+    monkeypatch.setattr(
+        httpx2, "AsyncClient", partial(httpx2.AsyncClient, transport=httpx2.MockTransport(answer))
+    )
+    with TestClient(
+        create_app(service, allowed_hosts=frozenset({"pictures.example"})), base_url="http://localhost"
+    ) as client:
+        made = client.post(
+            "/v1/videos", json={"prompt": "A cat", "num_frames": 9, "input_reference": {"image_url": url}}
+        )
         assert made.status_code == status, made.text
         assert all(address.startswith("https://pictures.example/") for address in asked)
         if status == 200:
@@ -160,11 +201,15 @@ def test_uploads_leave_nothing_behind(service, client, tmp_path):
 def test_large_bodies_are_refused_before_they_are_read(service, url):
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as plain:
-        plain.sendall(f"POST /v1/videos HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {10**12}\r\n\r\n".encode())
+        plain.sendall(
+            f"POST /v1/videos HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {10**12}\r\n\r\n".encode()
+        )
         assert b" 413 " in plain.recv(100)
 
     with socket.create_connection((host, int(port))) as plain:  # no length is said
-        plain.sendall(f"POST /v1/videos HTTP/1.1\r\nHost: {host}:{port}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+        plain.sendall(
+            f"POST /v1/videos HTTP/1.1\r\nHost: {host}:{port}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+        )
         piece = f"{2**20:x}\r\n".encode() + bytes(2**20) + b"\r\n"
         with suppress(OSError):  # the server may close while more is sent
             for _ in range(service.limits.upload_bytes // 2**20 + 2):
@@ -174,7 +219,14 @@ def test_large_bodies_are_refused_before_they_are_read(service, url):
 
 def test_a_token_is_asked_for_everywhere_but_where_nothing_is(service, video):
     with served(service, TOKEN) as url:
-        paths = (f"/v1/videos/{video['id']}", "/v1/videos", f"/v1/videos/{video['id']}/content", "/metrics", "/openapi.json", "/v1/models")
+        paths = (
+            f"/v1/videos/{video['id']}",
+            "/v1/videos",
+            f"/v1/videos/{video['id']}/content",
+            "/metrics",
+            "/openapi.json",
+            "/v1/models",
+        )
         for path in paths:
             assert httpx2.get(url + path).status_code == 401
             assert httpx2.get(url + path, headers={"Authorization": f"Bearer {TOKEN}x"}).status_code == 401
@@ -201,7 +253,10 @@ def test_a_token_is_asked_for_everywhere_but_where_nothing_is(service, video):
 def test_without_a_token_pages_from_elsewhere_are_kept_out(url, headers, status):
     assert httpx2.get(f"{url}/v1/videos", headers=headers).status_code == status
     if "Host" not in headers:
-        with pytest.raises(InvalidStatus), connect(url.replace("http", "ws") + "/v1/realtime/video", additional_headers=headers):
+        with (
+            pytest.raises(InvalidStatus),
+            connect(url.replace("http", "ws") + "/v1/realtime/video", additional_headers=headers),
+        ):
             pass
 
 
@@ -230,6 +285,12 @@ def test_what_goes_wrong_inside_says_nothing_of_this_machine(service, monkeypatc
         raise RuntimeError(f"secret {Path.cwd()}")
 
     monkeypatch.setattr(service.store, "list", broken)
-    with TestClient(create_app(service), base_url="http://localhost", raise_server_exceptions=False) as client:
+    with TestClient(
+        create_app(service), base_url="http://localhost", raise_server_exceptions=False
+    ) as client:
         answer = client.get("/v1/videos")
-    assert answer.status_code == 500 and "secret" not in answer.text and answer.json()["error"]["code"] == "internal_error"
+    assert (
+        answer.status_code == 500
+        and "secret" not in answer.text
+        and answer.json()["error"]["code"] == "internal_error"
+    )

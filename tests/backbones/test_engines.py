@@ -65,7 +65,9 @@ class Answers(nn.Module):
         super().__init__()
         self.layer = nn.Linear(4, 4)
 
-    def forward(self, pair: tuple[torch.Tensor, torch.Tensor], times: int, beside: dict[str, torch.Tensor | None]) -> dict[str, object]:
+    def forward(
+        self, pair: tuple[torch.Tensor, torch.Tensor], times: int, beside: dict[str, torch.Tensor | None]
+    ) -> dict[str, object]:
         a, b = pair
         more = beside["more"]
         found = torch.tanh(self.layer(a) * times + b)
@@ -88,8 +90,14 @@ def inputs(batch: int = 2) -> tuple:
 
 @pytest.mark.parametrize("model", ["toy", "svd"])
 def test_openvino_makes_the_same_video(home, model):
-    request = REQUEST if model == "toy" else Request(REQUEST.prompt, 9, image=str(home / "red.png"), num_inference_steps=1)
-    own, theirs = (LongVideoPipeline.from_pretrained(home / model, savings=savings) for savings in (Savings(), OPENVINO))
+    request = (
+        REQUEST
+        if model == "toy"
+        else Request(REQUEST.prompt, 9, image=str(home / "red.png"), num_inference_steps=1)
+    )
+    own, theirs = (
+        LongVideoPipeline.from_pretrained(home / model, savings=savings) for savings in (Savings(), OPENVINO)
+    )
     assert np.abs(video(own, request) - video(theirs, request)).max() <= 1
 
 
@@ -97,7 +105,9 @@ def test_what_was_converted_is_read_again_and_gives_the_same_bytes(home, cache, 
     first = video(LongVideoPipeline.from_pretrained(home / "toy", savings=OPENVINO), REQUEST)
     assert any(cache.glob("*/model.xml")) and not any(path.name.startswith("tmp") for path in cache.iterdir())
     monkeypatch.setattr(engines, "_convert", lambda *_: pytest.fail("converted again"))
-    assert np.array_equal(video(LongVideoPipeline.from_pretrained(home / "toy", savings=OPENVINO), REQUEST), first)
+    assert np.array_equal(
+        video(LongVideoPipeline.from_pretrained(home / "toy", savings=OPENVINO), REQUEST), first
+    )
 
 
 def test_a_run_goes_on_by_the_engine_it_began_with(home, tmp_path):
@@ -127,8 +137,14 @@ def test_any_arrangement_of_inputs_and_answers():
         assert found.keys() == answer.keys() and isinstance(found["both"], tuple)
         assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(flat(found), flat(answer), strict=True))
     pair, times, _ = known[2][0]
-    assert torch.allclose(network(pair, times=times, beside=more)["both"][1], multiplied["both"][1], atol=1e-5)
-    assert torch.allclose(network(pair, 5, {"more": None})["found"], Answers.forward(network, pair, 5, {"more": None})["found"], atol=1e-5)
+    assert torch.allclose(
+        network(pair, times=times, beside=more)["both"][1], multiplied["both"][1], atol=1e-5
+    )
+    assert torch.allclose(
+        network(pair, 5, {"more": None})["found"],
+        Answers.forward(network, pair, 5, {"more": None})["found"],
+        atol=1e-5,
+    )
 
 
 def test_an_answer_is_not_overwritten_by_the_next():
@@ -142,7 +158,11 @@ def test_an_answer_is_not_overwritten_by_the_next():
 
 def test_only_what_denoises_is_taken_over(home):
     made = LongVideoPipeline.from_pretrained(home / "toy", savings=OPENVINO).components
-    assert {name for name, part in networks_of(made).items() if "forward" in vars(part)} == {"unet", "cam", "refiner"}
+    assert {name for name, part in networks_of(made).items() if "forward" in vars(part)} == {
+        "unet",
+        "cam",
+        "refiner",
+    }
 
 
 @pytest.mark.parametrize("name", ["model.xml", "model.bin"])
@@ -179,7 +199,9 @@ def test_damage_in_the_cache_is_mended_and_a_wrong_conversion_refused(tmp_path, 
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(flat(again(*given)), known, strict=True))
     convert = engines._convert
     monkeypatch.setattr(
-        engines, "_convert", lambda _, tensors: convert(engines._Flat(other, other.forward._torch, *spread(given)), tensors)
+        engines,
+        "_convert",
+        lambda _, tensors: convert(engines._Flat(other, other.forward._torch, *spread(given)), tensors),
     )
     wrong = copy.deepcopy(right)
     with torch.no_grad():
@@ -219,7 +241,9 @@ os.kill(os.getpid(), signal.SIGINT)
 def test_ctrl_c_is_handled_after_models_that_went_in_any_order(tmp_path):
     """OpenVINO gives a thread a stack for signals; a stale one ends the process without a word."""
     environment = os.environ | {"HF_HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", MODELS_COME_AND_GO], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", MODELS_COME_AND_GO], env=environment, capture_output=True, text=True
+    )
     assert (done.returncode, done.stdout.strip()) == (0, "interrupted"), done.stderr
 
 
@@ -256,7 +280,17 @@ def test_what_an_engine_cannot_do_is_told_before_any_weights_are_read(home, savi
 
 def test_without_the_package_the_command_says_what_to_install(home, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("streamingt2v.config.runtime.find_spec", lambda _: None)
-    words = ["generate", REQUEST.prompt, "--model", str(home / "toy"), "--engine", "openvino", "-o", str(tmp_path / "o.mp4"), "--json"]
+    words = [
+        "generate",
+        REQUEST.prompt,
+        "--model",
+        str(home / "toy"),
+        "--engine",
+        "openvino",
+        "-o",
+        str(tmp_path / "o.mp4"),
+        "--json",
+    ]
     assert main(words) == 2
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert said["argument"] == "engine" and "pip install 'streamingt2v[openvino]'" in said["fix"]

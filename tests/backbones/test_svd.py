@@ -44,8 +44,12 @@ def test_equals_stock_network(frames, height, width):
     latents, timesteps = randn(2, frames, 8, height, width), torch.tensor([1.6, -0.5])
     expected = theirs(latents, timesteps, CONTEXT, ADDED).sample
     assert torch.equal(ours(latents, timesteps, CONTEXT, ADDED), expected)
-    features = cam()(latents, timesteps, CONTEXT, ADDED, cam().encode_frames(randn(1, 1, 3, 2 * height, 2 * width)))
-    assert torch.equal(ours(latents, timesteps, CONTEXT, ADDED, features), expected), "new mergers end in zeros"
+    features = cam()(
+        latents, timesteps, CONTEXT, ADDED, cam().encode_frames(randn(1, 1, 3, 2 * height, 2 * width))
+    )
+    assert torch.equal(ours(latents, timesteps, CONTEXT, ADDED, features), expected), (
+        "new mergers end in zeros"
+    )
 
 
 def test_cam_is_a_copy_of_the_encoder_and_its_new_part_has_no_effect():
@@ -56,7 +60,11 @@ def test_cam_is_a_copy_of_the_encoder_and_its_new_part_has_no_effect():
     latents = randn(2, 3, 8, 8, 8)
     theirs(latents, 0.3, CONTEXT, ADDED)
     features = copy(
-        torch.cat([latents, randn(2, 2, 8, 8, 8, seed=5)], dim=1), 0.3, CONTEXT, ADDED, copy.encode_frames(randn(1, 3, 3, 16, 16))
+        torch.cat([latents, randn(2, 2, 8, 8, 8, seed=5)], dim=1),
+        0.3,
+        CONTEXT,
+        ADDED,
+        copy.encode_frames(randn(1, 3, 3, 16, 16)),
     )
     assert torch.equal(features.mid, caught[0])
 
@@ -70,15 +78,26 @@ def test_names_of_the_parameters():
     assert f"cross_attention_merger_down_blocks.{skips}.temporal_transformer.norm.weight" not in names
     own = set(cam().state_dict()) - set(stock().state_dict())
     parts = [*(f"blocks.{i}" for i in range(2)), *(f"norms.{i}" for i in range(2)), "conv_in", "conv_out"]
-    assert own == {f"controlnet_cond_embedding.{part}.{kind}" for part in parts for kind in ("weight", "bias")}
+    assert own == {
+        f"controlnet_cond_embedding.{part}.{kind}" for part in parts for kind in ("weight", "bias")
+    }
 
 
 def test_published_sizes_have_six_norms_and_twelve_skips():
     with torch.device("meta"):
         names = set(StreamingUNetSpatioTemporal().state_dict())
         module = SpatioTemporalCam()
-    assert {int(n.split(".")[1]) for n in names if n.startswith("cross_attention_merger_down_blocks.")} == set(range(12))
-    assert [norm.weight.shape[0] for norm in module.controlnet_cond_embedding.norms] == [32, 96, 96, 256, 256, 512]
+    assert {
+        int(n.split(".")[1]) for n in names if n.startswith("cross_attention_merger_down_blocks.")
+    } == set(range(12))
+    assert [norm.weight.shape[0] for norm in module.controlnet_cond_embedding.norms] == [
+        32,
+        96,
+        96,
+        256,
+        256,
+        512,
+    ]
 
 
 def test_every_feature_of_cam_has_an_effect_and_only_the_overlap_is_looked_at():
@@ -87,8 +106,12 @@ def test_every_feature_of_cam_has_an_effect_and_only_the_overlap_is_looked_at():
     features = module(latents, 0.3, CONTEXT, ADDED, embedding)
     plain = net(latents, 0.3, CONTEXT, ADDED, features)
     for level in range(len(features.down)):
-        down = tuple(feature + (k == level) * torch.randn_like(feature) for k, feature in enumerate(features.down))
-        assert (net(latents, 0.3, CONTEXT, ADDED, features._replace(down=down)) - plain).abs().max() > 1e-4, level
+        down = tuple(
+            feature + (k == level) * torch.randn_like(feature) for k, feature in enumerate(features.down)
+        )
+        assert (net(latents, 0.3, CONTEXT, ADDED, features._replace(down=down)) - plain).abs().max() > 1e-4, (
+            level
+        )
     later = torch.cat([latents[:, :2], latents[:, 2:] + 1], dim=1)
     assert torch.equal(module(later, 0.3, CONTEXT, ADDED, embedding).mid, features.mid)
     with pytest.raises(ValueError, match="1 latent frames for 2"):
@@ -102,10 +125,14 @@ def test_one_chunk_without_cam_is_that_of_the_published_pipeline():
     theirs = diffusers.UNetSpatioTemporalConditionModel(**SVD_UNET).eval()
     own = backbone.unet.state_dict()
     theirs.load_state_dict({name: own[name] for name in theirs.state_dict()})
-    pipe = diffusers.StableVideoDiffusionPipeline(backbone.vae, backbone.image_encoder, theirs, scheduler, None)
+    pipe = diffusers.StableVideoDiffusionPipeline(
+        backbone.vae, backbone.image_encoder, theirs, scheduler, None
+    )
     picture_CHW = randn(3, 32, 32).clamp(-1, 1)
     condition = backbone.condition(NO_TEXT, picture_CHW)
-    pipe._encode_image = lambda *_: condition.context_BLD  # CLIP's size is fixed in it; compared by itself below
+    pipe._encode_image = lambda *_: (
+        condition.context_BLD
+    )  # CLIP's size is fixed in it; compared by itself below
     noise = randn(1, 4, 6, 16, 16)
     pipe.set_progress_bar_config(disable=True)
     expected = pipe(
@@ -159,10 +186,17 @@ def test_noise_levels_are_laid_through_the_nodes(steps):
         assert np.allclose(levels, nodes)
     told = []
     for step in denoise(
-        lambda x, t: x, randn(1, 4, 1, 2, 2), diffusers.EulerDiscreteScheduler(**EDM), steps, step_noise=lambda s: randn(2), sigmas=nodes
+        lambda x, t: x,
+        randn(1, 4, 1, 2, 2),
+        diffusers.EulerDiscreteScheduler(**EDM),
+        steps,
+        step_noise=lambda s: randn(2),
+        sigmas=nodes,
     ):
         told.append(float(step.timestep))
-    assert np.allclose(told, 0.25 * np.log(levels), atol=1e-5), "the network is told a quarter of the logarithm"
+    assert np.allclose(told, 0.25 * np.log(levels), atol=1e-5), (
+        "the network is told a quarter of the logarithm"
+    )
 
 
 def test_a_scheduler_without_own_noise_levels_is_refused():

@@ -20,8 +20,16 @@ ALL = assemble.build_vocabulary(data.noun_names(36))
     "prompt, translated, replaced",
     [
         ("A cat running on the street", "a cat running on the street", {}),
-        ("A DOG walking on the highway", "a cat running on the road", {"dog": "cat", "walking": "running", "highway": "road"}),
-        ("cats jumpin in the xyzzy forest", "cat jumping in the forest", {"cats": "cat", "jumpin": "jumping", "xyzzy": None}),
+        (
+            "A DOG walking on the highway",
+            "a cat running on the road",
+            {"dog": "cat", "walking": "running", "highway": "road"},
+        ),
+        (
+            "cats jumpin in the xyzzy forest",
+            "cat jumping in the forest",
+            {"cats": "cat", "jumpin": "jumping", "xyzzy": None},
+        ),
         ("a y cat", "a cat", {"y": None}),
         ("two puppies, resting", "cat, resting", {"two": None, "puppies": "cat"}),
     ],
@@ -48,7 +56,9 @@ def test_nouns_that_were_not_trained_lead_to_trained_ones():
 def test_a_word_that_no_training_caption_had_is_not_known(held_out):
     """Its token, if the tokenizer has one, is as it was before training: it says nothing."""
     assert list(ALL.replacements(f"a {held_out}")) == [held_out]
-    assert Vocabulary.load(find_model("tiny") / "vocabulary.json").replacements(held_out) == ALL.replacements(held_out)
+    assert Vocabulary.load(find_model("tiny") / "vocabulary.json").replacements(held_out) == ALL.replacements(
+        held_out
+    )
 
 
 @given(st.integers(0, 2**62))

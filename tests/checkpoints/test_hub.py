@@ -27,11 +27,17 @@ FILES = {"model.safetensors": LARGE, "README.md": b"hello", "tokenizer/vocab.jso
 
 def test_files_come_with_sizes_told_before_and_lie_where_every_client_finds_them(hub):
     repo, notes, counted = hub.put("owner/name", FILES, licence="mit"), [], []
-    folder = ours.fetch("owner/name", ours.like("*.safetensors", "tokenizer/*"), note=notes.append, on_bytes=counted.append)
-    assert (folder / "model.safetensors").read_bytes() == LARGE and (folder / "tokenizer/vocab.json").read_bytes() == b"{}"
+    folder = ours.fetch(
+        "owner/name", ours.like("*.safetensors", "tokenizer/*"), note=notes.append, on_bytes=counted.append
+    )
+    assert (folder / "model.safetensors").read_bytes() == LARGE and (
+        folder / "tokenizer/vocab.json"
+    ).read_bytes() == b"{}"
     assert not (folder / "README.md").exists() and sum(counted) == len(LARGE) + 2
     assert notes == [f"owner/name at {repo.commit}: 102 kB"] and ours.look_up("owner/name").licence == "mit"
-    assert huggingface_hub.try_to_load_from_cache("owner/name", "model.safetensors") == str(folder / "model.safetensors")
+    assert huggingface_hub.try_to_load_from_cache("owner/name", "model.safetensors") == str(
+        folder / "model.safetensors"
+    )
     asked = len(hub.asked)
     assert ours.fetch("owner/name", ours.like("*.safetensors"), note=notes.append) == folder
     assert len(notes) == 1 and [q for q in hub.asked[asked:] if "resolve" in q] == []
@@ -39,12 +45,18 @@ def test_files_come_with_sizes_told_before_and_lie_where_every_client_finds_them
 
 def test_revisions(hub):
     first = hub.put("owner/name", FILES, tags=("v1",))
-    assert ours.fetch("owner/name@v1").name == first.commit == ours.fetch("owner/name", revision=first.commit).name
+    assert (
+        ours.fetch("owner/name@v1").name
+        == first.commit
+        == ours.fetch("owner/name", revision=first.commit).name
+    )
     second = hub.put("owner/name", FILES | {"new.txt": b"2"})
     assert ours.fetch("owner/name").name == second.commit != first.commit
     assert ours.find("owner/name", revision="v1").name == first.commit
     assert ours.find("owner/name", revision=first.commit[:8]).name == first.commit
-    with pytest.raises(RequestError, match=r"source='owner/name@v9': there is no revision 'v9'; there are main, and commits"):
+    with pytest.raises(
+        RequestError, match=r"source='owner/name@v9': there is no revision 'v9'; there are main, and commits"
+    ):
         ours.fetch("owner/name@v9")
     with pytest.raises(RequestError, match=r"revision='v2': owner/name@v1 names another"):
         ours.fetch("owner/name@v1", revision="v2")
@@ -60,10 +72,18 @@ def test_offline_finds_all_that_was_ever_fetched(hub, monkeypatch, by, revision)
     monkeypatch.setattr(ours.constants, "HF_HUB_OFFLINE", by == "variable")
     count = len(hub.asked)
     for again in (asked, None):
-        assert ours.fetch("owner/name", ours.like("tokenizer/*"), revision=again, offline=by == "argument") == folder
-    with pytest.raises(ModelError, match=r"owner/name: is here in part: 1 of 1 files are missing, and this is offline"):
+        assert (
+            ours.fetch("owner/name", ours.like("tokenizer/*"), revision=again, offline=by == "argument")
+            == folder
+        )
+    with pytest.raises(
+        ModelError, match=r"owner/name: is here in part: 1 of 1 files are missing, and this is offline"
+    ):
         ours.fetch("owner/name", ours.like("*.safetensors"), offline=by == "argument")
-    with pytest.raises(ModelError, match=r"owner/other: is not in the hub's cache .* and this is offline; run it once with a network"):
+    with pytest.raises(
+        ModelError,
+        match=r"owner/other: is not in the hub's cache .* and this is offline; run it once with a network",
+    ):
         ours.fetch("owner/other", offline=by == "argument")
     assert len(hub.asked) == count
 
@@ -98,11 +118,20 @@ def test_every_refusal_has_its_own_reason_and_remedy(hub, monkeypatch):
     hub.tokens = {"hf_good": {"owner/private"}, "hf_chosen": {"owner/gated"}}
     without = {name: refused(f"owner/{name}") for name in ("nothing", "gated", "private")}
     assert "no such repository" in without["nothing"] and "check its spelling" in without["nothing"]
-    assert "model='owner/private': no such repository" in without["private"] and "set HF_TOKEN to a token from" in without["private"]
+    assert (
+        "model='owner/private': no such repository" in without["private"]
+        and "set HF_TOKEN to a token from" in without["private"]
+    )
     page = f"accept it at {hub.url}/owner/gated"
-    assert page in without["gated"] and f"set HF_TOKEN to a token from {hub.url}/settings/tokens" in without["gated"]
+    assert (
+        page in without["gated"]
+        and f"set HF_TOKEN to a token from {hub.url}/settings/tokens" in without["gated"]
+    )
     monkeypatch.setenv("HF_TOKEN", "hf_good")
-    assert "with the account of the token you use (HF_TOKEN)" in (waiting := refused("owner/gated")) and page in waiting
+    assert (
+        "with the account of the token you use (HF_TOKEN)" in (waiting := refused("owner/gated"))
+        and page in waiting
+    )
     assert "or your token may not read it" in refused("owner/nothing")
     assert (ours.fetch("owner/private") / "README.md").is_file()
     monkeypatch.setenv("HF_TOKEN", "hf_chosen")
@@ -114,7 +143,11 @@ def test_every_refusal_has_its_own_reason_and_remedy(hub, monkeypatch):
 
 @pytest.mark.parametrize(
     ("status", "words"),
-    [(429, "too many requests: wait some minutes"), (500, r"\(500\); try again later"), (503, r"\(503\); try again later")],
+    [
+        (429, "too many requests: wait some minutes"),
+        (500, r"\(500\); try again later"),
+        (503, r"\(503\); try again later"),
+    ],
 )
 def test_a_hub_in_trouble(hub, status, words, monkeypatch):
     hub.put("owner/name", FILES)
@@ -127,7 +160,10 @@ def test_no_network_at_all(hub, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         monkeypatch.setattr(ours.constants, "ENDPOINT", f"http://127.0.0.1:{free.getsockname()[1]}")
-    with pytest.raises(ModelError, match=r"owner/name: the hub at http://127.0.0.1:\d+ cannot be reached \(.*\); check the network"):
+    with pytest.raises(
+        ModelError,
+        match=r"owner/name: the hub at http://127.0.0.1:\d+ cannot be reached \(.*\); check the network",
+    ):
         ours.fetch("owner/name")
 
 
@@ -139,7 +175,10 @@ def test_something_else_that_answers(hub, monkeypatch):
 def test_what_does_not_fit_on_the_disk_is_not_begun(hub, monkeypatch):
     hub.put("owner/name", FILES)
     monkeypatch.setattr(ours.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000})())
-    with pytest.raises(RequestError, match=r"the download of owner/name needs 102 kB, of which 1 kB are free; free some, or let HF_H"):
+    with pytest.raises(
+        RequestError,
+        match=r"the download of owner/name needs 102 kB, of which 1 kB are free; free some, or let HF_H",
+    ):
         ours.fetch("owner/name")
     assert hub.bytes_sent == {}
 
@@ -200,7 +239,10 @@ FETCH = "import sys; from streamingt2v.checkpoints.hub import fetch; print(fetch
 
 def started(url: str, folder: Path) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-c", FETCH, "owner/name"], env=hub_environment(url, folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", FETCH, "owner/name"],
+        env=hub_environment(url, folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
 
 
@@ -253,17 +295,45 @@ def test_what_is_meant_for_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "owner").mkdir()
     (tmp_path / "owner" / "name").touch()
-    texts = ("owner/name", "owner/other", "owner/other@v1.0", "streaming-t2v", "./x", "/a/b", "x.ckpt", "a/b/c", "a/b@", "../b")
+    texts = (
+        "owner/name",
+        "owner/other",
+        "owner/other@v1.0",
+        "streaming-t2v",
+        "./x",
+        "/a/b",
+        "x.ckpt",
+        "a/b/c",
+        "a/b@",
+        "../b",
+    )
     assert [ours.is_hub_name(text) for text in texts] == [False, True, True, True, *[False] * 6]
     assert ours.parse_id("a/b@v1") == ("a/b", "v1") and ours.parse_id("a/b") == ("a/b", None)
 
 
 def test_the_registry_names_each_model_once_and_says_what_was_checked():
     names = [entry.name for entry in ENTRIES]
-    assert len(names) == len(set(names)) and find_entry("PAIR/StreamingT2V").name == "streaming-t2v" and find_entry("x") is None
-    assert {"tiny", "streaming-t2v", "streaming-svd", "modelscope", "animatediff", "svd", "vid2vid", "i2vgen-xl"} <= set(names)
+    assert (
+        len(names) == len(set(names))
+        and find_entry("PAIR/StreamingT2V").name == "streaming-t2v"
+        and find_entry("x") is None
+    )
+    assert {
+        "tiny",
+        "streaming-t2v",
+        "streaming-svd",
+        "modelscope",
+        "animatediff",
+        "svd",
+        "vid2vid",
+        "i2vgen-xl",
+    } <= set(names)
     for entry in ENTRIES:
-        assert entry.licence and entry.verified.split(":")[0].split(" of ")[0] in ("yes", "no", "parameters"), entry.name
+        assert entry.licence and entry.verified.split(":")[0].split(" of ")[0] in (
+            "yes",
+            "no",
+            "parameters",
+        ), entry.name
 
 
 def test_the_server_speaks_to_the_hubs_own_downloader(tmp_path, hub):
@@ -271,4 +341,6 @@ def test_the_server_speaks_to_the_hubs_own_downloader(tmp_path, hub):
     assert isinstance(hub, Hub)
     hub.put("owner/name", FILES)
     folder = Path(huggingface_hub.snapshot_download("owner/name", cache_dir=tmp_path / "theirs"))
-    assert {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()} == FILES
+    assert {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    } == FILES

@@ -16,7 +16,11 @@ from streamingt2v.checkpoints.reading import read_tensors
 from streamingt2v.checkpoints.writing import write_tensors
 from streamingt2v.errors import ModelError
 
-TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(2, dtype=torch.int64), "c": torch.ones(3, dtype=torch.bfloat16)}
+TENSORS = {
+    "a": torch.arange(6.0).reshape(2, 3),
+    "b": torch.tensor(2, dtype=torch.int64),
+    "c": torch.ones(3, dtype=torch.bfloat16),
+}
 
 
 class Attack:
@@ -30,10 +34,14 @@ class Attack:
 
 
 def same(got: dict, expected: dict = TENSORS) -> bool:
-    return got.keys() == expected.keys() and all(torch.equal(got[name], x) and got[name].dtype == x.dtype for name, x in expected.items())
+    return got.keys() == expected.keys() and all(
+        torch.equal(got[name], x) and got[name].dtype == x.dtype for name, x in expected.items()
+    )
 
 
-@pytest.mark.parametrize("content", [TENSORS, {"state_dict": TENSORS, "epoch": 3, "optimizer_states": [{"lr": 0.1}]}])
+@pytest.mark.parametrize(
+    "content", [TENSORS, {"state_dict": TENSORS, "epoch": 3, "optimizer_states": [{"lr": 0.1}]}]
+)
 @pytest.mark.parametrize("zipped", [True, False])
 def test_pickles_of_tensors(tmp_path, content, zipped):
     torch.save(content, tmp_path / "x.ckpt", _use_new_zipfile_serialization=zipped)
@@ -47,7 +55,10 @@ def test_safetensors_as_written_here_and_elsewhere(tmp_path):
     assert same(read_tensors(tmp_path / "ours.safetensors"))
     turned = {"a": torch.arange(6.0).reshape(2, 3).T, "alpha": torch.tensor(0.5), "none": torch.zeros(0, 4)}
     write_tensors(tmp_path / "half.safetensors", turned | {"b": TENSORS["b"]}, torch.float16)
-    assert same(read_tensors(tmp_path / "half.safetensors"), {n: x.half() for n, x in turned.items()} | {"b": TENSORS["b"]})
+    assert same(
+        read_tensors(tmp_path / "half.safetensors"),
+        {n: x.half() for n, x in turned.items()} | {"b": TENSORS["b"]},
+    )
 
 
 def test_a_trainers_bookkeeping_is_read_over(tmp_path, monkeypatch):
@@ -70,7 +81,11 @@ def test_a_trainers_bookkeeping_is_read_over(tmp_path, monkeypatch):
 @pytest.mark.parametrize("where", ["beside", "within"])
 def test_a_pickle_that_would_run_code_runs_nothing(tmp_path, zipped, where):
     attack = Attack(tmp_path / "executed")
-    content = {"state_dict": dict(TENSORS), "callbacks": attack} if where == "beside" else {"state_dict": {"a": attack}}
+    content = (
+        {"state_dict": dict(TENSORS), "callbacks": attack}
+        if where == "beside"
+        else {"state_dict": {"a": attack}}
+    )
     torch.save(content, tmp_path / "x.ckpt", _use_new_zipfile_serialization=zipped)
     with pytest.raises(ModelError, match=r"asks for more than tensors.*(posix|system)"):
         read_tensors(tmp_path / "x.ckpt")

@@ -42,7 +42,11 @@ def test_the_command_knows_what_metrics_use_and_draw():
         assert names == {name for name, kind in suite.METRICS.items() if needed in kind.needs}
     setting = suite.Setting(Tools(constant_flow(1, 0), EYES), Grid(16, 8), "a cat")
     frames = np.zeros((3, 32, 32, 3), np.uint8)
-    drawn = {n for n in suite.METRICS if n != "cuts" and measure(frames, suite.make_metrics([n], setting), setting.tools).curves}
+    drawn = {
+        n
+        for n in suite.METRICS
+        if n != "cuts" and measure(frames, suite.make_metrics([n], setting), setting.tools).curves
+    }
     assert drawn == evaluate.WITH_CURVES
 
 
@@ -72,7 +76,20 @@ def test_means_leave_out_what_is_not_a_number():
 
 
 def test_pictures_are_written_and_not_over_others(capsys):
-    options = ("a.mp4", "b.mp4", "--metrics", CHEAP, "--chunk", 16, "--overlap", 8, "--curves", "c.png", "--slice", "s.png")
+    options = (
+        "a.mp4",
+        "b.mp4",
+        "--metrics",
+        CHEAP,
+        "--chunk",
+        16,
+        "--overlap",
+        8,
+        "--curves",
+        "c.png",
+        "--slice",
+        "s.png",
+    )
     assert run(capsys, *options)[0] == 0
     assert Path("c.png").stat().st_size > 1000 and Path("s.png").stat().st_size > 1000
     code, _, err = run(capsys, *options)
@@ -88,14 +105,20 @@ def test_pictures_are_written_and_not_over_others(capsys):
         (["b.mp4", "--metrics", "seam"], "--metrics 'seam': needs to know where chunks begin"),
         (["b.mp4", "--metrics", "text"], "--metrics 'text': needs the prompt"),
         (["a.mp4", "--metrics", "drift", "--chunk", "16"], "--overlap: give it together with --chunk"),
-        (["a.mp4", "--metrics", "drift", "--chunk", "8", "--overlap", "8"], "--overlap 8: must be 0 or more and below --chunk 8"),
+        (
+            ["a.mp4", "--metrics", "drift", "--chunk", "8", "--overlap", "8"],
+            "--overlap 8: must be 0 or more and below --chunk 8",
+        ),
         (["a.mp4", "--metrics", "anchor", "--clip", "."], "--clip '.': no whole CLIP"),
         (
             ["a.mp4", "--metrics", "drift", "--prompt", "x"],
             "--metrics 'drift': --prompt has no effect with these; leave it out, or add one of text",
         ),
         (["a.mp4", "--metrics", "drift", "--clip", "x"], "--metrics 'drift': --clip has no effect"),
-        (["a.mp4", "--metrics", "drift", "--flow-size", "64"], "--metrics 'drift': --flow-size has no effect"),
+        (
+            ["a.mp4", "--metrics", "drift", "--flow-size", "64"],
+            "--metrics 'drift': --flow-size has no effect",
+        ),
         (["a.mp4", "--metrics", "drift", "--curves", "c.png"], "--metrics 'drift': --curves has no effect"),
         (["a.mp4", "--curves", "c.jpg"], "--curves 'c.jpg': must end in .png"),
     ],

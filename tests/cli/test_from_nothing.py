@@ -23,11 +23,17 @@ def test_streaming_t2v(hub: Hub, tmp_path, capsys):
     assert code == 2 and "--model 'streaming-t2v': not here yet, a download of" in err and "give --yes" in err
     made = answer(capsys, *line, tmp_path / "a.mp4", "--yes")
     assert (made["frames"], made["width"], made["model"]) == (16, 256, "streaming-t2v")
-    for words in ("PAIR/StreamingT2V: streaming_t2v.ckpt", "licence: cc-by-nc-4.0", "on cpu (there is no accelerator here) in float32"):
+    for words in (
+        "PAIR/StreamingT2V: streaming_t2v.ckpt",
+        "licence: cc-by-nc-4.0",
+        "on cpu (there is no accelerator here) in float32",
+    ):
         assert words in made["told"]
     asked = len(hub.asked)
     code, _, err = run(capsys, "generate", PROMPT, *line, tmp_path / "a.mp4")
-    assert code == 2 and "exists; give --overwrite" in err and len(hub.asked) == asked  # what is here is not asked for again
+    assert (
+        code == 2 and "exists; give --overwrite" in err and len(hub.asked) == asked
+    )  # what is here is not asked for again
 
 
 def test_streaming_svd_from_an_image(hub: Hub, tmp_path, capsys, monkeypatch):
@@ -40,7 +46,17 @@ def test_streaming_svd_from_an_image(hub: Hub, tmp_path, capsys, monkeypatch):
     settings["extend"] |= {"frames": 4, "overlap": 2, "anchor": 1}
     model.write_text(json.dumps(settings))
     made = answer(
-        capsys, "--model", "streaming-svd", "--image", tmp_path / "start.png", "--frames", "6", "--steps", "1", "-o", tmp_path / "a.mp4"
+        capsys,
+        "--model",
+        "streaming-svd",
+        "--image",
+        tmp_path / "start.png",
+        "--frames",
+        "6",
+        "--steps",
+        "1",
+        "-o",
+        tmp_path / "a.mp4",
     )
     assert (made["frames"], made["width"]) == (6, 64)
 
@@ -51,7 +67,11 @@ def test_a_base_by_its_id(hub: Hub, tmp_path, capsys, kind):
     put_pipeline(hub, "owner/base", kind, tmp_path)
     line = ["--model", "streaming-t2v", "--base", "owner/base", "--frames", "16", "--steps", "1", "--yes"]
     made = answer(capsys, *line, "-o", tmp_path / "a.mp4")
-    assert made["frames"] == 16 and "the base makes the first 16 frames at" in made["told"] and "owner/base: " in made["told"]
+    assert (
+        made["frames"] == 16
+        and "the base makes the first 16 frames at" in made["told"]
+        and "owner/base: " in made["told"]
+    )
 
 
 def test_a_base_that_the_included_model_would_shrink_names_one_that_fits(hub: Hub, tmp_path, capsys):

@@ -28,15 +28,28 @@ def answer(capsys, *arguments) -> dict:
 def test_streaming_t2v_in_one_command_and_its_third_stage_later(hub: Hub, tmp_path, capsys):
     put_streaming_t2v(hub, tmp_path)
     put_vid2vid(hub)
-    with pytest.raises(ModelError, match=r"streaming-t2v is not on this machine; get it by: streamingt2v get streaming-t2v \(a download"):
+    with pytest.raises(
+        ModelError,
+        match=r"streaming-t2v is not on this machine; get it by: streamingt2v get streaming-t2v \(a download",
+    ):
         find_model("streaming-t2v")
     got = answer(capsys, "streaming-t2v")
     assert got["folder"] == str(tmp_path / "home" / "models" / "streaming-t2v") and got["fetched_bytes"] > 1e6
-    for words in ("PAIR/StreamingT2V: streaming_t2v.ckpt, ", "licence: cc-by-nc-4.0", "converted to ", " free in "):
+    for words in (
+        "PAIR/StreamingT2V: streaming_t2v.ckpt, ",
+        "licence: cc-by-nc-4.0",
+        "converted to ",
+        " free in ",
+    ):
         assert words in got["told"]
     assert not any(path.endswith(".bin") for path in hub.bytes_sent)
-    assert load("streaming-t2v").config.name == "streaming-t2v" and find_model("PAIR/StreamingT2V") == Path(got["folder"])
-    assert "is here already" in (again := answer(capsys, "streaming-t2v"))["told"] and again["fetched_bytes"] == 0
+    assert load("streaming-t2v").config.name == "streaming-t2v" and find_model("PAIR/StreamingT2V") == Path(
+        got["folder"]
+    )
+    assert (
+        "is here already" in (again := answer(capsys, "streaming-t2v"))["told"]
+        and again["fetched_bytes"] == 0
+    )
     asked = len(hub.asked)
     full = answer(capsys, "streaming-t2v", "--preset", "full")
     assert full["folder"] == got["folder"] and 0 < full["fetched_bytes"] < got["fetched_bytes"]
@@ -63,7 +76,9 @@ def test_half_precision_where_it_is_asked_for(hub: Hub, tmp_path, capsys):
     folder = answer(capsys, "streaming-t2v", "--dtype", "float16")["folder"]
     from safetensors.torch import load_file
 
-    assert {x.dtype for x in load_file(Path(folder) / "cam" / "diffusion_pytorch_model.safetensors").values()} == {torch.float16}
+    assert {
+        x.dtype for x in load_file(Path(folder) / "cam" / "diffusion_pytorch_model.safetensors").values()
+    } == {torch.float16}
 
 
 def test_streaming_svd_with_i2vgen_xl_as_its_enhancer(hub: Hub, tmp_path, capsys):
@@ -71,8 +86,15 @@ def test_streaming_svd_with_i2vgen_xl_as_its_enhancer(hub: Hub, tmp_path, capsys
     put_pipeline(hub, "ali-vilab/i2vgen-xl", "i2vgen_xl", tmp_path)
     folder = Path(answer(capsys, "streaming-svd", "--preset", "full")["folder"])
     refine = ModelConfig.load(folder).refine_by
-    assert refine is not None and (refine.frames, refine.overlap, refine.strength, refine.height) == (38, 12, 0.97, 720)
-    assert (Path(refine.pipeline) / "model_index.json").is_file() and not (Path(refine.pipeline) / "whole.safetensors").exists()
+    assert refine is not None and (refine.frames, refine.overlap, refine.strength, refine.height) == (
+        38,
+        12,
+        0.97,
+        720,
+    )
+    assert (Path(refine.pipeline) / "model_index.json").is_file() and not (
+        Path(refine.pipeline) / "whole.safetensors"
+    ).exists()
     assert order("streaming-svd", full=True) is None and order("streaming-svd") is None
 
 
@@ -83,9 +105,13 @@ def test_bases_of_several_repositories_need_no_settings_by_hand(hub: Hub, tmp_pa
     adapter = toy_pipelines.motion_adapter(tmp_path / "adapter")
     hub.put("guoyww/animatediff-motion-adapter-v1-5-2", adapter)
     base = read_base(Path(answer(capsys, "animatediff")["folder"]))
-    assert (base.steps, base.height, base.resample) == (25, 512, "nearest") and Path(str(base.adapter)).is_dir()
+    assert (base.steps, base.height, base.resample) == (25, 512, "nearest") and Path(
+        str(base.adapter)
+    ).is_dir()
     base = read_base(Path(answer(capsys, "svd-sdxl")["folder"]))
-    assert (base.frames, base.height, base.fit) == (25, 576, "pad") and (Path(str(base.picture)) / "model_index.json").is_file()
+    assert (base.frames, base.height, base.fit) == (25, 576, "pad") and (
+        Path(str(base.picture)) / "model_index.json"
+    ).is_file()
 
 
 @pytest.mark.parametrize("kind", ["modelscope", "wan", "cogvideox"])
@@ -124,7 +150,11 @@ def test_it_asks_once(hub: Hub, capsys, monkeypatch, answered):
 
 
 def test_names_that_are_none(hub: Hub, capsys):
-    for name, words in (("nothing", "no model 'nothing'"), ("owner/nothing", "no such repository"), ("tiny", "")):
+    for name, words in (
+        ("nothing", "no model 'nothing'"),
+        ("owner/nothing", "no such repository"),
+        ("tiny", ""),
+    ):
         code, _, err = run(capsys, "get", name, "--yes")
         assert code == (0 if name == "tiny" else 2) and words in err, err
 
@@ -134,7 +164,11 @@ def test_room_for_download_and_conversion_is_checked_together_before(hub: Hub, t
     size = order("streaming-t2v").missing
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": int(1.5 * size)})())
     code, _, err = run(capsys, "get", "streaming-t2v", "--yes")
-    assert code == 2 and "streaming-t2v with what is made of it needs" in err and "HF_HOME or STREAMINGT2V_HOME" in err
+    assert (
+        code == 2
+        and "streaming-t2v with what is made of it needs" in err
+        and "HF_HOME or STREAMINGT2V_HOME" in err
+    )
     assert hub.bytes_sent == {} and not (tmp_path / "home" / "models").exists()
 
 
@@ -142,8 +176,16 @@ def test_room_for_download_and_conversion_is_checked_together_before(hub: Hub, t
 
 PLAIN, FP16 = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors"
 BIN = "diffusion_pytorch_model.bin"
-SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"]
-FP16_SHARDS = ["model.fp16-00001-of-00002.safetensors", "model.fp16-00002-of-00002.safetensors", "model.safetensors.index.fp16.json"]
+SHARDS = [
+    "model-00001-of-00002.safetensors",
+    "model-00002-of-00002.safetensors",
+    "model.safetensors.index.json",
+]
+FP16_SHARDS = [
+    "model.fp16-00001-of-00002.safetensors",
+    "model.fp16-00002-of-00002.safetensors",
+    "model.safetensors.index.fp16.json",
+]
 
 
 @pytest.mark.parametrize(
@@ -166,11 +208,28 @@ def test_one_set_of_weights(names, half, chosen, variant):
 
 
 def test_parts_that_are_not_there_or_left_out_bring_nothing():
-    index = {"_class_name": "X", "unet": ["diffusers", "Y"], "image_encoder": [None, None], "safety_checker": ["z", "Z"], "flag": True}
-    names = ["model_index.json", f"unet/{PLAIN}", f"unet/{BIN}", "unet/config.json", "safety_checker/config.json", "other/config.json"]
-    assert needed_files(names, index, False, ("safety_checker",)) == ["model_index.json", f"unet/{PLAIN}", "unet/config.json"] or sorted(
-        needed_files(names, index, False, ("safety_checker",))
-    ) == sorted(["model_index.json", f"unet/{PLAIN}", "unet/config.json"])
+    index = {
+        "_class_name": "X",
+        "unet": ["diffusers", "Y"],
+        "image_encoder": [None, None],
+        "safety_checker": ["z", "Z"],
+        "flag": True,
+    }
+    names = [
+        "model_index.json",
+        f"unet/{PLAIN}",
+        f"unet/{BIN}",
+        "unet/config.json",
+        "safety_checker/config.json",
+        "other/config.json",
+    ]
+    assert needed_files(names, index, False, ("safety_checker",)) == [
+        "model_index.json",
+        f"unet/{PLAIN}",
+        "unet/config.json",
+    ] or sorted(needed_files(names, index, False, ("safety_checker",))) == sorted(
+        ["model_index.json", f"unet/{PLAIN}", "unet/config.json"]
+    )
 
 
 def test_the_variant_of_a_folder_that_has_nothing_else(tmp_path):

@@ -70,41 +70,79 @@ def test_models_lists_what_can_be_used(capfd):
     assert main(["models", "--json"]) == 0
     entries = json.loads(capfd.readouterr().out)["models"]
     assert all(entry["name"] in text and entry["licence"] in text for entry in entries)
-    assert {"hub_id", "revision", "parameters", "download_bytes", "width", "height", "frames", "fps", "verified"} <= set(entries[0])
+    assert {
+        "hub_id",
+        "revision",
+        "parameters",
+        "download_bytes",
+        "width",
+        "height",
+        "frames",
+        "fps",
+        "verified",
+    } <= set(entries[0])
 
 
 def test_plan_tells_what_is_needed(capfd):
     arguments = ["plan", "A cat running on the street", "--frames", "240", "--seconds-per-step", "0.5"]
     assert main([*arguments, "--json"]) == 0
     values = json.loads(capfd.readouterr().out)
-    assert values["steps"] == 116 and 58 < values["seconds"] < 116, "0.5 s a step, and the autoencoder's share"
+    assert values["steps"] == 116 and 58 < values["seconds"] < 116, (
+        "0.5 s a step, and the autoencoder's share"
+    )
     assert values["memory"] == values["weights"] + values["working"] and values["download"] == 0
     assert main(arguments) == 0
     out = capfd.readouterr().out
-    assert "memory" in out and "disk" in out and "min for 116 steps (the seconds a step that were given; " in out
+    assert (
+        "memory" in out and "disk" in out and "min for 116 steps (the seconds a step that were given; " in out
+    )
 
 
 def test_plan_counts_a_published_model_that_is_not_here(capfd, monkeypatch):
     """By its sizes on the meta device: the numbers of its parts are those of the published key list, but for what carries nothing."""
     monkeypatch.setattr(planning, "free_memory", lambda device: 10**12)
-    line = ["plan", "a cat", "--model", "streaming-t2v", "--frames", "24", "--dtype", "float16", "--seconds-per-step", "2", "--json"]
+    line = [
+        "plan",
+        "a cat",
+        "--model",
+        "streaming-t2v",
+        "--frames",
+        "24",
+        "--dtype",
+        "float16",
+        "--seconds-per-step",
+        "2",
+        "--json",
+    ]
     assert main(line) == 0
     values = json.loads(capfd.readouterr().out)
-    left_out = 683_800_065 - 632_076_800  # of the text tower of OpenCLIP, beside the image tower (method.md: The published checkpoint)
+    left_out = (
+        683_800_065 - 632_076_800
+    )  # of the text tower of OpenCLIP, beside the image tower (method.md: The published checkpoint)
     assert values["parameters"] == 3_232_602_140 - left_out and values["download"] == 12_930_000_000
     assert values["steps"] == 100 and values["seconds"] > 200
     assert main([*line, "--preset", "full"]) == 0
     full = json.loads(capfd.readouterr().out)
-    assert full["parameters"] == values["parameters"] + 1_411_233_860 and (full["height"], full["width"]) == (720, 704)
+    assert full["parameters"] == values["parameters"] + 1_411_233_860 and (full["height"], full["width"]) == (
+        720,
+        704,
+    )
     assert full["seconds"] > 2 * values["seconds"] and full["memory"] > values["memory"]
     assert main(line[:-1]) == 0
     out = capfd.readouterr().out
-    assert "not here yet: a download of streaming-t2v 12.9 GB" in out and "Get it by: streamingt2v get streaming-t2v" in out
+    assert (
+        "not here yet: a download of streaming-t2v 12.9 GB" in out
+        and "Get it by: streamingt2v get streaming-t2v" in out
+    )
 
 
 @pytest.mark.parametrize(
     ("memory", "words"),
-    [("24GB", "yes, it fits\n"), ("12 GB", "yes, it fits, with --offload model"), ("1GB", "no, it does not fit, whatever is offloaded")],
+    [
+        ("24GB", "yes, it fits\n"),
+        ("12 GB", "yes, it fits, with --offload model"),
+        ("1GB", "no, it does not fit, whatever is offloaded"),
+    ],
 )
 def test_plan_for_a_card_elsewhere_says_yes_or_no(capfd, memory, words):
     """Neither torch nor a device is needed for that."""
@@ -113,7 +151,10 @@ def test_plan_for_a_card_elsewhere_says_yes_or_no(capfd, memory, words):
     assert words in capfd.readouterr().out
     assert main([*line, "--json"]) == 0
     values = json.loads(capfd.readouterr().out.splitlines()[-1])
-    assert values["fits"] is (not words.startswith("no")) and values["download"] == 12_930_000_000 + 2_822_000_000
+    assert (
+        values["fits"] is (not words.startswith("no"))
+        and values["download"] == 12_930_000_000 + 2_822_000_000
+    )
 
 
 def test_plan_for_a_card_elsewhere_imports_nothing_heavy():
@@ -139,7 +180,12 @@ def test_doctor_tells_what_runs_here(capfd):
     assert main(["doctor", "--json"]) == 0
     values = json.loads(capfd.readouterr().out.splitlines()[-1])
     first = values["models"][0]
-    assert values["device"] and (first["model"], first["fits"], first["offload"], first["here"]) == ("tiny", True, "none", True)
+    assert values["device"] and (first["model"], first["fits"], first["offload"], first["here"]) == (
+        "tiny",
+        True,
+        "none",
+        True,
+    )
     assert main(["doctor"]) == 0
     assert "streaming-t2v " in capfd.readouterr().out
 
@@ -147,7 +193,10 @@ def test_doctor_tells_what_runs_here(capfd):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "i2vgen-xl"], "--model 'i2vgen-xl': i2vgen-xl is not on this machine; get it by: streamingt2v get i2vgen-xl (a"),
+        (
+            ["--model", "i2vgen-xl"],
+            "--model 'i2vgen-xl': i2vgen-xl is not on this machine; get it by: streamingt2v get i2vgen-xl (a",
+        ),
         (["--offload", "model"], "--offload 'model'"),
         (["--model", "nowhere"], "--model 'nowhere': no model"),
         (["--device", "cuda:7"], "--device 'cuda:7': there is no usable cuda device on this machine"),

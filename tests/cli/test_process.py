@@ -33,7 +33,9 @@ def start(folder: Path, *arguments: object) -> subprocess.Popen:
     """The command, running in `folder`."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     words = [*COMMAND, *map(str, arguments)]
-    return subprocess.Popen(words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def run(folder: Path, *arguments: object) -> tuple[int, str, str]:
@@ -56,9 +58,14 @@ def test_all_three_stages_from_a_picture_with_json(tmp_path, model):
 
 def test_extend_any_video_by_new_frames(tmp_path, model):
     write_video(tmp_path / "first.mp4", (np.full((48, 80, 3), 10 * i, np.uint8) for i in range(9)), fps=12)
-    code, out, err = run(tmp_path, "extend", "first.mp4", PROMPT, "--frames", 12, "--model", model, "-o", "out.mp4", "--json")
+    code, out, err = run(
+        tmp_path, "extend", "first.mp4", PROMPT, "--frames", 12, "--model", model, "-o", "out.mp4", "--json"
+    )
     assert code == 0, err
-    assert json.loads(out)["frames"] == count_frames(tmp_path / "out.mp4") == 21 and probe_video(tmp_path / "out.mp4").fps == 12
+    assert (
+        json.loads(out)["frames"] == count_frames(tmp_path / "out.mp4") == 21
+        and probe_video(tmp_path / "out.mp4").fps == 12
+    )
 
 
 def test_ctrl_c_ends_cleanly_and_the_printed_line_goes_on_to_the_same_bytes(tmp_path, model):
@@ -70,7 +77,11 @@ def test_ctrl_c_ends_cleanly_and_the_printed_line_goes_on_to_the_same_bytes(tmp_
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, "") and "Traceback" not in err and not (tmp_path / "out.mp4").exists()
+    assert (
+        (process.returncode, out) == (130, "")
+        and "Traceback" not in err
+        and not (tmp_path / "out.mp4").exists()
+    )
     line = next(line for line in err.splitlines() if "streamingt2v resume" in line)
     code, out, err = run(tmp_path, *shlex.split(line.partition("streamingt2v ")[2]))
     assert (code, out.strip()) == (0, str(tmp_path / "out.mp4")), err
@@ -80,7 +91,11 @@ def test_ctrl_c_ends_cleanly_and_the_printed_line_goes_on_to_the_same_bytes(tmp_
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(["--width", 33], "--width 33"), (["--device", "nowhere"], "--device 'nowhere'"), (["--fps", 60], "--fps 60")],
+    [
+        (["--width", 33], "--width 33"),
+        (["--device", "nowhere"], "--device 'nowhere'"),
+        (["--fps", 60], "--fps 60"),
+    ],
 )
 def test_what_the_model_cannot_do_is_a_wrong_request(tmp_path, model, capfd, options, message):
     arguments = ["generate", PROMPT, "--model", model, *options, "-o", tmp_path / "out.mp4", "--quiet"]
@@ -90,7 +105,9 @@ def test_what_the_model_cannot_do_is_a_wrong_request(tmp_path, model, capfd, opt
 
 
 def test_a_model_folder_that_is_not_one_is_a_wrong_request(tmp_path, capfd):
-    assert main(["generate", PROMPT, "--model", str(tmp_path), "-o", str(tmp_path / "out.mp4"), "--quiet"]) == 2
+    assert (
+        main(["generate", PROMPT, "--model", str(tmp_path), "-o", str(tmp_path / "out.mp4"), "--quiet"]) == 2
+    )
     err = capfd.readouterr().err
     assert f"--model '{tmp_path}'" in err and "model.json" in err
 
@@ -101,13 +118,27 @@ def test_a_run_resumed_with_another_number_of_threads_has_the_same_bytes(tmp_pat
     torch.set_num_threads(2)
     try:
         assert main(["generate", *map(str, options), "-o", str(tmp_path / "whole.mp4")]) == 0
-        assert main(["generate", *map(str, options), "-o", str(tmp_path / "out.mp4"), "--run-dir", str(tmp_path / "run")]) == 0
+        assert (
+            main(
+                [
+                    "generate",
+                    *map(str, options),
+                    "-o",
+                    str(tmp_path / "out.mp4"),
+                    "--run-dir",
+                    str(tmp_path / "run"),
+                ]
+            )
+            == 0
+        )
     finally:
         torch.set_num_threads(before)
     with RunFolder.open(tmp_path / "run") as kept:
         assert kept.header.threads == 2
     journal = tmp_path / "run" / "journal.jsonl"
-    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:-1]))  # as if stopped before the last chunk
+    journal.write_bytes(
+        b"".join(journal.read_bytes().splitlines(keepends=True)[:-1])
+    )  # as if stopped before the last chunk
     (tmp_path / "out.mp4").unlink()
     code, out, err = run(tmp_path, "resume", "run")  # a process of one thread
     assert (code, out.strip()) == (0, str(tmp_path / "out.mp4")), err

@@ -35,7 +35,9 @@ def test_options_reach_the_request_to_refine(fake_pipeline, capsys):
     assert run(capsys, "refine", "in.mp4", PROMPT, *asked, "--run-dir", "kept")[0] == 0
     with RunFolder.open("kept") as kept:
         path = str(Path("in.mp4").absolute())
-        wanted = Request(PROMPT, 9, 7, negative_prompt="dull", preset="full", num_inference_steps=3, guidance_scale=2.5)
+        wanted = Request(
+            PROMPT, 9, 7, negative_prompt="dull", preset="full", num_inference_steps=3, guidance_scale=2.5
+        )
         assert kept.request == dataclasses.replace(wanted, refine=path, form="joint", strength=0.4)
 
 
@@ -99,12 +101,17 @@ def test_extend_gives_the_input_and_then_new_frames(fake_pipeline, capsys):
 
 
 @pytest.mark.parametrize(
-    ("options", "paces"), [([], "30 its motion plays 1 times, the new motion 3.75"), (["--fps", 8], "8 its motion plays 0.267")]
+    ("options", "paces"),
+    [([], "30 its motion plays 1 times, the new motion 3.75"), (["--fps", 8], "8 its motion plays 0.267")],
 )
 def test_a_source_of_another_rate_is_told(fake_pipeline, capsys, options, paces):
-    code, _, err = run(capsys, "extend", a_video("in.mp4", 13, fps=30), PROMPT, "--frames", 8, "-o", "out.mp4", *options)
+    code, _, err = run(
+        capsys, "extend", a_video("in.mp4", 13, fps=30), PROMPT, "--frames", 8, "-o", "out.mp4", *options
+    )
     assert code == 0 and "has 30 frames a second, the model makes 8" in err and paces in err
-    code, _, err = run(capsys, "extend", a_video("in.mp4", 13, fps=8), PROMPT, "--frames", 8, "-o", "same.mp4")
+    code, _, err = run(
+        capsys, "extend", a_video("in.mp4", 13, fps=8), PROMPT, "--frames", 8, "-o", "same.mp4"
+    )
     assert code == 0 and "frames a second" not in err
 
 
@@ -131,7 +138,18 @@ def test_a_schedule_is_read(text):
     assert read_schedule(Path("schedule")) == ((0, "A cat on the street"), (48, "A cat: asleep"))
 
 
-WRONG_SCHEDULES = [b"", b"A cat", b"x: A cat", b"-1: A cat", b"{", b"[1, 2]", b'{"0": 5}', b'[["a", "b"]]', b'[[1.5, "b"]]', b"\xff\xfe"]
+WRONG_SCHEDULES = [
+    b"",
+    b"A cat",
+    b"x: A cat",
+    b"-1: A cat",
+    b"{",
+    b"[1, 2]",
+    b'{"0": 5}',
+    b'[["a", "b"]]',
+    b'[[1.5, "b"]]',
+    b"\xff\xfe",
+]
 
 
 @pytest.mark.parametrize("content", WRONG_SCHEDULES)
@@ -143,7 +161,9 @@ def test_a_wrong_schedule_is_refused(content):
 
 def test_a_schedule_reaches_the_request_and_its_words_are_told(fake_pipeline, capsys):
     Path("story.txt").write_text("16: A lion on the beach\n")
-    code, _, err = run(capsys, "generate", PROMPT, "--schedule", "story.txt", "--run-dir", "kept", "-o", "out.mp4")
+    code, _, err = run(
+        capsys, "generate", PROMPT, "--schedule", "story.txt", "--run-dir", "kept", "-o", "out.mp4"
+    )
     assert code == 0 and "'lion'" in err
     with RunFolder.open("kept") as kept:
         assert kept.request.schedule == ((16, "A lion on the beach"),)

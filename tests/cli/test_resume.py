@@ -27,7 +27,11 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(fake_pipeline, capsys, num
     fake_pipeline.before_chunk = interrupt_at(2, number)
     code, out, err = run(capsys, "generate", *options, "-o", "out.mp4", "--contact-sheet", "my sheet.png")
     assert (code, out) == (130, "") and "interrupted" in err and not Path("out.mp4").exists()
-    loads, fake_pipeline.before_chunk, fake_pipeline.loads[:] = fake_pipeline.loads[-1:], lambda index: None, []
+    loads, fake_pipeline.before_chunk, fake_pipeline.loads[:] = (
+        fake_pipeline.loads[-1:],
+        lambda index: None,
+        [],
+    )
     code, out, err = run(capsys, *resume_line(err))
     assert code == 0 and fake_pipeline.loads == loads and loads[0][:3] == ("tiny", "cpu", "float16")
     assert Path("out.mp4").read_bytes() == Path("whole.mp4").read_bytes()
@@ -43,7 +47,9 @@ def test_interrupted_before_the_first_chunk_leaves_nothing(fake_pipeline, capsys
 def test_interrupted_while_loading_leaves_nothing(monkeypatch, capsys):
     import streamingt2v.runs.render
 
-    monkeypatch.setattr(streamingt2v.runs.render, "load_pipeline", lambda *arguments, **named: interrupt_at(0)(0))
+    monkeypatch.setattr(
+        streamingt2v.runs.render, "load_pipeline", lambda *arguments, **named: interrupt_at(0)(0)
+    )
     code, out, err = run(capsys, "generate", PROMPT, "-o", "out.mp4", "--json")
     assert code == 130 and json.loads(out)["exit_code"] == 130 and "interrupted" in err and listing() == set()
 
@@ -55,7 +61,12 @@ def test_an_unfinished_run_in_the_way_is_not_lost(fake_pipeline, capsys):
     code, _, err = run(capsys, "generate", "Another prompt", "-o", "out.mp4", "--overwrite")
     assert code == 2 and f"streamingt2v resume {Path('out.run').absolute()}" in err
     code, out, _ = run(capsys, "resume", "out.run", "--json")
-    assert code == 0 and list(json.loads(out)) == JSON_FIELDS and count_frames("out.mp4") == 20 and listing() == {"out.mp4"}
+    assert (
+        code == 0
+        and list(json.loads(out)) == JSON_FIELDS
+        and count_frames("out.mp4") == 20
+        and listing() == {"out.mp4"}
+    )
 
 
 def test_a_kept_run_can_be_resumed_again_and_elsewhere(fake_pipeline, capsys):
@@ -100,9 +111,13 @@ def cut_after_one_chunk(fake_pipeline, capsys, *options: object) -> None:
 def test_a_run_of_the_python_interface_resumes(fake_pipeline, capsys):
     request = Request(PROMPT, num_frames=20)
     asked = fake_pipeline.resolve(request)
-    with runner.create_run(fake_pipeline, asked, Path("a.run"), "tiny", Path("a.mp4"), device="cpu", dtype="float16"):
+    with runner.create_run(
+        fake_pipeline, asked, Path("a.run"), "tiny", Path("a.mp4"), device="cpu", dtype="float16"
+    ):
         pass
-    assert run(capsys, "resume", "a.run")[0] == 0 and fake_pipeline.loads == [("tiny", "cpu", "float16", False)]
+    assert run(capsys, "resume", "a.run")[0] == 0 and fake_pipeline.loads == [
+        ("tiny", "cpu", "float16", False)
+    ]
     assert count_frames("a.mp4") == 20 and Path("a.run").is_dir(), "nobody said that the folder may go"
 
 
@@ -130,7 +145,11 @@ def test_other_weights_are_a_wrong_run(fake_pipeline, capsys):
     fake_pipeline.loads.clear()
     weights.write_bytes(b"now!")
     code, _, err = run(capsys, "resume", "out.run", "-q")
-    assert code == 2 and len(err.splitlines()) == 1 and "RUN_DIR 'out.run': the files of its model 'tiny' are not those" in err
+    assert (
+        code == 2
+        and len(err.splitlines()) == 1
+        and "RUN_DIR 'out.run': the files of its model 'tiny' are not those" in err
+    )
     assert fake_pipeline.loads == []
     weights.write_bytes(b"then")
     assert run(capsys, "resume", "out.run")[0] == 0
@@ -147,12 +166,17 @@ def test_an_embedded_name_stays_a_name_beside_a_folder_called_so(fake_pipeline, 
     Path("tiny").mkdir()
     Path("m").mkdir()
     for model, lasting in (("tiny", "tiny"), ("m", str(Path("m").absolute()))):
-        assert run(capsys, "generate", PROMPT, "--model", model, "--frames", 8, "--run-dir", f"{model}.run")[0] == 0
+        assert (
+            run(capsys, "generate", PROMPT, "--model", model, "--frames", 8, "--run-dir", f"{model}.run")[0]
+            == 0
+        )
         with RunFolder.open(f"{model}.run") as kept:
             assert kept.model == lasting
 
 
-@pytest.mark.parametrize("left", [["lock"], ["lock", "init.mp4"], ["lock", "journal.jsonl", "playlist.m3u8", "seg_00000.m4s"]])
+@pytest.mark.parametrize(
+    "left", [["lock"], ["lock", "init.mp4"], ["lock", "journal.jsonl", "playlist.m3u8", "seg_00000.m4s"]]
+)
 def test_leftovers_do_not_lock_the_user_out(fake_pipeline, capsys, left):
     Path("out.run").mkdir()
     for name in left:
@@ -192,7 +216,9 @@ def test_resume_replaces_no_file_that_it_was_not_told_to(fake_pipeline, capsys):
     fake_pipeline.loads.clear()
     Path("out.mp4").write_text("precious")
     code, _, err = run(capsys, "resume", "out.run")
-    assert code == 2 and "--output" in err and "--overwrite" in err and Path("out.mp4").read_text() == "precious"
+    assert (
+        code == 2 and "--output" in err and "--overwrite" in err and Path("out.mp4").read_text() == "precious"
+    )
     assert fake_pipeline.loads == []
     assert run(capsys, "resume", "out.run", "--overwrite")[0] == 0 and count_frames("out.mp4") == 20
 

@@ -24,7 +24,10 @@ def test_this_machine_needs_none(host):
     assert serve.checked_token(host, None) is None
 
 
-@pytest.mark.parametrize("token", ["", "short", "x" * 15, "sixteen letters and spaces", "sixteen-letters-\n", "ümlaut-ümlaut-ümlaut"])
+@pytest.mark.parametrize(
+    "token",
+    ["", "short", "x" * 15, "sixteen letters and spaces", "sixteen-letters-\n", "ümlaut-ümlaut-ümlaut"],
+)
 def test_a_token_must_keep_people_out_and_fit_into_a_header(token):
     with pytest.raises(RequestError) as refused:
         serve.checked_token("127.0.0.1", token)

@@ -36,12 +36,19 @@ def recorded_training(monkeypatch):
 
 
 def test_train_hands_its_settings_to_the_recipe(recorded_training, capsys):
-    given = [word for setting in ("fresh=yes", "reach=4", "steps=9", "lr=1e-4") for word in ("--set", setting)]
+    given = [
+        word for setting in ("fresh=yes", "reach=4", "steps=9", "lr=1e-4") for word in ("--set", setting)
+    ]
     code, out, err = run(capsys, "train", "cam", *WORDS, *given, "--stop-after", 3, "--json")
     expected = {"recipe": "cam", "output": "runs/cam", "model": "runs/cam/model", "loss": 0.5, "step": 2}
     assert code == 0 and json.loads(out) == expected and "step 1/2" in err
     assert recorded_training["recipe"] is recipes.RECIPES["cam"]
-    assert recorded_training["settings"] == {"model": "tiny", "data": Path("clips"), "fresh": True, "reach": 4}
+    assert recorded_training["settings"] == {
+        "model": "tiny",
+        "data": Path("clips"),
+        "fresh": True,
+        "reach": 4,
+    }
     assert recorded_training["loop"] == {"steps": 9, "lr": 1e-4} and recorded_training["stop_after"] == 3
 
 
@@ -54,10 +61,15 @@ def test_train_hands_its_settings_to_the_recipe(recorded_training, capsys):
 )  # fmt: skip
 def test_train_refuses_wrong_settings(recorded_training, capsys, setting, fix):
     code, _, err = run(capsys, "train", "cam", *WORDS, "-q", "--set", setting)
-    assert code == 2 and len(err.splitlines()) == 1 and "--set" in err and fix in err and not recorded_training
+    assert (
+        code == 2 and len(err.splitlines()) == 1 and "--set" in err and fix in err and not recorded_training
+    )
 
 
-@pytest.mark.parametrize(("words", "fix"), [(("base", *WORDS), "python -m lab.tiny"), (("cam", *WORDS, "--data", "none"), "no such file")])
+@pytest.mark.parametrize(
+    ("words", "fix"),
+    [(("base", *WORDS), "python -m lab.tiny"), (("cam", *WORDS, "--data", "none"), "no such file")],
+)
 def test_train_refuses_what_it_cannot_train(recorded_training, capsys, words, fix):
     code, _, err = run(capsys, "train", *words)
     assert code == 2 and fix in err and not recorded_training
@@ -94,4 +106,6 @@ def test_recipes_of_the_embedded_model_have_a_command_of_their_own(monkeypatch, 
     assert command.main(["judge", "-o", "out", "--set", "width=8", "--set", "steps=3"]) == 0
     assert calls == [("judge", Path("out"), {"width": 8}, {"steps": 3}, None)]
     assert json.loads(capsys.readouterr().out) == {"recipe": "judge", "output": "out", "loss": 0.5}
-    assert command.main(["judge", "-o", "out", "--set", "wide=8"]) == 2 and re.search("no such setting", capsys.readouterr().err)
+    assert command.main(["judge", "-o", "out", "--set", "wide=8"]) == 2 and re.search(
+        "no such setting", capsys.readouterr().err
+    )

@@ -41,7 +41,9 @@ def networks() -> dict[str, torch.nn.Module]:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory, networks) -> Path:
-    names = published.streaming_t2v_names(networks) | {"text_encoder.text_model.embeddings.position_ids": torch.arange(9)}
+    names = published.streaming_t2v_names(networks) | {
+        "text_encoder.text_model.embeddings.position_ids": torch.arange(9)
+    }
     return published.write(tmp_path_factory.mktemp("published") / "streaming_t2v.ckpt", names)
 
 
@@ -66,16 +68,28 @@ def test_streaming_t2v_computes_what_its_networks_did(networks, model):
     assert torch.equal(backbone.image_tokens(backbone.image_encoder(image).image_embeds), tokens)
     frames = randn(1, 2, 3, 64, 64, seed=3)
     features = [cam(latents, 5, words, cam.encode_frames(frames)) for cam in (networks["cam"], backbone.cam)]
-    outputs = [net(latents, 5, words, tokens, f) for net, f in zip((networks["unet"], backbone.unet), features, strict=True)]
+    outputs = [
+        net(latents, 5, words, tokens, f)
+        for net, f in zip((networks["unet"], backbone.unet), features, strict=True)
+    ]
     assert torch.equal(*outputs) and outputs[0].std() > 0
     ids = torch.arange(text.TEXT_LENGTH)[None]
-    assert torch.equal(made.text.encoder(ids).last_hidden_state, networks["text_encoder"](ids).last_hidden_state)
-    assert torch.equal(backbone.vae.decode(latents[:, :, 0]).sample, networks["vae"].decode(latents[:, :, 0]).sample)
+    assert torch.equal(
+        made.text.encoder(ids).last_hidden_state, networks["text_encoder"](ids).last_hidden_state
+    )
+    assert torch.equal(
+        backbone.vae.decode(latents[:, :, 0]).sample, networks["vae"].decode(latents[:, :, 0]).sample
+    )
 
 
 def test_streaming_t2v_has_the_published_settings(model):
     made = load(model)
-    assert (made.config.height, made.config.fps, made.config.extend.steps, made.config.extend.guidance_scale) == (256, 8, 50, 7.5)
+    assert (
+        made.config.height,
+        made.config.fps,
+        made.config.extend.steps,
+        made.config.extend.guidance_scale,
+    ) == (256, 8, 50, 7.5)
     made.scheduler.set_timesteps(50)
     assert made.scheduler.timesteps[[0, 1, -1]].tolist() == [981, 961, 1]
     assert made.scheduler.config.set_alpha_to_one is False and made.scheduler.config.clip_sample is False
@@ -104,7 +118,9 @@ def test_weights_in_another_dtype(checkpoint, tokenizer, tmp_path, dtype):
 
 def changed(checkpoint: Path, path: Path, **changes) -> Path:
     """The checkpoint with tensors replaced, added, or (None) left out."""
-    names = torch.load(checkpoint, weights_only=True)["state_dict"] | {name.replace("__", "."): x for name, x in changes.items()}
+    names = torch.load(checkpoint, weights_only=True)["state_dict"] | {
+        name.replace("__", "."): x for name, x in changes.items()
+    }
     return published.write(path, {name: x for name, x in names.items() if x is not None})
 
 
@@ -114,11 +130,19 @@ def changed(checkpoint: Path, path: Path, **changes) -> Path:
         ({"base_model__conv_in__bias": None}, r"unet does not fit: missing: conv_in\.bias"),
         ({"unet__surplus": torch.zeros(1)}, r"cam does not fit: unknown: surplus"),
         ({"optimizer__step": torch.zeros(1)}, r"unknown keys in the checkpoint: optimizer\.step"),
-        ({"base_model__conv_in__bias": torch.zeros(7)}, r"unet does not fit: of another shape: conv_in\.bias"),
-        ({"resampler__context_embedding.0.weight": None}, r"image_tokens does not fit: missing: context_embedding\.0\.weight"),
+        (
+            {"base_model__conv_in__bias": torch.zeros(7)},
+            r"unet does not fit: of another shape: conv_in\.bias",
+        ),
+        (
+            {"resampler__context_embedding.0.weight": None},
+            r"image_tokens does not fit: missing: context_embedding\.0\.weight",
+        ),
     ],
 )
-def test_keys_that_do_not_fit_are_named_and_nothing_is_left(checkpoint, tokenizer, tmp_path, changes, message):
+def test_keys_that_do_not_fit_are_named_and_nothing_is_left(
+    checkpoint, tokenizer, tmp_path, changes, message
+):
     source = changed(checkpoint, tmp_path / "wrong.ckpt", **changes)
     with pytest.raises(ModelError, match=message):
         convert("streaming-t2v", source, tmp_path / "a" / "model", tokenizer=tokenizer)
@@ -130,7 +154,9 @@ def test_another_kind_is_told(checkpoint, tokenizer, tmp_path):
         with pytest.raises(ModelError, match=message):
             convert(kind, checkpoint, tmp_path / "model")
     save_file({"first_stage_model.x": torch.zeros(1)}, tmp_path / "x.safetensors")
-    with pytest.raises(ModelError, match="holds nothing of unet, cam, image_encoder: it is of another kind, or not whole"):
+    with pytest.raises(
+        ModelError, match="holds nothing of unet, cam, image_encoder: it is of another kind, or not whole"
+    ):
         convert("streaming-svd", tmp_path / "x.safetensors", tmp_path / "model")
     assert leftovers(tmp_path) == ["x.safetensors"]
 
@@ -163,10 +189,17 @@ def test_targets_and_sources_are_checked_first(checkpoint, tokenizer, tmp_path):
 
 def test_a_tokenizer_of_more_words_than_the_encoder_is_refused(networks, tokenizer, tmp_path):
     names = published.streaming_t2v_names(networks)
-    word = next(name for name in names if name.endswith("token_embedding.weight") and name.startswith("text_encoder"))
+    word = next(
+        name for name in names if name.endswith("token_embedding.weight") and name.startswith("text_encoder")
+    )
     names[word] = names[word][:9].clone()
     with pytest.raises(RequestError, match=r"tokenizer=.* has \d+ words and the text encoder 9"):
-        convert("streaming-t2v", published.write(tmp_path / "x.ckpt", names), tmp_path / "model", tokenizer=tokenizer)
+        convert(
+            "streaming-t2v",
+            published.write(tmp_path / "x.ckpt", names),
+            tmp_path / "model",
+            tokenizer=tokenizer,
+        )
 
 
 @torch.no_grad()
@@ -178,7 +211,9 @@ def test_streaming_svd_fills_the_stock_classes(tmp_path):
     for part in ("unet", "cam"):
         weights = load_file(tmp_path / "model" / part / "diffusion_pytorch_model.safetensors")
         own = networks[part].state_dict()
-        assert weights.keys() == own.keys() and all(torch.equal(x, own[name]) for name, x in weights.items()), part
+        assert weights.keys() == own.keys() and all(
+            torch.equal(x, own[name]) for name, x in weights.items()
+        ), part
     stock = UNetSpatioTemporalConditionModel.from_pretrained(tmp_path / "model" / "unet")
     align(stock)
     given = (randn(1, 2, 8, 8, 8), 0.3, randn(1, 1, 16), torch.tensor([[6.0, 127.0, 0.02]]))
@@ -186,10 +221,14 @@ def test_streaming_svd_fills_the_stock_classes(tmp_path):
     vae = AutoencoderKLTemporalDecoder.from_pretrained(tmp_path / "model" / "vae")
     align(vae)
     latents = randn(2, 4, 4, 4)
-    assert torch.equal(vae.decode(latents, num_frames=2).sample, networks["vae"].decode(latents, num_frames=2).sample)
+    assert torch.equal(
+        vae.decode(latents, num_frames=2).sample, networks["vae"].decode(latents, num_frames=2).sample
+    )
     vision = CLIPVisionModelWithProjection.from_pretrained(tmp_path / "model" / "image_encoder")
     align(vision)
-    assert torch.equal(vision(randn(1, 3, 8, 8)).image_embeds, networks["image_encoder"](randn(1, 3, 8, 8)).image_embeds)
+    assert torch.equal(
+        vision(randn(1, 3, 8, 8)).image_embeds, networks["image_encoder"](randn(1, 3, 8, 8)).image_embeds
+    )
 
 
 def test_streaming_svd_goes_on_with_a_picture(tmp_path):
@@ -203,7 +242,9 @@ def test_streaming_svd_goes_on_with_a_picture(tmp_path):
     settings["extend"] |= {"frames": 4, "overlap": 2, "steps": 2, "anchor": 1}
     (tmp_path / "model" / "model.json").write_text(json.dumps(settings))
     Image.new("RGB", (64, 64), "orange").save(tmp_path / "start.png")
-    frames = LongVideoPipeline.from_pretrained(tmp_path / "model")("anything", num_frames=7, image=str(tmp_path / "start.png")).frames
+    frames = LongVideoPipeline.from_pretrained(tmp_path / "model")(
+        "anything", num_frames=7, image=str(tmp_path / "start.png")
+    ).frames
     assert frames.shape == (7, 64, 64, 3)
 
 
@@ -222,20 +263,26 @@ def test_vid2vid_becomes_the_refiner_of_a_model(model, tmp_path):
     target = tmp_path / "model"
     target.mkdir()
     for part in model.iterdir():
-        (target / part.name).write_bytes(part.read_bytes()) if part.is_file() else (target / part.name).symlink_to(part)
+        (target / part.name).write_bytes(part.read_bytes()) if part.is_file() else (
+            target / part.name
+        ).symlink_to(part)
     convert("vid2vid", tmp_path / "x.pth", target)
     made = load(target)
     assert isinstance(made.refiner.unet, Vid2VidUNet) and made.config.refine.strength == 0.6
     with pytest.raises(RequestError, match="has a refiner already"):
         convert("vid2vid", tmp_path / "x.pth", target)
     settings = json.loads((target / "model.json").read_text())
-    (target / "model.json").write_text(json.dumps(settings | {"refine": settings["refine"] | {"height": 792, "width": 720}}))
+    (target / "model.json").write_text(
+        json.dumps(settings | {"refine": settings["refine"] | {"height": 792, "width": 720}})
+    )
     with pytest.raises(ModelError, match=r"refiner/config\.json: latents of 99 rows do not pass"):
         load(target)
 
 
 def everything(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
 
 
 def test_vid2vid_joins_only_a_model_that_has_all_it_needs(model, tmp_path):
@@ -246,11 +293,31 @@ def test_vid2vid_joins_only_a_model_that_has_all_it_needs(model, tmp_path):
     names = published.streaming_svd_names({part: network.state_dict() for part, network in networks.items()})
     save_file({name: x.contiguous().clone() for name, x in names.items()}, tmp_path / "model.safetensors")
     convert("streaming-svd", tmp_path / "model.safetensors", tmp_path / "svd")
-    cases = [(tmp_path / "svd", r"lacks what this enhancer needs .*text_encoder, tokenizer, an autoencoder of single frames.*i2vgen-xl")]
+    cases = [
+        (
+            tmp_path / "svd",
+            r"lacks what this enhancer needs .*text_encoder, tokenizer, an autoencoder of single frames.*i2vgen-xl",
+        )
+    ]
     for name, part, change, message in (
-        ("words", "text_encoder/config.json", {"hidden_size": 48}, "its text embeddings have 48 numbers each, the enhancer reads 64"),
-        ("latents", "vae/config.json", {"latent_channels": 8}, "its latents have 8 numbers each, the enhancer reads 4"),
-        ("third", "model.json", {"refine_by": {"pipeline": "elsewhere"}}, "refines by the pipeline in .*elsewhere already"),
+        (
+            "words",
+            "text_encoder/config.json",
+            {"hidden_size": 48},
+            "its text embeddings have 48 numbers each, the enhancer reads 64",
+        ),
+        (
+            "latents",
+            "vae/config.json",
+            {"latent_channels": 8},
+            "its latents have 8 numbers each, the enhancer reads 4",
+        ),
+        (
+            "third",
+            "model.json",
+            {"refine_by": {"pipeline": "elsewhere"}},
+            "refines by the pipeline in .*elsewhere already",
+        ),
     ):
         folder = shutil.copytree(model, tmp_path / name)
         values = json.loads((folder / part).read_text())
@@ -269,7 +336,10 @@ def test_an_enhancer_of_its_own_is_joined_later(model, tmp_path):
     convert("vid2vid", tmp_path, tmp_path / "enhancer")
     target = shutil.copytree(model, tmp_path / "model")
     convert("vid2vid", tmp_path / "enhancer", target)
-    weights, again = (load_file(folder / "refiner" / "diffusion_pytorch_model.safetensors") for folder in (tmp_path / "enhancer", target))
+    weights, again = (
+        load_file(folder / "refiner" / "diffusion_pytorch_model.safetensors")
+        for folder in (tmp_path / "enhancer", target)
+    )
     assert weights.keys() == again.keys() and all(torch.equal(x, again[name]) for name, x in weights.items())
     assert isinstance(load(target).refiner.unet, Vid2VidUNet)
 
@@ -296,13 +366,26 @@ def test_memory_stays_within_the_kept_tensors(checkpoint, tokenizer, tmp_path):
     torch.save(whole, tmp_path / "big.ckpt")
     kept = sum(x.numel() * x.element_size() for x in names.values()) / 2**20
     assert (tmp_path / "big.ckpt").stat().st_size > 300e6
-    words = [sys.executable, "-c", MEASURE, str(tmp_path / "big.ckpt"), str(tmp_path / "model"), str(tokenizer)]
+    words = [
+        sys.executable,
+        "-c",
+        MEASURE,
+        str(tmp_path / "big.ckpt"),
+        str(tmp_path / "model"),
+        str(tokenizer),
+    ]
     grown = float(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[-1])
     assert grown < 1.2 * kept, f"{grown:.0f} MiB for {kept:.0f} MiB of tensors"
 
 
 @pytest.mark.parametrize(
-    ("shape", "size"), [((256, 256), (720, 704)), ((576, 1024), (720, 1280)), ((320, 512), (720, 1152)), ((1000, 1000), (1040, 1024))]
+    ("shape", "size"),
+    [
+        ((256, 256), (720, 704)),
+        ((576, 1024), (720, 1280)),
+        ((320, 512), (720, 1152)),
+        ((1000, 1000), (1040, 1024)),
+    ],
 )
 def test_published_sizes_are_refined_without_bars(shape, size):
     """720 rows, as MS-Vid2Vid-XL was made for, at the proportions of the model, to the next width that passes."""
@@ -316,12 +399,24 @@ def test_a_converted_enhancer_joined_to_a_model_refines_its_videos(model, tmp_pa
     target = shutil.copytree(model, tmp_path / "model")
     assert main(["convert", "vid2vid", str(tmp_path), str(target), "--json", "--quiet"]) == 0
     settings = json.loads((target / "model.json").read_text())
-    assert (settings["refine"]["height"], settings["refine"]["width"]) == (720, 720)  # two levels: rows must be even, columns too
+    assert (settings["refine"]["height"], settings["refine"]["width"]) == (
+        720,
+        720,
+    )  # two levels: rows must be even, columns too
     settings |= {"height": 32, "width": 32}
     settings["extend"] |= {"frames": 4, "overlap": 2, "steps": 1}
     settings["refine"] |= {"height": 80, "width": 64, "frames": 4, "overlap": 2, "steps": 1}
     (target / "model.json").write_text(json.dumps(settings))
-    line = ["generate", "A cat running on the street", "-o", str(tmp_path / "o.mp4"), "--model", str(target), "--frames", "7"]
+    line = [
+        "generate",
+        "A cat running on the street",
+        "-o",
+        str(tmp_path / "o.mp4"),
+        "--model",
+        str(target),
+        "--frames",
+        "7",
+    ]
     capsys.readouterr()
     assert main([*line, "--preset", "full", "--json", "--quiet"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])

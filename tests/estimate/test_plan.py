@@ -59,7 +59,10 @@ def test_weights_are_those_that_loading_holds(preset):
 def test_steps_are_chunks_times_steps(tmp_path, frames, image, steps):
     picture = tmp_path / "x.png"
     picture.touch()
-    assert count_steps(asked(frames, image=str(picture) if image else None, num_inference_steps=5)) == (5 * steps, 0)
+    assert count_steps(asked(frames, image=str(picture) if image else None, num_inference_steps=5)) == (
+        5 * steps,
+        0,
+    )
 
 
 def test_time_is_measured_seconds_or_says_that_it_is_an_estimate():
@@ -104,16 +107,24 @@ def test_longer_videos_need_no_more_memory_but_more_disk_and_time():
 
 def test_what_does_not_fit_is_refused_with_a_way_out(monkeypatch):
     monkeypatch.setattr(planning, "free_memory", lambda device: 700 * 10**6)
-    with pytest.raises(RequestError, match=r"needs about .* on cpu, where 700 MB are free; use --preset preview or --dtype bf"):
+    with pytest.raises(
+        RequestError,
+        match=r"needs about .* on cpu, where 700 MB are free; use --preset preview or --dtype bf",
+    ):
         made(seconds_per_step=1.0)
     monkeypatch.undo()
     monkeypatch.setattr(planning.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10})())
-    with pytest.raises(RequestError, match=r"num_frames=240: needs about .* on the disk, where 10 B are free; make fewer"):
+    with pytest.raises(
+        RequestError, match=r"num_frames=240: needs about .* on the disk, where 10 B are free; make fewer"
+    ):
         made(preset="preview", seconds_per_step=1.0)
 
 
 def test_a_device_that_is_not_there():
-    with pytest.raises(RequestError, match=r"device='cuda:77': there is no usable cuda device on this machine; .* plan --memory 24GB"):
+    with pytest.raises(
+        RequestError,
+        match=r"device='cuda:77': there is no usable cuda device on this machine; .* plan --memory 24GB",
+    ):
         planning.free_memory("cuda:77")
     with pytest.raises(RequestError, match="device='gpu': must be auto, cpu, or one of cuda, xpu, mps"):
         planning.free_memory("gpu")
@@ -122,7 +133,13 @@ def test_a_device_that_is_not_there():
 def test_broken_folders_are_told(tmp_path):
     ModelConfig("x", 64, 64, 8).save(tmp_path)
     with pytest.raises(ModelError, match="is incomplete: it has no weights in cam, unet, vae"):
-        plan(tmp_path, resolve(ModelConfig("x", 64, 64, 8), Request("a cat")), name="x", device="cpu", dtype="float32")
+        plan(
+            tmp_path,
+            resolve(ModelConfig("x", 64, 64, 8), Request("a cat")),
+            name="x",
+            device="cpu",
+            dtype="float32",
+        )
     for content in (b"", b"\xff" * 8, (5).to_bytes(8, "little") + b"{}"):
         (tmp_path / "model.safetensors").write_bytes(content)
         with pytest.raises(ModelError, match=r"model\.safetensors: is cut short"):
@@ -139,7 +156,12 @@ def test_published_sizes_are_counted_without_weights(tmp_path):
         (tmp_path / part / "config.json").write_text(json.dumps({"_class_name": cls.__name__}))
     (tmp_path / "vae").mkdir()
     (tmp_path / "vae" / "config.json").write_text(json.dumps({"block_out_channels": [128, 256, 512, 512]}))
-    sizes = {"in_channels": 4, "block_out_channels": [320, 640, 1280, 1280], "num_text_tokens": 77, "cross_attention_dim": 1024}
+    sizes = {
+        "in_channels": 4,
+        "block_out_channels": [320, 640, 1280, 1280],
+        "num_text_tokens": 77,
+        "cross_attention_dim": 1024,
+    }
     (tmp_path / "unet" / "config.json").write_text(json.dumps({"_class_name": "StreamingUNet3D", **sizes}))
     assert 5e12 < step_flops(tmp_path, ModelConfig("x", 256, 256, 8)) < 5e13
 
@@ -148,7 +170,9 @@ def test_offloading_needs_less_of_the_device_and_the_machine_as_well(monkeypatch
     monkeypatch.setattr(planning, "free_memory", lambda device: 10**12)
     request = asked(16, preset="full")
     named = {"name": "tiny", "device": "cuda", "dtype": "float32", "seconds_per_step": 1.0}
-    whole, model, group = (plan(TINY, request, **named, savings=Savings(kind)) for kind in ("none", "model", "group"))
+    whole, model, group = (
+        plan(TINY, request, **named, savings=Savings(kind)) for kind in ("none", "model", "group")
+    )
     assert whole.memory > model.memory > group.memory and whole.weights == model.offloaded == group.offloaded
     converted = plan(TINY, request, **{**named, "device": "cpu"}, savings=Savings(engine="openvino"))
     assert 1.5 * whole.weights < converted.weights < 2.5 * whole.weights
@@ -162,11 +186,18 @@ def test_offloading_needs_less_of_the_device_and_the_machine_as_well(monkeypatch
 def test_facts_of_published_models_are_those_of_their_networks():
     """`published.json`, by which plans build nothing."""
     for name in names():
-        with skeleton(name, full=name == "streaming-t2v") as (folder, parts), published(name, full=True) as (data, config, facts):
+        with (
+            skeleton(name, full=name == "streaming-t2v") as (folder, parts),
+            published(name, full=True) as (data, config, facts),
+        ):
             assert ModelConfig.load(folder) == ModelConfig.load(data) == config and facts.parts == parts
             for part in ("unet", "cam", "vae"):
-                assert json.loads((folder / part / "config.json").read_text()) == json.loads((data / part / "config.json").read_text())
-            assert facts.decode_flops(config.height, config.width) == decode_flops(folder, config.height, config.width)
+                assert json.loads((folder / part / "config.json").read_text()) == json.loads(
+                    (data / part / "config.json").read_text()
+                )
+            assert facts.decode_flops(config.height, config.width) == decode_flops(
+                folder, config.height, config.width
+            )
             if name == "streaming-t2v":
                 assert facts.step_flops(2) == step_flops(folder, config, 2)
 
@@ -178,17 +209,26 @@ def test_a_plan_for_a_device_elsewhere_asks_nothing_here(monkeypatch, preset, me
     with published("streaming-t2v", preset == "full") as (folder, config, facts):
         asked = resolve(config, Request("a cat", 240, preset=preset))
         found = plan(folder, asked, name="x", device="cuda", dtype="float16", facts=facts, memory=int(memory))
-    assert found.fits == (found.memory <= memory) and found.seconds is None and "no speed of such a device" in found.seconds_from
+    assert (
+        found.fits == (found.memory <= memory)
+        and found.seconds is None
+        and "no speed of such a device" in found.seconds_from
+    )
     assert [level.offload for level in found.levels] == ["none", "model", "group"]
     needs = [level.memory for level in found.levels]
-    assert needs == sorted(needs, reverse=True) and [level.fits for level in found.levels] == [need <= memory for need in needs]
+    assert needs == sorted(needs, reverse=True) and [level.fits for level in found.levels] == [
+        need <= memory for need in needs
+    ]
     assert set(found.stages) == {"chunks", "decoding", *(["refine"] if preset == "full" else [])}
     assert found.memory == max(found.stages.values())
 
 
 def test_pipelines_count_with_the_one_set_of_weights_that_is_loaded(tmp_path, monkeypatch):
     """A base and a refiner of diffusers; the same weights in another precision beside them change nothing."""
-    base, refiner = toy_pipelines.modelscope(tmp_path / "base"), toy_pipelines.modelscope_video_to_video(tmp_path / "refiner")
+    base, refiner = (
+        toy_pipelines.modelscope(tmp_path / "base"),
+        toy_pipelines.modelscope_video_to_video(tmp_path / "refiner"),
+    )
     monkeypatch.setattr(planning, "free_memory", lambda device: 10**12)
     model = toy_pipelines.streaming_svd(tmp_path / "model")
     config = replace(ModelConfig.load(model), refine_by=RefineByConfig(str(refiner), frames=6, overlap=2))
@@ -196,13 +236,18 @@ def test_pipelines_count_with_the_one_set_of_weights_that_is_loaded(tmp_path, mo
 
     def asked(**named):
         request = Request("a cat", 16, **({"image": str(tmp_path / "x.png")} | named))
-        return plan(model, resolve(config, request), name="x", device="cuda", dtype="float16", seconds_per_step=1.0)
+        return plan(
+            model, resolve(config, request), name="x", device="cuda", dtype="float16", seconds_per_step=1.0
+        )
 
     plain, full = asked(), asked(preset="full")
     based = asked(base=str(base), image=None)
     numbers = sum(parameters_of(part) for part in base.iterdir() if part.is_dir())
     vae = parameters_of(base / "vae")
-    assert based.stages["base"] == based.weights + 2 * (numbers - vae) + 4 * vae and full.stages["refine"] == based.stages["base"]
+    assert (
+        based.stages["base"] == based.weights + 2 * (numbers - vae) + 4 * vae
+        and full.stages["refine"] == based.stages["base"]
+    )
     assert "base" not in plain.stages and based.memory >= based.stages["base"] > based.weights
     assert "without base" in based.seconds_from and "without refine_by" in full.seconds_from
     for part in ("unet", "vae"):

@@ -13,7 +13,15 @@ from PIL import Image
 
 import toy_bases
 from streamingt2v.external.calling import video_of
-from streamingt2v.external.continuing import WAYS, Window, as_sibling, held_overlap, sibling, ways, window_length
+from streamingt2v.external.continuing import (
+    WAYS,
+    Window,
+    as_sibling,
+    held_overlap,
+    sibling,
+    ways,
+    window_length,
+)
 from streamingt2v.external.latents import Moments, arrange, encode, time_axis
 from streamingt2v.external.steering import Hand, steered
 
@@ -159,11 +167,15 @@ def test_moments_are_pulled_half_way():
     first = Moments(torch.zeros(4), torch.ones(4))
     half = Moments.of(first.pull(latents, 0.5))
     now = Moments.of(latents)
-    assert torch.allclose(half.mean_C, now.mean_C / 2, atol=1e-5) and torch.allclose(half.std_C, (now.std_C + 1) / 2, atol=1e-5)
+    assert torch.allclose(half.mean_C, now.mean_C / 2, atol=1e-5) and torch.allclose(
+        half.std_C, (now.std_C + 1) / 2, atol=1e-5
+    )
     assert torch.allclose(first.pull(latents, 0.0), latents, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["wan", "cogvideox", "ltx", "mochi", "hunyuan", "modelscope", "animatediff", "sana"])
+@pytest.mark.parametrize(
+    "name", ["wan", "cogvideox", "ltx", "mochi", "hunyuan", "modelscope", "animatediff", "sana"]
+)
 def test_what_the_decoder_is_given_is_brought_back(name, monkeypatch):
     """Encoded frames, arranged as the loop has them and held over all frames, are what the decoder gets, undone by the pipeline."""
     pipe, toy = pipeline(name), toy_bases.TOYS[name]
@@ -171,7 +183,9 @@ def test_what_the_decoder_is_given_is_brought_back(name, monkeypatch):
     held = held_overlap(pipe, Window(frames, toy.frames, frames[0]))
     seen: list[torch.Tensor] = []
     decode = pipe.vae.decode
-    monkeypatch.setattr(pipe.vae, "decode", lambda z, *a, **k: (seen.append(z.detach().clone()), decode(z, *a, **k))[1])
+    monkeypatch.setattr(
+        pipe.vae, "decode", lambda z, *a, **k: (seen.append(z.detach().clone()), decode(z, *a, **k))[1]
+    )
     steered_call(name, held.hand)
     given = torch.cat(seen) if seen[0].ndim == 4 else seen[0]
     vae, video = pipe.vae, frames.transpose(0, 1)[None]

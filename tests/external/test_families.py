@@ -21,12 +21,20 @@ def test_the_ratio_of_a_folder_is_the_pipelines(name):
 
 def test_every_family_is_of_a_class_that_exists():
     names = [name for name in dir(diffusers) if name.endswith("Pipeline")]
-    assert [family for family in families.FAMILIES if not any(name.startswith(family) for name in names)] == []
+    assert [
+        family for family in families.FAMILIES if not any(name.startswith(family) for name in names)
+    ] == []
 
 
 def test_a_class_finds_its_own_family_before_a_wider_one():
-    assert families.family(diffusers.WanAnimatePipeline).edits and not families.family(diffusers.WanPipeline).edits
-    assert families.family(diffusers.HunyuanVideo15Pipeline).negative and not families.family(diffusers.HunyuanVideoPipeline).negative
+    assert (
+        families.family(diffusers.WanAnimatePipeline).edits
+        and not families.family(diffusers.WanPipeline).edits
+    )
+    assert (
+        families.family(diffusers.HunyuanVideo15Pipeline).negative
+        and not families.family(diffusers.HunyuanVideoPipeline).negative
+    )
 
 
 def test_who_redraws_videos_by_a_strength_of_noise():
@@ -40,14 +48,28 @@ def test_who_redraws_videos_by_a_strength_of_noise():
 
 def test_what_no_request_can_give_is_named():
     assert "pose_video" in families.unmet(diffusers.WanAnimatePipeline)
-    for kind in (diffusers.WanPipeline, diffusers.LTXConditionPipeline, diffusers.StableVideoDiffusionPipeline, diffusers.HeliosPipeline):
+    for kind in (
+        diffusers.WanPipeline,
+        diffusers.LTXConditionPipeline,
+        diffusers.StableVideoDiffusionPipeline,
+        diffusers.HeliosPipeline,
+    ):
         assert families.unmet(kind) == ()
 
 
 def test_defaults_are_read_from_signatures():
-    assert families.default_size(diffusers.WanPipeline) == (480, 832) and families.default_frames(diffusers.WanPipeline) == 81
-    assert families.default_frames(diffusers.SanaVideoPipeline) == 81 and families.default_fps(diffusers.LTXPipeline) == 25
-    assert families.default_fps(diffusers.WanPipeline) == 16 and families.default_size(diffusers.CogVideoXPipeline) is None
+    assert (
+        families.default_size(diffusers.WanPipeline) == (480, 832)
+        and families.default_frames(diffusers.WanPipeline) == 81
+    )
+    assert (
+        families.default_frames(diffusers.SanaVideoPipeline) == 81
+        and families.default_fps(diffusers.LTXPipeline) == 25
+    )
+    assert (
+        families.default_fps(diffusers.WanPipeline) == 16
+        and families.default_size(diffusers.CogVideoXPipeline) is None
+    )
 
 
 def test_a_missing_package_is_known_before_loading(monkeypatch):

@@ -73,7 +73,9 @@ def collect(chunks) -> np.ndarray:
 
 def request_of(home: Path, base: str, frames: int, **more) -> Request:
     image = str(home / "red.png") if base in READ_IMAGES else None
-    return Request(PROMPT, frames, **{"base": str(home / base), "image": image, "num_inference_steps": 1, **more})
+    return Request(
+        PROMPT, frames, **{"base": str(home / base), "image": image, "num_inference_steps": 1, **more}
+    )
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -102,7 +104,9 @@ def test_a_base_draws_from_the_seed_alone(toy, home, base):
 @pytest.mark.parametrize("base", READ_IMAGES)
 def test_a_picture_shapes_the_first_chunk(toy, home, base):
     red = request_of(home, base, 3)
-    assert not np.array_equal(*(collect(toy.stream(replace(red, image=str(home / name)))) for name in ("red.png", "blue.png")))
+    assert not np.array_equal(
+        *(collect(toy.stream(replace(red, image=str(home / name)))) for name in ("red.png", "blue.png"))
+    )
 
 
 def test_prompt_steps_and_guidance_reach_the_base(toy, home):
@@ -119,9 +123,17 @@ def test_a_chunk_by_modelscopes_pipeline_is_that_of_the_same_network_here(home, 
 
     parts = toy.components
     backbone = parts.backbone
-    pipe = TextToVideoSDPipeline(backbone.vae, parts.text.encoder, parts.text.tokenizer, backbone.unet.stock(), parts.scheduler)
+    pipe = TextToVideoSDPipeline(
+        backbone.vae, parts.text.encoder, parts.text.tokenizer, backbone.unet.stock(), parts.scheduler
+    )
     pipe.save_pretrained(tmp_path / "same")
-    request = Request("a cat running on the street", 16, num_inference_steps=2, guidance_scale=3.0, base=str(tmp_path / "same"))
+    request = Request(
+        "a cat running on the street",
+        16,
+        num_inference_steps=2,
+        guidance_scale=3.0,
+        base=str(tmp_path / "same"),
+    )
     config = replace(toy.config, extend=replace(toy.config.extend, eta=0.0))
     own = LongVideoPipeline(replace(parts, config=config))
     ours, theirs = collect(own.stream(replace(request, base=None))), collect(own.stream(request))
@@ -135,14 +147,19 @@ def test_a_run_with_a_base_resumes_to_the_same_bytes(home, toy, tmp_path, base, 
     whole = collect(toy.stream(request))
     with create_run(toy, toy.resolve(request), tmp_path / "run", str(home / "toy")) as run:
         run.commit(next(toy.stream(run.request)))
-    monkeypatch.setattr("streamingt2v.stages.making.opened", lambda *args: pytest.fail("the base was read again"))
+    monkeypatch.setattr(
+        "streamingt2v.stages.making.opened", lambda *args: pytest.fail("the base was read again")
+    )
     with RunFolder.open(tmp_path / "run") as run:
         assert run.request.base == str(home / base)
         rest = collect(reload_pipeline(run)[0].stream(run.request, run.state))
     assert np.array_equal(np.concatenate([whole[:16], rest]), whole)
 
 
-@pytest.mark.parametrize("base, change", [("animatediff", "seed.json"), ("animatediff", "adapter/config.json"), ("wan", "seed.json")])
+@pytest.mark.parametrize(
+    "base, change",
+    [("animatediff", "seed.json"), ("animatediff", "adapter/config.json"), ("wan", "seed.json")],
+)
 def test_a_changed_base_is_told_when_a_run_is_opened(home, toy, tmp_path, base, change):
     shutil.copytree(home / base, tmp_path / "base")
     request = replace(request_of(home, base, 33), base=str(tmp_path / "base"))
@@ -160,7 +177,14 @@ def test_a_model_can_name_its_base_and_how_pictures_are_made(home, tmp_path):
     values = json.loads((copy / "model.json").read_text())
     shutil.copytree(home / "svd", copy / "first")
     (copy / "first" / "seed.json").unlink()
-    values["seed"] = {"pipeline": "first", "height": 16, "width": 32, "steps": 1, "fit": "pad", "picture": str(home / "stable_diffusion")}
+    values["seed"] = {
+        "pipeline": "first",
+        "height": 16,
+        "width": 32,
+        "steps": 1,
+        "fit": "pad",
+        "picture": str(home / "stable_diffusion"),
+    }
     (copy / "model.json").write_text(json.dumps(values))
     pipe = LongVideoPipeline.from_pretrained(copy)
     pipe.save_pretrained(tmp_path / "again", torch.float32)
@@ -221,7 +245,9 @@ def test_a_base_that_does_not_load_is_named(toy, home, tmp_path):
 @pytest.mark.parametrize("frames", [1, 6, 7, 19])
 def test_streaming_svd_gives_exactly_the_frames_asked_for(svd, home, frames):
     chunks = list(svd.stream(Request(PROMPT, frames, image=str(home / "red.png"))))
-    assert [c.start for c in chunks] == [0, *range(6, frames, 4)] and [c.final for c in chunks] == [False] * (len(chunks) - 1) + [True]
+    assert [c.start for c in chunks] == [0, *range(6, frames, 4)] and [c.final for c in chunks] == [False] * (
+        len(chunks) - 1
+    ) + [True]
     video = collect(chunks)
     assert video.shape == (frames, 16, 16, 3) and video.std() > 1
 
@@ -243,7 +269,9 @@ def test_streaming_svd_remembers_the_anchor_of_its_first_chunk_and_the_last_fram
     assert np.array_equal(anchor_HWC, chunks[0].frames[svd.config.extend.anchor])
     assert torch.equal(chunks[-1].state["anchor_CHW"], state["anchor_CHW"])
     for part in ("window_TCHW", "anchor_CHW"):
-        assert not np.array_equal(chunks[1].frames, next(svd.stream(request, {**state, part: -state[part]})).frames), part
+        assert not np.array_equal(
+            chunks[1].frames, next(svd.stream(request, {**state, part: -state[part]})).frames
+        ), part
 
 
 @pytest.mark.parametrize(
@@ -258,7 +286,10 @@ def test_streaming_svd_remembers_the_anchor_of_its_first_chunk_and_the_last_fram
     ],
 )
 def test_every_setting_reaches_streaming_svd(svd, home, change):
-    change = {name: str(home / value) if name in ("image", "base") and value else value for name, value in change.items()}
+    change = {
+        name: str(home / value) if name in ("image", "base") and value else value
+        for name, value in change.items()
+    }
     request = Request(PROMPT, 8, num_inference_steps=2, image=str(home / "red.png"))
     plain, other = (collect(svd.stream(r)) for r in (request, replace(request, **change)))
     assert not np.array_equal(plain[:6], other[:6]) and not np.array_equal(plain[6:], other[6:])
@@ -291,16 +322,29 @@ def test_what_streaming_svd_cannot_use_is_refused(svd, home, more, says):
 
 
 def test_streaming_svd_from_text_goes_by_a_picture(home, tmp_path):
-    folder = toy_pipelines.streaming_svd(tmp_path / "model", SeedConfig(picture=str(home / "stable_diffusion")))
+    folder = toy_pipelines.streaming_svd(
+        tmp_path / "model", SeedConfig(picture=str(home / "stable_diffusion"))
+    )
     pipe = LongVideoPipeline.from_pretrained(folder)
-    a, b = (collect(pipe.stream(Request(prompt, 7, num_inference_steps=2))) for prompt in (PROMPT, "A whale floating under water"))
+    a, b = (
+        collect(pipe.stream(Request(prompt, 7, num_inference_steps=2)))
+        for prompt in (PROMPT, "A whale floating under water")
+    )
     assert len(a) == 7 and not np.array_equal(a[:6], b[:6])
 
 
 def test_streaming_svd_with_a_refiner_of_its_own_reads_prompts_there(home, tmp_path):
-    folder = toy_pipelines.streaming_svd(tmp_path / "model", refine=RefineConfig(frames=6, overlap=2, strength=0.5, steps=2))
+    folder = toy_pipelines.streaming_svd(
+        tmp_path / "model", refine=RefineConfig(frames=6, overlap=2, strength=0.5, steps=2)
+    )
     pipe = LongVideoPipeline.from_pretrained(folder)
-    request = Request(PROMPT, 13, image=str(home / "red.png"), preset="full", schedule=((6, "A whale floating under water"),))
+    request = Request(
+        PROMPT,
+        13,
+        image=str(home / "red.png"),
+        preset="full",
+        schedule=((6, "A whale floating under water"),),
+    )
     video = collect(pipe.stream(request))
     assert video.shape == (13, 32, 32, 3)
     assert not np.array_equal(video, collect(pipe.stream(replace(request, schedule=()))))
@@ -309,15 +353,30 @@ def test_streaming_svd_with_a_refiner_of_its_own_reads_prompts_there(home, tmp_p
 def test_the_anchor_of_a_picture_alone_is_the_picture(home, toy):
     """A model whose anchor is a later frame keeps the looks of what there is."""
     config = replace(toy.config, extend=replace(toy.config.extend, anchor=3))
-    chunk = next(LongVideoPipeline(replace(toy.components, config=config)).stream(Request(PROMPT, 9, image=str(home / "red.png"))))
+    chunk = next(
+        LongVideoPipeline(replace(toy.components, config=config)).stream(
+            Request(PROMPT, 9, image=str(home / "red.png"))
+        )
+    )
     assert len(chunk.frames) == 1
-    assert np.array_equal(((chunk.state["anchor_CHW"] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy(), chunk.frames[0])
+    assert np.array_equal(
+        ((chunk.state["anchor_CHW"] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy(), chunk.frames[0]
+    )
 
 
 @pytest.mark.parametrize("preset, side", [("preview", 32), ("full", 64)])
 def test_generate_with_a_base_from_the_command_line(home, tmp_path, capsys, preset, side):
     out = tmp_path / "out.mp4"
-    line = ["generate", PROMPT, "-o", str(out), "--model", str(home / "toy"), "--base", str(home / "modelscope")]
+    line = [
+        "generate",
+        PROMPT,
+        "-o",
+        str(out),
+        "--model",
+        str(home / "toy"),
+        "--base",
+        str(home / "modelscope"),
+    ]
     assert main([*line, "--frames", "19", "--preset", preset, "--steps", "1", "--json", "--quiet"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (result["frames"], result["height"], result["width"]) == (19, side, side)
@@ -326,10 +385,32 @@ def test_generate_with_a_base_from_the_command_line(home, tmp_path, capsys, pres
 
 def test_generate_with_streaming_svd_from_the_command_line(home, tmp_path, capsys):
     out = tmp_path / "out.mp4"
-    line = ["generate", PROMPT, "-o", str(out), "--model", str(home / "streaming_svd"), "--image", str(home / "red.png")]
+    line = [
+        "generate",
+        PROMPT,
+        "-o",
+        str(out),
+        "--model",
+        str(home / "streaming_svd"),
+        "--image",
+        str(home / "red.png"),
+    ]
     assert main([*line, "--frames", "11", "--json", "--quiet"]) == 0
     assert sum(1 for _ in read_video(out)) == 11
-    assert main(["generate", PROMPT, "-o", str(tmp_path / "no.mp4"), "--model", str(home / "streaming_svd"), "--json"]) == 2
+    assert (
+        main(
+            [
+                "generate",
+                PROMPT,
+                "-o",
+                str(tmp_path / "no.mp4"),
+                "--model",
+                str(home / "streaming_svd"),
+                "--json",
+            ]
+        )
+        == 2
+    )
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["argument"] == "image"
 
 
@@ -342,7 +423,11 @@ def test_a_picture_of_another_shape_fills_the_frame_or_stands_beside_bars(home):
 
     assert (framed("cover") == 1).all()
     padded = framed("pad")
-    assert (padded[:, :, 14:50] == 1).all() and (padded[:, :, :14] == -1).all() and (padded[:, :, 50:] == -1).all()
+    assert (
+        (padded[:, :, 14:50] == 1).all()
+        and (padded[:, :, :14] == -1).all()
+        and (padded[:, :, 50:] == -1).all()
+    )
     assert covered(padded[None], 32, 32).min() > 0.999, "no bar is left"
 
 
@@ -351,18 +436,25 @@ def test_frames_of_another_shape_are_cut_and_scaled_not_squeezed():
     wide = torch.zeros(1, 3, 4, 8)
     wide[..., 2:6] = 1
     assert torch.equal(covered(wide, 4, 4), torch.ones(1, 3, 4, 4))
-    assert covered(torch.rand(1, 3, 9, 16), 4, 4).shape == covered(torch.rand(1, 3, 9, 16), 4, 4, "nearest").shape == (1, 3, 4, 4)
+    assert (
+        covered(torch.rand(1, 3, 9, 16), 4, 4).shape
+        == covered(torch.rand(1, 3, 9, 16), 4, 4, "nearest").shape
+        == (1, 3, 4, 4)
+    )
 
 
 @pytest.mark.parametrize(
-    "base, frames, counts", [("modelscope", 6, 6), ("cogvideox", 6, 9), ("wan", 7, 9), ("wan", 5, 5), ("ltx_image", 6, 9)]
+    "base, frames, counts",
+    [("modelscope", 6, 6), ("cogvideox", 6, 9), ("wan", 7, 9), ("wan", 5, 5), ("ltx_image", 6, 9)],
 )
 def test_clips_have_the_fewest_frames_that_the_autoencoder_packs(home, base, frames, counts):
     with opened(str(home / base), "cpu", torch.float32) as pipe:
         assert frames_of_codec(pipe, frames) == counts
 
 
-@pytest.mark.parametrize("frames", [np.full((1, 2, 4, 4, 3), 2.0), np.full((1, 2, 4, 4, 3), np.nan), np.zeros((1, 2, 4, 4, 4))])
+@pytest.mark.parametrize(
+    "frames", [np.full((1, 2, 4, 4, 3), 2.0), np.full((1, 2, 4, 4, 3), np.nan), np.zeros((1, 2, 4, 4, 4))]
+)
 def test_frames_of_another_range_or_kind_are_refused(frames):
     with pytest.raises(ModelError, match=r"pipeline's frames|no numbers"):
         video_of(type("Output", (), {"frames": frames})())
@@ -382,7 +474,10 @@ def test_a_saved_folder_names_its_pipelines_by_their_way(home, tmp_path):
     values = json.loads((place / "toy" / "model.json").read_text())
     (place / "toy" / "model.json").write_text(json.dumps(values | {"seed": {"pipeline": "../modelscope"}}))
     LongVideoPipeline.from_pretrained(place / "toy").save_pretrained(place / "deep" / "again", torch.float32)
-    assert json.loads((place / "deep" / "again" / "model.json").read_text())["seed"]["pipeline"] == "../../modelscope"
+    assert (
+        json.loads((place / "deep" / "again" / "model.json").read_text())["seed"]["pipeline"]
+        == "../../modelscope"
+    )
     place.rename(tmp_path / "there")
     moved = LongVideoPipeline.from_pretrained(tmp_path / "there" / "deep" / "again")
     assert collect(moved.stream(Request(PROMPT, 2, num_inference_steps=1))).shape == (2, 32, 32, 3)

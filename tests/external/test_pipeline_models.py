@@ -68,7 +68,9 @@ def test_resumed_after_every_chunk_the_frames_are_the_same(home, name):
     chunks = list(LongVideoPipeline.from_pretrained(home / name).stream(request))
     whole = collect(chunks)
     for number, chunk in enumerate(chunks[:-1]):
-        rest = LongVideoPipeline.from_pretrained(home / name).stream(request, unpack_state(pack_state(chunk.state)))
+        rest = LongVideoPipeline.from_pretrained(home / name).stream(
+            request, unpack_state(pack_state(chunk.state))
+        )
         assert np.array_equal(collect([*chunks[: number + 1], *rest]), whole)
 
 
@@ -81,7 +83,11 @@ def test_81_frames_in_a_state_that_does_not_grow(home):
 def test_a_scheduled_prompt_changes_what_follows_and_nothing_before(home):
     pipe = LongVideoPipeline.from_pretrained(home / "cogvideox")
     plain = collect(pipe.stream(Request(PROMPT, 17, guidance_scale=4.0)))
-    story = collect(pipe.stream(Request(PROMPT, 17, guidance_scale=4.0, schedule=((9, "A whale floating in the deep sea"),))))
+    story = collect(
+        pipe.stream(
+            Request(PROMPT, 17, guidance_scale=4.0, schedule=((9, "A whale floating in the deep sea"),))
+        )
+    )
     assert np.array_equal(plain[:9], story[:9]) and not np.array_equal(plain[9:], story[9:])
 
 
@@ -123,8 +129,27 @@ def test_from_the_command_line_stopped_and_resumed_to_the_same_file(home, tmp_pa
 
 def test_a_users_clip_is_extended(home, tmp_path):
     clip, longer = tmp_path / "clip.mp4", tmp_path / "longer.mp4"
-    assert main(["generate", PROMPT, "--model", str(home / "ltx"), "--frames", "12", "-o", str(clip), "--quiet"]) == 0
-    assert main(["extend", str(clip), PROMPT, "--model", str(home / "ltx"), "--frames", "8", "-o", str(longer), "--quiet"]) == 0
+    assert (
+        main(["generate", PROMPT, "--model", str(home / "ltx"), "--frames", "12", "-o", str(clip), "--quiet"])
+        == 0
+    )
+    assert (
+        main(
+            [
+                "extend",
+                str(clip),
+                PROMPT,
+                "--model",
+                str(home / "ltx"),
+                "--frames",
+                "8",
+                "-o",
+                str(longer),
+                "--quiet",
+            ]
+        )
+        == 0
+    )
     assert sum(1 for _ in read_video(longer)) == 20
 
 
@@ -160,8 +185,12 @@ def test_saved_and_loaded_it_is_the_same_model(home, tmp_path):
     pipe = LongVideoPipeline.from_pretrained(home / "wan")
     pipe.save_pretrained(tmp_path / "again")
     again = LongVideoPipeline.from_pretrained(tmp_path / "again")
-    assert json.loads((tmp_path / "again" / "model.json").read_text())["extend_by"]["pipeline"].startswith("..")
-    assert np.array_equal(collect(pipe.stream(Request(PROMPT, 12))), collect(again.stream(Request(PROMPT, 12))))
+    assert json.loads((tmp_path / "again" / "model.json").read_text())["extend_by"]["pipeline"].startswith(
+        ".."
+    )
+    assert np.array_equal(
+        collect(pipe.stream(Request(PROMPT, 12))), collect(again.stream(Request(PROMPT, 12)))
+    )
 
 
 @pytest.mark.parametrize(

@@ -45,8 +45,14 @@ def loop(scheduler, clean: torch.Tensor, noise: torch.Tensor, predict=answer) ->
     scheduler.set_timesteps(STEPS)
     latents = [noised(scheduler, clean, noise, 0)]
     for index, timestep in enumerate(scheduler.timesteps):
-        scheduler.scale_model_input(latents[-1], timestep) if hasattr(scheduler, "scale_model_input") else None
-        latents.append(scheduler.step(predict(scheduler, clean, noise, index), timestep, latents[-1], return_dict=False)[0])
+        scheduler.scale_model_input(latents[-1], timestep) if hasattr(
+            scheduler, "scale_model_input"
+        ) else None
+        latents.append(
+            scheduler.step(predict(scheduler, clean, noise, index), timestep, latents[-1], return_dict=False)[
+                0
+            ]
+        )
     return latents
 
 
@@ -92,7 +98,9 @@ def test_the_overlap_is_held_at_every_step(name, clean, noise):
 def test_a_loop_that_keeps_its_first_latent_to_itself_is_held_from_the_end(clean, noise):
     """Some image-to-video pipelines step on all latents but the first."""
     hand = HeldOverlap(clean[:, :, :3], axis=2, total=5)
-    made = loop(steered(diffusers.DDIMScheduler(), hand), clean[:, :, 1:], noise[:, :, 1:], lambda *a: -answer(*a))
+    made = loop(
+        steered(diffusers.DDIMScheduler(), hand), clean[:, :, 1:], noise[:, :, 1:], lambda *a: -answer(*a)
+    )
     assert torch.equal(made[-1][:, :, :2], clean[:, :, 1:3])
 
 
@@ -139,7 +147,11 @@ def test_noise_that_a_pipeline_adds_is_the_hands(clean, noise):
 def test_a_steered_scheduler_passes_for_the_pipelines_own(name):
     plain = SCHEDULES[name]()
     made = steered(plain, Hand())
-    assert isinstance(made, type(plain)) and type(made).__name__ == type(plain).__name__ and made.config == plain.config
+    assert (
+        isinstance(made, type(plain))
+        and type(made).__name__ == type(plain).__name__
+        and made.config == plain.config
+    )
     for method in ("step", "set_timesteps"):
         assert inspect.signature(getattr(made, method)) == inspect.signature(getattr(plain, method))
     assert type(copy.deepcopy(made)) is type(plain)

@@ -28,7 +28,14 @@ VALUES = {
     "fps": "eight", "height": 10**9, "width": -2, "metadata": [], "versions": {"torch": 1}, "inputs": None, "request": {"prompt": 5},
     "model": 5, "device": 5, "dtype": "int8", "threads": -1, "output": 5, "savings": [], "temporary": "yes",
 }  # fmt: skip
-REQUESTS = [[], {}, {"prompt": "a", "num_frames": "x"}, {"prompt": "a", "schedule": [[1]]}, {"prompt": "a", "seed": True}, {"x": 1}]
+REQUESTS = [
+    [],
+    {},
+    {"prompt": "a", "num_frames": "x"},
+    {"prompt": "a", "schedule": [[1]]},
+    {"prompt": "a", "seed": True},
+    {"x": 1},
+]
 ENTRIES = [
     {"segment": "../victim.txt"}, {"segment": "/etc/passwd"}, {"segment": 5}, {"segment": "request.json"}, {"state": "../victim.txt"},
     {"frames": "x"}, {"frames": -5}, {"frames": 10**30}, {"kind": "x"}, {"start": 3}, {"index": 1}, {"final": 1}, {"segment_sha256": None},
@@ -40,7 +47,9 @@ def whole(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "whole"
     with RunFolder.create(folder, Request("a cat", 24), model="tiny", fps=8, height=32, width=48) as made:
         for index in range(2):
-            made.commit(Chunk(index, 8 * index, np.zeros((8, 32, 48, 3), np.uint8), False, {"chunk": index + 1}))
+            made.commit(
+                Chunk(index, 8 * index, np.zeros((8, 32, 48, 3), np.uint8), False, {"chunk": index + 1})
+            )
     return folder
 
 
@@ -62,7 +71,9 @@ def refused(folder: Path, capsys) -> None:
         RunFolder.open(folder)
     for command in ("resume", "evaluate"):
         code, _, err = run(capsys, command, folder)
-        assert code in (1, 2) and len(err.splitlines()) == 1 and "unexpected" not in err and len(err) < 1500, err
+        assert (
+            code in (1, 2) and len(err.splitlines()) == 1 and "unexpected" not in err and len(err) < 1500
+        ), err
     assert Path("victim.txt").read_text() == "keep" and Path("run/seg_00001.m4s").exists()
 
 
@@ -89,10 +100,16 @@ def test_a_journal_that_names_what_is_no_segment(damaged, whole, changed):
     folder = damaged("journal.jsonl", json.dumps(json.loads(first) | changed).encode() + b"\n" + second)
     with pytest.raises(RunError, match=r"damaged|does not follow"):
         RunFolder.open(folder)
-    assert Path("victim.txt").read_text() == "keep" and Path("run/seg_00001.m4s").exists() and main(["resume", "run"]) == 2
+    assert (
+        Path("victim.txt").read_text() == "keep"
+        and Path("run/seg_00001.m4s").exists()
+        and main(["resume", "run"]) == 2
+    )
 
 
-@pytest.mark.parametrize("line", [DEEP, b"[]", b"5", b"\xff", b'{"number": "x", "frame": [], "after": {}, "prompt": 5}'])
+@pytest.mark.parametrize(
+    "line", [DEEP, b"[]", b"5", b"\xff", b'{"number": "x", "frame": [], "after": {}, "prompt": 5}']
+)
 @pytest.mark.parametrize("file", ["journal.jsonl", "prompts.jsonl"])
 def test_a_line_that_is_none(damaged, file, line):
     folder = damaged(file, line + b"\n" + b"{}\n")
@@ -102,7 +119,9 @@ def test_a_line_that_is_none(damaged, file, line):
 
 def test_a_last_line_that_names_another_file_is_torn_and_harms_nothing(damaged, whole):
     first, second = (whole / "journal.jsonl").read_bytes().splitlines(keepends=True)
-    folder = damaged("journal.jsonl", first + json.dumps(json.loads(second) | {"state": "../victim.txt"}).encode() + b"\n")
+    folder = damaged(
+        "journal.jsonl", first + json.dumps(json.loads(second) | {"state": "../victim.txt"}).encode() + b"\n"
+    )
     with RunFolder.open(folder) as kept:
         assert kept.frames_committed == 8
     assert Path("victim.txt").read_text() == "keep"

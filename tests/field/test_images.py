@@ -74,9 +74,15 @@ def gamma_profile(gamma):
     for name in (b"rTRC", b"gTRC", b"bTRC"):
         entry = profile.index(name)
         place = int.from_bytes(profile[entry + 4 : entry + 8], "big")
-        profile[place : place + 16] = b"curv" + bytes(4) + (1).to_bytes(4, "big") + round(gamma * 256).to_bytes(2, "big") + bytes(2)
+        profile[place : place + 16] = (
+            b"curv" + bytes(4) + (1).to_bytes(4, "big") + round(gamma * 256).to_bytes(2, "big") + bytes(2)
+        )
         profile[entry + 8 : entry + 12] = (14).to_bytes(4, "big")
-    return bytes(profile).replace("sRGB".encode("utf-16-be"), "gamm".encode("utf-16-be")).replace(b"sRGB built", b"gamm built")
+    return (
+        bytes(profile)
+        .replace("sRGB".encode("utf-16-be"), "gamm".encode("utf-16-be"))
+        .replace(b"sRGB built", b"gamm built")
+    )
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])

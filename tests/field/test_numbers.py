@@ -50,7 +50,10 @@ ABSURD = [
     (["batch", "t.csv", "--out", "out", "--workers", GIANT], "--workers"),
     (["batch", "t.csv", "--out", "out", "--threads", GIANT], "--threads"),
     (["batch", "t.csv", "--out", "out", "--retries", GIANT], "--retries"),
-    (["batch", "t.csv", "--out", "out", "--device", "cuda", "--workers", "2", "--gpus-per-worker", "nan"], "--gpus-per-worker"),
+    (
+        ["batch", "t.csv", "--out", "out", "--device", "cuda", "--workers", "2", "--gpus-per-worker", "nan"],
+        "--gpus-per-worker",
+    ),
     (["bench", "--frames", GIANT], "--frames"),
     (["bench", "--lengths", f"16,{GIANT}"], "--lengths"),
     (["bench", "--lengths", DIGITS], "--lengths"),
@@ -60,14 +63,19 @@ ABSURD = [
 ]
 
 
-@pytest.mark.parametrize(("words", "names"), ABSURD, ids=lambda x: " ".join(x)[:60] if isinstance(x, list) else "")
+@pytest.mark.parametrize(
+    ("words", "names"), ABSURD, ids=lambda x: " ".join(x)[:60] if isinstance(x, list) else ""
+)
 def test_an_absurd_number_is_refused_at_once(fake_pipeline, capsys, words, names):
     a_video("v.mp4", 4, 8)
     Path("t.csv").write_text("prompt\na cat\n")
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
     code, out, err = run(capsys, *words)
     assert code == 2 and names in err and len(err.splitlines()) == 1 and len(err) < 1500, err
-    assert time.monotonic() - began < 20 and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000
+    assert (
+        time.monotonic() - began < 20
+        and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000
+    )
     assert fake_pipeline.loads == [] and listing() == {"v.mp4", "t.csv"}
 
 
@@ -85,19 +93,33 @@ def test_a_video_that_no_disk_of_this_machine_holds_is_refused(fake_pipeline, ca
 
 
 @pytest.mark.parametrize(
-    "row", [{"frames": 10**12}, {"fps": 10**6}, {"seed": 10**30}, {"guidance_scale": 1e308}, {"steps": 10**9}, {"width": 10**9}]
+    "row",
+    [
+        {"frames": 10**12},
+        {"fps": 10**6},
+        {"seed": 10**30},
+        {"guidance_scale": 1e308},
+        {"steps": 10**9},
+        {"width": 10**9},
+    ],
 )
 def test_an_absurd_number_in_a_table_is_refused_with_its_line(row):
-    Path("t.jsonl").write_text(json.dumps({"prompt": "a cat"}) + "\n" + json.dumps({"prompt": "a cat"} | row) + "\n")
+    Path("t.jsonl").write_text(
+        json.dumps({"prompt": "a cat"}) + "\n" + json.dumps({"prompt": "a cat"} | row) + "\n"
+    )
     with pytest.raises(RequestError, match=r"row 2: .*\(line 2\)"):
         read_table(Path("t.jsonl"), Request.validate)
 
 
-@pytest.mark.parametrize(("backbone", "image"), [("modelscope", None), ("modelscope", "x.png"), ("svd", "x.png")])
+@pytest.mark.parametrize(
+    ("backbone", "image"), [("modelscope", None), ("modelscope", "x.png"), ("svd", "x.png")]
+)
 @pytest.mark.parametrize(("chunk", "overlap"), [(16, 8), (8, 7), (14, 6), (2, 1)])
 def test_chunks_are_counted_without_listing_frames(chunk, overlap, backbone, image):
     Path("x.png").touch()
-    config = ModelConfig("m", 32, 48, 8, extend=ExtendConfig(frames=chunk, overlap=overlap), backbone=backbone)
+    config = ModelConfig(
+        "m", 32, 48, 8, extend=ExtendConfig(frames=chunk, overlap=overlap), backbone=backbone
+    )
     for frames in range(1, 50):
         asked = resolve(config, Request("a", frames, image=image))
         made = range(1 if asked.start == "image" else 0, frames)
@@ -109,7 +131,9 @@ def test_pictures_of_endless_videos_have_a_size():
     frame = np.zeros((2, 2, 3), np.uint8)
     count = 2 * MOST_ROWS + 1
     xt_slice((frame + number % 2 for number in range(count)), "x.png")
-    assert Image.open("x.png").height <= MOST_ROWS * 64 and not np.asarray(Image.open("x.png")).any()  # even frames alone
+    assert (
+        Image.open("x.png").height <= MOST_ROWS * 64 and not np.asarray(Image.open("x.png")).any()
+    )  # even frames alone
     contact_sheet((frame for _ in range(3 * MOST_TILES)), "c.png", every=1)
     width, height = Image.open("c.png").size
     assert width * height // 4 <= MOST_TILES

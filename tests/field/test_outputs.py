@@ -36,7 +36,17 @@ NAMES = {
 def test_whatever_a_file_may_be_called_it_is_made_and_gone_on_with(fake_pipeline, printed_to, name):
     fake_pipeline.before_chunk = interrupt_at(2)
     printed_to("said", err=True)
-    code = main(["generate", PROMPT, "--frames", "24", f"--output={name}", "--xt-slice", str(Path(name).with_suffix(".png"))])
+    code = main(
+        [
+            "generate",
+            PROMPT,
+            "--frames",
+            "24",
+            f"--output={name}",
+            "--xt-slice",
+            str(Path(name).with_suffix(".png")),
+        ]
+    )
     assert code == 130
     fake_pipeline.before_chunk = lambda index: None
     words = shlex.split(os.fsdecode(Path("said").read_bytes()).rpartition("go on with: streamingt2v ")[2])
@@ -50,7 +60,13 @@ def test_whatever_a_file_may_be_called_it_is_made_and_gone_on_with(fake_pipeline
 def test_a_name_that_cannot_be_is_refused_before_any_work(fake_pipeline, capsys, option, name):
     given = {"--output": "o.mp4", option: name + (".mp4" if option == "--output" else ".png")}
     code, _, err = run(capsys, "generate", PROMPT, *(word for pair in given.items() for word in pair))
-    assert code == 2 and f"{option} " in err and len(err) < 1000 and fake_pipeline.loads == [] and listing() == set()
+    assert (
+        code == 2
+        and f"{option} " in err
+        and len(err) < 1000
+        and fake_pipeline.loads == []
+        and listing() == set()
+    )
 
 
 def test_other_paths_that_cannot_be_are_refused(fake_pipeline, capsys):
@@ -77,7 +93,17 @@ def test_two_files_in_one_place_are_refused(fake_pipeline, capsys):
     Path("a.png").write_text("old")
     for words in (
         ["generate", PROMPT, "-o", "o.mp4", "--xt-slice", "b.png", "--contact-sheet", "./b.png"],
-        ["generate", PROMPT, "-o", "o.mp4", "--xt-slice", "a.png", "--contact-sheet", "link.png", "--overwrite"],
+        [
+            "generate",
+            PROMPT,
+            "-o",
+            "o.mp4",
+            "--xt-slice",
+            "a.png",
+            "--contact-sheet",
+            "link.png",
+            "--overwrite",
+        ],
         ["evaluate", "v.mp4", "--curves", "b.png", "--slice", "b.png"],
         ["generate", PROMPT, "-o", "r.mp4", "--run-dir", "r.mp4"],
     ):
@@ -97,8 +123,15 @@ def test_a_link_is_written_through_as_cp_does(fake_pipeline, capsys):
     code, _, err = run(capsys, *words)
     assert code == 2 and "--overwrite" in err
     assert run(capsys, *words, "--overwrite")[0] == 0
-    assert Path("o.mp4").is_symlink() and count_frames("real/o.mp4") == 8 and Path("real/x.png").read_bytes()[1:4] == b"PNG"
-    assert (Path("real/o.mp4").stat().st_mode & 0o777, Path("real/x.png").stat().st_mode & 0o777) == (0o600, 0o600)
+    assert (
+        Path("o.mp4").is_symlink()
+        and count_frames("real/o.mp4") == 8
+        and Path("real/x.png").read_bytes()[1:4] == b"PNG"
+    )
+    assert (Path("real/o.mp4").stat().st_mode & 0o777, Path("real/x.png").stat().st_mode & 0o777) == (
+        0o600,
+        0o600,
+    )
     assert listing() == {"real", "real/o.mp4", "real/x.png", "o.mp4", "x.png"}
 
 
@@ -162,7 +195,9 @@ def test_a_path_is_printed_so_that_it_is_the_path(fake_pipeline, printed_to, enc
     printed_to("said", encoding)
     for name in ("ü猫.mp4", os.fsdecode(b"\xff.mp4")):
         assert main(["generate", PROMPT, "--frames", "8", "-o", name]) == 0
-        assert encoding == "latin-1" or Path(os.fsdecode(Path("said").read_bytes().splitlines()[-1])).is_file()
+        assert (
+            encoding == "latin-1" or Path(os.fsdecode(Path("said").read_bytes().splitlines()[-1])).is_file()
+        )
     assert main(["generate", PROMPT, "--frames", "8", "-o", "猫.mp4", "--json"]) == 0
     assert Path(json.loads(Path("said").read_bytes().splitlines()[-1])["output"]).is_file()
 
@@ -247,7 +282,10 @@ def test_files_may_have_names_that_are_no_text(fake_pipeline, capsys):
     name = os.fsdecode(b"v\xff.mp4")
     a_video("v.mp4", 16, 8)
     Path("v.mp4").rename(name)
-    for words in (["extend", name, PROMPT, "--frames", 8, "-o", "o.mp4"], ["refine", name, PROMPT, "-o", "r.mp4"]):
+    for words in (
+        ["extend", name, PROMPT, "--frames", 8, "-o", "o.mp4"],
+        ["refine", name, PROMPT, "-o", "r.mp4"],
+    ):
         assert run(capsys, *words)[0] == 0
     assert (count_frames("o.mp4"), count_frames("r.mp4")) == (24, 16)
 
@@ -256,7 +294,9 @@ def test_files_may_have_names_that_are_no_text(fake_pipeline, capsys):
     "error",
     [
         MemoryError(),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+        ),
         RuntimeError("std::bad_alloc"),
         OSError(errno.ENOMEM, "Cannot allocate memory"),
         type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory."),
@@ -271,7 +311,9 @@ def test_out_of_memory_advises_what_helps(fake_pipeline, capsys, error):
     code, _, err = run(capsys, "generate", PROMPT, "-o", "o.mp4", "--preset", "full", "--vae-slicing")
     first, second = err.splitlines()[-2:]
     assert code == 1 and "Traceback" not in err and "--width" not in err
-    assert first.startswith("error: out of memory: ") and "--preset preview" in first and "--vae-tiling" in first
+    assert (
+        first.startswith("error: out of memory: ") and "--preset preview" in first and "--vae-tiling" in first
+    )
     assert "--vae-slicing" not in first and "--offload" not in first and "streamingt2v resume" in second
     fake_pipeline.before_chunk = lambda index: None
     assert main(resume_line(err)) == 0 and count_frames("o.mp4") == 80
@@ -280,7 +322,11 @@ def test_out_of_memory_advises_what_helps(fake_pipeline, capsys, error):
 def test_out_of_memory_is_known_by_its_cause_and_nothing_else():
     wrapped = RunError("cannot load")
     wrapped.__cause__ = MemoryError()
-    assert is_out_of_memory(wrapped) and not is_out_of_memory(RuntimeError("shapes differ")) and not is_out_of_memory(OSError(28, "full"))
+    assert (
+        is_out_of_memory(wrapped)
+        and not is_out_of_memory(RuntimeError("shapes differ"))
+        and not is_out_of_memory(OSError(28, "full"))
+    )
 
 
 def test_every_way_out_of_memory_is_a_way():

@@ -43,7 +43,10 @@ WRONG_SCHEDULES = {
     "Latin-1": (b"8: a\n16: K\xf6ln\n", "line 2 is no UTF-8 text"),
     "UTF-16 without a mark": ("8: a".encode("utf-16-le"), "line 1 holds a zero byte"),
     "a giant number": (b"8: a\n" + b"9" * 5000 + b": b", "line 2"),
-    "a giant number in JSON": (b'[[8, "a"],\n[' + b"9" * 5000 + b', "b"]]', "line 2: a number of 5000 digits"),
+    "a giant number in JSON": (
+        b'[[8, "a"],\n[' + b"9" * 5000 + b', "b"]]',
+        "line 2: a number of 5000 digits",
+    ),
     "deep JSON": (b"[" * 100_000, "line 1: is nested more than 64 deep"),
     "closed deep JSON": (b"[" * 500 + b"]" * 500, "line 1: is nested more than 64 deep"),
     "nothing": (b"\xef\xbb\xbf \r\n# nothing\n", "holds no prompt"),
@@ -74,7 +77,9 @@ def test_a_form_takes_what_the_file_takes(data):
     assert parse_schedule(texts.decoded(data)) == SCHEDULE
 
 
-@pytest.mark.parametrize(("typed", "code"), [("8：A dog\r\n# end\r\n", 200), ("8: a\n7: b", 400), ("[[8, 5]]", 400)])
+@pytest.mark.parametrize(
+    ("typed", "code"), [("8：A dog\r\n# end\r\n", 200), ("8: a\n7: b", 400), ("[[8, 5]]", 400)]
+)
 def test_the_api_takes_a_schedule_as_it_is_typed(url, typed, code):
     form = {"prompt": (None, "A cat"), "num_frames": (None, "24"), "schedule": (None, typed)}
     answer = httpx2.post(f"{url}/v1/videos", files=form)
@@ -104,7 +109,9 @@ TABLES = {
     "a mark and CRLF.csv": b'\xef\xbb\xbfprompt,frames,guidance_scale\r\na cat,8,7.5\r\n"a dog, running",16,\r\n',
     "semicolons.csv": b"prompt;frames;guidance_scale\na cat;8;7,5\na dog, running;16;\n",
     "Excel's first line.csv": b"\xef\xbb\xbfsep=;\r\nprompt;frames;guidance_scale\r\na cat;8;7,5\r\na dog, running;16;\r\n",
-    "tabs in UTF-16.csv": "\ufeffprompt\tframes\tguidance_scale\r\na cat\t8\t7.5\r\na dog, running\t16\t\r\n".encode("utf-16-le"),
+    "tabs in UTF-16.csv": "\ufeffprompt\tframes\tguidance_scale\r\na cat\t8\t7.5\r\na dog, running\t16\t\r\n".encode(
+        "utf-16-le"
+    ),
     "trailing commas.csv": b'prompt,frames,guidance_scale,\na cat,8,7.5,\n"a dog, running",16,,,\n',
     "comments and empty rows.csv": b'# mine\nprompt,frames,guidance_scale\n\n# first, "this\na cat,8,7.5\n,,\n"a dog, running",16,\n\n',
     "options' names.csv": b'Prompt, Frames ,guidance-scale\na cat,8,7.5\n"a dog, running",16,\n',
@@ -115,23 +122,41 @@ TABLES = {
     b'{"prompt":"a dog, running","frames":16,"guidance_scale":NaN,"image":""}\n',
 }
 WRONG_TABLES = {
-    "half a frame.csv": (b"prompt,frames\na cat,8.5\n", "row 1: frames='8.5': must be a whole number (line 2)"),
-    "a quoted line.csv": (b'prompt,frames\n"a cat\non a mat",8\na dog,x\n', "row 2: frames='x': must be a whole number (line 4)"),
+    "half a frame.csv": (
+        b"prompt,frames\na cat,8.5\n",
+        "row 1: frames='8.5': must be a whole number (line 2)",
+    ),
+    "a quoted line.csv": (
+        b'prompt,frames\n"a cat\non a mat",8\na dog,x\n',
+        "row 2: frames='x': must be a whole number (line 4)",
+    ),
     "more cells.csv": (b"# x\nprompt,frames\na cat,8,9\n", "line 3 has more cells"),
     "fewer cells.csv": (b"prompt,frames\na cat,8\na dog\n", "line 3 has fewer cells"),
-    "a column twice.csv": (b"prompt,frames,Frames\na cat,8,9\n", "line 1: the column 'frames' is there twice"),
+    "a column twice.csv": (
+        b"prompt,frames,Frames\na cat,8,9\n",
+        "line 1: the column 'frames' is there twice",
+    ),
     "no name.csv": (b"prompt,,frames\na cat,x,8\n", "line 1: column 2 has no name"),
     "an open quote.csv": (b'prompt\na cat\n"a dog\n', "line 3"),
     "perhaps a comment.csv": (b"prompt\n#1 cat\n", "line 2 begins with '#'"),
     "Latin-1.csv": (b"prompt\na cat\nK\xf6ln\n", "line 3 is no UTF-8 text"),
-    "a key twice.jsonl": (b'{"prompt": "a"}\n{"prompt": "b", "seed": 1, "seed": 2}', "line 2: the key 'seed' is given twice"),
-    "a key twice, named as an option.jsonl": (b'{"prompt": "b", "negative-prompt": "x", "negative_prompt": "y"}', "line 1: the column"),
+    "a key twice.jsonl": (
+        b'{"prompt": "a"}\n{"prompt": "b", "seed": 1, "seed": 2}',
+        "line 2: the key 'seed' is given twice",
+    ),
+    "a key twice, named as an option.jsonl": (
+        b'{"prompt": "b", "negative-prompt": "x", "negative_prompt": "y"}',
+        "line 1: the column",
+    ),
     "a trailing comma.jsonl": (b'{"prompt": "a"}\n{"prompt": "b",}\n', "line 2"),
     "deep.jsonl": (b'{"prompt": "a"}\n' + b'{"schedule":' + b"[" * 5000 + b"\n", "line 2"),
     "a list.jsonl": (b'[\n{"prompt": "a"}]', "line 1"),
     "an unknown column.jsonl": (b'{"prompt": "a"}\n{"prompt": "b", "sed": 2}', "line 2 has a column 'sed'"),
     "half a pair.jsonl": (b'{"prompt": "a \\ud800"}', "holds what is no UTF-8 text (line 1)"),
-    "a giant number.jsonl": (b'{"prompt": "a", "seed": ' + b"9" * 5000 + b"}", "line 1: a number of 5000 digits"),
+    "a giant number.jsonl": (
+        b'{"prompt": "a", "seed": ' + b"9" * 5000 + b"}",
+        "line 1: a number of 5000 digits",
+    ),
     "a long name.csv": (b"prompt,name\na," + b"x" * 250 + b"\n", "has 250 bytes; 200 are the most (line 2)"),
 }
 
@@ -151,7 +176,10 @@ def test_a_wrong_table_is_refused_with_its_line(tmp_path, name):
 
 def test_a_table_of_parquet_may_have_pandas_index(tmp_path):
     pandas = pytest.importorskip("pandas")
-    rows = pandas.DataFrame({"prompt": ["a cat", "a dog, running"], "frames": [8.0, 16.0], "guidance_scale": [7.5, None]}, index=[3, 9])
+    rows = pandas.DataFrame(
+        {"prompt": ["a cat", "a dog, running"], "frames": [8.0, 16.0], "guidance_scale": [7.5, None]},
+        index=[3, 9],
+    )
     rows.to_parquet(tmp_path / "t.parquet")
     assert read_table(tmp_path / "t.parquet", Request.validate) == TWO
     with pytest.raises(RequestError, match="cannot be read"):
@@ -160,7 +188,9 @@ def test_a_table_of_parquet_may_have_pandas_index(tmp_path):
 
 def test_a_name_may_be_chinese_and_a_schedule_stand_in_the_cell(tmp_path):
     data = 'prompt,name,schedule\na cat,猫,"[[8, ""a dog""]]"\n'.encode()
-    assert read_table(a_file(tmp_path, "t.csv", data), Request.validate) == [("猫", Request("a cat", schedule=((8, "a dog"),)))]
+    assert read_table(a_file(tmp_path, "t.csv", data), Request.validate) == [
+        ("猫", Request("a cat", schedule=((8, "a dog"),)))
+    ]
 
 
 @pytest.mark.parametrize(
@@ -184,7 +214,9 @@ def test_a_wrong_model_json_is_refused_with_its_line(tmp_path, data, said):
 def test_a_model_json_may_have_a_mark(tmp_path):
     config = ModelConfig("m", 32, 48, 8)
     config.save(tmp_path)
-    (tmp_path / "model.json").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "model.json").read_bytes().replace(b"\n", b"\r\n"))
+    (tmp_path / "model.json").write_bytes(
+        b"\xef\xbb\xbf" + (tmp_path / "model.json").read_bytes().replace(b"\n", b"\r\n")
+    )
     assert ModelConfig.load(tmp_path) == config
 
 

@@ -26,7 +26,9 @@ L_SHAPE[:24, 32:] = [0, 255, 0]
 L_SHAPE[24:, :32] = [0, 0, 255]
 
 
-def film(path, frames, rate=8, codec="libx264", pix_fmt="yuv420p", times=None, format=None, stretch=None, **tags):
+def film(
+    path, frames, rate=8, codec="libx264", pix_fmt="yuv420p", times=None, format=None, stretch=None, **tags
+):
     """A file of one video stream; times: in thousandths of a second."""
     with av.open(str(path), "w", format=format) as out:
         stream = out.add_stream(codec, rate=rate)
@@ -38,14 +40,20 @@ def film(path, frames, rate=8, codec="libx264", pix_fmt="yuv420p", times=None, f
         for name, value in tags.items():
             setattr(stream.codec_context, name, value)
         for number, frame in enumerate(frames):
-            picture = av.VideoFrame.from_ndarray(frame, format="rgba" if frame.shape[2] == 4 else "rgb24").reformat(format=pix_fmt)
-            picture.pts, picture.time_base = (number, 1 / Fraction(rate)) if times is None else (times[number], Fraction(1, 1000))
+            picture = av.VideoFrame.from_ndarray(
+                frame, format="rgba" if frame.shape[2] == 4 else "rgb24"
+            ).reformat(format=pix_fmt)
+            picture.pts, picture.time_base = (
+                (number, 1 / Fraction(rate)) if times is None else (times[number], Fraction(1, 1000))
+            )
             out.mux(stream.encode(picture))
         out.mux(stream.encode(None))
     return path
 
 
-@pytest.mark.parametrize("stretch", [Fraction(64, 45), Fraction(16, 15), Fraction(8, 9), Fraction(1, 2), Fraction(2)])
+@pytest.mark.parametrize(
+    "stretch", [Fraction(64, 45), Fraction(16, 15), Fraction(8, 9), Fraction(1, 2), Fraction(2)]
+)
 def test_a_circle_stays_one_whatever_the_shape_of_its_pixels(tmp_path, stretch):
     height, width = 144, round(192 / stretch)
     y, x = np.mgrid[:height, : width - width % 2]
@@ -81,7 +89,9 @@ def test_all_eight_orientations(tmp_path, name):
     data = bytearray(path.read_bytes())
     place = data.index(struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30), data.index(b"tkhd"))
     one = 1 << 16
-    data[place : place + 36] = struct.pack(">9i", a * one, b * one, 0, c * one, d * one, 0, 64 * one, 0, 1 << 30)
+    data[place : place + 36] = struct.pack(
+        ">9i", a * one, b * one, 0, c * one, d * one, 0, 64 * one, 0, 1 << 30
+    )
     path.write_bytes(data)
     right, seen = placed(L_SHAPE, a, b, c, d), next(reader.read_video(path))
     assert seen.shape == right.shape
@@ -90,13 +100,23 @@ def test_all_eight_orientations(tmp_path, name):
     assert (reader.probe_video(path).height, reader.probe_video(path).width) == right.shape[:2]
 
 
-RATES = [Fraction(24000, 1001), Fraction(30000, 1001), Fraction(5, 2), Fraction(1, 2), Fraction(25, 2), 24, 60]
+RATES = [
+    Fraction(24000, 1001),
+    Fraction(30000, 1001),
+    Fraction(5, 2),
+    Fraction(1, 2),
+    Fraction(25, 2),
+    24,
+    60,
+]
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
 @pytest.mark.parametrize("rate", RATES)
 def test_a_rate_is_exact(tmp_path, moving, rate, suffix):
-    path = film(tmp_path / f"a.{suffix}", list(moving(20)), rate, codec="mpeg4" if suffix == "avi" else "libx264")
+    path = film(
+        tmp_path / f"a.{suffix}", list(moving(20)), rate, codec="mpeg4" if suffix == "avi" else "libx264"
+    )
     seen = look(path)
     assert (seen.frames, seen.rate, seen.steady) == (20, rate, True)
     assert plan_media(Request("A cat", refine=str(path), preset="full"), CONFIG).fps == rate
@@ -107,7 +127,9 @@ def test_a_rate_is_exact(tmp_path, moving, rate, suffix):
 def test_moving_images_are_videos_at_their_rate(tmp_path, kind, centiseconds):
     frames = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
     first, *rest = [Image.fromarray(frame) for frame in frames]
-    first.save(tmp_path / "a.gif", kind, save_all=True, append_images=rest, duration=10 * centiseconds, loop=0)
+    first.save(
+        tmp_path / "a.gif", kind, save_all=True, append_images=rest, duration=10 * centiseconds, loop=0
+    )
     seen = look(tmp_path / "a.gif")
     assert (seen.frames, seen.rate) == (4, Fraction(100, centiseconds)) and seen.steady
     assert len(list(reader.read_video(tmp_path / "a.gif", 8, 8))) == 4
@@ -156,7 +178,9 @@ def test_what_is_brighter_than_a_screen_is_brought_into_it():
 
 def test_two_fields_are_made_one_frame(tmp_path, moving):
     frames = moving(6, 48, 64)
-    comb = [np.where(np.arange(48)[:, None, None] % 2, 255, 0).astype(np.uint8) * np.ones((48, 64, 3), np.uint8)] * 6
+    comb = [
+        np.where(np.arange(48)[:, None, None] % 2, 255, 0).astype(np.uint8) * np.ones((48, 64, 3), np.uint8)
+    ] * 6
     for name, content in (("moving", list(frames)), ("comb", comb)):
         path = tmp_path / f"{name}.mkv"
         with av.open(str(path), "w") as out:
@@ -164,7 +188,11 @@ def test_two_fields_are_made_one_frame(tmp_path, moving):
             stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
             stream.codec_context.flags |= 1 << 29 | 1 << 18  # fields are coded as such
             for frame in content:
-                out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuv420p")))
+                out.mux(
+                    stream.encode(
+                        av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuv420p")
+                    )
+                )
             out.mux(stream.encode(None))
         seen = look(path)
         assert seen.frames == 6 == len(list(reader.read_video(path)))
@@ -172,10 +200,15 @@ def test_two_fields_are_made_one_frame(tmp_path, moving):
 
 
 def test_a_stream_joined_of_two_or_cut_within_goes_on(tmp_path, moving):
-    parts = [written(tmp_path / f"{n}.ts", "mpegts", "libx264", moving(16, 96, 128, start=40 * n)).read_bytes() for n in range(2)]
+    parts = [
+        written(tmp_path / f"{n}.ts", "mpegts", "libx264", moving(16, 96, 128, start=40 * n)).read_bytes()
+        for n in range(2)
+    ]
     (tmp_path / "joined.ts").write_bytes(b"".join(parts))
     with pytest.warns(MediaWarning, match="lack a part"):
-        assert look(tmp_path / "joined.ts").frames == 32 == len(list(reader.read_video(tmp_path / "joined.ts")))
+        assert (
+            look(tmp_path / "joined.ts").frames == 32 == len(list(reader.read_video(tmp_path / "joined.ts")))
+        )
     lost = parts[0] + parts[1]
     middle = len(parts[0]) // 188 // 2 * 188
     (tmp_path / "lost.ts").write_bytes(lost[:middle] + lost[middle + 188 :])

@@ -37,7 +37,10 @@ def opened(settings: Settings) -> JobService:
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
 
 
 def fill(folder: Path, *names: str) -> None:
@@ -46,7 +49,9 @@ def fill(folder: Path, *names: str) -> None:
         (folder / name).write_bytes(b"dear")
 
 
-@pytest.mark.parametrize("names", [["jobs/a/thesis.txt", "uploads/b.mp4"], ["thesis.txt"], ["jobs.sqlite/x"], ["lock", "jobs/a/b"]])
+@pytest.mark.parametrize(
+    "names", [["jobs/a/thesis.txt", "uploads/b.mp4"], ["thesis.txt"], ["jobs.sqlite/x"], ["lock", "jobs/a/b"]]
+)
 def test_a_folder_of_somebody_else_is_refused_and_stays_as_it_is(settings, names):
     fill(settings.folder, *names)
     before = tree(settings.folder)
@@ -57,10 +62,18 @@ def test_a_folder_of_somebody_else_is_refused_and_stays_as_it_is(settings, names
 
 def test_what_others_put_into_the_folder_of_a_service_stays(settings, caplog):
     opened(settings)
-    names = ["jobs/mine/thesis.txt", f"jobs/{ID}/run/seg_00000.m4s", "uploads/holiday.mp4", f"uploads/{'0' * 32}.png", "thesis.txt"]
+    names = [
+        "jobs/mine/thesis.txt",
+        f"jobs/{ID}/run/seg_00000.m4s",
+        "uploads/holiday.mp4",
+        f"uploads/{'0' * 32}.png",
+        "thesis.txt",
+    ]
     fill(settings.folder, *names)
     opened(settings)
-    assert all((settings.folder / name).read_bytes() == b"dear" for name in names) and "they stay" in caplog.text
+    assert (
+        all((settings.folder / name).read_bytes() == b"dear" for name in names) and "they stay" in caplog.text
+    )
 
 
 @pytest.mark.parametrize("with_log", [False, True])
@@ -185,10 +198,22 @@ def test_nothing_can_be_opened_by_other_users(settings):
     with service.upload() as path:
         path.write_bytes(b"x")
         paths = [settings.folder, *(p for p in settings.folder.iterdir())]
-        assert {p.name for p in paths} >= {"jobs.sqlite3", "jobs.sqlite3-wal", "lock", "place-1000.lock", "reserve", "jobs", "uploads"}
+        assert {p.name for p in paths} >= {
+            "jobs.sqlite3",
+            "jobs.sqlite3-wal",
+            "lock",
+            "place-1000.lock",
+            "reserve",
+            "jobs",
+            "uploads",
+        }
         modes = {p.name: oct(stat.S_IMODE(p.stat().st_mode)) for p in paths}
         assert set(modes.values()) == {"0o700", "0o600"}, modes
-        assert all((mode == "0o700") == (settings.folder / name).is_dir() for name, mode in modes.items() if name != "data")
+        assert all(
+            (mode == "0o700") == (settings.folder / name).is_dir()
+            for name, mode in modes.items()
+            if name != "data"
+        )
     assert not path.exists()
     service.__exit__()
     for name in ("jobs.sqlite3", "lock"):

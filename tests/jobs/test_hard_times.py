@@ -38,7 +38,9 @@ def small_disk(tmp_path) -> Iterator[Path]:
     """One of 3 MB."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], capture_output=True, check=False
+    ).returncode:
         pytest.skip("only root can mount a small disk")
     yield disk
     subprocess.run(["umount", "-l", disk], check=True)
@@ -68,7 +70,9 @@ def test_a_full_disk_costs_no_job_and_can_be_emptied(toy, small_disk, capfd):
             with suppress(OSError):
                 fill(small_disk)
             image = {"input_reference": ("x.png", b"\x89PNG\r\n\x1a\n" + bytes(100_000))}
-            answers.append(httpx2.post(f"{url}/v1/videos", data={"prompt": "A cat"}, files=image, timeout=30).status_code)
+            answers.append(
+                httpx2.post(f"{url}/v1/videos", data={"prompt": "A cat"}, files=image, timeout=30).status_code
+            )
             log += capfd.readouterr().err
         assert set(answers) == {507} and service.get(running.id).status == "in_progress"
         assert httpx2.get(f"{url}/v1/videos", timeout=30).status_code == 200, "it can be seen what there is"
@@ -116,7 +120,12 @@ def test_a_full_disk_leaves_a_reserve_for_what_ends_something(tmp_path, monkeypa
             raise StorageFull("full")
         return whole()
 
-    for deed in (lambda: store.cancel("a"), lambda: store.end("a", "failed"), lambda: store.delete("a"), lambda: store.forget("a")):
+    for deed in (
+        lambda: store.cancel("a"),
+        lambda: store.end("a", "failed"),
+        lambda: store.delete("a"),
+        lambda: store.forget("a"),
+    ):
         store.take_reserve()
         monkeypatch.setattr(store, "writing", full)
         deed()
@@ -133,7 +142,12 @@ def test_what_fails_is_tried_less_and_less_often_and_told_once(caplog):
     for _ in range(6):
         with patience.trying():
             raise OSError(errno.EIO, "broken")
-    assert patience.pause == 16.0 and not patience.is_over and len(caplog.records) == 1 and "looking after" in caplog.text
+    assert (
+        patience.pause == 16.0
+        and not patience.is_over
+        and len(caplog.records) == 1
+        and "looking after" in caplog.text
+    )
     with patience.trying():
         pass
     assert patience.pause == 0.0
@@ -150,7 +164,12 @@ def test_a_full_disk_is_known_through_what_is_made_of_it(code):
         except RuntimeError as error:
             return error
 
-    assert is_full(wrapped()) and not is_full(RuntimeError()) and not is_full(OSError(errno.EIO, "x")) and not is_full(None)
+    assert (
+        is_full(wrapped())
+        and not is_full(RuntimeError())
+        and not is_full(OSError(errno.EIO, "x"))
+        and not is_full(None)
+    )
 
 
 def test_threads_that_write_take_turns(tmp_path):

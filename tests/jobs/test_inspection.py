@@ -19,11 +19,18 @@ from streamingt2v.video.writer import write_video
 
 def test_a_film_is_counted_and_a_moving_image_of_one_frame_is_an_image(tmp_path, moving):
     write_video(tmp_path / "a.mp4", moving(7), 8)
-    stills = [Image.fromarray(frame) for frame in np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)]
+    stills = [
+        Image.fromarray(frame)
+        for frame in np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    ]
     stills[0].save(tmp_path / "one.gif")
     stills[0].save(tmp_path / "more.gif", save_all=True, append_images=stills[1:], duration=100)
     found = {path.name: inspect(path, identify_file(path), Limits()) for path in tmp_path.iterdir()}
-    assert found == {"a.mp4": Found("video", ".mp4", 7, 8), "one.gif": Found("image", ".gif"), "more.gif": Found("video", ".gif", 3, 10)}
+    assert found == {
+        "a.mp4": Found("video", ".mp4", 7, 8),
+        "one.gif": Found("image", ".gif"),
+        "more.gif": Found("video", ".gif", 3, 10),
+    }
 
 
 def test_a_photograph_of_twelve_megapixels_is_taken(tmp_path):
@@ -31,7 +38,18 @@ def test_a_photograph_of_twelve_megapixels_is_taken(tmp_path):
     assert inspect(tmp_path / "photo.jpg", identify_file(tmp_path / "photo.jpg"), Limits()).kind == "image"
 
 
-@pytest.mark.parametrize("head", [b"", b"just text", b"#EXTM3U\n", b"ffconcat version 1.0\n", b"<svg>", bytes(100), b"%!PS-Adobe-3.0 EPSF"])
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"",
+        b"just text",
+        b"#EXTM3U\n",
+        b"ffconcat version 1.0\n",
+        b"<svg>",
+        bytes(100),
+        b"%!PS-Adobe-3.0 EPSF",
+    ],
+)
 def test_what_is_neither_is_refused_by_its_first_bytes(head):
     with pytest.raises(MediaError, match="no picture"):
         identify(head)
@@ -39,7 +57,10 @@ def test_what_is_neither_is_refused_by_its_first_bytes(head):
 
 def test_what_needs_more_memory_than_there_is_is_refused(tmp_path, moving, monkeypatch):
     """Also where the decoder would call it damage: whoever reads the file later has no limit."""
-    film, limits = jpeg2000_with_a_giant(tmp_path / "a.mov", moving(6, 32, 32), 8000), Limits(upload_pixels=80_000_000)
+    film, limits = (
+        jpeg2000_with_a_giant(tmp_path / "a.mov", moving(6, 32, 32), 8000),
+        Limits(upload_pixels=80_000_000),
+    )
     monkeypatch.setattr(inspection, "MEMORY_BYTES", 2**29)
     assert inspect(film.with_suffix(".small.mov"), Found("video", ".mov"), limits).frames == 6
     with pytest.raises(MediaError, match="memory"):

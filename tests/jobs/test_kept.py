@@ -53,12 +53,19 @@ def test_a_preview_is_refined_from_its_own_frames(service):
     job = service.wait(service.submit(Request("A cat running on the street", 20, seed=7)).id)
     assert service.can_refine(job)
     refined = service.wait(service.refine(job.id).id)
-    assert (refined.kind, refined.source, refined.status, refined.frames_done) == ("refinement", job.id, "completed", 20)
+    assert (refined.kind, refined.source, refined.status, refined.frames_done) == (
+        "refinement",
+        job.id,
+        "completed",
+        20,
+    )
     assert (refined.fps, refined.request.seed, refined.request.preset) == (job.fps, 7, "full")
     given = np.stack(list(read_video(refined.request.refine)))
     assert np.array_equal(given, np.stack(list(service.files.kept(job.id).frames())))
     shown = np.stack(list(read_video(service.video(job.id)))).astype(int)
-    assert np.abs(shown - given).mean() < np.abs(shown[1:] - given[:-1]).mean() / 2, "they are the frames of the video"
+    assert np.abs(shown - given).mean() < np.abs(shown[1:] - given[:-1]).mean() / 2, (
+        "they are the frames of the video"
+    )
     with pytest.raises(RequestError, match="refined already"):
         service.refine(refined.id)
     longer = service.wait(service.extend(job.id, "A dog", 8).id)

@@ -92,7 +92,9 @@ def test_a_killed_worker_costs_nothing_and_prompts_hold_from_the_next_chunk_on(s
     starts = [entry.start for entry in Journal.read(service.files.run(job.id) / JOURNAL).entries]
     assert change.frame in starts and change.frame >= 24 and change.prompt == "A dog"
     # the same bytes as if it had been asked for from the start and never stopped; and the file says of itself what made it
-    assert service.video(job.id).read_bytes() == bytes_of(service, replace(job.request, schedule=((change.frame, "A dog"),)))
+    assert service.video(job.id).read_bytes() == bytes_of(
+        service, replace(job.request, schedule=((change.frame, "A dog"),))
+    )
 
 
 def test_an_extension_begins_with_the_video_and_goes_on(service):
@@ -106,7 +108,9 @@ def test_an_extension_begins_with_the_video_and_goes_on(service):
 
 
 def test_a_remix_is_the_same_but_for_the_prompt(service):
-    first = service.wait(service.submit(replace(CAT, num_frames=16, seed=9, guidance_scale=2.0, schedule=((0, "A dog"),))).id)
+    first = service.wait(
+        service.submit(replace(CAT, num_frames=16, seed=9, guidance_scale=2.0, schedule=((0, "A dog"),))).id
+    )
     job = service.wait(service.remix(first.id, "A bus").id)
     assert job.request == replace(first.request, prompt="A bus", schedule=())
     assert service.video(job.id).read_bytes() == bytes_of(service, job.request)
@@ -130,7 +134,9 @@ def test_a_job_that_fails_says_why_and_nothing_of_this_machine(service, tmp_path
     service.cancel(first.id)
     ended = service.wait(job.id)
     assert (ended.status, ended.error_code) == ("failed", "invalid_media") and "log" in ended.error_message
-    assert service.wait(service.submit(replace(CAT, num_frames=8)).id).status == "completed", "the worker goes on"
+    assert service.wait(service.submit(replace(CAT, num_frames=8)).id).status == "completed", (
+        "the worker goes on"
+    )
 
 
 @pytest.mark.parametrize(
@@ -152,7 +158,10 @@ def test_what_is_wrong_or_too_much_is_said_at_once(service, change, argument):
     with pytest.raises(RequestError) as refused:
         service.submit(replace(CAT, **change))
     assert refused.value.argument == argument
-    assert service.store.ids() == before and {path.name for path in (service.files.folder / "jobs").iterdir()} <= before
+    assert (
+        service.store.ids() == before
+        and {path.name for path in (service.files.folder / "jobs").iterdir()} <= before
+    )
 
 
 def test_an_unknown_model_and_a_broken_video_are_refused(service, tmp_path):
@@ -204,7 +213,18 @@ def test_a_folder_has_one_service_which_cleans_it(toy, tmp_path):
 
 def start(toy: Path, folder: Path) -> tuple[subprocess.Popen, str]:
     """The command `serve`, and its address."""
-    command = [sys.executable, "-m", "streamingt2v", "serve", "--port", "0", "--model", str(toy), "--data-dir", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "streamingt2v",
+        "serve",
+        "--port",
+        "0",
+        "--model",
+        str(toy),
+        "--data-dir",
+        str(folder),
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
         if "listening on" in line:
@@ -216,13 +236,18 @@ def test_a_killed_server_costs_nothing(service, toy, tmp_path):
     """The command itself, killed with a job in the middle and others waiting, and started again."""
     process, url = start(toy, tmp_path / "data")
     with Client(url) as client:
-        ids = [client.create("A cat running on the street", num_frames=96, seed=seed, key=str(seed))["id"] for seed in (1, 2)]
+        ids = [
+            client.create("A cat running on the street", num_frames=96, seed=seed, key=str(seed))["id"]
+            for seed in (1, 2)
+        ]
         until(lambda: client.get(ids[0])["frames_done"] > 16)
     process.kill()
     process.wait()
     process, url = start(toy, tmp_path / "data")
     with Client(url) as client:
-        assert client.create("A cat running on the street", num_frames=96, seed=2, key="2")["id"] == ids[1], "its key is known"
+        assert client.create("A cat running on the street", num_frames=96, seed=2, key="2")["id"] == ids[1], (
+            "its key is known"
+        )
         for seed, id in enumerate(ids, 1):
             assert client.wait(id, 120)["status"] == "completed"
             path = client.download(id, tmp_path / "video.mp4")
@@ -231,4 +256,6 @@ def test_a_killed_server_costs_nothing(service, toy, tmp_path):
         until(lambda: client.get(last)["frames_done"] > 0)
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0
-    assert JobStore(tmp_path / "data" / "jobs.sqlite3").get(last).status == "queued", "told to end, it is put back"
+    assert JobStore(tmp_path / "data" / "jobs.sqlite3").get(last).status == "queued", (
+        "told to end, it is put back"
+    )

@@ -7,7 +7,14 @@ from PIL import Image
 from constructed import moving
 from streamingt2v.errors import MissingExtra, RequestError
 from streamingt2v.metrics import chart
-from streamingt2v.metrics.chart import MiddleRows, Track, curves_figure, draw_curves, draw_slices, slices_figure
+from streamingt2v.metrics.chart import (
+    MiddleRows,
+    Track,
+    curves_figure,
+    draw_curves,
+    draw_slices,
+    slices_figure,
+)
 
 
 def lines(panel) -> dict:
@@ -25,9 +32,15 @@ def test_a_line_has_the_values_of_its_curve_at_the_middle_of_its_frames():
 
 def test_every_track_has_its_colour_and_gaps_do_no_harm(tmp_path):
     gaps = np.array([np.nan, 1, np.inf, 1, 1])
-    curves = [Track("a", {"change": gaps}), Track("b", {"change": gaps + 1}), Track("c", {"anchor": np.full(5, np.nan)})]
+    curves = [
+        Track("a", {"change": gaps}),
+        Track("b", {"change": gaps + 1}),
+        Track("c", {"anchor": np.full(5, np.nan)}),
+    ]
     first, second = curves_figure(curves).axes
-    assert [lines(first)[name].get_color() for name in "ab"] == list(chart.COLOURS[:2]) and "c" not in lines(first)
+    assert [lines(first)[name].get_color() for name in "ab"] == list(chart.COLOURS[:2]) and "c" not in lines(
+        first
+    )
     assert lines(second)["c"].get_color() == chart.COLOURS[2]
     draw_curves(curves, tmp_path / "c.png")
     assert Image.open(tmp_path / "c.png").width == chart.WIDTH * chart.DPI
@@ -38,7 +51,9 @@ def test_seams_are_lines_or_where_too_close_marks(frames, through):
     borders = range(8, frames, 8)
     (panel,) = curves_figure([Track("a", {"change": np.zeros(frames)}, borders=borders)]).axes
     assert list(panel.get_xticks(minor=True)) == list(borders)
-    assert len([line for line in panel.get_lines() if line.get_linestyle() == ":"]) == (len(borders) if through else 0)
+    assert len([line for line in panel.get_lines() if line.get_linestyle() == ":"]) == (
+        len(borders) if through else 0
+    )
 
 
 def test_a_slice_shows_the_middle_row_of_every_frame_in_order(tmp_path):
@@ -47,10 +62,16 @@ def test_a_slice_shows_the_middle_row_of_every_frame_in_order(tmp_path):
     rows = MiddleRows()
     for frame in frames:
         rows.add(frame)
-    tracks = [Track("a", row_TWC=rows.row_TWC, borders=range(16, 40, 8)), Track("b", row_TWC=rows.row_TWC[:20]), Track("no rows")]
+    tracks = [
+        Track("a", row_TWC=rows.row_TWC, borders=range(16, 40, 8)),
+        Track("b", row_TWC=rows.row_TWC[:20]),
+        Track("no rows"),
+    ]
     first, second = slices_figure(tracks).axes
     np.testing.assert_array_equal(first.get_images()[0].get_array(), rows.row_TWC.transpose(1, 0, 2))
-    assert second.get_images()[0].get_extent() == [0, 20, 0, 1] and second.get_xlim() == (0, 40), "at one scale"
+    assert second.get_images()[0].get_extent() == [0, 20, 0, 1] and second.get_xlim() == (0, 40), (
+        "at one scale"
+    )
     draw_slices(tracks, tmp_path / "s.png")
     red = (np.array(Image.open(tmp_path / "s.png").convert("RGB")) == (255, 0, 0)).all(-1)
     assert red.any() and np.flatnonzero(red.any(0)).min() > chart.WIDTH * chart.DPI / 3

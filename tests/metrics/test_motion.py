@@ -18,9 +18,12 @@ from streamingt2v.metrics.motion import FlowScore, Mawe, Seam, Stagnation, WarpE
 def test_known_motion_is_measured_and_predicts_the_next_frame():
     pytest.importorskip("cv2")
     tools = Tools(flow.dis())
-    assert result_of(FlowScore(), moving(4), tools).values["flow_score"] == pytest.approx(math.sqrt(5), rel=0.05)
+    assert result_of(FlowScore(), moving(4), tools).values["flow_score"] == pytest.approx(
+        math.sqrt(5), rel=0.05
+    )
     moved, jumping = (
-        result_of(WarpError(), frames, tools).values["warp_error"] for frames in (moving(4), np.stack([texture(), texture(seed=1)]))
+        result_of(WarpError(), frames, tools).values["warp_error"]
+        for frames in (moving(4), np.stack([texture(), texture(seed=1)]))
     )
     assert moved < 60 < 600 < jumping
 
@@ -44,24 +47,33 @@ def test_errors_over_motion_by_hand():
     tools, frames = Tools(constant_flow(3, 4)), flat(100, 110, 130)
     assert result_of(WarpError(), frames, tools).values["warp_error"] == (100 + 400) / 2
     values = result_of(Mawe(), frames, tools).values
-    assert values["mawe"] == pytest.approx(250 / (9.5 * 5)) and values["mawe_published"] == pytest.approx((100 + 400) / 2 / (9.5 * 5))
+    assert values["mawe"] == pytest.approx(250 / (9.5 * 5)) and values["mawe_published"] == pytest.approx(
+        (100 + 400) / 2 / (9.5 * 5)
+    )
     np.testing.assert_equal(result_of(FlowScore(), frames, tools).curves["motion"], [np.nan, 5, 5])
 
 
 def test_a_still_pair_spoils_the_published_mawe_alone():
     motions = iter([4.0, 0.0])
-    tools = Tools(flow.Flow("next", lambda a, b: np.full((2, 32, 32), next(motions)) * np.array([1, 0])[:, None, None]))
+    tools = Tools(
+        flow.Flow("next", lambda a, b: np.full((2, 32, 32), next(motions)) * np.array([1, 0])[:, None, None])
+    )
     values = result_of(Mawe(), flat(100, 110, 120), tools).values
     assert values["mawe_published"] == math.inf and values["mawe"] == pytest.approx(100 / (9.5 * 2))
 
 
 def test_a_freeze_is_seen():
     motions = iter([2.0] * 10 + [0.5] * 9)
-    tools = Tools(flow.Flow("next", lambda a, b: np.full((2, 64, 64), next(motions)) * np.array([1, 0])[:, None, None]))
+    tools = Tools(
+        flow.Flow("next", lambda a, b: np.full((2, 64, 64), next(motions)) * np.array([1, 0])[:, None, None])
+    )
     frames = np.concatenate([moving(11), np.repeat(moving(11)[-1:], 9, 0)])
     values = result_of(Stagnation(), frames, tools).values
     assert values["motion_kept"] == pytest.approx(0.25) and values["still"] == pytest.approx(9 / 19)
-    assert result_of(Stagnation(window=2), frames[:5], Tools(constant_flow(1, 0))).values == {"motion_kept": 1, "still": 0}
+    assert result_of(Stagnation(window=2), frames[:5], Tools(constant_flow(1, 0))).values == {
+        "motion_kept": 1,
+        "still": 0,
+    }
 
 
 @pytest.mark.parametrize("frames", [1, 2])
@@ -99,7 +111,9 @@ def test_frames_too_small_for_flow_are_refused_with_the_way_out():
 
 def test_flow_is_measured_at_the_size_that_is_asked_for():
     pytest.importorskip("cv2")
-    assert result_of(FlowScore(), moving(3), Tools(flow.dis(128))).values["flow_score"] == pytest.approx(2 * math.sqrt(5), rel=0.05)
+    assert result_of(FlowScore(), moving(3), Tools(flow.dis(128))).values["flow_score"] == pytest.approx(
+        2 * math.sqrt(5), rel=0.05
+    )
 
 
 @pytest.fixture
@@ -109,7 +123,10 @@ def torchvision(monkeypatch, tmp_path):
     class Network(torch.nn.Module):
         def forward(self, before, after):
             assert before.min() >= -1 and before.max() <= 1 and before.shape[-1] % 8 == 0
-            return [torch.zeros(1, 2, *before.shape[2:]), torch.tensor([8.0, 4.0]).view(1, 2, 1, 1).expand(1, 2, *before.shape[2:])]
+            return [
+                torch.zeros(1, 2, *before.shape[2:]),
+                torch.tensor([8.0, 4.0]).view(1, 2, 1, 1).expand(1, 2, *before.shape[2:]),
+            ]
 
     module = ModuleType("torchvision.models.optical_flow")
     module.Raft_Large_Weights = SimpleNamespace(DEFAULT=SimpleNamespace(url="https://example.org/raft.pth"))
@@ -131,5 +148,7 @@ def test_raft_is_taken_only_where_its_weights_are(torchvision):
     torch.save({}, torchvision)
     estimator = flow.best_flow()
     # 32 x 64 pixels are enlarged to 128 x 128 for it, and its vectors scaled back
-    np.testing.assert_allclose(estimator.estimate(*np.zeros((2, 32, 64, 3), np.uint8)).mean((1, 2)), [8 * 64 / 128, 4 * 32 / 128])
+    np.testing.assert_allclose(
+        estimator.estimate(*np.zeros((2, 32, 64, 3), np.uint8)).mean((1, 2)), [8 * 64 / 128, 4 * 32 / 128]
+    )
     assert estimator.name == "torchvision RAFT-large"

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from constructed import flat, moving, result_of, texture
 from lab.world import clip
-from streamingt2v.metrics.picture import ColourDrift, Cuts, Drift, Flicker, Repetition, Sharpness, block_means, mean_lab
+from streamingt2v.metrics.picture import (
+    ColourDrift,
+    Cuts,
+    Drift,
+    Flicker,
+    Repetition,
+    Sharpness,
+    block_means,
+    mean_lab,
+)
 
 
 def test_flicker_minds_swings_and_no_steady_ramp():
@@ -30,7 +39,12 @@ def test_sharpness_by_hand_and_under_blur():
 
 @pytest.mark.parametrize(
     ("colour", "lab"),
-    [((255, 255, 255), (100, 0, 0)), ((0, 0, 0), (0, 0, 0)), ((255, 0, 0), (53.24, 80.09, 67.20)), ((0, 0, 255), (32.30, 79.19, -107.86))],
+    [
+        ((255, 255, 255), (100, 0, 0)),
+        ((0, 0, 0), (0, 0, 0)),
+        ((255, 0, 0), (53.24, 80.09, 67.20)),
+        ((0, 0, 255), (32.30, 79.19, -107.86)),
+    ],
 )
 def test_lab_of_known_colours(colour, lab):
     np.testing.assert_allclose(mean_lab(np.full((4, 4, 3), colour, np.uint8)), lab, atol=0.02)
@@ -59,7 +73,9 @@ def test_drift_compares_the_first_and_the_last_15_percent():
     still = 128 + 2 * (noise - noise.mean())
     still[17:] = 128 + (still[17:] - 128) / 2  # the last three of twenty: half the contrast
     values = result_of(Drift(), still.astype(np.uint8)).values
-    assert values["drift_contrast"] == pytest.approx(-0.5, abs=0.01) and values["drift_sharpness"] == pytest.approx(-0.75, abs=0.01)
+    assert values["drift_contrast"] == pytest.approx(-0.5, abs=0.01) and values[
+        "drift_sharpness"
+    ] == pytest.approx(-0.75, abs=0.01)
     assert values["drift_brightness"] == pytest.approx(0, abs=0.01) and values["drift_saturation"] == 0
     brighter = result_of(Drift(), flat(*[100] * 3, *range(100, 114), *[120] * 3)).values
     assert brighter["drift_brightness"] == pytest.approx(0.2)
@@ -101,7 +117,10 @@ def test_block_means_keep_the_mean_of_what_divides(height, width):
 
 def test_a_cut_is_found_where_it_is():
     pytest.importorskip("scenedetect")
-    clips = [clip.render(clip.sample((81, i), scene=scene), clip.frame_times(40))[0] for i, scene in enumerate(("snow", "night"))]
+    clips = [
+        clip.render(clip.sample((81, i), scene=scene), clip.frame_times(40))[0]
+        for i, scene in enumerate(("snow", "night"))
+    ]
     assert result_of(Cuts(), clips[0]).events["cuts"] == []
     result = result_of(Cuts(), np.concatenate(clips))
     assert (result.values["cuts"], result.events["cuts"]) == (1, [40])

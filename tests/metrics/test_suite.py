@@ -31,7 +31,11 @@ def by_brightness(frame: np.ndarray) -> np.ndarray:
     return np.array([math.cos(angle), math.sin(angle)])
 
 
-EYES = Eyes("brightness", by_brightness, lambda prompt: by_brightness(np.full((1, 1), 255 if prompt == "bright" else 0)))
+EYES = Eyes(
+    "brightness",
+    by_brightness,
+    lambda prompt: by_brightness(np.full((1, 1), 255 if prompt == "bright" else 0)),
+)
 PIXELS_ONLY = ("drift", "colour", "flicker", "sharpness", "repetition")
 
 
@@ -42,7 +46,9 @@ def grays(*levels: int) -> np.ndarray:
 def test_likeness_to_the_first_frame():
     result = result_of(Anchor(), grays(0, 0, 85, 255), Tools(eyes=EYES))
     np.testing.assert_allclose(result.curves["anchor"], [1, 1, math.cos(math.pi / 6), 0], atol=1e-12)
-    assert result.values["anchor"] == pytest.approx((1 + math.cos(math.pi / 6)) / 3) and result.values["anchor_end"] == pytest.approx(0)
+    assert result.values["anchor"] == pytest.approx((1 + math.cos(math.pi / 6)) / 3) and result.values[
+        "anchor_end"
+    ] == pytest.approx(0)
 
 
 def test_likeness_to_the_prompt():
@@ -53,15 +59,22 @@ def test_likeness_to_the_prompt():
 
 
 def test_the_model_s_own_eyes_know_a_clip_again():
-    specs = [clip.sample((82, i), noun=noun, scene=scene) for i, (noun, scene) in enumerate((("cat", "snow"), ("whale", "underwater")))]
+    specs = [
+        clip.sample((82, i), noun=noun, scene=scene)
+        for i, (noun, scene) in enumerate((("cat", "snow"), ("whale", "underwater")))
+    ]
     first, other = (clip.render(spec, clip.frame_times(4))[0] for spec in specs)
-    likeness = result_of(Anchor(), np.concatenate([first, other]), Tools(eyes=eyes_of_model())).curves["anchor"]
+    likeness = result_of(Anchor(), np.concatenate([first, other]), Tools(eyes=eyes_of_model())).curves[
+        "anchor"
+    ]
     assert likeness[1:4].min() > 0.9 > likeness[4:].max()
 
 
 def test_a_whole_clip_by_its_folder_sees_and_reads(tmp_path):
     tokenizer = clip_towers.build_tokenizer()
-    model = clip_towers.build_clip(clip_towers.TextConfig(width=16, text_layers=1, vision_layers=1, heads=2, image_size=32), tokenizer)
+    model = clip_towers.build_clip(
+        clip_towers.TextConfig(width=16, text_layers=1, vision_layers=1, heads=2, image_size=32), tokenizer
+    )
     model.save_pretrained(tmp_path / "clip")
     tokenizer.save_pretrained(tmp_path / "clip")
     eyes = eyes_of_clip(tmp_path / "clip")
@@ -85,13 +98,17 @@ def test_a_model_with_the_projection_of_its_text_reads_in_the_words_it_knows(tmp
     ModelConfig("towers", 32, 32, 8).save(tmp_path)
     eyes, prompt = eyes_of_model(tmp_path), "a cat in the snow"
     ids = clip_towers.tokenize(tokenizer, [prompt])
-    expected = torch.nn.functional.normalize(model.text_projection(model.text_model(ids).pooler_output), dim=-1)[0]
+    expected = torch.nn.functional.normalize(
+        model.text_projection(model.text_model(ids).pooler_output), dim=-1
+    )[0]
     np.testing.assert_allclose(eyes.read(prompt), expected.detach(), atol=1e-5)
     np.testing.assert_array_equal(eyes.read("a KITTY in the snow"), eyes.read(prompt))
     assert what_is_missing("text", Setting(Tools(eyes=eyes), prompt=prompt)) is None
     (tmp_path / TEXT_PROJECTION).unlink()
     blind = eyes_of_model(tmp_path)
-    assert blind.read is None and "--clip" in (what_is_missing("text", Setting(Tools(eyes=blind), prompt=prompt)) or "")
+    assert blind.read is None and "--clip" in (
+        what_is_missing("text", Setting(Tools(eyes=blind), prompt=prompt)) or ""
+    )
 
 
 def clip_pixels(frame: np.ndarray):
@@ -143,11 +160,15 @@ def test_a_file_says_where_its_chunks_begin(tmp_path):
     assert list(grid(**made | {"image": "x.png"}).borders(30)) == [1, 9, 17, 25]
     assert list(grid(**made | {"video": "x.mp4", "num_frames": 18}).borders(30)) == [12, 20, 28]
     assert grid(**made | {"video": "x.mp4", "num_frames": None}) is None
-    assert grid(prompt="a cat", schedule=[[8, "a dog"]]) is None and seams.prompt_of(tmp_path / "v.mp4") is None
+    assert (
+        grid(prompt="a cat", schedule=[[8, "a dog"]]) is None and seams.prompt_of(tmp_path / "v.mp4") is None
+    )
     assert grid(prompt="not ours") is None and seams.prompt_of(tmp_path / "v.mp4") == "not ours"
 
 
-@pytest.mark.parametrize(("chunk", "overlap", "named"), [(1, 0, "chunk"), (8, 8, "overlap"), (8, -1, "overlap")])
+@pytest.mark.parametrize(
+    ("chunk", "overlap", "named"), [(1, 0, "chunk"), (8, 8, "overlap"), (8, -1, "overlap")]
+)
 def test_impossible_grids_are_refused(chunk, overlap, named):
     with pytest.raises(RequestError, match=named):
         seams.Grid(chunk, overlap)
@@ -156,7 +177,11 @@ def test_impossible_grids_are_refused(chunk, overlap, named):
 def test_a_video_is_measured_by_name(tmp_path):
     write_video(tmp_path / "v.mp4", moving(30), 8)
     report = suite.evaluate(tmp_path / "v.mp4", ("sharpness", "seam"), Tools(), grid=seams.Grid(16, 8))
-    assert report.frames == 30 and report.borders == (16, 24) and set(report.result.values) == {"sharpness", "seam"}
+    assert (
+        report.frames == 30
+        and report.borders == (16, 24)
+        and set(report.result.values) == {"sharpness", "seam"}
+    )
     assert report.result.values["seam"] == pytest.approx(1, abs=0.1)
     with pytest.raises(RequestError, match=r"metrics='seam': needs to know where chunks begin.*--chunk"):
         suite.evaluate(tmp_path / "v.mp4", ("seam",), Tools())

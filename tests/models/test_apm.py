@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from recorded import assert_near, config, golden, group
-from streamingt2v.models.apm import CLIP_MEAN, CLIP_STD, AppearanceAttention, ImageTokens, anchor_tokens, preprocess
+from streamingt2v.models.apm import (
+    CLIP_MEAN,
+    CLIP_STD,
+    AppearanceAttention,
+    ImageTokens,
+    anchor_tokens,
+    preprocess,
+)
 from toy_networks import randn
 
 
@@ -20,7 +27,9 @@ def test_golden_tokens():
     tokens = ImageTokens(dim, sizes["inner_dim"], sizes["num_image_tokens"], dim)
     tokens.load_state_dict(group(recorded, "weights.resampler."))
     assert_near(tokens(recorded["inputs.embed_1frame"]), recorded["outputs.tokens_1frame"])
-    assert_near(tokens(recorded["inputs.embed_5frames_flat"].unflatten(0, (2, 5))), recorded["outputs.tokens_5frames"])
+    assert_near(
+        tokens(recorded["inputs.embed_5frames_flat"].unflatten(0, (2, 5))), recorded["outputs.tokens_5frames"]
+    )
     assert_near(tokens(recorded["inputs.embed_3d"]), recorded["outputs.tokens_3d"])
 
 
@@ -29,12 +38,20 @@ def test_golden_mixing(name):
     """Both signs of alpha; SiLU of a negative one is a little below 0."""
     recorded, sizes = golden("g2"), config("g2")
     attention = sizes["attn"]
-    layer = AppearanceAttention(attention["query_dim"], sizes["cross_attention_dim"], attention["heads"], attention["dim_head"], site=0)
+    layer = AppearanceAttention(
+        attention["query_dim"],
+        sizes["cross_attention_dim"],
+        attention["heads"],
+        attention["dim_head"],
+        site=0,
+    )
     layer.load_state_dict(group(recorded, f"weights.{name}."))
     text, image = recorded["inputs.attn_context"].split([77, 16], dim=1)
     mixed = layer.mix(text, image)
     assert_near(mixed, recorded[f"outputs.{name}.context_mixed"])
-    assert_near(layer(recorded["inputs.attn_hidden_states"], (layer.context(mixed),)), recorded[f"outputs.{name}.out"])
+    assert_near(
+        layer(recorded["inputs.attn_hidden_states"], (layer.context(mixed),)), recorded[f"outputs.{name}.out"]
+    )
 
 
 def test_new_layer_ignores_the_image():
@@ -61,7 +78,9 @@ def test_golden_preprocessing(name, shape):
 
 def test_preprocessing_of_the_right_size_only_normalises():
     image = randn(1, 3, 16, 16).clamp(-1, 1)
-    expected = ((image + 1) / 2 - torch.tensor(CLIP_MEAN)[:, None, None]) / torch.tensor(CLIP_STD)[:, None, None]
+    expected = ((image + 1) / 2 - torch.tensor(CLIP_MEAN)[:, None, None]) / torch.tensor(CLIP_STD)[
+        :, None, None
+    ]
     assert_near(preprocess(image, 16), expected)
 
 

@@ -80,7 +80,9 @@ def test_merger_formula(frames, cam_frames):
     merger = stir(SkipMerger(channels, head_dim, norm_num_groups=4))
     skip, features = randn(2 * frames, channels, 2, 3), randn(2 * cam_frames, channels, 2, 3, seed=1)
     part = merger.temporal_transformer
-    normed = F.group_norm(encoder.unflatten_frames(skip, frames), 4, part.norm.weight, part.norm.bias, eps=1e-6)
+    normed = F.group_norm(
+        encoder.unflatten_frames(skip, frames), 4, part.norm.weight, part.norm.bias, eps=1e-6
+    )
     expected = skip.clone()
     for b in range(2):
         for y in range(2):
@@ -89,7 +91,10 @@ def test_merger_formula(frames, cam_frames):
                 source = features[b * cam_frames : (b + 1) * cam_frames, :, y, x]
                 key, value = part.attention.to_k(source), part.attention.to_v(source)
                 heads = [slice(h * head_dim, (h + 1) * head_dim) for h in range(channels // head_dim)]
-                seen = [torch.softmax(query[:, h] @ key[:, h].T * head_dim**-0.5, dim=1) @ value[:, h] for h in heads]
+                seen = [
+                    torch.softmax(query[:, h] @ key[:, h].T * head_dim**-0.5, dim=1) @ value[:, h]
+                    for h in heads
+                ]
                 change = part.proj_out(part.attention.to_out[0](torch.cat(seen, dim=1)))
                 expected[b * frames : (b + 1) * frames, :, y, x] += change
     assert_near(merger(skip, features, batch=2), expected)

@@ -36,7 +36,9 @@ def test_merged_changes_do_what_the_attached_network_did():
     stir(network, seed=7)
     for name, value in network.named_parameters():  # the frozen weights are the plain network's
         if name.endswith(".original"):
-            value.data.copy_(plain.get_parameter(name.replace("parametrizations.", "").removesuffix(".original")))
+            value.data.copy_(
+                plain.get_parameter(name.replace("parametrizations.", "").removesuffix(".original"))
+            )
     merged = copy.deepcopy(plain)
     lowrank.merge(merged, lowrank.changes(network))
     torch.testing.assert_close(run(merged), run(network))

@@ -96,7 +96,9 @@ def test_save_and_load(tmp_path):
     net, latents = streaming(), randn(1, 4, 2, 4, 4)
     net.save_pretrained(tmp_path)
     again = StreamingUNet3D.from_pretrained(tmp_path).eval()
-    assert {**BASE, **JOINT}.items() <= {k: tuple(v) if isinstance(v, list) else v for k, v in again.config.items()}.items()
+    assert {**BASE, **JOINT}.items() <= {
+        k: tuple(v) if isinstance(v, list) else v for k, v in again.config.items()
+    }.items()
     assert torch.equal(again(latents, 7, TEXT[:1], IMAGE[:1]), net(latents, 7, TEXT[:1], IMAGE[:1]))
 
 
@@ -116,7 +118,10 @@ def test_guidance_of_one_is_the_positive_half(monkeypatch):
     monkeypatch.setattr(backbone, "_embed_image", lambda image_BCHW: image_BCHW.flatten(1)[:, :6])
     condition = backbone.condition(TextCond(TEXT[:1], TEXT[1:]), randn(3, 8, 8))
     latents, window = randn(1, 4, 6, 4, 4), randn(3, 3, 8, 8).clamp(-1, 1)
-    alone, nearly = (backbone.predictor(condition, window, scale, 0.5)(latents, torch.tensor(7)) for scale in (1.0, 1.0 + 1e-6))
+    alone, nearly = (
+        backbone.predictor(condition, window, scale, 0.5)(latents, torch.tensor(7))
+        for scale in (1.0, 1.0 + 1e-6)
+    )
     torch.testing.assert_close(alone, nearly, atol=1e-4, rtol=1e-4)
 
 
@@ -129,7 +134,11 @@ def test_train_step_reaches_all_new_parts(autocast):
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         features = module(latents, torch.tensor([5, 50]), TEXT, module.encode_frames(randn(2, 3, 3, 8, 8)))
         net(latents, torch.tensor([5, 50]), TEXT, IMAGE, features).float().square().mean().backward()
-    new = {name: p for name, p in net.named_parameters() if name.endswith(("alpha", "temporal_transformer.proj_out.weight"))}
+    new = {
+        name: p
+        for name, p in net.named_parameters()
+        if name.endswith(("alpha", "temporal_transformer.proj_out.weight"))
+    }
     assert len(new) == 4 + 5  # cross-attentions; skips and the middle
     for name, parameter in new.items():
         assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
@@ -138,7 +147,9 @@ def test_train_step_reaches_all_new_parts(autocast):
 def test_golden_pass():
     """The published network at recorded random weights, with APM, and with and without CAM's features."""
     sizes, recorded = config("g1"), golden("g1")
-    net = StreamingUNet3D(**known(sizes["unet"], StreamingUNet3D), merger_head_dim=sizes["cam_merger_head_dim"]).eval()
+    net = StreamingUNet3D(
+        **known(sizes["unet"], StreamingUNet3D), merger_head_dim=sizes["cam_merger_head_dim"]
+    ).eval()
     load_part(net, split(group(recorded, "weights."))["unet"], "unet")
     given = group(recorded, "inputs.")
     features = CamFeatures(golden_down(sizes, recorded), recorded["outputs.cam_mid"])
@@ -154,6 +165,11 @@ def golden_down(sizes: dict, recorded: dict) -> tuple[torch.Tensor, ...]:
     module = ConditionalAttentionModule(**sizes_of_cam, conditioning_channels=channels).eval()
     module.load_state_dict(split(group(recorded, "weights."))["cam"], strict=False)
     embedding = module.encode_frames(recorded["inputs.controlnet_cond"][None])
-    made = module(recorded["inputs.noisy_latents"], recorded["inputs.timestep"], recorded["inputs.text_embeds"], embedding).down
+    made = module(
+        recorded["inputs.noisy_latents"],
+        recorded["inputs.timestep"],
+        recorded["inputs.text_embeds"],
+        embedding,
+    ).down
     assert_near(made[3], recorded["outputs.cam_down_3"], 1e-4)
     return tuple(recorded.get(f"outputs.cam_down_{level}", feature) for level, feature in enumerate(made))

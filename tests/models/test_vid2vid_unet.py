@@ -73,7 +73,9 @@ def written_out(net, sample, timestep, text):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("height", "rows"), [(90, [90, 46, 24, 13]), (26, [26, 14, 8, 5]), (10, [10, 6, 4, 3])])
+@pytest.mark.parametrize(
+    ("height", "rows"), [(90, [90, 46, 24, 13]), (26, [26, 14, 8, 5]), (10, [10, 6, 4, 3])]
+)
 def test_computes_what_is_published(network, height, rows):
     stock = UNet3DConditionModel(**SIZES).eval()
     stock.load_state_dict(network.state_dict())  # same names, none more

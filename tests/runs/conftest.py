@@ -26,7 +26,9 @@ def source(tmp_path_factory, moving):
 
 @pytest.fixture(scope="module", params=["generate", "extend"])
 def request_(request, source):
-    return Request("a cat", num_frames=TOTAL, seed=3, video=str(source) if request.param == "extend" else None)
+    return Request(
+        "a cat", num_frames=TOTAL, seed=3, video=str(source) if request.param == "extend" else None
+    )
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,19 @@ def singles(toy, tmp_path_factory) -> dict[int, bytes]:
     folder, before = tmp_path_factory.mktemp("singles"), torch.get_num_threads()
     torch.set_num_threads(1)
     for seed in range(4):
-        words = ["generate", PROMPT, "--seed", seed, "--frames", FRAMES, "--model", toy, "-o", folder / f"{seed}.mp4", "-q"]
+        words = [
+            "generate",
+            PROMPT,
+            "--seed",
+            seed,
+            "--frames",
+            FRAMES,
+            "--model",
+            toy,
+            "-o",
+            folder / f"{seed}.mp4",
+            "-q",
+        ]
         assert main([str(word) for word in words]) == 0
     torch.set_num_threads(before)
     return {seed: (folder / f"{seed}.mp4").read_bytes() for seed in range(4)}
@@ -54,7 +66,9 @@ def table(tmp_path) -> Path:
 
 
 def write_table(path: Path, rows: int, **more: object) -> Path:
-    lines = [{"prompt": PROMPT, "name": f"s{seed}", "seed": seed, "frames": FRAMES, **more} for seed in range(rows)]
+    lines = [
+        {"prompt": PROMPT, "name": f"s{seed}", "seed": seed, "frames": FRAMES, **more} for seed in range(rows)
+    ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 
@@ -81,7 +95,9 @@ def count_commits(monkeypatch, stop_after: int | None = None) -> list[int]:
     return made
 
 
-def test_stopped_anywhere_a_second_start_does_what_is_missing(table, toy, singles, tmp_path, monkeypatch, capsys):
+def test_stopped_anywhere_a_second_start_does_what_is_missing(
+    table, toy, singles, tmp_path, monkeypatch, capsys
+):
     with monkeypatch.context() as patch:
         count_commits(patch, stop_after=3)  # a row has two chunks: in the middle of the second row
         assert run(table, toy, tmp_path / "out") == 130
@@ -92,8 +108,16 @@ def test_stopped_anywhere_a_second_start_does_what_is_missing(table, toy, single
     row, total = lines_of(capsys)
     assert (row["name"], row["status"], row["new_frames"]) == ("s1", "done", 8)
     assert (total["rows"], total["done_before"], total["done"]) == (2, 1, 1)
-    assert {file.name: file.read_bytes() for file in (tmp_path / "out").glob("*.mp4")} == {"s0.mp4": singles[0], "s1.mp4": singles[1]}
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["s0.json", "s0.mp4", "s1.json", "s1.mp4"]
+    assert {file.name: file.read_bytes() for file in (tmp_path / "out").glob("*.mp4")} == {
+        "s0.mp4": singles[0],
+        "s1.mp4": singles[1],
+    }
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "s0.json",
+        "s0.mp4",
+        "s1.json",
+        "s1.mp4",
+    ]
     assert run(table, toy, tmp_path / "out") == 0
     assert len(made) == 1
 
@@ -105,7 +129,12 @@ def test_to_an_address_the_run_folders_stay_here(table, toy, singles, tmp_path, 
     assert (tmp_path / "rows.runs" / "s0.run" / "request.json").is_file()
     assert run(table, toy, "memory://night/one") == 0
     files = fsspec.filesystem("memory")
-    assert sorted(Path(name).name for name in files.ls("/night/one", detail=False)) == ["s0.json", "s0.mp4", "s1.json", "s1.mp4"]
+    assert sorted(Path(name).name for name in files.ls("/night/one", detail=False)) == [
+        "s0.json",
+        "s0.mp4",
+        "s1.json",
+        "s1.mp4",
+    ]
     assert files.cat_file("/night/one/s1.mp4") == singles[1]
     assert list((tmp_path / "rows.runs").iterdir()) == []
 
@@ -123,7 +152,9 @@ def fail(monkeypatch, seed: int, times: int) -> None:
     monkeypatch.setattr(batch, "render", render)
 
 
-def test_a_row_that_fails_stops_no_other_and_is_tried_again(table, toy, singles, tmp_path, monkeypatch, capsys):
+def test_a_row_that_fails_stops_no_other_and_is_tried_again(
+    table, toy, singles, tmp_path, monkeypatch, capsys
+):
     fail(monkeypatch, seed=0, times=2)
     assert run(table, toy, tmp_path, "--json") == 0
     first, second, _ = lines_of(capsys)
@@ -131,7 +162,9 @@ def test_a_row_that_fails_stops_no_other_and_is_tried_again(table, toy, singles,
     assert (tmp_path / "s0.mp4").read_bytes() == singles[0]
 
 
-def test_a_row_that_fails_too_often_is_recorded_and_left_for_the_next_start(table, toy, singles, tmp_path, monkeypatch, capsys):
+def test_a_row_that_fails_too_often_is_recorded_and_left_for_the_next_start(
+    table, toy, singles, tmp_path, monkeypatch, capsys
+):
     fail(monkeypatch, seed=0, times=2)
     assert run(table, toy, tmp_path, "--retries", "1", "--json") == 1
     *_, total = lines_of(capsys)
@@ -144,7 +177,9 @@ def test_a_row_that_fails_too_often_is_recorded_and_left_for_the_next_start(tabl
 
 
 @pytest.mark.parametrize("stop_after", [3, None])
-def test_rows_changed_since_are_told_and_nothing_is_made(table, toy, tmp_path, monkeypatch, capsys, stop_after):
+def test_rows_changed_since_are_told_and_nothing_is_made(
+    table, toy, tmp_path, monkeypatch, capsys, stop_after
+):
     """s0 is done in both cases, s1 begun or done."""
     with monkeypatch.context() as patch:
         count_commits(patch, stop_after)
@@ -153,16 +188,33 @@ def test_rows_changed_since_are_told_and_nothing_is_made(table, toy, tmp_path, m
     made = count_commits(monkeypatch)
     assert run(write_table(table, 2, steps=1), toy, tmp_path / "out") == 2
     error = capsys.readouterr().err
-    assert made == [] and "s0.mp4 is there" in error and "s1." in error and "steps=None where 1 is asked for" in error
+    assert (
+        made == []
+        and "s0.mp4 is there" in error
+        and "s1." in error
+        and "steps=None where 1 is asked for" in error
+    )
 
 
 def test_a_table_says_the_same_in_every_format(tmp_path):
     """An empty cell is the default; so is the float that it makes of its column in a parquet file."""
-    (tmp_path / "t.csv").write_text('\ufeffprompt,seed,guidance_scale,steps\na cat,3,2.5,\n"a dog, running",,,4\n')
-    rows = [{"prompt": "a cat", "seed": 3, "guidance_scale": 2.5}, {"prompt": "a dog, running", "steps": 4, "seed": None}]
+    (tmp_path / "t.csv").write_text(
+        '\ufeffprompt,seed,guidance_scale,steps\na cat,3,2.5,\n"a dog, running",,,4\n'
+    )
+    rows = [
+        {"prompt": "a cat", "seed": 3, "guidance_scale": 2.5},
+        {"prompt": "a dog, running", "steps": 4, "seed": None},
+    ]
     (tmp_path / "t.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n")
-    expected = [("0001", Request("a cat", seed=3, guidance_scale=2.5)), ("0002", Request("a dog, running", num_inference_steps=4))]
-    assert read_table(tmp_path / "t.csv", Request.validate) == read_table(tmp_path / "t.jsonl", Request.validate) == expected
+    expected = [
+        ("0001", Request("a cat", seed=3, guidance_scale=2.5)),
+        ("0002", Request("a dog, running", num_inference_steps=4)),
+    ]
+    assert (
+        read_table(tmp_path / "t.csv", Request.validate)
+        == read_table(tmp_path / "t.jsonl", Request.validate)
+        == expected
+    )
     pandas = pytest.importorskip("pandas")
     pandas.DataFrame(rows).to_parquet(tmp_path / "t.parquet")
     assert read_table(tmp_path / "t.parquet", Request.validate) == expected
@@ -170,11 +222,25 @@ def test_a_table_says_the_same_in_every_format(tmp_path):
 
 def test_all_wrong_rows_are_told_at_once_before_any_work(toy, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(runner, "load_pipeline", lambda *arguments: pytest.fail("weights were loaded"))
-    lines = ["prompt,name,frames,image", "a cat,a,x,", "a cat,b,8,", ",c,8,", "a cat,d,8,no.png", "a cat,b,9,", "a cat,../e,9,"]
+    lines = [
+        "prompt,name,frames,image",
+        "a cat,a,x,",
+        "a cat,b,8,",
+        ",c,8,",
+        "a cat,d,8,no.png",
+        "a cat,b,9,",
+        "a cat,../e,9,",
+    ]
     (tmp_path / "t.csv").write_text("\n".join(lines))
     assert run(tmp_path / "t.csv", toy, tmp_path / "out") == 2
     error = capsys.readouterr().err
-    for part in ("row 1: frames='x': must be a whole", "row 3: prompt", "row 4: image='no.png'", "'b' is given to several", "row 6: name="):
+    for part in (
+        "row 1: frames='x': must be a whole",
+        "row 3: prompt",
+        "row 4: image='no.png'",
+        "'b' is given to several",
+        "row 6: name=",
+    ):
         assert part in error
     assert "row 2" not in error and not (tmp_path / "out").exists()
 
@@ -199,11 +265,23 @@ def test_wrong_tables_are_explained(tmp_path, name, text, said):
         read_table(tmp_path / name, Request.validate)
 
 
-VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers() | st.text(), max_size=2)
+VALUES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.lists(st.integers() | st.text(), max_size=2)
+)
 
 
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
-@given(st.fixed_dictionaries({}, optional=dict.fromkeys(("prompt", "name", "seed", "strength", "schedule", "preset", "image"), VALUES)))
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional=dict.fromkeys(("prompt", "name", "seed", "strength", "schedule", "preset", "image"), VALUES),
+    )
+)
 def test_whatever_a_row_holds_it_is_a_request_or_an_explained_error(tmp_path_factory, row):
     path = tmp_path_factory.mktemp("any") / "t.jsonl"
     path.write_text(json.dumps(row) + "\n")
@@ -279,4 +357,6 @@ def test_two_workers_of_which_one_is_killed_make_every_row_once(toy, singles, tm
     *rows, total = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
     assert sorted(row["name"] for row in rows) == ["s0", "s1", "s2", "s3"] and total["done"] == 4
     assert {int(file.stem[1:]): file.read_bytes() for file in (tmp_path / "out").glob("*.mp4")} == singles
-    assert sorted(file.suffix for file in (tmp_path / "out").iterdir()) == [".json"] * 4 + [".mp4"] * 4, "run folders are left"
+    assert sorted(file.suffix for file in (tmp_path / "out").iterdir()) == [".json"] * 4 + [".mp4"] * 4, (
+        "run folders are left"
+    )

@@ -34,7 +34,16 @@ def changed(folder, line, **values):
     (folder / JOURNAL).write_bytes(b"".join(lines))
 
 
-OUTSIDE = ["../victim.txt", "/etc/hostname", "seg_00000.m4s/../../victim.txt", "request.json", "", "seg_0.m4s", "SEG_00000.m4s", "lock"]
+OUTSIDE = [
+    "../victim.txt",
+    "/etc/hostname",
+    "seg_00000.m4s/../../victim.txt",
+    "request.json",
+    "",
+    "seg_0.m4s",
+    "SEG_00000.m4s",
+    "lock",
+]
 
 
 @pytest.mark.parametrize("field", ["segment", "state"])
@@ -88,7 +97,9 @@ def test_junk_in_the_journal_is_damage_before_the_last_line_and_torn_in_it(begun
         assert run.chunks_committed == 2
 
 
-@pytest.mark.parametrize("text", [DEEP, "5", "null", "[]", '{"format": 3}', '{"format": 3, "request": 5}', "\xff", ""])
+@pytest.mark.parametrize(
+    "text", [DEEP, "5", "null", "[]", '{"format": 3}', '{"format": 3, "request": 5}', "\xff", ""]
+)
 def test_junk_for_a_request_is_told(begun, text):
     (begun / REQUEST).write_bytes(text.encode("latin-1"))
     with pytest.raises(RunError, match=REQUEST):
@@ -131,7 +142,9 @@ def test_a_request_of_wrong_types_is_told(begun, values):
         RunFolder.open(begun)
 
 
-@pytest.mark.parametrize("line", [DEEP, "5", '{"number": "x", "frame": 0, "after": 0, "prompt": "A"}', '{"number": 1}'])
+@pytest.mark.parametrize(
+    "line", [DEEP, "5", '{"number": "x", "frame": 0, "after": 0, "prompt": "A"}', '{"number": 1}']
+)
 def test_damaged_prompts_are_told(begun, line):
     good = '{"number": 1, "frame": 0, "after": -1, "prompt": "A dog"}\n'
     (begun / PROMPTS).write_text(f"{line}\n{good}")
@@ -157,7 +170,14 @@ def test_whatever_is_overwritten_it_opens_or_is_told(begun, name, where, junk, c
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\0" * 8, b"\xff" * 20, (200_000).to_bytes(8, "little") + b"[" * 200_000, pack_state({"a": 1})[:-3]]
+    "data",
+    [
+        b"",
+        b"\0" * 8,
+        b"\xff" * 20,
+        (200_000).to_bytes(8, "little") + b"[" * 200_000,
+        pack_state({"a": 1})[:-3],
+    ],
 )
 def test_a_damaged_state_is_told(data):
     with pytest.raises(RunError, match="damaged"):
@@ -181,6 +201,9 @@ def test_an_entry_comes_back_as_it_went_in():
     entry = Entry("chunk", 0, 0, 5, False, "seg_00000.m4s", "0" * 64)
     assert Entry.from_line(entry.to_line()) == entry
     entry.check_names(0)
-    for wrong in (replace(entry, segment="seg_00001.m4s"), replace(entry, state="state_00001.safetensors", state_sha256="0" * 64)):
+    for wrong in (
+        replace(entry, segment="seg_00001.m4s"),
+        replace(entry, state="state_00001.safetensors", state_sha256="0" * 64),
+    ):
         with pytest.raises(ValueError, match="no names"):
             wrong.check_names(0)

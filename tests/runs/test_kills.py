@@ -22,8 +22,27 @@ def model(tmp_path_factory) -> Path:
 
 
 def generate(model: Path, run: Path) -> list[str]:
-    words = ["generate", "A cat running on the street", "--frames", FRAMES, "--preset", "full", "--model", model, "--run-dir", run]
-    return [sys.executable, "-m", "streamingt2v", *map(str, words), "-o", str(run.with_suffix(".mp4")), "--quiet"]
+    words = [
+        "generate",
+        "A cat running on the street",
+        "--frames",
+        FRAMES,
+        "--preset",
+        "full",
+        "--model",
+        model,
+        "--run-dir",
+        run,
+    ]
+    return [
+        sys.executable,
+        "-m",
+        "streamingt2v",
+        *map(str, words),
+        "-o",
+        str(run.with_suffix(".mp4")),
+        "--quiet",
+    ]
 
 
 def digest(path: Path) -> str:

@@ -21,7 +21,11 @@ def stat(tmp_path, monkeypatch):
 
     def make(busy: float) -> None:
         used = round(80 * busy)
-        monkeypatch.setattr(machine.time, "sleep", lambda s: path.write_text(f"cpu  {100 + used} 0 50 {1080 - used} 10 0 0 0 0 0\n"))
+        monkeypatch.setattr(
+            machine.time,
+            "sleep",
+            lambda s: path.write_text(f"cpu  {100 + used} 0 50 {1080 - used} 10 0 0 0 0 0\n"),
+        )
 
     return make
 

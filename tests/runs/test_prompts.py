@@ -34,7 +34,12 @@ def test_a_damaged_line_is_told(tmp_path):
 def test_every_chunk_has_the_newest_of_schedule_and_changes(scheduled, changed):
     """Chunks of 8 frames; each frame's entry takes over with the first chunk at or after it, a change with its own."""
     schedule = tuple((frame, f"scheduled {frame}") for frame in sorted(scheduled))
-    log = PromptLog(path=None, changes=[Change(n, 8 * c, 8 * c - 8 if c else -1, f"changed {c}") for n, c in enumerate(sorted(changed), 1)])
+    log = PromptLog(
+        path=None,
+        changes=[
+            Change(n, 8 * c, 8 * c - 8 if c else -1, f"changed {c}") for n, c in enumerate(sorted(changed), 1)
+        ],
+    )
     merged = Request("first", 104, schedule=log.merged(schedule))
     shown = "first"
     for chunk in range(13):

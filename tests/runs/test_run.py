@@ -22,7 +22,9 @@ from streamingt2v.video.writer import read_metadata
 
 
 def test_the_output_is_the_input_and_then_the_new_frames(tmp_path, source):
-    with create(tmp_path / "run", Request("a cat", num_frames=TOTAL, video=str(source)), output=tmp_path / "v.mp4") as run:
+    with create(
+        tmp_path / "run", Request("a cat", num_frames=TOTAL, video=str(source)), output=tmp_path / "v.mp4"
+    ) as run:
         with pytest.raises(RunError, match="come first"):
             run.commit(next(story(run.request)))
         complete(run)
@@ -44,7 +46,13 @@ def test_what_is_committed_can_be_watched_while_it_grows(tmp_path):
             assert len(segments) == chunk.index + 1 and ("#EXT-X-ENDLIST" in text) == chunk.final
             durations = [float(line[8:-1]) for line in text.splitlines() if line.startswith("#EXTINF:")]
             assert durations == [n / 8 for n in LENGTHS[: chunk.index + 1]]
-            for tag in ("VERSION:7", "TARGETDURATION:4", "PLAYLIST-TYPE:EVENT", "INDEPENDENT-SEGMENTS", 'MAP:URI="init.mp4"'):
+            for tag in (
+                "VERSION:7",
+                "TARGETDURATION:4",
+                "PLAYLIST-TYPE:EVENT",
+                "INDEPENDENT-SEGMENTS",
+                'MAP:URI="init.mp4"',
+            ):
                 assert f"#EXT-X-{tag}\n" in text
             assert len([name for name in names(folder) if name.startswith("state_")]) <= 2
             run.export(tmp_path / "so far.mp4")
@@ -54,7 +62,9 @@ def test_what_is_committed_can_be_watched_while_it_grows(tmp_path):
 def watched(playlist):
     """The times of the frames that a player of the playlist gets, in frames."""
     snapshot = playlist.with_name("snapshot.m3u8")
-    snapshot.write_text(playlist.read_text().replace("#EXT-X-ENDLIST\n", "") + "#EXT-X-ENDLIST\n")  # or the player waits for more
+    snapshot.write_text(
+        playlist.read_text().replace("#EXT-X-ENDLIST\n", "") + "#EXT-X-ENDLIST\n"
+    )  # or the player waits for more
     with av.open(str(snapshot)) as container:
         return [frame.pts * frame.time_base * 8 for frame in container.decode(video=0)]
 
@@ -138,8 +148,19 @@ def test_the_video_says_what_it_is_and_not_where_it_was_made(tmp_path, source):
     with create(tmp_path / "run", request, output=tmp_path / "v.mp4", metadata={"weights": "abc"}) as run:
         complete(run)
     told = read_metadata(tmp_path / "v.mp4")
-    expected = {"prompt": "a cat", "seed": 33, "model": "tiny", "fps": 8, "height": 16, "width": 32, "video": "input.mp4", "weights": "abc"}
-    assert expected.items() <= told.items() and told["schedule"] == [[4, "a dog"]] and "av" in told["versions"]
+    expected = {
+        "prompt": "a cat",
+        "seed": 33,
+        "model": "tiny",
+        "fps": 8,
+        "height": 16,
+        "width": 32,
+        "video": "input.mp4",
+        "weights": "abc",
+    }
+    assert (
+        expected.items() <= told.items() and told["schedule"] == [[4, "a dog"]] and "av" in told["versions"]
+    )
     assert str(tmp_path) not in json.dumps(told) and str(source.parent) not in json.dumps(told)
 
 
@@ -158,7 +179,13 @@ def test_files_of_others_are_left_alone(tmp_path):
     with create(tmp_path / "run") as run:
         run.commit(next(story(run.request)))
     mine = ["notes.txt", ".hidden.part", "seg_notes.m4s"]
-    for name in [*mine, "seg_00007.m4s", "state_00007.safetensors", ".seg_00001.m4s.part", ".journal.jsonl.part"]:
+    for name in [
+        *mine,
+        "seg_00007.m4s",
+        "state_00007.safetensors",
+        ".seg_00001.m4s.part",
+        ".journal.jsonl.part",
+    ]:
         (tmp_path / "run" / name).write_text("x")
     with RunFolder.open(tmp_path / "run") as run:
         assert set(mine) < set(names(run.path)) and "seg_00007.m4s" not in names(run.path)
@@ -184,7 +211,11 @@ def test_folders_that_cannot_be_used(tmp_path):
             RunFolder.open(path)
     with pytest.raises(RequestError, match="even"):
         RunFolder.create(tmp_path / "odd", Request("a cat"), "tiny", 8, 15, 32)
-    for output, why in ((tmp_path / "no" / "v.mp4", "no such folder"), (tmp_path, "is a folder"), (tmp_path / "file" / "v.mp4", "no such")):
+    for output, why in (
+        (tmp_path / "no" / "v.mp4", "no such folder"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "file" / "v.mp4", "no such"),
+    ):
         with pytest.raises(RunError, match=why):
             create(tmp_path / "new", output=output)
     assert names(tmp_path) == ["file", "full", "run"]
@@ -204,7 +235,11 @@ def test_chunks_out_of_order_and_wrong_counts_are_refused(tmp_path):
         for wrong in (second, Chunk(0, 1, frames[:3]), Chunk(1, 0, frames[:3])):
             with pytest.raises(RunError, match="is not the next"):
                 run.commit(wrong)
-        for wrong in (Chunk(0, 0, frames[:3], True), Chunk(0, 0, frames, False), Chunk(0, 0, np.repeat(frames, 2, 0), True)):
+        for wrong in (
+            Chunk(0, 0, frames[:3], True),
+            Chunk(0, 0, frames, False),
+            Chunk(0, 0, np.repeat(frames, 2, 0), True),
+        ):
             with pytest.raises(RunError, match=f"{TOTAL} frames were asked for"):
                 run.commit(wrong)
         run.commit(first)
@@ -216,7 +251,9 @@ def test_chunks_out_of_order_and_wrong_counts_are_refused(tmp_path):
 def test_an_input_that_changed_is_noticed(tmp_path, source):
     video = tmp_path / "input.mp4"
     video.write_bytes(source.read_bytes())
-    with create(tmp_path / "run", Request("a cat", num_frames=TOTAL, video=str(video)), output=tmp_path / "v.mp4") as run:
+    with create(
+        tmp_path / "run", Request("a cat", num_frames=TOTAL, video=str(video)), output=tmp_path / "v.mp4"
+    ) as run:
         with pytest.raises(RunError, match="did it change"):
             run.commit_source(iter(()))
         frames = read_video(video)
@@ -279,7 +316,11 @@ def test_an_encoder_with_another_head_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_run_knows_its_own_video(tmp_path):
-    with create(tmp_path / "run", Request("a cat", num_frames=TOTAL, schedule=((4, "a dog"),)), output=tmp_path / "v.mp4") as run:
+    with create(
+        tmp_path / "run",
+        Request("a cat", num_frames=TOTAL, schedule=((4, "a dog"),)),
+        output=tmp_path / "v.mp4",
+    ) as run:
         assert not run.wrote(tmp_path / "v.mp4")
         complete(run)
         (tmp_path / "text.mp4").write_text("precious")

@@ -82,7 +82,11 @@ def test_killed_at_every_file_operation_it_goes_on_to_the_same_bytes(tmp_path, r
         dying.release_locks()
         assert not (folder / "v.mp4").exists() or digest(folder / "v.mp4") == undisturbed
         begun = (folder / "run" / "request.json").exists()
-        with RunFolder.open(folder / "run") if begun else create(folder / "run", request_, output=folder / "v.mp4") as run:
+        with (
+            RunFolder.open(folder / "run")
+            if begun
+            else create(folder / "run", request_, output=folder / "v.mp4") as run
+        ):
             assert digest(complete(run)) == undisturbed, f"killed after {lives} operations"
             assert not [name for name in names(folder / "run") if name.endswith(".part")]
         assert names(folder) == ["run", "v.mp4"]
@@ -137,7 +141,9 @@ def test_a_journal_cut_anywhere_is_gone_on_from_or_said_to_be_lost(tmp_path_fact
     kept, had = content[:size].count(b"\n"), content.count(b"\n")
     try:
         with RunFolder.open(folder / "run") as run:
-            assert run.chunks_committed == kept or (kept == 1 and had > 2)  # the first chunk's state is long gone: begin again
+            assert run.chunks_committed == kept or (
+                kept == 1 and had > 2
+            )  # the first chunk's state is long gone: begin again
             complete(run)
     except RunError as error:
         assert 1 < kept < had - 1 and "state_" in str(error)  # its states were thrown away long before
@@ -167,7 +173,9 @@ def test_kill_9_at_any_time(tmp_path, request_, undisturbed):
             assert digest(complete(run)) == undisturbed
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: bytes([data[0] ^ 1]) + data[1:], lambda data: None])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-1], lambda data: bytes([data[0] ^ 1]) + data[1:], lambda data: None]
+)
 @pytest.mark.parametrize("name", ["seg_00001.m4s", "init.mp4"])
 def test_a_damaged_segment_is_named(tmp_path, damage, name):
     with create(tmp_path / "run") as run:
@@ -204,7 +212,14 @@ def test_a_damaged_journal_or_request_is_named(tmp_path):
     change(tmp_path / "run" / "journal.jsonl", lambda data: b"{" + data)
     with pytest.raises(RunError, match=r"journal\.jsonl: line 1 is damaged"):
         RunFolder.open(tmp_path / "run")
-    for content in (b"", b"[]", b"{}", b'{"format": 99}', b'{"format": 2}', b'{"format": 2, "request": {"promt": "x"}}'):
+    for content in (
+        b"",
+        b"[]",
+        b"{}",
+        b'{"format": 99}',
+        b'{"format": 2}',
+        b'{"format": 2, "request": {"promt": "x"}}',
+    ):
         change(tmp_path / "run" / "request.json", lambda data, content=content: content)
         with pytest.raises(RunError, match=r"request\.json: cannot be read"):
             RunFolder.open(tmp_path / "run")
@@ -227,7 +242,11 @@ def test_a_create_that_fails_leaves_nothing(tmp_path):
 def test_a_create_that_fails_leaves_what_was_there(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    for mine in (["init.mp4"], ["init.mp4", "thesis.tex"], ["seg_00000.m4s"]):  # without our lock they are not ours
+    for mine in (
+        ["init.mp4"],
+        ["init.mp4", "thesis.tex"],
+        ["seg_00000.m4s"],
+    ):  # without our lock they are not ours
         for name in mine:
             (folder / name).touch()
         with pytest.raises(RunError, match="is not empty"):
@@ -250,7 +269,11 @@ def test_a_discard_cut_short_anywhere_leaves_a_folder_to_start_in(tmp_path, undi
         run.close()
         if not folder.exists():
             return
-        with RunFolder.open(folder) if lives == 0 else create(folder, request_, output=tmp_path / "v.mp4") as again:
+        with (
+            RunFolder.open(folder)
+            if lives == 0
+            else create(folder, request_, output=tmp_path / "v.mp4") as again
+        ):
             assert digest(complete(again)) == undisturbed
     raise AssertionError("a discard takes more steps than were tried")
 

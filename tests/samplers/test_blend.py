@@ -63,8 +63,12 @@ def test_marginals(law, choices):
     windows, draws = tuple(blend.windows(12, 8, 4)), 4000
     left = Counter()
     for step in range(draws):
-        seams = plan_seams(windows, law, lambda number, high, step=step: integer(3, "blend", number, step, high))
-        left.update(frame - 4 for frame, owner in enumerate(owners(windows, seams)) if owner == 0 and frame >= 4)
+        seams = plan_seams(
+            windows, law, lambda number, high, step=step: integer(3, "blend", number, step, high)
+        )
+        left.update(
+            frame - 4 for frame, owner in enumerate(owners(windows, seams)) if owner == 0 and frame >= 4
+        )
     for j in range(4):
         expected = (choices - 1 - j) / choices
         assert abs(left[j] / draws - expected) < 4 * 0.5 / draws**0.5
@@ -111,7 +115,9 @@ def test_a_cross_fade_keeps_what_windows_agree_on_and_rises_evenly(plan):
     windows = list(blend.windows(*plan))
     frames = range(plan[0])
     same = [torch.tensor(list(window), dtype=torch.float32).view(1, 1, -1, 1, 1) for window in windows]
-    assert torch.allclose(blend.cross_fade(same, windows, frames).flatten(), torch.arange(float(plan[0])), atol=1e-3)
+    assert torch.allclose(
+        blend.cross_fade(same, windows, frames).flatten(), torch.arange(float(plan[0])), atol=1e-3
+    )
     if len(windows) == 2:
         ones = [torch.full((1, 1, len(window), 1, 1), float(number)) for number, window in enumerate(windows)]
         shared = windows[0].stop - windows[1].start

@@ -52,9 +52,13 @@ def test_repeats_itself_and_leaves_the_scheduler_alone(name):
     scheduler_used = copy.deepcopy(scheduler)
     scheduler_used.set_timesteps(7)
     torch.manual_seed(2)
-    assert torch.equal(final(denoise(predict, START, scheduler_used, 4, eta=eta, step_noise=step_noise)), first)
+    assert torch.equal(
+        final(denoise(predict, START, scheduler_used, 4, eta=eta, step_noise=step_noise)), first
+    )
     assert first.isfinite().all() and first.dtype == torch.float32
-    assert {k: v for k, v in vars(scheduler).items() if not isinstance(v, torch.Tensor)}.keys() <= before.keys()
+    assert {
+        k: v for k, v in vars(scheduler).items() if not isinstance(v, torch.Tensor)
+    }.keys() <= before.keys()
     assert getattr(scheduler, "_step_index", None) is None
 
 
@@ -62,7 +66,9 @@ def test_repeats_itself_and_leaves_the_scheduler_alone(name):
 def test_step_noise_matters_where_steps_are_stochastic(name):
     scheduler, eta = SCHEDULERS[name]
     one = final(denoise(predict, START, scheduler, 4, eta=eta, step_noise=step_noise))
-    other = final(denoise(predict, START, scheduler, 4, eta=eta, step_noise=lambda index: step_noise(index + 100)))
+    other = final(
+        denoise(predict, START, scheduler, 4, eta=eta, step_noise=lambda index: step_noise(index + 100))
+    )
     assert (one - other).abs().max() > 1e-3
     with pytest.raises(ValueError, match="step_noise"):
         final(denoise(predict, START, scheduler, 4, eta=eta))

@@ -39,5 +39,7 @@ def test_frames_alone_are_asked_about_as_videos_of_one_frame():
         shapes.append(frames.shape)
         return frames * torch.tensor([1.0, 2.0, 3.0])[:, None, None, None, None]
 
-    torch.testing.assert_close(frames_alone(network, video), video * torch.tensor([1.0, 2.0, 3.0])[:, None, None])
+    torch.testing.assert_close(
+        frames_alone(network, video), video * torch.tensor([1.0, 2.0, 3.0])[:, None, None]
+    )
     assert shapes == [(3, 2, 1, 4, 4)]

@@ -34,7 +34,14 @@ def test_same_numbers_on_every_machine():
 def test_every_part_of_the_key_counts():
     made = [
         frame_noise(*key, (64,))
-        for key in [(1, "a", [5], 0), (2, "a", [5], 0), (1, "b", [5], 0), (1, "a", [6], 0), (1, "a", [5], 1), (1, "a", [5], -1)]
+        for key in [
+            (1, "a", [5], 0),
+            (2, "a", [5], 0),
+            (1, "b", [5], 0),
+            (1, "a", [6], 0),
+            (1, "a", [5], 1),
+            (1, "a", [5], -1),
+        ]
     ]
     correlations = torch.corrcoef(torch.cat(made)) - torch.eye(len(made))
     assert correlations.abs().max() < 0.5
@@ -66,7 +73,10 @@ def test_bad_places_are_refused(frames, step):
 
 
 def test_integers_are_uniform():
-    counts = torch.bincount(torch.tensor([integer(7, "blend", index, step, 5) for index in range(50) for step in range(40)]), minlength=5)
+    counts = torch.bincount(
+        torch.tensor([integer(7, "blend", index, step, 5) for index in range(50) for step in range(40)]),
+        minlength=5,
+    )
     assert counts.sum() == 2000 and (counts - 400).abs().max() < 4 * math.sqrt(2000 * 0.2 * 0.8)
     assert integer(7, "blend", 3, 4, 1) == 0
     with pytest.raises(ValueError, match="high=0"):
@@ -77,9 +87,13 @@ def test_mixed_noise_is_standard_normal_in_each_frame_and_correlated_between_fra
     values = mixed_noise(0, "seed", range(64), -1, (4, 32, 32), 0.4).flatten(1).double()
     assert abs(float(values.var(1).mean()) - 1) < 0.02
     assert abs(float(torch.corrcoef(values)[0, 1:].mean()) - 0.4) < 0.03
-    other = mixed_noise(0, "extend", [99], -1, (4, 32, 32), 0.4).flatten().double()  # another stage of the same video
+    other = (
+        mixed_noise(0, "extend", [99], -1, (4, 32, 32), 0.4).flatten().double()
+    )  # another stage of the same video
     assert abs(float(torch.corrcoef(torch.stack([values[0], other]))[0, 1]) - 0.4) < 0.06
 
 
 def test_no_mixture_is_frame_noise():
-    assert torch.equal(mixed_noise(3, "seed", range(4), 2, (2, 3), 0.0), frame_noise(3, "seed", range(4), 2, (2, 3)))
+    assert torch.equal(
+        mixed_noise(3, "seed", range(4), 2, (2, 3), 0.0), frame_noise(3, "seed", range(4), 2, (2, 3))
+    )

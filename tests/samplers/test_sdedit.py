@@ -17,7 +17,17 @@ from toy_networks import randn
 def test_schedule_has_the_published_values():
     """Values of the published schedule."""
     schedule = logsnr_cosine_interp()
-    places = {0: 0.001106, 1: 0.004252, 100: 0.32262, 300: 0.782569, 500: 0.94301, 599: 0.972363, 700: 0.987988, 900: 0.999113, 999: 1.0}
+    places = {
+        0: 0.001106,
+        1: 0.004252,
+        100: 0.32262,
+        300: 0.782569,
+        500: 0.94301,
+        599: 0.972363,
+        700: 0.987988,
+        900: 0.999113,
+        999: 1.0,
+    }
     for index, sigma in places.items():
         assert float(schedule.sigmas[index]) == pytest.approx(sigma, abs=1e-6)
     assert float(schedule.alphas[599]) == pytest.approx(0.233473, abs=1e-6)
@@ -34,17 +44,23 @@ def test_golden_randomized_blending():
     assert_near(schedule.sigmas, made["outputs.schedule_sigmas_vp"])
     assert_near(torch.tensor([node.sigma for node in nodes] + [0.0]), made["outputs.solver_sigmas_ve"])
     assert [node.timestep for node in nodes] == made["outputs.timesteps"].tolist()
-    noised = schedule.diffuse(made["inputs.video_latents"], made["inputs.noise"], settings["total_noise_levels"] - 1)
+    noised = schedule.diffuse(
+        made["inputs.video_latents"], made["inputs.noise"], settings["total_noise_levels"] - 1
+    )
     assert_near(noised, made["outputs.noised_latents"])
     windows = tuple(blend.windows(settings["frames"], settings["chunk_size"], settings["overlap_size"]))
     seen = []
 
     def predict_clean(x, timestep):
         offsets = made["inputs.offsets"][len(seen)].tolist()
-        seen.append([_toy_clean(schedule, x[:, :, window.start : window.stop], timestep) for window in windows])
+        seen.append(
+            [_toy_clean(schedule, x[:, :, window.start : window.stop], timestep) for window in windows]
+        )
         return assemble(seen[-1], windows, plan_seams(windows, "code", lambda number, high: offsets[number]))
 
-    steps = list(solve(predict_clean, noised, nodes, lambda index: made["inputs.sde_noise"][index], exact_start=False))
+    steps = list(
+        solve(predict_clean, noised, nodes, lambda index: made["inputs.sde_noise"][index], exact_start=False)
+    )
     assert_near(torch.stack(seen[0]), made["outputs.chunk_x0_first_step"])
     for kept, index in enumerate((0, 1, -1)):
         assert_near(steps[index].model_input_BCTHW, made["outputs.model_input_per_kept_step"][kept])
@@ -57,10 +73,15 @@ def _toy_clean(schedule, x, timestep):
     made, settings = golden("g4"), config("g4")
     predictions = []
     for name in ("text_neg", "text_pos"):
-        shift = timestep / 1000 * made["weights.time_weight"] + made[f"inputs.{name}"].mean() * made["weights.text_weight"]
+        shift = (
+            timestep / 1000 * made["weights.time_weight"]
+            + made[f"inputs.{name}"].mean() * made["weights.text_weight"]
+        )
         hidden = F.conv3d(x, made["weights.conv_weight"], made["weights.conv_bias"], padding=1)
         predictions.append(torch.tanh(hidden + shift[:, None, None, None]))
-    return schedule.clean_from_v(x, guide(*predictions, settings["guide_scale"], settings["guide_rescale"]), timestep)
+    return schedule.clean_from_v(
+        x, guide(*predictions, settings["guide_scale"], settings["guide_rescale"]), timestep
+    )
 
 
 @pytest.mark.parametrize("exact_start", [True, False])
@@ -68,7 +89,15 @@ def test_a_perfect_network_gets_the_clean_latents(exact_start):
     schedule, clean = logsnr_cosine_interp(), randn(1, 4, 3, 2, 2)
     nodes = trailing_nodes(schedule, 5)
     noised = schedule.diffuse(clean, randn(1, 4, 3, 2, 2, seed=1), 599)
-    steps = list(solve(lambda x, t: clean, noised, nodes, lambda index: randn(1, 4, 3, 2, 2, seed=index), exact_start=exact_start))
+    steps = list(
+        solve(
+            lambda x, t: clean,
+            noised,
+            nodes,
+            lambda index: randn(1, 4, 3, 2, 2, seed=index),
+            exact_start=exact_start,
+        )
+    )
     assert torch.equal(steps[-1].latents_BCTHW, clean)
     first = noised if exact_start else noised * float(schedule.sigmas[599])
     assert_near(steps[0].model_input_BCTHW, first)
@@ -77,7 +106,12 @@ def test_a_perfect_network_gets_the_clean_latents(exact_start):
 def test_noise_level_follows_the_nodes():
     """With a network that always answers 0, what is left is noise of the node's own strength."""
     nodes = trailing_nodes(logsnr_cosine_interp(), 6)
-    steps = solve(lambda x, t: torch.zeros_like(x), randn(1, 1, 1, 200, 200), nodes, lambda index: randn(1, 1, 1, 200, 200, seed=index + 9))
+    steps = solve(
+        lambda x, t: torch.zeros_like(x),
+        randn(1, 1, 1, 200, 200),
+        nodes,
+        lambda index: randn(1, 1, 1, 200, 200, seed=index + 9),
+    )
     for node, step in zip(nodes[1:], list(steps)[:-1], strict=True):
         assert float(step.latents_BCTHW.std()) == pytest.approx(node.sigma, rel=0.05)
 

@@ -50,13 +50,21 @@ def test_only_the_frames_before_a_later_chunk_change(pipe):
 def test_a_fade_takes_even_steps_between_what_both_chunks_show(pipe):
     """The window's frames against those that the stage shows again, by hand."""
     soft, asked = fading(pipe, FADE), request(24)
-    stage, words = extender(soft.components, soft.resolve(asked)), Words(soft.components.text, "", asked.prompt_at)
+    stage, words = (
+        extender(soft.components, soft.resolve(asked)),
+        Words(soft.components.text, "", asked.prompt_at),
+    )
     first = stage.first(words, None)
     later = stage.next(stage.memory(first), words, 16, FADE)
     assert len(later) == FADE + 8
-    wanted = [(1 - share) * old + share * new for share, old, new in zip((0.25, 0.5, 0.75), first[-FADE:], later, strict=False)]
+    wanted = [
+        (1 - share) * old + share * new
+        for share, old, new in zip((0.25, 0.5, 0.75), first[-FADE:], later, strict=False)
+    ]
     shown = frames_of(soft, asked)[16 - FADE : 16]
-    np.testing.assert_allclose(shown, ((torch.stack(wanted).clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1), atol=1)
+    np.testing.assert_allclose(
+        shown, ((torch.stack(wanted).clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1), atol=1
+    )
 
 
 @settings(max_examples=7, deadline=None)
@@ -88,7 +96,9 @@ def test_a_stream_goes_on_after_any_chunk_with_the_same_bytes(pipe, preset):
     chunks = list(soft.stream(asked))
     for number, chunk in enumerate(chunks[:-1]):
         rest = list(soft.stream(asked, unpack_state(pack_state(chunk.state))))
-        np.testing.assert_array_equal(np.concatenate([c.frames for c in rest]), np.concatenate([c.frames for c in chunks[number + 1 :]]))
+        np.testing.assert_array_equal(
+            np.concatenate([c.frames for c in rest]), np.concatenate([c.frames for c in chunks[number + 1 :]])
+        )
 
 
 def test_a_given_picture_stays_as_it_is(pipe, tmp_path):

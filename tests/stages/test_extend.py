@@ -66,7 +66,9 @@ class Subtract:
     def scale_model_input(self, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         return latents
 
-    def step(self, prediction: torch.Tensor, timestep: torch.Tensor, latents: torch.Tensor, return_dict: bool) -> tuple[torch.Tensor]:
+    def step(
+        self, prediction: torch.Tensor, timestep: torch.Tensor, latents: torch.Tensor, return_dict: bool
+    ) -> tuple[torch.Tensor]:
         return (latents - prediction,)
 
 
@@ -85,14 +87,23 @@ def test_frames_alone_see_the_window_as_the_chunk_does_but_no_other_frame(later)
     torch.manual_seed(0)
     backbone = ModelScopeBackbone(None, streaming(), cam(), None, ImageTokens(6, 8, 3, 12))  # type: ignore[arg-type]
     condition = backbone.condition(TextCond(torch.randn(1, 5, 12), torch.randn(1, 5, 12)), None)
-    latents, t, window = torch.randn(1, 4, 3, 8, 8), torch.tensor(500), torch.rand(2, 3, 16, 16) if later else None
-    plain, steady = (backbone.predictor(condition, window, 2.0, 0.0, weight)(latents, t) for weight in (0.0, 0.5))
+    latents, t, window = (
+        torch.randn(1, 4, 3, 8, 8),
+        torch.tensor(500),
+        torch.rand(2, 3, 16, 16) if later else None,
+    )
+    plain, steady = (
+        backbone.predictor(condition, window, 2.0, 0.0, weight)(latents, t) for weight in (0.0, 0.5)
+    )
     features = None
     if window is not None:
         whole = backbone.cam(latents, t, condition.positive().cam, backbone.cam.encode_frames(window[None]))
         features = whole.of_the_last(2, 1)
     with torch.no_grad():
-        each = [backbone.unet(latents[:, :, i : i + 1], t, condition.positive().base, cam_features=features) for i in range(3)]
+        each = [
+            backbone.unet(latents[:, :, i : i + 1], t, condition.positive().base, cam_features=features)
+            for i in range(3)
+        ]
     torch.testing.assert_close(steady, 1.5 * plain - 0.5 * torch.cat(each, 2))
     assert not torch.allclose(steady, plain, atol=1e-3), "or the network would not look along time"
 
@@ -103,16 +114,24 @@ def test_several_videos_at_once_are_predicted_as_each_alone(later, scale):
     torch.manual_seed(0)
     backbone = WithoutPictures(None, streaming(), cam(), None, ImageTokens(6, 8, 3, 12))  # type: ignore[arg-type]
     texts = [TextCond(torch.randn(1, 5, 12), torch.randn(1, 5, 12)) for _ in range(3)]
-    anchors, windows, latents = torch.rand(3, 3, 16, 16), torch.rand(3, 2, 3, 16, 16), torch.randn(3, 4, 3, 8, 8)
+    anchors, windows, latents = (
+        torch.rand(3, 3, 16, 16),
+        torch.rand(3, 2, 3, 16, 16),
+        torch.randn(3, 4, 3, 8, 8),
+    )
 
     def predicted(text: TextCond, some: slice | int, video: slice) -> torch.Tensor:
         condition = backbone.condition(text, anchors[some] if later else None)
         predict = backbone.predictor(condition, windows[some] if later else None, scale, 0.5, 0.7)
         return predict(latents[video], torch.tensor(500))
 
-    together = TextCond(*(torch.cat([getattr(t, name) for t in texts]) for name in ("positive_BLD", "negative_BLD")))
+    together = TextCond(
+        *(torch.cat([getattr(t, name) for t in texts]) for name in ("positive_BLD", "negative_BLD"))
+    )
     alone = [predicted(text, i, slice(i, i + 1)) for i, text in enumerate(texts)]
-    torch.testing.assert_close(predicted(together, slice(None), slice(None)), torch.cat(alone), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        predicted(together, slice(None), slice(None)), torch.cat(alone), atol=2e-5, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("scale", [-1.0, float("nan")])

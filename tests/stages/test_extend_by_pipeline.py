@@ -34,12 +34,20 @@ def words(prompt: str = "A cat running") -> Words:
     return Words(lambda *texts: None, "", lambda frame: prompt)  # type: ignore[arg-type, return-value]
 
 
-def extender(name: str, crossfade: int = 0, overlap: int | None = None, seed: int = 1, on_step=None, **by: Any) -> PipelineExtendStage:
+def extender(
+    name: str, crossfade: int = 0, overlap: int | None = None, seed: int = 1, on_step=None, **by: Any
+) -> PipelineExtendStage:
     frames = {"mochi": 13, "latte": 16, "helios": 42}.get(name, 13)
     overlap = overlap or {"helios": 9, "mochi": 7}.get(name, 5)
     config = ExtendConfig(frames, overlap, crossfade=crossfade)
     return PipelineExtendStage(
-        pipeline(name), ExtendByConfig("", **{"steps": 2, **by}), config, toy_bases.TOYS[name].size, 8, seed, on_step
+        pipeline(name),
+        ExtendByConfig("", **{"steps": 2, **by}),
+        config,
+        toy_bases.TOYS[name].size,
+        8,
+        seed,
+        on_step,
     )
 
 
@@ -67,7 +75,9 @@ def test_a_way_that_a_pipeline_has_not_is_refused_with_those_it_has():
     assert extender("wan_vace", how="overlap").way == "overlap"
     assert extender("ltx", how="overlap").continuing.__name__ == "LTXPipeline"
     assert extender("ltx").continuing.__name__ == "LTXConditionPipeline"
-    assert extender("ltx_image").continuing.__name__ == "LTXImageToVideoPipeline"  # its schedule is shifted by the size
+    assert (
+        extender("ltx_image").continuing.__name__ == "LTXImageToVideoPipeline"
+    )  # its schedule is shifted by the size
 
 
 def test_steps_are_reported_and_cancel_in_every_kind():

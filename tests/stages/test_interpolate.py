@@ -50,7 +50,11 @@ def test_a_moving_thing_is_between_its_places():
 
 
 @settings(max_examples=20, deadline=None)
-@given(total=st.integers(1, 40), factor=st.integers(2, 5), cuts=st.lists(st.integers(1, 6), min_size=1, max_size=12))
+@given(
+    total=st.integers(1, 40),
+    factor=st.integers(2, 5),
+    cuts=st.lists(st.integers(1, 6), min_size=1, max_size=12),
+)
 def test_exactly_the_frames_asked_for_whatever_the_pieces(total, factor, cuts):
     """The stages before get enough frames, and none without use."""
     config = ModelConfig("m", 48, 64, 8)
@@ -61,7 +65,9 @@ def test_exactly_the_frames_asked_for_whatever_the_pieces(total, factor, cuts):
         lengths.append(min(cuts[len(lengths) % len(cuts)], native - sum(lengths)))
     source = torch.linspace(-1, 1, native)[:, None, None, None].expand(-1, 3, 16, 16).contiguous()
     made = list(InterpolateStage(factor, total).stream(pieces_of(source, lengths)))
-    assert all(len(piece.frames_TCHW) for piece in made) and [piece.final for piece in made] == [False] * (len(made) - 1) + [True]
+    assert all(len(piece.frames_TCHW) for piece in made) and [piece.final for piece in made] == [False] * (
+        len(made) - 1
+    ) + [True]
     whole = torch.cat([piece.frames_TCHW for piece in made])
     assert len(whole) == total and torch.equal(whole[::factor], source[: len(whole[::factor])])
 
@@ -79,13 +85,24 @@ def test_the_cut_into_pieces_has_no_say_and_a_stream_resumes():
 
 def test_the_whole_trip_at_a_higher_rate(tmp_path):
     pipe = LongVideoPipeline.from_pretrained(write_toy_model(tmp_path / "toy"))
-    request = Request(PROMPT, 38, preset="full", num_inference_steps=1, fps=16, schedule=((17, "A whale floating under water"),))
+    request = Request(
+        PROMPT,
+        38,
+        preset="full",
+        num_inference_steps=1,
+        fps=16,
+        schedule=((17, "A whale floating under water"),),
+    )
     chunks = list(pipe.stream(request))
     video = np.concatenate([chunk.frames for chunk in chunks])
     assert (
-        len(video) == 38 and chunks[-1].final and [c.start for c in chunks] == list(np.cumsum([0, *(len(c.frames) for c in chunks[:-1])]))
+        len(video) == 38
+        and chunks[-1].final
+        and [c.start for c in chunks] == list(np.cumsum([0, *(len(c.frames) for c in chunks[:-1])]))
     )
-    slow = Request(PROMPT, 20, preset="full", num_inference_steps=1, schedule=((9, "A whale floating under water"),))
+    slow = Request(
+        PROMPT, 20, preset="full", num_inference_steps=1, schedule=((9, "A whale floating under water"),)
+    )
     assert np.array_equal(video[::2], np.concatenate([chunk.frames for chunk in pipe.stream(slow)])[:19])
     rest = list(pipe.stream(request, unpack_state(pack_state(chunks[0].state))))
     assert np.array_equal(np.concatenate([c.frames for c in [chunks[0], *rest]]), video)

@@ -10,7 +10,9 @@ from streamingt2v.stages.memory import StreamMemory
 
 def frames(count: int, first: int = 0) -> torch.Tensor:
     """Frames that tell their index."""
-    return ((torch.arange(first, first + count, dtype=torch.float32) / 500) - 1)[:, None, None, None].expand(-1, 3, 2, 2)
+    return ((torch.arange(first, first + count, dtype=torch.float32) / 500) - 1)[:, None, None, None].expand(
+        -1, 3, 2, 2
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -29,7 +31,9 @@ def test_window_is_the_last_frames(start, overlap, chunks):
 
 
 def test_state_round_trip_is_lossless(tmp_path):
-    memory = StreamMemory.start(torch.rand(9, 3, 4, 6) * 2 - 1, 4, anchor_index=2).advance(torch.rand(5, 3, 4, 6) * 2 - 1)
+    memory = StreamMemory.start(torch.rand(9, 3, 4, 6) * 2 - 1, 4, anchor_index=2).advance(
+        torch.rand(5, 3, 4, 6) * 2 - 1
+    )
     torch.save(memory.state_dict(), tmp_path / "state")
     again = StreamMemory.from_state(torch.load(tmp_path / "state", weights_only=True))
     assert again.position == 14 and torch.equal(again.anchor_CHW, memory.anchor_CHW)

@@ -48,9 +48,18 @@ class Toy:
         self.calls.append(("decode", latents_BCTHW.shape[2]))
         return (latents_BCTHW[0].transpose(0, 1) * 2).contiguous()
 
-    def velocity(self, latents_BCTHW: torch.Tensor, timesteps: list[int], texts: list[TextCond], scale: float, rescale: float):
+    def velocity(
+        self,
+        latents_BCTHW: torch.Tensor,
+        timesteps: list[int],
+        texts: list[TextCond],
+        scale: float,
+        rescale: float,
+    ):
         self.calls.append(("velocity", len(latents_BCTHW)))
-        shift = torch.tensor([float(t) / 1000 + float(text.positive_BLD) for t, text in zip(timesteps, texts, strict=True)])
+        shift = torch.tensor(
+            [float(t) / 1000 + float(text.positive_BLD) for t, text in zip(timesteps, texts, strict=True)]
+        )
         # one by one: what is to be equal here is the work of windows, whatever the batch
         hidden = torch.cat([F.conv3d(one, WEIGHT, padding=1) for one in latents_BCTHW.split(1)])
         return torch.tanh(scale * hidden + shift.view(-1, 1, 1, 1, 1))
@@ -63,7 +72,9 @@ class Threads:
         self.size, self._worker, self._pool = size, Toy(), ThreadPoolExecutor(size)
 
     def submit(self, method: str, *arguments: Any) -> Future:
-        return self._pool.submit(self._late, random.Random(str(arguments[0].sum())).random() * 0.002, method, *arguments)
+        return self._pool.submit(
+            self._late, random.Random(str(arguments[0].sum())).random() * 0.002, method, *arguments
+        )
 
     def _late(self, seconds: float, method: str, *arguments: Any) -> torch.Tensor:
         time.sleep(seconds)
@@ -114,10 +125,14 @@ def offline(config: RefineConfig, total: int) -> torch.Tensor:
         return video[:, :, frames.start : frames.stop]
 
     numbers = range(len(windows))
-    noised = [schedule.diffuse(within(clean_BCTHW, windows[k]), noise(k, -1), nodes[0].timestep) for k in numbers]
+    noised = [
+        schedule.diffuse(within(clean_BCTHW, windows[k]), noise(k, -1), nodes[0].timestep) for k in numbers
+    ]
     latents, previous = [begin(x, nodes) for x in noised], [None for _ in numbers]
     for step, node in enumerate(nodes):
-        seams = blend.plan_seams(windows, config.law, lambda number, high: integer(SEED, "blend", number, step, high))  # noqa: B023
+        seams = blend.plan_seams(
+            windows, config.law, lambda number, high, step=step: integer(SEED, "blend", number, step, high)
+        )
 
         def joined(parts: list[torch.Tensor], k: int) -> torch.Tensor:
             if config.blend != "random":
@@ -126,11 +141,16 @@ def offline(config: RefineConfig, total: int) -> torch.Tensor:
             return within(blend.assemble(parts[:known], windows[:known], seams[:known]), windows[k])  # noqa: B023
 
         shown = [model_input(latents[k], node) for k in numbers]
-        answers = [toy.velocity(shown[k], [node.timestep], [texts[k]], config.guidance_scale, 0.0) for k in numbers]
+        answers = [
+            toy.velocity(shown[k], [node.timestep], [texts[k]], config.guidance_scale, 0.0) for k in numbers
+        ]
         cleans = [schedule.clean_from_v(shown[k], answers[k], node.timestep) for k in numbers]
         if config.splice == "clean":
             cleans = [joined(cleans, k) for k in numbers]
-        latents = [advance(nodes, step, latents[k], cleans[k], previous[k], lambda i, k=k: noise(k, i)) for k in numbers]
+        latents = [
+            advance(nodes, step, latents[k], cleans[k], previous[k], lambda i, k=k: noise(k, i))
+            for k in numbers
+        ]
         if config.splice == "latents":
             latents = [joined(latents, k) for k in numbers]
         previous = cleans
@@ -166,7 +186,9 @@ def test_the_stream_is_the_whole_video_in_memory_bit_for_bit(config, total, leng
 
 
 @settings(max_examples=30, deadline=None)
-@given(config=configs(form="joint", splice="clean", blend="random", shared_noise=True), total=st.integers(1, 40))
+@given(
+    config=configs(form="joint", splice="clean", blend="random", shared_noise=True), total=st.integers(1, 40)
+)
 def test_the_joint_form_is_the_published_one(config, total):
     """One video-wide solver around all windows' predictions, blended at each step (method.md: Refining, Randomized blending)."""
     toy, made = Toy(), stage(config, total)
@@ -177,10 +199,20 @@ def test_the_joint_form_is_the_published_one(config, total):
 
     def predict_clean(x: torch.Tensor, timestep: int) -> torch.Tensor:
         shown = [x[:, :, window.start : window.stop].contiguous() for window in windows]
-        answers = [toy.velocity(one, [timestep], [text], config.guidance_scale, 0.0) for one, text in zip(shown, texts, strict=True)]
-        parts = [made.schedule.clean_from_v(one, answer, timestep) for one, answer in zip(shown, answers, strict=True)]
+        answers = [
+            toy.velocity(one, [timestep], [text], config.guidance_scale, 0.0)
+            for one, text in zip(shown, texts, strict=True)
+        ]
+        parts = [
+            made.schedule.clean_from_v(one, answer, timestep)
+            for one, answer in zip(shown, answers, strict=True)
+        ]
         step = timesteps.index(timestep)
-        return blend.assemble(parts, windows, blend.plan_seams(windows, config.law, lambda n, high: integer(SEED, "blend", n, step, high)))
+        return blend.assemble(
+            parts,
+            windows,
+            blend.plan_seams(windows, config.law, lambda n, high: integer(SEED, "blend", n, step, high)),
+        )
 
     def noise(step: int) -> torch.Tensor:
         return frame_noise(SEED, "refine", range(total), step, (3, *SIZE)).transpose(0, 1)[None]
@@ -216,7 +248,9 @@ def test_the_order_of_work_has_no_say(config, total, order):
             work = order.choice(ready)
             own = front.own(work.number)
             text = text_at((own.start + own.stop - 1) // 2)
-            front.put(work, toy.velocity(work.latents_BCTHW, [work.timestep], [text], config.guidance_scale, 0.0))
+            front.put(
+                work, toy.velocity(work.latents_BCTHW, [work.timestep], [text], config.guidance_scale, 0.0)
+            )
         while (latents_BCTHW := front.finished()) is not None:
             parts.append(latents_BCTHW)
             front.release()
@@ -261,7 +295,11 @@ def test_what_is_kept_does_not_grow_with_the_length(form, crew):
     config = RefineConfig(6, 2, 0.6, 4, form=form)
 
     def kept(piece: Piece) -> int:
-        return sum(value.shape[2] for name, value in piece.state.items() if name.startswith("refine.") and getattr(value, "ndim", 0) == 5)
+        return sum(
+            value.shape[2]
+            for name, value in piece.state.items()
+            if name.startswith("refine.") and getattr(value, "ndim", 0) == 5
+        )
 
     sizes = [kept(piece) for piece in streamed(config, 202, crew=Threads(crew) if crew > 1 else None)]
     window = {"causal": config.overlap, "joint": 2 * config.frames + config.overlap}[form]
@@ -286,12 +324,24 @@ def test_frames_of_another_size_are_resized_and_others_left_alone():
             return super().encode(frames_TCHW)
 
     for size in (SIZE, (4, 6)):
-        list(RefineStage(Alone(Looking()), RefineConfig(6, 2, 0.6, 1), SEED, 5, size).stream(pieces(5, 5), text_at))
+        list(
+            RefineStage(Alone(Looking()), RefineConfig(6, 2, 0.6, 1), SEED, 5, size).stream(
+                pieces(5, 5), text_at
+            )
+        )
     assert torch.equal(seen[0], frames_of(5)) and seen[1].shape == (5, 3, 4, 6)
 
 
 @pytest.mark.parametrize(
-    "change", [{"law": "code"}, {"splice": "latents"}, {"shared_noise": False}, {"blend": "linear"}, {"blend": "none"}, {"form": "joint"}]
+    "change",
+    [
+        {"law": "code"},
+        {"splice": "latents"},
+        {"shared_noise": False},
+        {"blend": "linear"},
+        {"blend": "none"},
+        {"form": "joint"},
+    ],
 )
 def test_every_setting_has_an_effect(change):
     plain = RefineConfig(6, 3, 0.6, 4)
@@ -303,7 +353,9 @@ def test_windows_at_their_own_timesteps_in_one_call_are_as_each_alone():
     texts = [TextCond(randn(1, 5, 12, seed=n), randn(1, 5, 12, seed=n + 9)) for n in (1, 2)]
     pair_BCTHW = randn(2, 4, 3, 8, 8)
     both = backbone.velocity(pair_BCTHW, [500, 20], texts, 2.0, 0.3)
-    alone = [backbone.velocity(pair_BCTHW[n : n + 1], [(500, 20)[n]], texts[n : n + 1], 2.0, 0.3) for n in (0, 1)]
+    alone = [
+        backbone.velocity(pair_BCTHW[n : n + 1], [(500, 20)[n]], texts[n : n + 1], 2.0, 0.3) for n in (0, 1)
+    ]
     assert torch.allclose(both, torch.cat(alone), atol=1e-4)
     assert not torch.allclose(both[0], both[1], atol=1e-2)
 

@@ -40,7 +40,14 @@ def home(tmp_path_factory) -> Path:
 
 def with_refiner(home: Path, **values) -> Path:
     config = json.loads((home / "svd" / "model.json").read_text())
-    config["refine_by"] = {"pipeline": "../i2vgen", "frames": 6, "overlap": 2, "steps": 3, "strength": 0.7, **values}
+    config["refine_by"] = {
+        "pipeline": "../i2vgen",
+        "frames": 6,
+        "overlap": 2,
+        "steps": 3,
+        "strength": 0.7,
+        **values,
+    }
     (home / "svd" / "model.json").write_text(json.dumps(config))
     return home / "svd"
 
@@ -78,8 +85,13 @@ def refined(pipe, total: int, pieces: int = 5, state=None, **changes) -> tuple[l
 
     frames_TCHW = torch.rand(total, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     done = 0 if state is None else int(state["done"])
-    parts = [Piece(part, {"done": done + stop}, done + stop >= total) for part, stop in _parts(frames_TCHW[done:], pieces)]
-    config = RefineByConfig("", **{"frames": 6, "overlap": 2, "scale": 2, "steps": 3, "strength": 0.7, **changes})
+    parts = [
+        Piece(part, {"done": done + stop}, done + stop >= total)
+        for part, stop in _parts(frames_TCHW[done:], pieces)
+    ]
+    config = RefineByConfig(
+        "", **{"frames": 6, "overlap": 2, "scale": 2, "steps": 3, "strength": 0.7, **changes}
+    )
     stage = KeyframeRefineStage(open_pipeline, config, 0, total, (16, 16), "", torch.device("cpu"))
     return list(stage.stream(parts, lambda frame: f"frame {frame}", state)), watched.calls
 
@@ -100,8 +112,12 @@ def test_every_frame_comes_once_after_a_pass_over_the_keyframes(pipe, total, win
     assert [piece.final for piece in pieces] == [False] * (windows - 1) + [True]
     assert [call["num_frames"] for call in calls] == [windows, *[min(6, total)] * windows]
     pictures = [call["image"] for call in calls[1:]]
-    assert all(not np.array_equal(a, b) for a, b in pairwise(pictures)), "each window has a picture of its own"
-    assert {call["target_fps"] for call in calls} == {38} and len(calls[0]["scheduler"].made) == 2, "int(3 * 0.7) steps"
+    assert all(not np.array_equal(a, b) for a, b in pairwise(pictures)), (
+        "each window has a picture of its own"
+    )
+    assert {call["target_fps"] for call in calls} == {38} and len(calls[0]["scheduler"].made) == 2, (
+        "int(3 * 0.7) steps"
+    )
 
 
 def test_keyframes_are_made_in_groups(pipe):
@@ -116,9 +132,13 @@ def test_after_every_step_the_overlap_is_the_windows_before_up_to_the_cut(pipe):
         cut = integer(0, "blend", 1, step, 2)
         same = [torch.equal(before_CTHW[:, 4 + j], after_CTHW[:, j]) for j in range(2)]
         assert same == [j < cut for j in range(2)]
-    assert {integer(0, "blend", 1, step, 2) for step in range(20)} == {0, 1}, "as published: never all of them"
+    assert {integer(0, "blend", 1, step, 2) for step in range(20)} == {0, 1}, (
+        "as published: never all of them"
+    )
     latents = [call["latents"] for call in calls[1:]]
-    assert torch.allclose(latents[0][:, :, 4:], latents[1][:, :, :2], atol=1e-5), "both begin from the same noised frames"
+    assert torch.allclose(latents[0][:, :, 4:], latents[1][:, :, :2], atol=1e-5), (
+        "both begin from the same noised frames"
+    )
 
 
 def test_it_begins_at_the_strength(pipe):
@@ -151,7 +171,18 @@ def test_the_whole_trip_from_the_command_line(home, tmp_path, capsys):
     """StreamingSVD with its published enhancer, from a picture to a file."""
     out, before = tmp_path / "out.mp4", (home / "svd" / "model.json").read_text()
     with_refiner(home, height=40, width=48)
-    line = ["generate", PROMPT, "-o", str(out), "--model", str(home / "svd"), "--image", str(home / "red.png"), "--preset", "full"]
+    line = [
+        "generate",
+        PROMPT,
+        "-o",
+        str(out),
+        "--model",
+        str(home / "svd"),
+        "--image",
+        str(home / "red.png"),
+        "--preset",
+        "full",
+    ]
     assert main([*line, "--frames", "11", "--json", "--quiet"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (result["frames"], result["height"], result["width"]) == (11, 40, 48)

@@ -66,10 +66,18 @@ def levels(pieces) -> torch.Tensor:
 def test_every_frame_comes_once_and_from_its_windows(total, length, frames, overlap, seam):
     overlap = min(overlap, frames - 1)
     pipe = Brighten()
-    made = list(stage_of(pipe, total, frames=frames, overlap=overlap, seam=seam).stream(pieces_of(total, length), lambda frame: PROMPT))
-    assert [piece.final for piece in made] == [False] * (len(made) - 1) + [True] and all(len(piece.frames_TCHW) for piece in made)
+    made = list(
+        stage_of(pipe, total, frames=frames, overlap=overlap, seam=seam).stream(
+            pieces_of(total, length), lambda frame: PROMPT
+        )
+    )
+    assert [piece.final for piece in made] == [False] * (len(made) - 1) + [True] and all(
+        len(piece.frames_TCHW) for piece in made
+    )
     brighter = levels(made)
-    assert len(brighter) == total and (brighter > 0.99).all() and (brighter.diff() > -1e-3).all(), "later windows take over, in order"
+    assert len(brighter) == total and (brighter > 0.99).all() and (brighter.diff() > -1e-3).all(), (
+        "later windows take over, in order"
+    )
     assert brighter[-1] == pytest.approx(len(pipe.calls), abs=1e-2)
     assert max(count for _, count in pipe.calls) <= frames
 
@@ -128,7 +136,9 @@ def test_the_whole_trip(home, name):
 )
 def test_a_pipeline_or_settings_that_cannot_refine_are_refused(home, values):
     with pytest.raises(ModelError, match=next(iter(values))):
-        with_refiner(home, **{"pipeline": "../modelscope_video_to_video", **values}).resolve(Request(PROMPT, 8, preset="full"))
+        with_refiner(home, **{"pipeline": "../modelscope_video_to_video", **values}).resolve(
+            Request(PROMPT, 8, preset="full")
+        )
 
 
 def test_one_refiner_is_enough():
@@ -142,7 +152,9 @@ def test_a_video_is_refined_as_asked(home, tmp_path):
     """`refine` with a pipeline: steps, guidance and strength of the request reach it; with `generate` steps are those of stages 1 and 2."""
     pipe = with_refiner(home, pipeline="../modelscope_video_to_video", frames=3, overlap=1)
     rng = np.random.default_rng(0)
-    write_video(tmp_path / "in.mp4", [rng.integers(256, size=(64, 64, 3), dtype=np.uint8) for _ in range(4)], 8)
+    write_video(
+        tmp_path / "in.mp4", [rng.integers(256, size=(64, 64, 3), dtype=np.uint8) for _ in range(4)], 8
+    )
     request = Request(PROMPT, None, refine=str(tmp_path / "in.mp4"), preset="full")
 
     def video(**changes) -> np.ndarray:

@@ -32,7 +32,9 @@ def pipeline(name: str) -> Any:
 
 def stage_of(name: str, total: int | None, **changes: Any) -> SplicedRefineStage:
     toy = toy_bases.TOYS[name]
-    config = RefineByConfig("", **{"frames": 9, "overlap": 5, "scale": 1, "steps": 4, "strength": 0.6, **changes})
+    config = RefineByConfig(
+        "", **{"frames": 9, "overlap": 5, "scale": 1, "steps": 4, "strength": 0.6, **changes}
+    )
     if name == "mochi":
         config = replace(config, frames=13, overlap=7)
     return SplicedRefineStage(lambda: nullcontext(pipeline(name)), config, 5, total, toy.size)
@@ -50,7 +52,12 @@ def run(stage: SplicedRefineStage, total: int, state=None, skip: int = 0) -> lis
     return list(stage.stream(pieces_of(total, stage.size)[skip:], lambda frame: "A cat running", state))
 
 
-@given(frames=st.integers(2, 60), overlap=st.integers(0, 59), ratio=st.sampled_from([1, 4, 6, 8]), total=st.integers(1, 200))
+@given(
+    frames=st.integers(2, 60),
+    overlap=st.integers(0, 59),
+    ratio=st.sampled_from([1, 4, 6, 8]),
+    total=st.integers(1, 200),
+)
 def test_windows_give_every_frame_once(frames, overlap, ratio, total):
     grid = Grid.fitting(RefineByConfig("", frames=frames, overlap=min(overlap, frames - 1)), ratio)
     assert (grid.frames - 1) % ratio == 0 and grid.stride % ratio == 0 and grid.stride > 0
@@ -59,7 +66,11 @@ def test_windows_give_every_frame_once(frames, overlap, ratio, total):
     for number, window in enumerate(plan):
         final = number == len(plan) - 1
         first = grid.given_late if number else 0
-        given_out += list(range(window.start + first, window.stop if final else window.start + grid.stride + grid.given_late))
+        given_out += list(
+            range(
+                window.start + first, window.stop if final else window.start + grid.stride + grid.given_late
+            )
+        )
         assert final or len(window) == grid.frames
     assert given_out == list(range(total))
 
@@ -124,7 +135,8 @@ def test_a_text_to_video_pipeline_redraws_more_at_a_higher_strength(name):
     total = 9 if name != "mochi" else 13
     source = torch.cat([p.frames_TCHW for p in pieces_of(total, toy_bases.TOYS[name].size)])
     weak, strong = (
-        torch.cat([p.frames_TCHW for p in run(stage_of(name, total, steps=8, strength=s), total)]) for s in (0.25, 0.75)
+        torch.cat([p.frames_TCHW for p in run(stage_of(name, total, steps=8, strength=s), total)])
+        for s in (0.25, 0.75)
     )
     assert not torch.equal(weak, strong) and not torch.equal(weak, source)
 

@@ -60,11 +60,19 @@ def test_a_file_without_frames_is_an_error(tmp_path):
 def test_clips_are_taken_at_the_models_rate_and_follow_from_the_generator(folder):
     clips = VideoFolder(folder, fps=5, seconds=1.0)
     drawn = [clips.draw(np.random.default_rng(seed), [2, 0, 3], 16, 16) for seed in (1, 1, 2)]
-    assert torch.equal(drawn[0].frames_TCHW, drawn[1].frames_TCHW) and not torch.equal(drawn[0].frames_TCHW, drawn[2].frames_TCHW)
+    assert torch.equal(drawn[0].frames_TCHW, drawn[1].frames_TCHW) and not torch.equal(
+        drawn[0].frames_TCHW, drawn[2].frames_TCHW
+    )
     for clip in drawn:
-        assert clip.frames_TCHW.shape == (3, 3, 16, 16) and clip.weight_THW is None and clip.caption in ("film a", "film b")
+        assert (
+            clip.frames_TCHW.shape == (3, 3, 16, 16)
+            and clip.weight_THW is None
+            and clip.caption in ("film a", "film b")
+        )
         first, second, third = shown((clip.frames_TCHW.permute(0, 2, 3, 1).numpy() + 1) * 127.5)
-        assert abs(first - second - 8) <= 1 and abs(third - second - 12) <= 1, "4 frames of the film for one of the model's"
+        assert abs(first - second - 8) <= 1 and abs(third - second - 12) <= 1, (
+            "4 frames of the film for one of the model's"
+        )
 
 
 def listed_as_csv(folder: Path, rows: list[dict]) -> None:
@@ -107,10 +115,14 @@ def test_short_videos_are_left_out_and_named(folder, film):
 WRONG = {
     "no video": lambda f: [path.unlink() for path in f.iterdir()],
     "a.txt beside it": lambda f: (f / "a.txt").unlink(),
-    "row 2 needs file_name and caption": lambda f: listed_as_jsonl(f, [{"file": "a.mp4", "text": "x"}, {"file": "b.mp4"}]),
+    "row 2 needs file_name and caption": lambda f: listed_as_jsonl(
+        f, [{"file": "a.mp4", "text": "x"}, {"file": "b.mp4"}]
+    ),
     "row 1 names c.mp4, which is not there": lambda f: listed_as_csv(f, [{"file": "c.mp4", "caption": "x"}]),
     "cannot be read as JSONL": lambda f: (f / "metadata.jsonl").write_text("[1]"),
-    "metadata.csv and metadata.jsonl": lambda f: [(f / f"metadata.{kind}").write_text("") for kind in ("csv", "jsonl")],
+    "metadata.csv and metadata.jsonl": lambda f: [
+        (f / f"metadata.{kind}").write_text("") for kind in ("csv", "jsonl")
+    ],
     "lists no video": lambda f: (f / "captions.csv").write_text("file_name,caption\n"),
     "cannot be read as a video": lambda f: (f / "b.mp4").write_bytes(b"none"),
 }

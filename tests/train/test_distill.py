@@ -32,7 +32,12 @@ def model(tmp_path_factory) -> Path:
 
 
 def teacher(model: Path, folder: Path, **changes) -> Teacher:
-    return Teacher(model, data.WorldClips(data.noun_names(12)), Lessons(**({"steps": 2, "chunks": 3, "still": 0.5} | changes)), folder)
+    return Teacher(
+        model,
+        data.WorldClips(data.noun_names(12)),
+        Lessons(**({"steps": 2, "chunks": 3, "still": 0.5} | changes)),
+        folder,
+    )
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 8])
@@ -50,7 +55,10 @@ def test_videos_made_together_are_those_made_alone(model, tmp_path):
     """One of the three begins with a picture; what is in the folder already is not made again."""
     (tmp_path / "alone").mkdir()
     (tmp_path / "together").mkdir()
-    alone, together = teacher(model, tmp_path / "alone", still=0.4), teacher(model, tmp_path / "together", still=0.4)
+    alone, together = (
+        teacher(model, tmp_path / "alone", still=0.4),
+        teacher(model, tmp_path / "together", still=0.4),
+    )
     together.together = 2
     together.video(1)
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "together").iterdir()}
@@ -88,13 +96,18 @@ def test_passages_are_the_chunks_that_the_model_makes_itself(model, tmp_path, mo
 def test_a_kept_video_is_the_one_that_was_made(model, tmp_path):
     first, again = (teacher(model, tmp_path).video(1) for _ in range(2))
     assert len(first) == 2 and all(p.window_TCHW is not None for p in first), "it begins with a picture"
-    assert all(torch.equal(a.nodes, b.nodes) and torch.equal(a.anchor_CHW, b.anchor_CHW) for a, b in zip(first, again, strict=True))
+    assert all(
+        torch.equal(a.nodes, b.nodes) and torch.equal(a.anchor_CHW, b.anchor_CHW)
+        for a, b in zip(first, again, strict=True)
+    )
     assert len(list(tmp_path.iterdir())) == 1
     teacher(model, tmp_path, chunks=2).video(1)
     assert len(list(tmp_path.iterdir())) == 2, "videos of other lessons are others"
 
 
-@pytest.mark.parametrize("wrong, says", [({"steps": 3}, "student_steps"), ({"chunks": 1}, "chunks"), ({"still": 1.0}, "still")])
+@pytest.mark.parametrize(
+    "wrong, says", [({"steps": 3}, "student_steps"), ({"chunks": 1}, "chunks"), ({"still": 1.0}, "still")]
+)
 def test_lessons_that_cannot_be_given_are_refused(model, tmp_path, wrong, says):
     with pytest.raises(RequestError, match=says):
         teacher(model, tmp_path, **wrong)
@@ -112,16 +125,43 @@ def test_a_sampler_that_draws_noise_is_refused(tmp_path):
 
 def test_a_student_comes_nearer_to_its_teacher_and_is_a_whole_model(model, tmp_path):
     """The chunk that it learned from is, in half the steps, nearer to the teacher's than what the teacher itself makes in these."""
-    settings = {"model": str(model), "cache": tmp_path / "videos", "student_steps": 2, "rank": 4, "videos": 1, "chunks": 2, "still": 0.0}
-    loop = {"steps": 24, "batch": 2, "lr": 3e-3, "ema": 0.5, "warmup": 2, "precision": "no", "log_every": 24, "save_every": 100}
+    settings = {
+        "model": str(model),
+        "cache": tmp_path / "videos",
+        "student_steps": 2,
+        "rank": 4,
+        "videos": 1,
+        "chunks": 2,
+        "still": 0.0,
+    }
+    loop = {
+        "steps": 24,
+        "batch": 2,
+        "lr": 3e-3,
+        "ema": 0.5,
+        "warmup": 2,
+        "precision": "no",
+        "log_every": 24,
+        "save_every": 100,
+    }
     recipes.run_recipe("distill", tmp_path / "run", settings | {"first_every": 1}, loop)
-    pipe, made = LongVideoPipeline.from_pretrained(tmp_path / "run" / "model"), teacher(model, tmp_path / "videos", chunks=2, still=0.0)
+    pipe, made = (
+        LongVideoPipeline.from_pretrained(tmp_path / "run" / "model"),
+        teacher(model, tmp_path / "videos", chunks=2, still=0.0),
+    )
     passage = made.video(0)[0]
     wanted = made.backbone.decode(passage.nodes[-1:])
-    errors = [(student_chunk(net, made, passage) - wanted).abs().mean() for net in (pipe.components.backbone, made.backbone)]
+    errors = [
+        (student_chunk(net, made, passage) - wanted).abs().mean()
+        for net in (pipe.components.backbone, made.backbone)
+    ]
     assert errors[0] < 0.9 * errors[1]
     own = pipe.config.extend
-    assert (own.steps, own.guidance_scale, pipe.config.guidance) == (2, 1.0, False) and pipe.config.refine is not None
+    assert (own.steps, own.guidance_scale, pipe.config.guidance) == (
+        2,
+        1.0,
+        False,
+    ) and pipe.config.refine is not None
     frames = next(pipe.stream(Request(PROMPT, 16, seed=5))).frames
     again = tmp_path / "again"
     pipe.save_pretrained(again)

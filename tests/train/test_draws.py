@@ -12,7 +12,10 @@ from streamingt2v.train.memory import drifted
 def test_late_draws_more_timesteps_with_much_noise_and_stays_in_range():
     latents = torch.zeros(4000, 1, 1, 1, 1)
     noise = Noise(generators(0, 0, range(4000)))
-    even, late = (objective.noised(latents, diffusion.make_scheduler(), noise, 800, late)[2].float() for late in (1.0, 2.0))
+    even, late = (
+        objective.noised(latents, diffusion.make_scheduler(), noise, 800, late)[2].float()
+        for late in (1.0, 2.0)
+    )
     assert abs(even.mean() - 400) < 15 and abs(late.mean() - 533) < 15  # means of u and of its square root
     assert late.min() >= 0 and late.max() <= 799
 
@@ -35,7 +38,11 @@ def test_a_plain_picture_drifts_in_colour_alone_and_no_further_than_asked():
 def test_contrast_and_detail_drift_around_the_mean_colour():
     clips = (torch.rand(400, 1, 3, 8, 8) * 0.6 - 0.3).expand(-1, 2, -1, -1, -1)
     changed = drifted(clips, 0.2, generators(0, 0, range(400)))
-    spread = changed.std((1, 3, 4)) / clips.std((1, 3, 4)) / ((changed.mean((1, 3, 4)) + 1) / (clips.mean((1, 3, 4)) + 1))
+    spread = (
+        changed.std((1, 3, 4))
+        / clips.std((1, 3, 4))
+        / ((changed.mean((1, 3, 4)) + 1) / (clips.mean((1, 3, 4)) + 1))
+    )
     assert spread.min() < 0.7 and spread.max() > 1.4
 
 
@@ -51,13 +58,27 @@ def hashed(count: int) -> HashedNoise:
 def test_hashed_noise_is_normal_uniform_and_of_no_pattern():
     noise, like = hashed(64), torch.zeros(64, 5, 33, 31)
     normal, other = noise.normal(like).flatten(1), noise.normal(like).flatten(1)
-    for statistic, expected in ((normal.mean(), 0), (normal.var(), 1), ((normal**3).mean(), 0), ((normal**4).mean(), 3)):
+    for statistic, expected in (
+        (normal.mean(), 0),
+        (normal.var(), 1),
+        ((normal**3).mean(), 0),
+        ((normal**4).mean(), 3),
+    ):
         assert abs(statistic - expected) < 0.05
-    for a, b in ((normal, other), (normal[:, 1:], normal[:, :-1]), (normal[1:], normal[:-1]), (normal[:, :2557], normal[:, 2558:])):
+    for a, b in (
+        (normal, other),
+        (normal[:, 1:], normal[:, :-1]),
+        (normal[1:], normal[:-1]),
+        (normal[:, :2557], normal[:, 2558:]),
+    ):
         assert abs((a * b).mean()) < 0.01
     many = hashed(4000)
     uniform, numbers = many.uniform(like), many.integers(7, like)
-    assert abs(uniform.mean() - 0.5) < 0.02 and abs(uniform.var() - 1 / 12) < 0.005 and 0 <= uniform.min() <= uniform.max() < 1
+    assert (
+        abs(uniform.mean() - 0.5) < 0.02
+        and abs(uniform.var() - 1 / 12) < 0.005
+        and 0 <= uniform.min() <= uniform.max() < 1
+    )
     assert numbers.bincount(minlength=7).min() > 480 and numbers.max() == 6
 
 
@@ -70,7 +91,9 @@ def test_hashed_noise_is_splitmix64():
         return state ^ state >> 31
 
     bits = hashed(1)._bits(3)[0].tolist()
-    assert [value & mask for value in bits] == [splitmix(key + i * 0x9E3779B97F4A7C15 & mask) for i in (1, 2, 3)]
+    assert [value & mask for value in bits] == [
+        splitmix(key + i * 0x9E3779B97F4A7C15 & mask) for i in (1, 2, 3)
+    ]
 
 
 def test_hashed_noise_of_a_sample_does_not_depend_on_the_others():
@@ -96,5 +119,8 @@ def test_errors_that_all_frames_share_are_no_error_of_changes():
     assert torch.allclose(loss(flicker, 2.0), 5 * loss(flicker, 0.0))  # 1, and twice half of (1 - -1) squared
     picture = torch.randn(2, 4, 1, 2, 2)
     ones = torch.ones(2, 1, 2, 2)
-    alone = [objective.denoising_loss(picture, velocity[:, :, :1], t, ones, scheduler, changes) for changes in (0.0, 2.0)]
+    alone = [
+        objective.denoising_loss(picture, velocity[:, :, :1], t, ones, scheduler, changes)
+        for changes in (0.0, 2.0)
+    ]
     assert torch.equal(*alone)

@@ -23,7 +23,11 @@ class Numbers:
         return batch + step % 2
 
     def batch(self, rngs, step):
-        return {"values": torch.tensor([rng.random() for rng in rngs]), "number": step, "process": os.getpid()}
+        return {
+            "values": torch.tensor([rng.random() for rng in rngs]),
+            "number": step,
+            "process": os.getpid(),
+        }
 
 
 def values(feed, first, end):
@@ -49,7 +53,9 @@ def test_a_batch_used_again_has_other_noise():
     assert steps[0][1] == steps[1][1] == steps[2][1] != steps[3][1]
     noises = [str(noise) for _, _, noise in steps]
     assert len(set(noises)) == len(noises)
-    assert steps[0] == values(Feed(Numbers(), seed=3, batch=4), 0, 1)[0], "the first use is what it is without repeating"
+    assert steps[0] == values(Feed(Numbers(), seed=3, batch=4), 0, 1)[0], (
+        "the first use is what it is without repeating"
+    )
 
 
 def test_batches_drawn_ahead_by_others_are_the_same():
@@ -61,18 +67,24 @@ def test_batches_drawn_ahead_by_others_are_the_same():
 
 def test_a_recipe_learns_the_same_from_batches_drawn_ahead(tmp_path):
     losses = [
-        recipes.run_recipe("judge", tmp_path / str(n), settings("judge", tmp_path), {**LOOP, "steps": 3, "workers": n}) for n in (0, 2)
+        recipes.run_recipe(
+            "judge", tmp_path / str(n), settings("judge", tmp_path), {**LOOP, "steps": 3, "workers": n}
+        )
+        for n in (0, 2)
     ]
     assert losses[0]["loss"] == losses[1]["loss"]
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "says"), [("workers", -1, "0 or more"), ("repeat", 0, "1 or more"), ("workers", 2, "beside the student")]
+    ("name", "value", "says"),
+    [("workers", -1, "0 or more"), ("repeat", 0, "1 or more"), ("workers", 2, "beside the student")],
 )
 def test_what_cannot_be_fed_is_refused(name, value, says, tmp_path):
     recipe = "distill" if value == 2 else "judge"
     with pytest.raises(RequestError, match=says):
-        recipes.run_recipe(recipe, tmp_path / "out", settings(recipe, tmp_path), {**LOOP, "steps": 1, name: value})
+        recipes.run_recipe(
+            recipe, tmp_path / "out", settings(recipe, tmp_path), {**LOOP, "steps": 1, name: value}
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -85,18 +97,28 @@ class Regression(torch.nn.Module):
         self.layer = torch.nn.Linear(3, 1)
 
     def forward(self, batch):
-        x = batch["values"][:, None].expand(-1, 3) + batch["noise"].normal(torch.zeros(len(batch["values"]), 3))
+        x = batch["values"][:, None].expand(-1, 3) + batch["noise"].normal(
+            torch.zeros(len(batch["values"]), 3)
+        )
         return {"loss": (self.layer(x.float())[:, 0] - 1) ** 2}
 
 
 def test_compiled_networks_take_the_same_steps(tmp_path, monkeypatch):
     """By dynamo's tracing alone: what a compiler makes of it is torch's matter."""
     modes, plain = [], torch.compile
-    monkeypatch.setattr(loop.torch, "compile", lambda module, mode: modes.append(mode) or plain(module, backend="eager"))
+    monkeypatch.setattr(
+        loop.torch, "compile", lambda module, mode: modes.append(mode) or plain(module, backend="eager")
+    )
     learned = []
     for yes in (False, True):
         task = Numbers()
         task.module, task.export, task.sample = Regression(), lambda folder: None, lambda folder, step: None
-        loop.run(task, loop.LoopConfig(tmp_path / str(yes), 4, 2, 1e-2, warmup=1, precision="no", compile=yes))
+        loop.run(
+            task, loop.LoopConfig(tmp_path / str(yes), 4, 2, 1e-2, warmup=1, precision="no", compile=yes)
+        )
         learned.append(task.module.layer.weight.detach().clone())
-    assert modes == ["reduce-overhead"] and torch.allclose(*learned) and not torch.equal(learned[0], Regression().layer.weight)
+    assert (
+        modes == ["reduce-overhead"]
+        and torch.allclose(*learned)
+        and not torch.equal(learned[0], Regression().layer.weight)
+    )

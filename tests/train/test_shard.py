@@ -75,7 +75,9 @@ def runs(tmp_path_factory) -> tuple[Path, Path]:
     one, two = root / "one", root / "two"
     with pytest.MonkeyPatch.context() as patch:
         for task in (base.BaseTask, MemoryTask):
-            patch.setattr(task, "sample", lambda *_: None)  # most of the time of one process, and of no use here
+            patch.setattr(
+                task, "sample", lambda *_: None
+            )  # most of the time of one process, and of no use here
         for name in ("text", "vae", *NAMES):
             recipes.run_recipe(name, one / name, settings(name, one) | FEWER.get(name, {}), SPLIT)
         recipes.run_recipe("cam", two / "cam", settings("cam", one) | FEWER["cam"], SPLIT, stop_after=1)
@@ -87,8 +89,21 @@ def runs(tmp_path_factory) -> tuple[Path, Path]:
 def run_two_processes(one: Path, two: Path, script: Path) -> None:
     script.write_text(PROCESS)
     path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
-    words = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", script, one, two, json.dumps(SPLIT), json.dumps(FEWER)]
-    subprocess.run([sys.executable, "-m", *words], check=True, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path})
+    words = [
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        script,
+        one,
+        two,
+        json.dumps(SPLIT),
+        json.dumps(FEWER),
+    ]
+    subprocess.run(
+        [sys.executable, "-m", *words],
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -97,7 +112,10 @@ def test_two_processes_with_parts_take_the_steps_of_one(name, runs):
     assert_equal_up_to_rounding(gradients(two), gradients(one))
     for kind in ("module", "ema"):
         assert_equal_up_to_rounding(saved(two, kind), saved(one, kind))
-    losses = [[json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()] for out in (two, one)]
+    losses = [
+        [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+        for out in (two, one)
+    ]
     assert len(losses[0]) == 3 and losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
@@ -137,4 +155,6 @@ def test_one_process_has_all_of_it_anyway(tmp_path):
 def saved(out: Path, kind: str) -> torch.Tensor:
     """The weights of a checkpoint, `module` as they are trained or `ema` as they are averaged."""
     state = torch.load(out / "checkpoint.pt", weights_only=True)[kind]
-    return torch.cat([value.flatten() for value in (state["shadow_params"] if kind == "ema" else state.values())])
+    return torch.cat(
+        [value.flatten() for value in (state["shadow_params"] if kind == "ema" else state.values())]
+    )

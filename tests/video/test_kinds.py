@@ -31,7 +31,9 @@ def test_every_container_is_known_by_its_first_bytes_under_any_name(tmp_path, mo
 
 @pytest.mark.parametrize("box", [b"free", b"wide", b"skip"])
 def test_a_film_need_not_begin_with_its_type(tmp_path, moving, box):
-    fragments = {"movflags": "empty_moov+default_base_moof+frag_keyframe"}  # places in them are counted from their own beginning
+    fragments = {
+        "movflags": "empty_moov+default_base_moof+frag_keyframe"
+    }  # places in them are counted from their own beginning
     path = written(tmp_path / "clip.mp4", "mp4", "libx264", moving(4, 32, 32), container_options=fragments)
     path.write_bytes((8).to_bytes(4, "big") + box + path.read_bytes())
     assert kind_of(path.read_bytes()).demuxer == "mov" and reader.count_frames(path) == 4
@@ -45,7 +47,19 @@ def test_pictures_are_known(tmp_path, kind):
 
 
 def test_nothing_that_opens_other_files_may_open_one():
-    assert not {"concat", "hls", "dash", "image2", "sdp", "rtsp", "lavfi", "tty", "vobsub", "mlv", "webm_dash_manifest"} & set(DEMUXERS)
+    assert not {
+        "concat",
+        "hls",
+        "dash",
+        "image2",
+        "sdp",
+        "rtsp",
+        "lavfi",
+        "tty",
+        "vobsub",
+        "mlv",
+        "webm_dash_manifest",
+    } & set(DEMUXERS)
     for name in DEMUXERS:
         if name in av.formats_available:
             av.format.ContainerFormat(name, "r")

@@ -66,13 +66,17 @@ def test_transparency_is_over_black(tmp_path):
         assert (read[:4] == 0).all() and (read[4:] == 200).all()
 
 
-@pytest.mark.parametrize("values, expected", [(np.full((8, 8), 90, np.uint8), 90), (np.full((8, 8), 90 * 257, np.uint16), 90)])
+@pytest.mark.parametrize(
+    "values, expected", [(np.full((8, 8), 90, np.uint8), 90), (np.full((8, 8), 90 * 257, np.uint16), 90)]
+)
 def test_grey_of_8_and_16_bits(tmp_path, values, expected):
     Image.fromarray(values).save(tmp_path / "a.png")
     assert (reader.read_image(tmp_path / "a.png", 8, 8) == expected).all()
 
 
-@pytest.mark.parametrize("content", [b"", b"just text\n" * 50, b"\x89PNG\r\n\x1a\n", bytes(range(256)) * 20, b"GIF89a"])
+@pytest.mark.parametrize(
+    "content", [b"", b"just text\n" * 50, b"\x89PNG\r\n\x1a\n", bytes(range(256)) * 20, b"GIF89a"]
+)
 def test_what_is_no_picture_is_said_to_be_none(tmp_path, content):
     path = tmp_path / "a.png"
     path.write_bytes(content)
@@ -151,8 +155,19 @@ def test_texts_sounds_and_rubbish_are_no_videos(tmp_path):
     (tmp_path / "text.mp4").write_text("A cat running on the street\n" * 40)
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(9000))
-    (tmp_path / "away.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
-    for name in ("sound.wav", "text.txt", "text.mp4", "empty.mp4", "noise.mp4", "away.m3u8", "missing.mp4", "."):
+    (tmp_path / "away.m3u8").write_text(
+        "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n"
+    )
+    for name in (
+        "sound.wav",
+        "text.txt",
+        "text.mp4",
+        "empty.mp4",
+        "noise.mp4",
+        "away.m3u8",
+        "missing.mp4",
+        ".",
+    ):
         for read in (reader.probe_video, reader.count_frames, lambda path: next(reader.read_video(path))):
             with pytest.raises(MediaError, match=re.escape(str(tmp_path / name))):
                 read(tmp_path / name)

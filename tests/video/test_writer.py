@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 
 from streamingt2v.errors import MediaError, RequestError, RunError
 from streamingt2v.video.reader import count_frames, probe_video, read_video
-from streamingt2v.video.writer import VideoSpec, encode_segment, init_segment, read_metadata, write_mp4, write_video
+from streamingt2v.video.writer import (
+    VideoSpec,
+    encode_segment,
+    init_segment,
+    read_metadata,
+    write_mp4,
+    write_video,
+)
 
 SPEC = VideoSpec(16, 32, 8)
 
@@ -25,7 +32,9 @@ def encoded(moving, lengths, spec=SPEC):
     """Segments of those lengths, of one moving picture."""
     starts = np.cumsum([0, *lengths])
     frames = moving(starts[-1], spec.height, spec.width)
-    return [encode_segment(frames[a:b], spec, i, int(a)) for i, (a, b) in enumerate(itertools.pairwise(starts))]
+    return [
+        encode_segment(frames[a:b], spec, i, int(a)) for i, (a, b) in enumerate(itertools.pairwise(starts))
+    ]
 
 
 def times(container):
@@ -44,7 +53,10 @@ def test_any_segments_join_to_every_frame_at_its_time(moving, tmp_path_factory, 
     assert write_mp4(path, (s.init + s.media for s in segments), {}) == total
     starts = set(np.cumsum([0, *lengths]))
     expected = [(Fraction(i, fps), i in starts) for i in range(total)]
-    for file in (io.BytesIO(segments[0].init + b"".join(s.media for s in segments)), str(path)):  # while it grows, and at the end
+    for file in (
+        io.BytesIO(segments[0].init + b"".join(s.media for s in segments)),
+        str(path),
+    ):  # while it grows, and at the end
         with av.open(file) as container:
             assert times(container) == expected
         if isinstance(file, io.BytesIO):
@@ -53,7 +65,11 @@ def test_any_segments_join_to_every_frame_at_its_time(moving, tmp_path_factory, 
             assert sum(1 for _ in container.decode(video=0)) == total
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        assert (stream.frames, stream.average_rate, stream.duration * stream.time_base) == (total, fps, Fraction(total, fps))
+        assert (stream.frames, stream.average_rate, stream.duration * stream.time_base) == (
+            total,
+            fps,
+            Fraction(total, fps),
+        )
 
 
 def test_every_segment_plays_alone_and_looks_like_its_frames(moving, tmp_path):
@@ -80,7 +96,9 @@ def test_the_bytes_do_not_depend_on_what_lay_in_memory(moving):
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize("colour", [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (200, 30, 90)])
+@pytest.mark.parametrize(
+    "colour", [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (200, 30, 90)]
+)
 def test_colours_come_back_and_are_tagged(tmp_path, colour):
     write_video(tmp_path / "v.mp4", np.full((3, 16, 16, 3), colour, np.uint8), fps=8)
     assert np.abs(next(read_video(tmp_path / "v.mp4")).astype(int) - colour).max() <= 1
@@ -98,7 +116,9 @@ def test_the_index_stands_before_the_pictures(tmp_path, moving):
 
 @given(
     metadata=st.dictionaries(
-        st.text(max_size=5) | st.just("prompt"), st.text(max_size=30) | st.integers() | st.lists(st.booleans(), max_size=3), max_size=4
+        st.text(max_size=5) | st.just("prompt"),
+        st.text(max_size=30) | st.integers() | st.lists(st.booleans(), max_size=3),
+        max_size=4,
     )
 )
 @settings(max_examples=25, deadline=None)
@@ -127,7 +147,9 @@ def test_metadata_of_other_files(tmp_path, moving):
             read_metadata(tmp_path / name)
 
 
-@pytest.mark.parametrize("height, width, name", [(15, 32, "height"), (16, 31, "width"), (0, 32, "height"), (16, -2, "width")])
+@pytest.mark.parametrize(
+    "height, width, name", [(15, 32, "height"), (16, 31, "width"), (0, 32, "height"), (16, -2, "width")]
+)
 def test_sizes_that_h264_cannot_hold_are_refused(height, width, name):
     with pytest.raises(RequestError, match=f"{name}=.*even"):
         VideoSpec(height, width, 8)

@@ -9,7 +9,9 @@ import pytest
 
 from serving import listening
 
-playwright = pytest.importorskip("playwright.sync_api", reason="the page is tested in a browser, through playwright")
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="the page is tested in a browser, through playwright"
+)
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARGUMENTS = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required", "--disable-gpu"]
@@ -39,8 +41,15 @@ def page(browser, address) -> Iterator[playwright.Page]:
     wrong: list[str] = []
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda said: wrong.append(said.text) if "Content Security Policy" in said.text else None)
-    page.on("request", lambda request: None if request.url.startswith((address, "data:", "blob:")) else wrong.append(request.url))
+    page.on(
+        "console", lambda said: wrong.append(said.text) if "Content Security Policy" in said.text else None
+    )
+    page.on(
+        "request",
+        lambda request: (
+            None if request.url.startswith((address, "data:", "blob:")) else wrong.append(request.url)
+        ),
+    )
     page.goto(address)
     page.wait_for_selector("#gallery li")
     yield page

@@ -122,7 +122,13 @@ META = {"_type": "gradio.FileData"}
 
 def forms(place: str) -> list:
     """A path or an address in the shapes that clients of such pages send."""
-    objects = [{"path": place}, {"path": place, "meta": META}, {"url": place, "meta": META}, {"image_url": place}, {"id": place}]
+    objects = [
+        {"path": place},
+        {"path": place, "meta": META},
+        {"url": place, "meta": META},
+        {"image_url": place},
+        {"id": place},
+    ]
     return [place, [place], *objects]
 
 
@@ -138,7 +144,9 @@ def test_no_route_takes_a_path_or_an_address(demo, jobs, secret, trap):
     data, known = secret.read_bytes(), demo.post("/v1/videos", json={"prompt": "A cat"}).json()["id"]
     try:
         tried = [answers(demo, place, known, forms(place)) for place in (str(secret), address)]
-        tried += [answers(demo, place, known, [place]) for place in (secret.as_uri(), str(link), "../../secret.png")]
+        tried += [
+            answers(demo, place, known, [place]) for place in (secret.as_uri(), str(link), "../../secret.png")
+        ]
         for some in tried:
             for answer in some:
                 assert answer.status_code < 500, (answer.request.url, answer.text)
@@ -159,7 +167,9 @@ def answers(demo, place: str, known: str, shapes: list):
         for name in ("name", "video_id"):
             if f"{{{name}}}" in path:
                 yield demo.request(method, path.replace("{video_id}", place, 1).replace("{name}", place))
-                yield demo.request(method, path.replace("{video_id}", place.replace("/", "%2F"), 1).replace("{name}", "x"))
+                yield demo.request(
+                    method, path.replace("{video_id}", place.replace("/", "%2F"), 1).replace("{name}", "x")
+                )
         if method == "GET" and "{" not in path:
             yield demo.get(path, params={"file": place, "path": place, "url": place, "deep_link": place})
         if method == "POST":
@@ -168,19 +178,36 @@ def answers(demo, place: str, known: str, shapes: list):
                 yield demo.post(at, json={"prompt": "A cat", field: shape})
             for field in FIELDS:
                 yield demo.post(at, data={"prompt": "A cat", field: place})
-                yield demo.post(at, data={"prompt": "A cat", field: json.dumps({"path": place, "meta": META})})
+                yield demo.post(
+                    at, data={"prompt": "A cat", field: json.dumps({"path": place, "meta": META})}
+                )
             yield demo.post(at, files={"file": ("x", place), "input_reference": (place, b"")})
 
 
 @pytest.mark.parametrize("mount", ["/page/static", "/static"])
-@pytest.mark.parametrize("way", ["/../routes.py", "/%2e%2e/routes.py", "/..%2froutes.py", "//etc/passwd", "/%2fetc%2fpasswd", "/examples/"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "/../routes.py",
+        "/%2e%2e/routes.py",
+        "/..%2froutes.py",
+        "//etc/passwd",
+        "/%2fetc%2fpasswd",
+        "/examples/",
+    ],
+)
 def test_only_static_files_are_served(demo, mount, way):
     answer = demo.get(mount + way)
     assert answer.status_code == 404
 
 
 def test_nothing_of_gradio_answers(demo):
-    for path in ("/demo/gradio_api/run/predict", "/gradio_api/config", "/demo/gradio_api/file=/etc/passwd", "/gradio_api/upload"):
+    for path in (
+        "/demo/gradio_api/run/predict",
+        "/gradio_api/config",
+        "/demo/gradio_api/file=/etc/passwd",
+        "/gradio_api/upload",
+    ):
         assert demo.get(path).status_code == demo.post(path, json={"data": []}).status_code == 404
 
 
@@ -190,7 +217,10 @@ class TestToken:
     @pytest.fixture
     def guarded(self, jobs):
         with TestClient(
-            create_demo(jobs, TOKEN), base_url="http://example.org", follow_redirects=False, raise_server_exceptions=False
+            create_demo(jobs, TOKEN),
+            base_url="http://example.org",
+            follow_redirects=False,
+            raise_server_exceptions=False,
         ) as client:
             yield client
 
@@ -199,7 +229,9 @@ class TestToken:
         for route in ROUTES - open_ones:
             method, path = route.split(" ")
             if method in ("GET", "POST", "DELETE"):
-                answer = guarded.request(method, path.replace("{video_id}", "video_" + "0" * 24).replace("{name}", "init.mp4"))
+                answer = guarded.request(
+                    method, path.replace("{video_id}", "video_" + "0" * 24).replace("{name}", "init.mp4")
+                )
                 assert answer.status_code == (303 if route == "GET /" else 401), route
         assert guarded.get("/page/static/page.js").status_code == 401
 
@@ -214,10 +246,16 @@ class TestToken:
         assert page.status_code == 200 and "unsafe" not in page.headers["content-security-policy"]
         assert guarded.get("/v1/videos", headers={"Origin": "http://elsewhere.example"}).status_code == 401
 
-    @pytest.mark.parametrize("body", [b"token=" + b"x" * 100_000, b"\xff\xfe", b"&" * 5000, b"--x\r\n", b"token=%", b""])
+    @pytest.mark.parametrize(
+        "body", [b"token=" + b"x" * 100_000, b"\xff\xfe", b"&" * 5000, b"--x\r\n", b"token=%", b""]
+    )
     def test_a_body_that_is_no_form_is_just_not_the_token(self, guarded, body, monkeypatch):
         monkeypatch.setattr("streamingt2v.web.door.WRONG_SECONDS", 0.0)
-        for kind in ("application/x-www-form-urlencoded", "multipart/form-data", "multipart/form-data; boundary=x"):
+        for kind in (
+            "application/x-www-form-urlencoded",
+            "multipart/form-data",
+            "multipart/form-data; boundary=x",
+        ):
             assert guarded.post("/enter", content=body, headers={"Content-Type": kind}).status_code == 401
 
     @pytest.mark.parametrize("origin", ["http://[", "null", "", "http://"])

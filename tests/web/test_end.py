@@ -15,8 +15,21 @@ from streamingt2v.client import Client
 
 
 def test_it_ends_quietly_while_pages_and_downloads_are_open(toy, tmp_path):
-    command = [sys.executable, "-m", "streamingt2v", "demo", "--model", str(toy), "--port", "0", "--data-dir", str(tmp_path)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}) as demo:
+    command = [
+        sys.executable,
+        "-m",
+        "streamingt2v",
+        "demo",
+        "--model",
+        str(toy),
+        "--port",
+        "0",
+        "--data-dir",
+        str(tmp_path),
+    ]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    ) as demo:
         try:
             said: list[str] = []
             while not said or "listening on" not in said[-1]:

@@ -33,14 +33,22 @@ def test_segments_are_told_once_and_prompts_when_they_are_taken_up(service, addr
     service.change_prompt(job.id, "A dog")
     told = films(address, job.id)
     segments = [segment for film in told for segment in film["segments"]]
-    assert [s["start"] for s in segments] == [sum(s["frames"] for s in segments[:i]) for i in range(len(segments))]
+    assert [s["start"] for s in segments] == [
+        sum(s["frames"] for s in segments[:i]) for i in range(len(segments))
+    ]
     assert sum(s["frames"] for s in segments) == 60 == told[-1]["video"]["frames_done"]
     for film in told:  # what is said to be there, can be played
-        assert film["video"]["frames_done"] <= sum(s["frames"] for f in told[: told.index(film) + 1] for s in f["segments"])
+        assert film["video"]["frames_done"] <= sum(
+            s["frames"] for f in told[: told.index(film) + 1] for s in f["segments"]
+        )
     pending = [film["pending"] for film in told]
     assert pending[-1] is None and told[-1]["prompts"][-1][1] == "A dog"
     again = films(address, job.id)
-    assert len(again) == 1 and again[0]["segments"][0]["name"] == "seg_00000.m4s" and len(again[0]["segments"]) == len(segments)
+    assert (
+        len(again) == 1
+        and again[0]["segments"][0]["name"] == "seg_00000.m4s"
+        and len(again[0]["segments"]) == len(segments)
+    )
 
 
 def test_a_job_that_waits_knows_its_place(service, address):
@@ -71,7 +79,9 @@ def test_the_settings_of_a_file_come_back_whole(service):
         "fps": 4, "strength": 0.4, "form": "joint", "preset": "full", "num_frames": 12
     }  # fmt: skip
     assert found["remarks"] == []
-    other = settings_of_file({"prompt": "A cat", "seed": 1, "frames": 8, "refine": "x.mp4", "model": "elsewhere"}, service.configs)
+    other = settings_of_file(
+        {"prompt": "A cat", "seed": 1, "frames": 8, "refine": "x.mp4", "model": "elsewhere"}, service.configs
+    )
     assert other["num_frames"] == 8 and len(other["remarks"]) == 2
     assert settings_of_file({"comment": "x"}, service.configs) is None
 

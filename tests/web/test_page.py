@@ -96,7 +96,9 @@ def test_a_video_gives_its_settings_back(page, service):
     assert [page.input_value(f"#{name}") for name in ("prompt", "seed", "steps")] == [PROMPT, "77", "3"]
 
 
-@pytest.mark.parametrize(("prompt", "frames", "said"), [("", "24", "Prompt"), (PROMPT, "0", "Length"), (PROMPT, "many", "Length")])
+@pytest.mark.parametrize(
+    ("prompt", "frames", "said"), [("", "24", "Prompt"), (PROMPT, "0", "Length"), (PROMPT, "many", "Length")]
+)
 def test_what_cannot_be_made_is_said_kindly_and_nothing_is_started(page, service, prompt, frames, said):
     before = len(service.list(100)[0])
     ask(page, prompt=prompt, frames=frames)
@@ -138,7 +140,11 @@ def test_what_comes_out_of_an_own_clip_is_said_before_the_start(page, tmp_path):
     page.set_input_files("#video input", tmp_path / "clip.mp4")
     page.wait_for_selector("#video button", timeout=WAIT)
     hint = page.inner_text("#video .hint")
-    assert "20 frames of 96 × 48, 25 a second" in hint and "middle 50 %" in hint and "the model makes motion for" in hint
+    assert (
+        "20 frames of 96 × 48, 25 a second" in hint
+        and "middle 50 %" in hint
+        and "the model makes motion for" in hint
+    )
 
 
 def test_a_changed_prompt_leaves_a_trace_and_waiting_is_announced(page, service):
@@ -174,7 +180,9 @@ def test_back_and_refining_and_a_link_on_a_phone(page, service):
     page.wait_for_selector("[data-do=refine]", timeout=WAIT)
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    form, screen = page.evaluate("[...document.querySelectorAll('.screen, #prompt')].map((part) => part.getBoundingClientRect().top)")
+    form, screen = page.evaluate(
+        "[...document.querySelectorAll('.screen, #prompt')].map((part) => part.getBoundingClientRect().top)"
+    )
     assert screen < 300 < form, "whoever comes by a link sees the video first"
 
 

@@ -40,7 +40,9 @@ log = logging.getLogger(__name__)
 TELL_SECONDS = 10.0  # between lines of the log about requests that fail
 STATIC = Path(str(files("streamingt2v.api") / "static"))
 router = APIRouter(tags=["server"])
-_POLICY = "default-src 'self'; media-src 'self' blob:; frame-ancestors 'self'; base-uri 'none'; form-action 'self'"
+_POLICY = (
+    "default-src 'self'; media-src 'self' blob:; frame-ancestors 'self'; base-uri 'none'; form-action 'self'"
+)
 _REFUSED: dict[type[StreamingT2VError], tuple[int, str, dict[str, str]]] = {
     NoSuchJob: (404, "not_found", {}),
     QueueFull: (429, "queue_full", {"Retry-After": "5"}),
@@ -51,7 +53,9 @@ _REFUSED: dict[type[StreamingT2VError], tuple[int, str, dict[str, str]]] = {
 }
 
 
-def create_app(service: JobService, token: str | None = None, allowed_hosts: frozenset[str] = frozenset()) -> FastAPI:
+def create_app(
+    service: JobService, token: str | None = None, allowed_hosts: frozenset[str] = frozenset()
+) -> FastAPI:
     """The application; the service is entered and left by the caller.
 
     token: what clients must have; None: only those that call it by a name of this machine are let in, so listen on loopback alone.
@@ -78,7 +82,16 @@ def create_app(service: JobService, token: str | None = None, allowed_hosts: fro
     for part in (router, videos.router, delivery.router, realtime.router):
         app.include_router(part)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    for kind in (*_REFUSED, RequestError, ValidationError, RequestValidationError, HTTPException, OSError, ClientDisconnect, Exception):
+    for kind in (
+        *_REFUSED,
+        RequestError,
+        ValidationError,
+        RequestValidationError,
+        HTTPException,
+        OSError,
+        ClientDisconnect,
+        Exception,
+    ):
         app.add_exception_handler(kind, _refuse)
     app.add_middleware(BodyLimit, service.limits.upload_bytes)
     app.add_middleware(Guard, token)
@@ -94,7 +107,11 @@ async def health() -> State:
     return State(status="ok", version=__version__)
 
 
-@router.get("/ready", summary="Can it work?", responses={503: {"model": State, "description": "Not yet: a model is being loaded."}})
+@router.get(
+    "/ready",
+    summary="Can it work?",
+    responses={503: {"model": State, "description": "Not yet: a model is being loaded."}},
+)
 async def ready(response: Response, context: In) -> State:
     """Return whether every worker has its model in memory."""
     is_ready = context.service.supervisor.ready
@@ -102,7 +119,12 @@ async def ready(response: Response, context: In) -> State:
     return State(status="ok" if is_ready else "starting", version=__version__)
 
 
-@router.get("/metrics", summary="Figures for Prometheus", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+@router.get(
+    "/metrics",
+    summary="Figures for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}}},
+)
 async def metrics(context: In) -> Response:
     """Jobs, frames, workers, answers."""
     return Response(context.metrics.text(), media_type="text/plain; version=0.0.4")
@@ -114,10 +136,17 @@ async def models(context: In) -> ModelList:
     return ModelList(data=[Model.of(name, config) for name, config in context.service.configs.items()])
 
 
-@router.get("/watch/{video_id}", summary="A page that plays a video while it is made", response_class=FileResponse, include_in_schema=False)
+@router.get(
+    "/watch/{video_id}",
+    summary="A page that plays a video while it is made",
+    response_class=FileResponse,
+    include_in_schema=False,
+)
 async def watch(video_id: str) -> Response:
     """The same page for every id; what it shows it gets from the API."""
-    return FileResponse(STATIC / "watch.html", media_type="text/html", headers={"Content-Security-Policy": _POLICY})
+    return FileResponse(
+        STATIC / "watch.html", media_type="text/html", headers={"Content-Security-Policy": _POLICY}
+    )
 
 
 async def _refuse(http: HttpRequest, error: Exception) -> Response:
@@ -127,7 +156,9 @@ async def _refuse(http: HttpRequest, error: Exception) -> Response:
     if isinstance(error, ValidationError | RequestValidationError):
         first = error.errors()[0]
         where = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
-        return problem(400, f"{'.'.join(where)[:200]}: {first['msg']}", "invalid_request", ".".join(where) or None)
+        return problem(
+            400, f"{'.'.join(where)[:200]}: {first['msg']}", "invalid_request", ".".join(where) or None
+        )
     if isinstance(error, HTTPException):
         if error.status_code == 405:  # of all routes of the path, not of the first alone
             error.headers = {"Allow": ", ".join(sorted(_methods(http)))}
@@ -136,10 +167,20 @@ async def _refuse(http: HttpRequest, error: Exception) -> Response:
         return problem(400, "the connection ended before the body did", "invalid_request")  # nobody hears it
     _tell(http, error)
     if is_full(error):
-        return problem(507, "the disk is full; delete videos, or try again later", "storage_full", None, {"Retry-After": "30"})
+        return problem(
+            507,
+            "the disk is full; delete videos, or try again later",
+            "storage_full",
+            None,
+            {"Retry-After": "30"},
+        )
     for kind, (status, code, headers) in _REFUSED.items():
         if isinstance(error, kind):
-            message = _without_folders(http, str(error)) if status < 500 else "the server cannot keep it; its log says why"
+            message = (
+                _without_folders(http, str(error))
+                if status < 500
+                else "the server cannot keep it; its log says why"
+            )
             return problem(status, message, code, None, headers)
     return problem(500, "it failed; the server's log says why", "internal_error")
 
@@ -156,8 +197,18 @@ def _tell(http: HttpRequest, error: Exception) -> None:
 def _without_folders(http: HttpRequest, text: str) -> str:
     """A message without paths of this machine; those that a client sent stay."""
     context: Context = http.app.state.context
-    folders = {str(context.service.settings.folder), tempfile.gettempdir(), str(Path.home()), sys.prefix, str(Path(__file__).parents[2])}
-    folders |= {str(Path(model).absolute().parent) for model in context.service.settings.models if Path(model).is_absolute()}
+    folders = {
+        str(context.service.settings.folder),
+        tempfile.gettempdir(),
+        str(Path.home()),
+        sys.prefix,
+        str(Path(__file__).parents[2]),
+    }
+    folders |= {
+        str(Path(model).absolute().parent)
+        for model in context.service.settings.models
+        if Path(model).is_absolute()
+    }
     for folder in sorted(folders - {"/"}, key=len, reverse=True):
         text = re.sub(rf"{re.escape(folder)}(/[^\s:,;'\"]*)?", lambda found: Path(found[0]).name, text)
     return text

@@ -12,7 +12,9 @@ HEAD_SECONDS = 15.0  # for the head of a request, from the connection or the ans
 HEAD_BYTES = 2**16
 _DESCRIPTORS = 8192  # more than is asked for here
 _OWN = 96  # descriptors of the server's own files, its workers' and its database's
-_FULL = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+)
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -84,7 +86,11 @@ class Connection(AutoHTTPProtocol):  # type: ignore[valid-type, misc]
 
     def _make_room(self) -> None:
         """End the connection that has waited longest without a request; this one, where all others have one."""
-        idle = [other for other in self.connections if other is not self and isinstance(other, Connection) and not other.has_request]
+        idle = [
+            other
+            for other in self.connections
+            if other is not self and isinstance(other, Connection) and not other.has_request
+        ]
         if idle:
             min(idle, key=lambda other: other._since).transport.abort()
         else:

@@ -26,7 +26,9 @@ WAITING = 64  # requests for them
 Drawn = TypeVar("Drawn")
 _ID = re.compile(r"video_[0-9a-f]{24}")
 _ERROR = {"application/json": {"schema": {"$ref": f"#/components/schemas/{ErrorBody.__name__}"}}}
-REFUSALS: dict[int | str, dict] = {"4XX": {"content": _ERROR, "description": "It is refused; the error says what to change."}}
+REFUSALS: dict[int | str, dict] = {
+    "4XX": {"content": _ERROR, "description": "It is refused; the error says what to change."}
+}
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,17 @@ def context(connection: HTTPConnection) -> Context:
 
 In = Annotated[Context, Depends(context)]
 IdempotencyKey = Annotated[
-    str | None, Header(max_length=200, description="Sending the same request again with the same key gives the same video, not another.")
+    str | None,
+    Header(
+        max_length=200,
+        description="Sending the same request again with the same key gives the same video, not another.",
+    ),
 ]
 
 
-async def job(context: In, video_id: Annotated[str, Path(max_length=64, examples=["video_0123456789abcdef01234567"])]) -> Job:
+async def job(
+    context: In, video_id: Annotated[str, Path(max_length=64, examples=["video_0123456789abcdef01234567"])]
+) -> Job:
     """The job that a path names. `NoSuchJob` if there is none."""
     if not _ID.fullmatch(video_id):
         raise NoSuchJob(f"there is no video {video_id[:64]!r}")

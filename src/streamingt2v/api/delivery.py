@@ -28,22 +28,35 @@ PLAYLIST_TYPE = "application/vnd.apple.mpegurl"
     summary="Download",
     response_class=FileResponse,
     responses={
-        200: {"content": {"video/mp4": _BINARY, "image/webp": _BINARY, "image/jpeg": _BINARY}, "description": "The file."},
+        200: {
+            "content": {"video/mp4": _BINARY, "image/webp": _BINARY, "image/jpeg": _BINARY},
+            "description": "The file.",
+        },
         206: {"content": {"video/mp4": _BINARY}, "description": "The range that was asked for."},
     },
 )
-async def content(context: In, job: TheJob, variant: Literal["video", "thumbnail", "spritesheet"] = "video") -> Response:
+async def content(
+    context: In, job: TheJob, variant: Literal["video", "thumbnail", "spritesheet"] = "video"
+) -> Response:
     """The video, its first frame (WebP), or a sheet of frames (JPEG).
 
     Of one in the making the video is the growing file: what there is at once, then every chunk as it comes, to the end. That is a
     fragmented MP4; once it is finished, it is a plain one, of which ranges can be asked for.
     """
     if variant == "thumbnail":
-        return FileResponse(await context.drawn(context.service.files.thumbnail, job), media_type="image/webp")
+        return FileResponse(
+            await context.drawn(context.service.files.thumbnail, job), media_type="image/webp"
+        )
     if variant == "spritesheet":
-        return FileResponse(await context.drawn(context.service.files.spritesheet, job), media_type="image/jpeg")
-    if job.ended and (context.service.files.finished(job.id).is_file() or not context.service.files.segments(job)):
-        return FileResponse(context.service.files.video(job), media_type="video/mp4", filename=f"{job.id}.mp4")
+        return FileResponse(
+            await context.drawn(context.service.files.spritesheet, job), media_type="image/jpeg"
+        )
+    if job.ended and (
+        context.service.files.finished(job.id).is_file() or not context.service.files.segments(job)
+    ):
+        return FileResponse(
+            context.service.files.video(job), media_type="video/mp4", filename=f"{job.id}.mp4"
+        )
     context.check_room("streams")
     return StreamingResponse(_growing(context, job), media_type="video/mp4")
 
@@ -67,7 +80,12 @@ async def events(context: In, room: Room, job: TheJob) -> AsyncIterator[ServerSe
     "/hls/playlist.m3u8",
     summary="HLS playlist",
     response_class=Response,
-    responses={200: {"content": {PLAYLIST_TYPE: {"schema": {"type": "string"}}}, "description": "What there is of it."}},
+    responses={
+        200: {
+            "content": {PLAYLIST_TYPE: {"schema": {"type": "string"}}},
+            "description": "What there is of it.",
+        }
+    },
 )
 async def playlist(context: In, job: TheJob) -> Response:
     """Return what there is of the video, for players; it grows until the video has ended. Waits some seconds for the first frames."""
@@ -75,19 +93,29 @@ async def playlist(context: In, job: TheJob) -> Response:
         if job.frames_done or job.ended:
             break
         job = await context.notices.change(job)
-    return Response(context.service.files.playlist(job), media_type=PLAYLIST_TYPE, headers={"Cache-Control": "no-store"})
+    return Response(
+        context.service.files.playlist(job), media_type=PLAYLIST_TYPE, headers={"Cache-Control": "no-store"}
+    )
 
 
 @router.get(
     "/hls/{name}",
     summary="HLS segment",
     response_class=FileResponse,
-    responses={200: {"content": {"video/iso.segment": _BINARY, "video/mp4": _BINARY}, "description": "The segment."}},
+    responses={
+        200: {"content": {"video/iso.segment": _BINARY, "video/mp4": _BINARY}, "description": "The segment."}
+    },
 )
-async def segment(context: In, job: TheJob, name: Annotated[str, PathField(max_length=40, examples=["seg_00000.m4s"])]) -> Response:
+async def segment(
+    context: In, job: TheJob, name: Annotated[str, PathField(max_length=40, examples=["seg_00000.m4s"])]
+) -> Response:
     """A file that the playlist names; it never changes."""
     path = context.service.files.segment(job, name)
-    return FileResponse(path, media_type=_TYPES[path.suffix], headers={"Cache-Control": "private, max-age=31536000, immutable"})
+    return FileResponse(
+        path,
+        media_type=_TYPES[path.suffix],
+        headers={"Cache-Control": "private, max-age=31536000, immutable"},
+    )
 
 
 async def _growing(context: Context, job: Job) -> AsyncIterator[bytes]:

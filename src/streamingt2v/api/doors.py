@@ -34,7 +34,9 @@ Answered = Callable[[str, str, int, float], None]
 """Method, path of the route, status, seconds."""
 
 
-def problem(status: int, message: str, code: str, param: str | None = None, headers: dict[str, str] | None = None) -> JSONResponse:
+def problem(
+    status: int, message: str, code: str, param: str | None = None, headers: dict[str, str] | None = None
+) -> JSONResponse:
     """An answer that says what is wrong."""
     kind = "invalid_request_error" if status < 500 else "server_error"
     message, param = plain(message, 2000) or "", plain(param, 200)
@@ -62,7 +64,11 @@ class Guard:
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get(b"host", "")
         if self._token is None and _split(f"//{host}")[0] not in _LOCAL:
-            return problem(403, f"this server is not called {host[:100]!r}; call it localhost, or start it with a token", "forbidden")
+            return problem(
+                403,
+                f"this server is not called {host[:100]!r}; call it localhost, or start it with a token",
+                "forbidden",
+            )
         origin = headers.get(b"origin")
         if origin is not None and self._token is None and _split(origin)[1] != host:
             return problem(403, "a page from elsewhere may not call this server", "forbidden")
@@ -72,7 +78,11 @@ class Guard:
         if hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
             return None
         return problem(
-            401, "give the server's token as 'Authorization: Bearer TOKEN'", "unauthorized", None, {"WWW-Authenticate": "Bearer"}
+            401,
+            "give the server's token as 'Authorization: Bearer TOKEN'",
+            "unauthorized",
+            None,
+            {"WWW-Authenticate": "Bearer"},
         )
 
 
@@ -95,7 +105,9 @@ class BodyLimit:
         most = self._most if is_form else min(self._most, PLAIN_BYTES)
         said = headers.get(b"content-length", b"0")
         if not said.isdigit() or len(said) > 18 or int(said) > most:
-            await problem(413, _too_many(most, is_form), "too_large", None, {"Connection": "close"})(scope, receive, send)
+            await problem(413, _too_many(most, is_form), "too_large", None, {"Connection": "close"})(
+                scope, receive, send
+            )
             return
         await self._app(scope, _Counted(receive, most, is_form), send)
 
@@ -125,12 +137,16 @@ class _Counted:
         if not self._is_form:
             self._values += sum(body.count(sign) for sign in _SIGNS)
             if self._values > MOST_VALUES:
-                raise HTTPException(413, f"the body has more than {MOST_VALUES} values", {"Connection": "close"})
+                raise HTTPException(
+                    413, f"the body has more than {MOST_VALUES} values", {"Connection": "close"}
+                )
         return message
 
 
 def _too_many(most: int, is_form: bool) -> str:
-    return f"the body has more than {most} bytes" + ("" if is_form else "; send files in a form (multipart/form-data)")
+    return f"the body has more than {most} bytes" + (
+        "" if is_form else "; send files in a form (multipart/form-data)"
+    )
 
 
 class Heads:
@@ -181,7 +197,10 @@ class Outside:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 given = {name.lower() for name, _ in message["headers"]}
-                message["headers"] = [*message["headers"], *((n, v) for n, v in _HEADERS.items() if n not in given)]
+                message["headers"] = [
+                    *message["headers"],
+                    *((n, v) for n, v in _HEADERS.items() if n not in given),
+                ]
                 route = getattr(scope.get("route"), "path", "other")
                 self._answered(scope["method"], route, message["status"], time.monotonic() - began)
             await send(message)

@@ -100,10 +100,14 @@ def address(host: str, port: int) -> str:
 def _listening(host: str, port: int) -> socket.socket:
     try:
         # TCP by its number: only then does asyncio send what is small at once, and not 40 ms later
-        listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listener = socket.socket(
+            socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
+        )
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host.strip("[]"), port))
         listener.listen(_BACKLOG)
         return listener
     except (OSError, OverflowError) as error:
-        raise RequestError("port", port, f"cannot be listened on at {host}: {error}; choose another") from error
+        raise RequestError(
+            "port", port, f"cannot be listened on at {host}: {error}; choose another"
+        ) from error

@@ -26,7 +26,12 @@ class Metrics:
             buckets=buckets,
             registry=self.registry,
         )
-        self.open = Gauge("streamingt2v_open_connections", "WebSocket sessions and streams.", ("kind",), registry=self.registry)
+        self.open = Gauge(
+            "streamingt2v_open_connections",
+            "WebSocket sessions and streams.",
+            ("kind",),
+            registry=self.registry,
+        )
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """An answer has begun."""
@@ -52,8 +57,20 @@ class _Jobs(Collector):
                 ended.add_metric([status], totals.get(f"jobs_{status}", 0))
         yield jobs
         yield ended
-        yield CounterMetricFamily("streamingt2v_jobs_created", "Jobs that were taken in.", value=totals.get("jobs_created", 0))
-        yield CounterMetricFamily("streamingt2v_frames", "New frames that were made.", value=totals.get("frames", 0))
+        yield CounterMetricFamily(
+            "streamingt2v_jobs_created", "Jobs that were taken in.", value=totals.get("jobs_created", 0)
+        )
+        yield CounterMetricFamily(
+            "streamingt2v_frames", "New frames that were made.", value=totals.get("frames", 0)
+        )
         yield GaugeMetricFamily("streamingt2v_queue_limit", "Jobs that may wait.", value=service.limits.queue)
-        yield GaugeMetricFamily("streamingt2v_ready", "1 when all workers have their model in memory.", value=int(service.supervisor.ready))
-        yield CounterMetricFamily("streamingt2v_worker_restarts", "Workers that were started again.", value=service.supervisor.restarts)
+        yield GaugeMetricFamily(
+            "streamingt2v_ready",
+            "1 when all workers have their model in memory.",
+            value=int(service.supervisor.ready),
+        )
+        yield CounterMetricFamily(
+            "streamingt2v_worker_restarts",
+            "Workers that were started again.",
+            value=service.supervisor.restarts,
+        )

@@ -85,12 +85,17 @@ class _Session:
 
     async def _started(self, asked: SessionStart, message: dict[str, Any]) -> Job:
         if asked.input_reference is not None:
-            raise RequestError("input_reference", None, "a session starts from text; create a video from the picture instead")
+            raise RequestError(
+                "input_reference", None, "a session starts from text; create a video from the picture instead"
+            )
         service = self.context.service
         model = asked.model or service.default_model
         if model not in service.configs:
             raise RequestError("model", model, f"must be one of {', '.join(service.configs)}, or left out")
-        request, key = asked.request(service.configs[model], None, None), Body(message).key(asked.idempotency_key, "session")
+        request, key = (
+            asked.request(service.configs[model], None, None),
+            Body(message).key(asked.idempotency_key, "session"),
+        )
         return await run_in_threadpool(service.submit, request, model, key)
 
     def _resumed(self, id: str, chunks: int) -> Job:
@@ -109,14 +114,21 @@ class _Session:
 
     async def _go_on(self, job: Job) -> None:
         config = Video.of(job).model_dump()
-        await self.socket.send_json({"type": "video.start", "request_id": job.id, "format": "m4s", "config": config})
+        await self.socket.send_json(
+            {"type": "video.start", "request_id": job.id, "format": "m4s", "config": config}
+        )
         hearing, sending = asyncio.create_task(self._hear(job.id)), asyncio.create_task(self._send(job))
         try:
             await asyncio.wait({hearing, sending}, return_when=asyncio.FIRST_COMPLETED)
             if not hearing.done() and isinstance(sending.exception(), WebSocketDisconnect):
                 await asyncio.wait({hearing}, timeout=1.0)  # to hear how the client went
             ended = await (hearing if hearing.done() else sending)
-            done = {"stopped": self.stopped, "chunks": self.chunks, "status": ended.status, "video_id": job.id}
+            done = {
+                "stopped": self.stopped,
+                "chunks": self.chunks,
+                "status": ended.status,
+                "video_id": job.id,
+            }
             await self.socket.send_json({"type": "session.done", "request_id": job.id, **done})
             await self.socket.close()
         finally:
@@ -159,12 +171,18 @@ class _Session:
     def _taken_over(self, id: str, entry: Entry) -> tuple[list[str], list[str]]:
         """Ids of the changes that begin within a segment, and of those that they end."""
         log = PromptLog.read(self.context.service.files.run(id) / PROMPTS)
-        begun = [change.number for change in log.changes if self.active < change.number and change.frame < entry.start + entry.frames]
+        begun = [
+            change.number
+            for change in log.changes
+            if self.active < change.number and change.frame < entry.start + entry.frames
+        ]
         if begun:
             self.events = self.context.service.store.events(id)
         ended = [self.active, *begun][: len(begun)]
         self.active = [self.active, *begun][-1]
-        return [self.events[n] for n in begun if n in self.events], [self.events[n] for n in ended if n in self.events]
+        return [self.events[n] for n in begun if n in self.events], [
+            self.events[n] for n in ended if n in self.events
+        ]
 
     async def _hear(self, id: str) -> NoReturn:
         """Act on what the client sends until it goes."""
@@ -178,7 +196,9 @@ class _Session:
                 message = await _message(self.socket)
                 deed = deeds.get(str(message.get("type")))
                 if deed is None:
-                    raise RequestError("type", str(message.get("type"))[:40], f"must be one of {', '.join(deeds)}")
+                    raise RequestError(
+                        "type", str(message.get("type"))[:40], f"must be one of {', '.join(deeds)}"
+                    )
                 await deed(id, message)
             except WebSocketDisconnect as gone:
                 if gone.code == _GOODBYE:
@@ -191,7 +211,9 @@ class _Session:
         asked = SessionInteraction.model_validate(message).interaction
         event = asked.event_id or f"event-{secrets.token_hex(4)}"
         await run_in_threadpool(self.context.service.change_prompt, id, asked.event.prompt, event)
-        await self.socket.send_json({"type": "session.interaction.queued", "request_id": id, "event_id": event})
+        await self.socket.send_json(
+            {"type": "session.interaction.queued", "request_id": id, "event_id": event}
+        )
 
     async def _stop(self, id: str, message: dict[str, Any]) -> None:
         self.stopped = True
@@ -221,9 +243,16 @@ async def _refuse(socket: WebSocket, error: Exception, code: int) -> None:
 def _said(error: Exception) -> dict[str, Any]:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        return {"code": "invalid_request", "message": first["msg"], "param": plain(".".join(map(str, first["loc"])), 200)}
+        return {
+            "code": "invalid_request",
+            "message": first["msg"],
+            "param": plain(".".join(map(str, first["loc"])), 200),
+        }
     if isinstance(error, TimeoutError):
-        return {"code": "timeout", "message": f"no session.start or session.resume within {START_SECONDS:.0f} s"}
+        return {
+            "code": "timeout",
+            "message": f"no session.start or session.resume within {START_SECONDS:.0f} s",
+        }
     if isinstance(error, RequestError):
         return {"code": "invalid_request", "message": str(error), "param": error.argument}
     if isinstance(error, QueueFull):

@@ -5,7 +5,15 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    model_validator,
+)
 
 from ..config import Form, ModelConfig, Preset, Request
 from ..errors import RequestError
@@ -34,8 +42,13 @@ Text = Annotated[str, Field(max_length=100_000), AfterValidator(_encodable)]
 Name = Annotated[str, Field(max_length=200), AfterValidator(_encodable)]
 Seconds = Annotated[
     str,
-    Field(pattern=r"^\d{1,6}(\.\d{1,6})?$", description="Length of the new part, a decimal number, or one as a string."),
-    BeforeValidator(_as_text, json_schema_input_type=float | Annotated[str, Field(pattern=r"^\d{1,6}(\.\d{1,6})?$")]),
+    Field(
+        pattern=r"^\d{1,6}(\.\d{1,6})?$",
+        description="Length of the new part, a decimal number, or one as a string.",
+    ),
+    BeforeValidator(
+        _as_text, json_schema_input_type=float | Annotated[str, Field(pattern=r"^\d{1,6}(\.\d{1,6})?$")]
+    ),
 ]
 Count = Annotated[int, Field(ge=1, le=2**31)]
 
@@ -51,7 +64,11 @@ class _Asked(BaseModel):
         if not isinstance(values, dict):
             return values
         needed = {name for name, field in cls.model_fields.items() if field.is_required()}
-        return {name: value for name, value in values.items() if value is not None or name not in cls.model_fields or name in needed}
+        return {
+            name: value
+            for name, value in values.items()
+            if value is not None or name not in cls.model_fields or name in needed
+        }
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -59,7 +76,11 @@ class _Asked(BaseModel):
         plain = handler.resolve_ref_schema(schema)
         for name, field in plain.get("properties", {}).items():
             if name not in plain.get("required", ()) and "null" not in str(field.get("anyOf")):
-                about = {key: field.pop(key) for key in ("title", "description", "default", "examples") if key in field}
+                about = {
+                    key: field.pop(key)
+                    for key in ("title", "description", "default", "examples")
+                    if key in field
+                }
                 plain["properties"][name] = {"anyOf": [dict(field), {"type": "null"}], **about}
         return schema
 
@@ -80,7 +101,9 @@ class _Length(_Asked):
     """How long: in frames or in seconds; both only if they agree."""
 
     seconds: Seconds | None = None
-    num_frames: Annotated[Count | None, Field(description="How many new frames, exactly.", examples=[40])] = None
+    num_frames: Annotated[Count | None, Field(description="How many new frames, exactly.", examples=[40])] = (
+        None
+    )
 
     def frames(self, fps: Rate) -> int:
         """How many frames that is at a rate. RequestError if it is no whole number, or the two differ."""
@@ -92,7 +115,9 @@ class _Length(_Asked):
             fix = f"is no whole number of frames at {rate_as_number(fps)} a second; set num_frames={nearest}, or {nearest / float(fps):.6g}"
             raise RequestError("seconds", self.seconds, fix)
         if self.num_frames not in (None, int(exact)):
-            raise RequestError("num_frames", self.num_frames, f"seconds={self.seconds!r} is {exact}; leave one of them out")
+            raise RequestError(
+                "num_frames", self.num_frames, f"seconds={self.seconds!r} is {exact}; leave one of them out"
+            )
         return int(exact)
 
 
@@ -104,19 +129,31 @@ class VideoCreate(_Length):
         Name | None, Field(description="One of those the server has; default: its first.", examples=["tiny"])
     ] = None
     size: Annotated[
-        str | None, Field(pattern=r"^\d{1,5}x\d{1,5}$", description="Width x height; chooses the preset if that is left out.")
+        str | None,
+        Field(
+            pattern=r"^\d{1,5}x\d{1,5}$",
+            description="Width x height; chooses the preset if that is left out.",
+        ),
     ] = None
     input_reference: Annotated[
-        ImageReference | None, Field(description="A picture to start from, or (as a file) a video to go on with.")
+        ImageReference | None,
+        Field(description="A picture to start from, or (as a file) a video to go on with."),
     ] = None
     negative_prompt: Annotated[Text, Field(description="What is not to be seen.")] = ""
     seed: Annotated[int, Field(ge=0, lt=2**63, description="The same seed gives the same video.")] = 33
-    preset: Annotated[Preset | None, Field(description="preview: stages 1 and 2; full: refined as well. Default: by size, or preview.")] = (
-        None
-    )
-    num_inference_steps: Annotated[int | None, Field(ge=1, le=1000, description="Denoising steps of a chunk.")] = None
-    guidance_scale: Annotated[float | None, Field(ge=0, le=1e6, allow_inf_nan=False, description="How strongly the prompt pulls.")] = None
-    fps: Annotated[int | None, Field(ge=1, le=1000, description="Playback rate; above the model's it interpolates.")] = None
+    preset: Annotated[
+        Preset | None,
+        Field(description="preview: stages 1 and 2; full: refined as well. Default: by size, or preview."),
+    ] = None
+    num_inference_steps: Annotated[
+        int | None, Field(ge=1, le=1000, description="Denoising steps of a chunk.")
+    ] = None
+    guidance_scale: Annotated[
+        float | None, Field(ge=0, le=1e6, allow_inf_nan=False, description="How strongly the prompt pulls.")
+    ] = None
+    fps: Annotated[
+        int | None, Field(ge=1, le=1000, description="Playback rate; above the model's it interpolates.")
+    ] = None
     width: Annotated[Count | None, Field(description="In pixels.")] = None
     height: Annotated[Count | None, Field(description="In pixels.")] = None
     form: Annotated[Form | None, Field(description="How refined windows are joined.")] = None
@@ -124,13 +161,19 @@ class VideoCreate(_Length):
     schedule: Annotated[
         list[tuple[Annotated[int, Field(ge=0, le=2**31)], Text]],
         Field(
-            max_length=10_000, description="(frame, prompt) pairs that take over from the prompt.", examples=[[[40, "A dog on the beach"]]]
+            max_length=10_000,
+            description="(frame, prompt) pairs that take over from the prompt.",
+            examples=[[[40, "A dog on the beach"]]],
         ),
     ] = []
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"prompt": _PROMPT, "num_frames": 40, "seed": 33}]})
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"prompt": _PROMPT, "num_frames": 40, "seed": 33}]}
+    )
 
-    def request(self, config: ModelConfig, image: str | None, video: str | None, rate: Rate | None = None) -> Request:
+    def request(
+        self, config: ModelConfig, image: str | None, video: str | None, rate: Rate | None = None
+    ) -> Request:
         """What is asked for of a model. RequestError where length, size and preset do not fit together.
 
         rate: of the video to go on with, in which seconds are counted.
@@ -173,14 +216,31 @@ class VideoCreate(_Length):
 class VideoExtension(_Length):
     """A video to go on with."""
 
-    prompt: Annotated[Text, Field(description="What is to be seen in the new part.", examples=["A cat sleeping on the street"])]
-    video: Annotated[VideoReference | None, Field(description="The video to go on with; a file comes as multipart under this name.")] = None
+    prompt: Annotated[
+        Text,
+        Field(description="What is to be seen in the new part.", examples=["A cat sleeping on the street"]),
+    ]
+    video: Annotated[
+        VideoReference | None,
+        Field(description="The video to go on with; a file comes as multipart under this name."),
+    ] = None
     model: Annotated[Name | None, Field(description="For a file only; else it is that of the video.")] = None
-    seed: Annotated[int | None, Field(ge=0, lt=2**63, description="Default: the video's and one, so that the noise is another.")] = None
+    seed: Annotated[
+        int | None,
+        Field(ge=0, lt=2**63, description="Default: the video's and one, so that the noise is another."),
+    ] = None
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"examples": [{"prompt": "A cat sleeping", "seconds": "4", "video": {"id": "video_0123456789abcdef01234567"}}]},
+        json_schema_extra={
+            "examples": [
+                {
+                    "prompt": "A cat sleeping",
+                    "seconds": "4",
+                    "video": {"id": "video_0123456789abcdef01234567"},
+                }
+            ]
+        },
     )
 
 
@@ -193,7 +253,10 @@ class NewPrompt(_Asked):
 class Remix(_Asked):
     """What is to be another; all else is as in the video that is made again."""
 
-    prompt: Annotated[Text | None, Field(description="For the whole video. Default: all prompts that it had.", examples=["A dog"])] = None
+    prompt: Annotated[
+        Text | None,
+        Field(description="For the whole video. Default: all prompts that it had.", examples=["A dog"]),
+    ] = None
     seed: Annotated[int | None, Field(ge=0, lt=2**63)] = None
     preset: Preset | None = None
 
@@ -251,10 +314,14 @@ class Video(BaseModel):
     step: Annotated[int, Field(description="Denoising steps that are done of the chunk in the making.")]
     steps: int
     cancelling: Annotated[bool, Field(description="It was told to stop, and will within one denoising step.")]
-    first_frame_seconds: Annotated[float | None, Field(description="From the request to the first frames that could be watched.")]
+    first_frame_seconds: Annotated[
+        float | None, Field(description="From the request to the first frames that could be watched.")
+    ]
     frames_per_second: Annotated[float | None, Field(description="Made, for each second of work.")]
     seconds_left: Annotated[float | None, Field(description="Until it is done, estimated.")]
-    notes: Annotated[list[str], Field(description="What of the prompts has no effect, or another than the words say.")]
+    notes: Annotated[
+        list[str], Field(description="What of the prompts has no effect, or another than the words say.")
+    ]
 
     @classmethod
     def of(cls, job: Job) -> Video:
@@ -335,7 +402,13 @@ class Model(BaseModel):
     def of(cls, name: str, config: ModelConfig) -> Model:
         """The model that clients call `name`."""
         sizes = {preset: f"{w}x{h}" for preset, (w, h) in _sizes(config).items()}
-        return cls(id=name, sizes=sizes, fps=config.fps, chunk_frames=config.extend.frames, overlap_frames=config.extend.overlap)
+        return cls(
+            id=name,
+            sizes=sizes,
+            fps=config.fps,
+            chunk_frames=config.extend.frames,
+            overlap_frames=config.extend.overlap,
+        )
 
 
 class ModelList(BaseModel):
@@ -403,7 +476,9 @@ def from_form(values: list[tuple[str, str]]) -> dict[str, Any]:
 
 def _sizes(config: ModelConfig) -> dict[Preset, tuple[int, int]]:
     """(width, height) by preset."""
-    presets: list[Preset] = ["preview"] if config.refine is None and config.refine_by is None else ["preview", "full"]
+    presets: list[Preset] = (
+        ["preview"] if config.refine is None and config.refine_by is None else ["preview", "full"]
+    )
     made = {preset: config.size(preset) for preset in presets}
     return {preset: (width, height) for preset, (height, width) in made.items()}
 

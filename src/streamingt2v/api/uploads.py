@@ -61,7 +61,9 @@ class Body:
         """The idempotency key of a client's header, for this very body at the route `about`."""
         if name is None:
             return None
-        said = json.dumps([about, self.fields, {field: file.sha256 for field, file in self.files.items()}], sort_keys=True)
+        said = json.dumps(
+            [about, self.fields, {field: file.sha256 for field, file in self.files.items()}], sort_keys=True
+        )
         return Key(name, hashlib.sha256(said.encode()).hexdigest())
 
 
@@ -94,16 +96,24 @@ class Uploads:
 
     async def _form(self, http: HttpRequest, files: tuple[str, ...], stack: AsyncExitStack) -> Body:
         watched = _Watched(http)
-        async with watched.request.form(max_files=len(files), max_fields=_FIELDS, max_part_size=_FIELD_BYTES) as form:
+        async with watched.request.form(
+            max_files=len(files), max_fields=_FIELDS, max_part_size=_FIELD_BYTES
+        ) as form:
             if not watched.ended:
                 raise RequestError("body", "a form", "is cut off before its last boundary; send it again")
-            body = Body(from_form([(name, value) for name, value in form.multi_items() if isinstance(value, str)]))
+            body = Body(
+                from_form([(name, value) for name, value in form.multi_items() if isinstance(value, str)])
+            )
             if isinstance(schedule := body.fields.get("schedule"), str):
-                body.fields["schedule"] = [list(entry) for entry in parse_schedule(schedule, texts.shortened(schedule))]
+                body.fields["schedule"] = [
+                    list(entry) for entry in parse_schedule(schedule, texts.shortened(schedule))
+                ]
             for name, value in form.multi_items():
                 if isinstance(value, UploadFile):
                     if name not in files:
-                        raise RequestError(name, "a file", f"files come as {' or '.join(files) or 'nothing here'}")
+                        raise RequestError(
+                            name, "a file", f"files come as {' or '.join(files) or 'nothing here'}"
+                        )
                     path = await self._new(stack)
                     await run_in_threadpool(_copy, value, path)
                     body.files[name] = await self._checked(name, path)
@@ -151,7 +161,11 @@ class _Watched:
 
     def __init__(self, http: HttpRequest):
         _, options = parse_options_header(http.headers.get("content-type"))
-        self._receive, self._end, self._tail = http.receive, b"--" + options.get(b"boundary", b"") + b"--", b""
+        self._receive, self._end, self._tail = (
+            http.receive,
+            b"--" + options.get(b"boundary", b"") + b"--",
+            b"",
+        )
         self.request, self.ended = HttpRequest(http.scope, self._watching), False
 
     async def _watching(self) -> Message:
@@ -237,6 +251,13 @@ async def _fetched(url: str, most: int) -> bytes:
                     raise RequestError("input_reference", url[:200], f"has more than {most} bytes")
     except RequestError:
         raise
-    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:  # OSError: TimeoutError as well
-        raise RequestError("input_reference", url[:200], f"cannot be fetched: {type(error).__name__}") from error
+    except (
+        httpx2.HTTPError,
+        httpx2.InvalidURL,
+        OSError,
+        ValueError,
+    ) as error:  # OSError: TimeoutError as well
+        raise RequestError(
+            "input_reference", url[:200], f"cannot be fetched: {type(error).__name__}"
+        ) from error
     return bytes(data)

@@ -16,7 +16,16 @@ from ..jobs.job import Job
 from ..jobs.service import JobService
 from . import schemas
 from .context import REFUSALS, IdempotencyKey, In, TheJob
-from .schemas import NewPrompt, PromptChanged, Remix, Video, VideoCreate, VideoDeleted, VideoExtension, VideoList
+from .schemas import (
+    NewPrompt,
+    PromptChanged,
+    Remix,
+    Video,
+    VideoCreate,
+    VideoDeleted,
+    VideoExtension,
+    VideoList,
+)
 from .uploads import Body, Upload
 
 router = APIRouter(prefix="/v1/videos", tags=["videos"], responses=REFUSALS)
@@ -27,7 +36,9 @@ def _body(kind: type[schemas.BaseModel], *files: str) -> dict[str, Any]:
     """The body in OpenAPI: JSON, and a form where files may come too. (It is read by hand: it may be either.)"""
     schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs", None)
-    content: dict[str, Any] = {"application/json": {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}}
+    content: dict[str, Any] = {
+        "application/json": {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}
+    }
     if files:
         fields = {name: _without_null(field) for name, field in schema["properties"].items()} | {
             name: {"type": "string", "format": "binary"} for name in files
@@ -40,11 +51,17 @@ def _body(kind: type[schemas.BaseModel], *files: str) -> dict[str, Any]:
 def _without_null(field: dict[str, Any]) -> dict[str, Any]:
     """A field as it is in a form, where what is not there is left out."""
     kinds = [kind for kind in field.get("anyOf", ()) if kind.get("type") != "null"]
-    return field if len(kinds) != 1 else {name: value for name, value in field.items() if name not in ("anyOf", "default")} | kinds[0]
+    return (
+        field
+        if len(kinds) != 1
+        else {name: value for name, value in field.items() if name not in ("anyOf", "default")} | kinds[0]
+    )
 
 
 @router.post("", summary="Create a video", openapi_extra=_body(VideoCreate, "input_reference"))
-async def create(http: HttpRequest, response: Response, context: In, idempotency_key: IdempotencyKey = None) -> Video:
+async def create(
+    http: HttpRequest, response: Response, context: In, idempotency_key: IdempotencyKey = None
+) -> Video:
     """Queue a video. With a picture as `input_reference` it starts from that, with a video (a file) it goes on with it."""
     async with AsyncExitStack() as stack:
         body = await stack.enter_async_context(context.uploads.body(http, "input_reference"))
@@ -56,7 +73,9 @@ async def create(http: HttpRequest, response: Response, context: In, idempotency
 
 
 @router.post("/extensions", summary="Extend a video", openapi_extra=_body(VideoExtension, "video"))
-async def extend(http: HttpRequest, response: Response, context: In, idempotency_key: IdempotencyKey = None) -> Video:
+async def extend(
+    http: HttpRequest, response: Response, context: In, idempotency_key: IdempotencyKey = None
+) -> Video:
     """Queue a video that begins with all frames of another one: a finished one of this server by its id, or a file."""
     async with context.uploads.body(http, "video") as body:
         asked = body.as_(VideoExtension)
@@ -67,14 +86,21 @@ async def extend(http: HttpRequest, response: Response, context: In, idempotency
 @router.get("", summary="List videos")
 async def list_videos(
     context: In,
-    after: Annotated[str | None, Query(max_length=64, description="Id of the last video of the page before.")] = None,
+    after: Annotated[
+        str | None, Query(max_length=64, description="Id of the last video of the page before.")
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     order: Annotated[Literal["asc", "desc"], Query(description="By time of creation.")] = "desc",
 ) -> VideoList:
     """Videos, the newest first."""
     jobs, more = context.service.list(limit, after, order == "desc")
     shown = [Video.of(job) for job in jobs]
-    return VideoList(data=shown, first_id=shown[0].id if shown else None, last_id=shown[-1].id if shown else None, has_more=more)
+    return VideoList(
+        data=shown,
+        first_id=shown[0].id if shown else None,
+        last_id=shown[-1].id if shown else None,
+        has_more=more,
+    )
 
 
 @router.get("/{video_id}", summary="Retrieve a video")
@@ -96,18 +122,28 @@ async def cancel(response: Response, context: In, job: TheJob) -> Video:
     return _shown(response, await run_in_threadpool(context.service.cancel, job.id))
 
 
-@router.post("/{video_id}/remix", summary="Make a video again, with another prompt, seed or preset", openapi_extra=_body(Remix))
-async def remix(http: HttpRequest, response: Response, context: In, job: TheJob, idempotency_key: IdempotencyKey = None) -> Video:
+@router.post(
+    "/{video_id}/remix",
+    summary="Make a video again, with another prompt, seed or preset",
+    openapi_extra=_body(Remix),
+)
+async def remix(
+    http: HttpRequest, response: Response, context: In, job: TheJob, idempotency_key: IdempotencyKey = None
+) -> Video:
     """Queue a video that is as this one in everything but what is given."""
     async with context.uploads.body(http) as body:
         asked = body.as_(Remix)
     key = Body(asked.model_dump(exclude_none=True)).key(idempotency_key, f"remix {job.id}")
     changes = asked.model_dump()
-    return _shown(response, await run_in_threadpool(lambda: context.service.remix(job.id, **changes, key=key)))
+    return _shown(
+        response, await run_in_threadpool(lambda: context.service.remix(job.id, **changes, key=key))
+    )
 
 
 @router.post("/{video_id}/refine", summary="Refine a preview")
-async def refine(response: Response, context: In, job: TheJob, idempotency_key: IdempotencyKey = None) -> Video:
+async def refine(
+    response: Response, context: In, job: TheJob, idempotency_key: IdempotencyKey = None
+) -> Video:
     """Queue a video that is this one, refined: stage 3 alone, on its own frames as they were made, without loss."""
     key = Body({}).key(idempotency_key, f"refine {job.id}")
     return _shown(response, await run_in_threadpool(context.service.refine, job.id, key))
@@ -122,7 +158,9 @@ async def change_prompt(http: HttpRequest, context: In, job: TheJob) -> PromptCh
     return PromptChanged(id=job.id, number=number, prompt=asked.prompt)
 
 
-def _create(service: JobService, asked: VideoCreate, start: Upload | None, body: Body, key: str | None) -> Job:
+def _create(
+    service: JobService, asked: VideoCreate, start: Upload | None, body: Body, key: str | None
+) -> Job:
     model = _model(service, asked.model)
     image = str(start.path) if start and start.found.kind == "image" else None
     video = str(start.path) if start and start.found.kind == "video" else None
@@ -140,9 +178,13 @@ def _extend(service: JobService, asked: VideoExtension, body: Body, name: str | 
     if upload is None or asked.video is not None:
         raise RequestError("video", None, "give a video's id or a file, one of them")
     if upload.found.kind != "video":
-        raise RequestError("video", upload.found.suffix, "is a picture; send a video, or create one from the picture")
+        raise RequestError(
+            "video", upload.found.suffix, "is a picture; send a video, or create one from the picture"
+        )
     model = _model(service, asked.model)
-    request = Request(asked.prompt, asked.frames(upload.found.rate or service.configs[model].fps), video=str(upload.path))
+    request = Request(
+        asked.prompt, asked.frames(upload.found.rate or service.configs[model].fps), video=str(upload.path)
+    )
     request = request if asked.seed is None else replace(request, seed=asked.seed)
     return service.submit(request, model, key, upload.found.frames)
 

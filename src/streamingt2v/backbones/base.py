@@ -36,7 +36,12 @@ class Backbone(Protocol):
         network that conditions on noise."""
 
     def predictor(
-        self, condition: Any, window_TCHW: torch.Tensor | None, scale: float, rescale: float, time_guidance: float = 0.0
+        self,
+        condition: Any,
+        window_TCHW: torch.Tensor | None,
+        scale: float,
+        rescale: float,
+        time_guidance: float = 0.0,
     ) -> Predict:
         """The guided denoiser of one chunk, for latents on `device`. `window_TCHW`: the frames before it, encoded here once; None for the
         first chunk."""

@@ -78,7 +78,9 @@ class Converted:
         known, form = tree_flatten(self._torch(*arguments, **named))
         folder = self._folder(leaves, arrangement)
         if folder.is_dir():
-            with suppress(Exception):  # of any class: OpenVINO's for damaged files have no base; they are made again
+            with suppress(
+                Exception
+            ):  # of any class: OpenVINO's for damaged files have no base; they are made again
                 model = _Model(folder, form)
                 if _alike(known, tree_flatten(model(tensors))[0]):
                     return model
@@ -88,7 +90,9 @@ class Converted:
         if _alike(known, tree_flatten(model(tensors))[0]):
             return model
         name = type(self._network).__name__
-        raise ModelError(f"OpenVINO computes {name} otherwise than torch, by more than rounding; use --engine torch")
+        raise ModelError(
+            f"OpenVINO computes {name} otherwise than torch, by more than rounding; use --engine torch"
+        )
 
     def _folder(self, leaves: list[Any], arrangement: Any) -> Path:
         """Return where in the cache: named by weights, inputs and versions."""
@@ -98,9 +102,14 @@ class Converted:
                 digest.update(f"{name} {tuple(x.shape)}".encode())
                 digest.update(x.detach().contiguous().numpy())
             self._weights = digest.hexdigest()
-        inputs = [(list(leaf.shape), str(leaf.dtype)) if isinstance(leaf, torch.Tensor) else repr(leaf) for leaf in leaves]
+        inputs = [
+            (list(leaf.shape), str(leaf.dtype)) if isinstance(leaf, torch.Tensor) else repr(leaf)
+            for leaf in leaves
+        ]
         network = [type(self._network).__name__, getattr(self._network, "config", {}), self._weights]
-        marks = json.dumps([network, inputs, str(arrangement), torch.__version__, _openvino().__version__], default=str)
+        marks = json.dumps(
+            [network, inputs, str(arrangement), torch.__version__, _openvino().__version__], default=str
+        )
         return _cache() / hashlib.sha256(marks.encode()).hexdigest()[:32]
 
 
@@ -115,7 +124,9 @@ class _Flat(nn.Module):
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         rest = iter(tensors)
-        leaves = [next(rest) if given else other for given, other in zip(self.given, self.others, strict=True)]
+        leaves = [
+            next(rest) if given else other for given, other in zip(self.given, self.others, strict=True)
+        ]
         arguments, named = tree_unflatten(leaves, self.arrangement)
         return tuple(tree_flatten(self.call(*arguments, **named))[0])
 
@@ -172,8 +183,12 @@ def _convert(flat: _Flat, tensors: tuple[torch.Tensor, ...]) -> Any:
             model = _openvino().convert_model(torch.export.export(flat, tensors))
     except Exception as error:  # of any class: torch's, and several of OpenVINO's that have no base
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        raise ModelError(f"OpenVINO cannot convert {type(flat.network).__name__}: {reason}; use --engine torch") from error
-    model.reshape({place: list(x.shape) for place, x in enumerate(tensors)})  # known sizes are computed faster than any
+        raise ModelError(
+            f"OpenVINO cannot convert {type(flat.network).__name__}: {reason}; use --engine torch"
+        ) from error
+    model.reshape(
+        {place: list(x.shape) for place, x in enumerate(tensors)}
+    )  # known sizes are computed faster than any
     return model
 
 
@@ -194,11 +209,16 @@ def _keep(model: Any, folder: Path) -> None:
 def _alike(known: list[torch.Tensor], found: list[torch.Tensor]) -> bool:
     """Numbers that torch cannot tell either are not compared: whoever called finds them."""
     pairs = [(a.float(), b.float()) for a, b in zip(known, found, strict=True)]
-    return all(not a.isfinite().all() or (a - b).abs().max() <= CLOSE * max(1e-6, float(a.abs().max())) for a, b in pairs)
+    return all(
+        not a.isfinite().all() or (a - b).abs().max() <= CLOSE * max(1e-6, float(a.abs().max()))
+        for a, b in pairs
+    )
 
 
 def _cache() -> Path:
     try:
         return cached_assets_path("streamingt2v", namespace="openvino", subfolder="networks")
     except OSError as error:
-        raise ModelError(f"no folder for converted networks: {error}; set HF_HOME to a folder that can be written") from error
+        raise ModelError(
+            f"no folder for converted networks: {error}; set HF_HOME to a folder that can be written"
+        ) from error

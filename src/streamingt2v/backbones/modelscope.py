@@ -82,7 +82,12 @@ class ModelScopeBackbone:
 
     @torch.no_grad()
     def predictor(
-        self, condition: Condition, window_TCHW: torch.Tensor | None, scale: float, rescale: float, time_guidance: float = 0.0
+        self,
+        condition: Condition,
+        window_TCHW: torch.Tensor | None,
+        scale: float,
+        rescale: float,
+        time_guidance: float = 0.0,
     ) -> Predict:
         """With a scale of 1, guidance is the positive half alone, and the other is not computed. time_guidance: see `guidance.steadied`."""
         embedding = None
@@ -96,14 +101,24 @@ class ModelScopeBackbone:
             sample_BCTHW = latents_BCTHW.to(dtype)
             videos, frames = len(sample_BCTHW), sample_BCTHW.shape[2]
             halves_BCTHW = _for_each(sample_BCTHW, contexts)
-            features = self.cam(halves_BCTHW, timestep, contexts.cam, _for_each(embedding, contexts)) if embedding is not None else None
+            features = (
+                self.cam(halves_BCTHW, timestep, contexts.cam, _for_each(embedding, contexts))
+                if embedding is not None
+                else None
+            )
             prediction = self.unet(halves_BCTHW, timestep, contexts.base, cam_features=features).float()
             guided = guide_pair(prediction, scale, rescale) if scale != 1 else prediction
             if not time_guidance:
                 return guided
             # the features of the chunk for every frame: without them the difference would be CAM's doing too, and pile up over chunks
-            shared = features.of_the_last(embedding.shape[1], frames, videos) if features and embedding is not None else None
-            alone = frames_alone(lambda each: self.unet(each, timestep, positive.base, cam_features=shared), sample_BCTHW)
+            shared = (
+                features.of_the_last(embedding.shape[1], frames, videos)
+                if features and embedding is not None
+                else None
+            )
+            alone = frames_alone(
+                lambda each: self.unet(each, timestep, positive.base, cam_features=shared), sample_BCTHW
+            )
             return steadied(guided, alone, time_guidance)
 
         return predict
@@ -133,7 +148,10 @@ def decode_frames(vae: AutoencoderKL, latents_BCTHW: torch.Tensor, device: torch
     """Latents of one video (1, C, T, h, w) to frames (T, 3, H, W), float32 on the CPU, clamped to [-1, 1]; a few at a time."""
     latents_TCHW = latents_BCTHW[0].transpose(0, 1) / vae.config.scaling_factor
     height, width = (vae_factor(vae) * side for side in latents_TCHW.shape[-2:])
-    parts = [vae.decode(part.to(device, vae.dtype)).sample.float().cpu() for part in _few(latents_TCHW, height, width)]
+    parts = [
+        vae.decode(part.to(device, vae.dtype)).sample.float().cpu()
+        for part in _few(latents_TCHW, height, width)
+    ]
     # contiguous: a saved state comes back so, and some kernels sum in another order where the layout is another
     return torch.cat(parts).clamp(-1, 1).contiguous()
 
@@ -142,7 +160,10 @@ def decode_frames(vae: AutoencoderKL, latents_BCTHW: torch.Tensor, device: torch
 def encode_frames(vae: AutoencoderKL, frames_TCHW: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Frames (T, 3, H, W) in [-1, 1] to latents (1, C, T, h, w), the mean of the posterior, so that it is the same every time."""
     height, width = frames_TCHW.shape[-2:]
-    parts = [vae.encode(part.to(device, vae.dtype)).latent_dist.mode().float() for part in _few(frames_TCHW, height, width)]
+    parts = [
+        vae.encode(part.to(device, vae.dtype)).latent_dist.mode().float()
+        for part in _few(frames_TCHW, height, width)
+    ]
     return torch.cat(parts).transpose(0, 1)[None] * vae.config.scaling_factor
 
 

@@ -36,11 +36,20 @@ class RefinerBackbone:
 
     @torch.no_grad()
     def velocity(
-        self, latents_BCTHW: torch.Tensor, timesteps: Sequence[int], texts: Sequence[TextCond], scale: float, rescale: float
+        self,
+        latents_BCTHW: torch.Tensor,
+        timesteps: Sequence[int],
+        texts: Sequence[TextCond],
+        scale: float,
+        rescale: float,
     ) -> torch.Tensor:
         """The guided v-prediction of windows, each at a timestep and with a text of its own."""
         place = {"device": self.device, "dtype": self.unet.dtype}
-        text_BLD = torch.cat([*(text.negative_BLD for text in texts), *(text.positive_BLD for text in texts)]).to(**place)
+        text_BLD = torch.cat(
+            [*(text.negative_BLD for text in texts), *(text.positive_BLD for text in texts)]
+        ).to(**place)
         pair_BCTHW = torch.cat([latents_BCTHW, latents_BCTHW]).to(**place)
-        prediction = self.unet(pair_BCTHW, torch.tensor([*timesteps, *timesteps], device=self.device), text_BLD).sample
+        prediction = self.unet(
+            pair_BCTHW, torch.tensor([*timesteps, *timesteps], device=self.device), text_BLD
+        ).sample
         return guide_pair(prediction.float(), scale, rescale).cpu()

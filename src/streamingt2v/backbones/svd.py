@@ -66,8 +66,13 @@ class SvdBackbone:
     @torch.no_grad()
     def decode(self, latents_BCTHW: torch.Tensor, skip: int = 0, batch: int = 8) -> torch.Tensor:
         """`batch` frames at a time, as published: within a batch the decoder looks at neighbouring frames, skipped ones too."""
-        latents_TCHW = latents_BCTHW[0].transpose(0, 1).to(self.device, self.vae.dtype) / self.vae.config.scaling_factor
-        parts = [self.vae.decode(part, num_frames=len(part)).sample.float().cpu() for part in latents_TCHW.split(batch)]
+        latents_TCHW = (
+            latents_BCTHW[0].transpose(0, 1).to(self.device, self.vae.dtype) / self.vae.config.scaling_factor
+        )
+        parts = [
+            self.vae.decode(part, num_frames=len(part)).sample.float().cpu()
+            for part in latents_TCHW.split(batch)
+        ]
         return torch.cat(parts)[skip:].clamp(-1, 1).contiguous()  # contiguous: see `modelscope.decode_frames`
 
     @torch.no_grad()
@@ -78,15 +83,28 @@ class SvdBackbone:
         clean_BCHW = anchor_CHW[None].to(self.device, self.unet.dtype)
         size = self.image_encoder.config.image_size
         embeds_BD = self.image_encoder(pixel_values=preprocess(clean_BCHW, size)).image_embeds
-        noised_BCHW = anchor_CHW[None] + self.config.augmentation * self._augmentation(seed, tuple(anchor_CHW.shape))
+        noised_BCHW = anchor_CHW[None] + self.config.augmentation * self._augmentation(
+            seed, tuple(anchor_CHW.shape)
+        )
         # unlike those of frames, latents that condition are not scaled
-        latents_BCHW = self.vae.encode(noised_BCHW.to(self.device, self.vae.dtype)).latent_dist.mode().to(clean_BCHW)
-        added_N = embeds_BD.new_tensor([self.config.fps_id, self.config.motion_bucket, self.config.augmentation])
-        return PictureCondition(_after_zeros(embeds_BD)[:, None], _after_zeros(latents_BCHW), added_N.expand(2, -1))
+        latents_BCHW = (
+            self.vae.encode(noised_BCHW.to(self.device, self.vae.dtype)).latent_dist.mode().to(clean_BCHW)
+        )
+        added_N = embeds_BD.new_tensor(
+            [self.config.fps_id, self.config.motion_bucket, self.config.augmentation]
+        )
+        return PictureCondition(
+            _after_zeros(embeds_BD)[:, None], _after_zeros(latents_BCHW), added_N.expand(2, -1)
+        )
 
     @torch.no_grad()
     def predictor(
-        self, condition: PictureCondition, window_TCHW: torch.Tensor | None, scale: float, rescale: float, time_guidance: float = 0.0
+        self,
+        condition: PictureCondition,
+        window_TCHW: torch.Tensor | None,
+        scale: float,
+        rescale: float,
+        time_guidance: float = 0.0,
     ) -> Predict:
         """Guidance rises evenly from the first frame's, `SvdConfig.first_guidance`, to `scale` at the last.
 
@@ -103,9 +121,13 @@ class SvdBackbone:
             noisy_BTCHW = torch.cat([latents_BCTHW, latents_BCTHW]).transpose(1, 2).to(self.unet.dtype)
             picture_BTCHW = condition.latents_BCHW[:, None].expand(-1, noisy_BTCHW.shape[1], -1, -1, -1)
             sample_BTCHW = torch.cat([noisy_BTCHW, picture_BTCHW], dim=2)
-            features = self.cam(sample_BTCHW, timestep, context, added, embedding) if embedding is not None else None
+            features = (
+                self.cam(sample_BTCHW, timestep, context, added, embedding) if embedding is not None else None
+            )
             prediction_BTCHW = self.unet(sample_BTCHW, timestep, context, added, cam_features=features)
-            scales_T11 = torch.linspace(self.config.first_guidance, scale, latents_BCTHW.shape[2])[:, None, None].to(latents_BCTHW)
+            scales_T11 = torch.linspace(self.config.first_guidance, scale, latents_BCTHW.shape[2])[
+                :, None, None
+            ].to(latents_BCTHW)
             return guide_pair(prediction_BTCHW.transpose(1, 2).float(), scales_T11, rescale)
 
         return predict

@@ -17,7 +17,13 @@ class TextEncoder:
     device: where the encoder works, None for where its weights are.
     """
 
-    def __init__(self, tokenizer: Any, encoder: Any, vocabulary: Vocabulary | None = None, device: torch.device | None = None):
+    def __init__(
+        self,
+        tokenizer: Any,
+        encoder: Any,
+        vocabulary: Vocabulary | None = None,
+        device: torch.device | None = None,
+    ):
         self.tokenizer, self.encoder, self.vocabulary, self.works_on = tokenizer, encoder, vocabulary, device
 
     @property
@@ -41,7 +47,9 @@ class TextEncoder:
 
     def surplus_tokens(self, prompt: str) -> int:
         """Return how many tokens of the prompt are beyond the encoder's length and so have no effect."""
-        ids = self.tokenizer(self._translated(prompt), verbose=False).input_ids  # the library's own warning is not for users
+        ids = self.tokenizer(
+            self._translated(prompt), verbose=False
+        ).input_ids  # the library's own warning is not for users
         return max(0, len(ids) - self.tokenizer.model_max_length)
 
     def _translated(self, prompt: str) -> str:
@@ -51,9 +59,13 @@ class TextEncoder:
         """Return what the encoder reads, (N, L) on the CPU: in known words, padded and cut to its length."""
         length = self.tokenizer.model_max_length
         texts = [self._translated(p) for p in prompts]
-        ids = self.tokenizer(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids
+        ids = self.tokenizer(
+            texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        ).input_ids
         if int(ids.max()) >= self.encoder.config.vocab_size:
-            raise ModelError(f"the tokenizer gives id {int(ids.max())}, the text encoder knows {self.encoder.config.vocab_size}")
+            raise ModelError(
+                f"the tokenizer gives id {int(ids.max())}, the text encoder knows {self.encoder.config.vocab_size}"
+            )
         return ids
 
     def _embed(self, prompts: list[str]) -> torch.Tensor:

@@ -54,7 +54,9 @@ def download(url: str, file: HubFile, place: Path, on_bytes: OnBytes = lambda co
             if _complete(url, file, part, on_bytes):
                 part.replace(place)
             elif last:
-                raise ModelError(f"{file.name}: came damaged twice from {url}; try again, or from another network")
+                raise ModelError(
+                    f"{file.name}: came damaged twice from {url}; try again, or from another network"
+                )
     part.with_suffix(".lock").unlink(missing_ok=True)
 
 
@@ -89,7 +91,11 @@ def _complete(url: str, file: HubFile, part: Path, on_bytes: OnBytes) -> bool:
 def _begun(file: HubFile, stream: BinaryIO) -> Any:
     """The hash of what the file has; the stream is at its end afterwards."""
     # small files are named by git's hash of them, large ones by their own
-    hashed = hashlib.sha256() if len(file.etag) == 64 else hashlib.sha1(f"blob {file.size}\0".encode(), usedforsecurity=False)
+    hashed = (
+        hashlib.sha256()
+        if len(file.etag) == 64
+        else hashlib.sha1(f"blob {file.size}\0".encode(), usedforsecurity=False)
+    )
     stream.seek(0)
     while piece := stream.read(_PIECE):
         hashed.update(piece)
@@ -99,7 +105,9 @@ def _begun(file: HubFile, stream: BinaryIO) -> Any:
 def _append(url: str, file: HubFile, stream: BinaryIO, hashed: Any, on_bytes: OnBytes) -> Any:
     """Bytes from where the file ends, as far as they come; the hash of all of it."""
     have = stream.tell()
-    headers = build_hf_headers() | {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    headers = (
+        build_hf_headers() | {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    )
     with get_session().stream(
         "GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT, follow_redirects=True
     ) as response:  # fmt: skip
@@ -108,7 +116,9 @@ def _append(url: str, file: HubFile, stream: BinaryIO, hashed: Any, on_bytes: On
             on_bytes(-have)
             stream.truncate(0)
             hashed = _begun(file, stream)
-        for piece in response.iter_bytes():  # as they come: nothing waits to be written when the connection breaks
+        for (
+            piece
+        ) in response.iter_bytes():  # as they come: nothing waits to be written when the connection breaks
             stream.write(piece)
             hashed.update(piece)
             on_bytes(len(piece))

@@ -54,7 +54,9 @@ def made_folder(entry: Entry, revision: str | None = None) -> Path:
     return home() / "models" / f"{entry.name}{pinned}"
 
 
-def find_repository(hub_id: str, revision: str | None, half: bool = False, without: tuple[str, ...] = ()) -> Path | None:
+def find_repository(
+    hub_id: str, revision: str | None, half: bool = False, without: tuple[str, ...] = ()
+) -> Path | None:
     """The folder of a repository with all files of a model, in the precision asked for, else in the other; None if it is not here."""
     from . import hub  # its library takes a while to import, and is not needed for what lies in a folder
 

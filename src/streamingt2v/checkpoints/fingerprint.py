@@ -18,7 +18,12 @@ def fingerprint(folder: Path, *others: Path) -> str:
     """
     whole = hashlib.sha256()
     for part in (folder, *others):
-        files = [path for pattern in ("*", "*/*") for path in part.glob(pattern) if path.suffix in _READ and path.is_file()]
+        files = [
+            path
+            for pattern in ("*", "*/*")
+            for path in part.glob(pattern)
+            if path.suffix in _READ and path.is_file()
+        ]
         for path in sorted(files):
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()

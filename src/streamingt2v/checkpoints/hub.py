@@ -59,7 +59,11 @@ class Remote:
 
     def missing(self, names: Iterable[str]) -> int:
         """Bytes of these files that are still to be fetched."""
-        return sum(self.files[name].size - partial_size(self.blob(name)) for name in names if not (self.folder / name).exists())
+        return sum(
+            self.files[name].size - partial_size(self.blob(name))
+            for name in names
+            if not (self.folder / name).exists()
+        )
 
 
 def is_hub_name(text: str) -> bool:
@@ -82,8 +86,13 @@ EVERYTHING = like("*")
 def look_up(hub_id: str, revision: str | None = None, argument: str = "source") -> Remote:
     """What a repository holds; asks the hub and downloads nothing. The errors are those of `explained`."""
     try:
-        info = HfApi().model_info(hub_id, revision=revision, files_metadata=True, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
-        files = {file.rfilename: HubFile(file.rfilename, file.size or 0, _etag(file)) for file in info.siblings or ()}
+        info = HfApi().model_info(
+            hub_id, revision=revision, files_metadata=True, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
+        )
+        files = {
+            file.rfilename: HubFile(file.rfilename, file.size or 0, _etag(file))
+            for file in info.siblings or ()
+        }
     except FAILURES as error:
         raise explained(error, hub_id, revision, argument) from error
     licence = info.card_data.get("license") if info.card_data else None
@@ -115,14 +124,23 @@ def fetch(
     return bring(remote, names, on_bytes, argument)
 
 
-def bring(remote: Remote, names: Sequence[str], on_bytes: OnBytes = lambda count: None, argument: str = "source") -> Path:
+def bring(
+    remote: Remote, names: Sequence[str], on_bytes: OnBytes = lambda count: None, argument: str = "source"
+) -> Path:
     """The folder of a repository's commit with these files, downloaded as far as they are missing."""
     try:
         for name in names:
             if (remote.folder / name).exists():
                 continue
-            download(hf_hub_url(remote.hub_id, name, revision=remote.commit), remote.files[name], remote.blob(name), on_bytes)
-            hf_hub_download(remote.hub_id, name, revision=remote.commit)  # the content is there: it gets its name in the snapshot
+            download(
+                hf_hub_url(remote.hub_id, name, revision=remote.commit),
+                remote.files[name],
+                remote.blob(name),
+                on_bytes,
+            )
+            hf_hub_download(
+                remote.hub_id, name, revision=remote.commit
+            )  # the content is there: it gets its name in the snapshot
         _refer(remote)
     except FAILURES as error:
         raise explained(error, remote.hub_id, remote.revision, argument) from error
@@ -143,7 +161,11 @@ def find(hub_id: str, choose: Choose = EVERYTHING, revision: str | None = None) 
         lacking = [name for name in names if not (folder / name).exists()]
         if names and not lacking:
             return folder
-        problem = f"is here in part: {len(lacking)} of {len(names)} files are missing" if names else "has no such file in the hub's cache"
+        problem = (
+            f"is here in part: {len(lacking)} of {len(names)} files are missing"
+            if names
+            else "has no such file in the hub's cache"
+        )
     name = f"{hub_id}@{revision}" if revision else hub_id
     raise ModelError(f"{name}: {problem}, and this is offline; run it once with a network, or give a folder")
 
@@ -153,7 +175,9 @@ def chosen(remote: Remote, choose: Choose) -> Sequence[str]:
     names = choose(remote.files, lambda name: _text(bring(remote, [name]), name))
     if not names:
         fix = "has none of the files that are needed here; see"
-        raise ModelError(f"{remote.hub_id}: {fix} {constants.ENDPOINT}/{remote.hub_id}/tree/{remote.revision or 'main'}")
+        raise ModelError(
+            f"{remote.hub_id}: {fix} {constants.ENDPOINT}/{remote.hub_id}/tree/{remote.revision or 'main'}"
+        )
     return names
 
 
@@ -207,7 +231,11 @@ def _snapshots(hub_id: str, revision: str | None) -> list[Path]:
     commit = ref.read_text().strip() if ref.is_file() else revision
     found = [path for path in (store / "snapshots").glob("*") if path.is_dir()]
     if revision is not None:
-        return [path for path in found if commit and (path.name == commit or (len(commit) >= 7 and path.name.startswith(commit)))]
+        return [
+            path
+            for path in found
+            if commit and (path.name == commit or (len(commit) >= 7 and path.name.startswith(commit)))
+        ]
     return sorted(found, key=lambda path: (path.name != commit, -path.stat().st_mtime))
 
 

@@ -27,7 +27,9 @@ FAILURES = (HTTPError, OSError, ValueError)
 """Errors of a question to the hub or a download: its own, its HTTP library's, the disk's, a broken answer's."""
 
 
-def explained(error: Exception, hub_id: str, revision: str | None, argument: str = "source") -> StreamingT2VError:
+def explained(
+    error: Exception, hub_id: str, revision: str | None, argument: str = "source"
+) -> StreamingT2VError:
     """The error to raise in its place: RequestError where the name, the revision or a token is wrong, else ModelError.
 
     argument: what named the repository.
@@ -53,7 +55,11 @@ def _wrong(error: Exception, hub_id: str, revision: str | None) -> str | None:
     if status == 401 and "Invalid credentials" in message:
         return f"{_token_place()} is not valid at {constants.ENDPOINT}: make a new one at {_tokens_page()}, or unset it"
     if isinstance(error, RepositoryNotFoundError):
-        hidden = "or your token may not read it" if get_token() else f"or it is private: then set HF_TOKEN to a token from {_tokens_page()}"
+        hidden = (
+            "or your token may not read it"
+            if get_token()
+            else f"or it is private: then set HF_TOKEN to a token from {_tokens_page()}"
+        )
         return f"no such repository at {constants.ENDPOINT}: check its spelling, {hidden}"
     if isinstance(error, RevisionNotFoundError):
         return f"there is no revision {revision!r}; {_revisions(hub_id)}"
@@ -82,7 +88,9 @@ def _failed(error: Exception) -> str:
         return "HF_HUB_OFFLINE=1 keeps this process off the network; unset it, or give --offline to use what was fetched before"
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
-        later = "too many requests: wait some minutes, or set HF_TOKEN" if status == 429 else "try again later"
+        later = (
+            "too many requests: wait some minutes, or set HF_TOKEN" if status == 429 else "try again later"
+        )
         return f"the hub at {where} answers with an error ({status}); {later}. What has come is kept"
     if isinstance(error, JSONDecodeError | FileMetadataError):
         return f"{where} answers, but not as a hub does; check HF_ENDPOINT, and proxies or log-in pages of the network"

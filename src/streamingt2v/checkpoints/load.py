@@ -51,10 +51,16 @@ class Place:
         """The part of that name, by its class's `from_pretrained`; ModelError if it is missing or its weights do not fit."""
         part = _part(self.folder, name)
         try:
-            model, report = from_pretrained(part, torch_dtype=dtype, local_files_only=True, output_loading_info=True)
+            model, report = from_pretrained(
+                part, torch_dtype=dtype, local_files_only=True, output_loading_info=True
+            )
         except (OSError, ValueError, RuntimeError) as error:
             raise ModelError(f"{part}: {error}") from error
-        wrong = [key for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in report.get(kind, ())]
+        wrong = [
+            key
+            for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
+            for key in report.get(kind, ())
+        ]
         if wrong:
             raise ModelError(f"{part}: weights do not fit the configuration: {sorted(map(str, wrong))[:5]}")
         save_in_vae(model, self.savings)
@@ -114,7 +120,9 @@ def load(
     return made
 
 
-def _put_on(networks: Callable[[], dict[str, torch.nn.Module]], device: torch.device, savings: Savings) -> None:
+def _put_on(
+    networks: Callable[[], dict[str, torch.nn.Module]], device: torch.device, savings: Savings
+) -> None:
     """What is between networks and those who call them: hooks that bring weights to the device, or an engine."""
     if savings.offload != "none":
         offload(networks(), device, savings)
@@ -130,7 +138,9 @@ def best_device(name: str) -> str:
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
-        raise RequestError("device", name, f"cannot be used here ({str(error).splitlines()[0]}); cpu always can") from error
+        raise RequestError(
+            "device", name, f"cannot be used here ({str(error).splitlines()[0]}); cpu always can"
+        ) from error
     return name
 
 
@@ -141,12 +151,19 @@ def move(components: Components, device: str | None, dtype: torch.dtype | None) 
     """
     savings = components.savings
     if savings.offload != "none" or savings.engine != "torch":
-        name, value = ("offload", savings.offload) if savings.offload != "none" else ("engine", savings.engine)
-        raise RequestError(name, value, "places the weights itself; load the pipeline anew for another device or dtype")
+        name, value = (
+            ("offload", savings.offload) if savings.offload != "none" else ("engine", savings.engine)
+        )
+        raise RequestError(
+            name, value, "places the weights itself; load the pipeline anew for another device or dtype"
+        )
     for name, network in networks_of(components).items():
         network.to(device=device, dtype=None if name.endswith("vae") else dtype)
     if components.pipeline is not None:
-        components.pipeline.to(**{"device": device} if device is not None else {}, **{"dtype": dtype} if dtype is not None else {})
+        components.pipeline.to(
+            **{"device": device} if device is not None else {},
+            **{"dtype": dtype} if dtype is not None else {},
+        )
     place = components.device if device is None else torch.device(device)
     _work_on(components, place, components.place[1] if dtype is None else dtype)
 
@@ -169,7 +186,9 @@ def set_in_vaes(components: Components, name: Literal["vae_slicing", "vae_tiling
     savings.check(str(components.device), components.config, str(components.dtype).removeprefix("torch."))
     components.savings = savings
     kind = name.removeprefix("vae_")
-    networks = networks_of(components) | ({"vae": components.pipeline.vae} if hasattr(components.pipeline, "vae") else {})
+    networks = networks_of(components) | (
+        {"vae": components.pipeline.vae} if hasattr(components.pipeline, "vae") else {}
+    )
     for key, network in networks.items():
         if key.endswith("vae") and hasattr(network, f"use_{kind}"):
             getattr(network, f"{'enable' if on else 'disable'}_{kind}")()
@@ -198,7 +217,9 @@ def networks_of(components: Components) -> dict[str, torch.nn.Module]:
 def _read(folder: Path, config: ModelConfig, place: Place, dtype: torch.dtype, refiner: bool) -> Components:
     backbone = (_svd if config.backbone == "svd" else _modelscope)(config, place, dtype)
     if config.height % (factor := vae_factor(backbone.parts()["vae"])) or config.width % factor:
-        raise ModelError(f"{folder}: {config.height} x {config.width} pixels: the autoencoder needs multiples of {factor}")
+        raise ModelError(
+            f"{folder}: {config.height} x {config.width} pixels: the autoencoder needs multiples of {factor}"
+        )
     # the decoder of StreamingSVD's videos knows nothing of single frames
     vae = None if config.backbone == "svd" else backbone.parts()["vae"]
     enhancer = _refiner(folder, config, place, dtype, vae) if config.refine and refiner else None
@@ -228,7 +249,9 @@ def _svd(config: ModelConfig, place: Place, dtype: torch.dtype) -> Backbone:
     )
 
 
-def load_refiner(folder: Path, device: str, dtype: torch.dtype, threads: int, savings: Savings = PLAIN) -> RefinerBackbone:
+def load_refiner(
+    folder: Path, device: str, dtype: torch.dtype, threads: int, savings: Savings = PLAIN
+) -> RefinerBackbone:
     """Of a model folder only what refines, for a process of its own, which on a CPU uses so many threads."""
     torch.set_num_threads(threads)
     made = _refiner(folder, ModelConfig.load(folder), Place(folder, torch.device(device), savings), dtype)
@@ -244,7 +267,9 @@ def save(components: Components, folder: Path, dtype: torch.dtype = torch.float1
     already the files of a model are replaced, others stay. ModelError for a model that was loaded without its refiner.
     """
     if components.config.refine is not None and components.refiner is None:
-        raise ModelError("the model was loaded without its refiner and would be saved without it; load it with refiner=True")
+        raise ModelError(
+            "the model was loaded without its refiner and would be saved without it; load it with refiner=True"
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as made:
         whole = Path(made) / "model"
@@ -280,10 +305,14 @@ def _forget_origin(path: Path) -> None:
         durable.write_file(path, (json.dumps(values, indent=2, sort_keys=True) + "\n").encode())
 
 
-def _refiner(folder: Path, config: ModelConfig, place: Place, dtype: torch.dtype, vae: AutoencoderKL | None = None) -> RefinerBackbone:
+def _refiner(
+    folder: Path, config: ModelConfig, place: Place, dtype: torch.dtype, vae: AutoencoderKL | None = None
+) -> RefinerBackbone:
     """`vae`: that of stage 2, where it decodes single frames; else it is read here."""
     if vae is None:
-        vae = place("refiner_vae" if config.backbone == "svd" else "vae", AutoencoderKL.from_pretrained, torch.float32)
+        vae = place(
+            "refiner_vae" if config.backbone == "svd" else "vae", AutoencoderKL.from_pretrained, torch.float32
+        )
     kind = _refiner_class(folder, config, vae_factor(vae))
     return RefinerBackbone(vae, place("refiner", kind.from_pretrained, dtype), place.device)
 
@@ -295,7 +324,9 @@ def _refiner_class(folder: Path, config: ModelConfig, factor: int) -> type[UNet3
     values = read_json(path)
     height, width = config.refine.size(config.height, config.width)
     if height % factor or width % factor:
-        raise ModelError(f"{folder}: refines to {height} x {width} pixels: the autoencoder needs multiples of {factor}")
+        raise ModelError(
+            f"{folder}: refines to {height} x {width} pixels: the autoencoder needs multiples of {factor}"
+        )
     if values.get("_class_name") != Vid2VidUNet.__name__:
         return UNet3DConditionModel
     try:
@@ -311,7 +342,12 @@ def _load_text(folder: Path, config: ModelConfig, place: Place, dtype: torch.dty
     encoder = place("text_encoder", CLIPTextModel.from_pretrained, dtype)
     path = folder / "vocabulary.json"
     vocabulary = Vocabulary.load(path) if path.is_file() else None
-    return TextEncoder(AutoTokenizer.from_pretrained(_part(folder, "tokenizer"), local_files_only=True), encoder, vocabulary, place.device)
+    return TextEncoder(
+        AutoTokenizer.from_pretrained(_part(folder, "tokenizer"), local_files_only=True),
+        encoder,
+        vocabulary,
+        place.device,
+    )
 
 
 def _load_scheduler(folder: Path) -> Any:

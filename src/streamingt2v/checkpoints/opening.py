@@ -21,7 +21,11 @@ ONLY_TILED = ("AutoencoderKLAllegro",)
 
 @contextmanager
 def opened(
-    folder: str, device: str | torch.device, dtype: torch.dtype, adapter: str | None = None, savings: Savings = PLAIN
+    folder: str,
+    device: str | torch.device,
+    dtype: torch.dtype,
+    adapter: str | None = None,
+    savings: Savings = PLAIN,
 ) -> Iterator[Any]:
     """A pipeline on a device in a dtype, for as long as it is needed: its memory is free afterwards. ModelError if it does not load."""
     pipeline = load_pipeline(folder, device, dtype, adapter, savings)
@@ -33,7 +37,11 @@ def opened(
 
 
 def load_pipeline(
-    folder: str | Path, device: str | torch.device, dtype: torch.dtype, adapter: str | None = None, savings: Savings = PLAIN
+    folder: str | Path,
+    device: str | torch.device,
+    dtype: torch.dtype,
+    adapter: str | None = None,
+    savings: Savings = PLAIN,
 ) -> Any:
     """Load a pipeline of diffusers to a device in a dtype. ModelError if it does not load."""
     from diffusers import DiffusionPipeline
@@ -42,7 +50,9 @@ def load_pipeline(
         if adapter is not None:
             pipeline = _with_adapter(str(folder), adapter, dtype)
         else:
-            pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, **_kept_as(Path(folder), dtype))
+            pipeline = DiffusionPipeline.from_pretrained(
+                folder, local_files_only=True, **_kept_as(Path(folder), dtype)
+            )
     except (OSError, ValueError, RuntimeError, TypeError, ImportError) as error:
         raise ModelError(f"{folder}: the pipeline cannot be loaded: {error}") from error
     pipeline.set_progress_bar_config(disable=True)
@@ -50,7 +60,11 @@ def load_pipeline(
         save_in_vae(pipeline.vae, savings)
         if type(pipeline.vae).__name__ in ONLY_TILED:
             pipeline.vae.enable_tiling()
-    return pipeline.to(device) if savings.offload == "none" else offload_pipeline(pipeline, torch.device(device), savings)
+    return (
+        pipeline.to(device)
+        if savings.offload == "none"
+        else offload_pipeline(pipeline, torch.device(device), savings)
+    )
 
 
 def _kept_as(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
@@ -69,7 +83,14 @@ def _with_adapter(folder: str, adapter: str, dtype: torch.dtype) -> Any:
     from diffusers import AnimateDiffPipeline, DDIMScheduler, MotionAdapter
 
     motion = MotionAdapter.from_pretrained(adapter, local_files_only=True, **_kept_as(Path(adapter), dtype))
-    pipeline = AnimateDiffPipeline.from_pretrained(folder, motion_adapter=motion, local_files_only=True, **_kept_as(Path(folder), dtype))
-    changes = {"clip_sample": False, "timestep_spacing": "linspace", "beta_schedule": "linear", "steps_offset": 1}
+    pipeline = AnimateDiffPipeline.from_pretrained(
+        folder, motion_adapter=motion, local_files_only=True, **_kept_as(Path(folder), dtype)
+    )
+    changes = {
+        "clip_sample": False,
+        "timestep_spacing": "linspace",
+        "beta_schedule": "linear",
+        "steps_offset": 1,
+    }
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, **changes)
     return pipeline

@@ -36,7 +36,9 @@ def offload(networks: Mapping[str, nn.Module], device: torch.device, savings: Sa
         return
     for name, network in networks.items():
         beside = next((group for group in TOGETHER if name in group), (name,))
-        add_hook_to_module(network, _Brought(device, [other for key, other in networks.items() if key not in beside]))
+        add_hook_to_module(
+            network, _Brought(device, [other for key, other in networks.items() if key not in beside])
+        )
 
 
 def _by_layers(network: nn.Module, device: torch.device) -> None:
@@ -44,8 +46,12 @@ def _by_layers(network: nn.Module, device: torch.device) -> None:
 
     Single numbers, as APM's alphas are, stay on the device: they are read outside of their layer's `forward`.
     """
-    numbers = {name: x.detach().to(device, copy=True) for name, x in network.named_parameters() if x.ndim == 0}
-    apply_group_offloading(network, onload_device=device, offload_device=torch.device("cpu"), offload_type="leaf_level")
+    numbers = {
+        name: x.detach().to(device, copy=True) for name, x in network.named_parameters() if x.ndim == 0
+    }
+    apply_group_offloading(
+        network, onload_device=device, offload_device=torch.device("cpu"), offload_type="leaf_level"
+    )
     for name, number in numbers.items():
         layer = network.get_submodule(name.rpartition(".")[0])
         HookRegistry.check_if_exists_or_initialize(layer).remove_hook("group_offloading", recurse=False)
@@ -88,7 +94,9 @@ class _Brought(ModelHook):
     def __init__(self, execution_device: torch.device, others: Iterable[nn.Module]):
         self.execution_device, self.others = execution_device, tuple(others)
 
-    def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def pre_forward(
+        self, module: nn.Module, *args: Any, **kwargs: Any
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments as they are: whoever calls puts them on the device."""
         for other in self.others:
             move(other, torch.device("cpu"))

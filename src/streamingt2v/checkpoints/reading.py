@@ -21,7 +21,16 @@ from ..errors import ModelError
 Tensors = dict[str, torch.Tensor]
 
 _PICKLES = (".ckpt", ".pth", ".pt", ".bin")
-_BOOKKEEPING = ("argparse", "jsonargparse", "lightning", "lightning_fabric", "omegaconf", "pathlib", "pytorch_lightning", "typing")
+_BOOKKEEPING = (
+    "argparse",
+    "jsonargparse",
+    "lightning",
+    "lightning_fabric",
+    "omegaconf",
+    "pathlib",
+    "pytorch_lightning",
+    "typing",
+)
 """Packages whose objects a trainer stores beside the weights: settings, paths, states of callbacks."""
 
 
@@ -56,8 +65,20 @@ def _read_pickle(path: Path) -> Tensors:
         with torch.serialization.safe_globals(_placeholders(path) if zipped else []):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
-        raise ModelError(f"{path}: is not read, because it asks for more than tensors: {_first_sentence(error)}") from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise ModelError(
+            f"{path}: is not read, because it asks for more than tensors: {_first_sentence(error)}"
+        ) from error
+    except (
+        RuntimeError,
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        TypeError,
+        zipfile.BadZipFile,
+    ) as error:
         raise ModelError(f"{path}: is cut short or no torch checkpoint ({_first_sentence(error)})") from error
     return _state_dict(path, content)
 
@@ -88,9 +109,14 @@ def _placeholders(path: Path) -> list[Any]:
     names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
     strangers = sorted(name for name in names if name.split(".")[0] not in _BOOKKEEPING)
     if strangers:
-        raise ModelError(f"{path}: is not read, because it asks for more than tensors: it names {', '.join(strangers[:5])}")
+        raise ModelError(
+            f"{path}: is not read, because it asks for more than tensors: it names {', '.join(strangers[:5])}"
+        )
     # a mapping is filled item by item, which the reader does for plain dictionaries only
-    return [(OrderedDict if name.endswith("AttributeDict") else type(name, (_Leftover,), {}), name) for name in names]
+    return [
+        (OrderedDict if name.endswith("AttributeDict") else type(name, (_Leftover,), {}), name)
+        for name in names
+    ]
 
 
 def _state_dict(path: Path, content: Any) -> Tensors:
@@ -99,7 +125,9 @@ def _state_dict(path: Path, content: Any) -> Tensors:
         raise ModelError(f"{path}: holds a {type(weights).__name__} where named tensors are expected")
     others = [name for name, value in weights.items() if not isinstance(value, torch.Tensor)]
     if others:
-        raise ModelError(f"{path}: holds more than tensors: {others[0]!r} is a {type(weights[others[0]]).__name__}")
+        raise ModelError(
+            f"{path}: holds more than tensors: {others[0]!r} is a {type(weights[others[0]]).__name__}"
+        )
     return {str(name): value.detach() for name, value in weights.items()}
 
 
@@ -108,4 +136,10 @@ def _first_sentence(error: Exception) -> str:
     if refused := re.search(r"GLOBAL (\S+)", str(error)):
         return f"it names {refused[1]}"
     text = (str(error) or type(error).__name__).split("WeightsUnpickler error: ")[-1]
-    return text.partition("\n")[0].partition("Re-running")[0].partition("This file can still")[0].strip().rstrip(".")
+    return (
+        text.partition("\n")[0]
+        .partition("Re-running")[0]
+        .partition("This file can still")[0]
+        .strip()
+        .rstrip(".")
+    )

@@ -23,8 +23,12 @@ INDEX = "model_index.json"
 HALVES = ("fp16", "bf16")
 """Names of diffusers' variants in half precision."""
 
-_WEIGHTS = re.compile(r"(?P<stem>[\w-]+?)(?:\.(?P<a>\w+))?(?:-\d{5}-of-\d{5})?(?:\.(?P<b>\w+))?\.(?P<kind>safetensors|bin)")
-_SHARDS = re.compile(r"(?P<stem>[\w-]+?)(?:\.(?P<a>\w+))?\.(?P<kind>safetensors|bin)\.index(?:\.(?P<b>\w+))?\.json")
+_WEIGHTS = re.compile(
+    r"(?P<stem>[\w-]+?)(?:\.(?P<a>\w+))?(?:-\d{5}-of-\d{5})?(?:\.(?P<b>\w+))?\.(?P<kind>safetensors|bin)"
+)
+_SHARDS = re.compile(
+    r"(?P<stem>[\w-]+?)(?:\.(?P<a>\w+))?\.(?P<kind>safetensors|bin)\.index(?:\.(?P<b>\w+))?\.json"
+)
 _BESIDE = (".json", ".txt", ".model", ".jinja")
 
 
@@ -60,7 +64,9 @@ def weight_set(names: Iterable[str], half: bool = False) -> WeightSet | None:
     return WeightSet(variant, kind, tuple(sorted(whole[variant, kind])))
 
 
-def needed_files(names: Iterable[str], index: Mapping[str, Any], half: bool, without: Sequence[str] = ()) -> list[str]:
+def needed_files(
+    names: Iterable[str], index: Mapping[str, Any], half: bool, without: Sequence[str] = ()
+) -> list[str]:
     """List what `from_pretrained` reads of a pipeline's repository: `model_index.json`, settings and one set of weights of each part.
 
     without: parts that are left out.
@@ -72,23 +78,33 @@ def needed_files(names: Iterable[str], index: Mapping[str, Any], half: bool, wit
     wanted = [INDEX]
     for part in parts_of(index):
         if part not in without:
-            wanted += [f"{part}/{name}" for name in _of_part([name for name in inside.get(part, ()) if name], half)]
+            wanted += [
+                f"{part}/{name}" for name in _of_part([name for name in inside.get(part, ()) if name], half)
+            ]
     return wanted
 
 
 def parts_of(index: Mapping[str, Any]) -> list[str]:
     """Folders of the parts that a pipeline's `model_index.json` names."""
-    return [name for name, value in index.items() if isinstance(value, list) and len(value) == 2 and value[1] is not None]
+    return [
+        name
+        for name, value in index.items()
+        if isinstance(value, list) and len(value) == 2 and value[1] is not None
+    ]
 
 
 def _of_part(names: Sequence[str], half: bool) -> list[str]:
     own = weight_set(names, half)
     weights = set(own.files if own else ())
-    settings = [name for name in names if PurePosixPath(name).suffix in _BESIDE and not _SHARDS.fullmatch(name)]
+    settings = [
+        name for name in names if PurePosixPath(name).suffix in _BESIDE and not _SHARDS.fullmatch(name)
+    ]
     return sorted({*weights, *settings})
 
 
-def choose_model(half: bool = False, without: Sequence[str] = ()) -> Callable[[Iterable[str], Read], Sequence[str]]:
+def choose_model(
+    half: bool = False, without: Sequence[str] = ()
+) -> Callable[[Iterable[str], Read], Sequence[str]]:
     """Return which files of a repository make a model: a model folder of this package, a pipeline of diffusers, or a single network."""
 
     def choose(names: Iterable[str], read: Read) -> Sequence[str]:
@@ -104,7 +120,11 @@ def choose_model(half: bool = False, without: Sequence[str] = ()) -> Callable[[I
 
 def weights_of(folder: Path, half: bool = False) -> WeightSet | None:
     """The set to use of a part's folder."""
-    return weight_set((path.name for path in folder.glob("*") if path.is_file()), half) if folder.is_dir() else None
+    return (
+        weight_set((path.name for path in folder.glob("*") if path.is_file()), half)
+        if folder.is_dir()
+        else None
+    )
 
 
 def variant_of(folder: Path, half: bool = False) -> str | None:

@@ -45,7 +45,9 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], dtype: torch.
     sync_file(path)
 
 
-def write_part(folder: Path, network: Any, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype | None = None) -> None:
+def write_part(
+    folder: Path, network: Any, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype | None = None
+) -> None:
     """A part's folder as `from_pretrained` of its class reads it. `network` may be on the meta device: only its configuration is used."""
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(network, PreTrainedModel):

@@ -22,7 +22,10 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def _start(context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+def _start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
     if version:
         from .. import __version__
 

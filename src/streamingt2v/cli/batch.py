@@ -31,23 +31,51 @@ if TYPE_CHECKING:
 class BatchOptions:
     """Where the videos go and who makes them."""
 
-    out: Annotated[str, Option("--out", "-o", help="Folder for the videos, here or at any address that fsspec knows (s3://...).")]
-    workers: Annotated[int, Option(help="Processes that make a video each; above 1 needs the extra 'ray'.", min=1, max=MOST_WORKERS)] = 1
+    out: Annotated[
+        str,
+        Option(
+            "--out", "-o", help="Folder for the videos, here or at any address that fsspec knows (s3://...)."
+        ),
+    ]
+    workers: Annotated[
+        int,
+        Option(
+            help="Processes that make a video each; above 1 needs the extra 'ray'.", min=1, max=MOST_WORKERS
+        ),
+    ] = 1
     threads: Annotated[
-        int, Option(help="Threads of a worker on a CPU; the pictures' last bits may depend on it.", min=1, max=MOST_THREADS)
+        int,
+        Option(
+            help="Threads of a worker on a CPU; the pictures' last bits may depend on it.",
+            min=1,
+            max=MOST_THREADS,
+        ),
     ] = 1
     gpus_per_worker: Annotated[
-        float | None, Option(help="A share lets several work on one GPU; default: one each with --device cuda.", min=0.0, max=64.0)
+        float | None,
+        Option(
+            help="A share lets several work on one GPU; default: one each with --device cuda.",
+            min=0.0,
+            max=64.0,
+        ),
     ] = None
     retries: Annotated[int, Option(help="How often a video that failed is tried again.", min=0, max=1000)] = 2
     run_dir: Annotated[
-        Path | None, Option(help="Folder for the runs being made, on each worker's disk; default: --out, or PROMPTS.runs for an address.")
+        Path | None,
+        Option(
+            help="Folder for the runs being made, on each worker's disk; default: --out, or PROMPTS.runs for an address."
+        ),
     ] = None
 
 
 @takes_options
 def batch(
-    prompts: Annotated[Path, Argument(metavar="PROMPTS", help="A .csv, .jsonl or .parquet file: a row a video, options as columns.")],
+    prompts: Annotated[
+        Path,
+        Argument(
+            metavar="PROMPTS", help="A .csv, .jsonl or .parquet file: a row a video, options as columns."
+        ),
+    ],
     *,
     options: BatchOptions,
     model: ModelOptions,
@@ -73,15 +101,25 @@ def batch(
     left = left_to_do(jobs, setting)
     show = Screen(screen.quiet, screen.json)
     show.note(f"{len(jobs)} rows, {len(jobs) - len(left)} done before, workers: {options.workers}")
-    records = run_batch(left, setting, options.workers, options.retries, options.gpus_per_worker) if left else iter(())
-    again = shlex.join(["streamingt2v", "batch", str(prompts), *_words(options), *_words(typed), *_words(screen)])
+    records = (
+        run_batch(left, setting, options.workers, options.retries, options.gpus_per_worker)
+        if left
+        else iter(())
+    )
+    again = shlex.join(
+        ["streamingt2v", "batch", str(prompts), *_words(options), *_words(typed), *_words(screen)]
+    )
     try:
         total = {"rows": len(jobs), "done_before": len(jobs) - len(left), **_told(records, show)}
     except KeyboardInterrupt as error:
-        raise Stopped("interrupted; what is done or begun is kept", describe(error).exit_code, again) from error
+        raise Stopped(
+            "interrupted; what is done or begun is kept", describe(error).exit_code, again
+        ) from error
     total |= {"seconds": round(time.monotonic() - began, 3), "output": setting.out}
     if total["failed"]:
-        raise Stopped(f"{total['failed']} of {len(jobs)} videos failed; their NAME.json tells why", 1, again, total)
+        raise Stopped(
+            f"{total['failed']} of {len(jobs)} videos failed; their NAME.json tells why", 1, again, total
+        )
     show.result(f"{total['done']} videos in {total['seconds']:.1f} s", total)
 
 
@@ -92,7 +130,9 @@ def _told(records: Iterable[Record], show: Screen) -> dict[str, Any]:
         total[record["status"]] += 1
         total["new_frames"] += record.get("new_frames", 0)
         how = f"{record['frames']} frames" if record["status"] == "done" else f"failed: {record['error']}"
-        show.result(f"{record['name']}: {how}", {name: value for name, value in record.items() if name != "asked"})
+        show.result(
+            f"{record['name']}: {how}", {name: value for name, value in record.items() if name != "asked"}
+        )
     return total
 
 
@@ -102,7 +142,15 @@ def _setting(prompts: Path, options: BatchOptions, model: ModelOptions) -> Setti
 
     store = Store(options.out)
     runs = options.run_dir or (Path(store.address) if store.is_local else prompts.with_suffix(".runs"))
-    return Setting(model.model, model.device, model.dtype, options.threads, str(runs.absolute()), store.address, model.savings)
+    return Setting(
+        model.model,
+        model.device,
+        model.dtype,
+        options.threads,
+        str(runs.absolute()),
+        store.address,
+        model.savings,
+    )
 
 
 def _words(options: Any) -> list[str]:

@@ -19,20 +19,32 @@ if TYPE_CHECKING:
     from ..metrics.speed import Setting
 
 MOST_FRAMES = 10**6
-COMPARE_HELP = "Compare with this setting changed, in turn; may be repeated. Names are listed in docs/performance.md."
+COMPARE_HELP = (
+    "Compare with this setting changed, in turn; may be repeated. Names are listed in docs/performance.md."
+)
 
 
 @takes_options
 def bench(
     *,
-    frames: Annotated[int, Option(help="Frames of the video made in a warm process, more than one chunk.", max=MOST_FRAMES)] = 48,
+    frames: Annotated[
+        int, Option(help="Frames of the video made in a warm process, more than one chunk.", max=MOST_FRAMES)
+    ] = 48,
     lengths: Annotated[str, Option(help="Frames of videos made in fresh processes; '' for none.")] = "16,80",
-    preset: Annotated[Preset, Option(help="preview: stages 1 and 2; full: refined by stage 3 as well.")] = "preview",
+    preset: Annotated[
+        Preset, Option(help="preview: stages 1 and 2; full: refined by stage 3 as well.")
+    ] = "preview",
     steps: Annotated[int | None, Option(help="Denoising steps of a chunk; default: the model's.")] = None,
-    guidance_scale: Annotated[float | None, Option(help="Classifier-free guidance scale; default: the model's.")] = None,
-    threads: Annotated[int | None, Option(help="Threads of torch on a CPU, in the warm process.", min=1, max=MOST_THREADS)] = None,
+    guidance_scale: Annotated[
+        float | None, Option(help="Classifier-free guidance scale; default: the model's.")
+    ] = None,
+    threads: Annotated[
+        int | None, Option(help="Threads of torch on a CPU, in the warm process.", min=1, max=MOST_THREADS)
+    ] = None,
     compare: Annotated[list[str] | None, Option(metavar="NAME=VALUE", help=COMPARE_HELP)] = None,
-    repeats: Annotated[int, Option(help="Videos of each setting; medians are printed.", min=1, max=10_000)] = 5,
+    repeats: Annotated[
+        int, Option(help="Videos of each setting; medians are printed.", min=1, max=10_000)
+    ] = 5,
     model: ModelOptions,
     screen: ScreenOptions,
 ) -> None:
@@ -49,10 +61,23 @@ def bench(
     hide_progress_bars()
     from ..metrics import speed
 
-    setting = speed.Setting(model.model, preset, model.device, model.dtype, steps, guidance_scale, threads=threads, **asdict(model.savings))
+    setting = speed.Setting(
+        model.model,
+        preset,
+        model.device,
+        model.dtype,
+        steps,
+        guidance_scale,
+        threads=threads,
+        **asdict(model.savings),
+    )
     setting.request(frames).validate()
     other = _changed(setting, compare) if compare else None
-    values: dict[str, Any] = {"setting": asdict(setting), "frames": frames, "conditions": speed.conditions(model.device)}
+    values: dict[str, Any] = {
+        "setting": asdict(setting),
+        "frames": frames,
+        "conditions": speed.conditions(model.device),
+    }
     lines = [", ".join(f"{name} {value}" for name, value in values["conditions"].items())]
     for count in wanted:
         show.note(f"making {count} frames in a fresh process")
@@ -62,7 +87,10 @@ def bench(
     show.note(f"making {frames} frames {repeats} times")
     own = speed.repeated(setting, frames, repeats)
     values["warm"] = asdict(own)
-    lines += [f"warm: first frame after {own.first_frame_seconds:.2f} s, then {own.sustained:.2f} new frames a second", _told_shares(own)]
+    lines += [
+        f"warm: first frame after {own.first_frame_seconds:.2f} s, then {own.sustained:.2f} new frames a second",
+        _told_shares(own),
+    ]
     if other is not None:
         show.note(f"making {frames} frames in turn, {repeats} times each")
         both = speed.compare(setting, other, frames, repeats)
@@ -79,7 +107,11 @@ def _check(model: str, preset: Preset, frames: int) -> None:
         config = read_model(model)[1]
     except ModelError as error:
         raise RequestError("model", model, str(error)) from error
-    chunk = config.extend.frames if preset == "preview" or config.refine is None else max(config.extend.frames, config.refine.frames)
+    chunk = (
+        config.extend.frames
+        if preset == "preview" or config.refine is None
+        else max(config.extend.frames, config.refine.frames)
+    )
     if frames <= chunk:
         raise RequestError("frames", frames, f"has no second chunk to measure; give more than {chunk}")
     if preset == "full" and config.refine is None and config.refine_by is None:
@@ -118,7 +150,9 @@ def _changed(setting: Setting, texts: list[str]) -> Setting:
 
 def _told_cold(found: Any) -> str:
     start = f"first frame after {found.first_frame_seconds:.2f} s"
-    return f"cold, {found.frames} frames: {start}, {found.seconds:.1f} s in all, peak {found.peak_rss_mb:.0f} MB"
+    return (
+        f"cold, {found.frames} frames: {start}, {found.seconds:.1f} s in all, peak {found.peak_rss_mb:.0f} MB"
+    )
 
 
 def _told_shares(found: Any) -> str:
@@ -127,7 +161,11 @@ def _told_shares(found: Any) -> str:
 
 
 def _told_comparison(both: Any, texts: list[str]) -> str:
-    apart = "not the same work" if both.difference is None else f"largest difference of a pixel {both.difference:.1e}"
+    apart = (
+        "not the same work"
+        if both.difference is None
+        else f"largest difference of a pixel {both.difference:.1e}"
+    )
     return (
         f"against {', '.join(texts)} ({both.second.sustained:.2f} new frames a second): {both.ratio:.2f} times as fast in all, "
         f"{both.ratio_sustained:.2f} times after the first chunk; {apart}"

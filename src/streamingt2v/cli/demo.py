@@ -14,9 +14,14 @@ from .serve import TOKEN, ServiceOptions, check_extra, checked_token, serve_jobs
 @takes_options
 def demo(
     *,
-    host: Annotated[str, Option(help="Address to listen on; one that others reach needs a token.")] = "127.0.0.1",
+    host: Annotated[
+        str, Option(help="Address to listen on; one that others reach needs a token.")
+    ] = "127.0.0.1",
     port: Annotated[int, Option(help="Port to listen on; 0: a free one.")] = 7860,
-    token: Annotated[str | None, Option(help=f"What visitors must give once; better given as the environment variable {TOKEN}.")] = None,
+    token: Annotated[
+        str | None,
+        Option(help=f"What visitors must give once; better given as the environment variable {TOKEN}."),
+    ] = None,
     service: ServiceOptions,
 ) -> None:
     """Open the web demo: type a prompt, watch the video while it is made.

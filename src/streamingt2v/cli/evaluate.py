@@ -20,7 +20,21 @@ if TYPE_CHECKING:
     from ..metrics.suite import Report
     from ..video.reader import Frame
 
-NAMES = ("mawe", "warp", "flow", "stagnation", "seam", "cuts", "anchor", "text", "drift", "colour", "flicker", "sharpness", "repetition")
+NAMES = (
+    "mawe",
+    "warp",
+    "flow",
+    "stagnation",
+    "seam",
+    "cuts",
+    "anchor",
+    "text",
+    "drift",
+    "colour",
+    "flicker",
+    "sharpness",
+    "repetition",
+)
 FLOWING, SEEING = {"mawe", "warp", "flow", "stagnation"}, {"anchor", "text"}
 WITH_CURVES = {"warp", "flow", "seam", "anchor", "text", "colour", "flicker", "sharpness"}
 COLUMNS = 5  # videos beside each other in a table
@@ -31,18 +45,35 @@ PLAIN_ARROWS = {"higher": "^", "lower": "v", None: "", "towards": "->"}
 
 @takes_options
 def evaluate(
-    videos: Annotated[list[Path], Argument(metavar="VIDEO", help="Video files, or folders of finished runs.")],
+    videos: Annotated[
+        list[Path], Argument(metavar="VIDEO", help="Video files, or folders of finished runs.")
+    ],
     *,
     prompt: Annotated[str | None, Option(help="Text prompt; default: the file's own.")] = None,
-    metrics: Annotated[str | None, Option(help=f"Some of {','.join(NAMES)}; default: all that the video allows.")] = None,
-    chunk: Annotated[int | None, Option(help="Frames of a chunk, to know the seams; default: the file's own.", max=2**31 - 1)] = None,
-    overlap: Annotated[int | None, Option(help="Frames that a chunk shares with the one before; goes with --chunk.")] = None,
-    clip: Annotated[
-        str | None, Option(help="A whole CLIP to see with: its folder, or its name if downloaded; default: the image encoder of tiny.")
+    metrics: Annotated[
+        str | None, Option(help=f"Some of {','.join(NAMES)}; default: all that the video allows.")
     ] = None,
-    flow_size: Annotated[int | None, Option(help="Measure motion on frames of this side; default: as they are.", max=8192)] = None,
+    chunk: Annotated[
+        int | None,
+        Option(help="Frames of a chunk, to know the seams; default: the file's own.", max=2**31 - 1),
+    ] = None,
+    overlap: Annotated[
+        int | None, Option(help="Frames that a chunk shares with the one before; goes with --chunk.")
+    ] = None,
+    clip: Annotated[
+        str | None,
+        Option(
+            help="A whole CLIP to see with: its folder, or its name if downloaded; default: the image encoder of tiny."
+        ),
+    ] = None,
+    flow_size: Annotated[
+        int | None, Option(help="Measure motion on frames of this side; default: as they are.", max=8192)
+    ] = None,
     curves: Annotated[Path | None, Option(help="Also write a PNG of curves over time, seams marked.")] = None,
-    slice_: Annotated[Path | None, Option("--slice", help="Also write a PNG of the middle row of every frame, time to the right.")] = None,
+    slice_: Annotated[
+        Path | None,
+        Option("--slice", help="Also write a PNG of the middle row of every frame, time to the right."),
+    ] = None,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace files that exist.")] = False,
     screen: ScreenOptions,
 ) -> None:
@@ -65,7 +96,9 @@ def evaluate(
     from ..metrics.suite import evaluate as measured
 
     _silence_bars()
-    tools = make_tools([n for n in names or METRICS if names or what_is_not_installed(n) is None], clip, flow_size)
+    tools = make_tools(
+        [n for n in names or METRICS if names or what_is_not_installed(n) is None], clip, flow_size
+    )
     for video in videos if names else ():  # so that the last one's fault is not told after an hour
         make_metrics(names or (), setting_of(video_of(video), tools, prompt, grid))
     reports: list[Report] = []
@@ -104,7 +137,12 @@ def _names(metrics: str | None) -> list[str] | None:
 
 def _check_used(names: list[str] | None, given: dict[str, object]) -> None:
     """RequestError for an option that none of the named metrics has a use for."""
-    for name, users in (("prompt", {"text"}), ("clip", SEEING), ("flow_size", FLOWING), ("curves", WITH_CURVES)):
+    for name, users in (
+        ("prompt", {"text"}),
+        ("clip", SEEING),
+        ("flow_size", FLOWING),
+        ("curves", WITH_CURVES),
+    ):
         if names is not None and given[name] is not None and not users & set(names):
             some = ",".join(n for n in NAMES if n in users)
             fix = f"--{name.replace('_', '-')} has no effect with these; leave it out, or add one of {some}"
@@ -166,7 +204,10 @@ def _draw(reports: list[Report], rows: list[MiddleRows], curves: Path | None, sl
 def means(reports: list[Report]) -> dict[str, float]:
     """Of every value over the videos that have it as a finite number; NaN if none has."""
     names = dict.fromkeys(name for report in reports for name in report.result.values)
-    found = {name: [v for r in reports if math.isfinite(v := r.result.values.get(name, math.nan))] for name in names}
+    found = {
+        name: [v for r in reports if math.isfinite(v := r.result.values.get(name, math.nan))]
+        for name in names
+    }
     return {name: sum(values) / len(values) if values else math.nan for name, values in found.items()}
 
 
@@ -174,7 +215,9 @@ def print_table(reports: list[Report], to_stderr: bool) -> None:
     """Values down, videos to the right, their mean at the end; on stdout, or on stderr where that is kept for JSON."""
     from rich.console import Console
 
-    console = Console(stderr=to_stderr, markup=False, emoji=False)  # file names are names, whatever is in them
+    console = Console(
+        stderr=to_stderr, markup=False, emoji=False
+    )  # file names are names, whatever is in them
     arrows = PLAIN_ARROWS if console.options.ascii_only else ARROWS
     for first in range(0, len(reports), COLUMNS):
         some = reports[first : first + COLUMNS]
@@ -182,7 +225,9 @@ def print_table(reports: list[Report], to_stderr: bool) -> None:
         if len(reports) > 1 and first + COLUMNS >= len(reports):
             columns[f"mean\nof {len(reports)}"] = means(reports)
         console.print(_table(columns, arrows))
-    console.print("; ".join(f"{what}: {name}" for what, name in reports[0].measured_with.items()), style="dim")
+    console.print(
+        "; ".join(f"{what}: {name}" for what, name in reports[0].measured_with.items()), style="dim"
+    )
 
 
 def _table(columns: dict[str, dict[str, float]], arrows: dict[str | None, str]) -> Any:
@@ -198,8 +243,14 @@ def _table(columns: dict[str, dict[str, float]], arrows: dict[str | None, str]) 
         table.add_column(name, justify="right")
     for name in dict.fromkeys(name for values in columns.values() for name in values):
         value = VALUES[name]
-        better = f"{arrows['towards']} {value.better:g}" if isinstance(value.better, float) else arrows[value.better]
-        table.add_row(name, better, *(f"{values.get(name, math.nan):.{value.digits}f}" for values in columns.values()))
+        better = (
+            f"{arrows['towards']} {value.better:g}"
+            if isinstance(value.better, float)
+            else arrows[value.better]
+        )
+        table.add_row(
+            name, better, *(f"{values.get(name, math.nan):.{value.digits}f}" for values in columns.values())
+        )
     return table
 
 
@@ -217,7 +268,12 @@ def as_json(reports: list[Report], curves: Path | None, slice_: Path | None) -> 
         for r in reports
     ]
     files = {"curves": str(curves) if curves else None, "slice": str(slice_) if slice_ else None}
-    return {"videos": videos, "means": _finite(means(reports)), "measured_with": reports[0].measured_with, **files}
+    return {
+        "videos": videos,
+        "means": _finite(means(reports)),
+        "measured_with": reports[0].measured_with,
+        **files,
+    }
 
 
 def _finite(values: dict[str, float]) -> dict[str, float | None]:

@@ -9,7 +9,14 @@ from ..config import ModelConfig, Request
 from ..config.runtime import Savings
 from ..errors import RequestError
 
-_SAID = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "bad allocation", "cannot allocate memory")
+_SAID = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "bad_alloc",
+    "bad allocation",
+    "cannot allocate memory",
+)
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
@@ -29,7 +36,9 @@ def ways_out(device: str, dtype: str, savings: Savings, request: Request, config
     if savings.engine == "openvino":
         ways.append("--engine torch")  # it has the weights several times
     ways += [
-        f"--offload {name}" for name in ("model", "group") if name != savings.offload and _allowed(savings, "offload", name, device, config)
+        f"--offload {name}"
+        for name in ("model", "group")
+        if name != savings.offload and _allowed(savings, "offload", name, device, config)
     ]
     ways += ["--dtype bfloat16"] if dtype == "float32" and savings.engine != "openvino" else []
     for name in ("vae_slicing", "vae_tiling"):

@@ -17,13 +17,24 @@ Kind = Literal["streaming-t2v", "streaming-svd", "vid2vid"]
 @takes_options
 def convert(
     kind: Annotated[Kind, Argument(metavar="KIND", help="streaming-t2v, streaming-svd or vid2vid.")],
-    source: Annotated[str, Argument(metavar="SRC", help="The published file, its folder, or its id on the hub.")],
-    target: Annotated[Path, Argument(metavar="DST", help="The model folder to write; for vid2vid also a model that gets a refiner.")],
+    source: Annotated[
+        str, Argument(metavar="SRC", help="The published file, its folder, or its id on the hub.")
+    ],
+    target: Annotated[
+        Path,
+        Argument(
+            metavar="DST", help="The model folder to write; for vid2vid also a model that gets a refiner."
+        ),
+    ],
     *,
     dtype: Annotated[Dtype | None, Option(help="Of all weights; default: as they are published.")] = None,
-    tokenizer: Annotated[Path | None, Option(help="Folder of the tokenizer; default: from the hub. For streaming-t2v.")] = None,
+    tokenizer: Annotated[
+        Path | None, Option(help="Folder of the tokenizer; default: from the hub. For streaming-t2v.")
+    ] = None,
     revision: Annotated[str | None, Option(help="Commit, tag or branch of SRC on the hub.")] = None,
-    offline: Annotated[bool, Option("--offline", help="Use what is in the hub's cache, and no network.")] = False,
+    offline: Annotated[
+        bool, Option("--offline", help="Use what is in the hub's cache, and no network.")
+    ] = False,
     screen: ScreenOptions,
 ) -> None:
     """Turn published weights into a model folder for --model.
@@ -41,11 +52,23 @@ def convert(
     place = _published_file(kind, source, target, dtype in ("float16", "bfloat16"), revision, offline, show)
     if kind == "streaming-t2v" and tokenizer is None:
         tokenizer = _published_tokenizer(offline, show)
-    kinds.convert(kind, place, target, dtype=getattr(torch, dtype) if dtype else None, tokenizer=tokenizer, note=show.note)
-    show.result(str(target), {"kind": kind, "source": source, "output": str(target), "bytes": _size(target), "dtype": dtype})
+    kinds.convert(
+        kind,
+        place,
+        target,
+        dtype=getattr(torch, dtype) if dtype else None,
+        tokenizer=tokenizer,
+        note=show.note,
+    )
+    show.result(
+        str(target),
+        {"kind": kind, "source": source, "output": str(target), "bytes": _size(target), "dtype": dtype},
+    )
 
 
-def _published_file(kind: Kind, source: str, target: Path, half: bool, revision: str | None, offline: bool, show: Screen) -> Path:
+def _published_file(
+    kind: Kind, source: str, target: Path, half: bool, revision: str | None, offline: bool, show: Screen
+) -> Path:
     """The checkpoint on this machine, from the hub where `source` is no place here."""
     from ..checkpoints import hub
     from ..convert import kinds
@@ -73,7 +96,9 @@ def _published_tokenizer(offline: bool, show: Screen) -> Path:
     from ..checkpoints.registry import TOKENIZER_REPO
 
     try:
-        return hub.fetch(TOKENIZER_REPO, hub.like("tokenizer/*"), offline=offline, note=show.note) / "tokenizer"
+        return (
+            hub.fetch(TOKENIZER_REPO, hub.like("tokenizer/*"), offline=offline, note=show.note) / "tokenizer"
+        )
     except (ModelError, RequestError) as error:
         fix = f"the checkpoint holds none, and {error}; give the folder `tokenizer` of {TOKENIZER_REPO}"
         raise RequestError("tokenizer", None, fix) from error
@@ -94,9 +119,16 @@ def models(*, screen: ScreenOptions) -> None:
     lines = []
     for entry in ENTRIES:
         size = f"{entry.width}x{entry.height}" if entry.width else "?"
-        lines.append(f"{entry.name:14} {entry.role:9} {size:10} {_or_unknown(entry.frames):>4} frames  {entry.about}")
-        lines.append(f"{'':14} licence: {entry.licence}; use: {entry.use}; {entry.hub_id or 'not on the Hugging Face hub'}")
-        numbers = [("parameters", entry.parameters, 1e9, "billion"), ("download", entry.download_bytes, 1e9, "GB")]
+        lines.append(
+            f"{entry.name:14} {entry.role:9} {size:10} {_or_unknown(entry.frames):>4} frames  {entry.about}"
+        )
+        lines.append(
+            f"{'':14} licence: {entry.licence}; use: {entry.use}; {entry.hub_id or 'not on the Hugging Face hub'}"
+        )
+        numbers = [
+            ("parameters", entry.parameters, 1e9, "billion"),
+            ("download", entry.download_bytes, 1e9, "GB"),
+        ]
         known = [f"{what} {value / unit:.2f} {name}" for what, value, unit, name in numbers if value]
         lines.append(f"{'':14} {', '.join([*known, f'checked: {entry.verified}'])}")
     show = Screen(screen.quiet, screen.json)

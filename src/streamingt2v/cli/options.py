@@ -38,21 +38,36 @@ class RequestOptions:
 
     frames: Annotated[int, Option(help="How many frames to make, exactly.")] = 80
     seed: Annotated[int, Option(help="The same seed gives the same video.")] = 33
-    preset: Annotated[Preset, Option(help="preview: stages 1 and 2; full: refined by stage 3 as well.")] = "preview"
+    preset: Annotated[Preset, Option(help="preview: stages 1 and 2; full: refined by stage 3 as well.")] = (
+        "preview"
+    )
     negative_prompt: Annotated[str, Option(help="What is not to be seen.")] = ""
     steps: Annotated[int | None, Option(help="Denoising steps of a chunk; default: the model's.")] = None
-    guidance_scale: Annotated[float | None, Option(help="How strongly the prompt pulls; default: the model's.")] = None
+    guidance_scale: Annotated[
+        float | None, Option(help="How strongly the prompt pulls; default: the model's.")
+    ] = None
     form: Annotated[Form | None, Option(help=FORM_HELP)] = None
     strength: Annotated[float | None, Option(help=STRENGTH_HELP)] = None
-    schedule: Annotated[Path | None, Option(help="File of prompts that take over from PROMPT: lines 'FRAME: prompt', or JSON.")] = None
-    width: Annotated[int | None, Option(help="In pixels; default: the model's; other sizes only for pipelines of diffusers.")] = None
+    schedule: Annotated[
+        Path | None,
+        Option(help="File of prompts that take over from PROMPT: lines 'FRAME: prompt', or JSON."),
+    ] = None
+    width: Annotated[
+        int | None,
+        Option(help="In pixels; default: the model's; other sizes only for pipelines of diffusers."),
+    ] = None
     height: Annotated[int | None, Option(help="In pixels; default: the model's.")] = None
     continue_by: Annotated[
         str | None,
-        Option(help="How a pipeline of diffusers goes on: conditions, mask, history, forcing, context, image, overlap. Default: its best."),
+        Option(
+            help="How a pipeline of diffusers goes on: conditions, mask, history, forcing, context, image, overlap. Default: its best."
+        ),
     ] = None
     fps: Annotated[
-        int | None, Option(help="Playback rate of the file; default: the model's, or that of the video to extend. More interpolates.")
+        int | None,
+        Option(
+            help="Playback rate of the file; default: the model's, or that of the video to extend. More interpolates."
+        ),
     ] = None
 
 
@@ -60,22 +75,35 @@ class RequestOptions:
 class RefineOptions:
     """What `refine` is asked for: the fields of `Request` that it uses, under the same names or `SHORT_NAMES`."""
 
-    frames: Annotated[int | None, Option(help="How many frames to refine, from the first; default: all.")] = None
+    frames: Annotated[int | None, Option(help="How many frames to refine, from the first; default: all.")] = (
+        None
+    )
     seed: Annotated[int, Option(help="The same seed gives the same video.")] = 33
     negative_prompt: Annotated[str, Option(help="What is not to be seen.")] = ""
     steps: Annotated[int | None, Option(help="Denoising steps of a window; default: the model's.")] = None
-    guidance_scale: Annotated[float | None, Option(help="How strongly the prompt pulls; default: the model's.")] = None
+    guidance_scale: Annotated[
+        float | None, Option(help="How strongly the prompt pulls; default: the model's.")
+    ] = None
     form: Annotated[Form | None, Option(help=FORM_HELP)] = None
     strength: Annotated[float | None, Option(help=STRENGTH_HELP)] = None
 
 
 MODEL_HELP = "A name of `models`, OWNER/REPOSITORY[@REVISION] of the hub, or a folder."
-DeviceOption = Annotated[str, Option(help="auto, cpu, cuda, cuda:1, mps, xpu; auto: the first accelerator here, else the CPU.")]
-DtypeOption = Annotated[AnyDtype, Option(help="Data type of weights and computation; auto: float32 on a CPU, else the model's own.")]
+DeviceOption = Annotated[
+    str, Option(help="auto, cpu, cuda, cuda:1, mps, xpu; auto: the first accelerator here, else the CPU.")
+]
+DtypeOption = Annotated[
+    AnyDtype,
+    Option(help="Data type of weights and computation; auto: float32 on a CPU, else the model's own."),
+]
 OFFLOAD_HELP = "Weights stay off the device while they rest: network by network, or layer by layer; auto: as far as needed."
 OffloadOption = Annotated[AnyOffload, Option(help=OFFLOAD_HELP)]
-SlicingOption = Annotated[bool, Option("--vae-slicing", help="Encode and decode frames one by one: less memory, more time.")]
-TilingOption = Annotated[bool, Option("--vae-tiling", help="Encode and decode large frames in tiles: less memory, faint seams.")]
+SlicingOption = Annotated[
+    bool, Option("--vae-slicing", help="Encode and decode frames one by one: less memory, more time.")
+]
+TilingOption = Annotated[
+    bool, Option("--vae-tiling", help="Encode and decode large frames in tiles: less memory, faint seams.")
+]
 EngineOption = Annotated[Engine, Option(help=ENGINE_HELP)]
 
 
@@ -103,7 +131,9 @@ class OutputOptions:
 
     output: Annotated[Path | None, Option("--output", "-o", help="The mp4 file to write.")] = None
     overwrite: Annotated[bool, Option("--overwrite", help="Replace files that exist.")] = False
-    xt_slice: Annotated[Path | None, Option(help="Also write a PNG of the middle row of every frame, time downwards.")] = None
+    xt_slice: Annotated[
+        Path | None, Option(help="Also write a PNG of the middle row of every frame, time downwards.")
+    ] = None
     contact_sheet: Annotated[Path | None, Option(help="Also write a PNG of every eighth frame.")] = None
 
 
@@ -121,12 +151,18 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
     groups: dict[str, Any] = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
     parameters: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(command).parameters.items():
-        fresh = _fields_as_parameters(groups[name]) if name in groups else [parameter.replace(annotation=hints[name])]
+        fresh = (
+            _fields_as_parameters(groups[name])
+            if name in groups
+            else [parameter.replace(annotation=hints[name])]
+        )
         parameters += [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in fresh]
 
     def spread(**values: Any) -> None:
         for name, group in groups.items():
-            values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
+            values[name] = group(
+                **{field.name: values.pop(field.name) for field in dataclasses.fields(group)}
+            )
         command(**values)
 
     spread.__name__, spread.__doc__ = command.__name__, command.__doc__
@@ -138,7 +174,10 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
 def _fields_as_parameters(group: Any) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
     kind = inspect.Parameter.KEYWORD_ONLY
-    return [inspect.Parameter(f.name, kind, default=_default(f), annotation=hints[f.name]) for f in dataclasses.fields(group)]
+    return [
+        inspect.Parameter(f.name, kind, default=_default(f), annotation=hints[f.name])
+        for f in dataclasses.fields(group)
+    ]
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -146,7 +185,9 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
 
 
-def build_request(prompt: str, options: RequestOptions, schedule: tuple[tuple[int, str], ...], **start: str | None) -> Request:
+def build_request(
+    prompt: str, options: RequestOptions, schedule: tuple[tuple[int, str], ...], **start: str | None
+) -> Request:
     """The checked request: `options` under their own names, the schedule as read, and `image` or `video` in `start`."""
     values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
     return Request(prompt=prompt, **(long_names(values) | {"schedule": schedule} | start)).validate()

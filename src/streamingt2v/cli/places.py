@@ -56,7 +56,9 @@ def _check_apart(output: Path, folder: Path) -> None:
     from ..runs.folder import is_ours
 
     if output == folder or (output.parent == folder and is_ours(output.name)):
-        raise RequestError("output", str(output), "the run's own files are there; name another file, or another --run-dir")
+        raise RequestError(
+            "output", str(output), "the run's own files are there; name another file, or another --run-dir"
+        )
 
 
 def places_of_run(run: RunFolder, options: OutputOptions) -> Places:
@@ -72,7 +74,11 @@ def places_of_run(run: RunFolder, options: OutputOptions) -> Places:
 def check_files(options: OutputOptions) -> None:
     """RequestError unless every file asked for can be written, see `check_file`, each in a place of its own."""
     check_each(
-        {"output": (options.output, ".mp4"), "xt_slice": (options.xt_slice, ".png"), "contact_sheet": (options.contact_sheet, ".png")},
+        {
+            "output": (options.output, ".mp4"),
+            "xt_slice": (options.xt_slice, ".png"),
+            "contact_sheet": (options.contact_sheet, ".png"),
+        },
         options.overwrite,
     )
 
@@ -85,7 +91,11 @@ def check_each(files: Mapping[str, tuple[Path | None, str]], overwrite: bool) ->
             check_file(name, path, suffix, overwrite)
             place = os.path.realpath(path)
             if place in taken:
-                raise RequestError(name, str(path), f"is the file of --{taken[place].replace('_', '-')} as well; name another")
+                raise RequestError(
+                    name,
+                    str(path),
+                    f"is the file of --{taken[place].replace('_', '-')} as well; name another",
+                )
             taken[place] = name
 
 
@@ -112,9 +122,15 @@ def _check_place(name: str, path: Path, overwrite: bool) -> None:
     if path.is_dir():
         raise RequestError(name, str(path), "is a folder; name a file")
     if not path.parent.is_dir():
-        raise RequestError(name, str(path), f"its folder does not exist; create it first: {shlex.join(['mkdir', '-p', str(path.parent)])}")
+        raise RequestError(
+            name,
+            str(path),
+            f"its folder does not exist; create it first: {shlex.join(['mkdir', '-p', str(path.parent)])}",
+        )
     if path.is_symlink() and not path.exists():
-        raise RequestError(name, str(path), "is a link that leads to nothing; remove it, or name another file")
+        raise RequestError(
+            name, str(path), "is a link that leads to nothing; remove it, or name another file"
+        )
     if path.exists() and not overwrite:
         raise RequestError(name, str(path), "exists; give --overwrite to replace it, or another name")
     if path.exists() and not path.is_file():

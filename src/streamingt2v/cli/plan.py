@@ -27,14 +27,20 @@ MEMORY_HELP = "Plan for a device elsewhere with so much memory, e.g. 24GB: it ne
 
 @takes_options
 def plan(
-    prompt: Annotated[str, Argument(metavar="PROMPT", help="Text prompt; it does not matter to a plan.")] = "anything",
+    prompt: Annotated[
+        str, Argument(metavar="PROMPT", help="Text prompt; it does not matter to a plan.")
+    ] = "anything",
     *,
     image: Annotated[Path | None, Option(help="An image to start from.")] = None,
-    base: Annotated[str | None, Option(help="What makes the first chunk: a name, an id of the hub, or a folder.")] = None,
+    base: Annotated[
+        str | None, Option(help="What makes the first chunk: a name, an id of the hub, or a folder.")
+    ] = None,
     request: RequestOptions,
     model: ModelOptions,
     memory: Annotated[str | None, Option(help=MEMORY_HELP)] = None,
-    seconds_per_step: Annotated[float | None, Option(help="Of a step of stage 2, measured; default: an estimate.", min=0, max=1e9)] = None,
+    seconds_per_step: Annotated[
+        float | None, Option(help="Of a step of stage 2, measured; default: an estimate.", min=0, max=1e9)
+    ] = None,
     screen: ScreenOptions,
 ) -> None:
     """Tell the download, memory, disk and time that `generate` with the same options would need. No weights are read, nor need they be
@@ -46,7 +52,12 @@ def plan(
     wanted = build_request(prompt, request, schedule, image=str(image) if image is not None else None)
     room = parse_bytes(memory, "memory") if memory is not None else None
     found, to_get = _planned(wanted, base, model, room, seconds_per_step)
-    values = {**asdict(found), "memory": found.memory, "fits": found.fits, "download": sum(size for _, size, _ in to_get)}
+    values = {
+        **asdict(found),
+        "memory": found.memory,
+        "fits": found.fits,
+        "download": sum(size for _, size, _ in to_get),
+    }
     Screen(screen.quiet, screen.json).result("\n".join([*_told(found), *_downloads(to_get)]), values)
 
 
@@ -54,7 +65,9 @@ ToGet = tuple[str, int, str]
 """What is not here, the size of its download (0: not known), and the command that gets it."""
 
 
-def _planned(wanted: Request, base: str | None, model: ModelOptions, room: int | None, measured: float | None) -> tuple[Plan, list[ToGet]]:
+def _planned(
+    wanted: Request, base: str | None, model: ModelOptions, room: int | None, measured: float | None
+) -> tuple[Plan, list[ToGet]]:
     """With the model of a folder, or with that of an entry by its published sizes; and what has to be downloaded."""
     beside: dict[str, dict[str, int]] = {}
     to_get: list[ToGet] = []
@@ -86,7 +99,11 @@ def _with_base(wanted: Request, base: str, beside: dict[str, dict[str, int]], to
     except ModelError as error:
         entry = (known_as(base) or (None,))[0]
         if entry is None or entry.parameters is None:
-            fix = f"{error}; of what it needs nothing is known before" if entry or known_as(base) else str(error)
+            fix = (
+                f"{error}; of what it needs nothing is known before"
+                if entry or known_as(base)
+                else str(error)
+            )
             raise RequestError("base", base, fix) from error
         beside["base"] = {entry.name: entry.parameters}
         to_get.append((entry.name, entry.download_bytes or 0, f"streamingt2v get {entry.name}"))
@@ -155,18 +172,35 @@ def _made(
     return made(next((level.offload for level in levels if level.fits), levels[-1].offload))
 
 
-def _levels(folder: Path, asked: ResolvedRequest, device: str, dtype: str, facts: Facts | None, beside: dict[str, dict[str, int]]) -> Any:
+def _levels(
+    folder: Path,
+    asked: ResolvedRequest,
+    device: str,
+    dtype: str,
+    facts: Facts | None,
+    beside: dict[str, dict[str, int]],
+) -> Any:
     """What each level of offloading needs of a device that is here."""
     from ..estimate.plan import plan as make_plan
 
     return make_plan(
-        folder, asked, name="", device=device, dtype=dtype, seconds_per_step=1.0, facts=facts, memory=free_memory(device), beside=beside
+        folder,
+        asked,
+        name="",
+        device=device,
+        dtype=dtype,
+        seconds_per_step=1.0,
+        facts=facts,
+        memory=free_memory(device),
+        beside=beside,
     ).levels
 
 
 def _told(found: Plan) -> list[str]:
     on = f"a device of {readable(found.memory_free)}" if found.memory_asked else found.device
-    lines = [f"{found.frames} frames of {found.width}x{found.height}, preset {found.preset}, on {on} in {found.dtype}"]
+    lines = [
+        f"{found.frames} frames of {found.width}x{found.height}, preset {found.preset}, on {on} in {found.dtype}"
+    ]
     if found.memory_asked:
         lines.insert(0, _verdict(found))
     weights = f"{found.parameters / 1e6:.1f} million parameters: {readable(found.weights)}"
@@ -175,10 +209,17 @@ def _told(found: Plan) -> list[str]:
         f"memory  {readable(found.memory)} at most, of {readable(found.memory_free)}{'' if found.memory_asked else ' that are free'}",
         f"        {weights}; a step besides, estimated: {readable(found.working)}",
         f"        by stage: {stages}",
-        *([f"        and {readable(found.offloaded)} of the machine's, for weights while they rest"] if found.offloaded else []),
+        *(
+            [f"        and {readable(found.offloaded)} of the machine's, for weights while they rest"]
+            if found.offloaded
+            else []
+        ),
     ]
     if len(found.levels) > 1:
-        levels = (f"{level.offload} {readable(level.memory)}{'' if level.fits else ' (too much)'}" for level in found.levels)
+        levels = (
+            f"{level.offload} {readable(level.memory)}{'' if level.fits else ' (too much)'}"
+            for level in found.levels
+        )
         lines.append(f"        by --offload: {', '.join(levels)}")
     steps = f"{found.steps} steps" + (f" and {found.refine_steps} of stage 3" if found.refine_steps else "")
     lines += [
@@ -194,7 +235,9 @@ def _verdict(found: Plan) -> str:
     way = next((level.offload for level in found.levels if level.fits), None)
     if way is not None:
         return f"yes, with --offload {way}"
-    return "no, it does not fit, whatever is offloaded" + ("; --preset preview needs less" if found.preset == "full" else "")
+    return "no, it does not fit, whatever is offloaded" + (
+        "; --preset preview needs less" if found.preset == "full" else ""
+    )
 
 
 def _downloads(to_get: list[ToGet]) -> list[str]:
@@ -203,7 +246,9 @@ def _downloads(to_get: list[ToGet]) -> list[str]:
     sizes = ", ".join(f"{name} {readable(size) if size else 'of unknown size'}" for name, size, _ in to_get)
     total = sum(size for _, size, _ in to_get)
     commands = " && ".join(dict.fromkeys(command for *_, command in to_get))
-    return [f"not here yet: a download of {sizes}; converted, as much again at most ({readable(2 * total)} in all). Get it by: {commands}"]
+    return [
+        f"not here yet: a download of {sizes}; converted, as much again at most ({readable(2 * total)} in all). Get it by: {commands}"
+    ]
 
 
 def duration(seconds: float | None) -> str:
@@ -225,7 +270,10 @@ def doctor(*, screen: ScreenOptions) -> None:
     from ..estimate.machine import examine, verdicts
 
     machine = examine(Path(constants.HF_HUB_CACHE), home())
-    models = [_can_run(name, machine.device, machine.memory_free) for name in ("tiny", "streaming-t2v", "streaming-svd")]
+    models = [
+        _can_run(name, machine.device, machine.memory_free)
+        for name in ("tiny", "streaming-t2v", "streaming-svd")
+    ]
     lines = [*verdicts(machine), *(f"{entry['model']:14} {entry['told']}" for entry in models)]
     Screen(screen.quiet, screen.json).result("\n".join(lines), {**asdict(machine), "models": models})
 
@@ -235,7 +283,9 @@ def _can_run(name: str, device: str, free: int) -> dict[str, Any]:
     image = {"image": str(Path(__file__))} if name == "streaming-svd" else {}  # any file: it is not opened
     wanted = Request("anything", 240, **image)  # type: ignore[arg-type]
     on_cpu = device == "cpu"
-    options = ModelOptions(model=name, device="cuda" if not on_cpu else "cpu", dtype="float32" if on_cpu else "float16")  # type: ignore[arg-type]
+    options = ModelOptions(
+        model=name, device="cuda" if not on_cpu else "cpu", dtype="float32" if on_cpu else "float16"
+    )  # type: ignore[arg-type]
     found, to_get = _planned(wanted, None, options, free, None)
     level = next((level.offload for level in found.levels if level.fits), None)
     here = "" if not to_get else f"; to get: {to_get[0][2]}"

@@ -124,7 +124,9 @@ def _with_names(names: list[str], rows: list[list[str]], line: int) -> list[int]
 
 
 def _counts(cells: list[str]) -> bool:
-    return all(cell.isdecimal() and len(cell) < texts.DIGITS for cell in cells) and all(int(a) < int(b) for a, b in pairwise(cells))
+    return all(cell.isdecimal() and len(cell) < texts.DIGITS for cell in cells) and all(
+        int(a) < int(b) for a, b in pairwise(cells)
+    )
 
 
 def _decimal(cell: str, delimiter: str) -> str:
@@ -159,7 +161,10 @@ def _parquet(path: Path, columns: Collection[str]) -> list[tuple[str, Row]]:
     _refuse_twice(names, "the file")
     kept = [place for place, name in enumerate(names) if not _PANDAS_INDEX.fullmatch(name)]
     cells = [table.column(place).to_pylist() for place in kept]
-    return [(f"row {n}", dict(zip([names[i] for i in kept], row, strict=True))) for n, row in enumerate(zip(*cells, strict=True), 1)]
+    return [
+        (f"row {n}", dict(zip([names[i] for i in kept], row, strict=True)))
+        for n, row in enumerate(zip(*cells, strict=True), 1)
+    ]
 
 
 READERS = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}

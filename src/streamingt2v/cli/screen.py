@@ -37,7 +37,9 @@ ARGUMENTS = {
 class Stopped(Exception):
     """A command ended before its work was done: its exit code, what to say, and the command that goes on with it, if any."""
 
-    def __init__(self, message: str, exit_code: int, resume: str | None = None, details: dict[str, Any] | None = None):
+    def __init__(
+        self, message: str, exit_code: int, resume: str | None = None, details: dict[str, Any] | None = None
+    ):
         self.exit_code, self.resume, self.details = exit_code, resume, details or {}
         super().__init__(message)
 
@@ -104,7 +106,11 @@ class Progress:
     def text(self) -> str:
         """For example "48/240 frames, 12.0 fps, 0:16 left", "1.2 GB of 12.9 GB, 50 MB/s, 3:54 left"."""
         if self.unit == "bytes":
-            left = f", {_clock(max(0, (self.total or 0) - self.done) / self.rate)} left" if self.done > self.first else ""
+            left = (
+                f", {_clock(max(0, (self.total or 0) - self.done) / self.rate)} left"
+                if self.done > self.first
+                else ""
+            )
             return f"{readable(self.done)} of {readable(self.total or 0)}, {readable(self.rate)}/s{left}"
         if self.total is None:
             return f"{self.done} frames, {self.rate:.1f} fps"
@@ -134,7 +140,9 @@ class _Bar(Progress):
 
         console = Console(stderr=True)
         spinner = SpinnerColumn("line" if console.options.ascii_only else "dots")
-        self._rich = RichProgress(spinner, BarColumn(), TextColumn("{task.description}"), console=console, redirect_stdout=False)
+        self._rich = RichProgress(
+            spinner, BarColumn(), TextColumn("{task.description}"), console=console, redirect_stdout=False
+        )
         self._task = self._rich.add_task(self.text(), total=self.total, completed=self.done)
         self._rich.start()
         return self
@@ -214,5 +222,8 @@ def report_error(error: BaseException, as_json: bool) -> int:
         print(f"go on with: {stopped.resume}", file=sys.stderr, flush=True)
     if as_json:
         values = {"error": str(stopped), "exit_code": stopped.exit_code, **stopped.details}
-        print(json.dumps(values | {"resume": stopped.resume} if stopped.resume else values, default=str), flush=True)
+        print(
+            json.dumps(values | {"resume": stopped.resume} if stopped.resume else values, default=str),
+            flush=True,
+        )
     return stopped.exit_code

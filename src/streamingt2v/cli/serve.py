@@ -17,7 +17,15 @@ from typer import Option
 from ..config.runtime import Savings
 from ..errors import MissingExtra, RequestError
 from ..ray_backend import Replicas, check_ray_serve
-from .options import DeviceOption, DtypeOption, EngineOption, OffloadOption, SlicingOption, TilingOption, takes_options
+from .options import (
+    DeviceOption,
+    DtypeOption,
+    EngineOption,
+    OffloadOption,
+    SlicingOption,
+    TilingOption,
+    takes_options,
+)
 from .screen import Screen
 from .settle import settle
 
@@ -49,7 +57,9 @@ _UNITS = {"max_upload_mb": 2**20}
 class ServiceOptions:
     """What the jobs are made with, and how much is taken on."""
 
-    data_dir: Annotated[Path, Option(help="Folder that jobs and videos are kept in.")] = Path("streamingt2v-data")
+    data_dir: Annotated[Path, Option(help="Folder that jobs and videos are kept in.")] = Path(
+        "streamingt2v-data"
+    )
     model: Annotated[list[str] | None, Option(help=_MODEL_HELP + "  [default: tiny]")] = None
     device: DeviceOption = "auto"
     dtype: DtypeOption = "auto"
@@ -57,8 +67,12 @@ class ServiceOptions:
     vae_slicing: SlicingOption = False
     vae_tiling: TilingOption = False
     engine: EngineOption = "torch"
-    workers: Annotated[int, Option(help="Processes that make videos, one each at a time, each with a model in memory.")] = 1
-    keep_hours: Annotated[float, Option(help="How long a video is kept after it has ended; 0: for ever.")] = 168.0
+    workers: Annotated[
+        int, Option(help="Processes that make videos, one each at a time, each with a model in memory.")
+    ] = 1
+    keep_hours: Annotated[float, Option(help="How long a video is kept after it has ended; 0: for ever.")] = (
+        168.0
+    )
     max_queue: Annotated[int, Option(help="Jobs that may wait; more are refused.")] = 64
     max_frames: Annotated[int, Option(help="Frames of one job.")] = 4800
     max_prompt: Annotated[int, Option(help="Characters of one prompt.")] = 2000
@@ -73,16 +87,28 @@ class ServiceOptions:
 @takes_options
 def serve(
     *,
-    host: Annotated[str, Option(help="Address to listen on; one that others reach needs a token.")] = "127.0.0.1",
+    host: Annotated[
+        str, Option(help="Address to listen on; one that others reach needs a token.")
+    ] = "127.0.0.1",
     port: Annotated[int, Option(help="Port to listen on; 0: a free one.")] = 8000,
-    token: Annotated[str | None, Option(help=f"What clients must have; better given as the environment variable {TOKEN}.")] = None,
-    allow_host: Annotated[list[str] | None, Option(help="A host whose https addresses of pictures may be fetched for clients.")] = None,
-    replicas: Annotated[int, Option(help="Servers with --workers each, at one address; several need the extra ray.")] = 1,
-    max_replicas: Annotated[int | None, Option(help="As many of them while jobs wait.  [default: --replicas]")] = None,
+    token: Annotated[
+        str | None, Option(help=f"What clients must have; better given as the environment variable {TOKEN}.")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, Option(help="A host whose https addresses of pictures may be fetched for clients.")
+    ] = None,
+    replicas: Annotated[
+        int, Option(help="Servers with --workers each, at one address; several need the extra ray.")
+    ] = 1,
+    max_replicas: Annotated[
+        int | None, Option(help="As many of them while jobs wait.  [default: --replicas]")
+    ] = None,
     service: ServiceOptions,
 ) -> None:
     """Serve the HTTP API: videos as jobs that outlive this process, watched while they are made."""
-    check_extra("serve", "server", "fastapi", "uvicorn", "prometheus_client", "python_multipart", "websockets")
+    check_extra(
+        "serve", "server", "fastapi", "uvicorn", "prometheus_client", "python_multipart", "websockets"
+    )
     token = checked_token(host, token or os.environ.get(TOKEN))
     most = _checked_replicas(replicas, max_replicas, service.device)
     settings = settings_of(service)
@@ -105,7 +131,9 @@ def _checked_hosts(hosts: Sequence[str]) -> frozenset[str]:
                 raise ValueError("no host")
             found.add(parts.hostname if parts.port in (None, 443) else f"{parts.hostname}:{parts.port}")
         except ValueError as error:
-            raise RequestError("allow_host", host, "must be a host, or host:port, without https:// and path") from error
+            raise RequestError(
+                "allow_host", host, "must be a host, or host:port, without https:// and path"
+            ) from error
     return frozenset(found)
 
 
@@ -123,7 +151,9 @@ def _checked_replicas(least: int, most: int | None, device: str) -> int:
     return most
 
 
-def _serve_replicas(settings: Settings, least: int, most: int, at: tuple[str, int], token: str | None, hosts: frozenset[str]) -> None:
+def _serve_replicas(
+    settings: Settings, least: int, most: int, at: tuple[str, int], token: str | None, hosts: frozenset[str]
+) -> None:
     """Several servers over one folder, at one address, until the process is told to end."""
     from ..api.listen import address, free_port, wait_until_told
     from ..api.replica import Opening
@@ -166,12 +196,22 @@ def settings_of(options: ServiceOptions) -> Settings:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise RequestError("data_dir", str(options.data_dir), f"cannot be written to: {error.strerror}") from error
+        raise RequestError(
+            "data_dir", str(options.data_dir), f"cannot be written to: {error.strerror}"
+        ) from error
     given = {name: getattr(options, option) * _UNITS.get(option, 1) for name, option in _LIMITS.items()}
-    shared = {name: getattr(options, name) for name in ("device", "dtype", "workers")} | {"savings": Savings.of(options)}
+    shared = {name: getattr(options, name) for name in ("device", "dtype", "workers")} | {
+        "savings": Savings.of(options)
+    }
     keep = options.keep_hours * 3600 if options.keep_hours else None
     try:
-        return Settings(folder=folder, models=tuple(options.model or ["tiny"]), keep_seconds=keep, limits=Limits(**given), **shared)
+        return Settings(
+            folder=folder,
+            models=tuple(options.model or ["tiny"]),
+            keep_seconds=keep,
+            limits=Limits(**given),
+            **shared,
+        )
     except RequestError as error:  # by the names that were typed
         option = (_LIMITS | {"keep_seconds": "keep_hours"}).get(error.argument, error.argument)
         raise RequestError(option, getattr(options, option), error.fix) from error
@@ -181,10 +221,18 @@ def checked_token(host: str, token: str | None) -> str | None:
     """The token. RequestError if an address that others reach has none, or it is too short to keep anybody out."""
     if token is None and not _is_loopback(host):
         raise RequestError(
-            "host", host, f"others reach this address: give a token (the environment variable {TOKEN}), or listen on 127.0.0.1"
+            "host",
+            host,
+            f"others reach this address: give a token (the environment variable {TOKEN}), or listen on 127.0.0.1",
         )
-    if token is not None and (len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token):
-        raise RequestError("token", "(hidden)", "must be 16 or more ASCII characters without spaces; e.g. that of: openssl rand -hex 24")
+    if token is not None and (
+        len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token
+    ):
+        raise RequestError(
+            "token",
+            "(hidden)",
+            "must be 16 or more ASCII characters without spaces; e.g. that of: openssl rand -hex 24",
+        )
     return token
 
 

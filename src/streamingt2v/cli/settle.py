@@ -21,7 +21,9 @@ TEXT_ENCODERS = ("T5", "UMT5", "Gemma", "Llama", "Qwen", "Mistral")
 """Beginnings of classes of text encoders that overflow in float16."""
 
 
-def settle(options: Options, show: Screen, base: str | None = None, *, fetch: str | None = None, yes: bool = False) -> Options:
+def settle(
+    options: Options, show: Screen, base: str | None = None, *, fetch: str | None = None, yes: bool = False
+) -> Options:
     """The options with device and dtype chosen, and the models they name on this machine.
 
     options: a dataclass with `model`, `device`, `dtype`, `offload` and `engine`; `model` may be a list. fetch: the preset that
@@ -30,7 +32,9 @@ def settle(options: Options, show: Screen, base: str | None = None, *, fetch: st
     """
     names = options.model if isinstance(options.model, list) else [options.model or "tiny"]
     auto = options.device == "auto" or options.dtype == "auto"
-    device, why = choose_device(options.device if options.device != "auto" or options.engine != "openvino" else "cpu")
+    device, why = choose_device(
+        options.device if options.device != "auto" or options.engine != "openvino" else "cpu"
+    )
     half = "bfloat16" if any(half_of(name) == "bfloat16" for name in (*names, base) if name) else "float16"
     if fetch is not None:
         from .weights import obtain
@@ -88,7 +92,11 @@ def half_of(name: str) -> str:
         return "float16"
     if not index.is_file():
         return "float16"
-    classes = [value[1] for value in read_json(index).values() if isinstance(value, list) and len(value) == 2 and isinstance(value[1], str)]
+    classes = [
+        value[1]
+        for value in read_json(index).values()
+        if isinstance(value, list) and len(value) == 2 and isinstance(value[1], str)
+    ]
     return "bfloat16" if any(kind.startswith(TEXT_ENCODERS) for kind in classes) else "float16"
 
 
@@ -106,8 +114,14 @@ def check_base(asked: ResolvedRequest, model: str) -> list[str]:
         )
         raise RequestError("base", base, fix)
     frames = asked.extend.frames
-    cut = f", cut and scaled to {asked.width}x{asked.height}" if (rows, columns) != (asked.height, asked.width) else ""
-    return [f"the base makes the first {frames} frames at {size}{cut}; {model} goes on from there at {asked.config.fps} frames a second"]
+    cut = (
+        f", cut and scaled to {asked.width}x{asked.height}"
+        if (rows, columns) != (asked.height, asked.width)
+        else ""
+    )
+    return [
+        f"the base makes the first {frames} frames at {size}{cut}; {model} goes on from there at {asked.config.fps} frames a second"
+    ]
 
 
 def base_size(pipeline: Path, height: int | None, width: int | None) -> tuple[int | None, int | None]:

@@ -82,11 +82,19 @@ def _lines(wrong: list[str]) -> str:
 
 def _name(row: Row, number: int) -> str:
     given = row.get("name")
-    name = f"{number:04d}" if _is_empty(given) else str(_count(given) if isinstance(given, float) else given).strip()
+    name = (
+        f"{number:04d}"
+        if _is_empty(given)
+        else str(_count(given) if isinstance(given, float) else given).strip()
+    )
     if not NAME.fullmatch(name):
-        raise RequestError("name", name, "must be of letters, digits, '_', '-' and '.', and begin with no '.' or '-'")
+        raise RequestError(
+            "name", name, "must be of letters, digits, '_', '-' and '.', and begin with no '.' or '-'"
+        )
     if len(name.encode()) > LONGEST_NAME:
-        raise RequestError("name", texts.shortened(name), f"has {len(name.encode())} bytes; {LONGEST_NAME} are the most")
+        raise RequestError(
+            "name", texts.shortened(name), f"has {len(name.encode())} bytes; {LONGEST_NAME} are the most"
+        )
     return name
 
 
@@ -98,7 +106,10 @@ def _count(value: float) -> float:
 def _request(row: Row) -> Request:
     given = {name: value for name, value in row.items() if name != "name" and not _is_empty(value)}
     hints = {SHORT_NAMES.get(name, name): hint for name, hint in get_type_hints(Request).items()}
-    values = {name: _schedule(v) if name == "schedule" else _value(name, v, hints[name]) for name, v in given.items()}
+    values = {
+        name: _schedule(v) if name == "schedule" else _value(name, v, hints[name])
+        for name, v in given.items()
+    }
     if "prompt" not in values:
         raise RequestError("prompt", None, "must not be empty")
     if "refine" in values:  # as the command `refine` does it
@@ -112,7 +123,11 @@ def _told(error: RequestError) -> str:
 
 
 def _is_empty(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and math.isnan(value))
+    return (
+        value is None
+        or (isinstance(value, str) and not value.strip())
+        or (isinstance(value, float) and math.isnan(value))
+    )
 
 
 def _value(name: str, value: Any, hint: Any) -> Any:

@@ -21,15 +21,26 @@ NAMES = ("cam", "apm", "distill")
 def train(
     recipe: Annotated[str, Argument(metavar="RECIPE", help=f"One of {', '.join(NAMES)}.")],
     *,
-    model: Annotated[str, Option(help="Model to start from: a name, a model folder, or a text-to-video pipeline of diffusers.")],
-    data: Annotated[
-        Path, Option(help="Videos with captions: a folder with a NAME.txt beside each, or a metadata.csv or .jsonl in it, or such a file.")
+    model: Annotated[
+        str,
+        Option(help="Model to start from: a name, a model folder, or a text-to-video pipeline of diffusers."),
     ],
-    output: Annotated[Path, Option("--output", "-o", help="Folder for checkpoint, metrics, samples and the trained model.")],
+    data: Annotated[
+        Path,
+        Option(
+            help="Videos with captions: a folder with a NAME.txt beside each, or a metadata.csv or .jsonl in it, or such a file."
+        ),
+    ],
+    output: Annotated[
+        Path, Option("--output", "-o", help="Folder for checkpoint, metrics, samples and the trained model.")
+    ],
     settings: Annotated[
-        list[str] | None, Option("--set", metavar="NAME=VALUE", help="Setting of the recipe or of the loop; may be repeated.")
+        list[str] | None,
+        Option("--set", metavar="NAME=VALUE", help="Setting of the recipe or of the loop; may be repeated."),
     ] = None,
-    stop_after: Annotated[int | None, Option(help="Stop after so many steps; the same command resumes.", min=1)] = None,
+    stop_after: Annotated[
+        int | None, Option(help="Stop after so many steps; the same command resumes.", min=1)
+    ] = None,
     screen: ScreenOptions,
 ) -> None:
     """Train the memories of a model on your own clips, or distill it to fewer steps.
@@ -52,8 +63,16 @@ def train(
     show = Screen(screen.quiet, screen.json)
     show.note(f"training {recipe} in {output}")
     options = ["--model", model, "--data", str(data), "-o", str(output)]
-    again = ["streamingt2v", "train", recipe, *options, *(word for text in settings or [] for word in ("--set", text))]
-    metrics = resumable(lambda: run_recipe(RECIPES[recipe], output, own, loop, stop_after), again, screen.quiet)
+    again = [
+        "streamingt2v",
+        "train",
+        recipe,
+        *options,
+        *(word for text in settings or [] for word in ("--set", text)),
+    ]
+    metrics = resumable(
+        lambda: run_recipe(RECIPES[recipe], output, own, loop, stop_after), again, screen.quiet
+    )
     result = {"recipe": recipe, "output": str(output), "model": str(output / "model"), **metrics}
     show.result(str(output / "model"), result)
 
@@ -64,4 +83,6 @@ def resumable(run: Any, again: list[str], quiet: bool) -> dict[str, float]:
         with redirect_stdout(None if quiet else sys.stderr):  # the loop prints its progress
             return run()
     except KeyboardInterrupt as error:
-        raise Stopped("interrupted; the last checkpoint is kept", describe(error).exit_code, shlex.join(again)) from error
+        raise Stopped(
+            "interrupted; the last checkpoint is kept", describe(error).exit_code, shlex.join(again)
+        ) from error

@@ -41,12 +41,21 @@ if TYPE_CHECKING:
     from ..runs.render import Summary
     from ..runs.run import RunFolder
 
-BASE_HELP = "What makes the first chunk: any diffusers pipeline that makes videos, by name, id of the hub, or folder."
+BASE_HELP = (
+    "What makes the first chunk: any diffusers pipeline that makes videos, by name, id of the hub, or folder."
+)
 Prompt = Annotated[str, Argument(metavar="PROMPT", help="What is to be seen.")]
 Workers = Annotated[
-    int, Option(help="Processes that refine side by side, with the bytes of one; more than 1: extra 'ray'.", max=MOST_WORKERS)
+    int,
+    Option(
+        help="Processes that refine side by side, with the bytes of one; more than 1: extra 'ray'.",
+        max=MOST_WORKERS,
+    ),
 ]
-RunDir = Annotated[Path | None, Option(help="Folder for the run, kept afterwards; default: OUT.run, removed when OUT.mp4 is there.")]
+RunDir = Annotated[
+    Path | None,
+    Option(help="Folder for the run, kept afterwards; default: OUT.run, removed when OUT.mp4 is there."),
+]
 
 
 @takes_options
@@ -110,7 +119,9 @@ def refine(
     with the length.
     """
     began = time.monotonic()
-    wanted = Request(prompt=prompt, refine=str(video), preset="full", **long_names(dataclasses.asdict(request))).validate()
+    wanted = Request(
+        prompt=prompt, refine=str(video), preset="full", **long_names(dataclasses.asdict(request))
+    ).validate()
     _make(wanted, model, output, run_dir, screen, began, workers, yes)
 
 
@@ -131,7 +142,9 @@ def resume(
     with _open(run_dir) as run:
         places = places_of_run(run, output)
         for name, (then, now) in run.changed_versions().items():
-            show.note(f"note: the run began with {name} {then}, this is {now}: the frames to come may differ in detail")
+            show.note(
+                f"note: the run began with {name} {then}, this is {now}: the frames to come may differ in detail"
+            )
         pipe, asked = (None, None) if run.finished else _reload(run, run_dir, show)
         if asked is not None:
             _check_workers(workers, asked)
@@ -156,7 +169,9 @@ def _make(
     if asked.extend_by is not None and asked.extend_by.how is not None:
         from ..external.as_model import told  # imports torch
 
-        show.note(f"{asked.config.name} goes on by {asked.extend_by.how}: {told(asked.extend_by.how)}; --continue-by chooses another way")
+        show.note(
+            f"{asked.config.name} goes on by {asked.extend_by.how}: {told(asked.extend_by.how)}; --continue-by chooses another way"
+        )
     model = settle_offload(model, asked, show)
     model.savings.check(model.device, asked.config, model.dtype)
     _check_workers(workers, asked)
@@ -168,7 +183,10 @@ def _make(
         pipe = _load(model, asked, show)
     except Exception as error:
         if is_out_of_memory(error):
-            raise Stopped(f"out of memory: {ways_out(model.device, model.dtype, model.savings, asked.request, asked.config)}", 1) from error
+            raise Stopped(
+                f"out of memory: {ways_out(model.device, model.dtype, model.savings, asked.request, asked.config)}",
+                1,
+            ) from error
         raise
     from ..runs.render import create_run  # here and below: what imports torch is imported when it is needed
 
@@ -205,14 +223,23 @@ def _finish(
     before = time.monotonic() - began
     try:
         with show.progress(run.request.num_frames, run.frames_committed) as progress:
-            summary = render(pipe, run, asked, places.output, on_chunk=lambda chunk: progress.add(len(chunk.frames_THWC)), workers=workers)
+            summary = render(
+                pipe,
+                run,
+                asked,
+                places.output,
+                on_chunk=lambda chunk: progress.add(len(chunk.frames_THWC)),
+                workers=workers,
+            )
         _write_pictures(summary.output, files)
     except (Exception, KeyboardInterrupt) as error:
         raise _stopped(error, run, places, files, pipe) from error
     if places.temporary:
         run.discard()
     values = _result(run, summary, places, before)
-    show.note(f"{summary.frames} frames of {run.width}x{run.height} at {values['fps']} fps in {values['seconds']:.1f} s")
+    show.note(
+        f"{summary.frames} frames of {run.width}x{run.height} at {values['fps']} fps in {values['seconds']:.1f} s"
+    )
     show.result(str(summary.output), values)
 
 
@@ -251,7 +278,9 @@ def peak_rss_mb() -> float:
 def _load(model: ModelOptions, asked: ResolvedRequest, show: Screen) -> LongVideoPipeline:
     show.note(f"loading model {model.model}")
     if model.engine != "torch":
-        show.note(f"{model.engine} prepares the networks as they are first needed, which takes its time, and less in the next process")
+        show.note(
+            f"{model.engine} prepares the networks as they are first needed, which takes its time, and less in the next process"
+        )
     hide_progress_bars()
     from ..runs.render import load_pipeline
 
@@ -271,7 +300,9 @@ def _reload(run: RunFolder, run_dir: Path, show: Screen) -> tuple[LongVideoPipel
 
 def _open(run_dir: Path) -> RunFolder:
     if not os.path.isdir(run_dir):  # noqa: PTH112 (Path raises for a name that is too long)
-        raise _wrong_run(run_dir, "no such folder; give the --run-dir of the run, or the OUT.run beside its OUT.mp4")
+        raise _wrong_run(
+            run_dir, "no such folder; give the --run-dir of the run, or the OUT.run beside its OUT.mp4"
+        )
     from ..runs.run import RunFolder
 
     try:
@@ -281,10 +312,16 @@ def _open(run_dir: Path) -> RunFolder:
 
 
 def _wrong_run(run_dir: Path, fix: str) -> Stopped:
-    return Stopped(f"RUN_DIR {str(run_dir)!r}: {fix}", 2, details={"argument": "run_dir", "value": str(run_dir), "fix": fix})
+    return Stopped(
+        f"RUN_DIR {str(run_dir)!r}: {fix}",
+        2,
+        details={"argument": "run_dir", "value": str(run_dir), "fix": fix},
+    )
 
 
-def _stopped(error: BaseException, run: RunFolder, places: Places, files: OutputOptions, pipe: LongVideoPipeline | None) -> Stopped:
+def _stopped(
+    error: BaseException, run: RunFolder, places: Places, files: OutputOptions, pipe: LongVideoPipeline | None
+) -> Stopped:
     """The error with the way to go on; a temporary folder of this command, in which nothing is safe yet, is removed instead."""
     stopped = describe(error)
     if is_out_of_memory(error) and pipe is not None:
@@ -303,7 +340,12 @@ def _resume_line(run: RunFolder, files: OutputOptions) -> str:
     """The command that goes on with the run and writes the same files."""
     options = [("--output", files.output if files.output and files.output.absolute() != run.output else None)]
     options += [("--xt-slice", files.xt_slice), ("--contact-sheet", files.contact_sheet)]
-    words = ["streamingt2v", "resume", str(run.path), *(w for name, path in options if path for w in (name, str(path.absolute())))]
+    words = [
+        "streamingt2v",
+        "resume",
+        str(run.path),
+        *(w for name, path in options if path for w in (name, str(path.absolute()))),
+    ]
     return shlex.join([*words, "--overwrite"] if files.overwrite and len(words) > 3 else words)
 
 
@@ -319,7 +361,10 @@ def _check_disk(asked: ResolvedRequest, places: Places) -> None:
     from ..checkpoints.hub import readable
     from ..estimate.plan import output_bytes
 
-    need, there = output_bytes(asked) // 10, next(f for f in (places.run_folder, *places.run_folder.parents) if f.exists())
+    need, there = (
+        output_bytes(asked) // 10,
+        next(f for f in (places.run_folder, *places.run_folder.parents) if f.exists()),
+    )
     free = shutil.disk_usage(there).free
     if need > free:
         fix = f"needs at least {readable(need)} on the disk, where {readable(free)} are free; make fewer, or write to another disk"

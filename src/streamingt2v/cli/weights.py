@@ -23,10 +23,15 @@ Yes = Annotated[bool, Option("--yes", "-y", help="Download what is missing witho
 
 @takes_options
 def get(
-    name: Annotated[str, Argument(metavar="NAME|ID", help="A name of `models`, or OWNER/REPOSITORY[@REVISION] of the hub.")],
+    name: Annotated[
+        str,
+        Argument(metavar="NAME|ID", help="A name of `models`, or OWNER/REPOSITORY[@REVISION] of the hub."),
+    ],
     *,
     preset: Annotated[Preset, Option(help="full: with the model's third stage.")] = "preview",
-    dtype: Annotated[Dtype | None, Option(help="Data type of weights; default: as they are published.")] = None,
+    dtype: Annotated[
+        Dtype | None, Option(help="Data type of weights; default: as they are published.")
+    ] = None,
     yes: Yes = False,
     screen: ScreenOptions,
 ) -> None:
@@ -67,7 +72,10 @@ def obtain(names: dict[str, str], show: Screen, *, full: bool, half: bool, yes: 
         return
     from ..convert.obtain import order
 
-    made = [order(name, full=full and option == "model", half=half, argument=option) for option, name in names.items()]
+    made = [
+        order(name, full=full and option == "model", half=half, argument=option)
+        for option, name in names.items()
+    ]
     for needed in filter(None, made):
         _carried_out(needed, show, yes)
 

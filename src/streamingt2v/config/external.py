@@ -31,7 +31,12 @@ class SvdConfig:
     first_guidance: float = 1.5
 
     def __post_init__(self) -> None:
-        require(self.augmentation_kind in ("normal", "uniform"), "svd.augmentation_kind", self.augmentation_kind, "normal or uniform")
+        require(
+            self.augmentation_kind in ("normal", "uniform"),
+            "svd.augmentation_kind",
+            self.augmentation_kind,
+            "normal or uniform",
+        )
         for name in ("augmentation", "first_guidance"):
             value = getattr(self, name)
             require(math.isfinite(value) and value >= 0, f"svd.{name}", value, "finite, 0 or more")
@@ -59,11 +64,18 @@ class ExtendByConfig:
     guidance_scale: float | None = None
 
     def __post_init__(self) -> None:
-        require(self.image in ("no", "optional", "needed"), "extend_by.image", self.image, "no, optional or needed")
+        require(
+            self.image in ("no", "optional", "needed"),
+            "extend_by.image",
+            self.image,
+            "no, optional or needed",
+        )
         require(self.multiple >= 2, "extend_by.multiple", self.multiple, "2 or more")
         require(self.noise in ("own", "first"), "extend_by.noise", self.noise, "own or first")
         require(0 <= self.anchor <= 1, "extend_by.anchor", self.anchor, "between 0 and 1")
-        require(self.steps is None or 1 <= self.steps <= 1000, "extend_by.steps", self.steps, "between 1 and 1000")
+        require(
+            self.steps is None or 1 <= self.steps <= 1000, "extend_by.steps", self.steps, "between 1 and 1000"
+        )
         scale = self.guidance_scale
         sensible = scale is None or (math.isfinite(scale) and scale >= 0)
         require(sensible, "extend_by.guidance_scale", scale, "finite, 0 or more")
@@ -102,20 +114,31 @@ class SeedConfig:
 
     def __post_init__(self) -> None:
         require(self.fit in ("cover", "pad"), "seed.fit", self.fit, "cover or pad")
-        require(self.resample in ("antialias", "nearest"), "seed.resample", self.resample, "antialias or nearest")
-        require((self.height is None) == (self.width is None), "seed.height", self.height, "given together with seed.width")
+        require(
+            self.resample in ("antialias", "nearest"), "seed.resample", self.resample, "antialias or nearest"
+        )
+        require(
+            (self.height is None) == (self.width is None),
+            "seed.height",
+            self.height,
+            "given together with seed.width",
+        )
         for name in ("frames", "steps", "height", "width"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"seed.{name}", value, "1 or more")
 
     def within(self, folder: Path) -> SeedConfig:
         """With absolute paths, for settings that were read in `folder`."""
-        pipeline, adapter, picture = (path and str((folder / path).absolute()) for path in (self.pipeline, self.adapter, self.picture))
+        pipeline, adapter, picture = (
+            path and str((folder / path).absolute()) for path in (self.pipeline, self.adapter, self.picture)
+        )
         return dataclasses.replace(self, pipeline=pipeline, adapter=adapter, picture=picture)
 
     def relative_to(self, folder: Path) -> SeedConfig:
         """The other way of `within`: for a file in `folder`."""
-        pipeline, adapter, picture = (path and relative(path, folder) for path in (self.pipeline, self.adapter, self.picture))
+        pipeline, adapter, picture = (
+            path and relative(path, folder) for path in (self.pipeline, self.adapter, self.picture)
+        )
         return dataclasses.replace(self, pipeline=pipeline, adapter=adapter, picture=picture)
 
     @classmethod

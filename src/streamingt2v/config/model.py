@@ -50,7 +50,12 @@ class ExtendConfig:
     crossfade: int = 0
 
     def __post_init__(self) -> None:
-        require(1 <= self.overlap < self.frames, "extend.overlap", self.overlap, f"at least 1 and below extend.frames={self.frames}")
+        require(
+            1 <= self.overlap < self.frames,
+            "extend.overlap",
+            self.overlap,
+            f"at least 1 and below extend.frames={self.frames}",
+        )
         check_sampling("extend", self.steps, self.guidance_scale, self.guidance_rescale)
         require(0 <= self.eta <= 1, "extend.eta", self.eta, "between 0 and 1")
         require(0 <= self.mixed_noise < 1, "extend.mixed_noise", self.mixed_noise, "0 or more and below 1")
@@ -58,12 +63,25 @@ class ExtendConfig:
         require(sensible, "extend.time_guidance", self.time_guidance, "finite, 0 or more")
         most = min(self.overlap, self.frames - self.overlap - 1)
         require(
-            0 <= self.crossfade <= most, "extend.crossfade", self.crossfade, f"0 to {most}, within the overlap and below the new frames"
+            0 <= self.crossfade <= most,
+            "extend.crossfade",
+            self.crossfade,
+            f"0 to {most}, within the overlap and below the new frames",
         )
-        require(0 <= self.anchor < self.frames, "extend.anchor", self.anchor, f"0 or more and below extend.frames={self.frames}")
+        require(
+            0 <= self.anchor < self.frames,
+            "extend.anchor",
+            self.anchor,
+            f"0 or more and below extend.frames={self.frames}",
+        )
         object.__setattr__(self, "sigmas", tuple(self.sigmas))  # JSON has lists
         falling = all(a > b > 0 for a, b in pairwise(self.sigmas)) and len(self.sigmas) != 1
-        require(falling, "extend.sigmas", self.sigmas, "empty, or two and more numbers above 0, each below the one before")
+        require(
+            falling,
+            "extend.sigmas",
+            self.sigmas,
+            "empty, or two and more numbers above 0, each below the one before",
+        )
 
 
 @dataclass(frozen=True)
@@ -94,16 +112,43 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         require(self.backbone in BACKBONES, "backbone", self.backbone, f"one of {', '.join(BACKBONES)}")
-        require(self.refine is None or self.refine_by is None, "refine_by", self.refine_by, "left out where there is refine")
-        require(self.svd is None or self.backbone == "svd", "svd", self.svd, f"left out for backbone {self.backbone!r}")
+        require(
+            self.refine is None or self.refine_by is None,
+            "refine_by",
+            self.refine_by,
+            "left out where there is refine",
+        )
+        require(
+            self.svd is None or self.backbone == "svd",
+            "svd",
+            self.svd,
+            f"left out for backbone {self.backbone!r}",
+        )
         by_pipeline = self.backbone == "pipeline"
-        require((self.extend_by is not None) == by_pipeline, "extend_by", self.extend_by, "given for backbone 'pipeline' alone")
-        require(not by_pipeline or self.seed is None, "seed", self.seed, "left out where a pipeline makes all chunks")
+        require(
+            (self.extend_by is not None) == by_pipeline,
+            "extend_by",
+            self.extend_by,
+            "given for backbone 'pipeline' alone",
+        )
+        require(
+            not by_pipeline or self.seed is None,
+            "seed",
+            self.seed,
+            "left out where a pipeline makes all chunks",
+        )
         require(isinstance(self.guidance, bool), "guidance", self.guidance, "true or false")
         plain = self.guidance or (self.extend.guidance_scale == 1 and not self.extend.time_guidance)
-        require(plain, "extend.guidance_scale", self.extend.guidance_scale, "1, without time_guidance, for a model without guidance")
+        require(
+            plain,
+            "extend.guidance_scale",
+            self.extend.guidance_scale,
+            "1, without time_guidance, for a model without guidance",
+        )
         steady = self.extend.time_guidance == 0 or self.backbone == "modelscope"
-        require(steady, "extend.time_guidance", self.extend.time_guidance, f"0 for backbone {self.backbone!r}")
+        require(
+            steady, "extend.time_guidance", self.extend.time_guidance, f"0 for backbone {self.backbone!r}"
+        )
         seeds = self.seed is None or self.seed.pipeline is not None or self.backbone == "svd"
         require(seeds, "seed.pipeline", None, "given: the network of this model starts from no picture")
         for name, side in (("height", self.height), ("width", self.width)):
@@ -113,7 +158,9 @@ class ModelConfig:
     def size(self, preset: Preset) -> tuple[int, int]:
         """(height, width) of the frames that a preset gives."""
         refine = self.refine or self.refine_by
-        return refine.size(self.height, self.width) if preset == "full" and refine else (self.height, self.width)
+        return (
+            refine.size(self.height, self.width) if preset == "full" and refine else (self.height, self.width)
+        )
 
     @property
     def reads_text(self) -> bool:
@@ -123,7 +170,9 @@ class ModelConfig:
     @property
     def reads_negative_prompt(self) -> bool:
         """Whether negative prompts reach the chunks of stage 2."""
-        return self.reads_text and (self.guidance if self.extend_by is None else self.extend_by.negative_prompt)
+        return self.reads_text and (
+            self.guidance if self.extend_by is None else self.extend_by.negative_prompt
+        )
 
     @property
     def reads_image(self) -> bool:
@@ -139,7 +188,9 @@ class ModelConfig:
         seed = self.seed and self.seed.relative_to(place or folder)
         refine_by = self.refine_by and self.refine_by.relative_to(place or folder)
         extend_by = self.extend_by and self.extend_by.relative_to(place or folder)
-        values = dataclasses.asdict(dataclasses.replace(self, seed=seed, refine_by=refine_by, extend_by=extend_by))
+        values = dataclasses.asdict(
+            dataclasses.replace(self, seed=seed, refine_by=refine_by, extend_by=extend_by)
+        )
         durable.write_file(folder / "model.json", (json.dumps(values, indent=2) + "\n").encode())
 
     @classmethod
@@ -175,7 +226,13 @@ class ModelConfig:
 def find_model(name_or_folder: str | Path) -> Path:
     """The folder of an embedded model's name, or the folder itself; ModelError if there is neither."""
     embedded = str(name_or_folder) in EMBEDDED
-    folder = Path(str(files("streamingt2v") / "weights" / str(name_or_folder))) if embedded else Path(name_or_folder)
+    folder = (
+        Path(str(files("streamingt2v") / "weights" / str(name_or_folder)))
+        if embedded
+        else Path(name_or_folder)
+    )
     if not folder.is_dir():
-        raise ModelError(f"no model {str(name_or_folder)!r}: give {' or '.join(EMBEDDED)}, or a folder with a model.json")
+        raise ModelError(
+            f"no model {str(name_or_folder)!r}: give {' or '.join(EMBEDDED)}, or a folder with a model.json"
+        )
     return folder

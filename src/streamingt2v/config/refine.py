@@ -47,14 +47,26 @@ class RefineConfig:
     batch: int = 1
 
     def __post_init__(self) -> None:
-        require(0 <= self.overlap < self.frames, "refine.overlap", self.overlap, f"0 or more and below refine.frames={self.frames}")
+        require(
+            0 <= self.overlap < self.frames,
+            "refine.overlap",
+            self.overlap,
+            f"0 or more and below refine.frames={self.frames}",
+        )
         check_sampling("refine", self.steps, self.guidance_scale, self.guidance_rescale)
         require(0 < self.strength <= 1, "refine.strength", self.strength, "above 0 and at most 1")
         check_size("refine", self.scale, self.height, self.width)
         for name, kind in get_type_hints(type(self)).items():
             choices = get_args(kind) if get_origin(kind) is Literal else ()
-            require(not choices or getattr(self, name) in choices, f"refine.{name}", getattr(self, name), f"one of {', '.join(choices)}")
-        require(isinstance(self.shared_noise, bool), "refine.shared_noise", self.shared_noise, "true or false")
+            require(
+                not choices or getattr(self, name) in choices,
+                f"refine.{name}",
+                getattr(self, name),
+                f"one of {', '.join(choices)}",
+            )
+        require(
+            isinstance(self.shared_noise, bool), "refine.shared_noise", self.shared_noise, "true or false"
+        )
         require(self.batch >= 1, "refine.batch", self.batch, "1 or more")
 
     def size(self, height: int, width: int) -> tuple[int, int]:
@@ -89,11 +101,23 @@ class RefineByConfig:
     target_fps: int | None = None
 
     def __post_init__(self) -> None:
-        require(0 <= self.overlap < self.frames, "refine_by.overlap", self.overlap, f"0 or more and below refine_by.frames={self.frames}")
+        require(
+            0 <= self.overlap < self.frames,
+            "refine_by.overlap",
+            self.overlap,
+            f"0 or more and below refine_by.frames={self.frames}",
+        )
         check_size("refine_by", self.scale, self.height, self.width)
         require(0 < self.strength <= 1, "refine_by.strength", self.strength, "above 0 and at most 1")
-        require(int(self.steps * self.strength) >= 1, "refine_by.steps", self.steps, f"enough for one step at strength {self.strength}")
-        require(self.seam in (None, "steps", "cut", "fade"), "refine_by.seam", self.seam, "steps, cut or fade")
+        require(
+            int(self.steps * self.strength) >= 1,
+            "refine_by.steps",
+            self.steps,
+            f"enough for one step at strength {self.strength}",
+        )
+        require(
+            self.seam in (None, "steps", "cut", "fade"), "refine_by.seam", self.seam, "steps, cut or fade"
+        )
         for name in ("keyframes", "target_fps"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"refine_by.{name}", value, "1 or more")
@@ -109,13 +133,17 @@ class RefineByConfig:
             return self.height, self.width
         return self.scale * height, self.scale * width
 
-    def asked(self, strength: float | None, steps: int | None, guidance_scale: float | None) -> RefineByConfig:
+    def asked(
+        self, strength: float | None, steps: int | None, guidance_scale: float | None
+    ) -> RefineByConfig:
         """With what a request asks for, where it asks. RequestError where the steps are too few for the strength."""
         steps = self.steps if steps is None else steps
         least = self.strength if strength is None else strength
         if int(steps * least) < 1:
             name, value = ("num_inference_steps", steps) if strength is None else ("strength", strength)
-            raise RequestError(name, value, f"no step of {steps} is left at strength {least}; set a higher one")
+            raise RequestError(
+                name, value, f"no step of {steps} is left at strength {least}; set a higher one"
+            )
         guidance_scale = self.guidance_scale if guidance_scale is None else guidance_scale
         return dataclasses.replace(self, strength=least, steps=steps, guidance_scale=guidance_scale)
 

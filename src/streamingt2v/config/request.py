@@ -62,7 +62,11 @@ class Request:
         """Itself, or RequestError. Files are only checked to exist; their content is checked when they are opened."""
         self._validate_texts()
         if not self.prompt.strip():
-            raise RequestError("prompt", self.prompt, "must not be empty; say what is to be seen, e.g. 'A cat running on the street'")
+            raise RequestError(
+                "prompt",
+                self.prompt,
+                "must not be empty; say what is to be seen, e.g. 'A cat running on the street'",
+            )
         if self.num_frames is not None and not 1 <= self.num_frames <= MOST_FRAMES:
             raise RequestError("num_frames", self.num_frames, f"must be 1 or more, and {MOST_FRAMES} at most")
         if not 0 <= self.seed < 2**63:
@@ -72,10 +76,16 @@ class Request:
         if self.num_inference_steps is not None and not 1 <= self.num_inference_steps <= 1000:
             raise RequestError("num_inference_steps", self.num_inference_steps, "must be between 1 and 1000")
         if self.guidance_scale is not None and not 0 <= self.guidance_scale <= MOST_GUIDANCE:
-            raise RequestError("guidance_scale", self.guidance_scale, f"must be a finite number, 0 or more, and {MOST_GUIDANCE:g} at most")
+            raise RequestError(
+                "guidance_scale",
+                self.guidance_scale,
+                f"must be a finite number, 0 or more, and {MOST_GUIDANCE:g} at most",
+            )
         files = self.files()
         if len(files) > 1:
-            raise RequestError(next(iter(files)), next(iter(files.values())), f"give one of {', '.join(files)}, not more")
+            raise RequestError(
+                next(iter(files)), next(iter(files.values())), f"give one of {', '.join(files)}, not more"
+            )
         for name, path in files.items():
             if not os.path.isfile(path):  # noqa: PTH113 (Path raises for a name that is too long)
                 raise RequestError(name, path, "no such file")
@@ -89,31 +99,43 @@ class Request:
 
     def _validate_texts(self) -> None:
         """RequestError for a prompt that is no text, or longer than any model could read."""
-        prompts = [("prompt", self.prompt), ("negative_prompt", self.negative_prompt), *(("schedule", text) for _, text in self.schedule)]
+        prompts = [
+            ("prompt", self.prompt),
+            ("negative_prompt", self.negative_prompt),
+            *(("schedule", text) for _, text in self.schedule),
+        ]
         for name, prompt in prompts:
             try:
                 texts.check_text(prompt)
             except ValueError as error:
                 raise RequestError(name, texts.shortened(prompt), str(error)) from None
             if len(prompt) > MOST_CHARACTERS:
-                fix = f"has {len(prompt)} characters, more than any model reads; {MOST_CHARACTERS} are the most"
+                fix = (
+                    f"has {len(prompt)} characters, more than any model reads; {MOST_CHARACTERS} are the most"
+                )
                 raise RequestError(name, texts.shortened(prompt), fix)
 
     def _validate_refining(self) -> None:
         if self.preset != "full":
             for name in ("refine", "form", "strength"):
                 if getattr(self, name) is not None:
-                    raise RequestError(name, getattr(self, name), f"preset {self.preset!r} refines nothing; set full")
+                    raise RequestError(
+                        name, getattr(self, name), f"preset {self.preset!r} refines nothing; set full"
+                    )
         if self.form not in (None, *FORMS):
             raise RequestError("form", self.form, f"must be one of {', '.join(FORMS)}")
         if self.strength is not None and not 0 < self.strength <= 1:
             raise RequestError("strength", self.strength, "must be above 0 and at most 1")
         if self.refine is not None and self.schedule:
-            raise RequestError("schedule", self.schedule[0][0], "a video is refined with one prompt; leave it out")
+            raise RequestError(
+                "schedule", self.schedule[0][0], "a video is refined with one prompt; leave it out"
+            )
 
     def files(self) -> dict[str, str]:
         """The files that it names: "image", "video" or "refine" -> path."""
-        return {name: path for name in ("image", "video", "refine") if (path := getattr(self, name)) is not None}
+        return {
+            name: path for name in ("image", "video", "refine") if (path := getattr(self, name)) is not None
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; `from_json` reads them back."""
@@ -137,7 +159,11 @@ def _check_schedule(schedule: tuple[tuple[int, str], ...], frames: int | None) -
     if any(first < 0 for first in firsts) or firsts != sorted(set(firsts)):
         raise RequestError("schedule", firsts, "frames must be 0 or more and strictly ascending")
     if frames is not None and firsts and firsts[-1] >= frames:
-        raise RequestError("schedule", firsts[-1], f"the video has {frames} frames, counted from 0, so this entry would never be used")
+        raise RequestError(
+            "schedule",
+            firsts[-1],
+            f"the video has {frames} frames, counted from 0, so this entry would never be used",
+        )
     for first, prompt in schedule:
         if not prompt.strip():
             raise RequestError("schedule", first, "its prompt must not be empty")

@@ -40,7 +40,11 @@ class Savings:
         if self.offload not in get_args(Offload):
             raise RequestError("offload", self.offload, f"must be one of {', '.join(get_args(Offload))}")
         if self.offload != "none" and on_cpu:
-            raise RequestError("offload", self.offload, "on the cpu weights are where they work; leave it out, or choose another device")
+            raise RequestError(
+                "offload",
+                self.offload,
+                "on the cpu weights are where they work; leave it out, or choose another device",
+            )
         self._check_engine(on_cpu, dtype)
         if config.backbone != "svd" or config.refine is not None or config.refine_by is not None:
             return
@@ -53,15 +57,23 @@ class Savings:
         if self.engine not in get_args(Engine):
             raise RequestError("engine", self.engine, f"must be one of {', '.join(get_args(Engine))}")
         if self.engine != "torch" and self.offload != "none":
-            raise RequestError("engine", self.engine, "keeps weights where they work; leave out --offload, or take torch")
+            raise RequestError(
+                "engine", self.engine, "keeps weights where they work; leave out --offload, or take torch"
+            )
         if self.engine != "openvino":
             return
         if not on_cpu:
-            raise RequestError("engine", self.engine, "computes on the cpu alone; take compile, or --device cpu")
+            raise RequestError(
+                "engine", self.engine, "computes on the cpu alone; take compile, or --device cpu"
+            )
         if dtype != "float32":
-            raise RequestError("engine", self.engine, f"computes in float32, not in {dtype}; leave out --dtype")
+            raise RequestError(
+                "engine", self.engine, f"computes in float32, not in {dtype}; leave out --dtype"
+            )
         if find_spec("openvino") is None:
-            raise RequestError("engine", self.engine, "needs a package more: pip install 'streamingt2v[openvino]'")
+            raise RequestError(
+                "engine", self.engine, "needs a package more: pip install 'streamingt2v[openvino]'"
+            )
 
 
 CONVERTED = {"unet": 3, "cam": 1, "refiner": 1}

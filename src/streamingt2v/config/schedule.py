@@ -52,14 +52,18 @@ def schedule_of(values: Any, said: object) -> Schedule:
     """The schedule of a JSON object or list, see `parse_schedule`. An object has no order: its entries are sorted."""
     pairs = list(values.items()) if isinstance(values, dict) else values
     if not isinstance(pairs, list | tuple):
-        raise RequestError("schedule", said, f"is {_shown(values)}; write for example: [[0, prompt], [48, prompt]]")
+        raise RequestError(
+            "schedule", said, f"is {_shown(values)}; write for example: [[0, prompt], [48, prompt]]"
+        )
     entries: list[tuple[int, str]] = []
     for pair in pairs:
         try:
             frame, prompt = pair
             entries.append((_frame(frame), prompt.strip()))
         except (TypeError, ValueError, AttributeError):
-            raise RequestError("schedule", said, f"entry {_shown(pair)} should be a frame and a prompt") from None
+            raise RequestError(
+                "schedule", said, f"entry {_shown(pair)} should be a frame and a prompt"
+            ) from None
     if isinstance(values, dict):
         entries.sort(key=lambda entry: entry[0])
     _check(entries, [f"entry {_shown(list(entry))}" for entry in entries], said)
@@ -79,7 +83,9 @@ def _of_lines(text: str, said: object) -> Schedule:
             entries.append((_frame(found[1]), found[2].strip()))
         except ValueError:
             shown = texts.shortened(line.strip())
-            raise RequestError("schedule", said, f"line {number} is {shown!r}; write for example: {EXAMPLE}") from None
+            raise RequestError(
+                "schedule", said, f"line {number} is {shown!r}; write for example: {EXAMPLE}"
+            ) from None
         places.append(f"line {number}")
     _check(entries, places, said)
     return tuple(entries)

@@ -39,15 +39,27 @@ def reject_unknown(cls: type, values: dict[str, Any], where: str) -> None:
 def check_sampling(stage: str, steps: int, guidance_scale: float, guidance_rescale: float) -> None:
     """ModelError for values of a stage that make no sense."""
     require(1 <= steps <= 1000, f"{stage}.steps", steps, "between 1 and 1000")
-    require(math.isfinite(guidance_scale) and guidance_scale >= 0, f"{stage}.guidance_scale", guidance_scale, "finite, 0 or more")
+    require(
+        math.isfinite(guidance_scale) and guidance_scale >= 0,
+        f"{stage}.guidance_scale",
+        guidance_scale,
+        "finite, 0 or more",
+    )
     require(0 <= guidance_rescale <= 1, f"{stage}.guidance_rescale", guidance_rescale, "between 0 and 1")
 
 
 def check_size(stage: str, scale: int, height: int | None, width: int | None) -> None:
     require(scale >= 1, f"{stage}.scale", scale, "1 or more")
-    require((height is None) == (width is None), f"{stage}.height", height, f"given together with {stage}.width")
+    require(
+        (height is None) == (width is None), f"{stage}.height", height, f"given together with {stage}.width"
+    )
     for name, side in (("height", height), ("width", width)):
-        require(side is None or (side >= 2 and side % 2 == 0), f"{stage}.{name}", side, "an even number, 2 or more")
+        require(
+            side is None or (side >= 2 and side % 2 == 0),
+            f"{stage}.{name}",
+            side,
+            "an even number, 2 or more",
+        )
 
 
 def relative(path: str, folder: Path) -> str:

@@ -30,16 +30,33 @@ from .streaming_svd import split_svd
 from .streaming_t2v import PREFIXES, fitting, refuse_unknown, split
 
 KINDS = ("streaming-t2v", "streaming-svd", "vid2vid")
-FILES = {"streaming-t2v": "streaming_t2v.ckpt", "streaming-svd": "model.safetensors", "vid2vid": "non_ema_0035000.pth"}
+FILES = {
+    "streaming-t2v": "streaming_t2v.ckpt",
+    "streaming-svd": "model.safetensors",
+    "vid2vid": "non_ema_0035000.pth",
+}
 """The file of each kind in its published folder."""
 
 STREAMING_T2V = ModelConfig("streaming-t2v", 256, 256, 8, ExtendConfig(16, 8, 50, 7.5, 0.0, 1.0))
 ALIGN_YOUR_STEPS = (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002)
 STREAMING_SVD = ModelConfig(
-    "streaming-svd", 576, 1024, 12, ExtendConfig(25, 7, 30, 3.0, 0.0, 0.0, 6, ALIGN_YOUR_STEPS), backbone="svd", svd=SvdConfig()
+    "streaming-svd",
+    576,
+    1024,
+    12,
+    ExtendConfig(25, 7, 30, 3.0, 0.0, 0.0, 6, ALIGN_YOUR_STEPS),
+    backbone="svd",
+    svd=SvdConfig(),
 )
 VID2VID_REFINE = RefineConfig(
-    frames=24, overlap=8, strength=0.6, steps=30, guidance_scale=7.5, guidance_rescale=0.2, law="code", form="joint"
+    frames=24,
+    overlap=8,
+    strength=0.6,
+    steps=30,
+    guidance_scale=7.5,
+    guidance_rescale=0.2,
+    law="code",
+    form="joint",
 )
 
 Note = Callable[[str], None]
@@ -62,16 +79,26 @@ def _check_joins(target: Path) -> None:
     """RequestError unless a model's folder has all that MS-Vid2Vid-XL needs beside itself, and no third stage yet."""
     config = ModelConfig.load(target)
     if (target / "refiner").exists() or config.refine is not None:
-        raise RequestError("target", str(target), "has a refiner already; remove its folder refiner, or choose another model")
+        raise RequestError(
+            "target", str(target), "has a refiner already; remove its folder refiner, or choose another model"
+        )
     if config.refine_by is not None:
         fix = f"refines by the pipeline in {config.refine_by.pipeline} already; take it out of its model.json, or choose another model"
         raise RequestError("target", str(target), fix)
     lacking = [part for part in ("text_encoder", "tokenizer") if not (target / part).is_dir()]
-    own = read_json(target / "vae" / "config.json").get("_class_name") if (target / "vae" / "config.json").is_file() else None
+    own = (
+        read_json(target / "vae" / "config.json").get("_class_name")
+        if (target / "vae" / "config.json").is_file()
+        else None
+    )
     if own != AutoencoderKL.__name__ and not (target / "refiner_vae").is_dir():
         lacking.append("an autoencoder of single frames")
     if lacking:
-        other = "StreamingSVD's enhancer is i2vgen-xl: streamingt2v get streaming-svd --preset full" if config.backbone == "svd" else ""
+        other = (
+            "StreamingSVD's enhancer is i2vgen-xl: streamingt2v get streaming-svd --preset full"
+            if config.backbone == "svd"
+            else ""
+        )
         fix = f"lacks what this enhancer needs beside itself: {', '.join(lacking)}. {other or 'Name a new folder'}"
         raise RequestError("target", str(target), fix)
 
@@ -101,7 +128,9 @@ def find_source(kind: str, source: Path) -> Path:
     if kind == "vid2vid" and (written := source / "refiner" / WEIGHTS).is_file():
         return written
     if not file.is_file():
-        raise RequestError("source", str(source), f"there is no file {file}; give the published {FILES[kind]} or its folder")
+        raise RequestError(
+            "source", str(source), f"there is no file {file}; give the published {FILES[kind]} or its folder"
+        )
     return file
 
 
@@ -137,11 +166,15 @@ def convert(
 def load_tokenizer(folder: Path | None) -> Any:
     """The tokenizer of a folder; RequestError if it is none."""
     if folder is None:
-        raise RequestError("tokenizer", None, f"the checkpoint holds none; give the folder `tokenizer` of {TOKENIZER_REPO}")
+        raise RequestError(
+            "tokenizer", None, f"the checkpoint holds none; give the folder `tokenizer` of {TOKENIZER_REPO}"
+        )
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RequestError("tokenizer", str(folder), f"no tokenizer can be read there ({str(error).splitlines()[0]})") from error
+        raise RequestError(
+            "tokenizer", str(folder), f"no tokenizer can be read there ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def _check_tokenizer(tokenizer: Any, config: Any) -> None:
@@ -174,7 +207,9 @@ def _streaming_t2v(
     STREAMING_T2V.save(folder)
 
 
-def _streaming_svd(tensors: Tensors, folder: Path, target: Path, dtype: torch.dtype | None, note: Note) -> None:
+def _streaming_svd(
+    tensors: Tensors, folder: Path, target: Path, dtype: torch.dtype | None, note: Note
+) -> None:
     parts = _all_parts(split_svd(tensors), ("unet", "cam", "image_encoder", "vae"))
     networks = {
         "unet": sizes.svd_unet(parts["unet"]),
@@ -237,7 +272,9 @@ def refined_size(height: int, width: int, factor: int, levels: int) -> tuple[int
 def _all_parts(parts: dict[str, Tensors], wanted: Any) -> dict[str, Tensors]:
     missing = [part for part in wanted if not parts.get(part)]
     if missing:
-        raise ModelError(f"the checkpoint holds nothing of {', '.join(missing)}: it is of another kind, or not whole")
+        raise ModelError(
+            f"the checkpoint holds nothing of {', '.join(missing)}: it is of another kind, or not whole"
+        )
     return parts
 
 

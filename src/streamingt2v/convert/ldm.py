@@ -44,7 +44,10 @@ VID2VID = Family(
 SVD = Family(
     ("resnets", "attentions"),
     (
-        *((rf"(resnets\.\d+)\.time_stack\.{re.escape(old)}\.", rf"\1.temporal_res_block.{new}.") for old, new in _RESNET),
+        *(
+            (rf"(resnets\.\d+)\.time_stack\.{re.escape(old)}\.", rf"\1.temporal_res_block.{new}.")
+            for old, new in _RESNET
+        ),
         *((rf"(resnets\.\d+)\.{re.escape(old)}\.", rf"\1.spatial_res_block.{new}.") for old, new in _RESNET),
         (r"(attentions\.\d+)\.time_stack\.", r"\1.temporal_transformer_blocks."),
         (r"time_pos_embed\.0\.", "time_pos_embed.linear_1."),
@@ -136,7 +139,10 @@ _VAE: Rules = (
     (r"\.conv_out\.time_mix_conv\.", ".time_conv_out."),
 )
 _TEMPORAL_RESNET: Rules = (
-    *((rf"(resnets\.\d+)\.time_stack\.{re.escape(old)}\.", rf"\1.temporal_res_block.{new}.") for old, new in _RESNET),
+    *(
+        (rf"(resnets\.\d+)\.time_stack\.{re.escape(old)}\.", rf"\1.temporal_res_block.{new}.")
+        for old, new in _RESNET
+    ),
     (r"(resnets\.\d+)\.(norm1|conv1|norm2|conv2|conv_shortcut)\.", r"\1.spatial_res_block.\2."),
     (r"(resnets\.\d+)\.mix_factor", r"\1.time_mixer.mix_factor"),
 )
@@ -154,4 +160,7 @@ def rename_temporal_vae(tensors: Tensors) -> Tensors:
             name = re.sub(old, new, name)
         renamed[name] = tensor[..., 0, 0] if tensor.ndim == 4 and ".attentions." in name else tensor
     levels = max((int(match[1]) for name in renamed if (match := _UP.match(name))), default=0)
-    return {_UP.sub(lambda match: f"decoder.up_blocks.{levels - int(match[1])}.", name): x for name, x in renamed.items()}
+    return {
+        _UP.sub(lambda match: f"decoder.up_blocks.{levels - int(match[1])}.", name): x
+        for name, x in renamed.items()
+    }

@@ -95,7 +95,11 @@ class Order:
 
     def told(self) -> str:
         """What it takes, for people, before they agree."""
-        made = [f"  converted to {step.makes}: {readable(step.made_bytes)}" for step in self.steps if step.makes and step.made_bytes]
+        made = [
+            f"  converted to {step.makes}: {readable(step.made_bytes)}"
+            for step in self.steps
+            if step.makes and step.made_bytes
+        ]
         room = f"  room: {readable(_free(Path(hub.constants.HF_HUB_CACHE)))} free in {hub.constants.HF_HUB_CACHE}"
         if made:
             room += f", {readable(_free(home()))} in {home()}"
@@ -105,7 +109,12 @@ class Order:
         """RequestError unless the download and what is made of it fit on their disks, together where those are one."""
         cache, made = Path(hub.constants.HF_HUB_CACHE), sum(step.made_bytes for step in self.steps)
         if _disk(cache) == _disk(home()):
-            hub.check_disk(self.missing + made, cache, f"{self.name} with what is made of it", "HF_HOME or STREAMINGT2V_HOME")
+            hub.check_disk(
+                self.missing + made,
+                cache,
+                f"{self.name} with what is made of it",
+                "HF_HOME or STREAMINGT2V_HOME",
+            )
             return
         hub.check_disk(self.missing, cache, f"the download of {self.name}", "HF_HOME")
         hub.check_disk(made, home(), f"what is made of {self.name}", "STREAMINGT2V_HOME")
@@ -182,15 +191,31 @@ def _converted(entry: Entry, revision: str | None, full: bool, dtype: str | None
         parcels = [get.files(str(entry.hub_id), str(entry.file), revision)]
         if entry.convert == "streaming-t2v":
             parcels.append(get.files(TOKENIZER_REPO, "tokenizer/*"))
-        steps.append(Step(tuple(parcels), _converter(str(entry.convert), target, dtype), target, _made_bytes(parcels[0], dtype)))
+        steps.append(
+            Step(
+                tuple(parcels),
+                _converter(str(entry.convert), target, dtype),
+                target,
+                _made_bytes(parcels[0], dtype),
+            )
+        )
     enhancer = find_entry(ENHANCERS.get(entry.name, "")) if full else None
     if enhancer is None or _refines(target):
         return steps
     if enhancer.convert:
         parcel = get.files(str(enhancer.hub_id), str(enhancer.file))
-        steps.append(Step((parcel,), _converter(enhancer.convert, target, dtype), target / "refiner", _made_bytes(parcel, dtype)))
+        steps.append(
+            Step(
+                (parcel,),
+                _converter(enhancer.convert, target, dtype),
+                target / "refiner",
+                _made_bytes(parcel, dtype),
+            )
+        )
     else:
-        steps.append(Step((get(str(enhancer.hub_id)),), lambda folders, note: _refining_by(target, folders[0]), target))
+        steps.append(
+            Step((get(str(enhancer.hub_id)),), lambda folders, note: _refining_by(target, folders[0]), target)
+        )
     return steps
 
 
@@ -208,7 +233,14 @@ def _converter(kind: str, target: Path, dtype: str | None) -> Callable[[list[Pat
         from .kinds import convert
 
         tokenizer = folders[1] / "tokenizer" if len(folders) > 1 else None
-        convert(kind, folders[0], target, dtype=getattr(torch, dtype) if dtype else None, tokenizer=tokenizer, note=note)
+        convert(
+            kind,
+            folders[0],
+            target,
+            dtype=getattr(torch, dtype) if dtype else None,
+            tokenizer=tokenizer,
+            note=note,
+        )
         return target
 
     return make
@@ -234,7 +266,10 @@ def _composed(entry: Entry, get: _Getter) -> list[Step]:
     target = made_folder(entry)
     if (target / "seed.json").is_file() and not get.fresh:
         return []
-    parts = {name: get(hub_id, None, ("safety_checker",) if name == "pipeline" else ()) for name, hub_id in entry.parts}
+    parts = {
+        name: get(hub_id, None, ("safety_checker",) if name == "pipeline" else ())
+        for name, hub_id in entry.parts
+    }
 
     def make(folders: list[Path], note: Note) -> Path:
         settings = SeedConfig(**dict(zip(parts, map(str, folders), strict=True)), **dict(entry.settings))

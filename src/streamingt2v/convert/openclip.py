@@ -7,7 +7,14 @@ from collections.abc import Mapping
 
 import torch
 
-TEXT_LEFTOVERS = ("token_embedding.weight", "positional_embedding", "text_projection", "logit_scale", "ln_final.weight", "ln_final.bias")
+TEXT_LEFTOVERS = (
+    "token_embedding.weight",
+    "positional_embedding",
+    "text_projection",
+    "logit_scale",
+    "ln_final.weight",
+    "ln_final.bias",
+)
 """Weights of the text tower that upstream keeps after deleting its transformer; nothing reads them."""
 
 _STEM = {

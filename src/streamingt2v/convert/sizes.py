@@ -52,17 +52,26 @@ def streaming_unet(tensors: Tensors) -> StreamingUNet3D:
     """The base network with mergers and APM."""
     shape = Shapes(tensors, "unet")
     sizes = _unet3d_encoder(shape) | _unet3d_decoder(shape)
-    site = next((name for name in tensors if name.endswith(".attn2.conv.weight")), "down_blocks.0...attn2.conv.weight")
+    site = next(
+        (name for name in tensors if name.endswith(".attn2.conv.weight")), "down_blocks.0...attn2.conv.weight"
+    )
     text, both, _ = shape(site)
     with torch.device("meta"):
-        return StreamingUNet3D(**sizes, merger_head_dim=sizes["attention_head_dim"], num_text_tokens=text, num_image_tokens=both - text)
+        return StreamingUNet3D(
+            **sizes,
+            merger_head_dim=sizes["attention_head_dim"],
+            num_text_tokens=text,
+            num_image_tokens=both - text,
+        )
 
 
 def cam(tensors: Tensors) -> ConditionalAttentionModule:
     """The conditional attention module."""
     shape = Shapes(tensors, "cam")
     with torch.device("meta"):
-        return ConditionalAttentionModule(**_unet3d_encoder(shape), conditioning_channels=conditioning_channels(shape))
+        return ConditionalAttentionModule(
+            **_unet3d_encoder(shape), conditioning_channels=conditioning_channels(shape)
+        )
 
 
 def conditioning_channels(shape: Shapes) -> tuple[int, ...]:
@@ -117,9 +126,12 @@ def _svd_encoder(shape: Shapes) -> dict[str, Any]:
     attends = _attention_levels(shape, "down_blocks", len(channels))
     return {
         "in_channels": shape("conv_in.weight")[1],
-        "down_block_types": tuple(f"{'CrossAttn' if level else ''}DownBlockSpatioTemporal" for level in attends),
+        "down_block_types": tuple(
+            f"{'CrossAttn' if level else ''}DownBlockSpatioTemporal" for level in attends
+        ),
         "block_out_channels": channels,
-        "addition_time_embed_dim": shape("add_embedding.linear_1.weight")[1] // 3,  # frame rate, motion, noise
+        "addition_time_embed_dim": shape("add_embedding.linear_1.weight")[1]
+        // 3,  # frame rate, motion, noise
         "projection_class_embeddings_input_dim": shape("add_embedding.linear_1.weight")[1],
         "layers_per_block": shape.count(r"down_blocks\.0\.resnets\.(\d+)\."),
         "cross_attention_dim": shape(f"{_SVD_SITE}.0.attn2.to_k.weight")[1],
@@ -131,7 +143,10 @@ def vae(tensors: Tensors) -> AutoencoderKL:
     """The image autoencoder of ModelScope."""
     shape = Shapes(tensors, "vae")
     channels = _channels(shape, "encoder.down_blocks", "conv1.weight")
-    levels = {"down_block_types": ("DownEncoderBlock2D",) * len(channels), "up_block_types": ("UpDecoderBlock2D",) * len(channels)}
+    levels = {
+        "down_block_types": ("DownEncoderBlock2D",) * len(channels),
+        "up_block_types": ("UpDecoderBlock2D",) * len(channels),
+    }
     with torch.device("meta"):
         return AutoencoderKL(
             **levels,

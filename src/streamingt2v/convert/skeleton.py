@@ -27,7 +27,11 @@ from .kinds import STREAMING_SVD, STREAMING_T2V, VID2VID_REFINE, refined_size
 NAMES = ("streaming-t2v", "streaming-svd")
 """Models of the registry whose sizes are known."""
 
-_FOUR: dict[str, Any] = {"down_block_types": ("DownEncoderBlock2D",) * 4, "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2}
+_FOUR: dict[str, Any] = {
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+}
 _VIT_H = {
     "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16, "patch_size": 14,
     "image_size": 224, "projection_dim": 1024,
@@ -52,7 +56,10 @@ def skeleton(name: str, full: bool) -> Iterator[tuple[Path, dict[str, int]]]:
         for part, network in networks.items():
             if part in ("unet", "cam", "vae", "refiner"):
                 network.save_config(folder / part)
-        yield folder, {part: sum(x.numel() for x in network.parameters()) for part, network in networks.items()}
+        yield (
+            folder,
+            {part: sum(x.numel() for x in network.parameters()) for part, network in networks.items()},
+        )
 
 
 def facts(name: str, full: bool) -> dict[str, Any]:
@@ -64,15 +71,27 @@ def facts(name: str, full: bool) -> dict[str, Any]:
 
     with skeleton(name, full) as (folder, parts):
         config = ModelConfig.load(folder)
-        sizes = {(config.height, config.width)} | ({config.refine.size(config.height, config.width)} if config.refine else set())
+        sizes = {(config.height, config.width)} | (
+            {config.refine.size(config.height, config.width)} if config.refine else set()
+        )
         return {
             "model": json.loads((folder / "model.json").read_text()),
-            "configs": {part.name: json.loads((part / "config.json").read_text()) for part in sorted(folder.iterdir()) if part.is_dir()},
+            "configs": {
+                part.name: json.loads((part / "config.json").read_text())
+                for part in sorted(folder.iterdir())
+                if part.is_dir()
+            },
             "parts": dict(sorted(parts.items())),
-            "step_flops": {str(predictions): step_flops(folder, config, predictions) for predictions in (1, 2, 3)},
+            "step_flops": {
+                str(predictions): step_flops(folder, config, predictions) for predictions in (1, 2, 3)
+            },
             "refine_step_flops": refine_step_flops(folder, config),
-            "decode_flops": {f"{height}x{width}": decode_flops(folder, height, width) for height, width in sorted(sizes)},
-            "encode_flops": {f"{height}x{width}": encode_flops(folder, height, width) for height, width in sorted(sizes)},
+            "decode_flops": {
+                f"{height}x{width}": decode_flops(folder, height, width) for height, width in sorted(sizes)
+            },
+            "encode_flops": {
+                f"{height}x{width}": encode_flops(folder, height, width) for height, width in sorted(sizes)
+            },
         }
 
 
@@ -80,13 +99,38 @@ def _networks(config: ModelConfig) -> dict[str, Any]:
     """On the default device, which is the caller's to choose."""
     vision: nn.Module = CLIPVisionModelWithProjection(CLIPVisionConfig(**_VIT_H))
     if config.backbone == "svd":
-        unet = StreamingUNetSpatioTemporal(num_attention_heads=(5, 10, 20, 20), num_frames=config.extend.frames)
-        return {"unet": unet, "cam": SpatioTemporalCam(), "image_encoder": vision, "vae": AutoencoderKLTemporalDecoder(**_FOUR)}
-    text = CLIPTextModel(CLIPTextConfig(hidden_size=1024, intermediate_size=4096, num_hidden_layers=23, num_attention_heads=16))
-    networks = {"unet": StreamingUNet3D(), "cam": ConditionalAttentionModule(), "image_tokens": ImageTokens(), "image_encoder": vision}
-    networks |= {"text_encoder": text, "vae": AutoencoderKL(**_FOUR, up_block_types=("UpDecoderBlock2D",) * 4)}
+        unet = StreamingUNetSpatioTemporal(
+            num_attention_heads=(5, 10, 20, 20), num_frames=config.extend.frames
+        )
+        return {
+            "unet": unet,
+            "cam": SpatioTemporalCam(),
+            "image_encoder": vision,
+            "vae": AutoencoderKLTemporalDecoder(**_FOUR),
+        }
+    text = CLIPTextModel(
+        CLIPTextConfig(hidden_size=1024, intermediate_size=4096, num_hidden_layers=23, num_attention_heads=16)
+    )
+    networks = {
+        "unet": StreamingUNet3D(),
+        "cam": ConditionalAttentionModule(),
+        "image_tokens": ImageTokens(),
+        "image_encoder": vision,
+    }
+    networks |= {
+        "text_encoder": text,
+        "vae": AutoencoderKL(**_FOUR, up_block_types=("UpDecoderBlock2D",) * 4),
+    }
     return networks | ({"refiner": Vid2VidUNet()} if config.refine else {})
 
 
 if __name__ == "__main__":
-    print(json.dumps({"streaming-t2v": facts("streaming-t2v", full=True), "streaming-svd": facts("streaming-svd", full=False)}, indent=1))
+    print(
+        json.dumps(
+            {
+                "streaming-t2v": facts("streaming-t2v", full=True),
+                "streaming-svd": facts("streaming-svd", full=False),
+            },
+            indent=1,
+        )
+    )

@@ -18,7 +18,12 @@ from .streaming_t2v import refuse_unknown
 
 Tensors = dict[str, torch.Tensor]
 
-PREFIXES = {"model.diffusion_model.": "unet", "controlnet.": "cam", "conditioner.": "conditioner", "first_stage_model.": "vae"}
+PREFIXES = {
+    "model.diffusion_model.": "unet",
+    "controlnet.": "cam",
+    "conditioner.": "conditioner",
+    "first_stage_model.": "vae",
+}
 _IMAGE_TOWER = re.compile(r"embedders\.\d+\.open_clip\.model\.(.+)")
 _IMAGE_VAE = re.compile(r"embedders\.\d+\.encoder\.((?:encoder|quant_conv|decoder|post_quant_conv)\..+)")
 _UNREAD = re.compile(r"denoiser\.sigmas|model_ema\..*")

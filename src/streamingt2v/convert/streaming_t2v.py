@@ -78,10 +78,15 @@ def fitting(module: nn.Module, tensors: Mapping[str, torch.Tensor], part: str) -
     problems = {
         "missing": [name for name in own if name not in tensors],
         "unknown": [name for name in tensors if name not in own],
-        "of another shape": [name for name in tensors if name in own and tensors[name].shape != own[name].shape],
+        "of another shape": [
+            name for name in tensors if name in own and tensors[name].shape != own[name].shape
+        ],
     }
     if any(problems.values()):
-        raise ModelError(f"{part} does not fit: " + "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names))
+        raise ModelError(
+            f"{part} does not fit: "
+            + "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names)
+        )
     return dict(tensors)
 
 

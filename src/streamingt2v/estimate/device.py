@@ -23,7 +23,11 @@ def free_memory(device: str) -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     kind = device.partition(":")[0]
     if kind not in DEVICES:
-        raise RequestError("device", device, f"must be auto, cpu, or one of {', '.join(DEVICES)}, with its number behind a colon")
+        raise RequestError(
+            "device",
+            device,
+            f"must be auto, cpu, or one of {', '.join(DEVICES)}, with its number behind a colon",
+        )
     if not usable(kind):
         fix = f"there is no usable {kind} device on this machine; leave it out, or plan for one elsewhere by plan --memory 24GB"
         raise RequestError("device", device, fix)
@@ -59,7 +63,10 @@ def _may_be_here(kind: str) -> bool:
         return kind == "mps"
     if sys.platform != "linux":
         return kind != "mps"
-    traces = {"cuda": ("nvidia[0-9]*", "nvidiactl", "nvhost*", "nvmap", "kfd", "dxg"), "xpu": ("dri/renderD*", "dxg")}
+    traces = {
+        "cuda": ("nvidia[0-9]*", "nvidiactl", "nvhost*", "nvmap", "kfd", "dxg"),
+        "xpu": ("dri/renderD*", "dxg"),
+    }
     return any(True for pattern in traces.get(kind, ()) for _ in Path("/dev").glob(pattern))
 
 
@@ -70,7 +77,11 @@ def choose_device(asked: str = "auto") -> tuple[str, str]:
             free_memory(asked)
         return asked, "as asked"
     found = next((kind for kind in DEVICES if usable(kind)), None)
-    return (found, f"the first accelerator here: {name_of(found)}") if found else ("cpu", "there is no accelerator here")
+    return (
+        (found, f"the first accelerator here: {name_of(found)}")
+        if found
+        else ("cpu", "there is no accelerator here")
+    )
 
 
 def choose_dtype(asked: str, device: str, half: str) -> tuple[str, str]:
@@ -80,7 +91,10 @@ def choose_dtype(asked: str, device: str, half: str) -> tuple[str, str]:
     if device.partition(":")[0] == "cpu":
         return "float32", "CPUs are slow in less"
     if half == "bfloat16" and not _has_bfloat16(device):
-        return "float32", f"the model is made for bfloat16, which {device} has not, and its text encoder overflows in float16"
+        return (
+            "float32",
+            f"the model is made for bfloat16, which {device} has not, and its text encoder overflows in float16",
+        )
     return half, "what the model's makers use; its autoencoder stays in float32"
 
 

@@ -22,7 +22,9 @@ from ..models.unet3d import StreamingUNet3D
 def step_flops(folder: Path, config: ModelConfig, predictions: int = 2) -> int:
     """Count a step of stage 2 with CAM and so many predictions for guidance; 0 for a network that is not counted here."""
     sizes = read_json(folder / "unet" / "config.json")
-    count = {StreamingUNet3D.__name__: _modelscope_step, StreamingUNetSpatioTemporal.__name__: _svd_step}.get(sizes.get("_class_name"))
+    count = {StreamingUNet3D.__name__: _modelscope_step, StreamingUNetSpatioTemporal.__name__: _svd_step}.get(
+        sizes.get("_class_name")
+    )
     return count(folder, config, sizes, predictions) if count else 0
 
 
@@ -59,23 +61,41 @@ def encode_flops(folder: Path, height: int, width: int) -> int:
 
 def _modelscope_step(folder: Path, config: ModelConfig, sizes: dict[str, Any], predictions: int) -> int:
     height, width = _latents(folder, config.height, config.width)
-    net, cam = _on_meta(StreamingUNet3D, folder / "unet"), _on_meta(ConditionalAttentionModule, folder / "cam")
-    latents = torch.empty(predictions, sizes["in_channels"], config.extend.frames, height, width, device="meta")
+    net, cam = (
+        _on_meta(StreamingUNet3D, folder / "unet"),
+        _on_meta(ConditionalAttentionModule, folder / "cam"),
+    )
+    latents = torch.empty(
+        predictions, sizes["in_channels"], config.extend.frames, height, width, device="meta"
+    )
     text = torch.empty(predictions, sizes["num_text_tokens"], sizes["cross_attention_dim"], device="meta")
-    embedding = torch.empty(1, config.extend.overlap, sizes["block_out_channels"][0], height, width, device="meta")
+    embedding = torch.empty(
+        1, config.extend.overlap, sizes["block_out_channels"][0], height, width, device="meta"
+    )
     timestep = torch.zeros((), device="meta")
-    return _counted(lambda: net(latents, timestep, text, cam_features=cam(latents, timestep, text, embedding)))
+    return _counted(
+        lambda: net(latents, timestep, text, cam_features=cam(latents, timestep, text, embedding))
+    )
 
 
 def _svd_step(folder: Path, config: ModelConfig, sizes: dict[str, Any], predictions: int) -> int:
     height, width = _latents(folder, config.height, config.width)
-    net, cam = _on_meta(StreamingUNetSpatioTemporal, folder / "unet"), _on_meta(SpatioTemporalCam, folder / "cam")
-    sample = torch.empty(predictions, config.extend.frames, sizes["in_channels"], height, width, device="meta")
+    net, cam = (
+        _on_meta(StreamingUNetSpatioTemporal, folder / "unet"),
+        _on_meta(SpatioTemporalCam, folder / "cam"),
+    )
+    sample = torch.empty(
+        predictions, config.extend.frames, sizes["in_channels"], height, width, device="meta"
+    )
     picture = torch.empty(predictions, 1, sizes["cross_attention_dim"], device="meta")
     added = torch.empty(predictions, 3, device="meta")
-    embedding = torch.empty(1, config.extend.overlap, sizes["block_out_channels"][0], height, width, device="meta")
+    embedding = torch.empty(
+        1, config.extend.overlap, sizes["block_out_channels"][0], height, width, device="meta"
+    )
     t = torch.zeros((), device="meta")
-    return _counted(lambda: net(sample, t, picture, added, cam_features=cam(sample, t, picture, added, embedding)))
+    return _counted(
+        lambda: net(sample, t, picture, added, cam_features=cam(sample, t, picture, added, embedding))
+    )
 
 
 def _latents(folder: Path, height: int, width: int) -> tuple[int, int]:

@@ -35,7 +35,12 @@ class Machine:
 def examine(*folders: Path) -> Machine:
     """This machine, with the disks of these folders, which need not be there yet."""
     device, why = choose_device("auto")
-    disks = {str(folder): shutil.disk_usage(next(p for p in (folder, *folder.absolute().parents) if p.exists())).free for folder in folders}
+    disks = {
+        str(folder): shutil.disk_usage(
+            next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        ).free
+        for folder in folders
+    }
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Machine(
         device, why, {kind: name_of(kind) for kind in DEVICES if usable(kind)}, cores,
@@ -45,7 +50,9 @@ def examine(*folders: Path) -> Machine:
 
 def verdicts(machine: Machine) -> list[str]:
     """Lines for people: what is here, and what is missing with the command that brings it."""
-    lines = [f"device: {machine.device} ({machine.why}), {readable(machine.memory_free)} free; {machine.cores} cores"]
+    lines = [
+        f"device: {machine.device} ({machine.why}), {readable(machine.memory_free)} free; {machine.cores} cores"
+    ]
     if machine.device != "cpu":
         lines.append(f"memory: {readable(machine.ram_free)} free")
     lines += [f"disk: {readable(free)} free for {folder}" for folder, free in machine.disk_free.items()]

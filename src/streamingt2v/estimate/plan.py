@@ -126,15 +126,24 @@ def plan(
     others = _pipelines(asked, BYTES[dtype])
     if config.extend_by is not None:
         others["chunks"] = pipeline_bytes(Path(config.extend_by.pipeline), BYTES[dtype])
-    others |= {stage: {part: count * BYTES[dtype] for part, count in parts.items()} for stage, parts in beside.items()}
-    works = {"chunks": 0} if config.extend_by is not None else working_bytes(folder, asked, BYTES[dtype], savings.vae_slicing)
+    others |= {
+        stage: {part: count * BYTES[dtype] for part, count in parts.items()}
+        for stage, parts in beside.items()
+    }
+    works = (
+        {"chunks": 0}
+        if config.extend_by is not None
+        else working_bytes(folder, asked, BYTES[dtype], savings.vae_slicing)
+    )
     free = free_memory(device) if memory is None else memory
     levels = tuple(
         _level(offload, stages_of(held, others, works, offload), held, others, free)
         for offload in (LEVELS if device != "cpu" else LEVELS[:1])
     )
     steps, refine_steps = count_steps(asked)
-    seconds, seconds_from = _time(facts, asked, steps, refine_steps, seconds_per_step, device, dtype, memory is None)
+    seconds, seconds_from = _time(
+        facts, asked, steps, refine_steps, seconds_per_step, device, dtype, memory is None
+    )
     found = Plan(
         name, frames, asked.output_width, asked.output_height, asked.request.preset, device, dtype, savings.offload, sum(parts.values()),
         _on_device(held, savings.offload), 0 if savings.offload == "none" else _resting(held, others), max(works.values()),
@@ -299,7 +308,9 @@ def working_bytes(folder: Path, asked: ResolvedRequest, size: int, sliced: bool 
         return frames * height * width * channels[0] * 4 * 4  # four maps of the finest level
 
     def denoising(part: str, frames: int, height: int, width: int) -> int:
-        return _unet_bytes(read_json(folder / part / "config.json"), height // factor, width // factor, frames, size)
+        return _unet_bytes(
+            read_json(folder / part / "config.json"), height // factor, width // factor, frames, size
+        )
 
     needs = {
         "chunks": denoising("unet", asked.extend.frames, asked.height, asked.width),
@@ -307,13 +318,18 @@ def working_bytes(folder: Path, asked: ResolvedRequest, size: int, sliced: bool 
     }
     if (refine := asked.refine) is not None:
         frames = min(refine.frames, asked.made_frames or refine.frames)
-        needs["refine"] = max(denoising("refiner", frames, *asked.output_size), decoding(*asked.output_size, False))
+        needs["refine"] = max(
+            denoising("refiner", frames, *asked.output_size), decoding(*asked.output_size, False)
+        )
     return needs
 
 
 def _unet_bytes(sizes: dict[str, Any], height: int, width: int, frames: int, size: int) -> int:
     """Skips of every level, twice where mergers change them, and the wide inner layer of a feed-forward net at the finest level."""
-    maps = [channels * (height >> level) * (width >> level) for level, channels in enumerate(sizes["block_out_channels"])]
+    maps = [
+        channels * (height >> level) * (width >> level)
+        for level, channels in enumerate(sizes["block_out_channels"])
+    ]
     skips = 2 * sum((sizes["layers_per_block"] + 1) * numbers for numbers in maps)
     return 2 * frames * (skips + 12 * maps[0]) * size  # two halves of guidance
 
@@ -328,7 +344,9 @@ def facts_of(folder: Path, config: ModelConfig) -> Facts:
     """Of a model's folder, counted from the headers of its files; the arithmetic when it is asked for."""
     from . import flops
 
-    if config.extend_by is not None:  # a pipeline of others: its weights are counted as such, its arithmetic is not
+    if (
+        config.extend_by is not None
+    ):  # a pipeline of others: its weights are counted as such, its arithmetic is not
         return Facts({}, lambda predictions: 0, lambda: 0, lambda height, width: 0, lambda height, width: 0)
     return Facts(
         {part.name: parameters_of(part) for part in _parts(folder, config)},
@@ -340,7 +358,14 @@ def facts_of(folder: Path, config: ModelConfig) -> Facts:
 
 
 def _time(
-    facts: Facts, asked: ResolvedRequest, steps: int, refine_steps: int, measured: float | None, device: str, dtype: str, here: bool
+    facts: Facts,
+    asked: ResolvedRequest,
+    steps: int,
+    refine_steps: int,
+    measured: float | None,
+    device: str,
+    dtype: str,
+    here: bool,
 ) -> tuple[float | None, str]:
     if measured is None and not here:
         return None, "no speed of such a device has been measured; --seconds-per-step takes one"
@@ -351,7 +376,10 @@ def _time(
     total = own * steps + refining + _vae_flops(facts, asked)
     left_out = _uncounted(asked)
     if measured is not None:
-        return measured * total / own, f"the seconds a step that were given; stage 3 and the autoencoder by their arithmetic{left_out}"
+        return (
+            measured * total / own,
+            f"the seconds a step that were given; stage 3 and the autoencoder by their arithmetic{left_out}",
+        )
     rate = _matrix_rate(device, dtype)
     where = "this machine's CPU" if device == "cpu" else device
     how = f"the arithmetic of steps and autoencoder at half the speed of a matrix product on {where}"
@@ -360,7 +388,15 @@ def _time(
 
 def _uncounted(asked: ResolvedRequest) -> str:
     """What others' pipelines do is not in the time."""
-    names = [name for name, there in (("base", asked.first_chunk), ("refine_by", asked.refine_by), ("image", asked.image_maker)) if there]
+    names = [
+        name
+        for name, there in (
+            ("base", asked.first_chunk),
+            ("refine_by", asked.refine_by),
+            ("image", asked.image_maker),
+        )
+        if there
+    ]
     return f"; without {' and '.join(names)}" if names else ""
 
 

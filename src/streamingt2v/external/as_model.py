@@ -38,7 +38,9 @@ def pipeline_model(folder: Path) -> ModelConfig:
         raise ModelError(f"{folder}: {kind.__name__} makes images, not videos")
     going_on = sibling(kind, scheduler)
     if not ways(going_on):
-        raise ModelError(f"{folder}: {kind.__name__} cannot go on with a video; use it for the first chunk with --base")
+        raise ModelError(
+            f"{folder}: {kind.__name__} cannot go on with a video; use it for the first chunk with --base"
+        )
     multiple = families.folder_multiple(folder, kind)
     height, width = (side // multiple * multiple for side in _size(folder, kind))
     extend = _extend(folder, kind, can.guidance)
@@ -50,7 +52,14 @@ def pipeline_model(folder: Path) -> ModelConfig:
         multiple=multiple,
     )
     return ModelConfig(
-        folder.name, height, width, families.default_fps(kind), extend, backbone="pipeline", guidance=can.guidance, extend_by=by
+        folder.name,
+        height,
+        width,
+        families.default_fps(kind),
+        extend,
+        backbone="pipeline",
+        guidance=can.guidance,
+        extend_by=by,
     )
 
 
@@ -62,7 +71,9 @@ def way_of(config: ModelConfig, how: str | None = None) -> str:
     assert config.extend_by is not None, "a model of a pipeline"
     folder = Path(config.extend_by.pipeline)
     kind = pipeline_class(folder)
-    has = dict.fromkeys((*ways(sibling(kind, _json(folder / "scheduler" / "scheduler_config.json"))), *ways(kind)))
+    has = dict.fromkeys(
+        (*ways(sibling(kind, _json(folder / "scheduler" / "scheduler_config.json"))), *ways(kind))
+    )
     wanted = how or config.extend_by.how
     if wanted is not None and wanted not in has:
         raise ModelError(f"{kind.__name__} does not go on by {wanted!r}; it has {', '.join(has)}")

@@ -31,7 +31,11 @@ def called(pipe: Any, wanted: Mapping[str, Any], seed: int) -> Any:
     arguments = {name: value for name, value in wanted.items() if name in takes and value not in (None, "")}
     if type(pipe).__name__.startswith(NEEDS_NEGATIVE):
         arguments.setdefault("negative_prompt", "")
-    return pipe(**arguments, **_latents(pipe, arguments, seed), **({"output_type": "np"} if "output_type" in takes else {}))
+    return pipe(
+        **arguments,
+        **_latents(pipe, arguments, seed),
+        **({"output_type": "np"} if "output_type" in takes else {}),
+    )
 
 
 def takes_of(pipe: Any) -> Mapping[str, inspect.Parameter]:
@@ -56,7 +60,9 @@ def video_of(output: Any) -> torch.Tensor:
     videos = output.frames if hasattr(output, "frames") else getattr(output, "images", None)
     if videos is None or len(videos) == 0:
         raise ModelError(f"{type(output).__name__} holds no frames")
-    return unit_to_float(torch.from_numpy(np.stack([np.asarray(frame) for frame in videos[0]])).movedim(-1, -3))
+    return unit_to_float(
+        torch.from_numpy(np.stack([np.asarray(frame) for frame in videos[0]])).movedim(-1, -3)
+    )
 
 
 def covered(frames_TCHW: torch.Tensor, height: int, width: int, resample: str = "antialias") -> torch.Tensor:
@@ -74,7 +80,9 @@ def covered(frames_TCHW: torch.Tensor, height: int, width: int, resample: str = 
 
 def window(height: int, width: int, rows: int, columns: int) -> tuple[int, int]:
     """Size of the largest part of height x width with the proportions rows : columns."""
-    return min(height, max(1, round(width * rows / columns))), min(width, max(1, round(height * columns / rows)))
+    return min(height, max(1, round(width * rows / columns))), min(
+        width, max(1, round(height * columns / rows))
+    )
 
 
 def frames_of_codec(pipe: Any, frames: int) -> int:
@@ -97,12 +105,29 @@ def unit_to_float(frames_TCHW: torch.Tensor) -> torch.Tensor:
 def _latents(pipe: Any, arguments: Mapping[str, Any], seed: int) -> dict[str, torch.Tensor]:
     """The start as noise that belongs to frames, for the networks that denoise a whole clip as one tensor (3D UNets); else nothing."""
     prepare = getattr(pipe, "prepare_latents", None)
-    if not hasattr(pipe, "unet") or prepare is None or "latents" not in inspect.signature(pipe.__call__).parameters:
+    if (
+        not hasattr(pipe, "unet")
+        or prepare is None
+        or "latents" not in inspect.signature(pipe.__call__).parameters
+    ):
         return {}
-    given = {"batch_size": 1, "num_channels_latents": pipe.unet.config.in_channels, "num_frames": arguments.get("num_frames")}
-    given |= {"height": arguments.get("height"), "width": arguments.get("width"), "dtype": torch.float32, "device": "cpu"}
+    given = {
+        "batch_size": 1,
+        "num_channels_latents": pipe.unet.config.in_channels,
+        "num_frames": arguments.get("num_frames"),
+    }
+    given |= {
+        "height": arguments.get("height"),
+        "width": arguments.get("width"),
+        "dtype": torch.float32,
+        "device": "cpu",
+    }
     given |= {"generator": torch.Generator("cpu"), "latents": None}
-    if set(inspect.signature(prepare).parameters) != set(given) or None in (given["num_frames"], given["height"], given["width"]):
+    if set(inspect.signature(prepare).parameters) != set(given) or None in (
+        given["num_frames"],
+        given["height"],
+        given["width"],
+    ):
         return {}
     shape = prepare(**given).shape  # the layout is the pipeline's: (1, C, T, h, w) or (1, T, C, h, w)
     frames_axis = 2 if shape[2] == given["num_frames"] else 1

@@ -161,7 +161,9 @@ def _conditions(pipe: Any, window: Window) -> Continuation:
     elif hasattr(module, "LTXVideoCondition"):
         condition = module.LTXVideoCondition(video=window.images, frame_index=0, strength=1.0)
     else:
-        raise ModelError(f"{type(pipe).__name__}: its conditions are of a kind that is not known; choose another way")
+        raise ModelError(
+            f"{type(pipe).__name__}: its conditions are of a kind that is not known; choose another way"
+        )
     return Continuation({"conditions": [condition]}, Hand(), len(window.frames_TCHW))
 
 
@@ -204,7 +206,10 @@ def _names(*names: str) -> Callable[[type, Mapping[str, inspect.Parameter]], boo
 
 
 def _starts_from_image(kind: type, takes: Mapping[str, inspect.Parameter]) -> bool:
-    return "image" in takes and not {"conditions", "sigma_conditioning", "num_latent_conditional_frames"} & takes.keys()
+    return (
+        "image" in takes
+        and not {"conditions", "sigma_conditioning", "num_latent_conditional_frames"} & takes.keys()
+    )
 
 
 def _needs_nothing(kind: type, takes: Mapping[str, inspect.Parameter]) -> bool:

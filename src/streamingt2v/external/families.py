@@ -88,7 +88,11 @@ def missing_packages(kind: type) -> tuple[str, ...]:
 def unmet(kind: type) -> tuple[str, ...]:
     """Return the arguments without a default that this package has no value for."""
     takes = list(inspect.signature(kind.__call__).parameters.values())[1:]
-    return tuple(p.name for p in takes if p.default is inspect.Parameter.empty and p.name not in GIVEN and p.kind is not p.VAR_KEYWORD)
+    return tuple(
+        p.name
+        for p in takes
+        if p.default is inspect.Parameter.empty and p.name not in GIVEN and p.kind is not p.VAR_KEYWORD
+    )
 
 
 def redraws_videos(kind: type) -> bool:

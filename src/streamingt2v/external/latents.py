@@ -15,7 +15,10 @@ from ..errors import ModelError
 ORDERS = {"BCTHW": (0, 1, 2, 3, 4), "BTCHW": (0, 2, 1, 3, 4), "BTHWC": (0, 2, 3, 4, 1)}
 TIME = {"packed": 1, "frames": 0, "BCTHW": 2, "BTCHW": 1, "BTHWC": 1}
 LAYOUTS = (  # by the beginning of a class's name, first match; all others hold BCTHW
-    (("LTXImageToVideoPipeline", "LTX2ImageToVideoPipeline"), "BCTHW"),  # unpacked at their steps, without the first frame
+    (
+        ("LTXImageToVideoPipeline", "LTX2ImageToVideoPipeline"),
+        "BCTHW",
+    ),  # unpacked at their steps, without the first frame
     (("LTX",), "packed"),
     (("TextToVideoSD", "VideoToVideoSD", "I2VGenXL"), "frames"),
     (("CogVideoX", "ConsisID", "StableVideoDiffusion", "AnyFlow"), "BTCHW"),
@@ -79,7 +82,9 @@ def arrange(pipe: Any, latents_BCTHW: torch.Tensor) -> torch.Tensor:
     """Return latents (1, C, t, h, w) in the layout that the pipeline's scheduler sees."""
     how = layout(pipe)
     if how == "packed":
-        return pipe._pack_latents(latents_BCTHW, pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size)
+        return pipe._pack_latents(
+            latents_BCTHW, pipe.transformer_spatial_patch_size, pipe.transformer_temporal_patch_size
+        )
     if how == "frames":
         return latents_BCTHW[0].transpose(0, 1)
     return latents_BCTHW.permute(*ORDERS[how])
@@ -103,17 +108,22 @@ def _mode(encoded: Any) -> torch.Tensor:
     for name in ("latents", "latent"):
         if hasattr(encoded, name):
             return getattr(encoded, name)
-    raise ModelError(f"{type(encoded).__name__}: this autoencoder gives no latents; the overlap cannot be held")
+    raise ModelError(
+        f"{type(encoded).__name__}: this autoencoder gives no latents; the overlap cannot be held"
+    )
 
 
 def _normalised(pipe: Any, latents_BCTHW: torch.Tensor) -> torch.Tensor:
     """Return latents as the network is trained on them."""
     vae, config = pipe.vae, pipe.vae.config
-    mean, std = getattr(vae, "latents_mean", None), getattr(vae, "latents_std", None)
+    buffers = dict(vae.named_buffers(recurse=False))  # where LTX keeps them; others in their configuration
+    mean, std = buffers.get("latents_mean"), buffers.get("latents_std")
     if mean is None:
         mean, std = config.get("latents_mean"), config.get("latents_std")
     if mean is None or std is None:
         return (latents_BCTHW - (config.get("shift_factor") or 0.0)) * config.scaling_factor
-    mean, std = (torch.as_tensor(part).float().reshape(1, -1, 1, 1, 1).to(latents_BCTHW) for part in (mean, std))
+    mean, std = (
+        torch.as_tensor(part).float().reshape(1, -1, 1, 1, 1).to(latents_BCTHW) for part in (mean, std)
+    )
     scale = (config.get("scaling_factor") or 1.0) * (pipe.scheduler.config.get("sigma_data") or 1.0)
     return (latents_BCTHW - mean) / std * scale

@@ -242,13 +242,17 @@ def _subclass(kind: type, hand: Hand) -> Any:
 
     if hasattr(kind, "add_noise"):
 
-        def add_noise(self: Any, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: Any) -> torch.Tensor:
+        def add_noise(
+            self: Any, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: Any
+        ) -> torch.Tensor:
             return kind.add_noise(self, original_samples, hand.noise(original_samples, noise), timesteps)
 
         Steered.add_noise = add_noise
     if hasattr(kind, "scale_noise"):
 
-        def scale_noise(self: Any, sample: torch.Tensor, timestep: Any, noise: torch.Tensor | None = None) -> torch.Tensor:
+        def scale_noise(
+            self: Any, sample: torch.Tensor, timestep: Any, noise: torch.Tensor | None = None
+        ) -> torch.Tensor:
             return kind.scale_noise(self, sample, timestep, hand.noise(sample, noise))  # type: ignore[arg-type]
 
         Steered.scale_noise = scale_noise

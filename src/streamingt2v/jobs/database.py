@@ -31,7 +31,9 @@ class Database:
     def __init__(self, path: Path, durable: bool = True, shared: bool = False):
         self._path, self._reserve = path, Reserve(path.parent)
         self._journal = "TRUNCATE" if shared else "WAL"
-        self._synchronous = "FULL" if durable or shared else "NORMAL"  # without the log less would risk the file
+        self._synchronous = (
+            "FULL" if durable or shared else "NORMAL"
+        )  # without the log less would risk the file
         self._idle: list[sqlite3.Connection] = []  # the one used last is used next
         self._room = threading.Semaphore(CONNECTIONS)
         self._writer = threading.Lock()
@@ -40,7 +42,9 @@ class Database:
                 # to open and close one that is there would end the locks of all its connections in this process
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             for suffix in ("", "-wal", "-shm", "-journal"):
-                with suppress(FileNotFoundError, PermissionError):  # not there, or another user's that we may write
+                with suppress(
+                    FileNotFoundError, PermissionError
+                ):  # not there, or another user's that we may write
                     path.with_name(path.name + suffix).chmod(0o600)
 
     def close(self) -> None:
@@ -95,7 +99,11 @@ class Database:
             db.row_factory = sqlite3.Row
             db.text_factory = _text
             self._set_journal(db)
-            for pragma in (f"synchronous = {self._synchronous}", "foreign_keys = ON", f"wal_autocheckpoint = {_LOG_PAGES}"):
+            for pragma in (
+                f"synchronous = {self._synchronous}",
+                "foreign_keys = ON",
+                f"wal_autocheckpoint = {_LOG_PAGES}",
+            ):
                 db.execute(f"PRAGMA {pragma}")
         except BaseException:
             db.close()

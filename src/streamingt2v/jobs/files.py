@@ -77,11 +77,17 @@ class ServiceFiles:
 
     def _check_ours(self) -> None:
         """Without a database, nothing but what a start that was cut short, or the loss of the database, can have left is ours."""
-        names = {path.name for path in self.folder.iterdir() if not path.name.startswith(".")} if self.folder.exists() else set()
+        names = (
+            {path.name for path in self.folder.iterdir() if not path.name.startswith(".")}
+            if self.folder.exists()
+            else set()
+        )
         names.discard("lost+found")
         was_here = self.lock.is_file() and self.lock.stat().st_size == 0
         if names and not was_here and not self.database.is_file():
-            raise StorageError(f"{self.folder}: holds {min(names)} and no jobs; take an empty or a new folder to keep them in")
+            raise StorageError(
+                f"{self.folder}: holds {min(names)} and no jobs; take an empty or a new folder to keep them in"
+            )
 
     def place_lock(self, place: int) -> Path:
         """Held by whoever has that place."""
@@ -167,7 +173,9 @@ class ServiceFiles:
             elif name not in begun | known:
                 others.append(path)
         if others:
-            log.warning("%s and %d more are of no job that is known here; they stay", others[0], len(others) - 1)
+            log.warning(
+                "%s and %d more are of no job that is known here; they stay", others[0], len(others) - 1
+            )
         return done
 
     def playlist(self, job: Job) -> str:
@@ -208,7 +216,10 @@ class ServiceFiles:
     def spritesheet(self, job: Job) -> Path:
         """Frames of the whole video, evenly spaced, on one JPEG. NotReady before the job has ended."""
         video, every = self.video(job), max(1, -(-job.frames_done // _SPRITES))
-        return self._drawn(self.of(job.id) / "spritesheet.jpg", lambda path: contact_sheet(read_video(video), path, every=every))
+        return self._drawn(
+            self.of(job.id) / "spritesheet.jpg",
+            lambda path: contact_sheet(read_video(video), path, every=every),
+        )
 
     def _drawn(self, path: Path, draw: Callable[[Path], None]) -> Path:
         with self._drawing:

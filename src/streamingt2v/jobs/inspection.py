@@ -63,7 +63,9 @@ def identify(head: bytes) -> Found:
     """What begins with these bytes, see `video.kinds`: the first `HEAD_BYTES` of a file. MediaError if it is no picture or video."""
     kind = kind_of(head)
     if kind is None:
-        raise MediaError("the file is no picture (PNG, JPEG, WebP, ...) and no video (MP4, MOV, WebM, Matroska, ...) that is known here")
+        raise MediaError(
+            "the file is no picture (PNG, JPEG, WebP, ...) and no video (MP4, MOV, WebM, Matroska, ...) that is known here"
+        )
     return Found(kind.media, kind.suffix)
 
 
@@ -188,7 +190,9 @@ def _check_size(width: int, height: int, pixels: int) -> None:
 def main() -> int:
     """Read one file with little memory and time, and print what was found as JSON."""
     path, kind, pixels, seconds = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-    most = WITHHELD_BYTES if _memory("self", "VmPeak") else MEMORY_BYTES  # where nobody can watch, it is withheld after all
+    most = (
+        WITHHELD_BYTES if _memory("self", "VmPeak") else MEMORY_BYTES
+    )  # where nobody can watch, it is withheld after all
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -24,7 +24,9 @@ class Notices:
 
     def __init__(self, store: JobStore, ending: threading.Event):
         self._store, self._ending = store, ending
-        self._waiting: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()  # an event is there while somebody waits for it
+        self._waiting: WeakValueDictionary[str, asyncio.Event] = (
+            WeakValueDictionary()
+        )  # an event is there while somebody waits for it
         self._seen = 0
         self._task: asyncio.Task | None = None
 

@@ -50,4 +50,6 @@ class Patience:
         if said != self._told or time.monotonic() > self._told_at + TELL_SECONDS:
             self._told, self._told_at = said, time.monotonic()
             is_known = isinstance(error, StreamingT2VError | OSError)
-            log.warning("%s failed and is tried again: %s", self._what, error, exc_info=None if is_known else error)
+            log.warning(
+                "%s failed and is tried again: %s", self._what, error, exc_info=None if is_known else error
+            )

@@ -19,7 +19,10 @@ RESERVE_BYTES = 256 * 2**10
 ENOUGH_BYTES = 2**20  # free, for a job to be tried again
 _SCARCE_BYTES = 2**16
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_MAY_BE_FULL = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)  # as SQLite calls it where its own files cannot grow
+_MAY_BE_FULL = (
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+)  # as SQLite calls it where its own files cannot grow
 
 
 class StorageError(RunError):

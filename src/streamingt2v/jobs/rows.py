@@ -35,23 +35,51 @@ def job_of(row: sqlite3.Row) -> Job:
     values: dict[str, Any] = {name: row[name] for name in row.keys() if name not in _HIDDEN}  # noqa: SIM118 (a Row is no dict)
     try:
         request, notes = Request.from_json(json.loads(values["request"])), tuple(json.loads(values["notes"]))
-        job = Job(**values | {"request": request, "fps": rate_of(values["fps"]), "cancelling": bool(values["cancelling"]), "notes": notes})
+        job = Job(
+            **values
+            | {
+                "request": request,
+                "fps": rate_of(values["fps"]),
+                "cancelling": bool(values["cancelling"]),
+                "notes": notes,
+            }
+        )
         check_types(Job, vars(job))
         if not all(isinstance(note, str) for note in job.notes):
             raise ValueError("a note that is no text")
-        json.dumps([request.to_json(), notes], ensure_ascii=False).encode()  # halves of characters cannot be told to anybody
+        json.dumps(
+            [request.to_json(), notes], ensure_ascii=False
+        ).encode()  # halves of characters cannot be told to anybody
         if not all(math.isfinite(value) for value in values.values() if isinstance(value, float)):
             raise ValueError("a time that it cannot be")
-        if min(job.width, job.height, job.frames_total) < 1 or job.fps <= 0 or min(job.frames_done, job.step, job.steps) < 0:
+        if (
+            min(job.width, job.height, job.frames_total) < 1
+            or job.fps <= 0
+            or min(job.frames_done, job.step, job.steps) < 0
+        ):
             raise ValueError("a number that it cannot be")
         return job
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, StreamingT2VError):
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+        OverflowError,
+        StreamingT2VError,
+    ):
         return _damaged(values)
 
 
 def _damaged(values: dict[str, Any]) -> Job:
     number = values["number"] if isinstance(values["number"], int) else 0
-    nothing: dict[str, Any] = {"source": None, "started_at": None, "completed_at": None, "expires_at": None, "first_seconds": None}
+    nothing: dict[str, Any] = {
+        "source": None,
+        "started_at": None,
+        "completed_at": None,
+        "expires_at": None,
+        "first_seconds": None,
+    }
     counts = {"frames_total": 1, "frames_done": 0, "step": 0, "steps": 0}
     revision = values["revision"] if isinstance(values["revision"], int) else 0
     return Job(
@@ -83,4 +111,7 @@ def update(db: sqlite3.Connection, id: str, **values: Any) -> None:
 
 
 def add_to_total(db: sqlite3.Connection, name: str, by: float = 1) -> None:
-    db.execute("INSERT INTO totals VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value", (name, by))
+    db.execute(
+        "INSERT INTO totals VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+        (name, by),
+    )

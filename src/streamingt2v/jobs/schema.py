@@ -67,14 +67,18 @@ _STEPS = {0: _SCHEMA, 1: _FROM_1 + _FROM_2 + _FROM_3, 2: _FROM_2 + _FROM_3, 3: _
 def prepare(path: Path, database: Database) -> None:
     """Make the tables where the file is new, or bring them up to date. StorageError if it is a database of something else."""
     with database.reading() as db:
-        version, kind = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("user_version", "application_id"))
+        version, kind = (
+            db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("user_version", "application_id")
+        )
         tables = {row["name"] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if (version, kind) == (_VERSION, _OURS) and "jobs" in tables:
         return
     if kind not in (0, _OURS) or (tables if version == 0 else "jobs" not in tables):
         raise StorageError(f"{path}: is a database of something else; take another folder")
     if version not in _STEPS:
-        raise StorageError(f"{path}: its jobs were written by another version of streamingt2v; take another folder")
+        raise StorageError(
+            f"{path}: its jobs were written by another version of streamingt2v; take another folder"
+        )
     with database.writing() as db:
         if db.execute("PRAGMA user_version").fetchone()[0] != version:  # another server was quicker
             return

@@ -120,7 +120,9 @@ class JobService:
                 raise RunError(f"the workers were not ready within {seconds:.0f} s")
             time.sleep(WATCH_SECONDS)
 
-    def submit(self, request: Request, model: str | None = None, key: Key | None = None, counted: int | None = None) -> Job:
+    def submit(
+        self, request: Request, model: str | None = None, key: Key | None = None, counted: int | None = None
+    ) -> Job:
         """A new job; files that the request names are copied. key: of an earlier call gives that call's job.
 
         counted: how many frames the request's video has, where somebody has counted them, see `inspection`; None: they are counted here.
@@ -131,7 +133,13 @@ class JobService:
         return self._add("create", request, model or self.default_model, None, key, counted)
 
     def extend(
-        self, id: str, prompt: str, frames: int, seed: int | None = None, schedule: tuple[tuple[int, str], ...] = (), key: Key | None = None
+        self,
+        id: str,
+        prompt: str,
+        frames: int,
+        seed: int | None = None,
+        schedule: tuple[tuple[int, str], ...] = (),
+        key: Key | None = None,
     ) -> Job:
         """A job for the video of `id`, which must have ended, with so many new frames behind it, made with the same settings.
 
@@ -139,8 +147,12 @@ class JobService:
         """
         job = self.get(id)
         seed = job.request.seed + 1 if seed is None else seed
-        asked = dataclasses.replace(job.request, prompt=prompt, num_frames=frames, seed=seed, schedule=schedule, fps=None)
-        start = dataclasses.replace(asked, video=str(self.files.video(job)), image=None, refine=None, base=None)
+        asked = dataclasses.replace(
+            job.request, prompt=prompt, num_frames=frames, seed=seed, schedule=schedule, fps=None
+        )
+        start = dataclasses.replace(
+            asked, video=str(self.files.video(job)), image=None, refine=None, base=None
+        )
         return self._add("extension", start, job.model, id, key)
 
     def refine(self, id: str, key: Key | None = None) -> Job:
@@ -152,14 +164,22 @@ class JobService:
         job, known = self.get(id), self.store.of_key(key)
         if known is not None:
             return known
-        asked = Request(job.request.prompt, job.frames_done, job.request.seed, negative_prompt=job.request.negative_prompt, preset="full")
+        asked = Request(
+            job.request.prompt,
+            job.frames_done,
+            job.request.seed,
+            negative_prompt=job.request.negative_prompt,
+            preset="full",
+        )
         if job.request.preset != "preview":
             raise RequestError("preset", job.request.preset, f"{id} is refined already")
         self._check_refinable(job)
         before = job.frames_done - job.new_frames
         with self.upload() as path:
             kept, source = self.files.kept(id), job.request.video
-            frames = chain(islice(read_video(source, job.height, job.width), before) if source else (), kept.frames())
+            frames = chain(
+                islice(read_video(source, job.height, job.width), before) if source else (), kept.frames()
+            )
             path = path.with_suffix(".mkv")
             write_lossless(path, frames, job.fps)
             return self._add("refinement", dataclasses.replace(asked, refine=str(path)), job.model, id, key)
@@ -177,12 +197,21 @@ class JobService:
         if config is None or (config.refine is None and config.refine_by is None):
             raise RequestError("model", job.model, "has no refiner")
         if job.request.schedule or PromptLog.read(self.files.run(job.id) / PROMPTS).changes:
-            raise RequestError("prompt", job.request.prompt, "changed on the way; a video is refined with one: make the full video instead")
+            raise RequestError(
+                "prompt",
+                job.request.prompt,
+                "changed on the way; a video is refined with one: make the full video instead",
+            )
         if not job.ended or not job.new_frames or self.files.kept(job.id).count != job.new_frames:
             raise NotReady(f"the frames of {job.id} are not all there; make the full video instead")
 
     def remix(
-        self, id: str, prompt: str | None = None, seed: int | None = None, preset: Preset | None = None, key: Key | None = None
+        self,
+        id: str,
+        prompt: str | None = None,
+        seed: int | None = None,
+        preset: Preset | None = None,
+        key: Key | None = None,
     ) -> Job:
         """A job that is as the job `id` in everything but what is given. Raises as `submit`, `NoSuchJob`.
 
@@ -194,9 +223,16 @@ class JobService:
         given = {"prompt": prompt, "seed": seed, "preset": preset}
         kept: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if preset not in (None, job.request.preset):
-            kept |= {"width": None, "height": None, "form": None, "strength": None}  # they belong to the other one
+            kept |= {
+                "width": None,
+                "height": None,
+                "form": None,
+                "strength": None,
+            }  # they belong to the other one
         counted = job.frames_total - (job.request.num_frames or 0)
-        return self._add("remix", dataclasses.replace(job.request, schedule=schedule, **kept), job.model, id, key, counted)
+        return self._add(
+            "remix", dataclasses.replace(job.request, schedule=schedule, **kept), job.model, id, key, counted
+        )
 
     def change_prompt(self, id: str, prompt: str, event: str | None = None) -> int:
         """From the next chunk on the video shows this; the number of the change. It is kept before this returns.
@@ -207,14 +243,18 @@ class JobService:
         self._check_prompt("prompt", prompt)
         job = self.get(id)
         if not (self.configs[job.model].reads_text or job.request.preset == "full"):
-            raise RequestError("prompt", prompt, f"model {job.model!r} goes on from pictures alone; it cannot be changed")
+            raise RequestError(
+                "prompt", prompt, f"model {job.model!r} goes on from pictures alone; it cannot be changed"
+            )
         return self.store.change_prompt(id, prompt, self.limits.changes, event)
 
     def get(self, id: str) -> Job:
         """The job as of now. `NoSuchJob` if there is none."""
         return self.store.get(id)
 
-    def list(self, limit: int = 20, after: str | None = None, newest_first: bool = True) -> tuple[Sequence[Job], bool]:
+    def list(
+        self, limit: int = 20, after: str | None = None, newest_first: bool = True
+    ) -> tuple[Sequence[Job], bool]:
         """Jobs by age, those after the job `after`, and whether there are more. `NoSuchJob` if that one is gone."""
         return self.store.list(limit, after, newest_first)
 
@@ -262,7 +302,9 @@ class JobService:
         if known is not None:
             return known
         asked = self._checked(request, model)
-        if self.store.counts().get("queued", 0) >= self.limits.queue:  # said before anything is copied; `add` is what decides
+        if (
+            self.store.counts().get("queued", 0) >= self.limits.queue
+        ):  # said before anything is copied; `add` is what decides
             raise QueueFull(self.limits.queue)
         size = _size(asked, counted)
         id, files = f"video_{secrets.token_hex(12)}", request.files()
@@ -322,7 +364,11 @@ class JobService:
 
     def _check_length(self, name: str, prompt: str) -> None:
         if len(prompt) > self.limits.prompt:
-            raise RequestError(name, f"{prompt[:20]}...", f"has {len(prompt)} characters; no more than {self.limits.prompt} are taken")
+            raise RequestError(
+                name,
+                f"{prompt[:20]}...",
+                f"has {len(prompt)} characters; no more than {self.limits.prompt} are taken",
+            )
 
 
 def _size(asked: ResolvedRequest, counted: int | None) -> Size:
@@ -335,7 +381,12 @@ def _size(asked: ResolvedRequest, counted: int | None) -> Size:
     rate = playback_rate(source) if source is not None and request.fps is None else None
     before = 0 if request.video is None else count_frames(request.video) if counted is None else counted
     assert asked.num_frames is not None, "checked before"
-    return asked.output_width, asked.output_height, asked.fps or rate or asked.config.fps, before + asked.num_frames
+    return (
+        asked.output_width,
+        asked.output_height,
+        asked.fps or rate or asked.config.fps,
+        before + asked.num_frames,
+    )
 
 
 __all__ = ["Conflict", "JobService", "Key", "NotReady"]

@@ -15,7 +15,9 @@ from .files import ServiceFiles
 from .store import JobStore, NoSuchJob, one
 
 GRACE_SECONDS = 15.0  # that a client has to come back whose connection broke
-LOST_SECONDS = 60.0  # after its server died: where a whole machine is lost, it takes some time until a client is told
+LOST_SECONDS = (
+    60.0  # after its server died: where a whole machine is lost, it takes some time until a client is told
+)
 
 
 class Sessions:
@@ -23,7 +25,9 @@ class Sessions:
 
     def __init__(self, store: JobStore, files: ServiceFiles, place: int):
         self._store, self._files, self._place = store, files, place
-        self._left: dict[tuple[str, int], float] = {}  # job and turn -> since when nobody has it, as far as this server saw
+        self._left: dict[
+            tuple[str, int], float
+        ] = {}  # job and turn -> since when nobody has it, as far as this server saw
 
     def take(self, id: str) -> int:
         """From now on this server has the session of a job; the number of its turn. `NoSuchJob` if there is none."""

@@ -68,7 +68,9 @@ class Settings:
         if self.workers < 1:
             raise RequestError("workers", self.workers, "must be 1 or more")
         if self.keep_seconds is not None and self.keep_seconds <= 0:
-            raise RequestError("keep_seconds", self.keep_seconds, "must be above 0; leave it out to keep jobs for ever")
+            raise RequestError(
+                "keep_seconds", self.keep_seconds, "must be above 0; leave it out to keep jobs for ever"
+            )
         names = [Path(model).name for model in self.models]
         if len(set(names)) < len(names):
             raise RequestError("model", ", ".join(self.models), "two of them have one name; rename a folder")
@@ -83,7 +85,9 @@ class Settings:
 
         RequestError if there is no such model, or one cannot be used on this device, in this dtype, with these savings.
         """
-        from ..external.as_model import read_model  # heavy; the process that inspects uploads has little memory
+        from ..external.as_model import (
+            read_model,
+        )  # heavy; the process that inspects uploads has little memory
 
         try:
             found = {name: read_model(model)[1] for name, model in self.names.items()}
@@ -102,4 +106,6 @@ class Settings:
         """The settings of `to_json`."""
         values = json.loads(text)
         own = {"folder": Path(values["folder"]), "models": tuple(values["models"])}
-        return cls(**values | own | {"savings": Savings(**values["savings"]), "limits": Limits(**values["limits"])})
+        return cls(
+            **values | own | {"savings": Savings(**values["savings"]), "limits": Limits(**values["limits"])}
+        )

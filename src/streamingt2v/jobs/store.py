@@ -73,7 +73,9 @@ class JobStore:
     keep_seconds: until a job that has ended expires, None for never. durable, shared: as `Database` has them, with its errors, everywhere.
     """
 
-    def __init__(self, path: Path, keep_seconds: float | None = None, durable: bool = True, shared: bool = False):
+    def __init__(
+        self, path: Path, keep_seconds: float | None = None, durable: bool = True, shared: bool = False
+    ):
         self._path, self._keep_seconds, self._database = path, keep_seconds, Database(path, durable, shared)
         self.writing, self.reading = self._database.writing, self._database.reading
         self.take_reserve = self._database.take_reserve
@@ -116,7 +118,19 @@ class JobStore:
             db.execute(
                 "INSERT INTO jobs (id, kind, model, request, width, height, fps, frames_total, source, created_at, key, key_digest,"
                 f" revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {NEXT_REVISION})",
-                (id, kind, model, asked, width, height, rate_to_json(fps), frames, source, time.time(), *named),
+                (
+                    id,
+                    kind,
+                    model,
+                    asked,
+                    width,
+                    height,
+                    rate_to_json(fps),
+                    frames,
+                    source,
+                    time.time(),
+                    *named,
+                ),
             )
             db.execute("DELETE FROM begun WHERE name = ?", (id,))
             add_to_total(db, "jobs_created")
@@ -132,20 +146,27 @@ class JobStore:
         with self.reading() as db:
             return one(db, id)
 
-    def list(self, limit: int, after: str | None = None, newest_first: bool = True) -> tuple[Sequence[Job], bool]:
+    def list(
+        self, limit: int, after: str | None = None, newest_first: bool = True
+    ) -> tuple[Sequence[Job], bool]:
         """Up to `limit` jobs by age, those that follow the job `after`, and whether there are more. NoSuchJob if that one is gone."""
         sign, order = ("<", "DESC") if newest_first else (">", "ASC")
         where, values = "deleted = 0", []
         with self.reading() as db:
             if after is not None:
                 where, values = f"{where} AND number {sign} ?", [one(db, after).number]
-            rows = db.execute(f"SELECT * FROM jobs WHERE {where} ORDER BY number {order} LIMIT ?", (*values, limit + 1)).fetchall()
+            rows = db.execute(
+                f"SELECT * FROM jobs WHERE {where} ORDER BY number {order} LIMIT ?", (*values, limit + 1)
+            ).fetchall()
         return [job_of(row) for row in rows[:limit]], len(rows) > limit
 
     def changed_since(self, revision: int) -> dict[str, int]:
         """Id -> revision of the jobs that changed after a revision."""
         with self.reading() as db:
-            rows = db.execute("SELECT id, revision FROM jobs WHERE revision > ? AND typeof(revision) = 'integer'", (revision,))
+            rows = db.execute(
+                "SELECT id, revision FROM jobs WHERE revision > ? AND typeof(revision) = 'integer'",
+                (revision,),
+            )
             return {row["id"]: row["revision"] for row in rows}
 
     def ahead(self, job: Job) -> int:
@@ -159,7 +180,9 @@ class JobStore:
     def counts(self) -> dict[str, int]:
         """How many jobs there are of each status."""
         with self.reading() as db:
-            return dict(db.execute("SELECT status, COUNT(*) FROM jobs WHERE deleted = 0 GROUP BY status").fetchall())
+            return dict(
+                db.execute("SELECT status, COUNT(*) FROM jobs WHERE deleted = 0 GROUP BY status").fetchall()
+            )
 
     def totals(self) -> dict[str, float]:
         """What was counted since the file was made."""
@@ -189,18 +212,28 @@ class JobStore:
     def delete_expired(self, now: float) -> None:
         """Delete the jobs whose time is over."""
         with self.writing() as db:
-            for row in db.execute("SELECT id FROM jobs WHERE deleted = 0 AND expires_at < ?", (now,)).fetchall():
+            for row in db.execute(
+                "SELECT id FROM jobs WHERE deleted = 0 AND expires_at < ?", (now,)
+            ).fetchall():
                 update(db, row["id"], deleted=1, key=None)
 
     def has_expired(self, now: float) -> bool:
         """Whether `delete_expired` would find something; only reads."""
         with self.reading() as db:
-            return db.execute("SELECT 1 FROM jobs WHERE deleted = 0 AND expires_at < ? LIMIT 1", (now,)).fetchone() is not None
+            return (
+                db.execute(
+                    "SELECT 1 FROM jobs WHERE deleted = 0 AND expires_at < ? LIMIT 1", (now,)
+                ).fetchone()
+                is not None
+            )
 
     def deleted(self) -> Sequence[str]:
         """Ids of deleted jobs that nobody works on: their folders can go, then `forget` them."""
         with self.reading() as db:
-            return [row["id"] for row in db.execute("SELECT id FROM jobs WHERE deleted = 1 AND status != 'in_progress'")]
+            return [
+                row["id"]
+                for row in db.execute("SELECT id FROM jobs WHERE deleted = 1 AND status != 'in_progress'")
+            ]
 
     @even_if_full
     def forget(self, id: str) -> None:
@@ -236,7 +269,9 @@ class JobStore:
         """
         with self.writing() as db:
             job = one(db, id)
-            known = db.execute("SELECT number, prompt FROM changes WHERE job = ? AND event = ?", (id, event)).fetchone()
+            known = db.execute(
+                "SELECT number, prompt FROM changes WHERE job = ? AND event = ?", (id, event)
+            ).fetchone()
             if known is not None and known["prompt"] == prompt:
                 return known["number"]
             if known is not None:
@@ -245,7 +280,9 @@ class JobStore:
                 raise Conflict(
                     f"{id} is {'being cancelled' if job.cancelling and not job.ended else job.status}; nothing more is made of it"
                 )
-            number = db.execute("SELECT IFNULL(MAX(number), 0) + 1 FROM changes WHERE job = ?", (id,)).fetchone()[0]
+            number = db.execute(
+                "SELECT IFNULL(MAX(number), 0) + 1 FROM changes WHERE job = ?", (id,)
+            ).fetchone()[0]
             if number > limit:
                 raise Conflict(f"the prompt of {id} was changed {limit} times already")
             db.execute("INSERT INTO changes VALUES (?, ?, ?, ?)", (id, number, prompt, event))
@@ -261,7 +298,10 @@ class JobStore:
     def new_prompt(self, id: str, after: int) -> tuple[int, str] | None:
         """Number and text of the newest change of a job's prompt, if there is one after that number."""
         with self.reading() as db:
-            row = db.execute("SELECT number, prompt FROM changes WHERE job = ? AND number > ? ORDER BY number DESC", (id, after)).fetchone()
+            row = db.execute(
+                "SELECT number, prompt FROM changes WHERE job = ? AND number > ? ORDER BY number DESC",
+                (id, after),
+            ).fetchone()
         return (row["number"], row["prompt"]) if row else None
 
     def claim(self, slot: int) -> Job | None:
@@ -275,7 +315,10 @@ class JobStore:
                 if (job := job_of(row)).ended:  # its row is damaged: the next one, then
                     self._end(db, id, "failed", job.error_code, job.error_message)
                     continue
-                db.execute("UPDATE jobs SET tries = tries + 1, started_at = IFNULL(started_at, ?) WHERE id = ?", (time.time(), id))
+                db.execute(
+                    "UPDATE jobs SET tries = tries + 1, started_at = IFNULL(started_at, ?) WHERE id = ?",
+                    (time.time(), id),
+                )
                 update(db, id, status="in_progress", slot=slot)
                 return one(db, id)
             return None
@@ -290,13 +333,18 @@ class JobStore:
     def places_at_work(self) -> set[int]:
         """The places that jobs in progress are made at."""
         with self.reading() as db:
-            return {row["slot"] for row in db.execute("SELECT DISTINCT slot FROM jobs WHERE status = 'in_progress'")}
+            return {
+                row["slot"]
+                for row in db.execute("SELECT DISTINCT slot FROM jobs WHERE status = 'in_progress'")
+            }
 
     @even_if_full
     def take_back(self, slot: int, tries: int) -> None:
         """Jobs of a place that nobody has (any more) go back to the queue, in their old place; those begun `tries` times fail."""
         with self.writing() as db:
-            for row in db.execute("SELECT * FROM jobs WHERE status = 'in_progress' AND slot IS ?", (slot,)).fetchall():
+            for row in db.execute(
+                "SELECT * FROM jobs WHERE status = 'in_progress' AND slot IS ?", (slot,)
+            ).fetchall():
                 if row["deleted"]:
                     self._end(db, row["id"], "cancelled")
                 elif row["tries"] >= tries:
@@ -316,7 +364,9 @@ class JobStore:
         with self.writing() as db:
             if "frames_done" in values:
                 done = values["frames_done"]
-                db.execute("UPDATE jobs SET tries = 0, reached = ? WHERE id = ? AND reached < ?", (done, id, done))
+                db.execute(
+                    "UPDATE jobs SET tries = 0, reached = ? WHERE id = ? AND reached < ?", (done, id, done)
+                )
             update(db, id, **values)
 
     @even_if_full
@@ -330,10 +380,26 @@ class JobStore:
         with self.writing() as db:
             add_to_total(db, name, by)
 
-    def _end(self, db: sqlite3.Connection, id: str, status: Status, code: str | None = None, message: str | None = None) -> None:
+    def _end(
+        self,
+        db: sqlite3.Connection,
+        id: str,
+        status: Status,
+        code: str | None = None,
+        message: str | None = None,
+    ) -> None:
         now = time.time()
         expires = now + self._keep_seconds if self._keep_seconds is not None else None
-        update(db, id, status=status, completed_at=now, expires_at=expires, error_code=code, error_message=message, slot=None)
+        update(
+            db,
+            id,
+            status=status,
+            completed_at=now,
+            expires_at=expires,
+            error_code=code,
+            error_message=message,
+            slot=None,
+        )
         add_to_total(db, f"jobs_{status}")
 
     @even_if_full
@@ -345,22 +411,32 @@ class JobStore:
     def ready_workers(self) -> dict[int, int]:
         """Place -> process id of the workers that said they were ready."""
         with self.reading() as db:
-            return {row["slot"]: row["pid"] for row in db.execute("SELECT slot, pid FROM workers WHERE ready = 1")}
+            return {
+                row["slot"]: row["pid"] for row in db.execute("SELECT slot, pid FROM workers WHERE ready = 1")
+            }
 
     @even_if_full
     def new_places(self, count: int) -> range:
         """Numbers of so many places that nobody had before."""
         with self.writing() as db:
             add_to_total(db, "places", count)
-            end = _FIRST_PLACE + int(db.execute("SELECT value FROM totals WHERE name = 'places'").fetchone()[0])
+            end = _FIRST_PLACE + int(
+                db.execute("SELECT value FROM totals WHERE name = 'places'").fetchone()[0]
+            )
             return range(end - count, end)
 
     def _of_key(self, db: sqlite3.Connection, key: Key | None) -> Job | None:
-        row = db.execute("SELECT * FROM jobs WHERE key = ? AND deleted = 0", (key.name,)).fetchone() if key else None
+        row = (
+            db.execute("SELECT * FROM jobs WHERE key = ? AND deleted = 0", (key.name,)).fetchone()
+            if key
+            else None
+        )
         if row is None or key is None:
             return None
         if row["key_digest"] != key.digest:
-            raise Conflict(f"the idempotency key {key.name!r} came with another request before; take a new one")
+            raise Conflict(
+                f"the idempotency key {key.name!r} came with another request before; take a new one"
+            )
         return job_of(row)
 
 

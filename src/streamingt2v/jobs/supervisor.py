@@ -40,7 +40,14 @@ class Supervisor:
     clients that are gone are stopped, and what is deleted goes from the disk.
     """
 
-    def __init__(self, settings: Settings, store: JobStore, files: ServiceFiles, sessions: Sessions, places: Sequence[int]):
+    def __init__(
+        self,
+        settings: Settings,
+        store: JobStore,
+        files: ServiceFiles,
+        sessions: Sessions,
+        places: Sequence[int],
+    ):
         self._settings, self._store, self._files, self._sessions = settings, store, files, sessions
         self._slots = places
         self._stopping = threading.Event()
@@ -75,7 +82,10 @@ class Supervisor:
     def ready(self) -> bool:
         """Every worker lives and has its model in memory."""
         ready = self._store.ready_workers()
-        return all(place.process.poll() is None and ready.get(slot) == place.process.pid for slot, place in self._places.items())
+        return all(
+            place.process.poll() is None and ready.get(slot) == place.process.pid
+            for slot, place in self._places.items()
+        )
 
     @property
     def pids(self) -> list[int]:
@@ -85,13 +95,18 @@ class Supervisor:
     def failed(self) -> bool:
         """A worker has ended by itself before it was ever ready: it cannot load its model."""
         ready = self._store.ready_workers()
-        return any(place.process.poll() == 2 and ready.get(slot) != place.process.pid for slot, place in self._places.items())
+        return any(
+            place.process.poll() == 2 and ready.get(slot) != place.process.pid
+            for slot, place in self._places.items()
+        )
 
     def _run(self) -> None:
         calm = {step.__name__: Patience(step.__name__) for step in (self._look_after_all, *self._housework)}
         while not self._stopping.wait(LOOK_SECONDS):
             for step in (self._look_after_all, *self._housework):
-                if calm[step.__name__].is_over:  # what fails is tried less and less often, and keeps nothing else from being done
+                if calm[
+                    step.__name__
+                ].is_over:  # what fails is tried less and less often, and keeps nothing else from being done
                     with calm[step.__name__].trying():
                         step()
 
@@ -116,7 +131,9 @@ class Supervisor:
     def _spawn(self, slot: int) -> subprocess.Popen:
         # a session of its own: signals of the terminal reach the server alone, which ends its workers
         command = [sys.executable, "-m", "streamingt2v.jobs.worker", str(slot)]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
+        )
         assert process.stdin is not None, "it is a pipe"
         with suppress(BrokenPipeError):  # it ended at once, and is started again
             process.stdin.write(self._settings.to_json().encode() + b"\n")

@@ -60,7 +60,9 @@ class Worker:
         self.settings, self.slot = settings, slot
         self.files = ServiceFiles(settings.folder)
         # what is lost here in a power cut is made again from the run folders
-        self.store = JobStore(self.files.database, settings.keep_seconds, durable=False, shared=settings.shared)
+        self.store = JobStore(
+            self.files.database, settings.keep_seconds, durable=False, shared=settings.shared
+        )
         self.ending = threading.Event()
         self._claiming = Patience("looking for a job")
         self._loaded: tuple[str, LongVideoPipeline] | None = None
@@ -71,7 +73,9 @@ class Worker:
         if handle is None:
             return
         try:
-            self._noted(partial(self.store.take_back, self.slot, self.settings.tries))  # what the worker before had here
+            self._noted(
+                partial(self.store.take_back, self.slot, self.settings.tries)
+            )  # what the worker before had here
             self._warm_up()
             self._noted(partial(self.store.worker_is, self.slot, os.getpid(), ready=True))
             while not self.ending.is_set():
@@ -138,7 +142,9 @@ class Worker:
                 raise Ending
             if self.store.stopped(job.id):
                 raise Cancelled
-            if room.is_over and free_bytes(self.settings.folder) >= max(LEAST_BYTES, 2 * self.files.largest(job.id)):
+            if room.is_over and free_bytes(self.settings.folder) >= max(
+                LEAST_BYTES, 2 * self.files.largest(job.id)
+            ):
                 return
 
     def _make(self, job: Job) -> None:
@@ -184,7 +190,10 @@ class Worker:
             from ..runs.render import load_pipeline
 
             self._loaded = None  # the memory of the old one first
-            self._loaded = (model, load_pipeline(model, self.settings.device, self.settings.dtype, self.settings.savings))
+            self._loaded = (
+                model,
+                load_pipeline(model, self.settings.device, self.settings.dtype, self.settings.savings),
+            )
         return self._loaded[1]
 
     def _warm_up(self) -> None:
@@ -248,7 +257,10 @@ class Work:
             self._store.count("frames", len(chunk.frames_THWC))
         if self.keeps_frames:
             self._worker.files.kept(self._job.id).keep(chunk, self._job.fps)
-        values: dict[str, float] = {"frames_done": self._run.source_frames + self._run.frames_committed, "step": 0}
+        values: dict[str, float] = {
+            "frames_done": self._run.source_frames + self._run.frames_committed,
+            "step": 0,
+        }
         if chunk.start == 0:
             values["first_seconds"] = time.time() - self._job.created_at
         self._report(**values)
@@ -279,7 +291,9 @@ def _told(error: Exception) -> tuple[str, str]:
     """Code and message for clients: nothing of this machine's folders."""
     for kind, code in _CODES.items():
         if isinstance(error, kind):
-            return code, getattr(error, "fix", None) or "the model or a file of the request cannot be used; the server's log says why"
+            return code, getattr(
+                error, "fix", None
+            ) or "the model or a file of the request cannot be used; the server's log says why"
     if isinstance(error, RunError):
         return "storage_error", "the video could not be kept or gone on with; the server's log says why"
     return "internal_error", "it failed while it was made; the server's log says why"

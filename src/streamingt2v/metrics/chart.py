@@ -98,9 +98,20 @@ def curves_figure(tracks: Sequence[Track]) -> Figure:
         for index, track in enumerate(tracks):
             if name in track.curves:
                 curve = np.where(np.isfinite(track.curves[name]), track.curves[name], np.nan)
-                panel.plot(np.arange(len(curve)) + 0.5, curve, color=COLOURS[index % len(COLOURS)], linewidth=1.25, label=track.label)
+                panel.plot(
+                    np.arange(len(curve)) + 0.5,
+                    curve,
+                    color=COLOURS[index % len(COLOURS)],
+                    linewidth=1.25,
+                    label=track.label,
+                )
         _mark(panel, borders, frames, through=True)
-    lines = {line.get_label(): line for panel in panels for line in panel.get_lines() if not line.get_label().startswith("_")}
+    lines = {
+        line.get_label(): line
+        for panel in panels
+        for line in panel.get_lines()
+        if not line.get_label().startswith("_")
+    }
     figure.legend(lines.values(), lines.keys(), loc="upper left", ncols=4, frameon=False)
     return figure
 
@@ -111,7 +122,9 @@ def slices_figure(tracks: Sequence[Track], height: int = 96) -> Figure:
     frames = max(len(row_TWC) for _, row_TWC in with_rows)
     figure, panels = _figure(len(with_rows), frames, height / DPI + 0.4)
     for (track, row_TWC), panel in zip(with_rows, panels, strict=True):
-        panel.imshow(row_TWC.transpose(1, 0, 2), extent=(0, len(row_TWC), 0, 1), aspect="auto", interpolation="nearest")
+        panel.imshow(
+            row_TWC.transpose(1, 0, 2), extent=(0, len(row_TWC), 0, 1), aspect="auto", interpolation="nearest"
+        )
         panel.set(xlim=(0, frames), yticks=[])
         panel.set_title(track.label, loc="left", fontsize="medium")
         _mark(panel, track.borders, frames, through=False)

@@ -44,7 +44,11 @@ def eyes_of_model(name_or_folder: str | Path = "tiny") -> Eyes:
     size = encoder.config.image_size
     projection = load_text_projection(folder)
     read = None if projection is None else _reader(folder, projection)
-    return Eyes(str(name_or_folder), lambda frame: _unit(encoder(pixel_values=_pixels(frame, size)).image_embeds), read)
+    return Eyes(
+        str(name_or_folder),
+        lambda frame: _unit(encoder(pixel_values=_pixels(frame, size)).image_embeds),
+        read,
+    )
 
 
 def _reader(folder: Path, projection: torch.Tensor) -> Callable[[str], np.ndarray]:
@@ -53,19 +57,27 @@ def _reader(folder: Path, projection: torch.Tensor) -> Callable[[str], np.ndarra
         AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
         _frozen(CLIPTextModel, folder / "text_encoder"),
     )
-    vocabulary = Vocabulary.load(folder / "vocabulary.json") if (folder / "vocabulary.json").is_file() else None
+    vocabulary = (
+        Vocabulary.load(folder / "vocabulary.json") if (folder / "vocabulary.json").is_file() else None
+    )
     length = tokenizer.model_max_length
 
     def read(text: str) -> np.ndarray:
         known = vocabulary.translate(text) if vocabulary else text
-        ids = tokenizer([known], padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids
+        ids = tokenizer(
+            [known], padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        ).input_ids
         return _unit(encoder(ids).pooler_output @ projection.T)
 
     return read
 
 
 def _frozen(kind: Any, folder: Path) -> Any:
-    return kind.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True).eval().requires_grad_(False)
+    return (
+        kind.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+        .eval()
+        .requires_grad_(False)
+    )
 
 
 def save_text_projection(folder: Path, weight_ED: torch.Tensor, dtype: torch.dtype = torch.float32) -> None:
@@ -82,7 +94,11 @@ def load_text_projection(folder: Path) -> torch.Tensor | None:
 def eyes_of_clip(name_or_folder: str | Path) -> Eyes:
     """A whole CLIP (transformers' `CLIPModel`) by its folder, or by its name if it has been downloaded before. RequestError if not."""
     try:
-        model = CLIPModel.from_pretrained(name_or_folder, torch_dtype=torch.float32, local_files_only=True).eval().requires_grad_(False)
+        model = (
+            CLIPModel.from_pretrained(name_or_folder, torch_dtype=torch.float32, local_files_only=True)
+            .eval()
+            .requires_grad_(False)
+        )
         tokenizer = AutoTokenizer.from_pretrained(name_or_folder, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
         fix = "no whole CLIP with its tokenizer is there; give the folder of one, or download it first: hf download NAME"
@@ -90,7 +106,9 @@ def eyes_of_clip(name_or_folder: str | Path) -> Eyes:
     size, length = model.config.vision_config.image_size, model.config.text_config.max_position_embeddings
 
     def read(text: str) -> np.ndarray:
-        ids = tokenizer([text], padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids
+        ids = tokenizer(
+            [text], padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        ).input_ids
         return _unit(model.text_projection(model.text_model(ids).pooler_output))
 
     def see(frame: Frame) -> np.ndarray:

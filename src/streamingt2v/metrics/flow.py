@@ -59,7 +59,9 @@ def dis(size: int | None = None) -> Flow:
 
     def estimate(before_HWC: Frame, after_HWC: Frame) -> np.ndarray:
         check_size(before_HWC, SMALLEST)
-        gray = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in (before_HWC, after_HWC)]
+        gray = [
+            cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in (before_HWC, after_HWC)
+        ]
         threads = cv2.getNumThreads()
         cv2.setNumThreads(1)
         try:
@@ -77,7 +79,11 @@ def raft(size: int | None = None, device: str = "cpu") -> Flow:
     """
     weights = raft_weights()
     if weights is None:
-        raise RequestError("flow", "raft", "needs torchvision, and its weights of raft_large in torch.hub's folder of checkpoints")
+        raise RequestError(
+            "flow",
+            "raft",
+            "needs torchvision, and its weights of raft_large in torch.hub's folder of checkpoints",
+        )
     network = _raft_network(str(weights)).to(device)
 
     @torch.no_grad()
@@ -86,7 +92,13 @@ def raft(size: int | None = None, device: str = "cpu") -> Flow:
         sides = [max(RAFT_SMALLEST, -(-side // 8) * 8) for side in (height, width)]
         pair = [to_nchw(resized(frame, *sides)).to(device) / 127.5 - 1 for frame in (before_HWC, after_HWC)]
         flow_N2HW = F.interpolate(network(*pair)[-1], (height, width), mode="bilinear")
-        return (flow_N2HW * torch.tensor([width / sides[1], height / sides[0]]).to(flow_N2HW).view(1, 2, 1, 1))[0].cpu().numpy()
+        return (
+            (flow_N2HW * torch.tensor([width / sides[1], height / sides[0]]).to(flow_N2HW).view(1, 2, 1, 1))[
+                0
+            ]
+            .cpu()
+            .numpy()
+        )
 
     return Flow("torchvision RAFT-large", estimate, size)
 
@@ -136,4 +148,6 @@ def check_size(frame_HWC: Frame, smallest: int) -> None:
     """MediaError if a side of the frame is too short for optical flow."""
     height, width = frame_HWC.shape[:2]
     if min(height, width) < smallest:
-        raise MediaError(f"{width}x{height} is too small for optical flow, which needs {smallest} pixels a side; measure it at --flow-size")
+        raise MediaError(
+            f"{width}x{height} is too small for optical flow, which needs {smallest} pixels a side; measure it at --flow-size"
+        )

@@ -70,7 +70,9 @@ class Look:
             return float("nan"), float("nan")
         assert self._tools.flow is not None, "a metric of motion was made without flow"
         flow_2HW = self._tools.flow.estimate(self.before.scaled_HWC, self.scaled_HWC)
-        return pair_error(self.before.scaled_HWC.transpose(2, 0, 1), self.scaled_HWC.transpose(2, 0, 1), flow_2HW)
+        return pair_error(
+            self.before.scaled_HWC.transpose(2, 0, 1), self.scaled_HWC.transpose(2, 0, 1), flow_2HW
+        )
 
     @cached_property
     def scaled_HWC(self) -> Frame:

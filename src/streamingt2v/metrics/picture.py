@@ -9,10 +9,16 @@ import numpy as np
 from ..errors import MissingExtra
 from .metric import Look, Result, ends, mean, ratio
 
-_LINEAR = np.where(np.arange(256) <= 0.04045 * 255, np.arange(256) / 255 / 12.92, ((np.arange(256) / 255 + 0.055) / 1.055) ** 2.4)
+_LINEAR = np.where(
+    np.arange(256) <= 0.04045 * 255,
+    np.arange(256) / 255 / 12.92,
+    ((np.arange(256) / 255 + 0.055) / 1.055) ** 2.4,
+)
 """sRGB's 8-bit levels to linear light (IEC 61966-2-1)."""
 
-_TO_XYZ = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]])
+_TO_XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
 
 
 class Flicker:
@@ -25,7 +31,9 @@ class Flicker:
         self.brightness.append(float(look.luma_HW.mean()))
 
     def result(self) -> Result:
-        return Result({"flicker": mean(np.abs(np.diff(self.brightness, 2)))}, {"brightness": np.array(self.brightness)})
+        return Result(
+            {"flicker": mean(np.abs(np.diff(self.brightness, 2)))}, {"brightness": np.array(self.brightness)}
+        )
 
 
 class Sharpness:
@@ -131,7 +139,9 @@ class Repetition:
             return Result({"repetition": 0.0, "period": float("nan")})
         dips = np.where(moves, 1 - distances / np.where(moves, peaks, 1), 0)
         lag = int(dips.argmax())
-        return Result({"repetition": float(dips[lag]), "period": float(lag + 1) if dips[lag] > 0 else float("nan")})
+        return Result(
+            {"repetition": float(dips[lag]), "period": float(lag + 1) if dips[lag] > 0 else float("nan")}
+        )
 
 
 def block_means(picture_HW: np.ndarray, side: int) -> np.ndarray:
@@ -162,7 +172,9 @@ class Cuts:
         from scenedetect import FrameTimecode
 
         # the rate does not matter: the detector counts frames
-        cuts = self.detector.process_frame(FrameTimecode(look.index, 25.0), np.ascontiguousarray(look.frame_HWC[..., ::-1]))
+        cuts = self.detector.process_frame(
+            FrameTimecode(look.index, 25.0), np.ascontiguousarray(look.frame_HWC[..., ::-1])
+        )
         self.found += [cut.frame_num for cut in cuts]
 
     def result(self) -> Result:

@@ -66,7 +66,14 @@ class Setting:
 
     def request(self, frames: int, seed: int = 33) -> Request:
         """Return the request of a video of so many frames made this way."""
-        return Request(PROMPT, frames, seed, preset=self.preset, num_inference_steps=self.steps, guidance_scale=self.guidance_scale)
+        return Request(
+            PROMPT,
+            frames,
+            seed,
+            preset=self.preset,
+            num_inference_steps=self.steps,
+            guidance_scale=self.guidance_scale,
+        )
 
     def pipeline(self) -> LongVideoPipeline:
         """Load the model. RequestError if the model or the device is not there."""
@@ -105,7 +112,9 @@ def warm(pipe: LongVideoPipeline, setting: Setting, frames: int, watched: bool =
 
     with TemporaryDirectory() as folder:
         asked = pipe.resolve(setting.request(frames))
-        with create_run(pipe, asked, Path(folder) / "run", setting.model, device=setting.device, dtype=setting.dtype) as run:
+        with create_run(
+            pipe, asked, Path(folder) / "run", setting.model, device=setting.device, dtype=setting.dtype
+        ) as run:
             began = time.perf_counter()
             with stopwatch(pipe, run, setting.device) if watched else _nothing() as parts:
                 render(pipe, run, asked, on_chunk=on_chunk)
@@ -119,9 +128,19 @@ def warm(pipe: LongVideoPipeline, setting: Setting, frames: int, watched: bool =
 def cold(setting: Setting, frames: int) -> Cold:
     """Measure a fresh process of the command, with the threads that it takes by itself; its video is deleted."""
     with TemporaryDirectory() as folder:
-        options: dict[str, object] = {name: getattr(setting, name) for name in ("preset", "model", "device", "dtype", "offload", "engine")}
-        options |= {"frames": frames, "steps": setting.steps, "guidance-scale": setting.guidance_scale, "output": Path(folder) / "out.mp4"}
-        words = [word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))]
+        options: dict[str, object] = {
+            name: getattr(setting, name)
+            for name in ("preset", "model", "device", "dtype", "offload", "engine")
+        }
+        options |= {
+            "frames": frames,
+            "steps": setting.steps,
+            "guidance-scale": setting.guidance_scale,
+            "output": Path(folder) / "out.mp4",
+        }
+        words = [
+            word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))
+        ]
         words += [f"--vae-{name}" for name in ("slicing", "tiling") if getattr(setting, f"vae_{name}")]
         began = time.perf_counter()
         command = [sys.executable, "-m", "streamingt2v", "generate", PROMPT, "--quiet", "--json", *words]
@@ -133,7 +152,9 @@ def cold(setting: Setting, frames: int) -> Cold:
             raise subprocess.CalledProcessError(process.returncode, command)
     said = json.loads(line)
     start = wall - said["seconds"]  # interpreter and first imports, which the command cannot see
-    return Cold(frames, start + said["first_frame_seconds"], wall, said["new_frames_per_second"], said["peak_rss_mb"])
+    return Cold(
+        frames, start + said["first_frame_seconds"], wall, said["new_frames_per_second"], said["peak_rss_mb"]
+    )
 
 
 @dataclass(frozen=True)
@@ -157,7 +178,9 @@ def compare(first: Setting, second: Setting, frames: int, repeats: int) -> Compa
             if turn:
                 found.append(speed)
     one, two = (_median(found) for found in speeds)
-    difference = chunk_difference(pipes[0], pipes[1], first.request(frames)) if first.work == second.work else None
+    difference = (
+        chunk_difference(pipes[0], pipes[1], first.request(frames)) if first.work == second.work else None
+    )
     return Comparison(one, two, two.seconds / one.seconds, one.sustained / two.sustained, difference)
 
 
@@ -176,7 +199,9 @@ def stopwatch(pipe: LongVideoPipeline, run: Any, device: str) -> Iterator[dict[s
     """Seconds that go into each part while the block runs."""
     spent: dict[str, float] = defaultdict(float)
     watched = [(owner, method, part) for owner, method, part in _methods(pipe, run) if owner is not None]
-    before = [vars(owner).get(method) for owner, method, _ in watched]  # an engine's, put on the network itself
+    before = [
+        vars(owner).get(method) for owner, method, _ in watched
+    ]  # an engine's, put on the network itself
     try:
         for owner, method, part in watched:
             setattr(owner, method, _timed(getattr(owner, method), spent, part, device))
@@ -227,7 +252,10 @@ def _nothing() -> Iterator[dict[str, float]]:
 
 
 def _median(found: list[Speed]) -> Speed:
-    middle = {name: median(getattr(speed, name) for speed in found) for name in ("first_frame_seconds", "sustained", "seconds")}
+    middle = {
+        name: median(getattr(speed, name) for speed in found)
+        for name in ("first_frame_seconds", "sustained", "seconds")
+    }
     return replace(found[0], **middle)
 
 
@@ -241,7 +269,12 @@ def repeated(setting: Setting, frames: int, repeats: int) -> Speed:
 def conditions(device: str) -> dict[str, str]:
     """Return what the numbers depend on besides the setting."""
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
-    return {"device": name, "threads": str(torch.get_num_threads()), "torch": torch.__version__, "load": _load()}
+    return {
+        "device": name,
+        "threads": str(torch.get_num_threads()),
+        "torch": torch.__version__,
+        "load": _load(),
+    }
 
 
 def _processor() -> str:

@@ -58,19 +58,32 @@ def _text(setting: Setting) -> Metric:
 
 
 METRICS: dict[str, Kind] = {
-    "mawe": _kind(lambda s: motion.Mawe(), Value("mawe", "lower"), Value("mawe_published", "lower"), needs="flow"),
+    "mawe": _kind(
+        lambda s: motion.Mawe(), Value("mawe", "lower"), Value("mawe_published", "lower"), needs="flow"
+    ),
     "warp": _kind(lambda s: motion.WarpError(), Value("warp_error", "lower", 1), needs="flow"),
     "flow": _kind(lambda s: motion.FlowScore(), Value("flow_score", None, 2), needs="flow"),
-    "stagnation": _kind(lambda s: motion.Stagnation(), Value("motion_kept", "higher", 2), Value("still", "lower", 2), needs="flow"),
+    "stagnation": _kind(
+        lambda s: motion.Stagnation(),
+        Value("motion_kept", "higher", 2),
+        Value("still", "lower", 2),
+        needs="flow",
+    ),
     "seam": _kind(_seam, Value("seam", 1.0), needs="grid"),
     "cuts": _kind(lambda s: picture.Cuts(), Value("cuts", "lower", 0), needs="cuts"),
-    "anchor": _kind(lambda s: likeness.Anchor(), Value("anchor", "higher"), Value("anchor_end", "higher"), needs="eyes"),
+    "anchor": _kind(
+        lambda s: likeness.Anchor(), Value("anchor", "higher"), Value("anchor_end", "higher"), needs="eyes"
+    ),
     "text": _kind(_text, Value("text_alignment", "higher"), needs="eyes text"),
     "drift": _kind(lambda s: picture.Drift(), *(Value(f"drift_{name}", 0.0) for name in picture.Drift.NAMES)),
-    "colour": _kind(lambda s: picture.ColourDrift(), Value("colour_drift", "lower", 1), Value("colour_end", "lower", 1)),
+    "colour": _kind(
+        lambda s: picture.ColourDrift(), Value("colour_drift", "lower", 1), Value("colour_end", "lower", 1)
+    ),
     "flicker": _kind(lambda s: picture.Flicker(), Value("flicker", "lower", 2)),
     "sharpness": _kind(lambda s: picture.Sharpness(), Value("sharpness", None, 0)),
-    "repetition": _kind(lambda s: picture.Repetition(), Value("repetition", "lower", 2), Value("period", None, 0)),
+    "repetition": _kind(
+        lambda s: picture.Repetition(), Value("repetition", "lower", 2), Value("period", None, 0)
+    ),
 }
 
 VALUES: dict[str, Value] = {value.name: value for kind in METRICS.values() for value in kind.values}
@@ -109,7 +122,9 @@ def what_is_missing(name: str, setting: Setting) -> str | None:
 def what_is_not_installed(name: str) -> str | None:
     """The line to type for a metric whose packages are missing; None if all are there."""
     needs = METRICS[name].needs
-    packages = (["cv2"] if "flow" in needs and raft_weights() is None else []) + (["cv2", "scenedetect"] if "cuts" in needs else [])
+    packages = (["cv2"] if "flow" in needs and raft_weights() is None else []) + (
+        ["cv2", "scenedetect"] if "cuts" in needs else []
+    )
     if all(find_spec(package) for package in packages):
         return None
     return "needs packages that are not installed; install them with: pip install 'streamingt2v[eval]'"
@@ -159,7 +174,9 @@ def evaluate(
     named = check_names(METRICS if names is None else names)
     tools = tools or make_tools(name for name in named if what_is_not_installed(name) is None)
     setting = setting_of(file, tools, prompt, grid)
-    left_out = {} if names is not None else {name: why for name in named if (why := what_is_missing(name, setting))}
+    left_out = (
+        {} if names is not None else {name: why for name in named if (why := what_is_missing(name, setting))}
+    )
     metrics = make_metrics([name for name in named if name not in left_out], setting)
     counter = _Counter(on_frame)
     result = measure(counter.passing(read_video(file)), metrics, tools)
@@ -170,7 +187,9 @@ def evaluate(
 def measured_with(tools: Tools) -> dict[str, str]:
     """The names that numbers depend on."""
     size = f" at {tools.flow.size} pixels" if tools.flow and tools.flow.size else ""
-    return ({"flow": tools.flow.name + size} if tools.flow else {}) | ({"eyes": tools.eyes.name} if tools.eyes else {})
+    return ({"flow": tools.flow.name + size} if tools.flow else {}) | (
+        {"eyes": tools.eyes.name} if tools.eyes else {}
+    )
 
 
 class _Counter:

@@ -24,14 +24,20 @@ class ImageTokens(ModelMixin, ConfigMixin):  # both have `config_name`, of diffe
     """Pooled image embedding to tokens of the text's width (method.md: APM). The defaults are the published sizes."""
 
     @register_to_config
-    def __init__(self, embed_dim: int = 1024, hidden_dim: int = 1280, num_tokens: int = 16, token_dim: int = 1024):
+    def __init__(
+        self, embed_dim: int = 1024, hidden_dim: int = 1280, num_tokens: int = 16, token_dim: int = 1024
+    ):
         super().__init__()
-        self.context_embedding = nn.Sequential(nn.Linear(embed_dim, hidden_dim), nn.SiLU(), nn.Linear(hidden_dim, num_tokens * token_dim))
+        self.context_embedding = nn.Sequential(
+            nn.Linear(embed_dim, hidden_dim), nn.SiLU(), nn.Linear(hidden_dim, num_tokens * token_dim)
+        )
 
     def forward(self, embed: torch.Tensor) -> torch.Tensor:
         """(B, D) embeddings, or (B, T, D) of several anchor frames, which are averaged; returns (B, num_tokens, token_dim)."""
         embed_BD = embed.mean(dim=1) if embed.ndim == 3 else embed
-        return self.context_embedding(embed_BD).unflatten(-1, (self.config["num_tokens"], self.config["token_dim"]))
+        return self.context_embedding(embed_BD).unflatten(
+            -1, (self.config["num_tokens"], self.config["token_dim"])
+        )
 
 
 class AppearanceAttention(ContextAttention):
@@ -51,7 +57,9 @@ class AppearanceAttention(ContextAttention):
         num_image_tokens: int = 16,
     ):
         super().__init__(query_dim, context_dim, heads, head_dim, site)
-        self.conv = nn.Conv1d(num_text_tokens + num_image_tokens, num_text_tokens, kernel_size=3, padding="same")
+        self.conv = nn.Conv1d(
+            num_text_tokens + num_image_tokens, num_text_tokens, kernel_size=3, padding="same"
+        )
         self.conv_ln = nn.LayerNorm(context_dim)
         self.alpha = nn.Parameter(torch.zeros(()))
 
@@ -62,7 +70,10 @@ class AppearanceAttention(ContextAttention):
 
 
 def preprocess(
-    image_BCHW: torch.Tensor, size: int = 224, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD
+    image_BCHW: torch.Tensor,
+    size: int = 224,
+    mean: Sequence[float] = CLIP_MEAN,
+    std: Sequence[float] = CLIP_STD,
 ) -> torch.Tensor:
     """Images in [-1, 1] of any size to a CLIP encoder's (B, 3, size, size) input (method.md: APM).
 
@@ -72,7 +83,9 @@ def preprocess(
     if max(height, width) > size:
         image_BCHW = _antialias(image_BCHW, height / size, width / size)
     resized_BCHW = F.interpolate(image_BCHW, (size, size), mode="bicubic", align_corners=True)
-    mean_C11, std_C11 = (_of_channels(tuple(values), resized_BCHW.device, resized_BCHW.dtype) for values in (mean, std))
+    mean_C11, std_C11 = (
+        _of_channels(tuple(values), resized_BCHW.device, resized_BCHW.dtype) for values in (mean, std)
+    )
     return ((resized_BCHW + 1) / 2 - mean_C11) / std_C11
 
 
@@ -83,7 +96,9 @@ def _of_channels(values: tuple[float, ...], device: torch.device, dtype: torch.d
 
 
 def anchor_tokens(
-    encode: Callable[[torch.Tensor], torch.Tensor], tokens: Callable[[torch.Tensor], torch.Tensor], anchor_BCHW: torch.Tensor
+    encode: Callable[[torch.Tensor], torch.Tensor],
+    tokens: Callable[[torch.Tensor], torch.Tensor],
+    anchor_BCHW: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(negative, positive) image tokens for guidance, each (B, N, D).
 

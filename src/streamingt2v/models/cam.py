@@ -34,7 +34,12 @@ class CamFeatures(NamedTuple):
         """Return features of the last `videos` in the batch, whose Tc is `overlap`, repeated for the neighbours that share them."""
 
         def shared(x: torch.Tensor) -> torch.Tensor:
-            return x[-videos * overlap :].unflatten(0, (videos, overlap)).repeat_interleave(times, 0).flatten(0, 1)
+            return (
+                x[-videos * overlap :]
+                .unflatten(0, (videos, overlap))
+                .repeat_interleave(times, 0)
+                .flatten(0, 1)
+            )
 
         return CamFeatures(tuple(shared(x) for x in self.down), shared(self.mid))
 
@@ -50,7 +55,12 @@ class ConditionalAttentionModule(ModelMixin, ConfigMixin):  # both have `config_
     def __init__(
         self,
         in_channels: int = 4,
-        down_block_types: tuple[str, ...] = ("CrossAttnDownBlock3D", "CrossAttnDownBlock3D", "CrossAttnDownBlock3D", "DownBlock3D"),
+        down_block_types: tuple[str, ...] = (
+            "CrossAttnDownBlock3D",
+            "CrossAttnDownBlock3D",
+            "CrossAttnDownBlock3D",
+            "DownBlock3D",
+        ),
         block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280),
         layers_per_block: int = 2,
         downsample_padding: int = 1,
@@ -71,14 +81,23 @@ class ConditionalAttentionModule(ModelMixin, ConfigMixin):  # both have `config_
             "temb_channels": time_dim,
         }
         # diffusers' 3D blocks call the width of a head `num_attention_heads`.
-        shared |= {"temb_channels": time_dim, "cross_attention_dim": cross_attention_dim, "num_attention_heads": attention_head_dim}
+        shared |= {
+            "temb_channels": time_dim,
+            "cross_attention_dim": cross_attention_dim,
+            "num_attention_heads": attention_head_dim,
+        }
         self.conv_in = nn.Conv2d(in_channels, width, kernel_size=3, padding=1)
         self.time_proj = Timesteps(width, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(width, time_dim, act_fn=act_fn)
         self.transformer_in = TransformerTemporalModel(
-            num_attention_heads=8, attention_head_dim=attention_head_dim, in_channels=width, norm_num_groups=norm_num_groups
+            num_attention_heads=8,
+            attention_head_dim=attention_head_dim,
+            in_channels=width,
+            norm_num_groups=norm_num_groups,
         )
-        self.controlnet_cond_embedding = ControlNetConditioningEmbedding(width, block_out_channels=conditioning_channels)
+        self.controlnet_cond_embedding = ControlNetConditioningEmbedding(
+            width, block_out_channels=conditioning_channels
+        )
         self.down_blocks = nn.ModuleList(
             get_down_block(
                 kind,
@@ -91,7 +110,9 @@ class ConditionalAttentionModule(ModelMixin, ConfigMixin):  # both have `config_
             )
             for level, kind in enumerate(down_block_types)
         )
-        self.mid_block = UNetMidBlock3DCrossAttn(in_channels=block_out_channels[-1], output_scale_factor=mid_block_scale_factor, **shared)
+        self.mid_block = UNetMidBlock3DCrossAttn(
+            in_channels=block_out_channels[-1], output_scale_factor=mid_block_scale_factor, **shared
+        )
         install(self)
 
     @classmethod
@@ -99,11 +120,17 @@ class ConditionalAttentionModule(ModelMixin, ConfigMixin):  # both have `config_
         cls, unet: UNet3DConditionModel, conditioning_channels: tuple[int, ...] = (32, 96, 256, 512)
     ) -> ConditionalAttentionModule:
         """A module with the weights of a base network's encoder half; the frame encoder is new and ends in zeros."""
-        sizes = {name: unet.config[name] for name in inspect.signature(cls).parameters if name != "conditioning_channels"}
+        sizes = {
+            name: unet.config[name]
+            for name in inspect.signature(cls).parameters
+            if name != "conditioning_channels"
+        }
         cam = cls(**sizes, conditioning_channels=conditioning_channels)
         own = cam.state_dict()
         copied = {name: tensor for name, tensor in unet.state_dict().items() if name in own}
-        left = {name for name in own if name not in copied and not name.startswith("controlnet_cond_embedding.")}
+        left = {
+            name for name in own if name not in copied and not name.startswith("controlnet_cond_embedding.")
+        }
         if left:
             raise ValueError(f"the base network lacks {sorted(left)[:3]}, {len(left)} names in all")
         cam.load_state_dict(copied, strict=False)

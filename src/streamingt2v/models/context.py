@@ -50,7 +50,10 @@ class ContextAttention(nn.Module):
         return LayerContext(self._split(self.to_k(tokens_BLD)), self._split(self.to_v(tokens_BLD)))
 
     def forward(
-        self, hidden_states: torch.Tensor, encoder_hidden_states: Contexts, attention_mask: torch.Tensor | None = None
+        self,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: Contexts,
+        attention_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """(B T, S, C) pixels to (B T, S, C). The argument names are those the stock transformer block calls with; masks are refused."""
         if attention_mask is not None:
@@ -74,12 +77,23 @@ def install(network: nn.Module, layer: LayerFactory = ContextAttention) -> None:
 
     The new layers are freshly initialised: call it while building, before weights are loaded.
     """
-    blocks = [block for module in network.modules() if isinstance(module, Transformer2DModel) for block in module.transformer_blocks]
+    blocks = [
+        block
+        for module in network.modules()
+        if isinstance(module, Transformer2DModel)
+        for block in module.transformer_blocks
+    ]
     for site, block in enumerate(blocks):
         old = block.attn2
-        block.attn2 = layer(old.query_dim, old.cross_attention_dim, old.heads, old.inner_dim // old.heads, site)
+        block.attn2 = layer(
+            old.query_dim, old.cross_attention_dim, old.heads, old.inner_dim // old.heads, site
+        )
 
 
 def sites(network: nn.Module) -> Iterator[ContextAttention]:
     """The installed layers in the order of their `site`."""
-    return iter(sorted((m for m in network.modules() if isinstance(m, ContextAttention)), key=lambda layer: layer.site))
+    return iter(
+        sorted(
+            (m for m in network.modules() if isinstance(m, ContextAttention)), key=lambda layer: layer.site
+        )
+    )

@@ -27,7 +27,9 @@ def embed_timestep(network: Any, timestep: torch.Tensor | float, sample_BCTHW: t
     batch, _, num_frames, _, _ = sample_BCTHW.shape
     timesteps = torch.as_tensor(timestep, device=sample_BCTHW.device)
     by_frame = timesteps.ndim == 2
-    each = timesteps.expand(batch, num_frames).reshape(-1) if by_frame else timesteps.reshape(-1).expand(batch)
+    each = (
+        timesteps.expand(batch, num_frames).reshape(-1) if by_frame else timesteps.reshape(-1).expand(batch)
+    )
     embedded = network.time_embedding(network.time_proj(each).to(network.conv_in.weight.dtype))
     return embedded if by_frame else embedded.repeat_interleave(num_frames, dim=0)
 
@@ -66,7 +68,9 @@ def descend(
     return hidden, skips
 
 
-def bottom(network: Any, hidden: torch.Tensor, emb: torch.Tensor, contexts: Contexts, num_frames: int) -> torch.Tensor:
+def bottom(
+    network: Any, hidden: torch.Tensor, emb: torch.Tensor, contexts: Contexts, num_frames: int
+) -> torch.Tensor:
     """The middle block."""
     return network.mid_block(hidden, emb, encoder_hidden_states=contexts, num_frames=num_frames)
 

@@ -40,7 +40,9 @@ def attach(network: nn.Module, rank: int) -> None:
     for module in list(network.modules()):
         for name, weight in list(module.named_parameters(recurse=False)):
             if _is_factored(weight.shape, rank):
-                parametrize.register_parametrization(module, name, LowRankChange(weight.shape, rank).to(weight.device))
+                parametrize.register_parametrization(
+                    module, name, LowRankChange(weight.shape, rank).to(weight.device)
+                )
             else:
                 weight.requires_grad_(True)
 

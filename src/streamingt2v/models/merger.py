@@ -25,7 +25,8 @@ class TemporalCrossAttention(nn.Module):
     def forward(self, query_NTC: torch.Tensor, source_NTC: torch.Tensor) -> torch.Tensor:
         """N pixels, (N, T, C) queries and (N, Tc, C) sources of keys and values, to (N, T, C)."""
         query, key, value = (
-            x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (self.to_q(query_NTC), self.to_k(source_NTC), self.to_v(source_NTC))
+            x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for x in (self.to_q(query_NTC), self.to_k(source_NTC), self.to_v(source_NTC))
         )
         return self.to_out[0](F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
 

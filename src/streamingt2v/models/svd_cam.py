@@ -39,7 +39,11 @@ class Conditions(NamedTuple):
 
 
 def embed(
-    network: Any, sample_BTCHW: torch.Tensor, timestep: torch.Tensor | float, context_BLD: torch.Tensor, added_BN: torch.Tensor
+    network: Any,
+    sample_BTCHW: torch.Tensor,
+    timestep: torch.Tensor | float,
+    context_BLD: torch.Tensor,
+    added_BN: torch.Tensor,
 ) -> Conditions:
     """timestep: a number or a tensor of shape () or (B,). context_BLD: of the picture. added_BN: the micro-conditions."""
     batch, num_frames = sample_BTCHW.shape[:2]
@@ -54,7 +58,9 @@ def embed(
     )
 
 
-def descend(network: Any, hidden: torch.Tensor, conditions: Conditions) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+def descend(
+    network: Any, hidden: torch.Tensor, conditions: Conditions
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
     """All down blocks. Returns the last output and every skip, the input itself being the first, each (B T, C, h, w)."""
     skips: tuple[torch.Tensor, ...] = (hidden,)
     for block in network.down_blocks:
@@ -66,7 +72,9 @@ def descend(network: Any, hidden: torch.Tensor, conditions: Conditions) -> tuple
 def bottom(network: Any, hidden: torch.Tensor, conditions: Conditions) -> torch.Tensor:
     """The middle block."""
     emb, context, image_only = conditions
-    return network.mid_block(hidden_states=hidden, temb=emb, encoder_hidden_states=context, image_only_indicator=image_only)
+    return network.mid_block(
+        hidden_states=hidden, temb=emb, encoder_hidden_states=context, image_only_indicator=image_only
+    )
 
 
 def skip_channels(network: Any) -> tuple[int, ...]:
@@ -139,20 +147,30 @@ class SpatioTemporalCam(ModelMixin, ConfigMixin):  # both have `config_name`, of
             )
             for level, kind in enumerate(down_block_types)
         )
-        self.mid_block = UNetMidBlockSpatioTemporal(block_out_channels[-1], num_attention_heads=num_attention_heads[-1], **shared)
+        self.mid_block = UNetMidBlockSpatioTemporal(
+            block_out_channels[-1], num_attention_heads=num_attention_heads[-1], **shared
+        )
         self.controlnet_cond_embedding = NormedFrameEncoder(block_out_channels[0], conditioning_channels)
 
     @classmethod
     def from_base(
-        cls, unet: UNetSpatioTemporalConditionModel, conditioning_channels: tuple[int, ...] = (32, 96, 256, 512)
+        cls,
+        unet: UNetSpatioTemporalConditionModel,
+        conditioning_channels: tuple[int, ...] = (32, 96, 256, 512),
     ) -> SpatioTemporalCam:
         """A module with the weights of a base network's encoder half; the frame encoder is new and ends in zeros."""
-        sizes = {name: unet.config[name] for name in inspect.signature(cls).parameters if name != "conditioning_channels"}
+        sizes = {
+            name: unet.config[name]
+            for name in inspect.signature(cls).parameters
+            if name != "conditioning_channels"
+        }
         cam = cls(**sizes, conditioning_channels=conditioning_channels)
         own = {name for name in cam.state_dict() if not name.startswith("controlnet_cond_embedding.")}
         theirs = unet.state_dict()
         if own - theirs.keys():
-            raise ValueError(f"the base network lacks {sorted(own - theirs.keys())[:3]}, {len(own - theirs.keys())} names in all")
+            raise ValueError(
+                f"the base network lacks {sorted(own - theirs.keys())[:3]}, {len(own - theirs.keys())} names in all"
+            )
         cam.load_state_dict({name: theirs[name] for name in own}, strict=False)
         return cam
 

@@ -68,18 +68,25 @@ class StreamingUNetSpatioTemporal(UNetSpatioTemporalConditionModel):
             num_frames=num_frames,
         )
         self.cross_attention_merger_down_blocks = nn.ModuleList(
-            SkipMerger(channels, merger_head_dim, NORM_GROUPS) for channels in spatiotemporal.skip_channels(self)
+            SkipMerger(channels, merger_head_dim, NORM_GROUPS)
+            for channels in spatiotemporal.skip_channels(self)
         )
-        self.cross_attention_merger_mid_block = SkipMerger(block_out_channels[-1], merger_head_dim, NORM_GROUPS)
+        self.cross_attention_merger_mid_block = SkipMerger(
+            block_out_channels[-1], merger_head_dim, NORM_GROUPS
+        )
 
     @classmethod
-    def from_base(cls, unet: UNetSpatioTemporalConditionModel, merger_head_dim: int = 64) -> StreamingUNetSpatioTemporal:
+    def from_base(
+        cls, unet: UNetSpatioTemporalConditionModel, merger_head_dim: int = 64
+    ) -> StreamingUNetSpatioTemporal:
         """This network with the weights of a stock one; the mergers have no effect yet."""
         names = inspect.signature(UNetSpatioTemporalConditionModel).parameters
         net = cls(**{name: unet.config[name] for name in names}, merger_head_dim=merger_head_dim)
         _, unexpected = net.load_state_dict(unet.state_dict(), strict=False)
         if unexpected:
-            raise ValueError(f"the base network has unknown weights: {unexpected[:3]}, {len(unexpected)} in all")
+            raise ValueError(
+                f"the base network has unknown weights: {unexpected[:3]}, {len(unexpected)} in all"
+            )
         return net
 
     def forward(
@@ -102,18 +109,28 @@ class StreamingUNetSpatioTemporal(UNetSpatioTemporalConditionModel):
         if cam_features is not None:
             # as in `unet3d`: only the decoder sees the merged features
             batch, mergers = len(sample_BTCHW), self.cross_attention_merger_down_blocks
-            skips = tuple(merger(skip, cam, batch) for merger, skip, cam in zip(mergers, skips, cam_features.down, strict=True))
+            skips = tuple(
+                merger(skip, cam, batch)
+                for merger, skip, cam in zip(mergers, skips, cam_features.down, strict=True)
+            )
             hidden = self.cross_attention_merger_mid_block(hidden, cam_features.mid, batch)
         hidden = self._ascend(hidden, skips, conditions)
         hidden = self.conv_out(self.conv_act(self.conv_norm_out(hidden)))
         return hidden.unflatten(0, (-1, num_frames))
 
-    def _ascend(self, hidden: torch.Tensor, skips: tuple[torch.Tensor, ...], conditions: spatiotemporal.Conditions) -> torch.Tensor:
+    def _ascend(
+        self, hidden: torch.Tensor, skips: tuple[torch.Tensor, ...], conditions: spatiotemporal.Conditions
+    ) -> torch.Tensor:
         """All up blocks; each takes as many of the last skips as it has layers."""
         blocks: Any = self.up_blocks
         for block in blocks:
             skips, taken = skips[: -len(block.resnets)], skips[-len(block.resnets) :]
             # Sizes that do not halve evenly on the way down are met again exactly on the way up.
             size = skips[-1].shape[2:] if skips else None
-            hidden = block(hidden_states=hidden, res_hidden_states_tuple=taken, upsample_size=size, **conditions.for_block(block))
+            hidden = block(
+                hidden_states=hidden,
+                res_hidden_states_tuple=taken,
+                upsample_size=size,
+                **conditions.for_block(block),
+            )
         return hidden

@@ -32,8 +32,18 @@ class StreamingUNet3D(UNet3DConditionModel):
         sample_size: int | None = None,
         in_channels: int = 4,
         out_channels: int = 4,
-        down_block_types: tuple[str, ...] = ("CrossAttnDownBlock3D", "CrossAttnDownBlock3D", "CrossAttnDownBlock3D", "DownBlock3D"),
-        up_block_types: tuple[str, ...] = ("UpBlock3D", "CrossAttnUpBlock3D", "CrossAttnUpBlock3D", "CrossAttnUpBlock3D"),
+        down_block_types: tuple[str, ...] = (
+            "CrossAttnDownBlock3D",
+            "CrossAttnDownBlock3D",
+            "CrossAttnDownBlock3D",
+            "DownBlock3D",
+        ),
+        up_block_types: tuple[str, ...] = (
+            "UpBlock3D",
+            "CrossAttnUpBlock3D",
+            "CrossAttnUpBlock3D",
+            "CrossAttnUpBlock3D",
+        ),
         block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280),
         layers_per_block: int = 2,
         downsample_padding: int = 1,
@@ -67,15 +77,24 @@ class StreamingUNet3D(UNet3DConditionModel):
             num_attention_heads=num_attention_heads,
             time_cond_proj_dim=time_cond_proj_dim,
         )
-        install(self, partial(AppearanceAttention, num_text_tokens=num_text_tokens, num_image_tokens=num_image_tokens))
+        install(
+            self,
+            partial(AppearanceAttention, num_text_tokens=num_text_tokens, num_image_tokens=num_image_tokens),
+        )
         self.cross_attention_merger_down_blocks = nn.ModuleList(
             SkipMerger(channels, merger_head_dim, norm_num_groups) for channels in encoder.skip_channels(self)
         )
-        self.cross_attention_merger_mid_block = SkipMerger(block_out_channels[-1], merger_head_dim, norm_num_groups)
+        self.cross_attention_merger_mid_block = SkipMerger(
+            block_out_channels[-1], merger_head_dim, norm_num_groups
+        )
 
     @classmethod
     def from_base(
-        cls, unet: UNet3DConditionModel, merger_head_dim: int = 64, num_text_tokens: int = 77, num_image_tokens: int = 16
+        cls,
+        unet: UNet3DConditionModel,
+        merger_head_dim: int = 64,
+        num_text_tokens: int = 77,
+        num_image_tokens: int = 16,
     ) -> StreamingUNet3D:
         """This network with the weights of a stock one; what is new has no effect yet."""
         names = inspect.signature(UNet3DConditionModel).parameters
@@ -87,7 +106,9 @@ class StreamingUNet3D(UNet3DConditionModel):
         )
         _, unexpected = net.load_state_dict(unet.state_dict(), strict=False)
         if unexpected:
-            raise ValueError(f"the base network has unknown weights: {unexpected[:3]}, {len(unexpected)} in all")
+            raise ValueError(
+                f"the base network has unknown weights: {unexpected[:3]}, {len(unexpected)} in all"
+            )
         return net
 
     def stock(self) -> UNet3DConditionModel:
@@ -106,7 +127,10 @@ class StreamingUNet3D(UNet3DConditionModel):
         """
         if image_tokens_BLD is None:
             return tuple(layer.context(text_BLD) for layer in sites(self))
-        counts, own = (text_BLD.shape[1], image_tokens_BLD.shape[1]), (self.config["num_text_tokens"], self.config["num_image_tokens"])
+        counts, own = (
+            (text_BLD.shape[1], image_tokens_BLD.shape[1]),
+            (self.config["num_text_tokens"], self.config["num_image_tokens"]),
+        )
         if counts != own:
             raise ValueError(f"{counts} tokens of text and image were given; this network mixes {own}")
         layers: list[AppearanceAttention] = list(sites(self))  # type: ignore[arg-type]
@@ -139,7 +163,12 @@ class StreamingUNet3D(UNet3DConditionModel):
         return self.decode(hidden, skips, emb, contexts, num_frames)
 
     def decode(
-        self, hidden: torch.Tensor, skips: tuple[torch.Tensor, ...], emb: torch.Tensor, contexts: Contexts, num_frames: int
+        self,
+        hidden: torch.Tensor,
+        skips: tuple[torch.Tensor, ...],
+        emb: torch.Tensor,
+        contexts: Contexts,
+        num_frames: int,
     ) -> torch.Tensor:
         """The second half: from the middle's output and the skips, each (B T, C, h, w), to the prediction (B, C, T, H, W)."""
         hidden = self._ascend(hidden, skips, emb, contexts, num_frames)
@@ -151,11 +180,18 @@ class StreamingUNet3D(UNet3DConditionModel):
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         """CAM's features into the middle's output and into every skip."""
         mergers = self.cross_attention_merger_down_blocks
-        merged = tuple(merger(skip, cam, batch) for merger, skip, cam in zip(mergers, skips, features.down, strict=True))
+        merged = tuple(
+            merger(skip, cam, batch) for merger, skip, cam in zip(mergers, skips, features.down, strict=True)
+        )
         return self.cross_attention_merger_mid_block(hidden, features.mid, batch), merged
 
     def _ascend(
-        self, hidden: torch.Tensor, skips: tuple[torch.Tensor, ...], emb: torch.Tensor, contexts: Contexts, num_frames: int
+        self,
+        hidden: torch.Tensor,
+        skips: tuple[torch.Tensor, ...],
+        emb: torch.Tensor,
+        contexts: Contexts,
+        num_frames: int,
     ) -> torch.Tensor:
         """All up blocks; each takes as many of the last skips as it has layers."""
         blocks: Any = self.up_blocks
@@ -165,6 +201,11 @@ class StreamingUNet3D(UNet3DConditionModel):
             # Sizes that do not halve evenly on the way down are met again exactly on the way up.
             size = skips[-1].shape[2:] if skips else None
             hidden = block(
-                hidden_states=hidden, temb=emb, res_hidden_states_tuple=taken, upsample_size=size, num_frames=num_frames, **conditions
+                hidden_states=hidden,
+                temb=emb,
+                res_hidden_states_tuple=taken,
+                upsample_size=size,
+                num_frames=num_frames,
+                **conditions,
             )
         return hidden

@@ -24,8 +24,18 @@ class Vid2VidUNet(UNet3DConditionModel):
         sample_size: int | None = None,
         in_channels: int = 4,
         out_channels: int = 4,
-        down_block_types: tuple[str, ...] = ("CrossAttnDownBlock3D", "CrossAttnDownBlock3D", "CrossAttnDownBlock3D", "DownBlock3D"),
-        up_block_types: tuple[str, ...] = ("UpBlock3D", "CrossAttnUpBlock3D", "CrossAttnUpBlock3D", "CrossAttnUpBlock3D"),
+        down_block_types: tuple[str, ...] = (
+            "CrossAttnDownBlock3D",
+            "CrossAttnDownBlock3D",
+            "CrossAttnDownBlock3D",
+            "DownBlock3D",
+        ),
+        up_block_types: tuple[str, ...] = (
+            "UpBlock3D",
+            "CrossAttnUpBlock3D",
+            "CrossAttnUpBlock3D",
+            "CrossAttnUpBlock3D",
+        ),
         block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280),
         layers_per_block: int = 2,
         downsample_padding: int = 1,
@@ -62,10 +72,16 @@ class Vid2VidUNet(UNet3DConditionModel):
             sampler.conv.padding = (downsample_padding + 1, downsample_padding)
         for block in (block for block in up_blocks if block.upsamplers):
             stock = block.upsamplers[0]
-            block.upsamplers[0] = _CroppedUpsample(stock.channels, use_conv=True, out_channels=stock.out_channels)
+            block.upsamplers[0] = _CroppedUpsample(
+                stock.channels, use_conv=True, out_channels=stock.out_channels
+            )
 
     def forward(
-        self, sample: torch.Tensor, timestep: torch.Tensor | float, encoder_hidden_states: torch.Tensor, return_dict: bool = True
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor | float,
+        encoder_hidden_states: torch.Tensor,
+        return_dict: bool = True,
     ) -> Any:
         """Compute like diffusers' own, for latents (B, C, T, h, w). ValueError for h or w that do not pass `check_latent_size`."""
         check_latent_size(sample.shape[-2], sample.shape[-1], levels=len(self.config["block_out_channels"]))
@@ -82,11 +98,18 @@ class _CroppedUpsample(Upsample2D):
 def check_latent_size(height: int, width: int, levels: int) -> None:
     """ValueError, which tells the nearest heights that would do, unless latents of this size come back to their size."""
     if not passes(height, levels):
-        near = [next((h for h in way if passes(h, levels)), None) for way in (range(height, 0, -1), range(height, 2 * height + 2**levels))]
+        near = [
+            next((h for h in way if passes(h, levels)), None)
+            for way in (range(height, 0, -1), range(height, 2 * height + 2**levels))
+        ]
         fix = " or ".join(str(h) for h in near if h)
-        raise ValueError(f"latents of {height} rows do not pass through this network, whose levels have h / 2 + 1 rows; use {fix}")
+        raise ValueError(
+            f"latents of {height} rows do not pass through this network, whose levels have h / 2 + 1 rows; use {fix}"
+        )
     if width % 2 ** (levels - 1):
-        raise ValueError(f"latents of {width} columns do not pass through this network; use a multiple of {2 ** (levels - 1)}")
+        raise ValueError(
+            f"latents of {width} columns do not pass through this network; use a multiple of {2 ** (levels - 1)}"
+        )
 
 
 def passes(height: int, levels: int) -> bool:

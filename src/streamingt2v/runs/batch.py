@@ -85,18 +85,26 @@ def left_to_do(jobs: Sequence[Job], setting: Setting) -> list[Job]:
         record = store.read_json(f"{job.name}.json") if f"{job.name}.json" in there else {}
         done = record.get("status") == "done" and f"{job.name}.mp4" in there
         if done and record.get("asked") != setting.asked(job):
-            wrong.append(f"{job.name}.mp4 is there, made from {_difference(record.get('asked'), setting.asked(job))}")
+            wrong.append(
+                f"{job.name}.mp4 is there, made from {_difference(record.get('asked'), setting.asked(job))}"
+            )
         elif begun := _begun_otherwise(job, setting):
             wrong.append(begun)
         elif not done or setting.folder(job).exists():
             left.append(job)
     if wrong:
         lines = "".join(f"\n  {line}" for line in wrong)
-        raise RequestError("out", setting.out, f"holds something else; remove it, or name the rows anew, or take another folder:{lines}")
+        raise RequestError(
+            "out",
+            setting.out,
+            f"holds something else; remove it, or name the rows anew, or take another folder:{lines}",
+        )
     return left
 
 
-def run_batch(jobs: Sequence[Job], setting: Setting, workers: int = 1, retries: int = 2, gpus: float | None = None) -> Iterator[Record]:
+def run_batch(
+    jobs: Sequence[Job], setting: Setting, workers: int = 1, retries: int = 2, gpus: float | None = None
+) -> Iterator[Record]:
     """Make the videos and tell of each as it ends, in no order; what fails is tried `retries` times more, after all others.
 
     workers: 1 works in this process, more need the extra 'ray'. gpus: of a worker; None: one if the device is "cuda", else none. A worker
@@ -155,14 +163,18 @@ class Renderer:
             return json.dumps(self._make(job))
         except Exception as error:
             wrong = isinstance(error, RequestError)  # trying again would not mend it
-            return json.dumps({"status": "failed", "error": str(error) or type(error).__name__, "retry": not wrong})
+            return json.dumps(
+                {"status": "failed", "error": str(error) or type(error).__name__, "retry": not wrong}
+            )
         finally:
             torch.set_num_threads(before)
 
     def _make(self, job: Job) -> Record:
         began = time.monotonic()
         folder = self._setting.folder(job)
-        record = self._store.read_json(f"{job.name}.json") if f"{job.name}.json" in self._store.names() else {}
+        record = (
+            self._store.read_json(f"{job.name}.json") if f"{job.name}.json" in self._store.names() else {}
+        )
         if record.get("status") != "done":
             run, asked = self._run(job, folder)
             with run:
@@ -184,7 +196,9 @@ class Renderer:
     def _run(self, job: Job, folder: Path) -> tuple[RunFolder, ResolvedRequest]:
         """The job's run, gone on with where there is one, else new; and what it is to make."""
         setting = self._setting
-        self._pipe = self._pipe or load_pipeline(setting.model, setting.device, setting.dtype, setting.savings)
+        self._pipe = self._pipe or load_pipeline(
+            setting.model, setting.device, setting.dtype, setting.savings
+        )
         if not (folder / REQUEST).is_file():
             asked = self._pipe.resolve(job.request)
             run = create_run(
@@ -198,7 +212,9 @@ class Renderer:
                 temporary=True,
             )
             return run, asked
-        if wrong := _begun_otherwise(job, setting):  # a worker's disk may hold what the one who gave the order does not see
+        if wrong := _begun_otherwise(
+            job, setting
+        ):  # a worker's disk may hold what the one who gave the order does not see
             raise RequestError("out", setting.out, wrong)
         run = RunFolder.open(folder)
         try:
@@ -217,7 +233,12 @@ def _begun_otherwise(job: Job, setting: Setting) -> str | None:
         header = Header.read(folder / REQUEST)
     except RunError as error:
         return str(error)
-    begun = {"request": header.request.to_json(), "model": header.model, "device": header.device, "dtype": header.dtype}
+    begun = {
+        "request": header.request.to_json(),
+        "model": header.model,
+        "device": header.device,
+        "dtype": header.dtype,
+    }
     begun |= {"savings": asdict(header.savings)}
     wanted = setting.asked(job)
     return None if begun == wanted else f"{folder} was begun from {_difference(begun, wanted)}"
@@ -227,7 +248,10 @@ def _difference(was: Any, asked: dict[str, Any]) -> str:
     """The first value that differs, for people."""
     if not isinstance(was, dict):
         return "another request"
-    old, new = ({**values.get("request", {}), **{k: v for k, v in values.items() if k != "request"}} for values in (was, asked))
+    old, new = (
+        {**values.get("request", {}), **{k: v for k, v in values.items() if k != "request"}}
+        for values in (was, asked)
+    )
     name = next(name for name in {**new, **old} if old.get(name) != new.get(name))
     return f"{name}={old.get(name)!r} where {new.get(name)!r} is asked for"
 

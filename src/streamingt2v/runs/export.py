@@ -32,19 +32,31 @@ def export(
     """
     output = Path(output)
     if output.exists() and not overwrite:
-        raise RequestError("output", str(output), "is there already; set overwrite=True, or take another name")
+        raise RequestError(
+            "output", str(output), "is there already; set overwrite=True, or take another name"
+        )
     if pipe.name == "custom":
-        raise RequestError("pipe", pipe.name, "a run must be able to load it again; save it by save_pretrained and load it from there")
+        raise RequestError(
+            "pipe",
+            pipe.name,
+            "a run must be able to load it again; save it by save_pretrained and load it from there",
+        )
     if request.num_frames is None and request.refine is None:
         raise RequestError("num_frames", None, "a file needs an end; use stream, or say how many")
     asked = with_media(pipe.resolve(request))
     folder = Path(run_dir) if run_dir is not None else output.with_suffix(".run")
-    with create_run(pipe, asked, folder, pipe.name, output, temporary=run_dir is None, overwrite=overwrite) as run:
+    with create_run(
+        pipe, asked, folder, pipe.name, output, temporary=run_dir is None, overwrite=overwrite
+    ) as run:
         return _finished(run, render(pipe, run, asked, on_chunk=on_chunk, on_step=on_step))
 
 
 def resume(
-    run_dir: str | Path, output: str | Path | None = None, *, on_chunk: OnChunk | None = None, on_step: OnStep | None = None
+    run_dir: str | Path,
+    output: str | Path | None = None,
+    *,
+    on_chunk: OnChunk | None = None,
+    on_step: OnStep | None = None,
 ) -> Summary:
     """Go on with an interrupted run, to the bytes that it would have had. output: default, where the run was told to put its file.
 

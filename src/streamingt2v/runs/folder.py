@@ -17,7 +17,9 @@ _COMING_AND_GOING = re.compile(r"seg_\d+\.m4s|state_\d+\.safetensors")
 
 def is_ours(name: str) -> bool:
     """A file that a run consists of; the finished video is not one."""
-    return name in (REQUEST, JOURNAL, PROMPTS, INIT, PLAYLIST, LOCK) or bool(_COMING_AND_GOING.fullmatch(name))
+    return name in (REQUEST, JOURNAL, PROMPTS, INIT, PLAYLIST, LOCK) or bool(
+        _COMING_AND_GOING.fullmatch(name)
+    )
 
 
 def comes_and_goes(name: str) -> bool:
@@ -67,7 +69,11 @@ def taken(folder: Path) -> Iterator[int]:
             yield lock
         except BaseException:
             try:
-                _delete(folder, {file.name for file in folder.iterdir() if is_ours(file.name) or may_be_stray(file.name)} - before)
+                _delete(
+                    folder,
+                    {file.name for file in folder.iterdir() if is_ours(file.name) or may_be_stray(file.name)}
+                    - before,
+                )
             finally:
                 durable.unlock(lock)
             raise
@@ -87,7 +93,9 @@ def delete_run(folder: Path) -> None:
 
 def _check_free(folder: Path, unusable: list[str]) -> None:
     if (folder / REQUEST).exists():
-        raise RunError(f"{folder}: holds a run already; go on with it by `streamingt2v resume {folder}`, or take another folder")
+        raise RunError(
+            f"{folder}: holds a run already; go on with it by `streamingt2v resume {folder}`, or take another folder"
+        )
     if unusable:
         raise RunError(f"{folder}: is not empty (it holds {unusable[0]}); take an empty or a new folder")
 

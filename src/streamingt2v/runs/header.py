@@ -62,7 +62,11 @@ class Header:
 
     def to_bytes(self) -> bytes:
         """JSON."""
-        values = {"format": FORMAT} | dataclasses.asdict(self) | {"request": self.request.to_json(), "fps": rate_to_json(self.fps)}
+        values = (
+            {"format": FORMAT}
+            | dataclasses.asdict(self)
+            | {"request": self.request.to_json(), "fps": rate_to_json(self.fps)}
+        )
         return (json.dumps(values, indent=2) + "\n").encode()
 
     @classmethod
@@ -79,7 +83,9 @@ class Header:
         check_types(Savings, values.get("savings", {}))
         savings = Savings(**values.pop("savings", {}))
         notes = tuple(values.pop("notes", ()))
-        return cls(**{**values, "request": Request.from_json(values["request"]), "savings": savings, "notes": notes})
+        return cls(
+            **{**values, "request": Request.from_json(values["request"]), "savings": savings, "notes": notes}
+        )
 
     @classmethod
     def read(cls, path: Path) -> Header:
@@ -121,7 +127,9 @@ def _check(values: dict[str, Any]) -> None:
 def with_absolute_paths(request: Request) -> Request:
     """So that the run can be resumed from any working directory."""
     paths = request.files() | ({"base": request.base} if request.base is not None else {})
-    return Request.from_json(request.to_json() | {name: str(Path(path).absolute()) for name, path in paths.items()})
+    return Request.from_json(
+        request.to_json() | {name: str(Path(path).absolute()) for name, path in paths.items()}
+    )
 
 
 def input_hashes(request: Request) -> dict[str, str]:

@@ -46,7 +46,9 @@ class Entry:
         check_types(cls, values)
         entry = cls(**values)
         names = (entry.segment, *([entry.state] if entry.state is not None else []))
-        if min(entry.index, entry.start, entry.frames - 1) < 0 or not all(comes_and_goes(name) for name in names):
+        if min(entry.index, entry.start, entry.frames - 1) < 0 or not all(
+            comes_and_goes(name) for name in names
+        ):
             raise ValueError("it tells of no segment of a run")
         if (entry.state is None) != (entry.state_sha256 is None):
             raise ValueError("a state and its hash come together")
@@ -57,7 +59,10 @@ class Entry:
 
         A name from a journal is opened, and deleted when it is old; so it is compared, and never taken as it stands.
         """
-        if (self.segment, self.state) != (segment_name(number), state_name(number) if self.state is not None else None):
+        if (self.segment, self.state) != (
+            segment_name(number),
+            state_name(number) if self.state is not None else None,
+        ):
             raise ValueError(f"{self.segment!r} and {self.state!r} are no names of its files")
 
 
@@ -95,7 +100,9 @@ class Journal:
                 whole = False
             if whole:
                 if (entry.index, entry.start) != follows[entry.kind]:
-                    raise RunError(f"{path}: line {number} does not follow the one before; this run cannot be resumed")
+                    raise RunError(
+                        f"{path}: line {number} does not follow the one before; this run cannot be resumed"
+                    )
                 follows[entry.kind] = (entry.index + 1, entry.start + entry.frames)
                 journal.entries.append(entry)
                 journal.size += len(line)

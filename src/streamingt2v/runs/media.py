@@ -36,7 +36,9 @@ def plan_media(request: Request, config: ModelConfig) -> MediaPlan:
     notes = [*seen.notes, *_pace_notes(request, config, seen, fps), *_sound_notes(request, seen, keeps_pace)]
     sound: KeptSound = "none"
     if seen.sounds and keeps_pace:
-        sound = "whole" if request.refine is not None and request.num_frames in (None, seen.frames) else "under"
+        sound = (
+            "whole" if request.refine is not None and request.num_frames in (None, seen.frames) else "under"
+        )
     return MediaPlan(fps, sound, tuple(notes))
 
 
@@ -50,9 +52,13 @@ def _pace_notes(request: Request, config: ModelConfig, seen: Look, fps: Rate) ->
         notes += [f"the video's frames last unequally long; {same}"]
     if request.video is not None and (rate != config.fps or fps != rate):
         pace = f"its motion plays {float(fps / rate):.3g} times, the new motion {float(fps / config.fps):.3g} times as fast as it is"
-        notes += [f"the video has {_said(rate)} frames a second, the model makes {config.fps}; at {_said(fps)} {pace}"]
+        notes += [
+            f"the video has {_said(rate)} frames a second, the model makes {config.fps}; at {_said(fps)} {pace}"
+        ]
     elif fps != rate:
-        notes += [f"the video has {_said(rate)} frames a second; at {_said(fps)} it plays {float(fps / rate):.3g} times as fast"]
+        notes += [
+            f"the video has {_said(rate)} frames a second; at {_said(fps)} it plays {float(fps / rate):.3g} times as fast"
+        ]
     return notes
 
 
@@ -61,9 +67,17 @@ def _sound_notes(request: Request, seen: Look, keeps_pace: bool) -> list[str]:
         return []
     if not keeps_pace:
         return ["the video's sound is left out, since its frames are played at another rate"]
-    notes = ["the video's sound is kept under its own frames; the new ones are silent"] if request.video is not None else []
+    notes = (
+        ["the video's sound is kept under its own frames; the new ones are silent"]
+        if request.video is not None
+        else []
+    )
     anew = [codec for codec in seen.sounds if not can_be_copied(codec)]
-    return notes + ([f"the video's sound ({', '.join(anew)}) is encoded as AAC, since an MP4 does not hold it as it is"] if anew else [])
+    return notes + (
+        [f"the video's sound ({', '.join(anew)}) is encoded as AAC, since an MP4 does not hold it as it is"]
+        if anew
+        else []
+    )
 
 
 def _said(rate: Rate) -> str:

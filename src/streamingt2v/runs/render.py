@@ -57,7 +57,9 @@ class Summary:
     first_frame_seconds: float | None
 
 
-def load_pipeline(model: str, device: str, dtype: str, savings: Savings = PLAIN, refiner: bool = True) -> LongVideoPipeline:
+def load_pipeline(
+    model: str, device: str, dtype: str, savings: Savings = PLAIN, refiner: bool = True
+) -> LongVideoPipeline:
     """The pipeline of a model's name or folder on a device ("cpu", "cuda:1") in a dtype ("float32"), all as users write them.
 
     refiner: see `from_pretrained`.
@@ -69,7 +71,9 @@ def load_pipeline(model: str, device: str, dtype: str, savings: Savings = PLAIN,
         find_model(model)
     except ModelError as error:
         raise RequestError("model", model, str(error)) from error
-    return LongVideoPipeline.from_pretrained(model, device=device, dtype=getattr(torch, dtype), savings=savings, refiner=refiner)
+    return LongVideoPipeline.from_pretrained(
+        model, device=device, dtype=getattr(torch, dtype), savings=savings, refiner=refiner
+    )
 
 
 def create_run(
@@ -129,7 +133,9 @@ def reload_pipeline(run: RunFolder) -> tuple[LongVideoPipeline, ResolvedRequest]
     RunError: see `resolve_run`.
     """
     asked, header = resolve_run(run), run.header
-    return load_pipeline(run.model, header.device, header.dtype, header.savings, asked.refine is not None), asked
+    return load_pipeline(
+        run.model, header.device, header.dtype, header.savings, asked.refine is not None
+    ), asked
 
 
 def resolve_run(run: RunFolder) -> ResolvedRequest:
@@ -140,7 +146,9 @@ def resolve_run(run: RunFolder) -> ResolvedRequest:
     except (ModelError, RequestError) as error:
         raise RunError(f"{run.path}: its model cannot be loaded: {error}") from error
     if run.header.weights not in (None, now):
-        raise RunError(f"{run.path}: the files of its model {run.model!r} are not those that the run began with; put those back")
+        raise RunError(
+            f"{run.path}: the files of its model {run.model!r} are not those that the run began with; put those back"
+        )
     return asked
 
 
@@ -151,9 +159,13 @@ def check_workers(workers: int, asked: ResolvedRequest) -> None:
     if workers == 1:
         return
     if asked.refine is None:
-        raise RequestError("workers", workers, "they share the work of refining, and this run has none; leave it out")
+        raise RequestError(
+            "workers", workers, "they share the work of refining, and this run has none; leave it out"
+        )
     if asked.refine.batch > 1:
-        fix = f"model {asked.config.name!r} predicts {asked.refine.batch} windows a call; set refine.batch to 1"
+        fix = (
+            f"model {asked.config.name!r} predicts {asked.refine.batch} windows a call; set refine.batch to 1"
+        )
         raise RequestError("workers", workers, fix)
     check_ray()
 
@@ -163,15 +175,22 @@ def prompt_notes(pipe: LongVideoPipeline, request: Request) -> list[str]:
     prompts = _named_prompts(request)
     unknown = {prompt: pipe.unknown_words(prompt) for prompt in prompts}
     nearest = {word: other for words in unknown.values() for word, other in words.items()}
-    notes = [f"the model does not know {word!r}; " + (f"it takes it for {o!r}" if o else "it is left out") for word, o in nearest.items()]
+    notes = [
+        f"the model does not know {word!r}; " + (f"it takes it for {o!r}" if o else "it is left out")
+        for word, o in nearest.items()
+    ]
     if len(notes) > MOST_NOTES:
         notes = [*notes[:MOST_NOTES], f"the model does not know {len(notes) - MOST_NOTES} words more"]
     for prompt, name in prompts.items():
-        if all(unknown[prompt].get(word, word) is None for word in re.findall(r"[^\W\d_]+|\d+", prompt.lower())):
+        if all(
+            unknown[prompt].get(word, word) is None for word in re.findall(r"[^\W\d_]+|\d+", prompt.lower())
+        ):
             notes.append(f"the model knows no word of {shortened(prompt)!r}; it makes what it likes")
         surplus = pipe.surplus_tokens(prompt)
         if surplus:
-            notes.append(f"{name} is too long for the model by {surplus} tokens (about a word each); its end has no effect")
+            notes.append(
+                f"{name} is too long for the model by {surplus} tokens (about a word each); its end has no effect"
+            )
     return notes
 
 
@@ -227,10 +246,14 @@ def render(
     )
 
 
-def _prompts(asked: ResolvedRequest, run: RunFolder, state: State | None, new_prompt: NewPrompt | None) -> PromptAt:
+def _prompts(
+    asked: ResolvedRequest, run: RunFolder, state: State | None, new_prompt: NewPrompt | None
+) -> PromptAt:
     """The prompt of the chunk that begins at a frame of the file, changes on the way included; those come in between chunks only."""
     begun = asked.factor * int(state["extended"]) - 1 if state and "extended" in state else -1
-    begun = max(begun, run.last_change.frame if run.last_change else -1)  # a chunk that was cut short keeps its prompt
+    begun = max(
+        begun, run.last_change.frame if run.last_change else -1
+    )  # a chunk that was cut short keeps its prompt
 
     def prompt_at(frame: int) -> str:
         nonlocal begun
@@ -257,7 +280,14 @@ def _spread(pipe: LongVideoPipeline, run: RunFolder, workers: int) -> Iterator[L
         return
     header = run.header
     kind = torch.device(header.device).type
-    make = partial(load_refiner, find_model(run.model), kind, getattr(torch, header.dtype), header.threads, header.savings)
+    make = partial(
+        load_refiner,
+        find_model(run.model),
+        kind,
+        getattr(torch, header.dtype),
+        header.threads,
+        header.savings,
+    )
     with Pool(make, workers, gpus=kind == "cuda") as pool:
         yield LongVideoPipeline(pipe.components, pipe.name, pool)
 

@@ -34,9 +34,26 @@ from ..types import Chunk, State
 from ..video.pixels import Frame
 from ..video.rates import Rate, rate_to_json
 from ..video.sound import Sound
-from ..video.writer import LONGEST_SEGMENT, Segment, VideoSpec, batches, encode_segment, init_segment, read_metadata, write_mp4
+from ..video.writer import (
+    LONGEST_SEGMENT,
+    Segment,
+    VideoSpec,
+    batches,
+    encode_segment,
+    init_segment,
+    read_metadata,
+    write_mp4,
+)
 from .folder import INIT, JOURNAL, PLAYLIST, PROMPTS, REQUEST, VIDEO, delete_run, locked, may_be_stray, taken
-from .header import Header, KeptSound, cpu_capability, cpu_threads, input_hashes, versions, with_absolute_paths
+from .header import (
+    Header,
+    KeptSound,
+    cpu_capability,
+    cpu_threads,
+    input_hashes,
+    versions,
+    with_absolute_paths,
+)
 from .journal import Entry, Journal, segment_name, state_name
 from .playlist import playlist
 from .prompts import Change, PromptLog
@@ -175,7 +192,11 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         """The final chunk is safe: only `finish` is left to do."""
-        return bool(self._journal.entries) and self._journal.entries[-1].kind == "chunk" and self._journal.entries[-1].final
+        return (
+            bool(self._journal.entries)
+            and self._journal.entries[-1].kind == "chunk"
+            and self._journal.entries[-1].final
+        )
 
     @property
     def state(self) -> State | None:
@@ -217,7 +238,9 @@ class RunFolder:
         state = pack_state(chunk.state) if chunk.state is not None else None
         number = len(self._journal.entries)
         segment = encode_segment(chunk.frames_THWC, self._spec, number, self.source_frames + chunk.start)
-        self._commit(_entry("chunk", number, chunk.index, chunk.start, chunk.final, segment, state), segment, state)
+        self._commit(
+            _entry("chunk", number, chunk.index, chunk.start, chunk.final, segment, state), segment, state
+        )
 
     def commit_source(self, frames: Iterable[Frame]) -> None:
         """Make the frames of the request's video safe, uint8 (H, W, 3), segment by segment; they come first in the output.
@@ -233,7 +256,9 @@ class RunFolder:
             segment = encode_segment(batch, self._spec, number, start)
             self._commit(_entry("source", number, number, start, is_last(), segment, None), segment, None)
         if not self.source_done:
-            raise RunError(f"{self.request.video}: has no frames after the {self.source_frames} that are committed; did it change?")
+            raise RunError(
+                f"{self.request.video}: has no frames after the {self.source_frames} that are committed; did it change?"
+            )
 
     def finish(self, output: str | os.PathLike[str] | None = None) -> Path:
         """Write the MP4 (to `output`, or where `create` was told) and give its path. RunError unless `finished`. May be repeated."""
@@ -258,7 +283,9 @@ class RunFolder:
             return None
         name = "video" if self.request.video is not None else "refine"
         if not Path(source).is_file() or input_hashes(self.request)[name] != self.header.inputs[name]:
-            raise RunError(f"{source}: is not there as it was when the run began, and its sound goes into the video; put it back")
+            raise RunError(
+                f"{source}: is not there as it was when the run began, and its sound goes into the video; put it back"
+            )
         frames = self.source_frames if self.request.video is not None else self.frames_committed
         is_whole = self.header.sound == "whole" and self.finished
         return Sound(Path(source), None if is_whole else frames / Fraction(self.fps))
@@ -286,7 +313,9 @@ class RunFolder:
         if self._lock < 0:
             raise RunError(f"{self.path}: was closed; open it again to write")
         if hashlib.sha256(segment.init).hexdigest() != self.header.init_sha256:
-            raise RunError(f"{self.path}: this encoder's segments do not fit the earlier ones; resume with the versions in {REQUEST}")
+            raise RunError(
+                f"{self.path}: this encoder's segments do not fit the earlier ones; resume with the versions in {REQUEST}"
+            )
         with _explained(self.path, f"cannot keep frames {entry.start} to {entry.start + entry.frames - 1}"):
             try:
                 durable.write_named_later(self.path / entry.segment, segment.media)
@@ -313,11 +342,17 @@ class RunFolder:
         if self.finished:
             raise RunError(f"{self.path}: is finished; no chunk can follow")
         if not self.source_done:
-            raise RunError(f"{self.path}: the frames of {self.request.video} come first; commit them with commit_source")
+            raise RunError(
+                f"{self.path}: the frames of {self.request.video} come first; commit them with commit_source"
+            )
         if (chunk.index, chunk.start) != expected:
-            raise RunError(f"{self.path}: chunk {chunk.index} from frame {chunk.start} is not the next, which is {expected}")
+            raise RunError(
+                f"{self.path}: chunk {chunk.index} from frame {chunk.start} is not the next, which is {expected}"
+            )
         if wanted is not None and (chunk.stop > wanted or chunk.final != (chunk.stop == wanted)):
-            raise RunError(f"{self.path}: a chunk ends at frame {chunk.stop} (final: {chunk.final}), {wanted} frames were asked for")
+            raise RunError(
+                f"{self.path}: a chunk ends at frame {chunk.stop} (final: {chunk.final}), {wanted} frames were asked for"
+            )
 
     def _recover(self) -> None:
         """Back to the last commit that can be gone on from, and no file besides."""
@@ -326,12 +361,17 @@ class RunFolder:
         if keep < len(self._journal.entries) or self._journal.path.exists():
             self._journal.rewind(keep)
         if not self.finished and input_hashes(self.request) != self.header.inputs:
-            raise RunError(f"{self.path}: its input {', '.join(self.request.files().values())} is not the file that the run began with")
+            raise RunError(
+                f"{self.path}: its input {', '.join(self.request.files().values())} is not the file that the run began with"
+            )
         self._write_playlist()
         self._delete_strays()
 
     def _check_files(self) -> None:
-        expected = [(INIT, self.header.init_sha256), *((e.segment, e.segment_sha256) for e in self._journal.entries)]
+        expected = [
+            (INIT, self.header.init_sha256),
+            *((e.segment, e.segment_sha256) for e in self._journal.entries),
+        ]
         for name, digest in expected:
             if not (self.path / name).is_file() or durable.sha256_of(self.path / name) != digest:
                 raise RunError(f"{self.path / name}: is missing or damaged; this run cannot be resumed")
@@ -355,7 +395,9 @@ class RunFolder:
 
     def _write_playlist(self) -> None:
         if self._journal.entries:
-            durable.write_unsynced(self.playlist, playlist(self._journal.entries, self.fps, INIT, self.finished).encode())
+            durable.write_unsynced(
+                self.playlist, playlist(self._journal.entries, self.fps, INIT, self.finished).encode()
+            )
 
     def _delete_strays(self) -> None:
         """Delete files of ours that no entry needs: half-written ones, later ones, old states."""
@@ -373,14 +415,31 @@ class RunFolder:
 
     def _metadata(self) -> dict[str, Any]:
         """What the MP4 says about itself: no clock, no machine, no folder, so that the same run has the same bytes."""
-        asked = self.prompts.to_json() | {name: Path(path).name for name, path in self.request.files().items()}
-        size = {"model": Path(self.model).name, "fps": rate_to_json(self.fps), "height": self.height, "width": self.width}
-        made_with = {"device": self.header.device, "dtype": self.header.dtype, "versions": self.header.versions}
+        asked = self.prompts.to_json() | {
+            name: Path(path).name for name, path in self.request.files().items()
+        }
+        size = {
+            "model": Path(self.model).name,
+            "fps": rate_to_json(self.fps),
+            "height": self.height,
+            "width": self.width,
+        }
+        made_with = {
+            "device": self.header.device,
+            "dtype": self.header.dtype,
+            "versions": self.header.versions,
+        }
         return asked | size | made_with | self.header.metadata
 
 
 def _entry(
-    kind: Literal["source", "chunk"], number: int, index: int, start: int, final: bool, segment: Segment, state: bytes | None
+    kind: Literal["source", "chunk"],
+    number: int,
+    index: int,
+    start: int,
+    final: bool,
+    segment: Segment,
+    state: bytes | None,
 ) -> Entry:
     return Entry(
         kind=kind,

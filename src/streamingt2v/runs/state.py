@@ -16,12 +16,18 @@ def pack_state(state: State) -> bytes:
     from safetensors.torch import save
 
     # clones: safetensors wants every tensor contiguous in memory of its own
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items() if isinstance(value, torch.Tensor)}
+    tensors = {
+        name: value.detach().cpu().contiguous().clone()
+        for name, value in state.items()
+        if isinstance(value, torch.Tensor)
+    }
     values = {name: value for name, value in state.items() if name not in tensors}
     text = json.dumps(values)
     for name, value in json.loads(text).items():
         if value != values[name]:
-            raise TypeError(f"state {name!r}: {values[name]!r} would come back as {value!r}; keep tensors and plain JSON values only")
+            raise TypeError(
+                f"state {name!r}: {values[name]!r} would come back as {value!r}; keep tensors and plain JSON values only"
+            )
     return save(tensors, metadata={_VALUES: text})
 
 
@@ -31,7 +37,9 @@ def unpack_state(data: bytes) -> State:
     from safetensors.torch import load
 
     try:
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])  # as the format has it: length, header, tensors
+        header = json.loads(
+            data[8 : 8 + int.from_bytes(data[:8], "little")]
+        )  # as the format has it: length, header, tensors
         # clones: a tensor inside of the bytes lies at any address, and sums differ in the last bit by how their data is aligned
         tensors = {name: value.clone() for name, value in load(data).items()}
         return {**tensors, **json.loads(header["__metadata__"][_VALUES])}

@@ -57,10 +57,15 @@ def seam(number: int, left: range, right: range, law: Law, draw: Draw) -> int:
 
 def plan_seams(plan: Sequence[range], law: Law, draw: Draw) -> tuple[int, ...]:
     """For each window the first frame that is taken from it; the later window wins from its seam on."""
-    return (plan[0].start, *(seam(number, left, right, law, draw) for number, (left, right) in enumerate(pairwise(plan))))
+    return (
+        plan[0].start,
+        *(seam(number, left, right, law, draw) for number, (left, right) in enumerate(pairwise(plan))),
+    )
 
 
-def assemble(parts_BCTHW: Sequence[torch.Tensor], plan: Sequence[range], seams: Sequence[int]) -> torch.Tensor:
+def assemble(
+    parts_BCTHW: Sequence[torch.Tensor], plan: Sequence[range], seams: Sequence[int]
+) -> torch.Tensor:
     """One (B, C, T, H, W) video from each window's part."""
     pieces = []
     stop = plan[-1].stop
@@ -82,7 +87,9 @@ def cross_fade(parts_BCTHW: Sequence[torch.Tensor], plan: Sequence[range], frame
         start = max(window.start, frames.start)
         place = video_BCTHW[:, :, start - frames.start :][:, :, : part_BCTHW.shape[2]]
         shared = plan[number - 1].stop - window.start if number else 0
-        risen = torch.arange(start - window.start + 1, start - window.start + 1 + part_BCTHW.shape[2]).to(first)
+        risen = torch.arange(start - window.start + 1, start - window.start + 1 + part_BCTHW.shape[2]).to(
+            first
+        )
         weight = (risen / (shared + 1)).clamp(max=1).view(-1, 1, 1)
         place.copy_(place * (1 - weight) + part_BCTHW * weight)
     return video_BCTHW

@@ -77,7 +77,9 @@ def log_linear(sigmas: Sequence[float], steps: int) -> list[float]:
     return np.exp(np.interp(places, np.arange(len(sigmas)), np.log(sigmas))).tolist()
 
 
-def _randomness(scheduler: Any, takes: set[str], eta: float, step_noise: StepNoise | None, index: int) -> dict[str, Any]:
+def _randomness(
+    scheduler: Any, takes: set[str], eta: float, step_noise: StepNoise | None, index: int
+) -> dict[str, Any]:
     """The arguments of `scheduler.step` that its randomness comes from."""
     extra: dict[str, Any] = {"eta": eta} if "eta" in takes else {}
     if not _is_stochastic(scheduler, takes, eta):

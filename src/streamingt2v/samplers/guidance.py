@@ -7,7 +7,9 @@ from collections.abc import Callable
 import torch
 
 
-def guide(uncond: torch.Tensor, cond: torch.Tensor, scale: float | torch.Tensor, rescale: float = 0.0) -> torch.Tensor:
+def guide(
+    uncond: torch.Tensor, cond: torch.Tensor, scale: float | torch.Tensor, rescale: float = 0.0
+) -> torch.Tensor:
     """uncond + scale * (cond - uncond). scale: a tensor broadcasts, for instance one value a frame. rescale in [0, 1]: how far the
     spread is pulled back to that of `cond` (method.md: Refining)."""
     guided = uncond + scale * (cond - uncond)

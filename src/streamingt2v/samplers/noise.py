@@ -14,7 +14,9 @@ import numpy as np
 import torch
 
 
-def frame_noise(seed: int, stage: str, frames: Iterable[int], step: int, shape_CHW: tuple[int, ...]) -> torch.Tensor:
+def frame_noise(
+    seed: int, stage: str, frames: Iterable[int], step: int, shape_CHW: tuple[int, ...]
+) -> torch.Tensor:
     """Standard normal noise, float32 (T, C, H, W), for frame indices of the video (0 or more) at a denoising step.
 
     step counts from 0; the first latents, which belong to no step, take -1. `stage` names a stream of its own.
@@ -24,13 +26,19 @@ def frame_noise(seed: int, stage: str, frames: Iterable[int], step: int, shape_C
     return torch.from_numpy(_normal(bits)[:, :count].reshape(-1, *shape_CHW))
 
 
-def mixed_noise(seed: int, stage: str, frames: Iterable[int], step: int, shape_CHW: tuple[int, ...], mixed: float) -> torch.Tensor:
+def mixed_noise(
+    seed: int, stage: str, frames: Iterable[int], step: int, shape_CHW: tuple[int, ...], mixed: float
+) -> torch.Tensor:
     """`frame_noise` of which a part `mixed` (0..1) of the variance is the same in all frames of the video, whatever the stage.
 
     "Mixed noise" of PYoCo (Ge et al. 2023): frames that start alike end alike, for networks that were trained so. 0 is `frame_noise`.
     """
     own = frame_noise(seed, stage, frames, step, shape_CHW)
-    return (1 - mixed) ** 0.5 * own + mixed**0.5 * frame_noise(seed, "common", [0], step, shape_CHW) if mixed else own
+    return (
+        (1 - mixed) ** 0.5 * own + mixed**0.5 * frame_noise(seed, "common", [0], step, shape_CHW)
+        if mixed
+        else own
+    )
 
 
 def integer(seed: int, stage: str, index: int, step: int, high: int) -> int:

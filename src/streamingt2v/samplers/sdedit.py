@@ -44,7 +44,9 @@ class VPSchedule:
         return math.exp(levels[0] + (index - low) * (levels[1] - levels[0]))
 
 
-def logsnr_cosine_interp(timesteps: int = 1000, scale_min: float = 2, scale_max: float = 4, logsnr_limit: float = 15) -> VPSchedule:
+def logsnr_cosine_interp(
+    timesteps: int = 1000, scale_min: float = 2, scale_max: float = 4, logsnr_limit: float = 15
+) -> VPSchedule:
     """Cosine log-SNR, shifted from `scale_min` at the clean end to `scale_max` at the noisy one, rescaled to end in pure noise."""
     u = torch.linspace(1, 0, timesteps, dtype=torch.float64)
     first, last = math.atan(math.exp(logsnr_limit / 2)), math.atan(math.exp(-logsnr_limit / 2))
@@ -93,15 +95,24 @@ def model_input(latents_BCTHW: torch.Tensor, node: Node) -> torch.Tensor:
 
 
 def rest(
-    nodes: tuple[Node, ...], index: int, latents_BCTHW: torch.Tensor, previous_BCTHW: torch.Tensor | None, step_noise: StepNoise
+    nodes: tuple[Node, ...],
+    index: int,
+    latents_BCTHW: torch.Tensor,
+    previous_BCTHW: torch.Tensor | None,
+    step_noise: StepNoise,
 ) -> torch.Tensor:
     """Return what step `index`, not the last, makes of all but the clean prediction: see `advance`, whose arguments these are."""
-    ratio, strength = nodes[index + 1].sigma / nodes[index].sigma, nodes[index + 1].sigma * math.sqrt(_share(nodes, index))
+    ratio, strength = (
+        nodes[index + 1].sigma / nodes[index].sigma,
+        nodes[index + 1].sigma * math.sqrt(_share(nodes, index)),
+    )
     x = ratio**2 * latents_BCTHW + strength * step_noise(index)
     return x if previous_BCTHW is None else x - _momentum(nodes, index) * previous_BCTHW
 
 
-def completed(nodes: tuple[Node, ...], index: int, rest_BCTHW: torch.Tensor, clean_BCTHW: torch.Tensor) -> torch.Tensor:
+def completed(
+    nodes: tuple[Node, ...], index: int, rest_BCTHW: torch.Tensor, clean_BCTHW: torch.Tensor
+) -> torch.Tensor:
     """VE latents after step `index`, not the last, of its `rest` and the clean prediction."""
     return rest_BCTHW + (_share(nodes, index) + _momentum(nodes, index)) * clean_BCTHW
 
@@ -139,7 +150,12 @@ def _momentum(nodes: tuple[Node, ...], index: int) -> float:
 
 @torch.no_grad()
 def solve(
-    predict_clean: Clean, noised_BCTHW: torch.Tensor, nodes: tuple[Node, ...], step_noise: StepNoise, *, exact_start: bool = True
+    predict_clean: Clean,
+    noised_BCTHW: torch.Tensor,
+    nodes: tuple[Node, ...],
+    step_noise: StepNoise,
+    *,
+    exact_start: bool = True,
 ) -> Iterator[SolverStep]:
     """The whole way of a video that is in memory, from the first node to clean latents (the last step's).
 

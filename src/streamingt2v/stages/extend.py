@@ -26,9 +26,21 @@ class ExtendStage:
     """Makes chunks with one backbone, scheduler and seed; see `protocols.Extender`. size: (height, width) of frames."""
 
     def __init__(
-        self, backbone: Backbone, scheduler: Any, config: ExtendConfig, seed: int, size: tuple[int, int], on_step: OnStep | None = None
+        self,
+        backbone: Backbone,
+        scheduler: Any,
+        config: ExtendConfig,
+        seed: int,
+        size: tuple[int, int],
+        on_step: OnStep | None = None,
     ):
-        self.backbone, self.scheduler, self.config, self.seed, self.size = backbone, scheduler, config, seed, size
+        self.backbone, self.scheduler, self.config, self.seed, self.size = (
+            backbone,
+            scheduler,
+            config,
+            seed,
+            size,
+        )
         self.on_step = on_step
         self._condition: tuple[TextCond, torch.Tensor, Any] | None = None
 
@@ -42,7 +54,11 @@ class ExtendStage:
         """The memory after these frames. The anchor is one of them, or of the first frames of the video that they end."""
         anchor = self.config.anchor
         made = StreamMemory.start(frames_TCHW, self.config.overlap, min(anchor, len(frames_TCHW) - 1))
-        return made if first_TCHW is None else replace(made, anchor_CHW=first_TCHW[min(anchor, len(first_TCHW) - 1)])
+        return (
+            made
+            if first_TCHW is None
+            else replace(made, anchor_CHW=first_TCHW[min(anchor, len(first_TCHW) - 1)])
+        )
 
     def restored(self, state: State) -> StreamMemory:
         """The memory of a `state_dict`."""
@@ -72,7 +88,15 @@ class ExtendStage:
         config = self.config
         guidance = (config.guidance_scale, config.guidance_rescale, config.time_guidance)
         predict = self.backbone.predictor(condition, window_TCHW, *guidance)
-        for step in denoise(predict, noise(-1), self.scheduler, config.steps, eta=config.eta, step_noise=noise, sigmas=config.sigmas):
+        for step in denoise(
+            predict,
+            noise(-1),
+            self.scheduler,
+            config.steps,
+            eta=config.eta,
+            step_noise=noise,
+            sigmas=config.sigmas,
+        ):
             if self.on_step is not None:
                 self.on_step(step.index + 1, step.total)
             yield step

@@ -17,7 +17,16 @@ from ..config import ExtendConfig
 from ..config.external import ExtendByConfig
 from ..errors import ModelError
 from ..external.calling import NEEDS_NEGATIVE, covered, own_randomness, takes_of, video_of
-from ..external.continuing import UNSTEERED, WAYS, Continuation, Window, as_sibling, sibling, ways, window_length
+from ..external.continuing import (
+    UNSTEERED,
+    WAYS,
+    Continuation,
+    Window,
+    as_sibling,
+    sibling,
+    ways,
+    window_length,
+)
 from ..external.families import FRAME_COUNT
 from ..external.latents import Moments, encode, temporal_ratio
 from ..external.steering import Hand, Hands, OnStep, Watch, steered
@@ -53,8 +62,17 @@ class PipelineMemory:
 
     def state_dict(self) -> State:
         """Flatten, without loss."""
-        kept = {} if self.moments is None else {"moments_mean": self.moments.mean_C, "moments_std": self.moments.std_C}
-        return {"anchor_HWC": self.anchor_HWC, "window_THWC": self.window_THWC, "position": self.position, **kept}
+        kept = (
+            {}
+            if self.moments is None
+            else {"moments_mean": self.moments.mean_C, "moments_std": self.moments.std_C}
+        )
+        return {
+            "anchor_HWC": self.anchor_HWC,
+            "window_THWC": self.window_THWC,
+            "position": self.position,
+            **kept,
+        }
 
     @classmethod
     def from_state(cls, state: State) -> PipelineMemory:
@@ -84,7 +102,9 @@ class PipelineExtendStage:
         given = {} if image is None else {"image": Image.fromarray(to_uint8(image(*self.size)[None])[0])}
         clip_TCHW = self._clip(self.pipe, words, 0, "first", 0, Continuation(given))
         if len(clip_TCHW) < self.config.frames:
-            raise ModelError(f"{type(self.pipe).__name__} gave {len(clip_TCHW)} frames of {self.config.frames}")
+            raise ModelError(
+                f"{type(self.pipe).__name__} gave {len(clip_TCHW)} frames of {self.config.frames}"
+            )
         return clip_TCHW[: self.config.frames]
 
     def memory(self, frames_TCHW: torch.Tensor, first_TCHW: torch.Tensor | None = None) -> PipelineMemory:
@@ -92,7 +112,9 @@ class PipelineExtendStage:
         anchors_TCHW = frames_TCHW if first_TCHW is None else first_TCHW
         anchor_CHW = anchors_TCHW[min(self.config.anchor, len(anchors_TCHW) - 1)]
         missing = max(0, self.config.overlap - len(frames_TCHW))
-        window_TCHW = torch.cat([frames_TCHW[:1].expand(missing, -1, -1, -1), frames_TCHW])[-self.config.overlap :]
+        window_TCHW = torch.cat([frames_TCHW[:1].expand(missing, -1, -1, -1), frames_TCHW])[
+            -self.config.overlap :
+        ]
         frames = [torch.from_numpy(to_uint8(part)) for part in (anchor_CHW[None], window_TCHW)]
         return PipelineMemory(frames[0][0], frames[1], len(frames_TCHW), self._moments(frames_TCHW))
 
@@ -105,7 +127,9 @@ class PipelineExtendStage:
         pipe, overlap = as_sibling(self.pipe, self.continuing), self.config.overlap
         held = window_length(pipe, max(1, overlap - self.config.crossfade))
         anchor_CHW = to_float(memory.anchor_HWC[None].numpy())[0]
-        window = Window(memory.window_TCHW[:held], self.config.frames, anchor_CHW, memory.moments, self.by.anchor)
+        window = Window(
+            memory.window_TCHW[:held], self.config.frames, anchor_CHW, memory.moments, self.by.anchor
+        )
         goes = WAYS[self.way].prepare(pipe, window)
         clip_TCHW = self._clip(pipe, words, frame, "extend", memory.position, goes)
         new_TCHW = clip_TCHW[goes.shown + overlap - held - again :][: self.config.frames - overlap + again]
@@ -131,9 +155,13 @@ class PipelineExtendStage:
         """The way to go on: the configured one, else the best that the pipeline has. ModelError if it has none."""
         has = ways(self.continuing)
         if self.by.how is not None and self.by.how not in has:
-            raise ModelError(f"extend_by.how={self.by.how!r}: {self.continuing.__name__} has {', '.join(has) or 'none'}")
+            raise ModelError(
+                f"extend_by.how={self.by.how!r}: {self.continuing.__name__} has {', '.join(has) or 'none'}"
+            )
         if not has:
-            raise ModelError(f"{type(self.pipe).__name__} cannot go on with a video: it takes none, and its steps cannot be held")
+            raise ModelError(
+                f"{type(self.pipe).__name__} cannot go on with a video: it takes none, and its steps cannot be held"
+            )
         return self.by.how or has[0]
 
     def _clip(
@@ -143,7 +171,9 @@ class PipelineExtendStage:
         stage, position = ("first", 0) if self.by.noise == "first" else (stage, position)
         with own_randomness(self.seed, stage, position) as generator:
             arguments = {**self._arguments(words, frame), **goes.arguments, "generator": generator}
-            clip_TCHW = self._run(pipe, {n: v for n, v in arguments.items() if n in takes and v is not None}, goes.hand)
+            clip_TCHW = self._run(
+                pipe, {n: v for n, v in arguments.items() if n in takes and v is not None}, goes.hand
+            )
         return to_float(to_uint8(covered(clip_TCHW, *self.size)))
 
     def _run(self, pipe: Any, arguments: Mapping[str, Any], hand: Hand) -> torch.Tensor:

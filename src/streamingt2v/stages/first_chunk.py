@@ -17,7 +17,16 @@ import torch
 
 from ..config.external import SeedConfig
 from ..errors import ModelError
-from ..external.calling import Open, called, covered, frames_of_codec, own_randomness, unit_to_float, video_of, window
+from ..external.calling import (
+    Open,
+    called,
+    covered,
+    frames_of_codec,
+    own_randomness,
+    unit_to_float,
+    video_of,
+    window,
+)
 from ..video.piece import to_uint8
 from .protocols import Image, Words
 
@@ -57,7 +66,9 @@ class PipelineFirstChunk:
             "video_length": count,
             "num_inference_steps": self.config.steps,
             "guidance_scale": self.config.guidance_scale,
-            "image": None if image is None else PIL.Image.fromarray(to_uint8(self._framed(image, height, width))),
+            "image": None
+            if image is None
+            else PIL.Image.fromarray(to_uint8(self._framed(image, height, width))),
             "decode_chunk_size": 8,  # as published; some pipelines decode all frames at once
         }
 
@@ -66,7 +77,9 @@ class PipelineFirstChunk:
         if self.config.frames is not None:
             return self.config.frames
         enough = frames_of_codec(pipe, self.frames)
-        left_open = any(name in takes and takes[name].default is None for name in ("num_frames", "video_length"))
+        left_open = any(
+            name in takes and takes[name].default is None for name in ("num_frames", "video_length")
+        )
         return max(enough, _own_frames(pipe)) if left_open else enough
 
     def _framed(self, image: Image, height: int, width: int) -> torch.Tensor:
@@ -90,7 +103,9 @@ def made_image(open_pipeline: Open, words: Words, seed: int, steps: int | None) 
     return lambda height, width: covered(made_TCHW, height, width)[0]
 
 
-def _own_size(pipe: Any, takes: Mapping[str, inspect.Parameter], config: SeedConfig) -> tuple[int, int] | None:
+def _own_size(
+    pipe: Any, takes: Mapping[str, inspect.Parameter], config: SeedConfig
+) -> tuple[int, int] | None:
     """(height, width) that the pipeline is called with: the settings', else its own; None where it takes none or names none."""
     if "height" not in takes or "width" not in takes:
         return None

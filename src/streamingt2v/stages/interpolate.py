@@ -42,7 +42,11 @@ class InterpolateStage:
             if self.total is not None:
                 frames_TCHW = frames_TCHW[: self.total - given]
             last_CHW, given = piece.frames_TCHW[-1].clone(), given + len(frames_TCHW)
-            yield Piece(frames_TCHW, {**piece.state, "interpolate.last": last_CHW, "interpolate.given": given}, piece.final)
+            yield Piece(
+                frames_TCHW,
+                {**piece.state, "interpolate.last": last_CHW, "interpolate.given": given},
+                piece.final,
+            )
 
     def _between(self, last_CHW: torch.Tensor | None, frames_TCHW: torch.Tensor) -> torch.Tensor:
         """The frames, each with those that lead to it from the one before; `last_CHW`: the one before the first, None at the start."""
@@ -61,7 +65,8 @@ class InterpolateStage:
     def _motion(self, source_CHW: torch.Tensor, target_CHW: torch.Tensor) -> torch.Tensor:
         """(2, H, W): by how many pixels right and down everything of `source` moves until `target`."""
         grey = (
-            np.ascontiguousarray(to_uint8(frame).astype(np.float32).mean(-1).round().astype(np.uint8)) for frame in (source_CHW, target_CHW)
+            np.ascontiguousarray(to_uint8(frame).astype(np.float32).mean(-1).round().astype(np.uint8))
+            for frame in (source_CHW, target_CHW)
         )
         return torch.from_numpy(self._search.calc(*grey, None)).permute(2, 0, 1)
 
@@ -76,7 +81,11 @@ def _motion_search() -> Any:
 
 
 def _at_moment(
-    t: float, before_CHW: torch.Tensor, after_CHW: torch.Tensor, forth_2HW: torch.Tensor, back_2HW: torch.Tensor
+    t: float,
+    before_CHW: torch.Tensor,
+    after_CHW: torch.Tensor,
+    forth_2HW: torch.Tensor,
+    back_2HW: torch.Tensor,
 ) -> torch.Tensor:
     """The frame at 0 < t < 1 between two. What moved is where a straight, even motion has it; both motions have a say in it, the one
     that starts nearer the more.

@@ -29,7 +29,15 @@ def extender(parts: Components, asked: ResolvedRequest, on_step: OnStep | None =
     """Who makes chunk after chunk."""
     size = (asked.height, asked.width)
     if asked.extend_by is not None:
-        given = (parts.pipeline, asked.extend_by, asked.extend, size, asked.config.fps, asked.request.seed, on_step)
+        given = (
+            parts.pipeline,
+            asked.extend_by,
+            asked.extend,
+            size,
+            asked.config.fps,
+            asked.request.seed,
+            on_step,
+        )
         return PipelineExtendStage(*given)
     assert parts.backbone is not None, "a model of networks has them"
     return ExtendStage(parts.backbone, parts.scheduler, asked.extend, asked.request.seed, size, on_step)
@@ -78,7 +86,14 @@ def refined(
         return stage.stream(pieces, words.text_at, state)
     if asked.refine_by is None:
         return pieces
-    given = (_opener(parts, asked.refine_by.pipeline), asked.refine_by, seed, total, size, asked.request.negative_prompt)
+    given = (
+        _opener(parts, asked.refine_by.pipeline),
+        asked.refine_by,
+        seed,
+        total,
+        size,
+        asked.request.negative_prompt,
+    )
     if asked.by_keyframes:
         return KeyframeRefineStage(*given, parts.device).stream(pieces, words.prompt_at, state)
     if asked.refine_by.seam in ("cut", "fade"):
@@ -88,7 +103,11 @@ def refined(
 
 def interpolated(asked: ResolvedRequest, pieces: Iterator[Piece], state: State | None) -> Iterator[Piece]:
     """The frames between frames, where a higher rate is asked for."""
-    return pieces if asked.factor == 1 else InterpolateStage(asked.factor, asked.num_frames).stream(pieces, state)
+    return (
+        pieces
+        if asked.factor == 1
+        else InterpolateStage(asked.factor, asked.num_frames).stream(pieces, state)
+    )
 
 
 def _opener(parts: Components, folder: str, adapter: str | None = None) -> Open:

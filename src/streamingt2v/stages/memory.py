@@ -23,7 +23,9 @@ class StreamMemory:
 
     def __post_init__(self) -> None:
         if self.window_TCHW.ndim != 4 or self.anchor_CHW.shape != self.window_TCHW.shape[1:]:
-            raise ValueError(f"window {tuple(self.window_TCHW.shape)} and anchor {tuple(self.anchor_CHW.shape)} do not fit together")
+            raise ValueError(
+                f"window {tuple(self.window_TCHW.shape)} and anchor {tuple(self.anchor_CHW.shape)} do not fit together"
+            )
         if self.position < 1:
             raise ValueError(f"position={self.position} must be 1 or more")
 
@@ -46,7 +48,9 @@ class StreamMemory:
         """The memory after these new frames, one or more; this one stays as it is."""
         frames_TCHW = _checked(frames_TCHW)
         if frames_TCHW.shape[1:] != self.anchor_CHW.shape:
-            raise ValueError(f"frames of {tuple(frames_TCHW.shape[1:])} do not fit a memory of {tuple(self.anchor_CHW.shape)}")
+            raise ValueError(
+                f"frames of {tuple(frames_TCHW.shape[1:])} do not fit a memory of {tuple(self.anchor_CHW.shape)}"
+            )
         window_TCHW = torch.cat([self.window_TCHW, frames_TCHW])[-self.overlap :].clone()
         return StreamMemory(self.anchor_CHW, window_TCHW, self.position + len(frames_TCHW))
 
@@ -67,7 +71,9 @@ class StreamMemory:
 
 def _checked(frames_TCHW: torch.Tensor) -> torch.Tensor:
     if frames_TCHW.ndim != 4 or len(frames_TCHW) == 0 or not frames_TCHW.is_floating_point():
-        raise ValueError(f"frames must be float (T, C, H, W) with T >= 1, not {frames_TCHW.dtype} {tuple(frames_TCHW.shape)}")
+        raise ValueError(
+            f"frames must be float (T, C, H, W) with T >= 1, not {frames_TCHW.dtype} {tuple(frames_TCHW.shape)}"
+        )
     frames_TCHW = frames_TCHW.detach().to("cpu", torch.float32).contiguous()
     low, high = frames_TCHW.aminmax()
     if not (low >= -1 and high <= 1):  # NaN fails as well

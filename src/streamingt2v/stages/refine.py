@@ -42,9 +42,18 @@ class RefineStage:
         size: tuple[int, int],
         on_step: Callable[[int, int], None] | None = None,
     ):
-        self.crew, self.config, self.seed, self.total, self.size, self.on_step = crew, config, seed, total, size, on_step
+        self.crew, self.config, self.seed, self.total, self.size, self.on_step = (
+            crew,
+            config,
+            seed,
+            total,
+            size,
+            on_step,
+        )
         self.schedule = logsnr_cosine_interp()
-        self.nodes = trailing_nodes(self.schedule, config.steps, levels=round(config.strength * len(self.schedule.sigmas)))
+        self.nodes = trailing_nodes(
+            self.schedule, config.steps, levels=round(config.strength * len(self.schedule.sigmas))
+        )
 
     def stream(self, pieces: Iterable[Piece], text_at: TextAt, state: State | None = None) -> Iterator[Piece]:
         """Refined pieces of the same frames, in order and exactly once, a window's own frames each.
@@ -76,20 +85,32 @@ class _Inlet:
         while self.frames_TCHW is None or len(self.frames_TCHW) < count:
             piece = next(self._source)
             self.upstream = piece.state
-            self.frames_TCHW = piece.frames_TCHW if self.frames_TCHW is None else torch.cat([self.frames_TCHW, piece.frames_TCHW])
+            self.frames_TCHW = (
+                piece.frames_TCHW
+                if self.frames_TCHW is None
+                else torch.cat([self.frames_TCHW, piece.frames_TCHW])
+            )
         return self.frames_TCHW[:count]
 
     def encoded(self, latents_BCTHW: torch.Tensor, shared_with_next: int) -> torch.Tensor:
         """The latents of the next window, now that those of the frames taken are there."""
         assert self.frames_TCHW is not None, "they were taken"
         self.frames_TCHW = self.frames_TCHW[latents_BCTHW.shape[2] :].clone()
-        window_BCTHW = latents_BCTHW if self.shared_BCTHW is None else torch.cat([self.shared_BCTHW, latents_BCTHW], dim=2)
+        window_BCTHW = (
+            latents_BCTHW
+            if self.shared_BCTHW is None
+            else torch.cat([self.shared_BCTHW, latents_BCTHW], dim=2)
+        )
         self.shared_BCTHW = window_BCTHW[:, :, window_BCTHW.shape[2] - shared_with_next :].clone()
         self.number += 1
         return window_BCTHW
 
     def state_dict(self) -> State:
-        values = {"refine.number": self.number, "refine.frames": self.frames_TCHW, "refine.shared": self.shared_BCTHW}
+        values = {
+            "refine.number": self.number,
+            "refine.frames": self.frames_TCHW,
+            "refine.shared": self.shared_BCTHW,
+        }
         return {name: value for name, value in values.items() if value is not None}
 
 
@@ -141,7 +162,9 @@ class _Refinement:
 
         def admit(latents_BCTHW: torch.Tensor) -> None:
             self.encoding = False
-            self.front.admit(number, self.inlet.encoded(latents_BCTHW, window.stop - following.start if following else 0))
+            self.front.admit(
+                number, self.inlet.encoded(latents_BCTHW, window.stop - following.start if following else 0)
+            )
 
         self.encoding = True
         self._submit(admit, "encode", covered(frames_TCHW, *self.stage.size))
@@ -160,7 +183,9 @@ class _Refinement:
 
         self.asked.update(work.number for work in works)
         timesteps = [work.timestep for work in works]
-        self._submit(put, "velocity", latents_BCTHW, timesteps, texts, config.guidance_scale, config.guidance_rescale)
+        self._submit(
+            put, "velocity", latents_BCTHW, timesteps, texts, config.guidance_scale, config.guidance_rescale
+        )
 
     def _text(self, number: int) -> TextCond:
         own = self.front.own(number)

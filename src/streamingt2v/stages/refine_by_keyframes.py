@@ -45,7 +45,12 @@ class Carry:
 
     def state_dict(self) -> State:
         """Flat, under names of its own."""
-        values = {"number": self.number, "start": self.start, "frames": self.frames_TCHW, "first": self.first_CHW}
+        values = {
+            "number": self.number,
+            "start": self.start,
+            "frames": self.frames_TCHW,
+            "first": self.first_CHW,
+        }
         values |= {"keyframes": self.keyframes_THWC, "left": self.left_SCTHW}
         return {f"refine.{name}": value for name, value in values.items() if value is not None}
 
@@ -58,7 +63,11 @@ class Carry:
     def fed(self, frames_TCHW: torch.Tensor) -> Carry:
         """With these further unrefined frames."""
         have_TCHW = frames_TCHW if self.frames_TCHW is None else torch.cat([self.frames_TCHW, frames_TCHW])
-        return replace(self, frames_TCHW=have_TCHW, first_CHW=have_TCHW[0].clone() if self.first_CHW is None else self.first_CHW)
+        return replace(
+            self,
+            frames_TCHW=have_TCHW,
+            first_CHW=have_TCHW[0].clone() if self.first_CHW is None else self.first_CHW,
+        )
 
     def frames(self, window: range) -> torch.Tensor:
         """The unrefined frames of a window that is there."""
@@ -84,7 +93,9 @@ class KeyframeRefineStage:
     negative_prompt: str
     device: torch.device
 
-    def stream(self, pieces: Iterable[Piece], text_at: PromptAt, state: State | None = None) -> Iterator[Piece]:
+    def stream(
+        self, pieces: Iterable[Piece], text_at: PromptAt, state: State | None = None
+    ) -> Iterator[Piece]:
         """Refined pieces of the same frames, in order and exactly once.
 
         A piece's state is that of the last piece taken in together with the carry; see `refine.RefineStage.stream`. text_at: the prompt
@@ -105,7 +116,9 @@ class KeyframeRefineStage:
                 if carry.keyframes_THWC is None:
                     carry = replace(carry, keyframes_THWC=self._keyframes(pipe, carry, text_at))
                 frames_TCHW, carry = self._refine(pipe, carry, window, text_at)
-                yield Piece(frames_TCHW, {**upstream, **carry.state_dict()}, self._window(carry.number) is None)
+                yield Piece(
+                    frames_TCHW, {**upstream, **carry.state_dict()}, self._window(carry.number) is None
+                )
 
     def _window(self, number: int) -> range | None:
         return window_at(number, self.total, self.config.frames, self.config.overlap)
@@ -117,7 +130,11 @@ class KeyframeRefineStage:
 
     def _needed(self, carry: Carry, window: range) -> int:
         """Up to where frames must be there."""
-        return window.stop if carry.keyframes_THWC is not None else max(window.stop, self._group(carry.number)[-1].start + 1)
+        return (
+            window.stop
+            if carry.keyframes_THWC is not None
+            else max(window.stop, self._group(carry.number)[-1].start + 1)
+        )
 
     def _keyframes(self, pipe: Any, carry: Carry, text_at: PromptAt) -> torch.Tensor:
         """The first frames of a group of windows, redrawn as one short video: uint8 (T, H, W, 3)."""
@@ -126,30 +143,41 @@ class KeyframeRefineStage:
         frames_TCHW = torch.cat([carry.frames(range(start, start + 1)) for start in starts])
         picture_HWC = to_uint8(self._enlarged(carry.first_CHW[None]))[0]
         spliced = _Spliced(pipe.scheduler, self.config.strength)
-        latents_BCTHW = self._redraw(pipe, frames_TCHW, starts, "keyframes", carry.number, text_at(starts[0]), picture_HWC, spliced)
+        latents_BCTHW = self._redraw(
+            pipe, frames_TCHW, starts, "keyframes", carry.number, text_at(starts[0]), picture_HWC, spliced
+        )
         return torch.from_numpy(to_uint8(whole(decode_frames(pipe.vae, latents_BCTHW, self.device))))
 
-    def _refine(self, pipe: Any, carry: Carry, window: range, text_at: PromptAt) -> tuple[torch.Tensor, Carry]:
+    def _refine(
+        self, pipe: Any, carry: Carry, window: range, text_at: PromptAt
+    ) -> tuple[torch.Tensor, Carry]:
         """Refined frames up to where the next window begins, and the carry for it."""
         assert carry.keyframes_THWC is not None, "made before"
         following = self._window(carry.number + 1)
         ahead = following.start if following else window.stop
         prompt, picture_HWC = text_at((window.start + ahead - 1) // 2), carry.keyframes_THWC[0].numpy()
         spliced = _Spliced(pipe.scheduler, self.config.strength, carry.left_SCTHW, self._cuts(carry))
-        latents_BCTHW = self._redraw(pipe, carry.frames(window), window, "refine", carry.number, prompt, picture_HWC, spliced)
+        latents_BCTHW = self._redraw(
+            pipe, carry.frames(window), window, "refine", carry.number, prompt, picture_HWC, spliced
+        )
         own = ahead - window.start
         frames_TCHW = whole(decode_frames(pipe.vae, latents_BCTHW[:, :, :own], self.device))
         left = torch.stack([step_CTHW[:, own:] for step_CTHW in spliced.made]).clone() if following else None
         rest_TCHW = carry.frames(range(ahead, carry.stop)).clone()
         keyframes = carry.keyframes_THWC[1:].clone()
-        return frames_TCHW, Carry(carry.number + 1, ahead, rest_TCHW, carry.first_CHW, keyframes if len(keyframes) else None, left)
+        return frames_TCHW, Carry(
+            carry.number + 1, ahead, rest_TCHW, carry.first_CHW, keyframes if len(keyframes) else None, left
+        )
 
     def _cuts(self, carry: Carry) -> list[int]:
         """For every step how many frames of the overlap come from the window before: 0 to all but one, as published."""
         if carry.left_SCTHW is None:
             return []
         shared = carry.left_SCTHW.shape[2]
-        return [integer(self.seed, "blend", carry.number, step, max(1, shared)) for step in range(len(carry.left_SCTHW))]
+        return [
+            integer(self.seed, "blend", carry.number, step, max(1, shared))
+            for step in range(len(carry.left_SCTHW))
+        ]
 
     def _redraw(
         self, pipe: Any, frames_TCHW: torch.Tensor, places: Sequence[int], stage: str, number: int, prompt: str, picture_HWC: Any,
@@ -159,7 +187,11 @@ class KeyframeRefineStage:
         large_TCHW = self._enlarged(frames_TCHW)
         height, width = large_TCHW.shape[-2:]
         clean_BCTHW = encode_frames(pipe.vae, large_TCHW, self.device)
-        noise_BCTHW = frame_noise(self.seed, stage, places, -1, tuple(clean_BCTHW[0, :, 0].shape)).transpose(0, 1)[None].to(self.device)
+        noise_BCTHW = (
+            frame_noise(self.seed, stage, places, -1, tuple(clean_BCTHW[0, :, 0].shape))
+            .transpose(0, 1)[None]
+            .to(self.device)
+        )
         spliced.set_timesteps(self.config.steps, device=self.device)
         noised_BCTHW = spliced.inner.add_noise(clean_BCTHW, noise_BCTHW, spliced.timesteps[:1])
         own, pipe.scheduler = pipe.scheduler, spliced
@@ -183,7 +215,9 @@ class KeyframeRefineStage:
 def embedded(pipe: Any, texts: list[str], device: torch.device) -> torch.Tensor:
     """Texts (N, L, D) as I2VGen-XL reads them: the last but one layer, normalised. The pipeline's own way needs transformers 4."""
     length = pipe.tokenizer.model_max_length
-    ids = pipe.tokenizer(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt").input_ids
+    ids = pipe.tokenizer(
+        texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+    ).input_ids
     hidden_NLD = pipe.text_encoder(ids.to(device), output_hidden_states=True).hidden_states[-2]
     return getattr(pipe.text_encoder, "text_model", pipe.text_encoder).final_layer_norm(hidden_NLD)
 
@@ -195,7 +229,9 @@ class _Spliced:
     step (C, T, h, w), on the CPU, in float32. What is not told here is the inner scheduler's.
     """
 
-    def __init__(self, inner: Any, strength: float, left_SCTHW: torch.Tensor | None = None, cuts: Sequence[int] = ()):
+    def __init__(
+        self, inner: Any, strength: float, left_SCTHW: torch.Tensor | None = None, cuts: Sequence[int] = ()
+    ):
         self.inner = type(inner).from_config(inner.config)
         self.strength, self.left_SCTHW, self.cuts = strength, left_SCTHW, cuts
         self.made: list[torch.Tensor] = []

@@ -44,7 +44,12 @@ class Carry:
     @classmethod
     def from_state(cls, state: State) -> Carry:
         """The carry of `state_dict`."""
-        return cls(int(state["refine.number"]), int(state["refine.start"]), state.get("refine.frames"), state.get("refine.refined"))
+        return cls(
+            int(state["refine.number"]),
+            int(state["refine.start"]),
+            state.get("refine.frames"),
+            state.get("refine.refined"),
+        )
 
     def fed(self, frames_TCHW: torch.Tensor) -> Carry:
         """With these further unrefined frames."""
@@ -70,7 +75,9 @@ class PipelineRefineStage:
     size: tuple[int, int]
     negative_prompt: str = ""
 
-    def stream(self, pieces: Iterable[Piece], text_at: PromptAt, state: State | None = None) -> Iterator[Piece]:
+    def stream(
+        self, pieces: Iterable[Piece], text_at: PromptAt, state: State | None = None
+    ) -> Iterator[Piece]:
         """Refined pieces of the same frames, in order and exactly once.
 
         A piece's state is that of the last piece taken in together with the carry; see `refine.RefineStage.stream`. text_at: the prompt
@@ -92,11 +99,15 @@ class PipelineRefineStage:
                         pipe = stack.enter_context(self.open())
                 following = next(plan, None)
                 ahead = following.start if following else window.stop
-                frames_TCHW, carry = self._window(pipe, carry, window, ahead, text_at((window.start + ahead - 1) // 2))
+                frames_TCHW, carry = self._window(
+                    pipe, carry, window, ahead, text_at((window.start + ahead - 1) // 2)
+                )
                 yield Piece(frames_TCHW, {**upstream, **carry.state_dict()}, following is None)
                 window = following
 
-    def _window(self, pipe: Any, carry: Carry, window: range, ahead: int, prompt: str) -> tuple[torch.Tensor, Carry]:
+    def _window(
+        self, pipe: Any, carry: Carry, window: range, ahead: int, prompt: str
+    ) -> tuple[torch.Tensor, Carry]:
         """Refined frames up to `ahead`, where the next window begins, and the carry for it."""
         assert carry.frames_TCHW is not None, "the window was fed"
         refined_TCHW = self._refine(pipe, carry.frames_TCHW[: len(window)], carry.number, prompt)

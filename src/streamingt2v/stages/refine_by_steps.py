@@ -49,7 +49,9 @@ class SplicedCarry:
     def from_state(cls, state: State) -> SplicedCarry:
         """Read what `state_dict` gives."""
         prefix = "refine.left."
-        left = {int(name.removeprefix(prefix)): value for name, value in state.items() if name.startswith(prefix)}
+        left = {
+            int(name.removeprefix(prefix)): value for name, value in state.items() if name.startswith(prefix)
+        }
         return cls(int(state["refine.number"]), state.get("refine.frames"), left)
 
     def fed(self, frames_TCHW: torch.Tensor) -> SplicedCarry:
@@ -116,7 +118,9 @@ class SplicedRefineStage:
     negative_prompt: str = ""
     on_step: OnStep | None = None
 
-    def stream(self, pieces: Iterable[Piece], text_at: PromptAt, state: State | None = None) -> Iterator[Piece]:
+    def stream(
+        self, pieces: Iterable[Piece], text_at: PromptAt, state: State | None = None
+    ) -> Iterator[Piece]:
         """Yield refined pieces of the same frames, in order and exactly once.
 
         A piece's state is that of the last piece taken in together with the carry. text_at: gives the prompt of a frame; a window
@@ -184,14 +188,19 @@ class SplicedRefineStage:
                 "generator": generator,
             }
             if "strength" in takes_of(pipe):
-                wanted |= {"video": [Image.fromarray(frame) for frame in images], "strength": self.config.strength}
+                wanted |= {
+                    "video": [Image.fromarray(frame) for frame in images],
+                    "strength": self.config.strength,
+                }
                 scheduler = steered(pipe.scheduler, self._watched(hand))
             else:
                 wanted |= dict.fromkeys(("num_frames", "video_length", "frames"), grid.frames)
                 redraw = Redraw(self._watched(hand), arrange(pipe, latents), hand.noise_of)
                 scheduler = redrawing(pipe.scheduler, redraw, self.config.strength)
             with with_scheduler(pipe, scheduler):
-                refined_TCHW = covered(video_of(called(pipe, wanted, self.seed))[: len(frames_TCHW)], height, width)
+                refined_TCHW = covered(
+                    video_of(called(pipe, wanted, self.seed))[: len(frames_TCHW)], height, width
+                )
         begin, length = grid.stride // grid.ratio * places, grid.shared * places
         left = {step: made.narrow(hand.axis, begin, length).cpu().clone() for step, made in hand.made.items()}
         return refined_TCHW, left if grid.shared else {}
@@ -225,7 +234,9 @@ def with_scheduler(pipe: Any, scheduler: Any) -> Iterator[None]:
         pipe.scheduler = own
 
 
-def _frame_noise(seed: int, first: int, count: int, shape: torch.Size, axis: int, places: int) -> torch.Tensor:
+def _frame_noise(
+    seed: int, first: int, count: int, shape: torch.Size, axis: int, places: int
+) -> torch.Tensor:
     """Return noise of a shape that belongs to latent frames, counted through the video.
 
     Pipelines add their noise in one layout and step in another, so the axis of time is looked up where `axis` does not fit.

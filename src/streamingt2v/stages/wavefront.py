@@ -31,7 +31,9 @@ class Part(NamedTuple):
     def of(self, frames: range) -> Part:
         """Return what it has of these frames."""
         both = range(max(frames.start, self.frames.start), min(frames.stop, self.frames.stop))
-        return Part(both, self.latents_BCTHW[:, :, both.start - self.frames.start : both.stop - self.frames.start])
+        return Part(
+            both, self.latents_BCTHW[:, :, both.start - self.frames.start : both.stop - self.frames.start]
+        )
 
 
 class Work(NamedTuple):
@@ -62,12 +64,21 @@ class Wavefront:
     total: frames in all, None without end. Everything is on the CPU.
     """
 
-    def __init__(self, config: RefineConfig, schedule: VPSchedule, nodes: tuple[Node, ...], seed: int, total: int | None):
+    def __init__(
+        self,
+        config: RefineConfig,
+        schedule: VPSchedule,
+        nodes: tuple[Node, ...],
+        seed: int,
+        total: int | None,
+    ):
         self.config, self.schedule, self.nodes, self.seed, self.total = config, schedule, nodes, seed, total
         self.last = len(nodes) - 1
         self.released = 0  # windows that are done and gone
         self._tracks: dict[int, Track] = {}  # by number, ascending
-        self._proposals: dict[tuple[int, int], Part] = {}  # by (window, step): what it offers to those that share frames with it
+        self._proposals: dict[
+            tuple[int, int], Part
+        ] = {}  # by (window, step): what it offers to those that share frames with it
 
     def window(self, number: int) -> range | None:
         """The frames of a window, None after the last."""
@@ -86,13 +97,19 @@ class Wavefront:
 
     def ready(self) -> list[Work]:
         """All that the network can be asked now, the steps nearest to the end first, so that little is in flight."""
-        waiting = [(-track.step, number) for number, track in self._tracks.items() if (number, track.step) not in self._proposals]
+        waiting = [
+            (-track.step, number)
+            for number, track in self._tracks.items()
+            if (number, track.step) not in self._proposals
+        ]
         return [self._work(number) for _, number in sorted(waiting)]
 
     def put(self, work: Work, velocity_BCTHW: torch.Tensor) -> None:
         """The network's v-prediction for a work. Windows that were waiting for it go on to their next step."""
         clean_BCTHW = self.schedule.clean_from_v(work.latents_BCTHW, velocity_BCTHW, work.timestep)
-        self._proposals[work.number, work.step] = Part(self._window(work.number), self._proposed(work.number, clean_BCTHW))
+        self._proposals[work.number, work.step] = Part(
+            self._window(work.number), self._proposed(work.number, clean_BCTHW)
+        )
         for number, waiting in self._tracks.items():
             heard = self._heard(number, waiting.step)
             if waiting.step < self.last and all((other, waiting.step) in self._proposals for other in heard):
@@ -118,8 +135,16 @@ class Wavefront:
             "refine.released": self.released,
             "refine.tracks": [[number, track.step] for number, track in tracks],
             "refine.proposals": [[*key, part.frames.start, part.frames.stop] for key, part in proposals],
-            **{f"refine.latents.{n}": track.latents_BCTHW for n, track in tracks if track.latents_BCTHW is not None},
-            **{f"refine.previous.{n}": track.previous_BCTHW for n, track in tracks if track.previous_BCTHW is not None},
+            **{
+                f"refine.latents.{n}": track.latents_BCTHW
+                for n, track in tracks
+                if track.latents_BCTHW is not None
+            },
+            **{
+                f"refine.previous.{n}": track.previous_BCTHW
+                for n, track in tracks
+                if track.previous_BCTHW is not None
+            },
             **{f"refine.proposal.{n}.{step}": part.latents_BCTHW for (n, step), part in proposals},
         }
 
@@ -127,9 +152,13 @@ class Wavefront:
         """Go on from a `state_dict`."""
         self.released = int(state["refine.released"])
         for number, step in state["refine.tracks"]:
-            self._tracks[number] = Track(step, state.get(f"refine.latents.{number}"), state.get(f"refine.previous.{number}"))
+            self._tracks[number] = Track(
+                step, state.get(f"refine.latents.{number}"), state.get(f"refine.previous.{number}")
+            )
         for number, step, start, stop in state["refine.proposals"]:
-            self._proposals[number, step] = Part(range(start, stop), state[f"refine.proposal.{number}.{step}"])
+            self._proposals[number, step] = Part(
+                range(start, stop), state[f"refine.proposal.{number}.{step}"]
+            )
 
     def _work(self, number: int) -> Work:
         track = self._tracks[number]
@@ -175,14 +204,24 @@ class Wavefront:
         heard = self._heard(number, step)
         parts = [self._proposals[other, step].of(frames) for other in heard]
         if self.config.blend == "linear":
-            return cross_fade([part.latents_BCTHW for part in parts], [self._window(other) for other in heard], frames)
+            return cross_fade(
+                [part.latents_BCTHW for part in parts], [self._window(other) for other in heard], frames
+            )
         cuts = [max(frames.start, self._seam(other, step)) for other in heard[1:]]
-        return assemble([part.latents_BCTHW for part in parts], [part.frames for part in parts], [frames.start, *cuts])
+        return assemble(
+            [part.latents_BCTHW for part in parts], [part.frames for part in parts], [frames.start, *cuts]
+        )
 
     def _seam(self, number: int, step: int) -> int:
         """Return where this window takes over from the one before, at a step."""
         left, right = self._window(number - 1), self._window(number)
-        return seam(number - 1, left, right, self.config.law, lambda overlap, high: integer(self.seed, "blend", overlap, step, high))
+        return seam(
+            number - 1,
+            left,
+            right,
+            self.config.law,
+            lambda overlap, high: integer(self.seed, "blend", overlap, step, high),
+        )
 
     def _heard(self, number: int, step: int) -> range:
         """Numbers of the windows whose proposals a window needs at a step. At the last step its own frames are all that is wanted."""

@@ -61,22 +61,33 @@ class VideoFolder:
         self.path, self.fps = path, fps
         captioned = list(_captioned(path))
         lengths = [_length(file) for file, _ in captioned]
-        self.videos = [(*pair, length) for pair, length in zip(captioned, lengths, strict=True) if length >= seconds]
+        self.videos = [
+            (*pair, length) for pair, length in zip(captioned, lengths, strict=True) if length >= seconds
+        ]
         self.short = [file for (file, _), length in zip(captioned, lengths, strict=True) if length < seconds]
         if not self.videos:
             longest = max(lengths)
             fix = f"training takes clips of {seconds:.2f} s, the longest of {len(captioned)} videos has {longest:.2f} s"
-            raise RequestError("data", str(path), f"{fix}; give longer ones, or reach further back by less (reach)")
+            raise RequestError(
+                "data", str(path), f"{fix}; give longer ones, or reach further back by less (reach)"
+            )
 
     @property
     def key(self) -> str:
-        told = json.dumps([[str(file.relative_to(self._root)), text, round(length, 3)] for file, text, length in self.videos])
+        told = json.dumps(
+            [
+                [str(file.relative_to(self._root)), text, round(length, 3)]
+                for file, text, length in self.videos
+            ]
+        )
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def draw(self, rng: np.random.Generator, offsets: Sequence[int], height: int, width: int) -> Clip:
         file, caption, length = self.videos[int(rng.integers(len(self.videos)))]
         start = rng.uniform(0, max(0.0, length - (max(offsets) + 1) / self.fps))
-        frames_THWC = torch.from_numpy(frames_at(file, [start + offset / self.fps for offset in offsets], height, width))
+        frames_THWC = torch.from_numpy(
+            frames_at(file, [start + offset / self.fps for offset in offsets], height, width)
+        )
         return Clip(frames_THWC.permute(0, 3, 1, 2).float() / 127.5 - 1.0, caption)
 
     @property
@@ -88,13 +99,19 @@ def _captioned(path: Path) -> Iterator[tuple[Path, str]]:
     """Yield (video, caption); RequestError where there is none, or one lacks the other."""
     lists = [path / name for name in LISTS if (path / name).is_file()] if path.is_dir() else [path]
     if len(lists) > 1:
-        raise RequestError("data", str(path), f"holds {' and '.join(one.name for one in lists)}; keep one list of captions, or name it")
+        raise RequestError(
+            "data",
+            str(path),
+            f"holds {' and '.join(one.name for one in lists)}; keep one list of captions, or name it",
+        )
     if lists:
         yield from _listed(lists[0])
         return
     videos = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
     if not videos:
-        raise RequestError("data", str(path), f"holds no video; there must be some of {', '.join(sorted(SUFFIXES))}")
+        raise RequestError(
+            "data", str(path), f"holds no video; there must be some of {', '.join(sorted(SUFFIXES))}"
+        )
     for video in videos:
         if not video.with_suffix(".txt").is_file():
             fix = f"{video.name} has no caption; write it to {video.with_suffix('.txt').name} beside it, or all of them to {LISTS[0]}"
@@ -105,20 +122,36 @@ def _captioned(path: Path) -> Iterator[tuple[Path, str]]:
 def _listed(path: Path) -> Iterator[tuple[Path, str]]:
     rows = list(_rows(path))
     if not rows:
-        raise RequestError("data", str(path), f"lists no video; write rows of {FILE_COLUMNS[0]} and {CAPTION_COLUMNS[0]}")
+        raise RequestError(
+            "data", str(path), f"lists no video; write rows of {FILE_COLUMNS[0]} and {CAPTION_COLUMNS[0]}"
+        )
     for number, row in enumerate(rows, 1):
-        name, caption = (next((row[key] for key in keys if row.get(key)), None) for keys in (FILE_COLUMNS, CAPTION_COLUMNS))
+        name, caption = (
+            next((row[key] for key in keys if row.get(key)), None) for keys in (FILE_COLUMNS, CAPTION_COLUMNS)
+        )
         if not isinstance(name, str) or not isinstance(caption, str):
-            raise RequestError("data", str(path), f"row {number} needs {FILE_COLUMNS[0]} and {CAPTION_COLUMNS[0]}, both as text")
+            raise RequestError(
+                "data",
+                str(path),
+                f"row {number} needs {FILE_COLUMNS[0]} and {CAPTION_COLUMNS[0]}, both as text",
+            )
         if not (path.parent / name).is_file():
-            raise RequestError("data", str(path), f"row {number} names {name}, which is not there; paths are relative to the list")
+            raise RequestError(
+                "data",
+                str(path),
+                f"row {number} names {name}, which is not there; paths are relative to the list",
+            )
         yield path.parent / name, caption.strip()
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a CSV or JSONL file; RequestError for another file, or one that is broken."""
     if path.suffix not in (".csv", ".jsonl") or not path.is_file():
-        raise RequestError("data", str(path), "must be a folder of videos with captions, or a .csv or .jsonl file that lists them")
+        raise RequestError(
+            "data",
+            str(path),
+            "must be a folder of videos with captions, or a .csv or .jsonl file that lists them",
+        )
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             if path.suffix == ".csv":
@@ -130,7 +163,9 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
                     raise ValueError(f"{line.strip()[:40]} is no object")
                 yield row
     except (ValueError, csv.Error) as error:
-        raise RequestError("data", str(path), f"cannot be read as {path.suffix[1:].upper()} in UTF-8: {error}") from error
+        raise RequestError(
+            "data", str(path), f"cannot be read as {path.suffix[1:].upper()} in UTF-8: {error}"
+        ) from error
 
 
 def _length(file: Path) -> float:

@@ -75,7 +75,9 @@ class DistillModule(nn.Module):
     @torch.no_grad()
     def _image_tokens(self, anchor_BCHW: torch.Tensor) -> torch.Tensor:
         vision = self.frozen["vision"]
-        return self.frozen["tokens"](vision(pixel_values=preprocess(anchor_BCHW, vision.config.image_size)).image_embeds)
+        return self.frozen["tokens"](
+            vision(pixel_values=preprocess(anchor_BCHW, vision.config.image_size)).image_embeds
+        )
 
 
 class DistillTask:
@@ -86,7 +88,9 @@ class DistillTask:
         self.config, self.source = config, source
         lessons = Lessons(config.student_steps, config.chunks, config.still)
         self.teacher = Teacher(source.folder, dataset, lessons, config.cache, config.together)
-        self.module: Any = DistillModule(self.teacher.backbone, copy.deepcopy(self.teacher.text.encoder), config.rank)
+        self.module: Any = DistillModule(
+            self.teacher.backbone, copy.deepcopy(self.teacher.text.encoder), config.rank
+        )
         self.teacher.scheduler.set_timesteps(config.student_steps)
         self._prepared = False
 
@@ -129,7 +133,10 @@ class DistillTask:
         rows = []
         for number in range(self.config.videos, self.config.videos + 2):
             for passage in self.teacher.video(number)[:2]:
-                rows += [self.teacher.backbone.decode(passage.nodes[-1:]), student_chunk(student, self.teacher, passage)]
+                rows += [
+                    self.teacher.backbone.decode(passage.nodes[-1:]),
+                    student_chunk(student, self.teacher, passage),
+                ]
         save_sheet(to_uint8(torch.stack(rows)), folder / "samples" / f"{step:06d}.png")
 
     def _student(self) -> ModelScopeBackbone:
@@ -142,19 +149,33 @@ class DistillTask:
 
 def student_config(teacher: ModelConfig, steps: int) -> ModelConfig:
     """Return the `model.json` of a student: so many plain steps, no guidance."""
-    extend = replace(teacher.extend, steps=steps, guidance_scale=1.0, guidance_rescale=0.0, eta=0.0, sigmas=(), time_guidance=0.0)
+    extend = replace(
+        teacher.extend,
+        steps=steps,
+        guidance_scale=1.0,
+        guidance_rescale=0.0,
+        eta=0.0,
+        sigmas=(),
+        time_guidance=0.0,
+    )
     return replace(teacher, extend=extend, guidance=False)
 
 
-def velocity_to(noisy_BCTHW: torch.Tensor, reached_BCTHW: torch.Tensor, t: torch.Tensor, scheduler: DDIMScheduler) -> torch.Tensor:
+def velocity_to(
+    noisy_BCTHW: torch.Tensor, reached_BCTHW: torch.Tensor, t: torch.Tensor, scheduler: DDIMScheduler
+) -> torch.Tensor:
     """Return the v-prediction at timesteps t (B,) with which one step of the scheduler leads from `noisy` to exactly `reached`.
 
     With signal a and noise s of the two levels, a step gives (a' a + s' s) x + (s' a - a' s) v.
     """
     before = scheduler.alphas_cumprod[t]
     following = t - scheduler.config.num_train_timesteps // scheduler.num_inference_steps
-    after = torch.where(following >= 0, scheduler.alphas_cumprod[following.clamp(min=0)], scheduler.final_alpha_cumprod)
-    signal, noise, signal_after, noise_after = (x.sqrt().view(-1, 1, 1, 1, 1) for x in (before, 1 - before, after, 1 - after))
+    after = torch.where(
+        following >= 0, scheduler.alphas_cumprod[following.clamp(min=0)], scheduler.final_alpha_cumprod
+    )
+    signal, noise, signal_after, noise_after = (
+        x.sqrt().view(-1, 1, 1, 1, 1) for x in (before, 1 - before, after, 1 - after)
+    )
     kept = signal_after * signal + noise_after * noise
     return (reached_BCTHW - kept * noisy_BCTHW) / (noise_after * signal - signal_after * noise)
 

@@ -21,7 +21,10 @@ def share(total: int, rank: int, processes: int) -> range:
 
 def generators(seed: int, step: int, samples: Sequence[int], again: int = 0) -> list[np.random.Generator]:
     """A generator for each sample of the step; others for every time that the samples are used `again`."""
-    return [np.random.default_rng([seed, step, sample, again] if again else [seed, step, sample]) for sample in samples]
+    return [
+        np.random.default_rng([seed, step, sample, again] if again else [seed, step, sample])
+        for sample in samples
+    ]
 
 
 class Noise:

@@ -43,7 +43,10 @@ class Feed(Dataset):
         """Yield what each of the steps `first` to `end` - 1 trains on, noise included, on the device."""
         numbers = range(first // self.repeat, (end - 1) // self.repeat + 1)
         for number, drawn in zip(numbers, self._drawn(numbers) if numbers else (), strict=True):
-            moved = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in drawn.items()}
+            moved = {
+                name: value.to(device) if isinstance(value, torch.Tensor) else value
+                for name, value in drawn.items()
+            }
             for step in range(max(first, number * self.repeat), min(end, (number + 1) * self.repeat)):
                 yield {**moved, "noise": Noise(self._generators(number, step % self.repeat)).to(device)}
 
@@ -59,7 +62,14 @@ class Feed(Dataset):
     def _drawn(self, numbers: Sequence[int]) -> Iterator[Batch]:
         if not self.workers:
             return map(self.__getitem__, numbers)
-        loader = DataLoader(self, batch_size=None, sampler=numbers, num_workers=self.workers, prefetch_factor=2, collate_fn=_as_it_is)
+        loader = DataLoader(
+            self,
+            batch_size=None,
+            sampler=numbers,
+            num_workers=self.workers,
+            prefetch_factor=2,
+            collate_fn=_as_it_is,
+        )
         return iter(loader)
 
     def _generators(self, number: int, again: int = 0) -> list[Any]:

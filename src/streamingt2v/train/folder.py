@@ -38,7 +38,9 @@ class Source:
         except ModelError as error:
             raise RequestError("model", name, str(error)) from error
         if self.config.backbone != "modelscope":
-            fix = f"its backbone is {self.config.backbone}; memories and students are trained for modelscope's"
+            fix = (
+                f"its backbone is {self.config.backbone}; memories and students are trained for modelscope's"
+            )
             raise RequestError("model", name, fix)
         self.has_memories = own
 
@@ -91,7 +93,9 @@ class Source:
             raise ModelError("holds neither model.json nor a pipeline's model_index.json")
         unet = UNet3DConditionModel.load_config(self.folder / "unet", local_files_only=True)
         if unet["_class_name"] != "UNet3DConditionModel":
-            raise ModelError(f"its network is a {unet['_class_name']}; memories are trained for UNet3DConditionModel")
+            raise ModelError(
+                f"its network is a {unet['_class_name']}; memories are trained for UNet3DConditionModel"
+            )
         levels = len(read_json(self.folder / "vae" / "config.json")["block_out_channels"]) - 1
         side = (unet["sample_size"] or 32) * 2**levels
         return ModelConfig(self.folder.name, side, side, fps)

@@ -72,8 +72,12 @@ def run(task: Task, config: LoopConfig, stop_after: int | None = None) -> dict[s
     task.module.eval()  # no dropout: every batch is new, so there is nothing to overfit
     shapes = {name: p.shape for name, p in task.module.named_parameters() if p.requires_grad}
     several = accelerator.num_processes > 1
-    weights: Weights = Split(task.module, accelerator.device) if config.shard and several else Whole(task.module)
-    optimizer: Any = torch.optim.AdamW(weights.own, lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True)
+    weights: Weights = (
+        Split(task.module, accelerator.device) if config.shard and several else Whole(task.module)
+    )
+    optimizer: Any = torch.optim.AdamW(
+        weights.own, lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay, fused=True
+    )
     ema = EMAModel(weights.own, decay=config.ema, use_ema_warmup=True, power=0.75, foreach=True)
     config.out.mkdir(parents=True, exist_ok=True)
     step = _load(config.out, shapes, weights, optimizer, ema)
@@ -85,7 +89,15 @@ def run(task: Task, config: LoopConfig, stop_after: int | None = None) -> dict[s
     if step >= config.steps:  # perhaps killed between its last checkpoint and its export
         _export(accelerator, config, task, weights, ema, step)
     end = config.steps if stop_after is None else min(config.steps, step + stop_after)
-    feed = Feed(task, config.seed, config.batch, accelerator.process_index, accelerator.num_processes, config.repeat, config.workers)
+    feed = Feed(
+        task,
+        config.seed,
+        config.batch,
+        accelerator.process_index,
+        accelerator.num_processes,
+        config.repeat,
+        config.workers,
+    )
     learn = _learning(accelerator, compiled(module) if config.compile else module)
     for batch in feed.steps(step, end, accelerator.device):
         for group in optimizer.param_groups:
@@ -126,11 +138,17 @@ def _accelerator(precision: str) -> Accelerator:
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     mixed = resolved(precision, device or torch.device("cpu"))
     accelerator = Accelerator(cpu=device is None, mixed_precision=mixed, kwargs_handlers=[unused])
-    if any(os.environ.get(f"ACCELERATE_USE_{kind}", "false").lower() == "true" for kind in ("FSDP", "DEEPSPEED")):
-        raise ModelError("start the processes without --use_fsdp and --use_deepspeed; to split the network over them: --set shard=yes")
+    if any(
+        os.environ.get(f"ACCELERATE_USE_{kind}", "false").lower() == "true" for kind in ("FSDP", "DEEPSPEED")
+    ):
+        raise ModelError(
+            "start the processes without --use_fsdp and --use_deepspeed; to split the network over them: --set shard=yes"
+        )
     asked = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != asked:
-        raise ModelError(f"{asked} processes were started, but accelerate runs {accelerator.num_processes}; start them by torchrun")
+        raise ModelError(
+            f"{asked} processes were started, but accelerate runs {accelerator.num_processes}; start them by torchrun"
+        )
     return accelerator
 
 
@@ -150,8 +168,13 @@ def _learning(accelerator: Accelerator, module: Callable[..., Losses]) -> Callab
 
     def learn(batch: Batch) -> Losses:
         with accelerator.autocast(), _attention(accelerator.device):
-            losses = {name: value.sum() * (batch["mine"] > 0) / batch["total"] for name, value in module(batch).items()}
-        accelerator.backward(losses["loss"] * accelerator.num_processes)  # of the gradients the processes take the mean
+            losses = {
+                name: value.sum() * (batch["mine"] > 0) / batch["total"]
+                for name, value in module(batch).items()
+            }
+        accelerator.backward(
+            losses["loss"] * accelerator.num_processes
+        )  # of the gradients the processes take the mean
         return {name: value.detach() for name, value in losses.items()}
 
     return learn
@@ -167,7 +190,9 @@ def _rate(step: int, config: LoopConfig) -> float:
     return min(1.0, (step + 1) / max(1, config.warmup), max(0.0, (config.steps - step) / tail))
 
 
-def _log(accelerator: Accelerator, config: LoopConfig, metrics: dict[str, float], seconds_per_step: float) -> None:
+def _log(
+    accelerator: Accelerator, config: LoopConfig, metrics: dict[str, float], seconds_per_step: float
+) -> None:
     if not accelerator.is_main_process:
         return
     metrics["seconds_per_step"] = round(seconds_per_step, 4)
@@ -175,17 +200,28 @@ def _log(accelerator: Accelerator, config: LoopConfig, metrics: dict[str, float]
         file.write(json.dumps(metrics) + "\n")
     left = seconds_per_step * (config.steps - metrics["step"])
     text = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items() if k not in ("step", "seconds_per_step"))
-    print(f"step {metrics['step']:.0f}/{config.steps}  {text}  {seconds_per_step:.2f} s/step  {left / 60:.1f} min left", flush=True)
+    print(
+        f"step {metrics['step']:.0f}/{config.steps}  {text}  {seconds_per_step:.2f} s/step  {left / 60:.1f} min left",
+        flush=True,
+    )
 
 
 def _state(names: list[str], weights: Weights, optimizer: Any, ema: EMAModel) -> dict[str, Any]:
     """Return what a run goes on from, whole on the main process; all must call."""
     moments, averages = optimizer.state_dict(), ema.state_dict()
-    per_weight = {i: {key: weights.whole(i, value) for key, value in of.items()} for i, of in moments["state"].items()}
+    per_weight = {
+        i: {key: weights.whole(i, value) for key, value in of.items()} for i, of in moments["state"].items()
+    }
     return {
         "optimizer": {**moments, "state": per_weight},
-        "ema": {**averages, "shadow_params": [weights.whole(i, value) for i, value in enumerate(averages["shadow_params"])]},
-        "module": {name: weights.whole(i, p.detach()) for i, (name, p) in enumerate(zip(names, weights.own, strict=True))},
+        "ema": {
+            **averages,
+            "shadow_params": [weights.whole(i, value) for i, value in enumerate(averages["shadow_params"])],
+        },
+        "module": {
+            name: weights.whole(i, p.detach())
+            for i, (name, p) in enumerate(zip(names, weights.own, strict=True))
+        },
     }
 
 
@@ -209,13 +245,22 @@ def _load(out: Path, shapes: dict[str, torch.Size], weights: Weights, optimizer:
         for i, (name, own) in enumerate(zip(shapes, weights.own, strict=True)):
             own.copy_(weights.part(i, state["module"][name]))
     moments, averages = state["optimizer"], state["ema"]
-    per_weight = {i: {key: weights.part(i, value) for key, value in of.items()} for i, of in moments["state"].items()}
+    per_weight = {
+        i: {key: weights.part(i, value) for key, value in of.items()} for i, of in moments["state"].items()
+    }
     optimizer.load_state_dict({**moments, "state": per_weight})
-    ema.load_state_dict({**averages, "shadow_params": [weights.part(i, value) for i, value in enumerate(averages["shadow_params"])]})
+    ema.load_state_dict(
+        {
+            **averages,
+            "shadow_params": [weights.part(i, value) for i, value in enumerate(averages["shadow_params"])],
+        }
+    )
     return int(state["step"])
 
 
-def _export(accelerator: Accelerator, config: LoopConfig, task: Task, weights: Weights, ema: EMAModel, step: int) -> None:
+def _export(
+    accelerator: Accelerator, config: LoopConfig, task: Task, weights: Weights, ema: EMAModel, step: int
+) -> None:
     """The averaged weights as model folders, and samples of what they do."""
     with weights.holding(ema.shadow_params, accelerator.is_main_process):
         if accelerator.is_main_process:

@@ -83,7 +83,13 @@ class MemoryModule(nn.Module):
 
     def __init__(self, parts: Parts, plan: Plan):
         super().__init__()
-        self.unet, self.cam, self.tokens, self.plan, self.scheduler = parts.unet, parts.cam, parts.tokens, plan, parts.scheduler
+        self.unet, self.cam, self.tokens, self.plan, self.scheduler = (
+            parts.unet,
+            parts.cam,
+            parts.tokens,
+            plan,
+            parts.scheduler,
+        )
         frozen = {"text": parts.text, "vae": parts.vae} | ({"vision": parts.vision} if plan.anchored else {})
         self.frozen: Any = nn.ModuleDict(frozen).requires_grad_(False)
         for name, parameter in self.unet.named_parameters():
@@ -104,7 +110,9 @@ class MemoryModule(nn.Module):
         with torch.no_grad():
             text_BLD = self.frozen["text"](batch["ids"]).last_hidden_state
             window_BTCHW = as_generated(self.frozen["vae"], window, batch["disturb"], batch["noise"])
-        noisy, target, t = objective.noised(latents, self.scheduler, batch["noise"], late=plan.late, mixed=plan.mixed_noise)
+        noisy, target, t = objective.noised(
+            latents, self.scheduler, batch["noise"], late=plan.late, mixed=plan.mixed_noise
+        )
         features = self.cam(noisy, t, text_BLD, self.cam.encode_frames(window_BTCHW))
         predicted = self.unet(noisy, t, text_BLD, self.image_tokens(batch["anchor"]), features)
         weight = objective.latent_weight(batch["weight"], batch["weight"].shape[-1] // latents.shape[-1])
@@ -135,7 +143,9 @@ class MemoryModule(nn.Module):
 class MemoryTask:
     """See `task.Task`. save: writes the trained parts into the output folder."""
 
-    def __init__(self, parts: Parts, plan: Plan, dataset: ClipDataset, save: Callable[[MemoryModule, Path], None]):
+    def __init__(
+        self, parts: Parts, plan: Plan, dataset: ClipDataset, save: Callable[[MemoryModule, Path], None]
+    ):
         self.plan, self.dataset, self.tokenize, self._save = plan, dataset, parts.tokenize, save
         self.module: Any = MemoryModule(parts, plan)
 
@@ -152,7 +162,10 @@ class MemoryTask:
         """Draw clips, each above what the memories make of its first frames and its caption."""
         batch = self.batch(generators(0, 1, range(4)), self.plan.encoder_steps)
         device = next(self.module.unet.parameters()).device
-        batch = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+        batch = {
+            name: value.to(device) if isinstance(value, torch.Tensor) else value
+            for name, value in batch.items()
+        }
         made_BTCHW = go_on(self.module, batch)
         rows = torch.stack([batch["frames"], made_BTCHW], 1).flatten(0, 1)
         save_sheet(to_uint8(rows), folder / "samples" / f"{step:06d}.png")
@@ -178,7 +191,9 @@ def continuations(
         "weight": torch.stack([_weight(one)[1:] for one in clips]),
         "ids": tokenize(objective.drop_captions([one.caption for one in clips], rngs)),
     }
-    return batch | ({"window": drifted(frames_BTCHW[:, : plan.overlap], plan.drift, rngs)} if plan.drift else {})
+    return batch | (
+        {"window": drifted(frames_BTCHW[:, : plan.overlap], plan.drift, rngs)} if plan.drift else {}
+    )
 
 
 def _draw(dataset: ClipDataset, plan: Plan, rng: np.random.Generator) -> Clip:
@@ -200,16 +215,26 @@ def drifted(frames_BTCHW: torch.Tensor, largest: float, rngs: Sequence[np.random
     Red, green, blue and contrast get gains of exp of up to `largest` either way, and fine detail up to 2.5 `largest` more or less. The
     target does not share it: what has drifted shall come back to the anchor's looks.
     """
-    drawn = torch.tensor(np.array([rng.uniform(-largest, largest, 5) * (rng.random() < 0.5) for rng in rngs]), dtype=torch.float32)
-    gains_BTCHW, contrast_BTCHW, detail_BTCHW = (part[:, None, :, None, None] for part in drawn.split((3, 1, 1), 1))
+    drawn = torch.tensor(
+        np.array([rng.uniform(-largest, largest, 5) * (rng.random() < 0.5) for rng in rngs]),
+        dtype=torch.float32,
+    )
+    gains_BTCHW, contrast_BTCHW, detail_BTCHW = (
+        part[:, None, :, None, None] for part in drawn.split((3, 1, 1), 1)
+    )
     coloured = (frames_BTCHW + 1) * gains_BTCHW.exp() - 1
     mean = coloured.mean((1, 3, 4), keepdim=True)
     soft = F.avg_pool2d(coloured.flatten(0, 1), 3, 1, 1, count_include_pad=False).view_as(coloured)
-    return (mean + (coloured + 2.5 * detail_BTCHW * (coloured - soft) - mean) * contrast_BTCHW.exp()).clamp(-1, 1)
+    return (mean + (coloured + 2.5 * detail_BTCHW * (coloured - soft) - mean) * contrast_BTCHW.exp()).clamp(
+        -1, 1
+    )
 
 
 def as_generated(
-    vae: AutoencoderKL, latents_BCTHW: torch.Tensor, amount_B: torch.Tensor | None = None, noise: Noise | None = None
+    vae: AutoencoderKL,
+    latents_BCTHW: torch.Tensor,
+    amount_B: torch.Tensor | None = None,
+    noise: Noise | None = None,
 ) -> torch.Tensor:
     """Return a window's frames (B, T, 3, H, W) as a denoiser and the decoder would leave them: with so much of the noise, if any."""
     b, _, t = latents_BCTHW.shape[:3]
@@ -220,11 +245,18 @@ def as_generated(
 
 
 def encoder_loss(
-    cam: ConditionalAttentionModule, unet: StreamingUNet3D, latents_BCTHW: torch.Tensor, frames_BTCHW: torch.Tensor
+    cam: ConditionalAttentionModule,
+    unet: StreamingUNet3D,
+    latents_BCTHW: torch.Tensor,
+    frames_BTCHW: torch.Tensor,
 ) -> torch.Tensor:
     """Return the frame encoder's distance (B,) from the base's first layer on the same frames' latents; 1 is as far as their mean."""
     with torch.no_grad():
-        seen = unet.conv_in(latents_BCTHW.transpose(1, 2).flatten(0, 1)).float().unflatten(0, frames_BTCHW.shape[:2])
+        seen = (
+            unet.conv_in(latents_BCTHW.transpose(1, 2).flatten(0, 1))
+            .float()
+            .unflatten(0, frames_BTCHW.shape[:2])
+        )
     return ((cam.encode_frames(frames_BTCHW).float() - seen) ** 2).mean((1, 2, 3, 4)) / seen.var((1, 2, 3, 4))
 
 
@@ -238,10 +270,15 @@ def go_on(module: MemoryModule, batch: Batch) -> torch.Tensor:
     contexts = module.unet.contexts(text_BLD, module.image_tokens(batch["anchor"]))
 
     def predict(x_BCTHW: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        return module.unet(x_BCTHW, timestep, contexts, cam_features=module.cam(x_BCTHW, timestep, text_BLD, embedding_BTCHW))
+        return module.unet(
+            x_BCTHW, timestep, contexts, cam_features=module.cam(x_BCTHW, timestep, text_BLD, embedding_BTCHW)
+        )
 
     noise_BCTHW = objective.sample_noise(latents_BCTHW.shape, module.plan.mixed_noise).to(latents_BCTHW)
-    return as_generated(module.frozen["vae"], final(denoise(predict, noise_BCTHW, objective.quick_sampler(module.scheduler), SAMPLE_STEPS)))
+    return as_generated(
+        module.frozen["vae"],
+        final(denoise(predict, noise_BCTHW, objective.quick_sampler(module.scheduler), SAMPLE_STEPS)),
+    )
 
 
 def _is_mixer(name: str) -> bool:

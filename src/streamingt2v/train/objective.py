@@ -25,8 +25,12 @@ def training_scheduler(scheduler: Any) -> DDIMScheduler:
     """Return the noise schedule that a scheduler samples along. ModelError for a prediction that is neither noise nor velocity."""
     known = {name: scheduler.config[name] for name in _SCHEDULE if name in scheduler.config}
     if known.get("prediction_type", "epsilon") not in ("epsilon", "v_prediction"):
-        raise ModelError(f"its networks predict {known['prediction_type']!r}; only epsilon and v_prediction can be trained")
-    return DDIMScheduler(**known, timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True, steps_offset=1)
+        raise ModelError(
+            f"its networks predict {known['prediction_type']!r}; only epsilon and v_prediction can be trained"
+        )
+    return DDIMScheduler(
+        **known, timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True, steps_offset=1
+    )
 
 
 def quick_sampler(scheduler: Any) -> DPMSolverMultistepScheduler:
@@ -36,7 +40,12 @@ def quick_sampler(scheduler: Any) -> DPMSolverMultistepScheduler:
 
 
 def noised(
-    latents_BCTHW: torch.Tensor, scheduler: DDIMScheduler, noise: Noise, max_timestep: int = 1000, late: float = 1.0, mixed: float = 0.0
+    latents_BCTHW: torch.Tensor,
+    scheduler: DDIMScheduler,
+    noise: Noise,
+    max_timestep: int = 1000,
+    late: float = 1.0,
+    mixed: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return noisy latents, the prediction asked for, and the timesteps (B,) in 0..max_timestep-1.
 

@@ -87,7 +87,11 @@ class Recipe:
 
 
 def run_recipe(
-    recipe: Recipe, out: Path, settings: Mapping[str, Any], loop_settings: Mapping[str, Any], stop_after: int | None = None
+    recipe: Recipe,
+    out: Path,
+    settings: Mapping[str, Any],
+    loop_settings: Mapping[str, Any],
+    stop_after: int | None = None,
 ) -> dict[str, float]:
     """Train a recipe into `out`, or resume it there; return the last metrics.
 
@@ -110,13 +114,17 @@ def _memory_task(config: MemoryConfig, anchored: bool) -> MemoryTask:
     plan = config.plan(source, anchored)
     clips = VideoFolder(config.data, source.config.fps, plan.span / source.config.fps)
     if clips.short:
-        print(f"{len(clips.short)} of {len(clips.short) + len(clips.videos)} videos are too short and left out: {clips.short[0].name} ...")
+        print(
+            f"{len(clips.short)} of {len(clips.short) + len(clips.videos)} videos are too short and left out: {clips.short[0].name} ..."
+        )
     parts = _parts(source, config, anchored)
     vision = source.vision(config.image_encoder)
 
     def save(module: MemoryModule, out: Path) -> None:
         trained = {"unet": module.unet, "cam": module.cam, "image_tokens": module.tokens}
-        write_model(source, out, source.config, trained | ({"image_encoder": vision} if config.image_encoder else {}))
+        write_model(
+            source, out, source.config, trained | ({"image_encoder": vision} if config.image_encoder else {})
+        )
 
     return MemoryTask(parts, plan, clips, save)
 
@@ -132,27 +140,50 @@ def _parts(source: Source, config: MemoryConfig, anchored: bool) -> Parts:
         width, length = text.encoder.config.hidden_size, text.tokenizer.model_max_length
         unet = StreamingUNet3D.from_base(base, config.head_dim, length, config.image_tokens)
         cam = ConditionalAttentionModule.from_base(base, _frame_encoder(vae_factor(vae)))
-        tokens = ImageTokens(vision.config.projection_dim, vision.config.hidden_size, config.image_tokens, width)
+        tokens = ImageTokens(
+            vision.config.projection_dim, vision.config.hidden_size, config.image_tokens, width
+        )
     scheduler = training_scheduler(source.scheduler())
-    return Parts(unet, cam, tokens, text.encoder, text.token_ids, vae, scheduler, vision if anchored else None)
+    return Parts(
+        unet, cam, tokens, text.encoder, text.token_ids, vae, scheduler, vision if anchored else None
+    )
 
 
 def _frame_encoder(factor: int) -> tuple[int, ...]:
     """Return the published widths of CAM's frame encoder, as many as halve the image `factor` times."""
     widths = (32, 96, 256, 512)
     halvings = factor.bit_length() - 1
-    return widths[: halvings + 1] if halvings < len(widths) else widths + (widths[-1],) * (halvings + 1 - len(widths))
+    return (
+        widths[: halvings + 1]
+        if halvings < len(widths)
+        else widths + (widths[-1],) * (halvings + 1 - len(widths))
+    )
 
 
 def _distill_task(config: DistillConfig, out: Path) -> distill.DistillTask:
     source = Source(config.model)
     cache = config.cache or out / "teacher"
     cache.mkdir(parents=True, exist_ok=True)
-    return distill.DistillTask(source, VideoFolder(config.data, source.config.fps, 1 / source.config.fps), replace(config, cache=cache))
+    return distill.DistillTask(
+        source,
+        VideoFolder(config.data, source.config.fps, 1 / source.config.fps),
+        replace(config, cache=cache),
+    )
 
 
 RECIPES: dict[str, Recipe] = {
-    "cam": Recipe("the short-term memory, on a frozen base", MemoryConfig, lambda c, out: _memory_task(c, False), 1000, 4, 1e-4),
-    "apm": Recipe("both memories, on a frozen base", MemoryConfig, lambda c, out: _memory_task(c, True), 500, 4, 1e-4),
-    "distill": Recipe("the same network for fewer steps and without guidance", DistillConfig, _distill_task, 1500, 8, 1e-3),
+    "cam": Recipe(
+        "the short-term memory, on a frozen base",
+        MemoryConfig,
+        lambda c, out: _memory_task(c, False),
+        1000,
+        4,
+        1e-4,
+    ),
+    "apm": Recipe(
+        "both memories, on a frozen base", MemoryConfig, lambda c, out: _memory_task(c, True), 500, 4, 1e-4
+    ),
+    "distill": Recipe(
+        "the same network for fewer steps and without guidance", DistillConfig, _distill_task, 1500, 8, 1e-3
+    ),
 }

@@ -33,12 +33,24 @@ def parsed(config: type, given: dict[str, str]) -> tuple[dict[str, Any], dict[st
     del loop_hints["out"]  # that is --output
     unknown = [name for name in given if name not in own_hints and name not in loop_hints]
     if unknown:
-        raise RequestError("set", f"{unknown[0]}={given[unknown[0]]}", f"no such setting; there are {', '.join([*own_hints, *loop_hints])}")
+        raise RequestError(
+            "set",
+            f"{unknown[0]}={given[unknown[0]]}",
+            f"no such setting; there are {', '.join([*own_hints, *loop_hints])}",
+        )
     values = {name: parse_setting(name, text, (own_hints | loop_hints)[name]) for name, text in given.items()}
-    missing = [f.name for f in fields(config) if f.default is MISSING and f.default_factory is MISSING and f.name not in given]
+    missing = [
+        f.name
+        for f in fields(config)
+        if f.default is MISSING and f.default_factory is MISSING and f.name not in given
+    ]
     if missing:
-        raise RequestError("set", None, f"the recipe needs {', '.join(missing)}; give it as --set {missing[0]}=FOLDER")
-    return {n: v for n, v in values.items() if n in own_hints}, {n: v for n, v in values.items() if n not in own_hints}
+        raise RequestError(
+            "set", None, f"the recipe needs {', '.join(missing)}; give it as --set {missing[0]}=FOLDER"
+        )
+    return {n: v for n, v in values.items() if n in own_hints}, {
+        n: v for n, v in values.items() if n not in own_hints
+    }
 
 
 def parse_setting(name: str, text: str, hint: Any) -> Any:
@@ -46,7 +58,9 @@ def parse_setting(name: str, text: str, hint: Any) -> Any:
 
     hint: bool ("yes", "no"), int, float, str, Path (which must exist), a tuple of one of these ("64,128"), or one of these or None.
     """
-    kind = next((k for k in get_args(hint) if k is not NoneType), hint) if NoneType in get_args(hint) else hint
+    kind = (
+        next((k for k in get_args(hint) if k is not NoneType), hint) if NoneType in get_args(hint) else hint
+    )
     try:
         if kind is bool:
             return YES_NO[text]
@@ -54,7 +68,9 @@ def parse_setting(name: str, text: str, hint: Any) -> Any:
             return tuple(get_args(kind)[0](part) for part in text.split(","))
         value = kind(text)
     except (KeyError, ValueError) as error:
-        example = {bool: "yes or no", int: "a number (int)", float: "a number (float)"}.get(kind, "a comma-separated list")
+        example = {bool: "yes or no", int: "a number (int)", float: "a number (float)"}.get(
+            kind, "a comma-separated list"
+        )
         raise RequestError("set", f"{name}={text}", f"must be {example}") from error
     if isinstance(value, Path) and not value.exists():
         raise RequestError("set", f"{name}={text}", "no such folder")

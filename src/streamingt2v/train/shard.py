@@ -53,7 +53,9 @@ class Weights(Protocol):
 
     own: list[nn.Parameter]
 
-    def prepare(self, accelerator: Accelerator, optimizer: torch.optim.Optimizer) -> tuple[Callable[..., Any], Any]:
+    def prepare(
+        self, accelerator: Accelerator, optimizer: torch.optim.Optimizer
+    ) -> tuple[Callable[..., Any], Any]:
         """Return what is called as the module, and the optimizer of `own`."""
 
     def clip(self, largest: float) -> None:
@@ -75,7 +77,9 @@ class Whole:
     def __init__(self, module: nn.Module):
         self.module, self.own = module, _trained(module)
 
-    def prepare(self, accelerator: Accelerator, optimizer: torch.optim.Optimizer) -> tuple[Callable[..., Any], Any]:
+    def prepare(
+        self, accelerator: Accelerator, optimizer: torch.optim.Optimizer
+    ) -> tuple[Callable[..., Any], Any]:
         return accelerator.prepare(self.module, optimizer)
 
     def clip(self, largest: float) -> None:
@@ -108,19 +112,33 @@ class Split:
         self._network = split(module, self._mesh, device)
         self._parts = list(self._network.parameters())
         self._trained = _trained(self._network)
-        self.own = [nn.Parameter(p.to_local().detach()) if isinstance(p, DTensor) else p for p in self._trained]
+        self.own = [
+            nn.Parameter(p.to_local().detach()) if isinstance(p, DTensor) else p for p in self._trained
+        ]
         for whole, part in zip(self._empty, self._parts, strict=True):
             if isinstance(part, DTensor):
                 whole.data = torch.empty(0, dtype=whole.dtype)
 
-    def prepare(self, accelerator: Accelerator, optimizer: torch.optim.Optimizer) -> tuple[Callable[..., Any], Any]:
+    def prepare(
+        self, accelerator: Accelerator, optimizer: torch.optim.Optimizer
+    ) -> tuple[Callable[..., Any], Any]:
         return self._network, optimizer
 
     def clip(self, largest: float) -> None:
         self._take_gradients()
-        cut = [own.grad for own, p in zip(self.own, self._trained, strict=True) if own is not p and own.grad is not None]
-        uncut = [own.grad for own, p in zip(self.own, self._trained, strict=True) if own is p and own.grad is not None]
-        square = get_total_norm(cut) ** 2 + get_total_norm(uncut) ** 2 / self._mesh.size()  # all processes have the uncut ones
+        cut = [
+            own.grad
+            for own, p in zip(self.own, self._trained, strict=True)
+            if own is not p and own.grad is not None
+        ]
+        uncut = [
+            own.grad
+            for own, p in zip(self.own, self._trained, strict=True)
+            if own is p and own.grad is not None
+        ]
+        square = (
+            get_total_norm(cut) ** 2 + get_total_norm(uncut) ** 2 / self._mesh.size()
+        )  # all processes have the uncut ones
         dist.all_reduce(square)
         clip_grads_with_norm_(self.own, largest, square.sqrt())
 
@@ -182,7 +200,9 @@ def split(module: nn.Module, mesh: DeviceMesh, device: torch.device) -> nn.Modul
 def _blocks(network: nn.Module, still: list[nn.Module]) -> list[nn.Module]:
     """Return what is gathered for itself, inner blocks before those around them."""
     modules = [m for child in network.children() if child not in still for m in child.modules()]
-    of_tokens = {getattr(m, name, None) for m in modules if isinstance(m, ContextAttention) for name in OF_TOKENS}
+    of_tokens = {
+        getattr(m, name, None) for m in modules if isinstance(m, ContextAttention) for name in OF_TOKENS
+    }
     return [m for m in reversed(modules) if isinstance(m, BLOCKS) or m in of_tokens]
 
 
@@ -192,7 +212,9 @@ def _trained(module: nn.Module) -> list[nn.Parameter]:
 
 def _gathered(part: torch.Tensor, like: DTensor) -> torch.Tensor:
     """Gather the whole of a part that is split as `like`, on every process."""
-    return DTensor.from_local(part, like.device_mesh, like.placements, shape=like.shape, stride=like.stride()).full_tensor()
+    return DTensor.from_local(
+        part, like.device_mesh, like.placements, shape=like.shape, stride=like.stride()
+    ).full_tensor()
 
 
 @contextmanager

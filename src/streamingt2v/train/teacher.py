@@ -61,7 +61,11 @@ class Lessons:
         if self.chunks < 2:
             raise RequestError("chunks", self.chunks, "must be 2 or more, for first and later ones")
         if not 0 <= self.still < 1:
-            raise RequestError("still", self.still, "must be 0 or more and below 1; a video that begins with an image has no first chunk")
+            raise RequestError(
+                "still",
+                self.still,
+                "must be 0 or more and below 1; a video that begins with an image has no first chunk",
+            )
 
 
 class Teacher:
@@ -131,7 +135,9 @@ class Teacher:
         clips, overlap = [self._clip(number) for number in numbers], self.pipe.config.extend.overlap
         prompts = [clip.caption for clip in clips]
         texts = [self.text(prompt) for prompt in prompts]
-        text = TextCond(*(torch.cat([getattr(one, name) for one in texts]) for name in ("positive_BLD", "negative_BLD")))
+        text = TextCond(
+            *(torch.cat([getattr(one, name) for one in texts]) for name in ("positive_BLD", "negative_BLD"))
+        )
         if self._begins_with_image(numbers[0]):
             frames = [clip.frames_TCHW for clip in clips]
         else:
@@ -147,23 +153,35 @@ class Teacher:
                 Passage(prompt, own, memory.window_TCHW, memory.anchor_CHW)
                 for prompt, own, memory in zip(prompts, nodes, memories, strict=True)
             ]
-            memories = [memory.advance(self._decode(own, overlap)) for memory, own in zip(memories, nodes, strict=True)]
+            memories = [
+                memory.advance(self._decode(own, overlap))
+                for memory, own in zip(memories, nodes, strict=True)
+            ]
 
     def _clip(self, number: int) -> Clip:
-        return self.dataset.draw(np.random.default_rng([11, number]), [0], self.pipe.config.height, self.pipe.config.width)
+        return self.dataset.draw(
+            np.random.default_rng([11, number]), [0], self.pipe.config.height, self.pipe.config.width
+        )
 
     def _decode(self, nodes: torch.Tensor, skip: int = 0) -> torch.Tensor:
         return self.backbone.decode(nodes[-1:].to(self.backbone.device), skip)
 
-    def _nodes(self, numbers: list[int], condition: Any, windows_BTCHW: torch.Tensor | None, start: int) -> list[torch.Tensor]:
+    def _nodes(
+        self, numbers: list[int], condition: Any, windows_BTCHW: torch.Tensor | None, start: int
+    ) -> list[torch.Tensor]:
         """The nodes of a chunk of every video, whose noise begins at frame `start`."""
         config = self.pipe.config
-        stage = ExtendStage(self.backbone, self.pipe.components.scheduler, config.extend, 0, (config.height, config.width))
+        stage = ExtendStage(
+            self.backbone, self.pipe.components.scheduler, config.extend, 0, (config.height, config.width)
+        )
         frames = range(start, start + config.extend.frames)
         shape = self.backbone.latent_shape(config.height, config.width)
 
         def noise(step: int) -> torch.Tensor:
-            each = [mixed_noise(number, "distill", frames, step, shape, config.extend.mixed_noise) for number in numbers]
+            each = [
+                mixed_noise(number, "distill", frames, step, shape, config.extend.mixed_noise)
+                for number in numbers
+            ]
             return torch.stack(each).transpose(1, 2).to(self.backbone.device)
 
         after = [step.latents_BCTHW for step in stage.denoise(condition, windows_BTCHW, noise)]
@@ -172,18 +190,28 @@ class Teacher:
 
 def student_scheduler(scheduler: Any) -> DDIMScheduler:
     """Return the sampler of the student: plain steps along the teacher's noise schedule, the first from pure noise."""
-    names = "num_train_timesteps beta_start beta_end beta_schedule prediction_type rescale_betas_zero_snr".split()
+    names = (
+        "num_train_timesteps beta_start beta_end beta_schedule prediction_type rescale_betas_zero_snr".split()
+    )
     shared = {name: scheduler.config[name] for name in names}
-    return DDIMScheduler(**shared, timestep_spacing="trailing", steps_offset=1, clip_sample=False, set_alpha_to_one=True)
+    return DDIMScheduler(
+        **shared, timestep_spacing="trailing", steps_offset=1, clip_sample=False, set_alpha_to_one=True
+    )
 
 
 def _nodes_of(pipe: LongVideoPipeline, student: DDIMScheduler, steps: int) -> list[int]:
     """After which of the teacher's steps the latents are those at the end of a student's step."""
     config, scheduler = pipe.config, pipe.components.scheduler
     if not isinstance(pipe.components.backbone, ModelScopeBackbone):
-        raise RequestError("model", pipe.name, f"its backbone is {config.backbone}; only modelscope's can be distilled")
+        raise RequestError(
+            "model", pipe.name, f"its backbone is {config.backbone}; only modelscope's can be distilled"
+        )
     if config.extend.eta or scheduler.config.prediction_type != "v_prediction" or config.extend.sigmas:
-        raise RequestError("model", pipe.name, "its sampler must predict v, draw no noise (extend.eta 0) and have no sigmas of its own")
+        raise RequestError(
+            "model",
+            pipe.name,
+            "its sampler must predict v, draw no noise (extend.eta 0) and have no sigmas of its own",
+        )
     scheduler.set_timesteps(config.extend.steps)
     student.set_timesteps(steps)
     own, ends = scheduler.timesteps.tolist(), student.timesteps.tolist()
@@ -206,6 +234,11 @@ def _packed(passages: list[Passage]) -> dict[str, Any]:
 
 def _unpacked(packed: dict[str, Any]) -> list[Passage]:
     return [
-        Passage(prompt, packed[f"{index}.nodes"], packed.get(f"{index}.window_TCHW"), packed.get(f"{index}.anchor_CHW"))
+        Passage(
+            prompt,
+            packed[f"{index}.nodes"],
+            packed.get(f"{index}.window_TCHW"),
+            packed.get(f"{index}.anchor_CHW"),
+        )
         for index, prompt in enumerate(packed["prompts"])
     ]

@@ -75,10 +75,16 @@ def open_container(path: str | PathLike[str]) -> Iterator[InputContainer]:
     options = {"protocol_whitelist": PLAIN_FILES, "format_whitelist": ",".join(DEMUXERS), **_limits()}
     kind = kind_of_file(Path(path))  # else FFmpeg may guess, among those
     try:
-        container = av.open(f"file:{path}", format=kind.demuxer if kind is not None else None, options=options)
+        container = av.open(
+            f"file:{path}", format=kind.demuxer if kind is not None else None, options=options
+        )
     except av.error.ArgumentError as error:
-        what = "a picture" if kind is not None and kind.media == "image" else "no video of a kind that is read"
-        raise MediaError(f"{path}: is {what}; give a video, and no playlist or list of files, which are not followed") from error
+        what = (
+            "a picture" if kind is not None and kind.media == "image" else "no video of a kind that is read"
+        )
+        raise MediaError(
+            f"{path}: is {what}; give a video, and no playlist or list of files, which are not followed"
+        ) from error
     except (av.FFmpegError, OSError) as error:
         raise MediaError(f"{path}: cannot be read as a video: {reason(error)}") from error
     with container:
@@ -101,7 +107,11 @@ def decoded(path: str | PathLike[str], damage: Damage | None = None) -> Iterator
     if not count:
         raise MediaError(f"{path}: no frame of this video can be decoded{f': {found}' if str(found) else ''}")
     if str(found) and damage is None:
-        warnings.warn(f"{path}: is damaged ({found}); {_counted(count, 'frame')} could be read", MediaWarning, stacklevel=3)
+        warnings.warn(
+            f"{path}: is damaged ({found}); {_counted(count, 'frame')} could be read",
+            MediaWarning,
+            stacklevel=3,
+        )
 
 
 def stretch_of(path: str | PathLike[str]) -> Fraction:
@@ -135,7 +145,9 @@ def _video_stream(path: str | PathLike[str], container: InputContainer) -> Video
     for stream in container.streams.video:
         if "attached_pic" not in (stream.disposition.name or ""):
             if stream.codec_context is None:
-                raise MediaError(f"{path}: its video is of a codec that is not read here; convert it, for example to H.264")
+                raise MediaError(
+                    f"{path}: its video is of a codec that is not read here; convert it, for example to H.264"
+                )
             check_pixels(path, stream.width, stream.height)
             return stream
     raise MediaError(f"{path}: has no video in it")
@@ -144,7 +156,10 @@ def _video_stream(path: str | PathLike[str], container: InputContainer) -> Video
 def _decoder(stream: VideoStream) -> VideoCodecContext:
     """Who decodes the stream: its own, but for one that would leave transparency out."""
     name = _WITH_ALPHA.get(stream.codec_context.name, "")
-    if stream.metadata.get("alpha_mode", stream.metadata.get("ALPHA_MODE")) == "1" and name in av.codecs_available:
+    if (
+        stream.metadata.get("alpha_mode", stream.metadata.get("ALPHA_MODE")) == "1"
+        and name in av.codecs_available
+    ):
         decoder = CodecContext.create(name, "r")
         assert isinstance(decoder, VideoCodecContext), "it is asked for one of video"
         decoder.options = _limits()
@@ -159,7 +174,9 @@ def _frames(path: str | PathLike[str], damage: Damage) -> Iterator[av.VideoFrame
         begun = False
         for frame in _packets(path, container, stream, damage):
             if frame.is_corrupt:
-                waiting += [frame] if begun else []  # of a recording that begins in the middle, the first ones are none
+                waiting += (
+                    [frame] if begun else []
+                )  # of a recording that begins in the middle, the first ones are none
                 continue
             damage.frames += len(waiting)
             yield from waiting
@@ -172,7 +189,9 @@ def _frames(path: str | PathLike[str], damage: Damage) -> Iterator[av.VideoFrame
             damage.end = "there is no data that a decoder takes"
 
 
-def _packets(path: str | PathLike[str], container: InputContainer, stream: VideoStream, damage: Damage) -> Iterator[av.VideoFrame]:
+def _packets(
+    path: str | PathLike[str], container: InputContainer, stream: VideoStream, damage: Damage
+) -> Iterator[av.VideoFrame]:
     """What the decoder makes of the packets, one after the other; nothing of those that it cannot take."""
     packets, decoder, begun = container.demux(stream), _decoder(stream), False
     while True:

@@ -22,7 +22,9 @@ READABLE = 512
 """Pixels that a slice is at least wide, and a thumbnail of the sheet at most."""
 
 
-def contact_sheet(frames: Iterable[Frame], path: str | PathLike[str], columns: int = 8, every: int = 8) -> None:
+def contact_sheet(
+    frames: Iterable[Frame], path: str | PathLike[str], columns: int = 8, every: int = 8
+) -> None:
     """Write every `every`-th frame, from the first, row by row, `columns` to a row, as a picture of the kind the name's end says.
 
     frames: uint8 (H, W, 3). MediaError without a frame, RunError if it cannot be written. Holds what is in the picture.

@@ -18,15 +18,83 @@ PLAIN_FILES = "file"
 """The only protocol that FFmpeg may use: what is read must not make this machine fetch addresses."""
 
 DEMUXERS = (
-    *("mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm", "avi", "mpegts", "mpeg", "flv", "live_flv", "kux", "asf", "asf_o"),
-    *("ogg", "gif", "apng", "mxf", "yuv4mpegpipe", "ivf", "rm", "ivr", "nut", "dv", "wtv", "nsv", "nuv", "gxf", "flic", "swf", "lmlm4"),
+    *(
+        "mov",
+        "mp4",
+        "m4a",
+        "3gp",
+        "3g2",
+        "mj2",
+        "matroska",
+        "webm",
+        "avi",
+        "mpegts",
+        "mpeg",
+        "flv",
+        "live_flv",
+        "kux",
+        "asf",
+        "asf_o",
+    ),
+    *(
+        "ogg",
+        "gif",
+        "apng",
+        "mxf",
+        "yuv4mpegpipe",
+        "ivf",
+        "rm",
+        "ivr",
+        "nut",
+        "dv",
+        "wtv",
+        "nsv",
+        "nuv",
+        "gxf",
+        "flic",
+        "swf",
+        "lmlm4",
+    ),
     # bare streams, without a container
-    *("h261", "h263", "h264", "hevc", "vvc", "evc", "av1", "obu", "m4v", "mpegvideo", "mjpeg", "vc1", "dirac", "cavsvideo", "dnxhd"),
+    *(
+        "h261",
+        "h263",
+        "h264",
+        "hevc",
+        "vvc",
+        "evc",
+        "av1",
+        "obu",
+        "m4v",
+        "mpegvideo",
+        "mjpeg",
+        "vc1",
+        "dirac",
+        "cavsvideo",
+        "dnxhd",
+    ),
 )
 """All that FFmpeg may take a file for, by its own names. None of these opens another file."""
 
 PICTURES = (
-    *("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "SGI", "PCX", "ICO", "ICNS", "PSD"),
+    *(
+        "PNG",
+        "JPEG",
+        "WEBP",
+        "GIF",
+        "BMP",
+        "DIB",
+        "TIFF",
+        "AVIF",
+        "JPEG2000",
+        "PPM",
+        "TGA",
+        "SGI",
+        "PCX",
+        "ICO",
+        "ICNS",
+        "PSD",
+    ),
     *("DDS", "QOI", "XBM", "IM", "SPIDER", "MSP", "SUN"),
 )
 """The kinds of picture that are read, by Pillow's names: all that it decodes by itself, with no other program."""
@@ -42,7 +110,19 @@ class Kind:
 
 
 _Sign = Callable[[bytes], bool]
-_ISO_BOXES = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"wide", b"free", b"skip", b"pnot", b"sidx", b"uuid")
+_ISO_BOXES = (
+    b"ftyp",
+    b"styp",
+    b"moov",
+    b"moof",
+    b"mdat",
+    b"wide",
+    b"free",
+    b"skip",
+    b"pnot",
+    b"sidx",
+    b"uuid",
+)
 _STILL_BRANDS = (b"avif", b"heic", b"heix", b"mif1", b"jpeg", b"jp2 ", b"jpx ")
 
 
@@ -79,7 +159,10 @@ def _is_iso(brands: tuple[bytes, ...] | None) -> _Sign:
 def _is_transport_stream(head: bytes) -> bool:
     """Packets of 188 bytes that begin with 0x47, on discs and in broadcasts with some bytes between; the first one may be cut."""
     places = ((start, length) for length in (188, 192, 204) for start in range(length))
-    return any(all(head[start + n * length : start + n * length + 1] == b"\x47" for n in range(4)) for start, length in places)
+    return any(
+        all(head[start + n * length : start + n * length + 1] == b"\x47" for n in range(4))
+        for start, length in places
+    )
 
 
 _TABLE: tuple[tuple[_Sign, Kind], ...] = (
@@ -112,6 +195,9 @@ _TABLE: tuple[tuple[_Sign, Kind], ...] = (
     (_begins(b"NSVf", b"NSVs"), Kind("video", ".nsv", "nsv")),
     (_begins(b"NuppelVideo\0", b"MythTVVideo\0"), Kind("video", ".nuv", "nuv")),
     (_begins(b"\x12\0\x0a"), Kind("video", ".obu", "obu")),
-    (_begins(b"\0\0\x01", b"\0\0\0\x01"), Kind("video", ".es")),  # bare streams of the MPEG family begin so, whichever they are
+    (
+        _begins(b"\0\0\x01", b"\0\0\0\x01"),
+        Kind("video", ".es"),
+    ),  # bare streams of the MPEG family begin so, whichever they are
     (_begins(bytes.fromhex("b7d800203749da11a64e0007e95ead8d")), Kind("video", ".wtv", "wtv")),
 )

@@ -68,10 +68,16 @@ def look_closely(path: str | PathLike[str], watch: Callable[[Decoded, int], None
         watch(frame, seen.count)
     stretch, named, tick, sounds = _headers(path)
     assert seen.first is not None, "decoded says so"
-    height, width = seen.first.pixels.shape[:2] if isinstance(seen.first, Picture) else size_shown(seen.first, stretch)
+    height, width = (
+        seen.first.pixels.shape[:2] if isinstance(seen.first, Picture) else size_shown(seen.first, stretch)
+    )
     rate, steady = seen.rate(named, tick, bool(str(damage)))
     woven = ["the video is interlaced; its fields are made one frame (bwdif)"] if damage.interlaced else []
-    notes = woven + seen.notes() + ([f"the video is damaged: {damage}; {seen.count} frames could be read"] if str(damage) else [])
+    notes = (
+        woven
+        + seen.notes()
+        + ([f"the video is damaged: {damage}; {seen.count} frames could be read"] if str(damage) else [])
+    )
     return Look(seen.count, height, width, rate, steady, sounds, tuple(notes))
 
 
@@ -96,7 +102,9 @@ class _Seen:
         if frame.pts is not None and frame.time_base is not None:
             self._times.append(frame.pts * frame.time_base)
         if is_wide(frame):
-            self._said[f"the video has the colours of {colours_of(frame)}; they are brought into those of a usual screen"] = None
+            self._said[
+                f"the video has the colours of {colours_of(frame)}; they are brought into those of a usual screen"
+            ] = None
         elif has_alpha(frame) and not frame.format.has_palette:
             self._said["the video can be transparent; it is laid over black"] = None
 

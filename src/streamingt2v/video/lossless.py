@@ -29,7 +29,9 @@ def write_lossless(path: Path, frames: Iterable[Frame], rate: Fraction | int) ->
             for count, frame in enumerate(frames, 1):
                 if count == 1:
                     stream.height, stream.width = frame.shape[:2]
-                image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24").reformat(format="bgr0")
+                image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24").reformat(
+                    format="bgr0"
+                )
                 image.pts = count - 1
                 image.time_base = 1 / Fraction(rate)
                 container.mux(stream.encode(image))

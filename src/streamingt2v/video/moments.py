@@ -37,7 +37,11 @@ def frames_at(path: str | PathLike[str], times: Sequence[float], height: int, wi
     wanted = sorted(set(times))
     found: dict[float, Frame] = {}
     with open_video(path) as (container, stream):
-        base, start, convert = stream.time_base, stream.start_time or 0, Shown((height, width), pixel_stretch(stream))
+        base, start, convert = (
+            stream.time_base,
+            stream.start_time or 0,
+            Shown((height, width), pixel_stretch(stream)),
+        )
         if base is None:
             raise MediaError(f"{path}: has no time base")
         try:

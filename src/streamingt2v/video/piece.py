@@ -23,13 +23,23 @@ class Piece:
 def whole(frames_TCHW: torch.Tensor) -> torch.Tensor:
     """The frames themselves. ModelError where they are no numbers: a network overflowed, as half precision does for some weights."""
     if not torch.isfinite(frames_TCHW).all():
-        raise ModelError("frames came out as no numbers: the dtype is too narrow for this model's weights; use bfloat16 or float32")
+        raise ModelError(
+            "frames came out as no numbers: the dtype is too narrow for this model's weights; use bfloat16 or float32"
+        )
     return frames_TCHW
 
 
 def to_uint8(frames: torch.Tensor) -> np.ndarray:
     """(..., 3, H, W) in [-1, 1] to uint8 (..., H, W, 3), clamped and rounded."""
-    return ((frames.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(-3, -1).contiguous().cpu().numpy()
+    return (
+        ((frames.float().clamp(-1, 1) + 1) * 127.5)
+        .round()
+        .to(torch.uint8)
+        .movedim(-3, -1)
+        .contiguous()
+        .cpu()
+        .numpy()
+    )
 
 
 def to_float(frames_THWC: np.ndarray) -> torch.Tensor:

@@ -27,14 +27,14 @@ BACKGROUND = (0, 0, 0)
 """What shows where a video or image is transparent."""
 
 # the same pixels on every processor, and rounded: without the full chroma path the scaler's colours are 1 to 3 levels too dark
-_SCALING = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+_SCALING = (
+    Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+)
 _UNSPECIFIED = 2  # the colour matrix of a stream that does not name one
 _PQ, _HLG = 16, 18  # transfer curves of more light than a usual screen has
 _WIDE = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}  # primaries outside of BT.709
 # what 203 cd/m2 has is white (ITU-R BT.2408), colours keep their place, and what is brighter or more colourful is cut off
-_TO_SCREEN = (
-    "out_transfer=bt709:out_primaries=bt709:out_range=full:intent=relative_colorimetric:flags=bicubic+full_chroma_int+accurate_rnd+bitexact"
-)
+_TO_SCREEN = "out_transfer=bt709:out_primaries=bt709:out_range=full:intent=relative_colorimetric:flags=bicubic+full_chroma_int+accurate_rnd+bitexact"
 
 
 class HasPixels(Protocol):
@@ -82,14 +82,22 @@ class Shown:
         # untagged video is BT.709 from 720 lines up and BT.601 below, as players have it
         untagged_hd = frame.colorspace == _UNSPECIFIED and frame.height >= 720 and not frame.format.is_rgb
         matrix = Colorspace.ITU709 if untagged_hd else None
-        rgb = self._to_rgb.reformat(frame, format=format, src_colorspace=matrix, interpolation=_SCALING, threads=1)
+        rgb = self._to_rgb.reformat(
+            frame, format=format, src_colorspace=matrix, interpolation=_SCALING, threads=1
+        )
         return np.ascontiguousarray(rgb.to_ndarray(), np.uint8)
 
     def _on_screen(self, frame: av.VideoFrame) -> Frame:
         if self._graph is None or not self._graph.fits(frame):
-            self._graph = Graph(frame, ("scale", _TO_SCREEN), ("format", "rgba" if has_alpha(frame) else "rgb24"))
+            self._graph = Graph(
+                frame, ("scale", _TO_SCREEN), ("format", "rgba" if has_alpha(frame) else "rgb24")
+            )
         (shown,) = self._graph.through(frame)
-        return flattened(shown.to_ndarray()) if shown.format.name == "rgba" else np.ascontiguousarray(shown.to_ndarray(), np.uint8)
+        return (
+            flattened(shown.to_ndarray())
+            if shown.format.name == "rgba"
+            else np.ascontiguousarray(shown.to_ndarray(), np.uint8)
+        )
 
 
 class Graph:
@@ -99,7 +107,10 @@ class Graph:
         self._like = _kind(frame)
         self._graph = av.filter.Graph()
         last = self._graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 1000)
+            width=frame.width,
+            height=frame.height,
+            format=frame.format,
+            time_base=frame.time_base or Fraction(1, 1000),
         )
         for name, arguments in (*filters, ("buffersink", "")):
             node = self._graph.add(name, arguments) if arguments else self._graph.add(name)
@@ -164,7 +175,9 @@ def flattened(rgba: NDArray[np.uint8]) -> Frame:
     if rgba[..., 3].min() == 255:
         return np.ascontiguousarray(rgba[..., :3])
     image = Image.fromarray(np.ascontiguousarray(rgba), "RGBA")
-    return np.array(Image.alpha_composite(Image.new("RGBA", image.size, (*BACKGROUND, 255)), image).convert("RGB"))
+    return np.array(
+        Image.alpha_composite(Image.new("RGBA", image.size, (*BACKGROUND, 255)), image).convert("RGB")
+    )
 
 
 def cover(image: Image.Image, height: int, width: int, stretch: Fraction = Fraction(1)) -> Image.Image:
@@ -175,7 +188,9 @@ def cover(image: Image.Image, height: int, width: int, stretch: Fraction = Fract
     part_width = min(image.width, image.height * width / height if stretch == 1 else image.height * asked)
     part_height = min(image.height, image.width * height / width if stretch == 1 else image.width / asked)
     left, top = (image.width - part_width) / 2, (image.height - part_height) / 2
-    return image.resize((width, height), Image.Resampling.BICUBIC, box=(left, top, left + part_width, top + part_height))
+    return image.resize(
+        (width, height), Image.Resampling.BICUBIC, box=(left, top, left + part_width, top + part_height)
+    )
 
 
 def _kind(frame: av.VideoFrame) -> tuple[object, ...]:

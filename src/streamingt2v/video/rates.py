@@ -36,7 +36,9 @@ def rate_as_number(rate: Rate) -> int | float:
     return rate if isinstance(rate, int) else round(float(rate), 6)
 
 
-def rate_of_times(times: Sequence[Fraction], tick: Fraction, named: Sequence[Rate]) -> tuple[Rate | None, bool]:
+def rate_of_times(
+    times: Sequence[Fraction], tick: Fraction, named: Sequence[Rate]
+) -> tuple[Rate | None, bool]:
     """The rate of frames shown at these seconds, two or more, and whether it is steady.
 
     named: what the file says its rate may be. tick: what times are rounded to. A rate that varies is given as its mean, with which all

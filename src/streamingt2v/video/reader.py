@@ -22,7 +22,17 @@ from .pixels import Frame, Shown, cover, size_shown
 from .rates import Rate, rate_of
 from .stills import Picture
 
-__all__ = ["Frame", "MediaWarning", "VideoInfo", "count_frames", "last_frames", "playback_rate", "probe_video", "read_image", "read_video"]
+__all__ = [
+    "Frame",
+    "MediaWarning",
+    "VideoInfo",
+    "count_frames",
+    "last_frames",
+    "playback_rate",
+    "probe_video",
+    "read_image",
+    "read_video",
+]
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,9 @@ def probe_video(path: str | PathLike[str]) -> VideoInfo:
         return VideoInfo(seen.frames, seen.height, seen.width, seen.rate)
     with open_video(path) as (_, stream):
         height, width = size_shown(first, pixel_stretch(stream))
-        return VideoInfo(stream.frames or None, height, width, rate_of(stream.average_rate) or rate_of(stream.guessed_rate))
+        return VideoInfo(
+            stream.frames or None, height, width, rate_of(stream.average_rate) or rate_of(stream.guessed_rate)
+        )
 
 
 def playback_rate(path: str | PathLike[str]) -> Rate | None:
@@ -63,7 +75,9 @@ def playback_rate(path: str | PathLike[str]) -> Rate | None:
     return look(path).rate
 
 
-def read_video(path: str | PathLike[str], height: int | None = None, width: int | None = None) -> Iterator[Frame]:
+def read_video(
+    path: str | PathLike[str], height: int | None = None, width: int | None = None
+) -> Iterator[Frame]:
     """The frames of the first video stream, uint8 (H, W, 3), one at a time; `height` and `width` are given together or not at all.
 
     Frames come as they are stored, whatever their time stamps, in the size of the first where none is given. What cannot be decoded is
@@ -74,7 +88,9 @@ def read_video(path: str | PathLike[str], height: int | None = None, width: int 
         yield shown(frame)
 
 
-def last_frames(path: str | PathLike[str], n: int, height: int | None = None, width: int | None = None) -> Frame:
+def last_frames(
+    path: str | PathLike[str], n: int, height: int | None = None, width: int | None = None
+) -> Frame:
     """The last `n` frames, uint8 (T, H, W, 3); T is less than `n` only if the video is shorter. Holds `n` frames."""
     if n < 1:
         raise RequestError("n", n, "must be 1 or more")

@@ -49,7 +49,11 @@ class Track:
         if self._copied:
             self.stream = target.add_stream_from_template(source)
             return
-        rate = source.rate if source.rate in (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000) else 48000
+        rate = (
+            source.rate
+            if source.rate in (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+            else 48000
+        )
         self.stream = target.add_stream(_ENCODED, rate=rate, layout=source.layout.name)
         self._fitting = AudioResampler(format=self.stream.format.name, layout=source.layout.name, rate=rate)
 
@@ -79,7 +83,11 @@ def with_sound(pictures: Iterator[Timed], target: OutputContainer, sound: Sound 
         yield from pictures
         return
     with open_video(sound.path) as (container, stream):
-        begins = stream.start_time * stream.time_base if stream.start_time is not None and stream.time_base else Fraction(0)
+        begins = (
+            stream.start_time * stream.time_base
+            if stream.start_time is not None and stream.time_base
+            else Fraction(0)
+        )
         known = [each for each in container.streams.audio if each.codec_context is not None]
         tracks = {each.index: Track(each, target) for each in known}
         if not tracks:
@@ -89,7 +97,9 @@ def with_sound(pictures: Iterator[Timed], target: OutputContainer, sound: Sound 
         yield from heapq.merge(pictures, heard, key=lambda timed: timed[0])
 
 
-def _heard(container: InputContainer, tracks: dict[int, Track], begins: Fraction, seconds: Fraction | None) -> Iterator[Timed]:
+def _heard(
+    container: InputContainer, tracks: dict[int, Track], begins: Fraction, seconds: Fraction | None
+) -> Iterator[Timed]:
     time = Fraction(0)
     for packet in container.demux([track.source for track in tracks.values()]):
         track = tracks[packet.stream.index]

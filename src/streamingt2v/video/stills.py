@@ -22,7 +22,10 @@ MAX_PIXELS = 80_000_000
 """Larger images and frames are refused: a few kilobytes of file can unpack to many gigabytes."""
 
 _MOVING = {"GIF", "WEBP", "PNG", "AVIF"}  # others have pages, sizes or layers
-_SHORTEST, _USUAL = Fraction(2, 100), Fraction(10, 100)  # seconds: what moves faster than any screen is shown at the usual pace
+_SHORTEST, _USUAL = (
+    Fraction(2, 100),
+    Fraction(10, 100),
+)  # seconds: what moves faster than any screen is shown at the usual pace
 _READABLE = {"1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LA", "PA", "RGBX", "La", "RGBa"}
 
 
@@ -45,7 +48,14 @@ def opened_image(path: str | PathLike[str]) -> Iterator[Image.Image]:
         with image:
             check_pixels(path, image.width, image.height)
             yield image
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, ImageCms.PyCMSError) as error:
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        Image.DecompressionBombError,
+        ImageCms.PyCMSError,
+    ) as error:
         raise MediaError(f"{path}: cannot be read as a picture: {_reason(error)}") from error
 
 
@@ -78,7 +88,9 @@ def as_rgb(image: Image.Image) -> Image.Image:
 def check_pixels(path: str | PathLike[str], width: int, height: int) -> None:
     """MediaError for more than `MAX_PIXELS`."""
     if width * height > MAX_PIXELS:
-        raise MediaError(f"{path}: {width}x{height} is more than the {MAX_PIXELS // 1_000_000} million pixels that are read; scale it down")
+        raise MediaError(
+            f"{path}: {width}x{height} is more than the {MAX_PIXELS // 1_000_000} million pixels that are read; scale it down"
+        )
 
 
 def _in_eight_bits(image: Image.Image) -> Image.Image:
@@ -89,7 +101,9 @@ def _in_eight_bits(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         return _from_numbers(image)
     if image.mode not in _READABLE:
-        raise MediaError(f"its pixels are of a kind that is not read ({image.mode}); save it as an 8-bit RGB picture")
+        raise MediaError(
+            f"its pixels are of a kind that is not read ({image.mode}); save it as an 8-bit RGB picture"
+        )
     return _in_srgb(image)
 
 
@@ -115,7 +129,17 @@ def _from_numbers(image: Image.Image) -> Image.Image:
 
 
 _SRGB = ImageCms.createProfile("sRGB")
-_PROFILES = {"1": None, "L": "L", "P": "RGB", "LA": "L", "PA": "RGB", "RGB": "RGB", "RGBA": "RGB", "RGBX": "RGB", "CMYK": "CMYK"}
+_PROFILES = {
+    "1": None,
+    "L": "L",
+    "P": "RGB",
+    "LA": "L",
+    "PA": "RGB",
+    "RGB": "RGB",
+    "RGBA": "RGB",
+    "RGBX": "RGB",
+    "CMYK": "CMYK",
+}
 
 
 def _in_srgb(image: Image.Image) -> Image.Image:
@@ -126,10 +150,17 @@ def _in_srgb(image: Image.Image) -> Image.Image:
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
         space = profile.profile.xcolor_space.strip()
-        if "srgb" in (ImageCms.getProfileDescription(profile) or "").lower() or {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}[mode] != space:
+        if (
+            "srgb" in (ImageCms.getProfileDescription(profile) or "").lower()
+            or {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}[mode] != space
+        ):
             return image
         has_alpha = image.has_transparency_data
-        colours = image.convert("RGBA").convert("RGB") if mode == "RGB" and image.mode != "RGB" else image.convert(mode)
+        colours = (
+            image.convert("RGBA").convert("RGB")
+            if mode == "RGB" and image.mode != "RGB"
+            else image.convert(mode)
+        )
         converted = ImageCms.applyTransform(colours, ImageCms.buildTransform(profile, _SRGB, mode, "RGB"))
         if has_alpha:
             converted.putalpha(image.convert("RGBA").getchannel("A"))
@@ -149,4 +180,3 @@ def _without_transparency(image: Image.Image) -> Image.Image:
 
 def _reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
-

@@ -48,10 +48,18 @@ _X264 = {
     "mbtree": "0",
     "cpu-independent": "1",
 }
-_ENCODER = {"crf": "16", "preset": "veryfast", "x264-params": ":".join(f"{name}={value}" for name, value in _X264.items())}
+_ENCODER = {
+    "crf": "16",
+    "preset": "veryfast",
+    "x264-params": ":".join(f"{name}={value}" for name, value in _X264.items()),
+}
 _FRAGMENT = "empty_moov+default_base_moof+frag_custom+frag_discont+skip_trailer"
-_BT709 = 1  # the number of primaries, transfer curve and matrix of BT.709 in H.264, and of limited range in FFmpeg
-_SCALING = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT  # the same pixels on every processor
+_BT709 = (
+    1  # the number of primaries, transfer curve and matrix of BT.709 in H.264, and of limited range in FFmpeg
+)
+_SCALING = (
+    Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+)  # the same pixels on every processor
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,11 @@ class VideoSpec:
     def __post_init__(self) -> None:
         for name, value in (("height", self.height), ("width", self.width)):
             if value < 2 or value % 2:
-                raise RequestError(name, value, f"must be even and 2 or more to be written as a video; try {max(2, value + value % 2)}")
+                raise RequestError(
+                    name,
+                    value,
+                    f"must be even and 2 or more to be written as a video; try {max(2, value + value % 2)}",
+                )
         if self.fps <= 0:
             raise RequestError("fps", self.fps, "must be above 0")
 
@@ -114,7 +126,9 @@ def encode_segment(frames: Iterable[Frame], spec: VideoSpec, index: int, start: 
     return Segment(data[:border], data[border:], count)
 
 
-def write_mp4(path: Path, segments: Iterable[bytes], metadata: Mapping[str, Any], sound: Sound | None = None) -> int:
+def write_mp4(
+    path: Path, segments: Iterable[bytes], metadata: Mapping[str, Any], sound: Sound | None = None
+) -> int:
     """Copy segments (each init + media, in order) into a seekable MP4 with its index in front; the number of frames in it.
 
     sound: goes beside them.
@@ -126,13 +140,17 @@ def write_mp4(path: Path, segments: Iterable[bytes], metadata: Mapping[str, Any]
         with replacing(path) as part:
             count, digest = _remux(part, segments, metadata, sound)
             if _packets(part) != (count, digest):
-                raise RunError(f"{path}: what was written is not what the segments hold; is another process writing it?")
+                raise RunError(
+                    f"{path}: what was written is not what the segments hold; is another process writing it?"
+                )
     except (OSError, av.FFmpegError) as error:
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
     return count
 
 
-def write_video(path: str | PathLike[str], frames: Iterable[Frame], fps: Rate, metadata: Mapping[str, Any] | None = None) -> int:
+def write_video(
+    path: str | PathLike[str], frames: Iterable[Frame], fps: Rate, metadata: Mapping[str, Any] | None = None
+) -> int:
     """Write frames, uint8 (H, W, 3) and all of one even size, as an MP4; how many there were. Streams: no frames are held.
 
     RequestError if there are none or the size is odd, RunError if the file cannot be written.
@@ -209,7 +227,11 @@ def _h264(container: OutputContainer, spec: VideoSpec) -> VideoStream:
 
 def _to_yuv420(frame: Frame, spec: VideoSpec, convert: VideoReformatter) -> av.VideoFrame:
     if frame.dtype != np.uint8 or frame.shape != (spec.height, spec.width, 3):
-        raise RequestError("frames", (str(frame.dtype), frame.shape), f"must be uint8 of shape {(spec.height, spec.width, 3)}")
+        raise RequestError(
+            "frames",
+            (str(frame.dtype), frame.shape),
+            f"must be uint8 of shape {(spec.height, spec.width, 3)}",
+        )
     return convert.reformat(
         av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"),
         format="yuv420p",
@@ -234,7 +256,9 @@ def _offset_of(kind: bytes, data: bytes) -> int:
     return offset
 
 
-def _remux(part: Path, segments: Iterable[bytes], metadata: Mapping[str, Any], sound: Sound | None) -> tuple[int, str]:
+def _remux(
+    part: Path, segments: Iterable[bytes], metadata: Mapping[str, Any], sound: Sound | None
+) -> tuple[int, str]:
     """Write the MP4 and say what went in, as `_packets`."""
     count, digest, rest = 0, hashlib.sha256(), iter(segments)
     with _seekable_mp4(part, metadata) as container:

@@ -15,7 +15,9 @@ from . import film, routes
 from .door import Door
 
 
-def create_demo(service: JobService, token: str | None = None, allowed_hosts: frozenset[str] = frozenset()) -> ASGIApp:
+def create_demo(
+    service: JobService, token: str | None = None, allowed_hosts: frozenset[str] = frozenset()
+) -> ASGIApp:
     """The application; the service is entered and left by the caller. token, allowed_hosts: as `api.app.create_app` has them."""
     app = create_app(service, token, allowed_hosts)
     app.include_router(routes.router)

@@ -81,7 +81,9 @@ class Door:
         answer = RedirectResponse(_with_query(PAGE, request.scope), 303)
         secure = request.url.scheme == "https"
         # lax: a link to a video, from a chat or a mail, finds the cookie; nothing is changed by a GET
-        answer.set_cookie(COOKIE, _pass_of(token), max_age=7 * 24 * 3600, httponly=True, samesite="lax", secure=secure)
+        answer.set_cookie(
+            COOKIE, _pass_of(token), max_age=7 * 24 * 3600, httponly=True, samesite="lax", secure=secure
+        )
         return answer
 
     def _has_cookie(self, scope: Scope, token: str) -> bool:

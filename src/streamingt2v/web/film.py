@@ -73,7 +73,14 @@ class _Told:
         refinable = job.ended and self._service.can_refine(job)
         model = self._service.settings.names.get(job.model)
         words = read_as(model, pending or prompts[-1][1]) if model else None
-        film = {"segments": segments, "prompts": prompts, "pending": pending, "ahead": ahead, "refinable": refinable, "words": words}
+        film = {
+            "segments": segments,
+            "prompts": prompts,
+            "pending": pending,
+            "ahead": ahead,
+            "refinable": refinable,
+            "words": words,
+        }
         return {"video": Video.of(job).model_dump(), **film}
 
     def _new_segments(self, job: Job) -> list[dict[str, Any]]:
@@ -89,7 +96,15 @@ class _Told:
                 break
             start = entry.start + (source if entry.kind == "chunk" else 0)
             own = entry.kind == "chunk"
-            segments.append({"name": entry.segment, "start": start, "frames": entry.frames, "age": round(age, 2), "new": own})
+            segments.append(
+                {
+                    "name": entry.segment,
+                    "start": start,
+                    "frames": entry.frames,
+                    "age": round(age, 2),
+                    "new": own,
+                }
+            )
         self._segments += len(segments)
         return segments
 

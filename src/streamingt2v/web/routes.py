@@ -91,7 +91,9 @@ async def numbers(context: In, job: TheJob) -> Response:
 async def slice_(context: In, job: TheJob) -> Response:
     """The middle row of every frame as a column: time goes to the right."""
     _, picture = await context.drawn(partial(_closer, context.service), job)
-    return FileResponse(picture, media_type="image/png", filename=f"{job.id}-slice.png", content_disposition_type="inline")
+    return FileResponse(
+        picture, media_type="image/png", filename=f"{job.id}-slice.png", content_disposition_type="inline"
+    )
 
 
 def _looked_at(service: JobService, upload: Upload) -> dict[str, Any]:
@@ -104,7 +106,14 @@ def _looked_at(service: JobService, upload: Upload) -> dict[str, Any]:
         with open_video(upload.path) as (container, _):
             sound = bool(container.streams.audio)
     rate = None if info.fps is None else rate_as_number(info.fps)
-    said = {"kind": "video", "width": info.width, "height": info.height, "fps": rate, "frames": found.frames, "sound": sound}
+    said = {
+        "kind": "video",
+        "width": info.width,
+        "height": info.height,
+        "fps": rate,
+        "frames": found.frames,
+        "sound": sound,
+    }
     return said | {"settings": settings_of_file(read_metadata(upload.path), service.configs)}
 
 

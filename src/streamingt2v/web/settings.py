@@ -26,8 +26,14 @@ def page_settings(service: JobService) -> dict[str, Any]:
     limits = service.limits
     return {
         "default_model": service.default_model,
-        "models": [_model(name, config) | {"knows": known_words(service.settings.names[name])} for name, config in service.configs.items()],
-        "limits": {name: getattr(limits, name) for name in ("prompt", "frames", "steps", "upload_bytes", "upload_seconds")},
+        "models": [
+            _model(name, config) | {"knows": known_words(service.settings.names[name])}
+            for name, config in service.configs.items()
+        ],
+        "limits": {
+            name: getattr(limits, name)
+            for name in ("prompt", "frames", "steps", "upload_bytes", "upload_seconds")
+        },
         "forms": list(FORMS),
         "examples": [dataclasses.asdict(example) for example in EXAMPLES],
     }
@@ -57,7 +63,9 @@ def settings_of_file(metadata: Mapping[str, Any], models: Mapping[str, ModelConf
         known = {name: metadata[name] for name in _FIELDS if name in metadata}
         # a file's rate is always there; it is a wish only where it is not the one that its model has anyway
         request = dataclasses.replace(Request.from_json(known), fps=None)
-        request = dataclasses.replace(request, seed=int(request.seed), negative_prompt=str(request.negative_prompt)).validate()
+        request = dataclasses.replace(
+            request, seed=int(request.seed), negative_prompt=str(request.negative_prompt)
+        ).validate()
         rate = _asked_rate(metadata, models.get(str(metadata.get("model"))))
         request = dataclasses.replace(request, fps=rate).validate()
     except (TypeError, ValueError) as error:
@@ -80,7 +88,9 @@ def _remarks(metadata: Mapping[str, Any], models: Mapping[str, ModelConfig]) -> 
         if metadata.get(name)
     ]
     if metadata.get("refine"):
-        remarks.append(f"It is {metadata['refine']}, refined; with these settings a new video is made from the prompt.")
+        remarks.append(
+            f"It is {metadata['refine']}, refined; with these settings a new video is made from the prompt."
+        )
     if metadata.get("base"):
         remarks.append(f"Its first chunk was made by {metadata['base']}, which the page cannot choose.")
     if str(metadata.get("model")) not in models:

@@ -8,7 +8,9 @@ from typing import Any
 from ..backbones.vocabulary import Vocabulary
 from ..config import find_model
 
-_SMALL = frozenset("among and from going is moving of the there to video still up down at by in on an a".split())
+_SMALL = frozenset(
+    "among and from going is moving of the there to video still up down at by in on an a".split()
+)
 
 
 @lru_cache(maxsize=16)
@@ -30,4 +32,7 @@ def read_as(model: str, prompt: str) -> dict[str, Any] | None:
     replaced = vocabulary.replacements(prompt) if vocabulary else {}
     if not vocabulary or not replaced:
         return None
-    return {"shown_as": vocabulary.translate(prompt), "left_out": [word for word, other in replaced.items() if other is None]}
+    return {
+        "shown_as": vocabulary.translate(prompt),
+        "left_out": [word for word, other in replaced.items() if other is None],
+    }

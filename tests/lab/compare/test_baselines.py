@@ -23,7 +23,9 @@ def pipe(tmp_path_factory) -> LongVideoPipeline:
 @pytest.fixture(scope="module")
 def videos(pipe) -> dict[str, np.ndarray]:
     chunked = [name for name, method in baselines.METHODS.items() if method.chunked]
-    return {name: np.stack(list(baselines.METHODS[name].frames(pipe.components, REQUEST))) for name in chunked}
+    return {
+        name: np.stack(list(baselines.METHODS[name].frames(pipe.components, REQUEST))) for name in chunked
+    }
 
 
 def test_methods_share_the_first_chunk_and_differ_after_it(videos):
@@ -55,7 +57,12 @@ def test_without_apm_the_anchor_and_without_cam_the_window_are_not_seen(pipe):
             torch.equal(predicted(kind, anchors[0], windows[0]), predicted(kind, anchors[1], windows[0])),
             torch.equal(predicted(kind, anchors[0], windows[0]), predicted(kind, anchors[0], windows[1])),
         )
-        for kind in (baselines.ModelScopeBackbone, baselines.WithoutApm, baselines.WithoutCam, baselines.WithoutBoth)
+        for kind in (
+            baselines.ModelScopeBackbone,
+            baselines.WithoutApm,
+            baselines.WithoutCam,
+            baselines.WithoutBoth,
+        )
     }
     assert list(same.values()) == [(False, False), (True, False), (False, True), (True, True)]
 
@@ -65,7 +72,10 @@ def short_fifo(components, request):
     return fifo.fifo_diffusion(components, request, partitions=1)
 
 
-@pytest.mark.parametrize(("make", "frames"), [(freenoise.free_noise, 1), (freenoise.free_noise, 21), (short_fifo, 1), (short_fifo, 3)])
+@pytest.mark.parametrize(
+    ("make", "frames"),
+    [(freenoise.free_noise, 1), (freenoise.free_noise, 21), (short_fifo, 1), (short_fifo, 3)],
+)
 def test_rivals_make_exactly_so_many_frames_again_and_again(pipe, make, frames):
     request = Request("a cat", frames)
     first, second = (np.stack(list(make(pipe.components, request))) for _ in range(2))
@@ -77,7 +87,11 @@ def test_rivals_make_exactly_so_many_frames_again_and_again(pipe, make, frames):
 @pytest.mark.parametrize("name", ["FreeNoise", "FIFO-Diffusion"])
 def test_rivals_refuse_what_they_cannot(pipe, name, change):
     with pytest.raises(RequestError, match=next(iter(change))):
-        next(baselines.METHODS[name].frames(pipe.components, Request(**{"prompt": "a cat", "num_frames": 24, **change})))
+        next(
+            baselines.METHODS[name].frames(
+                pipe.components, Request(**{"prompt": "a cat", "num_frames": 24, **change})
+            )
+        )
 
 
 # --- FreeNoise --------------------------------------------------------------------------------------------------------------
@@ -105,7 +119,9 @@ def test_windows_change_nothing_where_one_is_enough():
 
 def test_windows_are_blended_by_their_weights():
     def inner(attn, hidden_states):
-        return torch.full_like(hidden_states, float(hidden_states[0, 0, 0]))  # each window gives out its first frame's number
+        return torch.full_like(
+            hidden_states, float(hidden_states[0, 0, 0])
+        )  # each window gives out its first frame's number
 
     attention = freenoise.WindowedAttention(inner, window=4, stride=2)
     out = attention(torch.nn.Identity(), torch.arange(6.0).view(1, 6, 1))[0, :, 0]
@@ -131,14 +147,18 @@ def test_frames_at_timesteps_of_their_own_are_those_of_a_batch():
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 def test_levels_step_as_diffusers_ddim_does(kind):
-    scheduler = DDIMScheduler(prediction_type=kind, timestep_spacing="trailing", set_alpha_to_one=True, clip_sample=False)
+    scheduler = DDIMScheduler(
+        prediction_type=kind, timestep_spacing="trailing", set_alpha_to_one=True, clip_sample=False
+    )
     scheduler.set_timesteps(20)
     levels = fifo.Levels(scheduler, 20, torch.device("cpu"))
     assert levels.timesteps.flip(0).tolist() == scheduler.timesteps.tolist()
     latents, prediction, at = randn(1, 4, 3, 8, 8), randn(1, 4, 3, 8, 8, seed=1), torch.tensor([0, 7, 19])
     moved = levels.step(latents, prediction, at)
     for frame, level in enumerate(at):
-        expected = scheduler.step(prediction[:, :, frame], levels.timesteps[level], latents[:, :, frame]).prev_sample
+        expected = scheduler.step(
+            prediction[:, :, frame], levels.timesteps[level], latents[:, :, frame]
+        ).prev_sample
         torch.testing.assert_close(moved[:, :, frame], expected, atol=1e-4, rtol=1e-4)
 
 
@@ -162,7 +182,8 @@ def test_a_perfect_predictor_gives_out_the_first_chunk():
     torch.testing.assert_close(out[:, :, 0], chunk[:, :, 0], atol=1e-4, rtol=1e-4)
     # all that stay moved to the next cleaner level of the same frame and the same noise
     expected = levels.noised(
-        torch.cat([chunk[:, :, [0, 0, 0, 0, 1, 2, 3]], chunk[:, :, :1]], 2), torch.cat([noise[:, :, 1:], noise[:, :, :1]], 2)
+        torch.cat([chunk[:, :, [0, 0, 0, 0, 1, 2, 3]], chunk[:, :, :1]], 2),
+        torch.cat([noise[:, :, 1:], noise[:, :, :1]], 2),
     )
     torch.testing.assert_close(queue.latents_BCTHW[:, :, :7], expected[:, :, :7], atol=1e-4, rtol=1e-4)
     assert [timesteps[0, -1] for timesteps in seen] == [levels.timesteps[i] for i in (1, 3, 5, 7)]

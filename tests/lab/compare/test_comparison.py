@@ -15,7 +15,16 @@ from PIL import Image
 
 from lab.compare import bars, comparison, sheet
 from lab.compare.baselines import METHODS, chunk_calls
-from lab.compare.comparison import COMPARED, FAST, FAST_WITHOUT_ANCHOR, FIRST, FULL, LONG, OURS, WITHOUT_ANCHOR
+from lab.compare.comparison import (
+    COMPARED,
+    FAST,
+    FAST_WITHOUT_ANCHOR,
+    FIRST,
+    FULL,
+    LONG,
+    OURS,
+    WITHOUT_ANCHOR,
+)
 from lab.compare.results import Item
 from lab.compare.rivals import NAMES
 from lab.compare.statistics import share
@@ -32,7 +41,19 @@ def items(part: str, method: str, count: int = 20, seen: dict | None = None, **v
     around = np.random.default_rng(0).normal(0, 1e-3, count)
     seen = seen or SEEN
     return [
-        Item(part, method, i, 0, "a cat", 40, {n: v + float(around[i]) * (n != "cuts") for n, v in values.items()}, seen, seen, {}, 1.0)
+        Item(
+            part,
+            method,
+            i,
+            0,
+            "a cat",
+            40,
+            {n: v + float(around[i]) * (n != "cuts") for n, v in values.items()},
+            seen,
+            seen,
+            {},
+            1.0,
+        )
         for i in range(count)
     ]
 
@@ -41,7 +62,11 @@ GOOD = [
     *items(FIRST, OURS),
     *items(COMPARED, OURS, seam=1.01, cuts=0.0),
     *items(COMPARED, WITHOUT_ANCHOR, seam=1.02, mawe=1.0),
-    *(item for rival in (*bars.NAMES.values(), "nothing") for item in items(COMPARED, rival, seam=1.2, mawe=2.0)),
+    *(
+        item
+        for rival in (*bars.NAMES.values(), "nothing")
+        for item in items(COMPARED, rival, seam=1.2, mawe=2.0)
+    ),
     *items(LONG, OURS, seam=1.0, cuts=0.0, motion_kept=0.9, anchor_end=0.8, colour_drift=2.0, colour_end=2.0),
     *items(LONG, WITHOUT_ANCHOR, anchor_end=0.7, colour_drift=4.0, colour_end=4.0),
     *items(FULL, "refined", sharpness=200.0, seam=1.0),
@@ -77,7 +102,10 @@ def test_a_good_model_passes_every_bar():
         (changed(COMPARED, "added features", seam=1.0), "added features in `seam`"),
         (changed(FULL, "refined", sharpness=100.0), "sharper"),
         ([*GOOD, *items(FIRST, OURS, 40, {**SEEN, "motion": False})], "motion within 10"),
-        ([replace(i, last={**SEEN, "noun": False}) if i.part == LONG else i for i in GOOD], "end of long videos: noun"),
+        (
+            [replace(i, last={**SEEN, "noun": False}) if i.part == LONG else i for i in GOOD],
+            "end of long videos: noun",
+        ),
     ],
 )
 def test_each_bar_can_fail(worse, claim):
@@ -90,7 +118,10 @@ def test_where_there_is_a_distilled_network_it_is_what_is_shipped():
     poor = [*items(FIRST, FAST, seen=still), *items(COMPARED, FAST, seen=still, seam=1.2, cuts=0.0)]
     failed = failing([*GOOD, *poor])
     assert len(failed) == 4 and all("motion" in claim for claim in failed[:1])
-    assert any("seam score" in claim for claim in failed) and sum("distilled, " in claim for claim in failed) == 2
+    assert (
+        any("seam score" in claim for claim in failed)
+        and sum("distilled, " in claim for claim in failed) == 2
+    )
     good = [*items(FIRST, FAST), *items(COMPARED, FAST, seam=1.0, cuts=0.0)]
     assert failing([*GOOD, *good]) == []
 
@@ -102,7 +133,9 @@ def test_few_nouns_are_not_enough():
 def test_what_was_not_measured_is_said():
     """And a part that was left out is not asked about."""
     found = bars.bars(items(COMPARED, OURS), TRUTH, 0)
-    assert [bar.holds for bar in found[:3]] == [True] * 3 and {bar.row[2] for bar in found[3:]} == {"not measured"}
+    assert [bar.holds for bar in found[:3]] == [True] * 3 and {bar.row[2] for bar in found[3:]} == {
+        "not measured"
+    }
     assert len(found) == 3 + 2 * (len(NAMES) + 1)
     assert len(bars.bars([], TRUTH, 0)) == 3
 
@@ -119,7 +152,11 @@ def test_a_strip_shows_frames_from_the_first_to_the_last(total):
     for number in range(total):
         strip.add(np.full((2, 3, 3), number, np.uint8))
     numbers = [int(sheet.frame_of(strip.picture, i)[0, 0, 0]) for i in range(sheet.COUNT)]
-    assert strip.picture.shape == (2, 24, 3) and numbers == sorted(numbers) and (numbers[0], numbers[-1]) == (0, total - 1)
+    assert (
+        strip.picture.shape == (2, 24, 3)
+        and numbers == sorted(numbers)
+        and (numbers[0], numbers[-1]) == (0, total - 1)
+    )
 
 
 def test_a_sheet_has_all_pictures_in_rows(tmp_path):
@@ -133,7 +170,9 @@ def test_methods_are_compared_on_the_models_own_network_and_the_distilled_one_is
     maker = comparison.Maker(comparison.Source(str(teacher), (), tmp_path, shipped=str(shipped)))
     made = {}
     for method in (OURS, WITHOUT_ANCHOR, FAST, FAST_WITHOUT_ANCHOR):
-        made[method] = np.stack(list(maker._video(comparison.Task(COMPARED, method, 0, 0, 24), maker.spec(0))))
+        made[method] = np.stack(
+            list(maker._video(comparison.Task(COMPARED, method, 0, 0, 24), maker.spec(0)))
+        )
     for method, pipe in ((OURS, maker.pipe), (FAST, maker.shipped)):
         streamed = [chunk.frames for chunk in pipe.stream(Request(maker.spec(0).caption, 24, 0))]
         assert np.array_equal(made[method], np.concatenate(streamed))
@@ -146,7 +185,9 @@ def test_methods_are_compared_on_the_models_own_network_and_the_distilled_one_is
 @pytest.fixture(scope="module")
 def quality():
     pytest.importorskip("scenedetect")
-    spec = importlib.util.spec_from_file_location("quality", Path(__file__).parents[3] / "lab" / "benchmarks" / "quality.py")
+    spec = importlib.util.spec_from_file_location(
+        "quality", Path(__file__).parents[3] / "lab" / "benchmarks" / "quality.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -170,12 +211,25 @@ def test_the_benchmark_goes_on_where_it_was_stopped_and_writes_its_page(run, tmp
     before = (tmp_path / "out" / "items.jsonl").read_text()
     made = []
     make = comparison.Maker.make
-    monkeypatch.setattr(comparison.Maker, "make", lambda maker, task: made.append(task.key) or make(maker, task))
-    assert run("--first", "1", "--compared", "1", "--long", "1", "--full", "1", "--methods", OURS, "nothing")["videos"] == 8
+    monkeypatch.setattr(
+        comparison.Maker, "make", lambda maker, task: made.append(task.key) or make(maker, task)
+    )
+    assert (
+        run("--first", "1", "--compared", "1", "--long", "1", "--full", "1", "--methods", OURS, "nothing")[
+            "videos"
+        ]
+        == 8
+    )
     assert (FIRST, OURS, 0, 5) not in made and len(made) == 7
     assert (tmp_path / "out" / "items.jsonl").read_text().startswith(before)
     page = (tmp_path / "docs" / "results.md").read_text()
-    for said in ("## What is meant to hold", "### What is not won", "Not compared:", "- last frame: needs training", "**does not hold**"):
+    for said in (
+        "## What is meant to hold",
+        "### What is not won",
+        "Not compared:",
+        "- last frame: needs training",
+        "**does not hold**",
+    ):
         assert said in page
     drawn = {path.name for path in (tmp_path / "docs" / "images").iterdir()}
     assert drawn == {f"results-{name}.png" for name in ("slices", "curves", "long", "refined", "first")}
@@ -206,7 +260,12 @@ def test_two_processes_make_what_one_makes(run, tmp_path, one_thread):
 
 def test_long_videos_of_a_distilled_network_are_compared_with_each_other(run, tmp_path):
     model = write_distilled_model(tmp_path / "fast")
-    assert run("--first", "1", "--compared", "0", "--long", "1", "--full", "0", "--shipped", str(model))["videos"] == 5
+    assert (
+        run("--first", "1", "--compared", "0", "--long", "1", "--full", "0", "--shipped", str(model))[
+            "videos"
+        ]
+        == 5
+    )
     page = (tmp_path / "docs" / "results.md").read_text()
     assert "Differences to distilled:" in page and "distilled, CAM alone" in page
     assert page.split("ten in a row:")[1].count("\n1. ") == 1, "a prompt is told once"

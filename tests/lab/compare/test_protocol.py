@@ -39,7 +39,10 @@ def test_a_share_lies_in_its_interval(count, data):
 def test_the_bootstrap_covers_the_mean_as_often_as_it_says():
     rng = np.random.default_rng(0)
     covered = [
-        (e := bootstrap({i: [v] for i, v in enumerate(rng.normal(5, 2, 40))}, draws=400, seed=s)).low <= 5 <= e.high for s in range(200)
+        (e := bootstrap({i: [v] for i, v in enumerate(rng.normal(5, 2, 40))}, draws=400, seed=s)).low
+        <= 5
+        <= e.high
+        for s in range(200)
     ]
     assert 0.88 < np.mean(covered) < 0.99
 
@@ -48,14 +51,22 @@ def test_videos_of_one_prompt_count_as_one():
     values = np.random.default_rng(1).normal(size=12)
     apart = bootstrap({i: [v] for i, v in enumerate(values)})
     tripled = bootstrap({i: [v] * 3 for i, v in enumerate(values)})
-    assert tripled.low == pytest.approx(apart.low) and tripled.high == pytest.approx(apart.high) and tripled.n == 36
-    assert bootstrap({0: [1.0, math.nan], 1: [math.inf, 3.0]}).value == 2 and math.isnan(bootstrap({0: [math.nan]}).value)
+    assert (
+        tripled.low == pytest.approx(apart.low)
+        and tripled.high == pytest.approx(apart.high)
+        and tripled.n == 36
+    )
+    assert bootstrap({0: [1.0, math.nan], 1: [math.inf, 3.0]}).value == 2 and math.isnan(
+        bootstrap({0: [math.nan]}).value
+    )
 
 
 def test_pairs_tell_a_difference_that_means_hide():
     rng = np.random.default_rng(2)
     ours = {p: {s: float(10 * p + rng.normal()) for s in range(3)} for p in range(20)}
-    theirs = {p: {s: v + 1 + 0.1 * float(rng.normal()) for s, v in row.items()} for p, row in ours.items()} | {99: {0: 1e6}}
+    theirs = {
+        p: {s: v + 1 + 0.1 * float(rng.normal()) for s, v in row.items()} for p, row in ours.items()
+    } | {99: {0: 1e6}}
     difference = paired(ours, theirs)
     assert difference.low > 0.9 and difference.high < 1.1 and difference.n == 60
     assert bootstrap({p: list(row.values()) for p, row in ours.items()}).high - 95 > 10

@@ -17,7 +17,10 @@ def items(method: str, **values: float) -> list[Item]:
     """20 videos of a method whose numbers lie a little around the given ones, in the same way for every method."""
     around, curves = np.random.default_rng(0).normal(0, 1e-3, 20), {"anchor": [1.0, 0.5, None]}
     numbers = [{n: v + float(difference) for n, v in values.items()} for difference in around]
-    return [Item("compared", method, i, 0, "a cat", 40, own, SEEN, SEEN, curves, 1.0) for i, own in enumerate(numbers)]
+    return [
+        Item("compared", method, i, 0, "a cat", 40, own, SEEN, SEEN, curves, 1.0)
+        for i, own in enumerate(numbers)
+    ]
 
 
 def test_items_are_kept_line_by_line_and_a_torn_line_is_written_over(tmp_path):
@@ -58,14 +61,21 @@ def test_losses_follow_what_is_better_and_leave_the_reference_out():
 
 def test_a_difference_is_bold_only_if_sure():
     ours = items("ours", mawe=2.0, flicker=1.0)
-    rival = [replace(i, values=i.values | {"flicker": 1.0 + (-1) ** i.prompt}) for i in items("rival", mawe=1.5)]
-    lines = {line.split("|")[1].strip(): line for line in results.difference_table([*ours, *rival], "ours").splitlines()}
+    rival = [
+        replace(i, values=i.values | {"flicker": 1.0 + (-1) ** i.prompt}) for i in items("rival", mawe=1.5)
+    ]
+    lines = {
+        line.split("|")[1].strip(): line
+        for line in results.difference_table([*ours, *rival], "ours").splitlines()
+    }
     assert "**-0.500 [-0.500, -0.500]**" in lines["mawe"] and "lower" in lines["mawe"]
     assert "**" not in lines["flicker"]
 
 
 def test_mean_curves_stand_in_the_middle_of_their_stretches():
-    curve = results.mean_curves([*items("a")[:1], replace(items("a")[0], curves={"anchor": [0.0, 0.5, None]})])["anchor"]
+    curve = results.mean_curves(
+        [*items("a")[:1], replace(items("a")[0], curves={"anchor": [0.0, 0.5, None]})]
+    )["anchor"]
     assert len(curve) == 40 and np.flatnonzero(np.isfinite(curve)).tolist() == [6, 20]
     assert curve[[6, 20]].tolist() == [0.5, 0.5]
 

@@ -75,7 +75,9 @@ def test_only_the_rival_is_trained_and_it_learns(kind, trained, model):
     before, after, _ = trained[kind]
     assert after < 0.97 * before
     task = task_of(kind, model)
-    names = {name.split(".")[0] for name, parameter in task.module.named_parameters() if parameter.requires_grad}
+    names = {
+        name.split(".")[0] for name, parameter in task.module.named_parameters() if parameter.requires_grad
+    }
     assert names == {"rival"}
 
 
@@ -97,7 +99,9 @@ def test_a_rival_makes_videos_of_exactly_so_many_frames(kind, trained, model):
     ((name, method),) = trained_rivals([trained[kind][2]], pipe.components).items()
     assert name == rivals.NAMES[kind] and method.chunked and name not in METHODS
     request = Request("A cat running on the street", 21)
-    video, forgetful = (np.stack(list(m.frames(pipe.components, request))) for m in (method, METHODS["nothing"]))
+    video, forgetful = (
+        np.stack(list(m.frames(pipe.components, request))) for m in (method, METHODS["nothing"])
+    )
     assert video.shape == (21, SIZE, SIZE, 3)
     np.testing.assert_array_equal(video[:16], forgetful[:16])
     assert (video[16:] != forgetful[16:]).any()
@@ -110,7 +114,10 @@ def test_what_is_written_is_what_is_read(trained, model):
         assert rivals.kind_of(once) == kind
         once.save_pretrained(trained[kind][2] / "again" / "rival")
         again = rivals.load_rival(trained[kind][2] / "again", unet)
-        assert all(torch.equal(a, b) for a, b in zip(once.state_dict().values(), again.state_dict().values(), strict=True))
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(once.state_dict().values(), again.state_dict().values(), strict=True)
+        )
 
 
 def test_a_rival_of_another_base_is_refused(trained, model, tmp_path):

@@ -53,7 +53,9 @@ def no_pictures(trained, monkeypatch) -> None:
 
 def test_there_are_pictures_of_what_was_learnt(trained):
     assert all(
-        (trained / name / "samples" / "000002.png").stat().st_size > 200 for name in recipes.RECIPES if name not in ("text", "judge")
+        (trained / name / "samples" / "000002.png").stat().st_size > 200
+        for name in recipes.RECIPES
+        if name not in ("text", "judge")
     )
 
 
@@ -99,7 +101,11 @@ def test_a_recipe_goes_on_from_weights_in_half_precision(trained, tmp_path):
     assert all(torch.equal(before[key].float(), value) for key, value in after.items())
     cam = {**settings("cam", trained), "init": trained / "apm"}
     recipes.run_recipe("cam", tmp_path / "cam", cam, {**LOOP, "steps": 1, "lr": 0.0})
-    taken = [key for key in weights(tmp_path / "cam") if "cross_attention_merger" in key or "controlnet_cond_embedding" in key]
+    taken = [
+        key
+        for key in weights(tmp_path / "cam")
+        if "cross_attention_merger" in key or "controlnet_cond_embedding" in key
+    ]
     old, new = weights(trained / "apm"), weights(tmp_path / "cam")
     assert taken and all(torch.equal(old[key], new[key]) for key in taken)
 
@@ -109,13 +115,25 @@ def test_the_projection_of_the_text_is_trained_alone(trained, tmp_path):
     recipes.run_recipe("text", tmp_path / "text", only, {**LOOP, "steps": 3, "batch": 8, "lr": 0.01})
     before, after = weights(trained / "text"), weights(tmp_path / "text")
     assert before.keys() == after.keys()
-    assert [key for key in before if not torch.equal(before[key], after[key])] == ["text.text_projection/weight"]
+    assert [key for key in before if not torch.equal(before[key], after[key])] == [
+        "text.text_projection/weight"
+    ]
     with pytest.raises(RequestError, match="only_projection"):
         recipes.run_recipe("text", tmp_path / "none", {"only_projection": True}, LOOP)
 
 
 def train_in_two_processes(name: str, out: Path, trained: Path, **more: object) -> None:
-    words = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "lab.tiny", name, "-o", str(out), "-q"]
+    words = [
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "-m",
+        "lab.tiny",
+        name,
+        "-o",
+        str(out),
+        "-q",
+    ]
     for key, value in {**settings(name, trained), **SHORT}.items():
         words += ["--set", f"{key}={','.join(map(str, value)) if isinstance(value, tuple) else value}"]
     words += [word for key, value in more.items() for word in (f"--{key.replace('_', '-')}", str(value))]
@@ -132,7 +150,8 @@ def test_two_processes_take_the_steps_of_one_and_one_goes_on_with_them(name, tra
     recipes.run_recipe(name, tmp_path / "two", settings(name, trained), SHORT)
     assert_equal_up_to_rounding(gradients(tmp_path / "two"), gradients(trained / name))
     lines = {
-        out: [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()] for out in (tmp_path / "two", trained / name)
+        out: [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        for out in (tmp_path / "two", trained / name)
     }
     losses = [[line["loss"] for line in of] for of in lines.values()]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4), "a metric is not that of the whole batch"
@@ -160,7 +179,12 @@ def test_every_sample_is_computed_by_one_process(total, processes):
 def test_a_sample_has_its_noise_whatever_else_is_in_the_batch():
     like, whole = torch.zeros(4, 3, 5), draws.Noise(draws.generators(5, 2, range(4)))
     part = draws.Noise(draws.generators(5, 2, range(2, 4)))
-    for call in (lambda n, x: n.normal(x), lambda n, x: n.uniform(x), lambda n, x: n.integers(1000, x), lambda n, x: n.normal(x)):
+    for call in (
+        lambda n, x: n.normal(x),
+        lambda n, x: n.uniform(x),
+        lambda n, x: n.integers(1000, x),
+        lambda n, x: n.normal(x),
+    ):
         values = call(whole, like)
         assert len(values.unique()) > 1 and torch.equal(values[2:], call(part, like[2:]))
 
@@ -174,11 +198,15 @@ def test_apm_goes_on_from_cam(trained, tmp_path):
     with pytest.raises(RequestError, match="cam"):
         recipes.run_recipe("apm", tmp_path, settings("cam", trained), {**LOOP, "steps": 1})
     with pytest.raises(RequestError, match="init"):
-        recipes.run_recipe("apm", tmp_path, {**settings("apm", trained), "init": trained / "apm"}, {**LOOP, "steps": 1})
+        recipes.run_recipe(
+            "apm", tmp_path, {**settings("apm", trained), "init": trained / "apm"}, {**LOOP, "steps": 1}
+        )
 
 
 def test_the_exports_assemble_to_a_model_that_runs(trained):
     assert load_text_projection(trained / "model") is not None
     pipe = LongVideoPipeline.from_pretrained(trained / "model")
-    chunks = list(pipe.stream(Request("A cat running on the street", 18, num_inference_steps=1, preset="full")))
+    chunks = list(
+        pipe.stream(Request("A cat running on the street", 18, num_inference_steps=1, preset="full"))
+    )
     assert sum(len(chunk.frames) for chunk in chunks) == 18

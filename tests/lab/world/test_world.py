@@ -69,7 +69,9 @@ def test_every_noun_has_a_sprite(noun):
     pixels = np.asarray(sprite(noun, 40))
     assert pixels.shape == (40, 40, 4)
     assert 0.15 < (pixels[..., 3] > 127).mean() < 0.95
-    assert max(np.ptp(np.nonzero(pixels[..., 3].max(axis))[0]) for axis in (0, 1)) >= 37, "it fills its square"
+    assert max(np.ptp(np.nonzero(pixels[..., 3].max(axis))[0]) for axis in (0, 1)) >= 37, (
+        "it fills its square"
+    )
 
 
 @pytest.mark.parametrize("motion", MOTIONS)
@@ -121,7 +123,14 @@ def test_captions_hold_known_words_and_what_they_describe(seed, held_out):
 
 def test_held_out_words_never_occur_in_training_captions():
     held_out = set(vocabulary.held_out_words())
-    assert {w for n in vocabulary.NOUNS for w in n.held_out} | {"speeding", "bobbing", "clip", "dusk", "starry", "along"} <= held_out
+    assert {w for n in vocabulary.NOUNS for w in n.held_out} | {
+        "speeding",
+        "bobbing",
+        "clip",
+        "dusk",
+        "starry",
+        "along",
+    } <= held_out
     seen = {w for seed in range(1500) for w in clip.sample(seed).caption.lower().replace(",", "").split()}
     assert not seen & held_out and len(seen) > 100
 
