@@ -6,13 +6,16 @@ import os
 import re
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 
-def started(command: list[str], log: Path, **environment: str) -> tuple[subprocess.Popen, str]:
-    """The process and its address. What it says goes to a file, printed if it does not start."""
+def started(
+    command: list[str], log: Path, environment: Mapping[str, str] = os.environ
+) -> tuple[subprocess.Popen, str]:
+    """Start a server; return its process and address. Its output goes to `log`, printed if it does not start."""
     with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | environment)
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
     while process.poll() is None:
         said = re.search(r"listening on (\S+)", log.read_text())
         if said:

@@ -109,7 +109,9 @@ class Nodes:
         self._ray(1, "--address", address)
         self._stack.callback(enter_network, enter_network(f"/run/netns/{one}"))
         process, self.url = started(
-            serve_command(self._options, self._folder), self._folder / "log", RAY_ADDRESS=address
+            serve_command(self._options, self._folder),
+            self._folder / "log",
+            os.environ | {"RAY_ADDRESS": address},
         )
         self._stack.callback(process.wait, 60)
         self._stack.callback(process.terminate)
