@@ -1,9 +1,11 @@
-"""Documentation that cannot lie: commands are documented and parse, Python examples compile, links lead somewhere."""
+"""Documentation that cannot lie: commands parse, Python imports what exists, settings load, links lead somewhere."""
 
 import ast
 import dataclasses
+import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,13 @@ import typer
 import streamingt2v
 from conftest import SLOW_MODULES
 from streamingt2v.cli import app, reference
+from streamingt2v.config.external import SeedConfig
+from streamingt2v.config.model import ModelConfig
+from streamingt2v.config.refine import RefineByConfig
 
 ROOT = Path(__file__).parents[1]
+USERS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "lab" / "docs").glob("*.md")])
 PROGRAM = typer.main.get_command(app)
 
@@ -28,10 +35,17 @@ def blocks(language: str, pages: list[Path] = PAGES) -> list:
     ]
 
 
-def command_lines() -> list:
-    """Every `streamingt2v ...` line in the shell blocks."""
-    lines = [line for block in blocks("sh") for line in block.values[0].splitlines()]
-    return sorted({line.partition(" #")[0].strip() for line in lines if line.startswith("streamingt2v ")})
+def command_lines() -> list[str]:
+    """Return every command of the package in shell blocks and in text, without what stands before it."""
+    texts = [block.values[0].replace("\\\n", " ") for block in blocks("sh")]
+    lines = [re.sub(r"\s+#.*", "", line) for text in texts for line in text.splitlines()]
+    lines += [code for page in USERS for code in re.findall(r"`([^`\n]+)`", page.read_text())]
+    found = {
+        re.sub(r"^.*?(?:-m )?streamingt2v ", "", line)
+        for line in lines
+        if re.search(r"(?:^|[ =/])streamingt2v [a-z]", line)
+    }
+    return sorted(line for line in found if "..." not in line and line.partition(" ")[0] in PROGRAM.commands)
 
 
 def parse(words: list[str]) -> None:
@@ -54,12 +68,37 @@ def test_every_command_and_option_has_help(name):
 
 @pytest.mark.parametrize("name", sorted(PROGRAM.commands))
 def test_every_command_is_shown_in_use(name):
-    assert any(line.split()[1] == name for line in command_lines())
+    assert any(line.split()[0] == name for line in command_lines())
 
 
-@pytest.mark.parametrize("line", [line for line in command_lines() if "--help" not in line])
+@pytest.mark.parametrize("line", [line for line in command_lines() if " " in line and "--help" not in line])
 def test_command_lines_in_the_docs_parse(line):
-    parse(shlex.split(line)[1:])
+    parse(shlex.split(line))
+
+
+@pytest.mark.parametrize("text", blocks("json", USERS))
+def test_settings_in_the_docs_load(text):
+    values = json.loads(text)
+    if "type" in values:  # a message of the API
+        return
+    if "backbone" in values:
+        kinds = [
+            lambda **all: ModelConfig(
+                **{name: value for name, value in all.items() if name not in ("extend", "svd")}
+            )
+        ]
+    else:
+        kinds = [SeedConfig, RefineByConfig]
+    accepted = [kind for kind in kinds if _loads(kind, values)]
+    assert accepted
+
+
+def _loads(kind, values: dict) -> bool:
+    try:
+        kind(**values)
+    except TypeError:  # another kind's names
+        return False
+    return True
 
 
 def test_a_wrong_command_line_would_be_found():
@@ -76,11 +115,48 @@ def test_python_examples_compile_and_import_what_exists(text):
             assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
 
 
+def headings(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as forges make them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    titles = [
+        re.sub(r"[^\w\- ]", "", title.lower()) for title in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    ]
+    return {title.strip().replace(" ", "-") for title in titles}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_to_files(page):
-    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
-    local = [target for target in targets if "://" not in target]
-    assert [target for target in local if not (page.parent / target).exists()] == []
+def test_links_lead_to_files_and_headings(page):
+    text = page.read_text()
+    targets = re.findall(r"\]\(([^)\s]+)[^)]*\)", text) + re.findall(
+        r"^\[[^\]]+\]: (\S+)$", text, re.MULTILINE
+    )
+    for target in targets:
+        if target.startswith(REPOSITORY):
+            target = target.removeprefix(REPOSITORY + "/").split("/", 2)[2]
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        file = page.parent / name if name else page
+        assert file.exists(), target
+        assert not anchor or anchor in headings(file), target
+
+
+def test_the_readme_works_on_a_package_index():
+    text = (ROOT / "README.md").read_text()
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    named = dict(re.findall(r"^\[([^\]]+)\]: (\S+)$", text, re.MULTILINE))
+    assert [link for link in [*links, *named.values()] if not link.startswith("https://")] == []
+    used = {
+        (label or words).lower()
+        for words, label in re.findall(r"\[([^\]\n]+)\](?:\[([^\]]*)\])?(?![(\w])", text)
+    }
+    assert set(named) <= used and len(text.splitlines()) <= 160
+
+
+@pytest.mark.parametrize("page", USERS, ids=lambda page: page.name)
+def test_users_pages_say_image(page):
+    words = re.sub(r"```.*?```|`[^`]*`", "", page.read_text(), flags=re.DOTALL)
+    assert page.name == "cli.md" or re.findall(r"\bpictures?\b", words, re.IGNORECASE) == []
 
 
 def _settings(*configs: type) -> set[str]:
@@ -100,13 +176,13 @@ def test_every_setting_of_training_is_explained():
 
 
 def test_source_files_cite_headings_of_the_method():
-    headings = set(re.findall(r"^## (.+)$", (ROOT / "docs" / "method.md").read_text(), re.MULTILINE))
+    titles = set(re.findall(r"^## (.+)$", (ROOT / "docs" / "method.md").read_text(), re.MULTILINE))
     cited = set()
     for path in [*(ROOT / "src").rglob("*.py"), *(ROOT / "lab").rglob("*.py")]:
         for places in re.findall(r"\(method\.md: ([^;)]+)", path.read_text()):
             cited |= set(places.split(", "))
         assert not re.search(r"\bspec \d", path.read_text()), path
-    assert len(cited) > 8 and cited <= headings
+    assert len(cited) > 8 and cited <= titles
 
 
 def test_make_targets_that_are_named_exist():

@@ -1,6 +1,9 @@
-"""The Python of the user's pages runs as it stands, but for a toy in the place of the model, fewer frames, and the address of a server."""
+"""Python and curl of the user's pages run as written, with a toy model, fewer frames and a test server's address."""
 
+import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,9 @@ from streamingt2v.video.writer import write_video
 from test_docs import PAGES, ROOT, blocks
 
 USERS = [page for page in PAGES if page.parent != ROOT / "lab" / "docs"]
+CURL = "".join(
+    block.values[0] for block in blocks("sh", [ROOT / "docs" / "api.md"]) if "curl" in block.values[0]
+)
 SERVER = "http://127.0.0.1:8000"
 STARTS_PROCESSES = (SERVER, "JobService", "BatchRun")
 """Marks of blocks that need a server, a worker, or Ray."""
@@ -52,3 +58,21 @@ def test_python_examples_run(text, toy, files, request):
     if SERVER in text:
         text = text.replace(SERVER, request.getfixturevalue("url"))
     exec(compile(text, "example", "exec"), {"__name__": "example"})
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_curl_lines_of_the_api_run(files, url):
+    files("'turtle.png' video='cat.mp4'")
+    text = CURL.replace("\\\n", " ").replace(SERVER, url).replace('"num_frames": 80', '"num_frames": 16')
+    lines = [re.sub(r"\s+#.*", "", line) for line in text.splitlines()]
+    made = json.loads(_out(lines[0]))
+    for line in lines[1:]:
+        answer = _out(line.replace("VIDEO_ID", made["id"]))
+        assert "-o " in line or "error" not in json.loads(answer) or json.loads(answer)["error"] is None, (
+            answer
+        )
+    assert Path("cat.mp4").read_bytes()[4:8] == b"ftyp"
+
+
+def _out(line: str) -> str:
+    return subprocess.run(line, shell=True, capture_output=True, text=True, check=True, timeout=120).stdout
