@@ -126,7 +126,7 @@ def named_laboratory(source: str) -> list[str]:
         ):
             found.append(str(node.module))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
-            found += LABORATORY.findall(node.value.replace("python -m lab.tiny", ""))
+            found += LABORATORY.findall(node.value)
     return found
 
 

@@ -1,4 +1,4 @@
-"""The command line around a stand-in pipeline: messages, exit codes, files."""
+"""The command line around a fake pipeline: messages, exit codes, files."""
 
 import dataclasses
 import json
@@ -88,9 +88,7 @@ def test_json_is_the_last_line_and_complete(fake_pipeline, capsys):
 
 
 def test_options_reach_the_model_and_the_request(fake_pipeline, capsys, monkeypatch):
-    monkeypatch.setattr(
-        settle, "choose_device", lambda asked: (asked, "as asked")
-    )  # whether it is here is asked there
+    monkeypatch.setattr(settle, "choose_device", lambda asked: (asked, "as asked"))
     model = "--model m --device cuda:1 --dtype bfloat16 --offload none".split()
     asked = "--steps 7 --guidance-scale 3.5 --negative-prompt dull --fps 6".split()
     assert run(capsys, "generate", PROMPT, *model, *asked, "--run-dir", "kept", "-o", "out.mp4")[0] == 0
@@ -185,7 +183,11 @@ WRONG = [
     (["generate", PROMPT, "-o", "no/o.mp4"], "--output 'no/o.mp4'", "mkdir -p no"),
     (["generate", PROMPT, "-o", "folder.mp4"], "--output 'folder.mp4'", "is a folder"),
     (["generate", PROMPT, "-o", "/proc/o.mp4"], "--output '/proc/o.mp4'", "cannot be written"),
-    (["generate", PROMPT, "-o", "o.mp4", "--run-dir", "folder.mp4"], "--run-dir", "is there already"),
+    (
+        ["generate", PROMPT, "-o", "o.mp4", "--run-dir", "folder.mp4"],
+        "--run-dir",
+        "exists and is no run folder",
+    ),
     (
         ["generate", PROMPT, "-o", "o.mp4", "--run-dir", "/proc/run"],
         "--run-dir '/proc/run'",

@@ -1,4 +1,4 @@
-"""`evaluate` on real files: table, JSON, pictures, and what it refuses before it begins."""
+"""`evaluate` on real files: table, JSON, charts and early refusals."""
 
 import json
 import math
@@ -138,5 +138,5 @@ def test_a_fault_of_the_last_video_is_told_before_the_first_is_read(capsys, monk
 def test_without_a_seam_known_it_is_left_out_with_a_note(capsys, monkeypatch):
     monkeypatch.setattr(suite, "find_spec", lambda name: None)
     code, out, err = run(capsys, "b.mp4")
-    assert code == 0 and "note: seam is left out: it needs to know where chunks begin" in err
-    assert "note: mawe is left out: it needs packages" in err and "anchor" in out and "mawe" not in out
+    assert code == 0 and "note: seam is skipped: it needs to know where chunks begin" in err
+    assert "note: mawe is skipped: it needs packages" in err and "anchor" in out and "mawe" not in out

@@ -1,4 +1,4 @@
-"""One command from nothing to a video: models come from a local hub in the published layouts, at toy size."""
+"""From no model to a video in one command, with a local hub of toy models in the published layouts."""
 
 import json
 
@@ -20,7 +20,7 @@ def test_streaming_t2v(hub: Hub, tmp_path, capsys):
     put_streaming_t2v(hub, tmp_path)
     line = ["--model", "streaming-t2v", "--frames", "16", "--steps", "1", "-o"]
     code, _, err = run(capsys, "generate", PROMPT, *line, tmp_path / "a.mp4")
-    assert code == 2 and "--model 'streaming-t2v': not here yet, a download of" in err and "give --yes" in err
+    assert code == 2 and "--model 'streaming-t2v': is a download of" in err and "give --yes" in err
     made = answer(capsys, *line, tmp_path / "a.mp4", "--yes")
     assert (made["frames"], made["width"], made["model"]) == (16, 256, "streaming-t2v")
     for words in (
@@ -33,7 +33,7 @@ def test_streaming_t2v(hub: Hub, tmp_path, capsys):
     code, _, err = run(capsys, "generate", PROMPT, *line, tmp_path / "a.mp4")
     assert (
         code == 2 and "exists; give --overwrite" in err and len(hub.asked) == asked
-    )  # what is here is not asked for again
+    )  # downloaded files are not requested again
 
 
 def test_streaming_svd_from_an_image(hub: Hub, tmp_path, capsys, monkeypatch):
@@ -78,5 +78,5 @@ def test_a_base_that_the_included_model_would_shrink_names_one_that_fits(hub: Hu
     """Wan's class makes 832x480 by itself; the included model 64x64."""
     put_pipeline(hub, "owner/base", "wan", tmp_path)
     code, _, err = run(capsys, "generate", PROMPT, "--base", "owner/base", "--yes", "-o", tmp_path / "a.mp4")
-    assert code == 2 and "and model 'tiny' goes on with" in err and "--model streaming-t2v" in err
+    assert code == 2 and "but model 'tiny' continues at" in err and "--model streaming-t2v" in err
     assert not (tmp_path / "a.mp4").exists()

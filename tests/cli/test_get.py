@@ -1,4 +1,4 @@
-"""`get`, and the files that are chosen: from a local hub to folders that load."""
+"""`get`: which files it downloads from a local hub, and that the folders load."""
 
 import json
 from pathlib import Path
@@ -47,7 +47,7 @@ def test_streaming_t2v_in_one_command_and_its_third_stage_later(hub: Hub, tmp_pa
         got["folder"]
     )
     assert (
-        "is here already" in (again := answer(capsys, "streaming-t2v"))["told"]
+        "is already downloaded" in (again := answer(capsys, "streaming-t2v"))["told"]
         and again["fetched_bytes"] == 0
     )
     asked = len(hub.asked)
@@ -59,7 +59,7 @@ def test_streaming_t2v_in_one_command_and_its_third_stage_later(hub: Hub, tmp_pa
 
 @pytest.mark.parametrize("revision", [(), ("--revision", "v1")])
 def test_convert_finds_offline_what_it_fetched(hub: Hub, tmp_path, capsys, revision):
-    """The checkpoint and the tokenizer, with a revision, which is the checkpoint's alone, and without."""
+    """A revision applies to the checkpoint, not to the tokenizer."""
     put_streaming_t2v(hub, tmp_path)
     hub.repositories["PAIR/StreamingT2V"].revisions["v1"] = hub.repositories["PAIR/StreamingT2V"].commit
     line = ["convert", "streaming-t2v", "PAIR/StreamingT2V"]
@@ -133,7 +133,7 @@ def test_a_damaged_index_is_told(hub: Hub, capsys):
 def test_nobody_to_ask_is_an_error_that_names_yes(hub: Hub, tmp_path, capsys):
     put_vid2vid(hub)
     code, _, err = run(capsys, "get", "vid2vid")
-    assert code == 2 and "NAME|ID 'vid2vid': not here yet, a download of" in err and "give --yes" in err
+    assert code == 2 and "NAME|ID 'vid2vid': is a download of" in err and "give --yes" in err
     assert "licence: cc-by-nc-nd-4.0" in err
     assert hub.bytes_sent == {}
 

@@ -1,4 +1,4 @@
-"""`convert`, `models` and `plan` as users type them."""
+"""`convert`, `models` and `plan` on the command line."""
 
 import json
 import os
@@ -99,7 +99,7 @@ def test_plan_tells_what_is_needed(capfd):
 
 
 def test_plan_counts_a_published_model_that_is_not_here(capfd, monkeypatch):
-    """By its sizes on the meta device: the numbers of its parts are those of the published key list, but for what carries nothing."""
+    """Parameters are counted on the meta device and match the published key list, minus unused weights."""
     monkeypatch.setattr(planning, "free_memory", lambda device: 10**12)
     line = [
         "plan",
@@ -130,10 +130,7 @@ def test_plan_counts_a_published_model_that_is_not_here(capfd, monkeypatch):
     assert full["seconds"] > 2 * values["seconds"] and full["memory"] > values["memory"]
     assert main(line[:-1]) == 0
     out = capfd.readouterr().out
-    assert (
-        "not here yet: a download of streaming-t2v 12.9 GB" in out
-        and "Get it by: streamingt2v get streaming-t2v" in out
-    )
+    assert "to download: streaming-t2v 12.9 GB" in out and "by: streamingt2v get streaming-t2v" in out
 
 
 @pytest.mark.parametrize(
@@ -141,11 +138,11 @@ def test_plan_counts_a_published_model_that_is_not_here(capfd, monkeypatch):
     [
         ("24GB", "yes, it fits\n"),
         ("12 GB", "yes, it fits, with --offload model"),
-        ("1GB", "no, it does not fit, whatever is offloaded"),
+        ("1GB", "no, it does not fit at any level"),
     ],
 )
 def test_plan_for_a_card_elsewhere_says_yes_or_no(capfd, memory, words):
-    """Neither torch nor a device is needed for that."""
+    """Needs neither torch nor a device."""
     line = ["plan", "A cat", "--model", "streaming-t2v", "--preset", "full", "--memory", memory]
     assert main(line) == 0
     assert words in capfd.readouterr().out
@@ -159,7 +156,8 @@ def test_plan_for_a_card_elsewhere_says_yes_or_no(capfd, memory, words):
 
 def test_plan_for_a_card_elsewhere_imports_nothing_heavy():
     line = ["plan", "A cat", "--model", "streaming-t2v", "--preset", "full", "--memory", "24GB"]
-    script = f"import sys; from streamingt2v.cli import main; print(main({line!r}), *(x in sys.modules for x in ('torch', 'diffusers')))"
+    loaded = "*(name in sys.modules for name in ('torch', 'diffusers'))"
+    script = f"import sys; from streamingt2v.cli import main; print(main({line!r}), {loaded})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0 False False" and done.stderr == ""
 

@@ -1,4 +1,4 @@
-"""The installed command as users run it: processes of its own, with the real classes at toy size."""
+"""The command line in its own process, with real classes at toy size."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def model(tmp_path_factory) -> Path:
 
 
 def start(folder: Path, *arguments: object) -> subprocess.Popen:
-    """The command, running in `folder`."""
+    """Start the command in `folder`."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     words = [*COMMAND, *map(str, arguments)]
     return subprocess.Popen(
@@ -39,7 +39,7 @@ def start(folder: Path, *arguments: object) -> subprocess.Popen:
 
 
 def run(folder: Path, *arguments: object) -> tuple[int, str, str]:
-    """Exit code, stdout, stderr."""
+    """Run the command; return exit code, stdout and stderr."""
     process = start(folder, *arguments)
     out, err = process.communicate(timeout=120)
     return process.returncode, out, err
@@ -70,7 +70,7 @@ def test_extend_any_video_by_new_frames(tmp_path, model):
 
 def test_ctrl_c_ends_cleanly_and_the_printed_line_goes_on_to_the_same_bytes(tmp_path, model):
     options = [PROMPT, "--frames", "72", "--model", str(model)]
-    assert run(tmp_path, "generate", *options, "-o", "whole.mp4")[0] == 0  # as many threads as the run below
+    assert run(tmp_path, "generate", *options, "-o", "whole.mp4")[0] == 0  # same number of threads as below
     process = start(tmp_path, "generate", *options, "-o", "out.mp4")
     journal = tmp_path / "out.run" / "journal.jsonl"
     while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") >= 2):
@@ -140,6 +140,6 @@ def test_a_run_resumed_with_another_number_of_threads_has_the_same_bytes(tmp_pat
         b"".join(journal.read_bytes().splitlines(keepends=True)[:-1])
     )  # as if stopped before the last chunk
     (tmp_path / "out.mp4").unlink()
-    code, out, err = run(tmp_path, "resume", "run")  # a process of one thread
+    code, out, err = run(tmp_path, "resume", "run")  # in a new process
     assert (code, out.strip()) == (0, str(tmp_path / "out.mp4")), err
     assert (tmp_path / "out.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()

@@ -1,4 +1,4 @@
-"""`refine`, `extend` and schedules around a stand-in pipeline."""
+"""`refine`, `extend` and schedules around a fake pipeline."""
 
 import dataclasses
 import json
@@ -31,7 +31,8 @@ def test_refine_makes_as_many_frames_as_the_video_has_at_its_rate(fake_pipeline,
 
 def test_options_reach_the_request_to_refine(fake_pipeline, capsys):
     a_video("in.mp4", 12, 8)
-    asked = "--frames 9 --form joint --strength 0.4 --steps 3 --guidance-scale 2.5 --negative-prompt dull --seed 7".split()
+    asked = "--frames 9 --form joint --strength 0.4 --steps 3 --guidance-scale 2.5".split()
+    asked += "--negative-prompt dull --seed 7".split()
     assert run(capsys, "refine", "in.mp4", PROMPT, *asked, "--run-dir", "kept")[0] == 0
     with RunFolder.open("kept") as kept:
         path = str(Path("in.mp4").absolute())

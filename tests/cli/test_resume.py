@@ -1,4 +1,4 @@
-"""Interrupted commands around a stand-in pipeline: what is kept, what is printed, and how it is gone on with."""
+"""Interrupted commands around a fake pipeline: what is kept, printed and resumed."""
 
 import errno
 import json
@@ -102,7 +102,7 @@ def test_a_bug_shows_its_traceback_and_keeps_the_run(fake_pipeline, capsys):
 
 
 def cut_after_one_chunk(fake_pipeline, capsys, *options: object) -> None:
-    """Leaves out.run (or the --run-dir in `options`), 8 of 20 frames made; what follows is not interrupted."""
+    """Leave out.run (or the --run-dir in `options`) with 8 of 20 frames; later runs are not interrupted."""
     fake_pipeline.before_chunk = interrupt_at(1)
     assert run(capsys, "generate", PROMPT, "--frames", 20, "-o", "out.mp4", *options)[0] == 130
     fake_pipeline.before_chunk = lambda index: None

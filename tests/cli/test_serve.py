@@ -1,4 +1,4 @@
-"""`serve` at its door: who may reach it, and settings that make no sense, said before anything is loaded."""
+"""`serve`: access, and wrong settings reported before anything loads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streamingt2v.errors import RequestError
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.2", "::", "example.org"])
 def test_an_address_that_others_reach_needs_a_token(host):
-    with pytest.raises(RequestError, match="give a token"):
+    with pytest.raises(RequestError, match="set a token"):
         serve.checked_token(host, None)
     assert serve.checked_token(host, "x" * 16) == "x" * 16
 
@@ -71,7 +71,7 @@ def test_two_models_of_one_name_are_refused(tmp_path):
 
 @pytest.mark.parametrize("command", ["serve", "demo"])
 def test_a_port_that_is_taken_is_noticed_before_a_model_is_loaded(tmp_path, monkeypatch, capsys, command):
-    monkeypatch.setattr("streamingt2v.jobs.service.JobService", None)  # nothing of it is begun
+    monkeypatch.setattr("streamingt2v.jobs.service.JobService", None)  # fails if it is started
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main([command, "--port", str(port), "--data-dir", str(tmp_path)]) == 2

@@ -49,7 +49,7 @@ def test_whatever_a_file_may_be_called_it_is_made_and_gone_on_with(fake_pipeline
     )
     assert code == 130
     fake_pipeline.before_chunk = lambda index: None
-    words = shlex.split(os.fsdecode(Path("said").read_bytes()).rpartition("go on with: streamingt2v ")[2])
+    words = shlex.split(os.fsdecode(Path("said").read_bytes()).rpartition("resume with: streamingt2v ")[2])
     assert main(words) == 0
     Path("said").unlink()
     assert listing() == {name, str(Path(name).with_suffix(".png"))} and count_frames(Path(name)) == 24

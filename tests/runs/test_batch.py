@@ -101,7 +101,7 @@ def test_stopped_anywhere_a_second_start_does_what_is_missing(
     with monkeypatch.context() as patch:
         count_commits(patch, stop_after=3)  # a row has two chunks: in the middle of the second row
         assert run(table, toy, tmp_path / "out") == 130
-    assert "go on with: streamingt2v batch" in capsys.readouterr().err
+    assert "resume with: streamingt2v batch" in capsys.readouterr().err
     made = count_commits(monkeypatch)
     assert run(table, toy, tmp_path / "out", "--json") == 0
     assert made == [1], "the first row was made again, or the second from its beginning"

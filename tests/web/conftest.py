@@ -1,4 +1,4 @@
-"""The demo on a real port with a toy model and a real worker, and a real browser before it."""
+"""A demo server with a toy model and a real worker, and a real browser."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def browser() -> Iterator[playwright.Browser]:
 
 @pytest.fixture
 def page(browser, address) -> Iterator[playwright.Page]:
-    """The page, freshly opened; a script of it that fails, or a file from elsewhere, fails the test."""
+    """Yield the opened page; script errors, policy violations and external requests fail the test."""
     wrong: list[str] = []
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.on("pageerror", lambda error: wrong.append(str(error)))

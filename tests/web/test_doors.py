@@ -1,4 +1,4 @@
-"""The demo's routes serve what they should, and none leads to a file or an address that a client names."""
+"""Security of the demo's routes: none reads a file or fetches an address that a client names."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ ROUTES = {
     "MOUNT /page/static",
     "MOUNT /static",
 }
-"""All that there is. Whoever adds a route adds it here, and by that to the trials below."""
+"""All routes. A new route must be added here, and is then covered by the tests below."""
 
 FIELDS = ("file", "image", "video", "input_reference", "model", "path", "data", "refine")
 
@@ -72,7 +72,7 @@ def routes_of(app) -> set[str]:
 
 @pytest.fixture(scope="module")
 def jobs(toy, tmp_path_factory):
-    """A service without workers: nothing that is asked for is made."""
+    """Yield a service without workers: no job is started."""
     service = JobService(Settings(tmp_path_factory.mktemp("jobs"), (str(toy),)))
     yield service
     service.store.close()
@@ -86,7 +86,7 @@ def demo(jobs):
 
 @pytest.fixture(scope="module")
 def secret(tmp_path_factory):
-    """A picture that nobody sent, so that it could be used if its path were."""
+    """Return the path of an image on the server that no client may read."""
     path = tmp_path_factory.mktemp("secret") / "secret.png"
     path.write_bytes(picture(size=(33, 57)))
     path.chmod(0o600)
@@ -95,7 +95,7 @@ def secret(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trap():
-    """(an address, how often it was fetched)."""
+    """Yield (address, list of fetches)."""
     hits = []
 
     class Trap(BaseHTTPRequestHandler):
@@ -121,7 +121,7 @@ META = {"_type": "gradio.FileData"}
 
 
 def forms(place: str) -> list:
-    """A path or an address in the shapes that clients of such pages send."""
+    """Return a path or address in the JSON shapes that clients of such pages send."""
     objects = [
         {"path": place},
         {"path": place, "meta": META},
@@ -159,7 +159,7 @@ def test_no_route_takes_a_path_or_an_address(demo, jobs, secret, trap):
 
 
 def answers(demo, place: str, known: str, shapes: list):
-    """Ask every route, with the place in its path, its query and its body."""
+    """Request every route with the place in its path, query and body."""
     for route in sorted(ROUTES):
         method, path = route.split(" ")
         if method in ("WS", "MOUNT"):
@@ -212,7 +212,7 @@ def test_nothing_of_gradio_answers(demo):
 
 
 class TestToken:
-    """The demo behind a token."""
+    """Yield the demo with a token."""
 
     @pytest.fixture
     def guarded(self, jobs):

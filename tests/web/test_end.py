@@ -1,4 +1,4 @@
-"""The demo in a process of its own, ended while it is being watched."""
+"""Shutdown of the demo, in its own process, while clients are connected."""
 
 from __future__ import annotations
 
@@ -59,4 +59,4 @@ def watch(address: str) -> None:
             for _ in answer.iter_bytes():
                 pass
     except httpx2.HTTPError:
-        pass  # it broke off, as it should
+        pass  # the connection is cut, as expected

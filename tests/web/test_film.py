@@ -1,4 +1,4 @@
-"""Events that the page gets of a job, without a browser."""
+"""The page's event stream and settings, without a browser."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streamingt2v.web.settings import settings_of_file
 
 
 def films(address: str, id: str, most: int = 10_000) -> list[dict]:
-    """The events of a job until it has ended, or so many."""
+    """Return the `film` events of a job until it ends, or the first `most`."""
     told = []
     with httpx2.stream("GET", f"{address}/page/videos/{id}/events", timeout=120) as answer:
         name = ""
@@ -37,7 +37,7 @@ def test_segments_are_told_once_and_prompts_when_they_are_taken_up(service, addr
         sum(s["frames"] for s in segments[:i]) for i in range(len(segments))
     ]
     assert sum(s["frames"] for s in segments) == 60 == told[-1]["video"]["frames_done"]
-    for film in told:  # what is said to be there, can be played
+    for film in told:  # announced frames can be played
         assert film["video"]["frames_done"] <= sum(
             s["frames"] for f in told[: told.index(film) + 1] for s in f["segments"]
         )

@@ -1,4 +1,4 @@
-"""The page in a real browser: what is asked for is made, and plays while it is made."""
+"""The page in a real browser: jobs, playback of unfinished videos, files and messages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WAIT = 60_000  # milliseconds
 
 
 def until(page, condition: str) -> None:
-    """Wait until an expression of JavaScript is true. (Playwright's own way needs `eval`, which the page's policy forbids.)"""
+    """Wait until a JavaScript expression is true; the page's policy forbids Playwright's own wait."""
     end = time.monotonic() + WAIT / 1000
     while not page.evaluate(condition):
         assert time.monotonic() < end, condition
@@ -59,7 +59,7 @@ def test_it_plays_before_the_job_is_finished_and_a_reload_finds_it_again(page, s
     wait_for(page, "cancelled")
     assert service.get(job.id).frames_done < 400
     assert is_hidden(page, "stop") and not is_hidden(page, "download")
-    page.wait_for_selector(".closer .strip img", timeout=WAIT)  # what there is, is measured too
+    page.wait_for_selector(".closer .strip img", timeout=WAIT)  # a stopped video is measured too
 
 
 def test_the_full_video_from_a_picture_and_its_extension(page, service, tmp_path):
@@ -73,7 +73,7 @@ def test_the_full_video_from_a_picture_and_its_extension(page, service, tmp_path
     job = job_of(page, service)
     assert job.request.preset == "full" and job.request.image is not None and job.frames_done == 24
     page.reload()
-    page.wait_for_selector("#image img", timeout=WAIT)  # the picture is back as well
+    page.wait_for_selector("#image img", timeout=WAIT)  # the image is restored
     page.click("[data-do=extend]")
     page.fill("[data-for=extend] [name=prompt]", "A dog on the beach")
     page.fill("[data-for=extend] [name=frames]", "8")
@@ -92,7 +92,7 @@ def test_a_video_gives_its_settings_back(page, service):
     job = service.wait(service.submit(Request(PROMPT, 16, seed=77, num_inference_steps=3)).id)
     page.click("#own > summary")
     page.set_input_files("#settings input", service.video(job.id))
-    page.wait_for_selector("#notice .calm:has-text('are back')", timeout=WAIT)
+    page.wait_for_selector("#notice .calm:has-text('Restored the settings')", timeout=WAIT)
     assert [page.input_value(f"#{name}") for name in ("prompt", "seed", "steps")] == [PROMPT, "77", "3"]
 
 
@@ -141,7 +141,7 @@ def test_what_comes_out_of_an_own_clip_is_said_before_the_start(page, tmp_path):
     page.wait_for_selector("#video button", timeout=WAIT)
     hint = page.inner_text("#video .hint")
     assert (
-        "20 frames of 96 × 48, 25 a second" in hint
+        "20 frames of 96 × 48, 25 per second" in hint
         and "middle 50 %" in hint
         and "the model makes motion for" in hint
     )
@@ -158,7 +158,8 @@ def test_a_changed_prompt_leaves_a_trace_and_waiting_is_announced(page, service)
     frame = int(page.inner_text(".prompts li:last-child b").removeprefix("From frame "))
     assert 0 < frame < 400
     until(page, "document.querySelector('video').buffered.length > 0")
-    to_the_end = "((bar) => { bar.value = 1e6; bar.dispatchEvent(new Event('input')); })(document.querySelector('.bar input'))"
+    bar = "document.querySelector('.bar input')"
+    to_the_end = f"((bar) => {{ bar.value = 1e6; bar.dispatchEvent(new Event('input')); }})({bar})"
     until(page, f"({to_the_end}, !document.querySelector('.wait').hidden)")
     assert page.inner_text(".wait").startswith("Waiting for frame")
     page.on("dialog", lambda dialog: dialog.accept())

@@ -1,4 +1,4 @@
-"""The command `streamingt2v`: parse, call, print. Nothing heavy is imported before a command really runs."""
+"""The command line `streamingt2v`: parse, call, print. Commands import heavy modules only when they run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .screen import INTERRUPTED, interruptible, plain_warnings, report_error
 
 app = typer.Typer(
     name="streamingt2v",
-    help="Long videos from text, made chunk by chunk.",
+    help="Generate, extend, refine and evaluate long videos.",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -36,7 +36,7 @@ def _start(
 
 
 MAKES_FILES = [[name] for name in ("generate", "extend", "refine", "resume", "batch", "train", "convert")]
-"""Commands whose work is done when their files are there, whether or not that could be told on stdout."""
+"""Commands that succeed once their files are written, even if stdout fails."""
 
 for _command in (
     video.generate,
@@ -59,15 +59,15 @@ for _command in (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line (default: this process's) and return its exit code.
+    """Run one command line (default: `sys.argv`) and return its exit code.
 
-    0 done; 2 the request is wrong; 1 it failed while running; 130 interrupted (SIGINT or SIGTERM).
+    0: done. 1: failed while running. 2: wrong request. 130: interrupted by SIGINT or SIGTERM.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     with interruptible(), plain_warnings():
         try:
             code = int(app(arguments, standalone_mode=False) or 0)
-            if code == INTERRUPTED:  # typer makes this of a KeyboardInterrupt that no command took
+            if code == INTERRUPTED:  # typer turns an uncaught KeyboardInterrupt into this code
                 raise KeyboardInterrupt
             return code
         except (Exception, KeyboardInterrupt) as error:
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def entry_point() -> None:
-    """Run the command line of this process, and end it with its exit code."""
+    """Run the command line of this process and exit."""
     bound_spinning()
     streams.prepare()
     code = main()

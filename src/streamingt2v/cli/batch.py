@@ -1,4 +1,4 @@
-"""`batch`: a table of prompts in, a video file a row out."""
+"""`batch`: make one video per row of a table."""
 
 from __future__ import annotations
 
@@ -29,24 +29,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchOptions:
-    """Where the videos go and who makes them."""
+    """Output folder and workers of `batch`."""
 
     out: Annotated[
         str,
-        Option(
-            "--out", "-o", help="Folder for the videos, here or at any address that fsspec knows (s3://...)."
-        ),
+        Option("--out", "-o", help="Output folder: a path, or a URL that fsspec can write (s3://...)."),
     ]
     workers: Annotated[
         int,
-        Option(
-            help="Processes that make a video each; above 1 needs the extra 'ray'.", min=1, max=MOST_WORKERS
-        ),
+        Option(help="Videos made in parallel. More than 1 needs the extra 'ray'.", min=1, max=MOST_WORKERS),
     ] = 1
     threads: Annotated[
         int,
         Option(
-            help="Threads of a worker on a CPU; the pictures' last bits may depend on it.",
+            help="CPU threads per worker. A different number can change the last bits of the frames.",
             min=1,
             max=MOST_THREADS,
         ),
@@ -54,17 +50,15 @@ class BatchOptions:
     gpus_per_worker: Annotated[
         float | None,
         Option(
-            help="A share lets several work on one GPU; default: one each with --device cuda.",
+            help="GPUs per worker with --device cuda; a fraction shares one GPU. Default: 1.",
             min=0.0,
             max=64.0,
         ),
     ] = None
-    retries: Annotated[int, Option(help="How often a video that failed is tried again.", min=0, max=1000)] = 2
+    retries: Annotated[int, Option(help="Times to retry a failed video.", min=0, max=1000)] = 2
     run_dir: Annotated[
         Path | None,
-        Option(
-            help="Folder for the runs being made, on each worker's disk; default: --out, or PROMPTS.runs for an address."
-        ),
+        Option(help="Local folder for runs in progress. Default: --out, or PROMPTS.runs if --out is a URL."),
     ] = None
 
 
@@ -72,9 +66,7 @@ class BatchOptions:
 def batch(
     prompts: Annotated[
         Path,
-        Argument(
-            metavar="PROMPTS", help="A .csv, .jsonl or .parquet file: a row a video, options as columns."
-        ),
+        Argument(metavar="PROMPTS", help="A .csv, .jsonl or .parquet file with one row per video."),
     ],
     *,
     options: BatchOptions,
@@ -82,15 +74,16 @@ def batch(
     yes: Yes = False,
     screen: ScreenOptions,
 ) -> None:
-    """Make many videos, one a row of a table.
+    """Make many videos, one per row of a table.
 
-    Columns are named as the options of `generate` (prompt, image, frames, seed, preset, ...), and name, video, refine. A row gives
-    NAME.mp4, and NAME.json that tells how it went; without a name it is called by its number. Rows that are wrong are told before any
-    work starts. A row that fails does not stop the others. The same command does what is missing, and goes on with what was begun.
+    Columns are the options of `generate` (prompt, image, frames, seed, preset, ...) and name, video
+    (to extend) and refine. Each row gives NAME.mp4 and NAME.json with its result; rows without a name
+    are numbered. All rows are checked before work starts. A failed row does not stop the others.
+    Run the same command again to resume and to make only what is missing.
     """
     began, typed = time.monotonic(), model
     model = settle(model, Screen(screen.quiet, screen.json), fetch="preview", yes=yes)
-    if model.offload == "auto":  # rows differ, and all are made by one model
+    if model.offload == "auto":  # one model serves all rows, whatever they need
         model = replace(model, offload="none")
     _check_workers(model.device, options)
     rows = read_table(prompts, lambda wanted: _checked(wanted, model))
@@ -100,7 +93,7 @@ def batch(
     jobs, setting = [Job(name, request) for name, request in rows], _setting(prompts, options, model)
     left = left_to_do(jobs, setting)
     show = Screen(screen.quiet, screen.json)
-    show.note(f"{len(jobs)} rows, {len(jobs) - len(left)} done before, workers: {options.workers}")
+    show.note(f"{len(jobs)} rows, {len(jobs) - len(left)} already done, {options.workers} worker(s)")
     records = (
         run_batch(left, setting, options.workers, options.retries, options.gpus_per_worker)
         if left
@@ -110,21 +103,19 @@ def batch(
         ["streamingt2v", "batch", str(prompts), *_words(options), *_words(typed), *_words(screen)]
     )
     try:
-        total = {"rows": len(jobs), "done_before": len(jobs) - len(left), **_told(records, show)}
+        total = {"rows": len(jobs), "done_before": len(jobs) - len(left), **_report(records, show)}
     except KeyboardInterrupt as error:
         raise Stopped(
-            "interrupted; what is done or begun is kept", describe(error).exit_code, again
+            "interrupted; finished and partial videos are kept", describe(error).exit_code, again
         ) from error
     total |= {"seconds": round(time.monotonic() - began, 3), "output": setting.out}
     if total["failed"]:
-        raise Stopped(
-            f"{total['failed']} of {len(jobs)} videos failed; their NAME.json tells why", 1, again, total
-        )
+        raise Stopped(f"{total['failed']} of {len(jobs)} videos failed; see their NAME.json", 1, again, total)
     show.result(f"{total['done']} videos in {total['seconds']:.1f} s", total)
 
 
-def _told(records: Iterable[Record], show: Screen) -> dict[str, Any]:
-    """A line a video as it ends; how many there were, and their new frames."""
+def _report(records: Iterable[Record], show: Screen) -> dict[str, Any]:
+    """Print one line per finished video; return the totals."""
     total = {"done": 0, "failed": 0, "new_frames": 0}
     for record in records:
         total[record["status"]] += 1
@@ -154,7 +145,7 @@ def _setting(prompts: Path, options: BatchOptions, model: ModelOptions) -> Setti
 
 
 def _words(options: Any) -> list[str]:
-    """A dataclass of options as they are typed, without those at their defaults."""
+    """Return the options that differ from their defaults, as typed on a command line."""
     words: list[str] = []
     for field in fields(options):
         value, name = getattr(options, field.name), f"--{field.name.replace('_', '-')}"
@@ -172,10 +163,10 @@ def _checked(wanted: Request, model: ModelOptions) -> Request:
 def _check_workers(device: str, options: BatchOptions) -> None:
     gpus = options.gpus_per_worker
     if device.startswith("cuda:") and options.workers > 1:
-        raise RequestError("device", device, "each worker has a GPU of its own; say cuda")
+        raise RequestError("device", device, "workers choose their own GPUs; use cuda")
     if gpus is not None and math.isnan(gpus):
         raise RequestError("gpus_per_worker", gpus, "must be a number")
     if gpus is not None and (options.workers == 1 or device != "cuda"):
-        raise RequestError("gpus_per_worker", gpus, "is for several workers with --device cuda; leave it out")
+        raise RequestError("gpus_per_worker", gpus, "needs --workers above 1 and --device cuda; leave it out")
     if options.workers > 1:
         check_ray()

@@ -1,4 +1,4 @@
-"""`bench`: measure how fast this machine makes videos, and compare two settings in turn."""
+"""`bench`: measure speed and memory of this machine, or compare two settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from ..config import Preset
 from ..errors import ModelError, RequestError
 from ..runs.quiet import hide_progress_bars
 from ..texts import whole_number
-from .options import MOST_THREADS, ModelOptions, ScreenOptions, takes_options
+from .options import (
+    GUIDANCE_HELP,
+    MOST_THREADS,
+    PRESET_HELP,
+    STEPS_HELP,
+    ModelOptions,
+    ScreenOptions,
+    takes_options,
+)
 from .screen import Screen
 from .settle import settle
 
@@ -19,42 +27,38 @@ if TYPE_CHECKING:
     from ..metrics.speed import Setting
 
 MOST_FRAMES = 10**6
-COMPARE_HELP = (
-    "Compare with this setting changed, in turn; may be repeated. Names are listed in docs/performance.md."
-)
+COMPARE_HELP = "Also measure with this setting changed and compare; repeatable. Names: docs/performance.md."
 
 
 @takes_options
 def bench(
     *,
     frames: Annotated[
-        int, Option(help="Frames of the video made in a warm process, more than one chunk.", max=MOST_FRAMES)
+        int, Option(help="Frames of the warm video; must be more than one chunk.", max=MOST_FRAMES)
     ] = 48,
-    lengths: Annotated[str, Option(help="Frames of videos made in fresh processes; '' for none.")] = "16,80",
-    preset: Annotated[
-        Preset, Option(help="preview: stages 1 and 2; full: refined by stage 3 as well.")
-    ] = "preview",
-    steps: Annotated[int | None, Option(help="Denoising steps of a chunk; default: the model's.")] = None,
-    guidance_scale: Annotated[
-        float | None, Option(help="Classifier-free guidance scale; default: the model's.")
-    ] = None,
+    lengths: Annotated[
+        str, Option(help="Frames of the cold videos, each made in a new process; '' for none.")
+    ] = "16,80",
+    preset: Annotated[Preset, Option(help=PRESET_HELP)] = "preview",
+    steps: Annotated[int | None, Option(help=STEPS_HELP)] = None,
+    guidance_scale: Annotated[float | None, Option(help=GUIDANCE_HELP)] = None,
     threads: Annotated[
-        int | None, Option(help="Threads of torch on a CPU, in the warm process.", min=1, max=MOST_THREADS)
+        int | None, Option(help="CPU threads of the warm process.", min=1, max=MOST_THREADS)
     ] = None,
     compare: Annotated[list[str] | None, Option(metavar="NAME=VALUE", help=COMPARE_HELP)] = None,
     repeats: Annotated[
-        int, Option(help="Videos of each setting; medians are printed.", min=1, max=10_000)
+        int, Option(help="Warm videos per setting; the median is printed.", min=1, max=10_000)
     ] = 5,
     model: ModelOptions,
     screen: ScreenOptions,
 ) -> None:
-    """Measure speed and memory on this machine: first frame, new frames a second, shares of the parts, peak memory.
+    """Measure time to the first frame, new frames per second, time per stage and peak memory.
 
-    Nothing else should run meanwhile.
+    Close other programs first.
     """
     show = Screen(screen.quiet, screen.json)
     model = settle(model, show)
-    if model.offload == "auto":  # what is measured is what was typed
+    if model.offload == "auto":  # measure exactly the given options
         model = replace(model, offload="none")
     wanted = _lengths(lengths)
     _check(model.model, preset, frames)
@@ -80,28 +84,28 @@ def bench(
     }
     lines = [", ".join(f"{name} {value}" for name, value in values["conditions"].items())]
     for count in wanted:
-        show.note(f"making {count} frames in a fresh process")
+        show.note(f"making {count} frames in a new process")
         found = speed.cold(setting, count)
         values.setdefault("cold", []).append(asdict(found))
-        lines.append(_told_cold(found))
+        lines.append(_cold_line(found))
     show.note(f"making {frames} frames {repeats} times")
     own = speed.repeated(setting, frames, repeats)
     values["warm"] = asdict(own)
     lines += [
-        f"warm: first frame after {own.first_frame_seconds:.2f} s, then {own.sustained:.2f} new frames a second",
-        _told_shares(own),
+        f"warm: first frame after {own.first_frame_seconds:.2f} s, then {own.sustained:.2f} new frames/s",
+        _shares_line(own),
     ]
     if other is not None:
-        show.note(f"making {frames} frames in turn, {repeats} times each")
+        show.note(f"making {frames} frames with each setting in turn, {repeats} times")
         both = speed.compare(setting, other, frames, repeats)
         values |= {"other": asdict(other), "comparison": asdict(both)}
-        lines.append(_told_comparison(both, compare or []))
+        lines.append(_comparison_line(both, compare or []))
     show.result("\n".join(lines), values)
 
 
 def _check(model: str, preset: Preset, frames: int) -> None:
-    """RequestError unless there is such a model, with that preset, and the video has a second chunk to measure."""
-    from ..external.as_model import read_model  # imports torch, which the other commands' doors do without
+    """Raise RequestError for an unknown model, a preset it lacks, or a video without a second chunk."""
+    from ..external.as_model import read_model  # imports torch
 
     try:
         config = read_model(model)[1]
@@ -113,7 +117,7 @@ def _check(model: str, preset: Preset, frames: int) -> None:
         else max(config.extend.frames, config.refine.frames)
     )
     if frames <= chunk:
-        raise RequestError("frames", frames, f"has no second chunk to measure; give more than {chunk}")
+        raise RequestError("frames", frames, f"must be more than one chunk, {chunk} frames")
     if preset == "full" and config.refine is None and config.refine_by is None:
         raise RequestError("preset", "full", f"model {config.name!r} has no refiner; use preview")
 
@@ -122,14 +126,14 @@ def _lengths(text: str) -> list[int]:
     try:
         found = [whole_number(part) for part in text.split(",") if part.strip()]
     except ValueError as error:
-        raise RequestError("lengths", text, "write numbers with commas between, e.g. 16,80,240") from error
+        raise RequestError("lengths", text, "must be numbers separated by commas, e.g. 16,80,240") from error
     if any(not 1 <= count <= MOST_FRAMES for count in found):
-        raise RequestError("lengths", text, f"must be 1 or more each, and {MOST_FRAMES} at most")
+        raise RequestError("lengths", text, f"each must be 1 to {MOST_FRAMES}")
     return found
 
 
 def _changed(setting: Setting, texts: list[str]) -> Setting:
-    """The setting with the values of "name=text"; RequestError for another name or value."""
+    """Return the setting with every "NAME=VALUE" applied; RequestError for an unknown name or value."""
     from ..train.settings import parse_setting
 
     hints, values = get_type_hints(type(setting)), dict[str, Any]()
@@ -148,25 +152,21 @@ def _changed(setting: Setting, texts: list[str]) -> Setting:
     return replace(setting, **values)
 
 
-def _told_cold(found: Any) -> str:
-    start = f"first frame after {found.first_frame_seconds:.2f} s"
+def _cold_line(found: Any) -> str:
+    first = f"first frame after {found.first_frame_seconds:.2f} s"
     return (
-        f"cold, {found.frames} frames: {start}, {found.seconds:.1f} s in all, peak {found.peak_rss_mb:.0f} MB"
+        f"cold, {found.frames} frames: {first}, {found.seconds:.1f} s total, peak {found.peak_rss_mb:.0f} MB"
     )
 
 
-def _told_shares(found: Any) -> str:
+def _shares_line(found: Any) -> str:
     shares = sorted(found.shares.items(), key=lambda item: -item[1])
-    return "of the time: " + ", ".join(f"{name} {share:.0%}" for name, share in shares)
+    return "time per stage: " + ", ".join(f"{name} {share:.0%}" for name, share in shares)
 
 
-def _told_comparison(both: Any, texts: list[str]) -> str:
-    apart = (
-        "not the same work"
-        if both.difference is None
-        else f"largest difference of a pixel {both.difference:.1e}"
-    )
+def _comparison_line(both: Any, texts: list[str]) -> str:
+    same = "different work" if both.difference is None else f"largest pixel difference {both.difference:.1e}"
     return (
-        f"against {', '.join(texts)} ({both.second.sustained:.2f} new frames a second): {both.ratio:.2f} times as fast in all, "
-        f"{both.ratio_sustained:.2f} times after the first chunk; {apart}"
+        f"compared with {', '.join(texts)} ({both.second.sustained:.2f} new frames/s): "
+        f"{both.ratio:.2f}x the speed overall, {both.ratio_sustained:.2f}x after the first chunk; {same}"
     )

@@ -1,4 +1,4 @@
-"""`evaluate`: long-video metrics of any video files, as a table, as JSON, and as pictures."""
+"""`evaluate`: long-video metrics of video files, as a table, JSON and charts."""
 
 from __future__ import annotations
 
@@ -37,49 +37,50 @@ NAMES = (
 )
 FLOWING, SEEING = {"mawe", "warp", "flow", "stagnation"}, {"anchor", "text"}
 WITH_CURVES = {"warp", "flow", "seam", "anchor", "text", "colour", "flicker", "sharpness"}
-COLUMNS = 5  # videos beside each other in a table
+COLUMNS = 5  # videos side by side in a table
 ARROWS = {"higher": "↑", "lower": "↓", None: "", "towards": "→"}
-PLAIN_ARROWS = {"higher": "^", "lower": "v", None: "", "towards": "->"}
-"""For terminals without the others."""
+PLAIN_ARROWS = {"higher": "^", "lower": "v", None: "", "towards": "->"}  # for ASCII terminals
 
 
 @takes_options
 def evaluate(
-    videos: Annotated[
-        list[Path], Argument(metavar="VIDEO", help="Video files, or folders of finished runs.")
-    ],
+    videos: Annotated[list[Path], Argument(metavar="VIDEO", help="Video files or folders of finished runs.")],
     *,
-    prompt: Annotated[str | None, Option(help="Text prompt; default: the file's own.")] = None,
+    prompt: Annotated[str | None, Option(help="Text prompt. Default: the one stored in the file.")] = None,
     metrics: Annotated[
-        str | None, Option(help=f"Some of {','.join(NAMES)}; default: all that the video allows.")
+        str | None, Option(help=f"Comma-separated: {','.join(NAMES)}. Default: all that apply.")
     ] = None,
     chunk: Annotated[
         int | None,
-        Option(help="Frames of a chunk, to know the seams; default: the file's own.", max=2**31 - 1),
+        Option(help="Frames per chunk, to locate seams. Default: stored in the file.", min=1, max=2**31 - 1),
     ] = None,
     overlap: Annotated[
-        int | None, Option(help="Frames that a chunk shares with the one before; goes with --chunk.")
+        int | None, Option(help="Frames that consecutive chunks share; requires --chunk.")
     ] = None,
     clip: Annotated[
         str | None,
         Option(
-            help="A whole CLIP to see with: its folder, or its name if downloaded; default: the image encoder of tiny."
+            help="CLIP model for anchor and text: a folder, or the name of a downloaded one. Default: tiny's."
         ),
     ] = None,
     flow_size: Annotated[
-        int | None, Option(help="Measure motion on frames of this side; default: as they are.", max=8192)
+        int | None, Option(help="Scale frames to this side for motion metrics. Default: full size.", max=8192)
     ] = None,
-    curves: Annotated[Path | None, Option(help="Also write a PNG of curves over time, seams marked.")] = None,
+    curves: Annotated[
+        Path | None, Option(help="Also write a PNG of the curves over time, with seams.")
+    ] = None,
     slice_: Annotated[
         Path | None,
-        Option("--slice", help="Also write a PNG of the middle row of every frame, time to the right."),
+        Option("--slice", help="Also write a PNG with the middle row of every frame; time runs right."),
     ] = None,
-    overwrite: Annotated[bool, Option("--overwrite", help="Replace files that exist.")] = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace existing files.")] = False,
     screen: ScreenOptions,
 ) -> None:
-    """Measure long videos: seams, motion, drift, likeness.
+    """Measure long videos: seams, motion, drift, similarity to the prompt.
 
-    Each video is read once, whatever its length. What the numbers mean, and what they cannot see, is in docs/evaluation.md.
+    Each video is read once, in constant memory. docs/evaluation.md explains the metrics and their limits.
+
+    Example: streamingt2v evaluate cat.mp4 longer.mp4 --metrics seam,drift --curves curves.png
     """
     from ..metrics.chart import MiddleRows, check_installed
 
@@ -99,7 +100,7 @@ def evaluate(
     tools = make_tools(
         [n for n in names or METRICS if names or what_is_not_installed(n) is None], clip, flow_size
     )
-    for video in videos if names else ():  # so that the last one's fault is not told after an hour
+    for video in videos if names else ():  # report a bad last video now, not after an hour
         make_metrics(names or (), setting_of(video_of(video), tools, prompt, grid))
     reports: list[Report] = []
     rows = [MiddleRows() for _ in videos]
@@ -108,7 +109,7 @@ def evaluate(
             on_frame = _watcher(row if slice_ is not None else None, progress.add)
             reports.append(measured(video, names, tools, prompt=prompt, grid=grid, on_frame=on_frame))
     for name, why in {name: why for report in reports for name, why in report.left_out.items()}.items():
-        show.note(f"note: {name} is left out: it {why}")
+        show.note(f"note: {name} is skipped: it {why}")
     for report in reports:
         for note in _notes(report.video):
             show.note(f"note: {report.video.name}: {note}")
@@ -120,14 +121,14 @@ def evaluate(
 
 
 def _notes(video: Path) -> list[str]:
-    """What of a video is measured otherwise than it is stored, or lost."""
+    """Return notes on what reading changed or lost, e.g. damaged frames."""
     from ..video.look import look
 
     return list(look(video).notes)
 
 
 def _names(metrics: str | None) -> list[str] | None:
-    """The metrics asked for; RequestError for one that is none. None for all."""
+    """Split the list of metrics; None means all. RequestError for an unknown name."""
     names = [name.strip() for name in metrics.split(",")] if metrics is not None else None
     for name in names or ():
         if name not in NAMES:
@@ -136,7 +137,7 @@ def _names(metrics: str | None) -> list[str] | None:
 
 
 def _check_used(names: list[str] | None, given: dict[str, object]) -> None:
-    """RequestError for an option that none of the named metrics has a use for."""
+    """Raise RequestError for an option that no chosen metric uses."""
     for name, users in (
         ("prompt", {"text"}),
         ("clip", SEEING),
@@ -150,7 +151,7 @@ def _check_used(names: list[str] | None, given: dict[str, object]) -> None:
 
 
 def _check_videos(videos: list[Path]) -> int | None:
-    """How many frames there are in all, None if a file does not say. RequestError for a path that is no video."""
+    """Return the total number of frames, None if unknown. RequestError for a path that is no video."""
     from ..metrics.seams import video_of
     from ..video.reader import probe_video
 
@@ -160,7 +161,7 @@ def _check_videos(videos: list[Path]) -> int | None:
             counts.append(probe_video(video_of(video)).frames)
         except MediaError as error:
             raise RequestError("video", str(video), str(error).removeprefix(f"{video}: ")) from error
-        except OSError as error:  # a name that is too long
+        except OSError as error:  # e.g. a name that is too long
             raise RequestError("video", str(video), error.strerror or str(error)) from error
     return sum(filter(None, counts)) if all(counts) else None
 
@@ -202,7 +203,7 @@ def _draw(reports: list[Report], rows: list[MiddleRows], curves: Path | None, sl
 
 
 def means(reports: list[Report]) -> dict[str, float]:
-    """Of every value over the videos that have it as a finite number; NaN if none has."""
+    """Return the mean of every value over the videos where it is finite; NaN if it is nowhere."""
     names = dict.fromkeys(name for report in reports for name in report.result.values)
     found = {
         name: [v for r in reports if math.isfinite(v := r.result.values.get(name, math.nan))]
@@ -212,12 +213,10 @@ def means(reports: list[Report]) -> dict[str, float]:
 
 
 def print_table(reports: list[Report], to_stderr: bool) -> None:
-    """Values down, videos to the right, their mean at the end; on stdout, or on stderr where that is kept for JSON."""
+    """Print one row per value, one column per video and their mean."""
     from rich.console import Console
 
-    console = Console(
-        stderr=to_stderr, markup=False, emoji=False
-    )  # file names are names, whatever is in them
+    console = Console(stderr=to_stderr, markup=False, emoji=False)  # file names may hold markup
     arrows = PLAIN_ARROWS if console.options.ascii_only else ARROWS
     for first in range(0, len(reports), COLUMNS):
         some = reports[first : first + COLUMNS]
@@ -255,7 +254,7 @@ def _table(columns: dict[str, dict[str, float]], arrows: dict[str | None, str]) 
 
 
 def as_json(reports: list[Report], curves: Path | None, slice_: Path | None) -> dict[str, Any]:
-    """The result for programs; null stands for what is not defined and for what is infinite."""
+    """Return the result for `--json`; undefined and infinite values are null."""
     videos = [
         {
             "video": str(r.video),

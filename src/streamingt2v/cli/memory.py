@@ -1,4 +1,4 @@
-"""Advice when memory does not suffice: options that help on this device, with this model, and are not in use yet."""
+"""Advice after running out of memory: the options that still help on this device with this model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..config import ModelConfig, Request
 from ..config.runtime import Savings
 from ..errors import RequestError
 
-_SAID = (
+_PHRASES = (
     "can't allocate memory",
     "not enough memory",
     "out of memory",
@@ -20,21 +20,23 @@ _SAID = (
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Return whether the error, or what caused it, is a lack of memory, of the machine or of a device."""
+    """Return whether the error or its cause is a lack of main or device memory."""
     if error is None:
         return False
-    # torch's own class is not imported here; on the CPU it raises a plain RuntimeError, as OpenVINO does
+    # compared by name, to avoid importing torch; on a CPU torch and OpenVINO raise a plain RuntimeError
     told = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     told = told or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
-    told = told or (isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _SAID))
+    told = told or (
+        isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _PHRASES)
+    )
     return told or is_out_of_memory(error.__cause__)
 
 
 def ways_out(device: str, dtype: str, savings: Savings, request: Request, config: ModelConfig) -> str:
-    """The options that make a run need less."""
+    """Return advice that names options with which the run needs less memory."""
     ways = []
     if savings.engine == "openvino":
-        ways.append("--engine torch")  # it has the weights several times
+        ways.append("--engine torch")  # OpenVINO holds the weights several times
     ways += [
         f"--offload {name}"
         for name in ("model", "group")
@@ -45,7 +47,7 @@ def ways_out(device: str, dtype: str, savings: Savings, request: Request, config
         if not getattr(savings, name) and _allowed(savings, name, True, device, config):
             ways.append(f"--{name.replace('_', '-')}")
     ways += ["--preset preview"] if request.preset == "full" and request.refine is None else []
-    *some, last = [*ways, "a machine with more"]
+    *some, last = [*ways, "a machine with more memory"]
     return f"use {', '.join(some)} or {last}" if some else f"use {last}"
 
 

@@ -1,4 +1,4 @@
-"""`convert` and `models`: published weights to model folders, and what can be used."""
+"""`convert`: turn published weights into a model folder. `models`: list known models."""
 
 from __future__ import annotations
 
@@ -16,30 +16,28 @@ Kind = Literal["streaming-t2v", "streaming-svd", "vid2vid"]
 
 @takes_options
 def convert(
-    kind: Annotated[Kind, Argument(metavar="KIND", help="streaming-t2v, streaming-svd or vid2vid.")],
+    kind: Annotated[Kind, Argument(metavar="KIND", help="Kind of checkpoint.")],
     source: Annotated[
-        str, Argument(metavar="SRC", help="The published file, its folder, or its id on the hub.")
+        str, Argument(metavar="SRC", help="Published checkpoint: a file, a folder or a hub id.")
     ],
     target: Annotated[
         Path,
         Argument(
-            metavar="DST", help="The model folder to write; for vid2vid also a model that gets a refiner."
+            metavar="DST", help="Model folder to write; for vid2vid, or an existing one to add a refiner to."
         ),
     ],
     *,
-    dtype: Annotated[Dtype | None, Option(help="Of all weights; default: as they are published.")] = None,
+    dtype: Annotated[Dtype | None, Option(help="Data type of the weights. Default: as published.")] = None,
     tokenizer: Annotated[
-        Path | None, Option(help="Folder of the tokenizer; default: from the hub. For streaming-t2v.")
+        Path | None, Option(help="Tokenizer folder, for streaming-t2v. Default: downloaded.")
     ] = None,
     revision: Annotated[str | None, Option(help="Commit, tag or branch of SRC on the hub.")] = None,
-    offline: Annotated[
-        bool, Option("--offline", help="Use what is in the hub's cache, and no network.")
-    ] = False,
+    offline: Annotated[bool, Option("--offline", help="Use only files in the hub cache.")] = False,
     screen: ScreenOptions,
 ) -> None:
-    """Turn published weights into a model folder for --model.
+    """Convert published weights to a model folder for --model.
 
-    Files are read as data only: a file that would run code is refused. Nothing is written unless all of it fits.
+    Checkpoints are read as data; files that would run code are refused. DST is written whole or not at all.
     """
     show = Screen(screen.quiet, screen.json)
     if tokenizer is not None and kind != "streaming-t2v":
@@ -69,13 +67,13 @@ def convert(
 def _published_file(
     kind: Kind, source: str, target: Path, half: bool, revision: str | None, offline: bool, show: Screen
 ) -> Path:
-    """The checkpoint on this machine, from the hub where `source` is no place here."""
+    """Return the local checkpoint file; download it if `source` is a hub id."""
     from ..checkpoints import hub
     from ..convert import kinds
 
     if not hub.is_hub_name(source):
         if revision is not None:
-            raise RequestError("revision", revision, f"{source} is not taken from the hub; leave it out")
+            raise RequestError("revision", revision, f"{source} is not on the hub; leave it out")
         return kinds.find_source(kind, Path(source))
     choose = hub.like(kinds.FILES[kind], f"*/{kinds.FILES[kind]}")
     hub_id, revision = hub.resolve(source, revision)
@@ -86,7 +84,7 @@ def _published_file(
     size, missing = remote.size(names), remote.missing(names)
     hub.check_disk(missing, Path(hub.constants.HF_HUB_CACHE), f"the download of {hub_id}", "HF_HOME")
     hub.check_disk(size // 2 if half else size, target, "the model folder", "DST")
-    show.note(f"{hub_id} at {remote.commit}: {hub.readable(size)}, {hub.readable(missing)} of it to fetch")
+    show.note(f"{hub_id} at {remote.commit}: {hub.readable(size)}, {hub.readable(missing)} to download")
     with show.progress(missing, 0, "bytes") as progress:
         return kinds.find_source(kind, hub.bring(remote, names, progress.add))
 
@@ -100,7 +98,7 @@ def _published_tokenizer(offline: bool, show: Screen) -> Path:
             hub.fetch(TOKENIZER_REPO, hub.like("tokenizer/*"), offline=offline, note=show.note) / "tokenizer"
         )
     except (ModelError, RequestError) as error:
-        fix = f"the checkpoint holds none, and {error}; give the folder `tokenizer` of {TOKENIZER_REPO}"
+        fix = f"the checkpoint has none, and {error}; give the folder `tokenizer` of {TOKENIZER_REPO}"
         raise RequestError("tokenizer", None, fix) from error
 
 
@@ -110,9 +108,9 @@ def _size(folder: Path) -> int:
 
 @takes_options
 def models(*, screen: ScreenOptions) -> None:
-    """List what can be used: the included model, published ones, bases of stage 1 and enhancers of stage 3.
+    """List known models: included and published ones, bases for stage 1, enhancers for stage 3.
 
-    Figures of published models are from their cards, unless it says otherwise. Licences are the cards' to tell.
+    Figures are from the model cards unless marked as checked. Read the card before relying on a licence.
     """
     from ..checkpoints.registry import ENTRIES
 
@@ -120,11 +118,10 @@ def models(*, screen: ScreenOptions) -> None:
     for entry in ENTRIES:
         size = f"{entry.width}x{entry.height}" if entry.width else "?"
         lines.append(
-            f"{entry.name:14} {entry.role:9} {size:10} {_or_unknown(entry.frames):>4} frames  {entry.about}"
+            f"{entry.name:14} {entry.role:9} {size:10} {entry.frames or '?':>4} frames  {entry.about}"
         )
-        lines.append(
-            f"{'':14} licence: {entry.licence}; use: {entry.use}; {entry.hub_id or 'not on the Hugging Face hub'}"
-        )
+        place = entry.hub_id or "not on the Hugging Face hub"
+        lines.append(f"{'':14} licence: {entry.licence}; use: {entry.use}; {place}")
         numbers = [
             ("parameters", entry.parameters, 1e9, "billion"),
             ("download", entry.download_bytes, 1e9, "GB"),
@@ -133,7 +130,3 @@ def models(*, screen: ScreenOptions) -> None:
         lines.append(f"{'':14} {', '.join([*known, f'checked: {entry.verified}'])}")
     show = Screen(screen.quiet, screen.json)
     show.result("\n".join(lines), {"models": [entry.to_json() for entry in ENTRIES]})
-
-
-def _or_unknown(value: int | None) -> str:
-    return "?" if value is None else str(value)

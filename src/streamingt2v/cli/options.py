@@ -1,6 +1,6 @@
-"""The options of the commands, declared once as dataclasses: one field, one option, one line of help.
+"""Options shared by commands, as dataclasses: one field per option.
 
-`takes_options` spreads such dataclasses over a command's signature, which is what typer reads.
+`takes_options` turns parameters of these types into single options that typer understands.
 """
 
 from __future__ import annotations
@@ -17,89 +17,88 @@ from typer import Option
 from ..config import Form, Preset, Request
 from ..config.request import SHORT_NAMES
 from ..config.runtime import Engine, Savings
+from ..config.schedule import read_schedule
 
 MOST_WORKERS, MOST_THREADS = 1024, 1024
-"""More is a slip of the finger, and would end the machine."""
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 AnyOffload = Literal["auto", "none", "model", "group"]
 AnyDtype = Literal["auto", "float32", "bfloat16", "float16"]
-FORM_HELP = "How refined windows are joined: causal, so that frames come soon, or joint, as published; default: the model's."
-ENGINE_HELP = (
-    "What computes the networks: torch; compile, torch.compile's kernels; openvino, 1.3 to 2 times as fast on a CPU. "
-    "The last two take their time at first, and less in the next process."
+FRAMES_HELP = "Frames to make, exactly this many."
+SEED_HELP = "Random seed; the same seed gives the same video."
+PRESET_HELP = "preview: stages 1 and 2, faster; full: also stage 3, larger and sharper."
+NEGATIVE_HELP = "What the video must not show."
+STEPS_HELP = "Denoising steps per chunk. Default: the model's."
+GUIDANCE_HELP = "Classifier-free guidance scale: how closely to follow the prompt. Default: the model's."
+FORM_HELP = (
+    "How stage 3 joins windows: causal (frames appear early) or joint (as published). Default: the model's."
 )
-STRENGTH_HELP = "How much refining redraws, above 0 to 1; default: the model's."
+ENGINE_HELP = (
+    "Backend: torch; compile (torch.compile); openvino (1.3 to 2 times as fast on a CPU). "
+    "The last two compile the networks on first use."
+)
+BASE_HELP = "Pipeline for the first chunk: any diffusers video pipeline, by name, hub id or folder."
+CONTINUE_HELP = (
+    "How a diffusers pipeline continues a video: conditions, mask, history, forcing, context, image or "
+    "overlap. Default: the best one it supports."
+)
+FPS_HELP = "Playback rate. Above the model's rate, frames are interpolated. Default: the model's, or VIDEO's."
+STRENGTH_HELP = "How much stage 3 changes the frames, above 0 up to 1. Default: the model's."
 
 
 @dataclass(frozen=True, kw_only=True)
 class RequestOptions:
-    """What is asked for: the fields of `Request` that `generate` and `extend` share, under the same names or `SHORT_NAMES`."""
+    """Fields of `Request` that `generate` and `extend` share; names as in `SHORT_NAMES`."""
 
-    frames: Annotated[int, Option(help="How many frames to make, exactly.")] = 80
-    seed: Annotated[int, Option(help="The same seed gives the same video.")] = 33
-    preset: Annotated[Preset, Option(help="preview: stages 1 and 2; full: refined by stage 3 as well.")] = (
-        "preview"
-    )
-    negative_prompt: Annotated[str, Option(help="What is not to be seen.")] = ""
-    steps: Annotated[int | None, Option(help="Denoising steps of a chunk; default: the model's.")] = None
-    guidance_scale: Annotated[
-        float | None, Option(help="How strongly the prompt pulls; default: the model's.")
-    ] = None
+    frames: Annotated[int, Option(help=FRAMES_HELP)] = 80
+    seed: Annotated[int, Option(help=SEED_HELP)] = 33
+    preset: Annotated[Preset, Option(help=PRESET_HELP)] = "preview"
+    negative_prompt: Annotated[str, Option(help=NEGATIVE_HELP)] = ""
+    steps: Annotated[int | None, Option(help=STEPS_HELP)] = None
+    guidance_scale: Annotated[float | None, Option(help=GUIDANCE_HELP)] = None
     form: Annotated[Form | None, Option(help=FORM_HELP)] = None
     strength: Annotated[float | None, Option(help=STRENGTH_HELP)] = None
     schedule: Annotated[
-        Path | None,
-        Option(help="File of prompts that take over from PROMPT: lines 'FRAME: prompt', or JSON."),
+        Path | None, Option(help="File of later prompts: lines 'FRAME: prompt', or JSON.")
     ] = None
     width: Annotated[
-        int | None,
-        Option(help="In pixels; default: the model's; other sizes only for pipelines of diffusers."),
+        int | None, Option(help="Width in pixels, for diffusers pipelines only. Default: the model's.")
     ] = None
-    height: Annotated[int | None, Option(help="In pixels; default: the model's.")] = None
-    continue_by: Annotated[
-        str | None,
-        Option(
-            help="How a pipeline of diffusers goes on: conditions, mask, history, forcing, context, image, overlap. Default: its best."
-        ),
+    height: Annotated[
+        int | None, Option(help="Height in pixels, for diffusers pipelines only. Default: the model's.")
     ] = None
-    fps: Annotated[
-        int | None,
-        Option(
-            help="Playback rate of the file; default: the model's, or that of the video to extend. More interpolates."
-        ),
-    ] = None
+    continue_by: Annotated[str | None, Option(help=CONTINUE_HELP)] = None
+    fps: Annotated[int | None, Option(help=FPS_HELP)] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class RefineOptions:
-    """What `refine` is asked for: the fields of `Request` that it uses, under the same names or `SHORT_NAMES`."""
+    """Fields of `Request` that `refine` uses; names as in `SHORT_NAMES`."""
 
-    frames: Annotated[int | None, Option(help="How many frames to refine, from the first; default: all.")] = (
-        None
-    )
-    seed: Annotated[int, Option(help="The same seed gives the same video.")] = 33
-    negative_prompt: Annotated[str, Option(help="What is not to be seen.")] = ""
-    steps: Annotated[int | None, Option(help="Denoising steps of a window; default: the model's.")] = None
-    guidance_scale: Annotated[
-        float | None, Option(help="How strongly the prompt pulls; default: the model's.")
-    ] = None
+    frames: Annotated[int | None, Option(help="Refine only the first frames. Default: all.")] = None
+    seed: Annotated[int, Option(help=SEED_HELP)] = 33
+    negative_prompt: Annotated[str, Option(help=NEGATIVE_HELP)] = ""
+    steps: Annotated[int | None, Option(help="Denoising steps per window. Default: the model's.")] = None
+    guidance_scale: Annotated[float | None, Option(help=GUIDANCE_HELP)] = None
     form: Annotated[Form | None, Option(help=FORM_HELP)] = None
     strength: Annotated[float | None, Option(help=STRENGTH_HELP)] = None
 
 
-MODEL_HELP = "A name of `models`, OWNER/REPOSITORY[@REVISION] of the hub, or a folder."
+MODEL_HELP = "Model: a name (see `models`), a hub id OWNER/REPO[@REVISION], or a folder."
 DeviceOption = Annotated[
-    str, Option(help="auto, cpu, cuda, cuda:1, mps, xpu; auto: the first accelerator here, else the CPU.")
+    str, Option(help="auto, cpu, cuda, cuda:1, mps or xpu. auto: the first accelerator, else the CPU.")
 ]
 DtypeOption = Annotated[
     AnyDtype,
-    Option(help="Data type of weights and computation; auto: float32 on a CPU, else the model's own."),
+    Option(help="Data type. auto: float32 on a CPU, else the model's half-precision type."),
 ]
-OFFLOAD_HELP = "Weights stay off the device while they rest: network by network, or layer by layer; auto: as far as needed."
+OFFLOAD_HELP = (
+    "Keep idle weights in main memory: model (by network) or group (by layer, least device memory). "
+    "auto: only if needed."
+)
 OffloadOption = Annotated[AnyOffload, Option(help=OFFLOAD_HELP)]
 SlicingOption = Annotated[
-    bool, Option("--vae-slicing", help="Encode and decode frames one by one: less memory, more time.")
+    bool, Option("--vae-slicing", help="Encode and decode one frame at a time: less memory, slower.")
 ]
 TilingOption = Annotated[
     bool, Option("--vae-tiling", help="Encode and decode large frames in tiles: less memory, faint seams.")
@@ -109,7 +108,7 @@ EngineOption = Annotated[Engine, Option(help=ENGINE_HELP)]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """Which model, and on what it runs."""
+    """Model, device and memory options."""
 
     model: Annotated[str, Option(help=MODEL_HELP)] = "tiny"
     device: DeviceOption = "auto"
@@ -121,32 +120,36 @@ class ModelOptions:
 
     @property
     def savings(self) -> Savings:
-        """How memory and time are to be saved."""
+        """Return the memory and engine options."""
         return Savings.of(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
-    """Where the video and its pictures go."""
+    """Output files of a video command."""
 
-    output: Annotated[Path | None, Option("--output", "-o", help="The mp4 file to write.")] = None
-    overwrite: Annotated[bool, Option("--overwrite", help="Replace files that exist.")] = False
+    output: Annotated[Path | None, Option("--output", "-o", help="Output video, an .mp4 file.")] = None
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace existing files.")] = False
     xt_slice: Annotated[
-        Path | None, Option(help="Also write a PNG of the middle row of every frame, time downwards.")
+        Path | None, Option(help="Also write a PNG with the middle row of every frame; time runs down.")
     ] = None
-    contact_sheet: Annotated[Path | None, Option(help="Also write a PNG of every eighth frame.")] = None
+    contact_sheet: Annotated[Path | None, Option(help="Also write a PNG that shows every eighth frame.")] = (
+        None
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScreenOptions:
-    """What is printed."""
+    """Output on the terminal."""
 
-    json: Annotated[bool, Option("--json", help="The last line on stdout is one JSON object.")] = False
-    quiet: Annotated[bool, Option("--quiet", "-q", help="No progress and no notes.")] = False
+    json: Annotated[
+        bool, Option("--json", help="Print the result as one JSON object, the last line of stdout.")
+    ] = False
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Print no progress and no notes.")] = False
 
 
 def takes_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with every parameter whose type is a dataclass replaced by one option a field of it."""
+    """Replace every dataclass parameter of a command by one option per field."""
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, Any] = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
     parameters: list[inspect.Parameter] = []
@@ -181,19 +184,18 @@ def _fields_as_parameters(group: Any) -> list[inspect.Parameter]:
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
-    """As a signature says it: a field without one is an option that must be given."""
+    """Return the default of a field; `empty` makes the option required."""
     return inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
 
 
-def build_request(
-    prompt: str, options: RequestOptions, schedule: tuple[tuple[int, str], ...], **start: str | None
-) -> Request:
-    """The checked request: `options` under their own names, the schedule as read, and `image` or `video` in `start`."""
+def build_request(prompt: str, options: RequestOptions, **start: str | None) -> Request:
+    """Return the validated request; read its schedule file. start: `image`, `video` or `base`."""
     values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    schedule = read_schedule(options.schedule) if options.schedule is not None else ()
     return Request(prompt=prompt, **(long_names(values) | {"schedule": schedule} | start)).validate()
 
 
 def long_names(values: dict[str, Any]) -> dict[str, Any]:
-    """The same values under the names that `Request` has for them."""
+    """Rename keys from option names to field names of `Request`."""
     full = {short: name for name, short in SHORT_NAMES.items()}
     return {full.get(name, name): value for name, value in values.items()}

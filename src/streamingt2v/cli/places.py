@@ -1,4 +1,4 @@
-"""Output paths of a command, checked before anything heavy is loaded."""
+"""Checks of output paths, before anything heavy is loaded."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Places:
-    """Absolute paths of the finished video and of the run folder it is made in.
+    """Absolute paths of the video and of its run folder.
 
-    temporary: the folder goes once the video is there. new: this command makes the folder, so that it may take it away again.
+    temporary: remove the run folder once the video is written. new: this command creates the run folder.
     """
 
     output: Path
@@ -34,14 +34,17 @@ class Places:
 
 
 def folder_beside(output: Path) -> Path:
-    """`OUT.run` for `OUT.mp4`: the run folder where none was asked for."""
+    """Return `OUT.run` for `OUT.mp4`, the default run folder."""
     return output.with_suffix(".run")
 
 
 def choose_places(options: OutputOptions, run_dir: Path | None) -> Places:
-    """Return where a new run goes, or RequestError: see `check_files`; the run folder must be new, or hold nothing but leftovers."""
+    """Check and return the paths of a new run, see `check_files`.
+
+    RequestError unless the run folder is new, empty or holds only leftovers of an interrupted start.
+    """
     if options.output is None and run_dir is None:
-        raise RequestError("output", None, "say where the video goes, e.g. -o out.mp4 (or give --run-dir)")
+        raise RequestError("output", None, "name the video to write, e.g. -o out.mp4 (or give --run-dir)")
     check_files(options)
     output = options.output.absolute() if options.output else (run_dir or Path()).absolute() / "video.mp4"
     folder = run_dir.absolute() if run_dir else folder_beside(output)
@@ -52,19 +55,19 @@ def choose_places(options: OutputOptions, run_dir: Path | None) -> Places:
 
 
 def _check_apart(output: Path, folder: Path) -> None:
-    """RequestError where the video would take the place of the run folder or of one of its files."""
+    """Raise RequestError if the video would replace the run folder or one of its files."""
     from ..runs.folder import is_ours
 
     if output == folder or (output.parent == folder and is_ours(output.name)):
         raise RequestError(
-            "output", str(output), "the run's own files are there; name another file, or another --run-dir"
+            "output", str(output), "is used by the run itself; choose another file or another --run-dir"
         )
 
 
 def places_of_run(run: RunFolder, options: OutputOptions) -> Places:
-    """Return where a resumed run goes: to a new `--output` if one is given, else to the one it was told at its start.
+    """Return the paths of a resumed run; its original output unless `--output` names another.
 
-    RequestError if that one cannot be written any more, or there is another file by now that was not to be replaced.
+    RequestError if the original output is no longer writable, or another file has taken its place.
     """
     if options.output is None:
         _check_place("output", run.output, options.overwrite or run.header.overwrite or run.wrote(run.output))
@@ -72,7 +75,7 @@ def places_of_run(run: RunFolder, options: OutputOptions) -> Places:
 
 
 def check_files(options: OutputOptions) -> None:
-    """RequestError unless every file asked for can be written, see `check_file`, each in a place of its own."""
+    """Raise RequestError unless all output files are distinct and writable."""
     check_each(
         {
             "output": (options.output, ".mp4"),
@@ -84,7 +87,7 @@ def check_files(options: OutputOptions) -> None:
 
 
 def check_each(files: Mapping[str, tuple[Path | None, str]], overwrite: bool) -> None:
-    """`check_file` of each file (None: not asked for) with its suffix, by the names of their options; RequestError for two in one place."""
+    """Check each (path, suffix) by option name, see `check_file`; RequestError for two equal paths."""
     taken: dict[str, str] = {}
     for name, (path, suffix) in files.items():
         if path is not None:
@@ -100,7 +103,7 @@ def check_each(files: Mapping[str, tuple[Path | None, str]], overwrite: bool) ->
 
 
 def check_file(name: str, path: Path, suffix: str, overwrite: bool) -> None:
-    """RequestError unless the file has the right suffix, can be written (which is tried), and is new or may be replaced."""
+    """Raise RequestError unless the path has the suffix, is writable, and is new or may be replaced."""
     _check_name(name, path)
     if not path.is_dir() and path.suffix.lower() != suffix:
         raise RequestError(name, str(path), f"must end in {suffix}, e.g. {path.with_suffix(suffix)}")
@@ -108,7 +111,7 @@ def check_file(name: str, path: Path, suffix: str, overwrite: bool) -> None:
 
 
 def _check_name(name: str, path: Path) -> None:
-    """RequestError for what no file can be called; for such, Path's own questions are errors."""
+    """Raise RequestError for an invalid name, on which `Path.exists` and others would raise OSError."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -125,16 +128,14 @@ def _check_place(name: str, path: Path, overwrite: bool) -> None:
         raise RequestError(
             name,
             str(path),
-            f"its folder does not exist; create it first: {shlex.join(['mkdir', '-p', str(path.parent)])}",
+            f"its folder does not exist; create it: {shlex.join(['mkdir', '-p', str(path.parent)])}",
         )
     if path.is_symlink() and not path.exists():
-        raise RequestError(
-            name, str(path), "is a link that leads to nothing; remove it, or name another file"
-        )
+        raise RequestError(name, str(path), "is a broken link; remove it, or name another file")
     if path.exists() and not overwrite:
         raise RequestError(name, str(path), "exists; give --overwrite to replace it, or another name")
     if path.exists() and not path.is_file():
-        raise RequestError(name, str(path), "is no file that could be replaced; name another")
+        raise RequestError(name, str(path), "is not a regular file; name another")
     try:
         try_file(path)
     except OSError as error:
@@ -142,7 +143,7 @@ def _check_place(name: str, path: Path, overwrite: bool) -> None:
 
 
 def try_folder(name: str, folder: Path) -> None:
-    """RequestError, for the option `name`, unless files can be made in the folder, which is tried; a folder made for that goes again."""
+    """Raise RequestError unless files can be created in the folder; leaves nothing behind."""
     made: list[Path] = []
     try:
         for missing in reversed([f for f in (folder, *folder.parents) if not f.exists()]):
@@ -159,12 +160,12 @@ def try_folder(name: str, folder: Path) -> None:
 
 
 def _why(error: OSError) -> str:
-    way_out = "name one of fewer bytes" if error.errno == errno.ENAMETOOLONG else "choose another place"
+    way_out = "use a shorter name" if error.errno == errno.ENAMETOOLONG else "choose another place"
     return f"cannot be written: {error.strerror or error}; {way_out}"
 
 
 def _check_run_folder(folder: Path) -> None:
-    """RequestError unless a new run can be made there: no folder, an empty one, or one with leftovers of ours only."""
+    """Raise RequestError unless the folder is missing, empty or holds only leftovers of a run."""
     from ..runs.folder import REQUEST, in_the_way
 
     _check_name("run_dir", folder)
@@ -172,11 +173,11 @@ def _check_run_folder(folder: Path) -> None:
         return
     if (folder / REQUEST).is_file():
         again = shlex.join(["streamingt2v", "resume", str(folder)])
-        fix = f"is there already; go on with that run by: {again}; or remove it, or choose another --run-dir"
+        fix = f"already holds a run; resume it: {again}; or remove it, or choose another --run-dir"
         raise RequestError("run_dir", str(folder), fix)
     if not folder.is_dir():
-        raise RequestError("run_dir", str(folder), "is there already and no folder; choose another --run-dir")
+        raise RequestError("run_dir", str(folder), "exists and is no folder; choose another --run-dir")
     strangers = in_the_way(folder)
     if strangers:
-        fix = f"is there already and is no run (it holds {strangers[0]}); choose another --run-dir"
+        fix = f"exists and is no run folder (it holds {strangers[0]}); choose another --run-dir"
         raise RequestError("run_dir", str(folder), fix)

@@ -1,4 +1,4 @@
-"""`plan` and `doctor`: what a request would need, and what this machine can run."""
+"""`plan`: estimate what a request needs. `doctor`: report what this machine can run."""
 
 from __future__ import annotations
 
@@ -9,109 +9,146 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from ..config import ModelConfig, Request
-from ..config.schedule import read_schedule
 from ..config.units import parse_bytes, readable
 from ..errors import ModelError, RequestError
 from ..estimate.device import choose_device, choose_dtype, free_memory
-from .options import ModelOptions, RequestOptions, ScreenOptions, build_request, takes_options
+from .options import BASE_HELP, ModelOptions, RequestOptions, ScreenOptions, build_request, takes_options
 from .screen import Screen
 from .settle import half_of
 
 if TYPE_CHECKING:
     from ..checkpoints.registry import Entry
     from ..estimate.plan import Facts, Plan
-    from ..resolve import ResolvedRequest
 
-MEMORY_HELP = "Plan for a device elsewhere with so much memory, e.g. 24GB: it need not be here, and what does not fit is no error."
+MEMORY_HELP = "Plan for another device with this much memory, e.g. 24GB; not fitting is then no error."
 
 
 @takes_options
 def plan(
     prompt: Annotated[
-        str, Argument(metavar="PROMPT", help="Text prompt; it does not matter to a plan.")
+        str, Argument(metavar="PROMPT", help="Text prompt; it does not change the estimate.")
     ] = "anything",
     *,
-    image: Annotated[Path | None, Option(help="An image to start from.")] = None,
-    base: Annotated[
-        str | None, Option(help="What makes the first chunk: a name, an id of the hub, or a folder.")
-    ] = None,
+    image: Annotated[Path | None, Option(help="Image to start from.")] = None,
+    base: Annotated[str | None, Option(help=BASE_HELP)] = None,
     request: RequestOptions,
     model: ModelOptions,
     memory: Annotated[str | None, Option(help=MEMORY_HELP)] = None,
     seconds_per_step: Annotated[
-        float | None, Option(help="Of a step of stage 2, measured; default: an estimate.", min=0, max=1e9)
+        float | None,
+        Option(help="Measured seconds per denoising step of stage 2. Default: estimated.", min=0, max=1e9),
     ] = None,
     screen: ScreenOptions,
 ) -> None:
-    """Tell the download, memory, disk and time that `generate` with the same options would need. No weights are read, nor need they be
-    here: for streaming-t2v and streaming-svd it counts by their published sizes.
+    """Estimate download, memory, disk and time of `generate` with the same options.
 
-    What cannot fit this machine is an error that tells the way out.
+    Reads no weights. Models that are not downloaded yet are estimated from their published sizes.
+    A request that cannot fit this machine is an error that names the options that help.
     """
-    schedule = read_schedule(request.schedule) if request.schedule is not None else ()
-    wanted = build_request(prompt, request, schedule, image=str(image) if image is not None else None)
+    wanted = build_request(prompt, request, image=str(image) if image else None)
     room = parse_bytes(memory, "memory") if memory is not None else None
-    found, to_get = _planned(wanted, base, model, room, seconds_per_step)
+    estimator = _Estimator(model, room, seconds_per_step)
+    found = estimator.plan(wanted, base)
     values = {
         **asdict(found),
         "memory": found.memory,
         "fits": found.fits,
-        "download": sum(size for _, size, _ in to_get),
+        "download": sum(size for _, size, _ in estimator.downloads),
     }
-    Screen(screen.quiet, screen.json).result("\n".join([*_told(found), *_downloads(to_get)]), values)
+    lines = [*_lines(found), *_downloads(estimator.downloads)]
+    Screen(screen.quiet, screen.json).result("\n".join(lines), values)
 
 
-ToGet = tuple[str, int, str]
-"""What is not here, the size of its download (0: not known), and the command that gets it."""
+Download = tuple[str, int, str]
+"""Name of a missing model, bytes to download (0: unknown), and the command that downloads it."""
 
 
-def _planned(
-    wanted: Request, base: str | None, model: ModelOptions, room: int | None, measured: float | None
-) -> tuple[Plan, list[ToGet]]:
-    """With the model of a folder, or with that of an entry by its published sizes; and what has to be downloaded."""
-    beside: dict[str, dict[str, int]] = {}
-    to_get: list[ToGet] = []
-    if base is not None:
-        wanted = _with_base(wanted, base, beside, to_get)
-    try:
-        folder, config = _read(model.model)
-    except ModelError as error:
-        return _unfetched(_published(model.model, error), wanted, model, room, measured, beside, to_get)
-    return _made(folder, config, None, wanted, model, room, measured, beside), to_get
+class _Estimator:
+    """Plan requests for one model; collect what is not downloaded yet.
+
+    memory: bytes of another device, None for this machine. seconds_per_step: measured, None to estimate.
+    """
+
+    def __init__(self, model: ModelOptions, memory: int | None = None, seconds_per_step: float | None = None):
+        self.model, self.memory, self.seconds_per_step = model, memory, seconds_per_step
+        self.downloads: list[Download] = []
+        self._published: dict[str, dict[str, int]] = {}  # parameters of missing pipelines, by stage
+
+    def plan(self, wanted: Request, base: str | None = None) -> Plan:
+        """Return the plan of a request, from local files or from published sizes."""
+        from ..checkpoints.find import find_model
+
+        if base is not None:
+            wanted = self._with_base(wanted, base)
+        try:
+            find_model(self.model.model)  # fails before the import of torch below
+            from ..external.as_model import read_model
+
+            folder, config = read_model(self.model.model)
+        except ModelError as error:
+            return self._plan_published(_published_entry(self.model.model, error), wanted)
+        return self._plan_folder(folder, config, None, wanted)
+
+    def _with_base(self, wanted: Request, base: str) -> Request:
+        """Return the request with the base's folder, or note the published size of a missing base."""
+        from ..checkpoints.find import find_model, known_as
+
+        try:
+            return replace(wanted, base=str(find_model(base)))
+        except ModelError as error:
+            known = known_as(base)
+            entry = known[0] if known else None
+            if entry is None or entry.parameters is None:
+                fix = f"{error}; its needs are unknown until then" if known else str(error)
+                raise RequestError("base", base, fix) from error
+            self._published["base"] = {entry.name: entry.parameters}
+            self.downloads.append((entry.name, entry.download_bytes or 0, f"streamingt2v get {entry.name}"))
+            return wanted
+
+    def _plan_published(self, entry: Entry, wanted: Request) -> Plan:
+        from ..checkpoints.registry import ENHANCERS, find_entry
+        from ..estimate.published import published
+
+        full = wanted.preset == "full"
+        enhancer = find_entry(ENHANCERS[entry.name]) if full else None
+        get = f"streamingt2v get {entry.name}{' --preset full' if full else ''}"
+        missing = [entry, enhancer] if enhancer is not None else [entry]
+        self.downloads[:0] = [(one.name, one.download_bytes or 0, get) for one in missing]
+        if enhancer is not None and enhancer.convert is None:  # a pipeline: only its weights are known
+            self._published["refine"] = {enhancer.name: enhancer.parameters or 0}
+            wanted = replace(wanted, preset="preview")
+        with published(entry.name, full) as (folder, config, facts):
+            return self._plan_folder(folder, config, facts, wanted)
+
+    def _plan_folder(self, folder: Path, config: ModelConfig, facts: Facts | None, wanted: Request) -> Plan:
+        from ..estimate.plan import plan as make_plan
+        from ..resolve import resolve
+
+        model, asked, half = self.model, resolve(config, wanted), half_of(self.model.model)
+        if self.memory is None:
+            device = choose_device(model.device)[0]
+            dtype = choose_dtype(model.dtype, device, half)[0]
+        else:
+            device = "cuda" if model.device == "auto" else model.device
+            dtype = half if model.dtype == "auto" else model.dtype
+
+        def made(offload: str, memory: int | None = self.memory) -> Plan:
+            return make_plan(
+                folder, asked, name=model.model, device=device, dtype=dtype,
+                seconds_per_step=self.seconds_per_step, savings=replace(model.savings, offload=offload),
+                facts=facts, memory=memory, beside=self._published,
+            )  # fmt: skip
+
+        if model.offload != "auto":
+            return made(model.offload)
+        if device == "cpu" or model.engine != "torch":
+            return made("none")
+        levels = made("none", free_memory(device) if self.memory is None else self.memory).levels
+        return made(next((level.offload for level in levels if level.fits), levels[-1].offload))
 
 
-def _read(model: str) -> tuple[Path, ModelConfig]:
-    """Folder and configuration of a model that is here."""
-    from ..checkpoints.find import find_model
-
-    find_model(model)  # told without what follows, which imports torch
-    from ..external.as_model import read_model
-
-    return read_model(model)
-
-
-def _with_base(wanted: Request, base: str, beside: dict[str, dict[str, int]], to_get: list[ToGet]) -> Request:
-    """The request with the folder of its base; of one that is not here, what is known of it."""
-    from ..checkpoints.find import find_model, known_as
-
-    try:
-        return replace(wanted, base=str(find_model(base)))
-    except ModelError as error:
-        entry = (known_as(base) or (None,))[0]
-        if entry is None or entry.parameters is None:
-            fix = (
-                f"{error}; of what it needs nothing is known before"
-                if entry or known_as(base)
-                else str(error)
-            )
-            raise RequestError("base", base, fix) from error
-        beside["base"] = {entry.name: entry.parameters}
-        to_get.append((entry.name, entry.download_bytes or 0, f"streamingt2v get {entry.name}"))
-        return wanted
-
-
-def _published(name: str, error: ModelError) -> Entry:
-    """The published model of a name that is not on this machine; RequestError if there is none, or its sizes are not known."""
+def _published_entry(name: str, error: ModelError) -> Entry:
+    """Return the registry entry of a missing model; RequestError if its sizes are unknown."""
     from ..checkpoints.find import known_as
     from ..estimate.published import names
 
@@ -121,96 +158,21 @@ def _published(name: str, error: ModelError) -> Entry:
     return entry
 
 
-def _unfetched(
-    entry: Entry, wanted: Request, model: ModelOptions, room: int | None, measured: float | None,
-    beside: dict[str, dict[str, int]], to_get: list[ToGet],
-) -> tuple[Plan, list[ToGet]]:  # fmt: skip
-    from ..checkpoints.registry import ENHANCERS, find_entry
-    from ..estimate.published import published
-
-    full = wanted.preset == "full"
-    enhancer = find_entry(ENHANCERS[entry.name]) if full else None
-    get = f"streamingt2v get {entry.name}{' --preset full' if full else ''}"
-    to_get = [(entry.name, entry.download_bytes or 0, get), *to_get]
-    if enhancer is not None:
-        to_get.insert(1, (enhancer.name, enhancer.download_bytes or 0, get))
-        if enhancer.convert is None:  # a pipeline: of its steps nothing is counted but the weights
-            beside["refine"] = {enhancer.name: enhancer.parameters or 0}
-            wanted = replace(wanted, preset="preview")
-    with published(entry.name, full) as (folder, config, facts):
-        return _made(folder, config, facts, wanted, model, room, measured, beside), to_get
-
-
-def _made(
-    folder: Path, config: ModelConfig, facts: Facts | None, wanted: Request, model: ModelOptions, room: int | None,
-    measured: float | None, beside: dict[str, dict[str, int]],
-) -> Plan:  # fmt: skip
-    from ..estimate.plan import plan as make_plan
-    from ..resolve import resolve
-
-    asked = resolve(config, wanted)
-    half = half_of(model.model)
-    if room is None:
-        device = choose_device(model.device)[0]
-        dtype = choose_dtype(model.dtype, device, half)[0]
-    else:
-        device = "cuda" if model.device == "auto" else model.device
-        dtype = half if model.dtype == "auto" else model.dtype
-
-    def made(offload: str) -> Plan:
-        savings = replace(model, offload=offload).savings
-        return make_plan(
-            folder, asked, name=model.model, device=device, dtype=dtype, seconds_per_step=measured, savings=savings, facts=facts,
-            memory=room, beside=beside,
-        )  # fmt: skip
-
-    if model.offload != "auto":
-        return made(model.offload)
-    if device == "cpu" or model.engine != "torch":
-        return made("none")
-    levels = made("none").levels if room is not None else _levels(folder, asked, device, dtype, facts, beside)
-    return made(next((level.offload for level in levels if level.fits), levels[-1].offload))
-
-
-def _levels(
-    folder: Path,
-    asked: ResolvedRequest,
-    device: str,
-    dtype: str,
-    facts: Facts | None,
-    beside: dict[str, dict[str, int]],
-) -> Any:
-    """What each level of offloading needs of a device that is here."""
-    from ..estimate.plan import plan as make_plan
-
-    return make_plan(
-        folder,
-        asked,
-        name="",
-        device=device,
-        dtype=dtype,
-        seconds_per_step=1.0,
-        facts=facts,
-        memory=free_memory(device),
-        beside=beside,
-    ).levels
-
-
-def _told(found: Plan) -> list[str]:
+def _lines(found: Plan) -> list[str]:
     on = f"a device of {readable(found.memory_free)}" if found.memory_asked else found.device
-    lines = [
-        f"{found.frames} frames of {found.width}x{found.height}, preset {found.preset}, on {on} in {found.dtype}"
-    ]
+    size = f"{found.width}x{found.height}"
+    lines = [f"{found.frames} frames of {size}, preset {found.preset}, on {on} in {found.dtype}"]
     if found.memory_asked:
         lines.insert(0, _verdict(found))
+    free = "" if found.memory_asked else " free"
     weights = f"{found.parameters / 1e6:.1f} million parameters: {readable(found.weights)}"
     stages = ", ".join(f"{stage} {readable(size)}" for stage, size in found.stages.items())
     lines += [
-        f"memory  {readable(found.memory)} at most, of {readable(found.memory_free)}{'' if found.memory_asked else ' that are free'}",
-        f"        {weights}; a step besides, estimated: {readable(found.working)}",
+        f"memory  {readable(found.memory)} at most, of {readable(found.memory_free)}{free}",
+        f"        {weights}; working memory of a step, estimated: {readable(found.working)}",
         f"        by stage: {stages}",
         *(
-            [f"        and {readable(found.offloaded)} of the machine's, for weights while they rest"]
+            [f"        plus {readable(found.offloaded)} of main memory for idle weights"]
             if found.offloaded
             else []
         ),
@@ -223,7 +185,7 @@ def _told(found: Plan) -> list[str]:
         lines.append(f"        by --offload: {', '.join(levels)}")
     steps = f"{found.steps} steps" + (f" and {found.refine_steps} of stage 3" if found.refine_steps else "")
     lines += [
-        f"disk    about {readable(found.disk)} for the video while it is made, of {readable(found.disk_free)} that are free",
+        f"disk    about {readable(found.disk)} while the video is made, of {readable(found.disk_free)} free",
         f"time    {duration(found.seconds)} for {steps} ({found.seconds_from})",
     ]
     return lines
@@ -235,24 +197,24 @@ def _verdict(found: Plan) -> str:
     way = next((level.offload for level in found.levels if level.fits), None)
     if way is not None:
         return f"yes, with --offload {way}"
-    return "no, it does not fit, whatever is offloaded" + (
-        "; --preset preview needs less" if found.preset == "full" else ""
-    )
+    less = "; --preset preview needs less" if found.preset == "full" else ""
+    return f"no, it does not fit at any level of offloading{less}"
 
 
-def _downloads(to_get: list[ToGet]) -> list[str]:
-    if not to_get:
+def _downloads(missing: list[Download]) -> list[str]:
+    if not missing:
         return []
-    sizes = ", ".join(f"{name} {readable(size) if size else 'of unknown size'}" for name, size, _ in to_get)
-    total = sum(size for _, size, _ in to_get)
-    commands = " && ".join(dict.fromkeys(command for *_, command in to_get))
+    sizes = ", ".join(f"{name} {readable(size) if size else 'of unknown size'}" for name, size, _ in missing)
+    total = sum(size for _, size, _ in missing)
+    commands = " && ".join(dict.fromkeys(command for *_, command in missing))
     return [
-        f"not here yet: a download of {sizes}; converted, as much again at most ({readable(2 * total)} in all). Get it by: {commands}"
+        f"to download: {sizes}; with the converted copy at most {readable(2 * total)} on disk",
+        f"        by: {commands}",
     ]
 
 
 def duration(seconds: float | None) -> str:
-    """For people: "12 s", "3.5 min", "7.8 days"."""
+    """Format seconds as "12 s", "3.5 min" or "7.8 days"."""
     if seconds is None:
         return "unknown"
     for unit, size in (("s", 60), ("min", 60), ("h", 48)):
@@ -264,7 +226,7 @@ def duration(seconds: float | None) -> str:
 
 @takes_options
 def doctor(*, screen: ScreenOptions) -> None:
-    """Tell what this machine has and which of the known models it can run, in which data type and by which offloading."""
+    """Report the hardware and optional packages of this machine, and which models it can run."""
     from ..checkpoints.hub import constants
     from ..config.places import home
     from ..estimate.machine import examine, verdicts
@@ -279,19 +241,24 @@ def doctor(*, screen: ScreenOptions) -> None:
 
 
 def _can_run(name: str, device: str, free: int) -> dict[str, Any]:
-    """Whether a model fits the free memory of the best device, for a minute of video."""
-    image = {"image": str(Path(__file__))} if name == "streaming-svd" else {}  # any file: it is not opened
+    """Return whether 240 frames of a model fit the free memory of the device, and with which offloading."""
+    image = {"image": __file__} if name == "streaming-svd" else {}  # any existing file; it is not opened
     wanted = Request("anything", 240, **image)  # type: ignore[arg-type]
-    on_cpu = device == "cpu"
-    options = ModelOptions(
-        model=name, device="cuda" if not on_cpu else "cpu", dtype="float32" if on_cpu else "float16"
-    )  # type: ignore[arg-type]
-    found, to_get = _planned(wanted, None, options, free, None)
+    kind, dtype = ("cpu", "float32") if device == "cpu" else ("cuda", "float16")
+    options = ModelOptions(model=name, device=kind, dtype=dtype)  # type: ignore[arg-type]
+    estimator = _Estimator(options, free)
+    found = estimator.plan(wanted)
     level = next((level.offload for level in found.levels if level.fits), None)
-    here = "" if not to_get else f"; to get: {to_get[0][2]}"
+    here = f"; to download: {estimator.downloads[0][2]}" if estimator.downloads else ""
     if level is None:
-        told = f"no: it needs {readable(min(level.memory for level in found.levels))} of {device}{here}"
+        told = f"no: needs {readable(min(level.memory for level in found.levels))} of {device}{here}"
     else:
         how = f", --offload {level}" if level != "none" else ""
         told = f"yes, on {device} in {found.dtype}{how}{here}"
-    return {"model": name, "fits": level is not None, "offload": level, "told": told, "here": not to_get}
+    return {
+        "model": name,
+        "fits": level is not None,
+        "offload": level,
+        "told": told,
+        "here": not estimator.downloads,
+    }

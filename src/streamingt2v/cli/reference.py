@@ -1,4 +1,4 @@
-"""Writes docs/cli.md from `--help`: `make docs`, or `python -m streamingt2v.cli.reference > docs/cli.md`."""
+"""Generate docs/cli.md from `--help`: `make docs`."""
 
 from __future__ import annotations
 
@@ -9,28 +9,36 @@ from . import app
 INTRODUCTION = """\
 # Commands
 
-This page is written by `make docs` from `--help`; a test keeps it true.
+This page is generated from `--help` by `make docs`.
 
-Exit codes: 0 done; 2 the request is wrong (said before any weights load); 1 it failed while running; 130 interrupted, with
-the `resume` line to type. With `--json` the last line on stdout is one JSON object and everything else goes to stderr.
+Exit codes:
 
-JSON of `generate`, `extend`, `refine` and `resume`: `output`, `frames` (in the file, those of an extended video included), `fps`, `width`,
-`height`, `seed`, `model`, `preset`, `seconds` (of the whole command), `first_frame_seconds` (from the start of the command until the
-first new frames could be watched; null if none was left to make), `new_frames_per_second` (frames that this command made, by the
-seconds after the model was loaded), `peak_rss_mb` (MiB), `run_dir` (null if it was removed).
+| code | meaning |
+|---|---|
+| 0 | done |
+| 1 | failed while running |
+| 2 | wrong request; reported before any weights load |
+| 130 | interrupted; stderr shows the `resume` command |
 
-JSON of `convert`: `kind`, `source`, `output`, `bytes`, `dtype` (null: as published). Of `models`: `models`, a list; null is what no source
-gives, and `verified` says which figures were checked. Of `plan`: `model`, `frames`, `width`, `height`, `preset`, `device`, `dtype`,
-`parameters`, `weights`, `working`, `memory` (the sum of the two), `memory_free`, `disk`, `disk_free` (all in bytes), `steps`,
-`refine_steps`, `seconds` (null if unknown), `seconds_from`.
+With `--json` the last line of stdout is one JSON object; everything else goes to stderr.
 
-After an error: `error`, `exit_code`,
-with a wrong argument `argument`, `value` and `fix`, and `resume` where a run can be gone on with.
+- `generate`, `extend`, `refine`, `resume`: `output`; `frames` in the file, including those of an extended
+  video; `fps`, `width`, `height`, `seed`, `model`, `preset`; `seconds` of the whole command;
+  `first_frame_seconds` from its start until new frames could be watched (null if none were made);
+  `new_frames_per_second` after the model was loaded; `peak_rss_mb` in MiB; `run_dir` (null if removed);
+  `notes`.
+- `plan`: `model`, `frames`, `width`, `height`, `preset`, `device`, `dtype`, `parameters`; in bytes `weights`,
+  `working`, `memory` (their sum), `memory_free`, `disk`, `disk_free`; `steps`, `refine_steps`, `seconds`
+  (null if unknown), `seconds_from`.
+- `convert`: `kind`, `source`, `output`, `bytes`, `dtype` (null: as published).
+- `models`: `models`, a list; null where no source gives a value; `verified` says which figures were checked.
+- After an error: `error`, `exit_code`; for a wrong argument `argument`, `value`, `fix`; `resume` if a run can
+  be resumed.
 """
 
 
 def reference() -> str:
-    """The page as Markdown: the help of the program, then of each command."""
+    """Return the page as Markdown: the help of the program, then of each command."""
     program = typer.main.get_command(app)
     root = program.make_context("streamingt2v", [], resilient_parsing=True)
     root.terminal_width = root.max_content_width = 110

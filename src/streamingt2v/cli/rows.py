@@ -1,4 +1,4 @@
-"""Rows of a table file, whatever wrote it: pandas, a spreadsheet, a script or a hand. Each with the line that it begins in."""
+"""Read the rows of a .csv, .jsonl or .parquet file, with the line where each begins."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from ..errors import MissingExtra
 
 Row = dict[str, Any]
 LARGEST = 2**26
-"""Bytes of a table of text, at most."""
+"""Largest text table, in bytes."""
 
 _DELIMITERS = ",;\t"
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
 
 def read_rows(path: Path, columns: Collection[str]) -> list[tuple[str, Row]]:
-    """("line 5", row) of every row, in the file's order; OSError or ValueError, with the line, for what cannot be read right.
+    """Return ("line 5", row) of every row in file order; OSError or ValueError names the faulty line.
 
-    path: .csv with a head line, .jsonl of one object a line, or .parquet. columns: names that a table may have; "-" is as good as "_" in
-    them, and capitals as small letters. Empty rows, lines that begin with "# " and a column of row numbers without a name are left out.
+    path: .csv with a header, .jsonl with one object per line, or .parquet. columns: expected names, used to
+    detect the delimiter. Column names are lowercased and "-" becomes "_". Empty rows, comments ("# ...")
+    and an unnamed column of row numbers are skipped.
     """
     return READERS[path.suffix.lower()](path, columns)
 
@@ -50,7 +51,7 @@ def _csv(path: Path, columns: Collection[str]) -> list[tuple[str, Row]]:
         return []
     (head_line, head), *records = records
     names = [_named(name) for name in head]
-    while names and not names[-1]:  # a delimiter at the end of the line
+    while names and not names[-1]:  # trailing delimiter
         names.pop()
     _refuse_twice([name for name in names if name], f"line {head_line}")
     rows = [(line, _fitting(cells, len(names), line)) for line, cells in records]
@@ -59,16 +60,16 @@ def _csv(path: Path, columns: Collection[str]) -> list[tuple[str, Row]]:
 
 
 def _records(lines: list[str], delimiter: str, skipped: int) -> Iterator[tuple[int, list[str]]]:
-    """(line, cells) of every record that is no comment and not empty."""
+    """Yield (line, cells) of every record that is neither empty nor a comment."""
     first = skipped + 1
     comments: set[int] = set()
 
     def kept() -> Iterator[str]:
         for number, line in enumerate(lines[skipped:], start=first):
-            # a quoted cell may hold the line: the reader tells, which is then in the middle of a record
+            # a line inside a quoted cell is no comment: the reader is then in the middle of a record
             if line.startswith("#") and number == begins:
                 if len(line) > 1 and not line[1:2].isspace() and line[1] != "#":
-                    fix = "put a space behind it to make the line a comment, or the cell in double quotes"
+                    fix = "add a space after it for a comment, or quote the cell"
                     raise ValueError(f"line {number} begins with '#': {fix}")
                 comments.add(number)
                 yield "\n"
@@ -90,7 +91,7 @@ def _records(lines: list[str], delimiter: str, skipped: int) -> Iterator[tuple[i
 
 
 def _delimiter(lines: list[str], columns: Collection[str]) -> tuple[str, int]:
-    """Return what parts the cells, told by the head line, and how many lines before it say so ("sep=;", as Excel writes it)."""
+    """Return the delimiter, from Excel's "sep=;" line or the header, and the number of lines to skip."""
     if lines and (said := re.fullmatch(r"sep=([,;\t])", lines[0].strip(" "), re.IGNORECASE)):
         return said[1], 1
     head = next((line for line in lines if line.strip() and not line.startswith("#")), "")
@@ -105,17 +106,17 @@ def _delimiter(lines: list[str], columns: Collection[str]) -> tuple[str, int]:
 
 
 def _fitting(cells: list[str], width: int, line: int) -> list[str]:
-    """Return as many cells as the head has names; empty ones at the end are dropped."""
+    """Return one cell per column name; drop empty cells at the end."""
     while len(cells) > width and not cells[-1].strip():
         cells = cells[:-1]
     if len(cells) != width:
         more = "more" if len(cells) > width else "fewer"
-        raise ValueError(f"line {line} has {more} cells than the head line: {len(cells)}, not {width}")
+        raise ValueError(f"line {line} has {more} cells than the header: {len(cells)}, not {width}")
     return cells
 
 
 def _with_names(names: list[str], rows: list[list[str]], line: int) -> list[int]:
-    """The places of the columns that have a name; ValueError for one without that is neither empty nor counts the rows."""
+    """Return the indices of named columns; ValueError for an unnamed column that does not number the rows."""
     for place, name in enumerate(names):
         cells = [row[place].strip() for row in rows]
         if not name and any(cells) and not (place == 0 and _counts(cells)):
@@ -130,7 +131,7 @@ def _counts(cells: list[str]) -> bool:
 
 
 def _decimal(cell: str, delimiter: str) -> str:
-    """Return a number with a point for its comma, where ";" separates cells."""
+    """Replace a decimal comma by a point where ";" separates cells."""
     return cell.replace(",", ".") if delimiter == ";" and re.fullmatch(r"\s*[+-]?\d+,\d+\s*", cell) else cell
 
 

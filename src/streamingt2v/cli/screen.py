@@ -1,4 +1,4 @@
-"""Output of a command: notes and progress on stderr, the result on stdout, errors as one line with an exit code."""
+"""Output of a command: notes and progress on stderr, the result on stdout, errors as one line."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from .memory import is_out_of_memory
 Unit = Literal["frames", "bytes"]
 
 INTERRUPTED = 130
-MOST_SHOWN = 400  # characters of a wrong value
-LINE_EVERY_SECONDS = 10.0  # between lines of progress where there is no terminal to draw a bar on
+MOST_SHOWN = 400  # characters of a wrong value in messages
+LINE_EVERY_SECONDS = 10.0  # between progress lines without a terminal
 ARGUMENTS = {
-    "prompt": "PROMPT", "prompts": "PROMPTS", "video": "VIDEO", "refine": "VIDEO", "recipe": "RECIPE", "kind": "KIND", "source": "SRC",
-    "name": "NAME|ID", "target": "DST",
+    "prompt": "PROMPT", "prompts": "PROMPTS", "video": "VIDEO", "refine": "VIDEO", "recipe": "RECIPE",
+    "kind": "KIND", "source": "SRC", "name": "NAME|ID", "target": "DST",
 }  # fmt: skip
 
 
 class Stopped(Exception):
-    """A command ended before its work was done: its exit code, what to say, and the command that goes on with it, if any."""
+    """End a command early with an exit code, a message and the command that resumes it, if any."""
 
     def __init__(
         self, message: str, exit_code: int, resume: str | None = None, details: dict[str, Any] | None = None
@@ -45,18 +45,18 @@ class Stopped(Exception):
 
 
 class Screen:
-    """Notes and results of one command. `quiet` drops the notes; `as_json` makes the result one JSON line."""
+    """Print the notes, progress and result of one command."""
 
     def __init__(self, quiet: bool = False, as_json: bool = False):
         self.quiet, self.as_json = quiet, as_json
         self._waiting: list[str] = []
 
     def later(self, text: str) -> None:
-        """A line that is told with the next note: while a request is checked, an error is the only line."""
+        """Print the text before the next note; if the request turns out wrong, only the error is printed."""
         self._waiting.append(text)
 
     def note(self, text: str) -> None:
-        """A line for people, on stderr."""
+        """Print one line on stderr, unless quiet."""
         for earlier in self._waiting:
             self._waiting = []
             self.note(earlier)
@@ -64,22 +64,22 @@ class Screen:
             print(text, file=sys.stderr, flush=True)
 
     def result(self, text: str, values: dict[str, Any]) -> None:
-        """The last line of stdout: `values` as JSON, or `text`."""
+        """Print the result on stdout: `values` as JSON, or `text`."""
         print(json.dumps(values) if self.as_json else text, flush=True)
         lost = streams.failure()
         if lost is not None and not streams.was_left(lost) and text and "\n" not in text:
-            self.note(f"note: stdout cannot be written ({lost.strerror}); what it was to say: {text}")
+            self.note(f"note: stdout cannot be written ({lost.strerror}); the result: {text}")
 
     @contextmanager
     def progress(self, total: int | None, done: int, unit: Unit = "frames") -> Iterator[Progress]:
-        """A bar on a terminal, a line now and then elsewhere, nothing when quiet."""
+        """Show a bar on a terminal, a line every few seconds elsewhere, nothing if quiet."""
         bar = Progress(total, done, unit) if self.quiet else _progress(total, done, unit)
         with bar:
             yield bar
 
 
 class Progress:
-    """Counts frames, or bytes, in silence; the kinds that show something build on it. `total` None: without end."""
+    """Count frames or bytes without showing them. total: None if unknown."""
 
     def __init__(self, total: int | None, done: int, unit: Unit = "frames"):
         self.total, self.done, self.first, self.began, self.unit = total, done, done, time.monotonic(), unit
@@ -91,20 +91,20 @@ class Progress:
         self.show(last=True)
 
     def add(self, frames: int) -> None:
-        """So many more are done."""
+        """Count more frames or bytes as done."""
         self.done += frames
         self.show(last=False)
 
     def show(self, last: bool) -> None:
-        """Tell how far it is; `last` on leaving."""
+        """Show the progress. last: on leaving the context."""
 
     @property
     def rate(self) -> float:
-        """New frames a second since the start."""
+        """Return the frames or bytes per second since the start."""
         return (self.done - self.first) / max(1e-9, time.monotonic() - self.began)
 
     def text(self) -> str:
-        """For example "48/240 frames, 12.0 fps, 0:16 left", "1.2 GB of 12.9 GB, 50 MB/s, 3:54 left"."""
+        """Return e.g. "48/240 frames, 12.0 fps, 0:16 left" or "1.2 GB of 12.9 GB, 50 MB/s, 3:54 left"."""
         if self.unit == "bytes":
             left = (
                 f", {_clock(max(0, (self.total or 0) - self.done) / self.rate)} left"
@@ -119,7 +119,7 @@ class Progress:
 
 
 class _Lines(Progress):
-    """One line every few seconds, for logs."""
+    """Print one line every few seconds."""
 
     _said, _told = 0.0, -1
 
@@ -131,7 +131,7 @@ class _Lines(Progress):
 
 
 class _Bar(Progress):
-    """rich's bar, told by `text`."""
+    """Draw a progress bar with rich."""
 
     def __enter__(self) -> Progress:
         from rich.console import Console
@@ -165,7 +165,7 @@ def _clock(seconds: float) -> str:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM ends the work as Ctrl-C does; so does SIGINT where a parent has it ignored (a shell's background jobs)."""
+    """Raise KeyboardInterrupt on SIGTERM and SIGINT, which background jobs of a shell would ignore."""
 
     def interrupt(number: int, frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
@@ -180,17 +180,14 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Warnings as one line on stderr, without the source line that raised them."""
+    """Print warnings as one line on stderr, without source lines."""
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *where, **more: print(f"warning: {message}", file=sys.stderr)
         yield
 
 
 def describe(error: BaseException) -> Stopped:
-    """The way a command ends because of `error`: an exit code and one line that names argument, value and fix.
-
-    An error that nobody foresaw is a bug: its traceback is printed as well.
-    """
+    """Return the exit code and one-line message for an error; print the traceback of an unexpected one."""
     if isinstance(error, Stopped):
         return error
     if isinstance(error, KeyboardInterrupt):
@@ -204,7 +201,7 @@ def describe(error: BaseException) -> Stopped:
     if isinstance(error, typer.TyperException):
         return Stopped(shortened(error.format_message(), 2 * MOST_SHOWN), error.exit_code)
     if is_out_of_memory(error):
-        return Stopped("out of memory: end other programs, or use a machine with more", 1)
+        return Stopped("out of memory: close other programs, or use a machine with more memory", 1)
     if isinstance(error, OSError):
         where = f": {shortened(str(error.filename), MOST_SHOWN)}" if error.filename else ""
         return Stopped(f"{error.strerror or error}{where}", 2 if error.errno == errno.ENAMETOOLONG else 1)
@@ -215,11 +212,11 @@ def describe(error: BaseException) -> Stopped:
 
 
 def report_error(error: BaseException, as_json: bool) -> int:
-    """Say why a command ended and how to go on; returns its exit code."""
+    """Print why a command ended and how to resume it; return the exit code."""
     stopped = describe(error)
     print(str(stopped) if stopped.exit_code == INTERRUPTED else f"error: {stopped}", file=sys.stderr)
     if stopped.resume:
-        print(f"go on with: {stopped.resume}", file=sys.stderr, flush=True)
+        print(f"resume with: {stopped.resume}", file=sys.stderr, flush=True)
     if as_json:
         values = {"error": str(stopped), "exit_code": stopped.exit_code, **stopped.details}
         print(

@@ -36,7 +36,16 @@ if TYPE_CHECKING:
     from ..jobs.settings import Settings
 
 TOKEN = "STREAMINGT2V_TOKEN"
-_MODEL_HELP = "A name of `models`, an id of the hub, or a folder, fetched before by `get`; may be given again, the first is the default."
+_MODEL_HELP = "Downloaded model to serve: a name, hub id or folder; repeatable, the first is the default."
+
+HostOption = Annotated[
+    str, Option(help="Address to listen on. Addresses reachable from other machines require a token.")
+]
+PortOption = Annotated[int, Option(help="Port to listen on; 0: any free port.")]
+TokenOption = Annotated[
+    str | None,
+    Option(help=f"Access token. Prefer the environment variable {TOKEN}, which `ps` does not show."),
+]
 
 _LIMITS = {
     "queue": "max_queue",
@@ -49,17 +58,15 @@ _LIMITS = {
     "upload_seconds": "max_upload_seconds",
     "upload_pixels": "max_upload_pixels",
 }
-"""Fields of `Limits` and the options that set them."""
+"""Fields of `Limits` and their options."""
 _UNITS = {"max_upload_mb": 2**20}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceOptions:
-    """What the jobs are made with, and how much is taken on."""
+    """Models, storage and limits of a server."""
 
-    data_dir: Annotated[Path, Option(help="Folder that jobs and videos are kept in.")] = Path(
-        "streamingt2v-data"
-    )
+    data_dir: Annotated[Path, Option(help="Folder for jobs and videos.")] = Path("streamingt2v-data")
     model: Annotated[list[str] | None, Option(help=_MODEL_HELP + "  [default: tiny]")] = None
     device: DeviceOption = "auto"
     dtype: DtypeOption = "auto"
@@ -68,44 +75,43 @@ class ServiceOptions:
     vae_tiling: TilingOption = False
     engine: EngineOption = "torch"
     workers: Annotated[
-        int, Option(help="Processes that make videos, one each at a time, each with a model in memory.")
+        int, Option(help="Worker processes; each makes one video at a time and holds a model in memory.")
     ] = 1
-    keep_hours: Annotated[float, Option(help="How long a video is kept after it has ended; 0: for ever.")] = (
-        168.0
+    keep_hours: Annotated[float, Option(help="Hours to keep a job after it ends; 0: forever.")] = 168.0
+    max_queue: Annotated[int, Option(help="Most jobs in the queue; more are refused.")] = 64
+    max_frames: Annotated[int, Option(help="Most frames per job.")] = 4800
+    max_prompt: Annotated[int, Option(help="Most characters per prompt.")] = 2000
+    max_steps: Annotated[int, Option(help="Most denoising steps per chunk.")] = 200
+    max_sessions: Annotated[int, Option(help="Most open WebSocket sessions.")] = 16
+    max_streams: Annotated[
+        int, Option(help="Most open event streams and downloads of unfinished videos.")
+    ] = 512
+    max_upload_mb: Annotated[int, Option(help="Largest request including files, in MiB.")] = 64
+    max_upload_seconds: Annotated[int, Option(help="Longest uploaded video, in seconds.")] = 600
+    max_upload_pixels: Annotated[int, Option(help="Most pixels per frame of an uploaded video.")] = (
+        4096 * 2304
     )
-    max_queue: Annotated[int, Option(help="Jobs that may wait; more are refused.")] = 64
-    max_frames: Annotated[int, Option(help="Frames of one job.")] = 4800
-    max_prompt: Annotated[int, Option(help="Characters of one prompt.")] = 2000
-    max_steps: Annotated[int, Option(help="Denoising steps of a chunk.")] = 200
-    max_sessions: Annotated[int, Option(help="WebSocket sessions open at once.")] = 16
-    max_streams: Annotated[int, Option(help="Event streams and growing downloads open at once.")] = 512
-    max_upload_mb: Annotated[int, Option(help="MiB of a request with its files.")] = 64
-    max_upload_seconds: Annotated[int, Option(help="Length of a video that is sent.")] = 600
-    max_upload_pixels: Annotated[int, Option(help="Pixels of a frame of a video that is sent.")] = 4096 * 2304
 
 
 @takes_options
 def serve(
     *,
-    host: Annotated[
-        str, Option(help="Address to listen on; one that others reach needs a token.")
-    ] = "127.0.0.1",
-    port: Annotated[int, Option(help="Port to listen on; 0: a free one.")] = 8000,
-    token: Annotated[
-        str | None, Option(help=f"What clients must have; better given as the environment variable {TOKEN}.")
-    ] = None,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8000,
+    token: TokenOption = None,
     allow_host: Annotated[
-        list[str] | None, Option(help="A host whose https addresses of pictures may be fetched for clients.")
+        list[str] | None, Option(help="Host from which images may be fetched by https URL; repeatable.")
     ] = None,
     replicas: Annotated[
-        int, Option(help="Servers with --workers each, at one address; several need the extra ray.")
+        int,
+        Option(help="Servers behind one address, each with --workers. More than 1 needs the extra 'ray'."),
     ] = 1,
     max_replicas: Annotated[
-        int | None, Option(help="As many of them while jobs wait.  [default: --replicas]")
+        int | None, Option(help="Most servers while jobs wait.  [default: --replicas]")
     ] = None,
     service: ServiceOptions,
 ) -> None:
-    """Serve the HTTP API: videos as jobs that outlive this process, watched while they are made."""
+    """Start the HTTP API: durable video jobs that can be watched while they are made."""
     check_extra(
         "serve", "server", "fastapi", "uvicorn", "prometheus_client", "python_multipart", "websockets"
     )
@@ -122,7 +128,7 @@ def serve(
 
 
 def _checked_hosts(hosts: Sequence[str]) -> frozenset[str]:
-    """Hosts, some with a port. RequestError for what is none."""
+    """Return the hosts, without default ports; RequestError for an invalid one."""
     found = set()
     for host in hosts:
         try:
@@ -132,29 +138,29 @@ def _checked_hosts(hosts: Sequence[str]) -> frozenset[str]:
             found.add(parts.hostname if parts.port in (None, 443) else f"{parts.hostname}:{parts.port}")
         except ValueError as error:
             raise RequestError(
-                "allow_host", host, "must be a host, or host:port, without https:// and path"
+                "allow_host", host, "must be HOST or HOST:PORT, without https:// and path"
             ) from error
     return frozenset(found)
 
 
 def _checked_replicas(least: int, most: int | None, device: str) -> int:
-    """How many there may be. RequestError for numbers that make no sense; MissingExtra without what several need."""
+    """Return the largest number of replicas; RequestError for wrong numbers, MissingExtra without Ray."""
     if least < 1:
         raise RequestError("replicas", least, "must be 1 or more")
     if most is not None and most < least:
-        raise RequestError("max_replicas", most, f"must be {least} or more, as --replicas is")
+        raise RequestError("max_replicas", most, f"must be {least} or more, as many as --replicas")
     most = most or least
     if most > 1:
         check_ray_serve()
         if device.startswith("cuda:"):
-            raise RequestError("device", device, "each replica has a GPU of its own; say cuda")
+            raise RequestError("device", device, "replicas choose their own GPUs; use cuda")
     return most
 
 
 def _serve_replicas(
     settings: Settings, least: int, most: int, at: tuple[str, int], token: str | None, hosts: frozenset[str]
 ) -> None:
-    """Several servers over one folder, at one address, until the process is told to end."""
+    """Run several servers on one folder behind one address until a signal ends them."""
     from ..api.listen import address, free_port, wait_until_told
     from ..api.replica import Opening
 
@@ -163,15 +169,17 @@ def _serve_replicas(
     threads = os.environ.get("OMP_NUM_THREADS", "1")
     opening = Opening(replace(settings, shared=True), least, most, threads, token, hosts)
     opening.check()
-    open = settings.limits.sessions + settings.limits.streams + 100  # and as many short requests
+    requests = settings.limits.sessions + settings.limits.streams + 100  # open at once
     show.note(f"starting {least} replicas, loading {', '.join(settings.names)}")
-    with Replicas(opening, least, most, host, port, settings.workers, float(settings.device == "cuda"), open):
+    with Replicas(
+        opening, least, most, host, port, settings.workers, float(settings.device == "cuda"), requests
+    ):
         show.note(f"listening on {address(host, port)}")
         wait_until_told()
 
 
 def serve_jobs(settings: Settings, make_app: Callable[[JobService], ASGIApp], host: str, port: int) -> None:
-    """A job service and the application on it, until the process is told to end."""
+    """Run a job service and its application until a signal ends them."""
     from ..api.listen import Listener
     from ..jobs.service import JobService
 
@@ -184,11 +192,11 @@ def serve_jobs(settings: Settings, make_app: Callable[[JobService], ASGIApp], ho
 
 
 def settings_of(options: ServiceOptions) -> Settings:
-    """The service's settings. RequestError if one makes no sense, or the folder cannot be written to."""
+    """Return the settings of the service; RequestError for a wrong one or an unwritable folder."""
     from ..jobs.settings import Limits, Settings
 
     options = settle(options, Screen())
-    if options.offload == "auto":  # what will be asked for is not known yet
+    if options.offload == "auto":  # the requests are not known yet
         options = replace(options, offload="none")
     folder = options.data_dir.absolute()
     try:
@@ -212,18 +220,18 @@ def settings_of(options: ServiceOptions) -> Settings:
             limits=Limits(**given),
             **shared,
         )
-    except RequestError as error:  # by the names that were typed
+    except RequestError as error:  # name the option as it was typed
         option = (_LIMITS | {"keep_seconds": "keep_hours"}).get(error.argument, error.argument)
         raise RequestError(option, getattr(options, option), error.fix) from error
 
 
 def checked_token(host: str, token: str | None) -> str | None:
-    """The token. RequestError if an address that others reach has none, or it is too short to keep anybody out."""
+    """Return the token; RequestError if a public address has none, or it is too weak."""
     if token is None and not _is_loopback(host):
         raise RequestError(
             "host",
             host,
-            f"others reach this address: give a token (the environment variable {TOKEN}), or listen on 127.0.0.1",
+            f"other machines can reach it: set a token ({TOKEN}), or use 127.0.0.1",
         )
     if token is not None and (
         len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token
@@ -231,13 +239,13 @@ def checked_token(host: str, token: str | None) -> str | None:
         raise RequestError(
             "token",
             "(hidden)",
-            "must be 16 or more ASCII characters without spaces; e.g. that of: openssl rand -hex 24",
+            "must be 16 or more ASCII characters without spaces; create one by: openssl rand -hex 24",
         )
     return token
 
 
 def check_extra(feature: str, extra: str, *modules: str) -> None:
-    """MissingExtra unless all these modules can be imported."""
+    """Raise MissingExtra unless all these modules are installed."""
     if any(find_spec(module) is None for module in modules):
         raise MissingExtra(feature, extra)
 

@@ -1,4 +1,4 @@
-"""What a command runs with where nothing is said: model files, device, data type and offloading, chosen before weights load and told."""
+"""Resolve `auto` options before weights load: model files, device, data type and offloading."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 Options = TypeVar("Options", bound=Any)
 
 TEXT_ENCODERS = ("T5", "UMT5", "Gemma", "Llama", "Qwen", "Mistral")
-"""Beginnings of classes of text encoders that overflow in float16."""
+"""Prefixes of text encoder classes that overflow in float16."""
 
 
 def settle(
     options: Options, show: Screen, base: str | None = None, *, fetch: str | None = None, yes: bool = False
 ) -> Options:
-    """The options with device and dtype chosen, and the models they name on this machine.
+    """Return the options with device and dtype resolved, after downloading missing models.
 
-    options: a dataclass with `model`, `device`, `dtype`, `offload` and `engine`; `model` may be a list. fetch: the preset that
-    missing files are fetched for, after asking unless `yes`; None to fetch nothing. RequestError for a device that is not here, or
-    files that are not to be fetched.
+    options: a dataclass with `model` (one or a list), `device`, `dtype`, `offload` and `engine`.
+    fetch: the preset to download missing files for, after asking unless `yes`; None: no download.
+    RequestError for a missing device, or if the download is declined.
     """
     names = options.model if isinstance(options.model, list) else [options.model or "tiny"]
     auto = options.device == "auto" or options.dtype == "auto"
@@ -51,33 +51,35 @@ def settle(
 
 
 def settle_offload(options: Options, asked: ResolvedRequest, show: Screen) -> Options:
-    """The options with the first level of offloading that fits the device, by the plan's numbers; RequestError if none does."""
+    """Return the options with the fastest offloading that fits the device; RequestError if none fits."""
     if options.offload != "auto":
         return options
-    if options.engine != "torch":  # engines keep weights where they work
+    if options.engine != "torch":  # other engines cannot offload
         return replace(options, offload="none")
     from ..checkpoints.find import find_model
     from ..estimate.plan import plan
 
     found = plan(
-        find_model(options.model), _counted(asked), name=options.model, device=options.device, dtype=options.dtype,
-        seconds_per_step=1.0, memory=free_memory(options.device),
+        find_model(options.model), _counted(asked), name=options.model, device=options.device,
+        dtype=options.dtype, seconds_per_step=1.0, memory=free_memory(options.device),
     )  # fmt: skip
     level = next((level for level in found.levels if level.fits), None)
     if level is None:
-        fix = "does not fit this device, whatever is offloaded; `streamingt2v plan` with the same options tells by how much"
+        fix = (
+            "does not fit this device at any level of offloading; see `streamingt2v plan` with these options"
+        )
         raise RequestError("model", options.model, fix)
-    show.later(f"offload: {level.offload} (the first level that fits the free memory of {options.device})")
+    show.later(f"offload: {level.offload} (the fastest that fits the free memory of {options.device})")
     return replace(options, offload=level.offload)
 
 
 def _counted(asked: ResolvedRequest) -> ResolvedRequest:
-    """With some number of frames: memory does not depend on it."""
+    """Return the request with a number of frames; memory does not depend on it."""
     return asked if asked.num_frames is not None else replace(asked, num_frames=240, made_frames=240)
 
 
 def half_of(name: str) -> str:
-    """The type for half precision of a model that is here or known, as its makers use it."""
+    """Return the half-precision type that the authors of a local or known model use."""
     if name in EMBEDDED:
         return "float16"
     from ..checkpoints.find import find_model, known_as
@@ -101,7 +103,7 @@ def half_of(name: str) -> str:
 
 
 def check_base(asked: ResolvedRequest, model: str) -> list[str]:
-    """Notes on what a base changes. RequestError where the included model would shrink its clip to a small one unasked."""
+    """Return notes on the size of a base's clip; RequestError if the included model would shrink it a lot."""
     first, base = asked.first_chunk, asked.request.base
     if base is None or first is None or first.pipeline is None:
         return []
@@ -109,23 +111,22 @@ def check_base(asked: ResolvedRequest, model: str) -> list[str]:
     size = f"{columns}x{rows}" if rows and columns else "its own size"
     if model in EMBEDDED and rows and columns and min(rows, columns) >= 2 * max(asked.height, asked.width):
         fix = (
-            f"makes {size}, and model {model!r} goes on with {asked.width}x{asked.height}: name a model that fits it, "
-            "--model streaming-t2v (256x256, from text), --model streaming-svd (1024x576, from an image), or the base itself as --model"
+            f"makes {size}, but model {model!r} continues at {asked.width}x{asked.height}; choose --model "
+            "streaming-t2v (256x256, text), --model streaming-svd (1024x576, image), or the base itself"
         )
         raise RequestError("base", base, fix)
     frames = asked.extend.frames
     cut = (
-        f", cut and scaled to {asked.width}x{asked.height}"
+        f", cropped and scaled to {asked.width}x{asked.height}"
         if (rows, columns) != (asked.height, asked.width)
         else ""
     )
-    return [
-        f"the base makes the first {frames} frames at {size}{cut}; {model} goes on from there at {asked.config.fps} frames a second"
-    ]
+    fps = asked.config.fps
+    return [f"the base makes the first {frames} frames at {size}{cut}; {model} continues at {fps} frames/s"]
 
 
 def base_size(pipeline: Path, height: int | None, width: int | None) -> tuple[int | None, int | None]:
-    """(height, width) that a pipeline is called with or makes by itself, as far as its files and its class tell."""
+    """Return (height, width) of a pipeline's output, None where its class and files do not say."""
     if height is not None and width is not None:
         return height, width
     from ..external.abilities import pipeline_class
@@ -143,7 +144,7 @@ def base_size(pipeline: Path, height: int | None, width: int | None) -> tuple[in
 
 
 def _factor(pipeline: Path) -> int:
-    """Pixels a latent, of an autoencoder of frames."""
+    """Return the spatial scale factor of a pipeline's autoencoder."""
     config = pipeline / "vae" / "config.json"
     blocks = read_json(config).get("block_out_channels") if config.is_file() else None
     return 2 ** (len(blocks) - 1) if blocks else 8

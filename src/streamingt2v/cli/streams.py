@@ -1,4 +1,4 @@
-"""Standard output and error that never stop the work: full, closed, or of a terminal that cannot show every letter."""
+"""Standard streams that never raise: on a full disk, a closed pipe or a terminal that is not UTF-8."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ _RAW = "streamingt2v.raw"
 
 
 def prepare() -> None:
-    """Make this process's streams so, once, as it starts.
+    """Replace stdout and stderr of this process; call once at its start.
 
-    What a stream's encoding has no letter for is written as the file system's bytes, so that a path that is printed is the path. A stream
-    that was closed leads nowhere, and no file that is opened later gets its number, and with it the messages of libraries.
+    Characters outside a stream's encoding are written as the bytes of the file system, so printed paths stay
+    valid. Closed streams are opened on os.devnull, so that no later file takes their descriptor.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor: this one
     codecs.register_error(_RAW, _as_bytes)
     sys.stdout, sys.stderr = _stream(sys.stdout, 1), _stream(sys.stderr, 2)
 
 
 def failure() -> OSError | None:
-    """Return the error that kept printed text from stdout; None if there was none."""
+    """Return the first error of writing stdout, or None."""
     sys.stdout.flush()
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return raw.error if isinstance(raw, _Patient) else None
 
 
 def was_left(error: OSError) -> bool:
-    """Return whether the reader of a pipe has gone, having seen enough, as `head` does."""
+    """Return whether the reader of the pipe has exited, as `head` does."""
     return error.errno == errno.EPIPE
 
 
 class _Patient(io.FileIO):
-    """Writes what it can, remembers the first error, and goes on as if there was none."""
+    """Discard what cannot be written; keep the first error."""
 
     error: OSError | None = None
 
     def write(self, data: bytes | memoryview) -> int:  # type: ignore[override]
         try:
-            while (written := super().write(data)) is None:  # somebody made the terminal non-blocking
+            while (written := super().write(data)) is None:  # a non-blocking terminal
                 select.select([], [self.fileno()], [])
             return written
         except OSError as error:

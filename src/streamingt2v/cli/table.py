@@ -1,4 +1,4 @@
-"""A table of videos to make, as `batch` reads it: a row a video, the options of the command line as columns."""
+"""Read the table of `batch`: one row per video, command line options as columns."""
 
 from __future__ import annotations
 
@@ -20,20 +20,19 @@ from .rows import READERS, Row, read_rows
 
 NAME = re.compile(r"\w[\w.-]*")
 LONGEST_NAME = 200
-"""Bytes: with its endings, and those of files in the making, a name must fit into a folder."""
+"""Bytes; leaves room for the suffixes of output and temporary files."""
 
-MOST_SHOWN = 50
-"""Wrong rows that are told, at most."""
+MOST_SHOWN = 50  # wrong rows in an error message
 
 COLUMNS = ("name", *(SHORT_NAMES.get(field.name, field.name) for field in dataclasses.fields(Request)))
 
 
 def read_table(path: Path, check: Callable[[Request], Request]) -> list[tuple[str, Request]]:
-    """(name, request) of every row, in the file's order. Rows without a name are called by their number: 0001, 0002, ...
+    """Return (name, request) of every row in file order; rows without a name are numbered 0001, 0002, ...
 
-    path: see `read_rows`. An empty cell, or null, is the option's default; a `schedule` is a file's path, or its entries as JSON.
-    check: gives back a request that can be made, or raises RequestError.
-    RequestError names all rows that are wrong, at once; MissingExtra for parquet without the extra that reads it.
+    path: see `read_rows`. Empty cells and null mean the default. A `schedule` is a file path or JSON entries.
+    check: return the request or raise RequestError.
+    RequestError lists all wrong rows; MissingExtra for parquet without pyarrow.
     """
     rows = _read(path)
     made: list[tuple[str, Request]] = []
@@ -43,13 +42,13 @@ def read_table(path: Path, check: Callable[[Request], Request]) -> list[tuple[st
             made.append((_name(row, number), check(_request(row))))
         except RequestError as error:
             line = "" if place == f"row {number}" else f" ({place})"
-            wrong.append(f"row {number}: {_told(error)}{line}")
+            wrong.append(f"row {number}: {_message(error)}{line}")
     twice = [name for name, count in Counter(name for name, _ in made).items() if count > 1]
     wrong += [f"the name {name!r} is given to several rows; each needs its own" for name in twice]
     if wrong:
-        raise RequestError("prompts", str(path), f"of {len(rows)} rows, wrong are:{_lines(wrong)}")
+        raise RequestError("prompts", str(path), f"wrong rows, of {len(rows)}:{_lines(wrong)}")
     if not made:
-        raise RequestError("prompts", str(path), "holds no row")
+        raise RequestError("prompts", str(path), "has no rows")
     return made
 
 
@@ -89,17 +88,19 @@ def _name(row: Row, number: int) -> str:
     )
     if not NAME.fullmatch(name):
         raise RequestError(
-            "name", name, "must be of letters, digits, '_', '-' and '.', and begin with no '.' or '-'"
+            "name", name, "must consist of letters, digits, '_', '-' and '.', and not begin with '.' or '-'"
         )
     if len(name.encode()) > LONGEST_NAME:
         raise RequestError(
-            "name", texts.shortened(name), f"has {len(name.encode())} bytes; {LONGEST_NAME} are the most"
+            "name",
+            texts.shortened(name),
+            f"has {len(name.encode())} bytes; at most {LONGEST_NAME} are allowed",
         )
     return name
 
 
 def _count(value: float) -> float:
-    """A column of numbers with an empty cell becomes one of floats on its way into a file."""
+    """Return whole floats as int: pandas turns a column of integers with empty cells into floats."""
     return int(value) if value.is_integer() else value
 
 
@@ -112,13 +113,13 @@ def _request(row: Row) -> Request:
     }
     if "prompt" not in values:
         raise RequestError("prompt", None, "must not be empty")
-    if "refine" in values:  # as the command `refine` does it
+    if "refine" in values:  # as the command `refine`
         values = {"frames": None, "preset": "full"} | values
     return Request(**long_names(values))
 
 
-def _told(error: RequestError) -> str:
-    """The error with the argument's name as a column."""
+def _message(error: RequestError) -> str:
+    """Return the message with the argument's column name."""
     return f"{SHORT_NAMES.get(error.argument, error.argument)}={error.value!r}: {error.fix}"
 
 
@@ -131,7 +132,7 @@ def _is_empty(value: Any) -> bool:
 
 
 def _value(name: str, value: Any, hint: Any) -> Any:
-    """The cell as what the request holds: text is read, a number is taken as it is, and never rounded."""
+    """Convert a cell to the type of its `Request` field, without rounding; RequestError if it cannot be."""
     kinds = get_args(hint) or (hint,)
     kind = int if int in kinds else float if float in kinds else str
     try:

@@ -1,12 +1,13 @@
-"""`train`: memories or a distilled network, trained on a folder of captioned videos."""
+"""`train`: train memories or a distilled network on captioned videos."""
 
 from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from typer import Argument, Option
 
@@ -19,37 +20,41 @@ NAMES = ("cam", "apm", "distill")
 
 @takes_options
 def train(
-    recipe: Annotated[str, Argument(metavar="RECIPE", help=f"One of {', '.join(NAMES)}.")],
+    recipe: Annotated[
+        str, Argument(metavar="RECIPE", help="cam or apm (memories), or distill (fewer steps).")
+    ],
     *,
     model: Annotated[
         str,
-        Option(help="Model to start from: a name, a model folder, or a text-to-video pipeline of diffusers."),
+        Option(help="Model to start from: a name, a model folder, or a diffusers text-to-video pipeline."),
     ],
     data: Annotated[
         Path,
         Option(
-            help="Videos with captions: a folder with a NAME.txt beside each, or a metadata.csv or .jsonl in it, or such a file."
+            help="Folder of videos captioned by NAME.txt, metadata.csv or metadata.jsonl, or such a table."
         ),
     ],
     output: Annotated[
-        Path, Option("--output", "-o", help="Folder for checkpoint, metrics, samples and the trained model.")
+        Path, Option("--output", "-o", help="Folder for checkpoints, metrics, samples and the trained model.")
     ],
     settings: Annotated[
         list[str] | None,
-        Option("--set", metavar="NAME=VALUE", help="Setting of the recipe or of the loop; may be repeated."),
+        Option(
+            "--set", metavar="NAME=VALUE", help="Setting of recipe or loop, see docs/training.md; repeatable."
+        ),
     ] = None,
     stop_after: Annotated[
-        int | None, Option(help="Stop after so many steps; the same command resumes.", min=1)
+        int | None, Option(help="Stop after this many steps; run the command again to resume.", min=1)
     ] = None,
     screen: ScreenOptions,
 ) -> None:
-    """Train the memories of a model on your own clips, or distill it to fewer steps.
+    """Train the memories of a model on your own videos, or distill it to fewer steps.
 
-    The same command resumes from the last checkpoint in the output folder. OUTPUT/model is a whole model folder, for --model of other
-    commands. Settings are listed in docs/training.md.
+    Writes a complete model folder, OUTPUT/model, for --model. Run the same command again to resume from the
+    last checkpoint.
     """
     if recipe not in NAMES:
-        fix = f"must be one of {', '.join(NAMES)}; recipes of the embedded model's other parts are in the repository: python -m lab.tiny"
+        fix = f"must be one of {', '.join(NAMES)}; the included model's other recipes are in the repository"
         raise RequestError("recipe", recipe, fix)
     if not data.exists():
         raise RequestError("data", str(data), "no such file or folder")
@@ -62,14 +67,8 @@ def train(
     own, loop = parsed(RECIPES[recipe].config, {"model": model, "data": str(data), **given})
     show = Screen(screen.quiet, screen.json)
     show.note(f"training {recipe} in {output}")
-    options = ["--model", model, "--data", str(data), "-o", str(output)]
-    again = [
-        "streamingt2v",
-        "train",
-        recipe,
-        *options,
-        *(word for text in settings or [] for word in ("--set", text)),
-    ]
+    again = ["streamingt2v", "train", recipe, "--model", model, "--data", str(data), "-o", str(output)]
+    again += [word for text in settings or [] for word in ("--set", text)]
     metrics = resumable(
         lambda: run_recipe(RECIPES[recipe], output, own, loop, stop_after), again, screen.quiet
     )
@@ -77,10 +76,10 @@ def train(
     show.result(str(output / "model"), result)
 
 
-def resumable(run: Any, again: list[str], quiet: bool) -> dict[str, float]:
-    """Run a training whose progress goes to stderr; on Ctrl-C say the command that resumes."""
+def resumable(run: Callable[[], dict[str, float]], again: list[str], quiet: bool) -> dict[str, float]:
+    """Run a training with progress on stderr; on Ctrl-C raise Stopped with the command that resumes it."""
     try:
-        with redirect_stdout(None if quiet else sys.stderr):  # the loop prints its progress
+        with redirect_stdout(None if quiet else sys.stderr):  # the loop prints to stdout
             return run()
     except KeyboardInterrupt as error:
         raise Stopped(

@@ -1,4 +1,4 @@
-"""`generate`, `extend`, `refine`, `resume`: a request in, a video file out."""
+"""`generate`, `extend`, `refine` and `resume`: write a video file."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from ..config import Request
-from ..config.schedule import Schedule, read_schedule
 from ..errors import RequestError, RunError
 from ..resolve import ResolvedRequest, resolve_for, with_media
 from ..runs.quiet import hide_progress_bars
 from ..video.rates import rate_as_number
 from .memory import is_out_of_memory, ways_out
 from .options import (
+    BASE_HELP,
     MOST_WORKERS,
     ModelOptions,
     OutputOptions,
@@ -41,20 +41,17 @@ if TYPE_CHECKING:
     from ..runs.render import Summary
     from ..runs.run import RunFolder
 
-BASE_HELP = (
-    "What makes the first chunk: any diffusers pipeline that makes videos, by name, id of the hub, or folder."
-)
-Prompt = Annotated[str, Argument(metavar="PROMPT", help="What is to be seen.")]
+Prompt = Annotated[str, Argument(metavar="PROMPT", help="What the video shows.")]
 Workers = Annotated[
     int,
     Option(
-        help="Processes that refine side by side, with the bytes of one; more than 1: extra 'ray'.",
+        help="Processes that refine in parallel, with the same result. More than 1 needs the extra 'ray'.",
         max=MOST_WORKERS,
     ),
 ]
 RunDir = Annotated[
     Path | None,
-    Option(help="Folder for the run, kept afterwards; default: OUT.run, removed when OUT.mp4 is there."),
+    Option(help="Run folder to keep, for `resume`. Default: OUT.run, removed at the end."),
 ]
 
 
@@ -62,18 +59,21 @@ RunDir = Annotated[
 def generate(
     prompt: Prompt,
     *,
-    image: Annotated[Path | None, Option(help="A picture to start from.")] = None,
-    base: Annotated[str | None, Option(help=BASE_HELP)] = None,
+    output: OutputOptions,
+    image: Annotated[Path | None, Option(help="Image to start from.")] = None,
     request: RequestOptions,
     model: ModelOptions,
-    output: OutputOptions,
+    base: Annotated[str | None, Option(help=BASE_HELP)] = None,
     run_dir: RunDir = None,
     yes: Yes = False,
     screen: ScreenOptions,
 ) -> None:
-    """Make a long video from a prompt, or from a prompt and a picture."""
+    """Make a long video from a prompt, optionally starting from an image.
+
+    Example: streamingt2v generate "A cat running on the street" --frames 240 -o cat.mp4
+    """
     began = time.monotonic()
-    wanted = build_request(prompt, request, _schedule(request), image=_text(image), base=base)
+    wanted = build_request(prompt, request, image=str(image) if image else None, base=base)
     _make(wanted, model, output, run_dir, screen, began, yes=yes)
 
 
@@ -82,20 +82,22 @@ def extend(
     video: Annotated[Path, Argument(metavar="VIDEO", help="Any video file.")],
     prompt: Prompt,
     *,
+    output: OutputOptions,
     request: RequestOptions,
     model: ModelOptions,
-    output: OutputOptions,
     run_dir: RunDir = None,
     yes: Yes = False,
     screen: ScreenOptions,
 ) -> None:
-    """Continue any video by new frames.
+    """Continue a video with new frames.
 
-    The output is the frames of VIDEO followed by --frames new ones. All have the size that the model makes: the frames of VIDEO are
-    scaled to fill it, and what hangs over is cut off evenly at both sides. They play at the rate of VIDEO, or at --fps.
+    The output holds the frames of VIDEO, center-cropped to the model's size, followed by --frames new ones.
+    It plays at the rate of VIDEO, or at --fps.
+
+    Example: streamingt2v extend cat.mp4 "A cat on the beach" --frames 80 -o longer.mp4
     """
     began = time.monotonic()
-    wanted = build_request(prompt, request, _schedule(request), video=_text(video))
+    wanted = build_request(prompt, request, video=str(video))
     _make(wanted, model, output, run_dir, screen, began, yes=yes)
 
 
@@ -104,19 +106,20 @@ def refine(
     video: Annotated[Path, Argument(metavar="VIDEO", help="Any video file.")],
     prompt: Prompt,
     *,
+    output: OutputOptions,
     request: RefineOptions,
     model: ModelOptions,
-    output: OutputOptions,
     run_dir: RunDir = None,
     workers: Workers = 1,
     yes: Yes = False,
     screen: ScreenOptions,
 ) -> None:
-    """Refine any video of any length by stage 3 alone.
+    """Refine a video of any length with stage 3.
 
-    The output has as many frames as VIDEO, or --frames, at its rate. All have the size that the model refines to: the frames of VIDEO are
-    scaled to fill it, and what hangs over is cut off evenly at both sides. Frames go from file to file, so memory does not grow
-    with the length.
+    The output has the frames of VIDEO (or the first --frames), center-cropped to the refiner's size, at the
+    same rate. Frames are streamed, so memory does not grow with the length.
+
+    Example: streamingt2v refine cat.mp4 "A cat running on the street" -o sharp.mp4
     """
     began = time.monotonic()
     wanted = Request(
@@ -127,14 +130,15 @@ def refine(
 
 @takes_options
 def resume(
-    run_dir: Annotated[Path, Argument(metavar="RUN_DIR", help="The folder of an interrupted run.")],
+    run_dir: Annotated[Path, Argument(metavar="RUN_DIR", help="Folder of the interrupted run.")],
+    *,
     output: OutputOptions,
-    screen: ScreenOptions,
     workers: Workers = 1,
+    screen: ScreenOptions,
 ) -> None:
-    """Go on with an interrupted run, bit for bit the same.
+    """Resume an interrupted run; the result is bit for bit the same.
 
-    Without --output the video goes where the run was told to put it.
+    Without --output the video goes to the original output path.
     """
     began = time.monotonic()
     check_files(output)
@@ -143,7 +147,7 @@ def resume(
         places = places_of_run(run, output)
         for name, (then, now) in run.changed_versions().items():
             show.note(
-                f"note: the run began with {name} {then}, this is {now}: the frames to come may differ in detail"
+                f"note: {name} changed from {then} to {now} since the run began; frames may differ slightly"
             )
         pipe, asked = (None, None) if run.finished else _reload(run, run_dir, show)
         if asked is not None:
@@ -161,7 +165,7 @@ def _make(
     workers: int = 1,
     yes: bool = False,
 ) -> None:
-    """The new run of a checked request, from its door checks to its result."""
+    """Check a request, load its model, render it in a new run folder and print the result."""
     places = choose_places(output, run_dir)
     show = Screen(screen.quiet, screen.json)
     model = settle(model, show, wanted.base, fetch=wanted.preset, yes=yes)
@@ -169,9 +173,8 @@ def _make(
     if asked.extend_by is not None and asked.extend_by.how is not None:
         from ..external.as_model import told  # imports torch
 
-        show.note(
-            f"{asked.config.name} goes on by {asked.extend_by.how}: {told(asked.extend_by.how)}; --continue-by chooses another way"
-        )
+        how = asked.extend_by.how
+        show.note(f"{asked.config.name} continues by {how}: {told(how)}; see --continue-by")
     model = settle_offload(model, asked, show)
     model.savings.check(model.device, asked.config, model.dtype)
     _check_workers(workers, asked)
@@ -183,12 +186,10 @@ def _make(
         pipe = _load(model, asked, show)
     except Exception as error:
         if is_out_of_memory(error):
-            raise Stopped(
-                f"out of memory: {ways_out(model.device, model.dtype, model.savings, asked.request, asked.config)}",
-                1,
-            ) from error
+            less = ways_out(model.device, model.dtype, model.savings, asked.request, asked.config)
+            raise Stopped(f"out of memory: {less}", 1) from error
         raise
-    from ..runs.render import create_run  # here and below: what imports torch is imported when it is needed
+    from ..runs.render import create_run  # imports torch
 
     with create_run(
         pipe,
@@ -215,7 +216,7 @@ def _finish(
     began: float,
     workers: int,
 ) -> None:
-    """Render what the run lacks, write the pictures, remove the run folder if it is a temporary one, and tell the result."""
+    """Render the missing frames, write the PNGs, remove a temporary run folder and print the result."""
     from ..runs.render import render
 
     for note in run.header.notes:
@@ -231,20 +232,19 @@ def _finish(
                 on_chunk=lambda chunk: progress.add(len(chunk.frames_THWC)),
                 workers=workers,
             )
-        _write_pictures(summary.output, files)
+        _write_images(summary.output, files)
     except (Exception, KeyboardInterrupt) as error:
         raise _stopped(error, run, places, files, pipe) from error
     if places.temporary:
         run.discard()
     values = _result(run, summary, places, before)
-    show.note(
-        f"{summary.frames} frames of {run.width}x{run.height} at {values['fps']} fps in {values['seconds']:.1f} s"
-    )
+    size = f"{run.width}x{run.height} at {values['fps']} fps"
+    show.note(f"{summary.frames} frames of {size} in {values['seconds']:.1f} s")
     show.result(str(summary.output), values)
 
 
 def _result(run: RunFolder, summary: Summary, places: Places, before: float) -> dict[str, Any]:
-    """The JSON of the contract. `before`: seconds from the start of the command to the start of rendering."""
+    """Return the values for `--json`. before: seconds from the start of the command to rendering."""
     first = summary.first_frame_seconds
     return {
         "output": str(summary.output),
@@ -265,9 +265,9 @@ def _result(run: RunFolder, summary: Summary, places: Places, before: float) -> 
 
 
 def peak_rss_mb() -> float:
-    """The most memory this process has had at once, in MiB."""
+    """Return the peak memory of this process in MiB."""
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage's figure on Linux also counts the parent's memory before exec
+    if status.exists():  # on Linux getrusage includes the parent's memory before exec
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return round(int(line.split()[1]) / 1024, 1)
     import resource
@@ -278,9 +278,7 @@ def peak_rss_mb() -> float:
 def _load(model: ModelOptions, asked: ResolvedRequest, show: Screen) -> LongVideoPipeline:
     show.note(f"loading model {model.model}")
     if model.engine != "torch":
-        show.note(
-            f"{model.engine} prepares the networks as they are first needed, which takes its time, and less in the next process"
-        )
+        show.note(f"{model.engine} compiles each network on first use; later runs start faster")
     hide_progress_bars()
     from ..runs.render import load_pipeline
 
@@ -300,9 +298,7 @@ def _reload(run: RunFolder, run_dir: Path, show: Screen) -> tuple[LongVideoPipel
 
 def _open(run_dir: Path) -> RunFolder:
     if not os.path.isdir(run_dir):  # noqa: PTH112 (Path raises for a name that is too long)
-        raise _wrong_run(
-            run_dir, "no such folder; give the --run-dir of the run, or the OUT.run beside its OUT.mp4"
-        )
+        raise _wrong_run(run_dir, "no such folder; give the --run-dir of the run, or OUT.run next to OUT.mp4")
     from ..runs.run import RunFolder
 
     try:
@@ -322,22 +318,22 @@ def _wrong_run(run_dir: Path, fix: str) -> Stopped:
 def _stopped(
     error: BaseException, run: RunFolder, places: Places, files: OutputOptions, pipe: LongVideoPipeline | None
 ) -> Stopped:
-    """The error with the way to go on; a temporary folder of this command, in which nothing is safe yet, is removed instead."""
+    """Return the error with the command that resumes the run; remove a temporary folder without frames."""
     stopped = describe(error)
     if is_out_of_memory(error) and pipe is not None:
         header = run.header
         less = ways_out(header.device, header.dtype, header.savings, run.request, pipe.config)
-        how = f"end other programs and go on, or begin anew: {less}" if run.frames_committed else less
+        how = f"close other programs and resume, or start over: {less}" if run.frames_committed else less
         stopped = Stopped(f"out of memory: {how}", 1)
     if run.frames_committed or run.source_frames or not (places.new and places.temporary):
         return Stopped(str(stopped), stopped.exit_code, _resume_line(run, files), stopped.details)
-    with suppress(RunError):  # the error that ended the command is the one to tell
+    with suppress(RunError):  # report the error that ended the command
         run.discard()
     return Stopped(f"{stopped} (nothing was written)", stopped.exit_code, details=stopped.details)
 
 
 def _resume_line(run: RunFolder, files: OutputOptions) -> str:
-    """The command that goes on with the run and writes the same files."""
+    """Return the command that resumes the run and writes the same files."""
     options = [("--output", files.output if files.output and files.output.absolute() != run.output else None)]
     options += [("--xt-slice", files.xt_slice), ("--contact-sheet", files.contact_sheet)]
     words = [
@@ -350,39 +346,31 @@ def _resume_line(run: RunFolder, files: OutputOptions) -> str:
 
 
 def _check_workers(workers: int, asked: ResolvedRequest) -> None:
-    if workers != 1:  # what checks them imports torch
+    if workers != 1:  # the check imports torch
         from ..runs.render import check_workers
 
         check_workers(workers, asked)
 
 
 def _check_disk(asked: ResolvedRequest, places: Places) -> None:
-    """RequestError for a video that the disk cannot hold, even if it shows hardly any motion: a tenth of what `plan` reckons with."""
+    """Raise RequestError if not even a tenth of the video's estimated size fits on the disk."""
     from ..checkpoints.hub import readable
     from ..estimate.plan import output_bytes
 
-    need, there = (
-        output_bytes(asked) // 10,
-        next(f for f in (places.run_folder, *places.run_folder.parents) if f.exists()),
-    )
-    free = shutil.disk_usage(there).free
+    need = output_bytes(asked) // 10  # a video with hardly any motion
+    folder = next(f for f in (places.run_folder, *places.run_folder.parents) if f.exists())
+    free = shutil.disk_usage(folder).free
     if need > free:
-        fix = f"needs at least {readable(need)} on the disk, where {readable(free)} are free; make fewer, or write to another disk"
+        fix = (
+            f"need at least {readable(need)} of disk; {readable(free)} are free; choose fewer or another disk"
+        )
         raise RequestError("num_frames", asked.num_frames, fix)
 
 
-def _write_pictures(video: Path, files: OutputOptions) -> None:
-    from ..video import images as pictures
+def _write_images(video: Path, files: OutputOptions) -> None:
+    from ..video import images
     from ..video.reader import read_video
 
-    for write, path in ((pictures.xt_slice, files.xt_slice), (pictures.contact_sheet, files.contact_sheet)):
+    for write, path in ((images.xt_slice, files.xt_slice), (images.contact_sheet, files.contact_sheet)):
         if path is not None:
             write(read_video(video), path)
-
-
-def _schedule(options: RequestOptions) -> Schedule:
-    return read_schedule(options.schedule) if options.schedule is not None else ()
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)

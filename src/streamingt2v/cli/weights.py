@@ -1,4 +1,4 @@
-"""`get`, and how any command comes by a model that is not here: it says what that takes, asks once, and fetches it."""
+"""`get`, and the download of missing models by other commands, after asking once."""
 
 from __future__ import annotations
 
@@ -18,27 +18,25 @@ from .screen import Screen
 if TYPE_CHECKING:
     from ..convert.obtain import Order
 
-Yes = Annotated[bool, Option("--yes", "-y", help="Download what is missing without asking.")]
+Yes = Annotated[bool, Option("--yes", "-y", help="Download missing models without asking.")]
 
 
 @takes_options
 def get(
     name: Annotated[
         str,
-        Argument(metavar="NAME|ID", help="A name of `models`, or OWNER/REPOSITORY[@REVISION] of the hub."),
+        Argument(metavar="NAME|ID", help="A name (see `models`) or a hub id OWNER/REPO[@REVISION]."),
     ],
     *,
-    preset: Annotated[Preset, Option(help="full: with the model's third stage.")] = "preview",
-    dtype: Annotated[
-        Dtype | None, Option(help="Data type of weights; default: as they are published.")
-    ] = None,
+    preset: Annotated[Preset, Option(help="full: include stage 3.")] = "preview",
+    dtype: Annotated[Dtype | None, Option(help="Data type of the weights. Default: as published.")] = None,
     yes: Yes = False,
     screen: ScreenOptions,
 ) -> None:
-    """Download a model and make it ready for --model or --base, without asking a second time where it is here.
+    """Download a model and make it ready for --model or --base.
 
-    Only the files that are needed come: one set of weights a network, in half precision with --dtype float16 or bfloat16 where the
-    repository has such. Published checkpoints of StreamingT2V are converted. An interrupted download goes on where it ended.
+    Downloads only needed files: one set of weights per network, in half precision with --dtype float16 or
+    bfloat16 if published. Converts published StreamingT2V checkpoints. Run again to resume a download.
     """
     from ..convert.obtain import order
 
@@ -47,7 +45,7 @@ def get(
     needed = order(name, full=preset == "full", half=half, dtype=dtype, fresh="/" in name, argument="name")
     fetched = needed.missing if needed else 0
     if needed is None:
-        show.note(f"{name} is here already")
+        show.note(f"{name} is already downloaded")
     else:
         _carried_out(needed, show, yes)
     folder = _here(name, half)
@@ -64,9 +62,9 @@ def _here(name: str, half: bool) -> Path:
 
 
 def obtain(names: dict[str, str], show: Screen, *, full: bool, half: bool, yes: bool) -> None:
-    """Fetch the models, by the option that names each, that are not on this machine, after asking once; nothing if they are here.
+    """Download missing models, given by option name, after asking.
 
-    RequestError where nobody can be asked and `yes` was not given.
+    RequestError if the answer is no, or without a terminal unless `yes`.
     """
     if all(name in EMBEDDED or Path(name).exists() for name in names.values()):
         return
@@ -94,7 +92,7 @@ def _carried_out(needed: Order, show: Screen, yes: bool) -> Path:
 
 
 def _ask(needed: Order, missing: int) -> None:
-    fix = f"not here yet, a download of {readable(missing)}; give --yes, or get it before: streamingt2v get {needed.name}"
+    fix = f"is a download of {readable(missing)}; give --yes, or run: streamingt2v get {needed.name}"
     if not sys.stdin.isatty():
         raise RequestError(needed.argument, needed.name, fix)
     if not typer.confirm(f"Download {readable(missing)}?", err=True):

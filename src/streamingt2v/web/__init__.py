@@ -1,1 +1,1 @@
-"""The web demo: a page on the job service, with its HTTP API beside it on the same port."""
+"""The web demo: a page and the HTTP API on one port."""

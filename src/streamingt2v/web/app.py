@@ -1,7 +1,6 @@
-"""The demo as one application: the HTTP API, the page, what the page asks besides, and the door in front of all.
+"""The demo as one ASGI application: HTTP API, page, page routes, and cookie access in front.
 
-The page is static files that talk to the HTTP API: what it sends goes through the API's own checks, and no address and no path is taken
-from a client anywhere.
+The page is static files that use the HTTP API, so the API checks everything it sends.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from .door import Door
 def create_demo(
     service: JobService, token: str | None = None, allowed_hosts: frozenset[str] = frozenset()
 ) -> ASGIApp:
-    """The application; the service is entered and left by the caller. token, allowed_hosts: as `api.app.create_app` has them."""
+    """Return the application; see `api.app.create_app`. The caller opens and closes the service."""
     app = create_app(service, token, allowed_hosts)
     app.include_router(routes.router)
     app.include_router(film.router)

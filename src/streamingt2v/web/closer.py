@@ -1,7 +1,6 @@
-"""A closer look at a video that has ended: how it goes on second by second, and a slice through time.
+"""Measure a finished video for the page: curves by second and a slice through time.
 
-`python -m streamingt2v.web.closer VIDEO LOOK.json SLICE.png` is the process that looks: a long video takes a while, and the server has
-other things to do.
+Run as a separate process: `python -m streamingt2v.web.closer VIDEO LOOK.json SLICE.png`.
 """
 
 from __future__ import annotations
@@ -32,11 +31,10 @@ TITLES = {
 }
 
 
-def look_closer(video: Path, look: Path, picture: Path) -> dict[str, Any]:
-    """Write both files; the picture first, so that it is there when the numbers are.
+def look_closer(video: Path, look: Path, slice_: Path) -> dict[str, Any]:
+    """Write the slice, then the numbers; return the numbers.
 
-    The numbers: `frames`, `fps`, `seams` (frames that begin a chunk), and `curves`: by title, the mean of every second, None where
-    there is none.
+    `frames`, `fps`, `seams` (first frame of each chunk), `curves` (by title: mean of every second, or None).
     """
     grid, rows, count = grid_of(video), MiddleRows(), 0
 
@@ -49,7 +47,7 @@ def look_closer(video: Path, look: Path, picture: Path) -> dict[str, Any]:
 
     result = measure(seen(), [Seam(grid.borders if grid else lambda _: ()), Sharpness(), ColourDrift()])
     fps = float(probe_video(video).fps or 1.0)
-    save_picture(Image.fromarray(np.ascontiguousarray(rows.row_TWC.transpose(1, 0, 2))), picture)
+    save_picture(Image.fromarray(np.ascontiguousarray(rows.row_TWC.transpose(1, 0, 2))), slice_)
     values = {
         "frames": count,
         "fps": fps,
@@ -61,7 +59,7 @@ def look_closer(video: Path, look: Path, picture: Path) -> dict[str, Any]:
 
 
 def by_second(curve_T: np.ndarray, fps: float) -> list[float | None]:
-    """The mean of every second that has begun, of the frames that have a value."""
+    """Return the mean of the finite values of every started second, None where there are none."""
     seconds = np.arange(len(curve_T)) // fps
     means: list[float | None] = []
     for second in range(int(seconds[-1]) + 1 if len(seconds) else 0):
@@ -71,7 +69,7 @@ def by_second(curve_T: np.ndarray, fps: float) -> list[float | None]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Look at one video, after everything that is more urgent."""
+    """Measure one video at low priority."""
     os.nice(10)
     look_closer(*map(Path, arguments))
     return 0

@@ -1,7 +1,7 @@
-"""In front of the page and the API: browsers come in with a cookie, and their page loads nothing from elsewhere.
+"""Cookie access for browsers, and the page's content security policy.
 
-A browser cannot send a bearer token with every picture and video that a page shows. So whoever has the token gives it once, and then has
-a cookie, which is made from the token but is not it; behind this door a request with that cookie carries the token.
+Browsers cannot send a bearer token with images and videos of a page. So visitors enter the token once and get
+a cookie derived from it; requests with that cookie are passed on with the token.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ PAGE = "/"
 ENTER = "/enter"
 COOKIE = "streamingt2v"
 MOST_BYTES = 8192  # of the form with the token
-WRONG_SECONDS = 1.0  # that a wrong token costs
+WRONG_SECONDS = 1.0  # delay after a wrong token
 _STYLE = """:root { color-scheme: light dark }
-body { font: 1rem/1.5 system-ui, sans-serif; display: grid; place-content: center; min-height: 90vh; margin: 0 1rem }
+body { font: 1rem/1.5 system-ui, sans-serif; margin: 0 1rem }
+body { display: grid; place-content: center; min-height: 90vh }
 input, button { font: inherit; padding: .6rem .8rem; border-radius: .5rem; border: 1px solid #767676 }
 form { display: flex; gap: .5rem; flex-wrap: wrap }"""
 _POLICY = "; ".join(
@@ -41,21 +42,23 @@ _POLICY = "; ".join(
     )
 )
 _HEADERS = [(b"content-security-policy", _POLICY.encode()), (b"referrer-policy", b"no-referrer")]
-_ENTRANCE = Template(f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>StreamingT2V</title><style>{_STYLE}</style></head><body><main><h1>StreamingT2V</h1><p role="status">$text</p>
-<form method="post"><input name="token" type="password" autocomplete="current-password" aria-label="Token" required autofocus>
+_TOKEN_FORM = Template(f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>StreamingT2V</title><style>{_STYLE}</style></head>
+<body><main><h1>StreamingT2V</h1><p role="status">$text</p><form method="post">
+<input name="token" type="password" autocomplete="current-password" aria-label="Token" required autofocus>
 <button>Enter</button></form></main></body></html>""")
 
 
 class Door:
-    """The layer of ASGI. token: what lets in; None: everybody who gets as far as this."""
+    """ASGI middleware. token: the access token; None: no token needed."""
 
     def __init__(self, app: ASGIApp, token: str | None):
         self._app, self._token = app, token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One connection."""
+        """Handle one connection."""
         if scope["type"] == "lifespan" or self._token is None:
             await self._pass(scope, receive, send)
         elif scope["path"] == ENTER and scope["type"] == "http":
@@ -66,7 +69,7 @@ class Door:
         elif scope["type"] == "http" and scope["path"] == PAGE:
             await RedirectResponse(_with_query(ENTER, scope), 303)(scope, receive, send)
         else:
-            await self._pass(scope, receive, send)  # with a bearer token, or to be refused
+            await self._pass(scope, receive, send)  # the API checks its bearer token
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_page = scope["type"] == "http" and scope["path"] == PAGE
@@ -74,20 +77,20 @@ class Door:
 
     async def _enter(self, request: Request, token: str) -> Response:
         if request.method != "POST":
-            return _entrance("This server needs a token.")
-        if not hmac.compare_digest(await _given(request), token.encode()):
+            return _token_form("This server needs a token.")
+        if not hmac.compare_digest(await _posted_token(request), token.encode()):
             await asyncio.sleep(WRONG_SECONDS)
-            return _entrance("That is not it; try again.", 401)
+            return _token_form("Wrong token; try again.", 401)
         answer = RedirectResponse(_with_query(PAGE, request.scope), 303)
         secure = request.url.scheme == "https"
-        # lax: a link to a video, from a chat or a mail, finds the cookie; nothing is changed by a GET
+        # lax: links from other sites may use the cookie, as GET changes nothing
         answer.set_cookie(
-            COOKIE, _pass_of(token), max_age=7 * 24 * 3600, httponly=True, samesite="lax", secure=secure
+            COOKIE, _cookie_value(token), max_age=7 * 24 * 3600, httponly=True, samesite="lax", secure=secure
         )
         return answer
 
     def _has_cookie(self, scope: Scope, token: str) -> bool:
-        """Return whether a page of this server, and not one from elsewhere, comes with the cookie."""
+        """Return whether the request has the cookie and comes from a page of this server."""
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         origin = headers.get(b"origin")
         if origin is not None and origin.partition("://")[2] != headers.get(b"host"):
@@ -96,11 +99,13 @@ class Door:
             morsel = SimpleCookie(headers.get(b"cookie", "")).get(COOKIE)
         except CookieError:
             return False
-        return morsel is not None and hmac.compare_digest(morsel.value.encode(), _pass_of(token).encode())
+        return morsel is not None and hmac.compare_digest(
+            morsel.value.encode(), _cookie_value(token).encode()
+        )
 
 
-async def _given(request: Request) -> bytes:
-    """The token in the body of a form; nothing of one that is longer than any token, or no form."""
+async def _posted_token(request: Request) -> bytes:
+    """Return the token of a posted form; empty for anything else."""
     body = b""
     async for piece in request.stream():
         body += piece
@@ -114,13 +119,13 @@ async def _given(request: Request) -> bytes:
 
 
 def _with_query(path: str, scope: Scope) -> str:
-    """The path with the query that came: it names the video that a link leads to."""
+    """Return the path with the query of the request, which names the video."""
     query = scope["query_string"].decode("latin-1")
     return f"{path}?{query}" if query else path
 
 
-def _pass_of(token: str) -> str:
-    """Return what the cookie holds: nobody finds the token from it."""
+def _cookie_value(token: str) -> str:
+    """Return the cookie's value, which does not reveal the token."""
     return hmac.new(token.encode(), b"cookie of the demo", hashlib.sha256).hexdigest()
 
 
@@ -138,5 +143,5 @@ def _with_policy(send: Send) -> Send:
     return sending
 
 
-def _entrance(text: str, status: int = 200) -> HTMLResponse:
-    return HTMLResponse(_ENTRANCE.substitute(text=escape(text)), status)
+def _token_form(text: str, status: int = 200) -> HTMLResponse:
+    return HTMLResponse(_TOKEN_FORM.substitute(text=escape(text)), status)

@@ -1,4 +1,4 @@
-"""Examples for the gallery; their pictures, in `static/examples`, are the embedded model's own, made with these settings."""
+"""Examples of the gallery; `static/examples` holds their images, made by the included model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Example:
-    """name: of its picture. title: below it. settings: by the names of the API; what is missing is the model's own."""
+    """One example. name: of its image. settings: fields of the API; missing ones are the model's defaults."""
 
     name: str
     title: str

@@ -1,7 +1,4 @@
-"""Events of a video in the making for the page, as one stream: progress, each new segment, each prompt.
-
-So a player asks for nothing that is not there, and no list is read again and again.
-"""
+"""One event stream per video for the page: progress, new segments, prompts."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from fastapi import APIRouter
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
-from ..api.context import Context, In, Room, TheJob
+from ..api.context import In, Room, TheJob
 from ..api.schemas import Video
 from ..jobs.job import Job
 from ..jobs.service import JobService
@@ -28,33 +25,28 @@ router = APIRouter(prefix="/page/videos/{video_id}", include_in_schema=False)
 
 @router.get("/events", response_class=EventSourceResponse)
 async def events(context: In, room: Room, job: TheJob) -> AsyncIterator[ServerSentEvent]:
-    """An event `film`, now and after every change, and `done` when it has ended (or was deleted).
+    """Send an event `film` now and after every change, and `done` when the job has ended or was deleted.
 
-    A `film` has `video` (as the API has it), `segments` (those that no event before had), `prompts` (with the first frame of each),
-    `pending` (the prompt that the next chunk will begin with, if it is another), `ahead` (how many jobs wait before this one),
-    `refinable`, and `words` (how the newest prompt is read, see `words.read_as`).
+    `film`: `video` (as in the API), `segments` (new ones only), `prompts` (first frame and text of each),
+    `pending` (a new prompt that the next chunk will use), `ahead` (jobs in the queue before this one),
+    `refinable`, and `words` (see `words.read_as`).
     """
-    told = _Told(context.service)
+    progress = _Progress(context.service)
     with context.counted("streams"):
         while True:
-            film = await run_in_threadpool(told.news, job)
+            film = await run_in_threadpool(progress.news, job)
             if film is not None:
                 yield ServerSentEvent(event="film", data=film)
             if job.ended:
                 break
             try:
-                job = await _changed(context, job)
+                job = await context.notices.change(job)
             except NoSuchJob:
                 break
         yield ServerSentEvent(event="done", data={"id": job.id, "status": job.status})
 
 
-async def _changed(context: Context, job: Job) -> Job:
-    """The job once it may be another; of one that waits also after a while, since the queue before it moves."""
-    return await context.notices.change(job)
-
-
-class _Told:
+class _Progress:
     """Position of one listener."""
 
     def __init__(self, service: JobService):
@@ -63,28 +55,26 @@ class _Told:
         self._segments = 0
 
     def news(self, job: Job) -> dict[str, Any] | None:
-        """Return what is new, or None if nothing is."""
+        """Return the next `film` event, or None if nothing has changed."""
         ahead = self._service.store.ahead(job)
         if (job.revision, ahead) == (self._revision, self._ahead):
             return None
         self._revision, self._ahead = job.revision, ahead
         segments = self._new_segments(job)
         prompts, pending = _prompts(self._service, job)
-        refinable = job.ended and self._service.can_refine(job)
         model = self._service.settings.names.get(job.model)
-        words = read_as(model, pending or prompts[-1][1]) if model else None
-        film = {
+        return {
+            "video": Video.of(job).model_dump(),
             "segments": segments,
             "prompts": prompts,
             "pending": pending,
             "ahead": ahead,
-            "refinable": refinable,
-            "words": words,
+            "refinable": job.ended and self._service.can_refine(job),
+            "words": read_as(model, pending or prompts[-1][1]) if model else None,
         }
-        return {"video": Video.of(job).model_dump(), **film}
 
     def _new_segments(self, job: Job) -> list[dict[str, Any]]:
-        """Name, first frame, frames, and how many seconds ago it was there, of each."""
+        """Return name, first frame, number of frames and age in seconds of each new segment."""
         folder, now = self._service.files.run(job.id), time.time()
         entries = Journal.read(folder / JOURNAL).entries
         source = sum(entry.frames for entry in entries if entry.kind == "source")
@@ -92,25 +82,17 @@ class _Told:
         for entry in entries[self._segments :]:
             try:
                 age = max(0.0, now - (folder / entry.segment).stat().st_mtime)
-            except FileNotFoundError:  # the job is just being deleted
+            except FileNotFoundError:  # the job is being deleted
                 break
-            start = entry.start + (source if entry.kind == "chunk" else 0)
-            own = entry.kind == "chunk"
-            segments.append(
-                {
-                    "name": entry.segment,
-                    "start": start,
-                    "frames": entry.frames,
-                    "age": round(age, 2),
-                    "new": own,
-                }
-            )
+            new = entry.kind == "chunk"
+            segment = {"name": entry.segment, "start": entry.start + source * new, "frames": entry.frames}
+            segments.append(segment | {"age": round(age, 2), "new": new})
         self._segments += len(segments)
         return segments
 
 
 def _prompts(service: JobService, job: Job) -> tuple[list[tuple[int, str]], str | None]:
-    """(first frame, prompt) of those that the video has or was asked to have, and the one that waits for the next chunk."""
+    """Return (first frame, prompt) of all prompts, and a prompt that waits for the next chunk, if any."""
     log = PromptLog.read(service.files.run(job.id) / PROMPTS)
     taken = log.changes[-1].number if log.changes else 0
     newest = service.store.new_prompt(job.id, taken)

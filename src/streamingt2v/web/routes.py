@@ -1,4 +1,4 @@
-"""The page, and what it asks the server besides the API. Nothing here takes a path or an address from a client."""
+"""The page and its own routes beside the API. No route takes a path or address from a client."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ from .words import read_as
 
 STATIC = Path(str(files("streamingt2v.web") / "static"))
 router = APIRouter(include_in_schema=False)
-MOST_SECONDS = 600
+MOST_SECONDS = 600  # to measure a video
 _one_at_a_time = threading.Lock()
 
 
 @router.get("/")
 async def page() -> Response:
-    """The same page for every video; which one it shows stands in the address."""
+    """Send the page; its query names the video to show."""
     return FileResponse(STATIC / "page.html", media_type="text/html", headers={"Cache-Control": "no-cache"})
 
 
 @router.get("/page/settings.json")
 async def settings(context: In) -> dict[str, Any]:
-    """What the form is drawn from."""
+    """Return the models, limits and examples of the form."""
     return page_settings(context.service)
 
 
 @router.get("/page/words.json")
 async def words(context: In, model: str, prompt: str) -> dict[str, Any]:
-    """How a model reads a prompt, see `words.read_as`."""
+    """Return how a model reads a prompt, see `words.read_as`."""
     service = context.service
     if model not in service.configs or len(prompt) > service.limits.prompt:
         raise RequestError("prompt", prompt[:20], "is too long, or its model is not on this server")
@@ -57,43 +57,42 @@ async def words(context: In, model: str, prompt: str) -> dict[str, Any]:
 
 @router.post("/page/look")
 async def look(http: HttpRequest, context: In) -> dict[str, Any]:
-    """What a file is that somebody would start from, and the settings in it. It is read as every upload is, and not kept."""
+    """Inspect an uploaded file and return its properties and embedded settings; do not keep it."""
     async with context.uploads.body(http, "file") as body:
         upload = body.files.get("file")
         if upload is None:
-            raise RequestError("file", None, "send a picture or a video")
+            raise RequestError("file", None, "send an image or a video")
         return await run_in_threadpool(_looked_at, context.service, upload)
 
 
 @router.get("/page/videos/{video_id}/settings.json")
 async def settings_of_job(job: TheJob) -> dict[str, Any]:
-    """The fields of the form that gave this job, and what it starts from."""
+    """Return the form fields of a job and the kind of file it starts from."""
     start = next(iter(job.request.files()), None)
     return settings_of(job.request, job.model) | {"start": start, "source": job.source}
 
 
 @router.get("/page/videos/{video_id}/image")
 async def image(context: In, job: TheJob) -> Response:
-    """The picture that the job starts from."""
+    """Send the image that the job starts from."""
     if job.request.image is None:
-        raise NotReady(f"{job.id} starts from no picture")
+        raise NotReady(f"{job.id} starts from no image")
     return FileResponse(job.request.image, headers={"Cache-Control": "private, max-age=3600"})
 
 
 @router.get("/page/videos/{video_id}/closer.json")
 async def numbers(context: In, job: TheJob) -> Response:
-    """What `closer.look_closer` gives. It is made when it is first asked for."""
-    seen, _ = await context.drawn(partial(_closer, context.service), job)
-    return FileResponse(seen, media_type="application/json")
+    """Send the numbers of `closer.look_closer`; measure on first request."""
+    found, _ = await context.drawn(partial(_closer, context.service), job)
+    return FileResponse(found, media_type="application/json")
 
 
 @router.get("/page/videos/{video_id}/slice.png")
 async def slice_(context: In, job: TheJob) -> Response:
-    """The middle row of every frame as a column: time goes to the right."""
-    _, picture = await context.drawn(partial(_closer, context.service), job)
-    return FileResponse(
-        picture, media_type="image/png", filename=f"{job.id}-slice.png", content_disposition_type="inline"
-    )
+    """Send the slice through time: the middle row of every frame as a column."""
+    _, found = await context.drawn(partial(_closer, context.service), job)
+    name = f"{job.id}-slice.png"
+    return FileResponse(found, media_type="image/png", filename=name, content_disposition_type="inline")
 
 
 def _looked_at(service: JobService, upload: Upload) -> dict[str, Any]:
@@ -105,26 +104,25 @@ def _looked_at(service: JobService, upload: Upload) -> dict[str, Any]:
     if not is_moving_image(upload.path):
         with open_video(upload.path) as (container, _):
             sound = bool(container.streams.audio)
-    rate = None if info.fps is None else rate_as_number(info.fps)
-    said = {
+    return {
         "kind": "video",
         "width": info.width,
         "height": info.height,
-        "fps": rate,
+        "fps": None if info.fps is None else rate_as_number(info.fps),
         "frames": found.frames,
         "sound": sound,
+        "settings": settings_of_file(read_metadata(upload.path), service.configs),
     }
-    return said | {"settings": settings_of_file(read_metadata(upload.path), service.configs)}
 
 
 def _closer(service: JobService, job: Job) -> tuple[Path, Path]:
-    """The two files, made if they are missing. NotReady if the job has no video (yet), RunError if looking at it failed."""
+    """Return numbers and slice, made if missing; NotReady without a video, RunError if measuring failed."""
     video, folder = service.files.video(job), service.files.of(job.id)
-    seen, picture = folder / "closer.json", folder / "slice.png"
+    numbers, slice_ = folder / "closer.json", folder / "slice.png"
     with _one_at_a_time:
-        if not seen.is_file():
-            command = [sys.executable, "-m", "streamingt2v.web.closer", str(video), str(seen), str(picture)]
+        if not numbers.is_file():
+            command = [sys.executable, "-m", "streamingt2v.web.closer", str(video), str(numbers), str(slice_)]
             done = subprocess.run(command, capture_output=True, timeout=MOST_SECONDS, check=False)
             if done.returncode:
                 raise RunError(f"{job.id} could not be measured")
-    return seen, picture
+    return numbers, slice_

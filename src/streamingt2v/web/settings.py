@@ -1,4 +1,4 @@
-"""What the page must know to draw its form, and the settings of a job or a file in the names of the API."""
+"""Settings for the page's form: of the server, of a job and of a video file."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from ..jobs.service import JobService
 from .examples import EXAMPLES
 from .words import known_words
 
-FULL_FRAMES = 80
-PREVIEW_CHUNKS = 3
-"""Chunks after the first that a preview has where no length is chosen."""
+FULL_FRAMES = 80  # of a full video of default length
+PREVIEW_CHUNKS = 3  # after the first, in a preview of default length
 
-_FIELDS = "prompt num_frames seed negative_prompt schedule preset num_inference_steps guidance_scale fps form strength".split()
-_OLD_NAMES = {"frames": "num_frames", "steps": "num_inference_steps"}  # in files of before
+_FIELDS = (
+    "prompt num_frames seed negative_prompt schedule preset num_inference_steps guidance_scale fps form "
+    "strength"
+).split()
+_OLD_NAMES = {"frames": "num_frames", "steps": "num_inference_steps"}  # in older files
 
 
 def page_settings(service: JobService) -> dict[str, Any]:
-    """Models, limits and examples, as JSON."""
+    """Return models, limits and examples as JSON."""
     limits = service.limits
     return {
         "default_model": service.default_model,
@@ -40,28 +42,28 @@ def page_settings(service: JobService) -> dict[str, Any]:
 
 
 def _model(name: str, config: ModelConfig) -> dict[str, Any]:
-    """The API's word on a model, and how long its videos are where no length is chosen."""
+    """Return the API's description of a model and the default lengths of its videos."""
     chunks = config.extend.frames + PREVIEW_CHUNKS * (config.extend.frames - config.extend.overlap)
     return Model.of(name, config).model_dump() | {"frames": {"preview": chunks, "full": FULL_FRAMES}}
 
 
 def settings_of(request: Request, model: str) -> dict[str, Any]:
-    """The fields of the API that ask for this request again, but for the file that it starts from; None is the model's own."""
+    """Return the API fields that repeat a request, without its file; None means the model's default."""
     values = {name: getattr(request, name) for name in _FIELDS}
     return values | {"model": model, "schedule": [list(entry) for entry in request.schedule]}
 
 
 def settings_of_file(metadata: Mapping[str, Any], models: Mapping[str, ModelConfig]) -> dict[str, Any] | None:
-    """What a video says it was made with, and in `remarks` what of it cannot be brought back; None of a video from elsewhere.
+    """Return the settings stored in a video and `remarks` on what cannot be restored; None without settings.
 
-    RequestError if it says something that makes no sense.
+    RequestError for invalid settings.
     """
     if not isinstance(metadata.get("prompt"), str) or "seed" not in metadata:
         return None
     metadata = {_OLD_NAMES.get(name, name): value for name, value in metadata.items()}
     try:
         known = {name: metadata[name] for name in _FIELDS if name in metadata}
-        # a file's rate is always there; it is a wish only where it is not the one that its model has anyway
+        # every file has a rate; it was asked for only if it differs from the model's
         request = dataclasses.replace(Request.from_json(known), fps=None)
         request = dataclasses.replace(
             request, seed=int(request.seed), negative_prompt=str(request.negative_prompt)
@@ -69,7 +71,7 @@ def settings_of_file(metadata: Mapping[str, Any], models: Mapping[str, ModelConf
         rate = _asked_rate(metadata, models.get(str(metadata.get("model"))))
         request = dataclasses.replace(request, fps=rate).validate()
     except (TypeError, ValueError) as error:
-        raise RequestError("video", "settings", f"the settings in it cannot be read: {error}") from error
+        raise RequestError("video", "settings", f"its settings cannot be read: {error}") from error
     return settings_of(request, str(metadata.get("model"))) | {"remarks": _remarks(metadata, models)}
 
 
@@ -81,15 +83,15 @@ def _asked_rate(metadata: Mapping[str, Any], config: ModelConfig | None) -> int 
 
 
 def _remarks(metadata: Mapping[str, Any], models: Mapping[str, ModelConfig]) -> list[str]:
-    """What of a file's settings this page cannot bring back, a sentence each."""
+    """Return one sentence for each stored setting that the form cannot restore."""
     remarks = [
-        f"It began from {what}, {metadata[name]}; choose that again."
-        for name, what in (("image", "a picture"), ("video", "a video"))
+        f"It began from {what}, {metadata[name]}; choose it again."
+        for name, what in (("image", "an image"), ("video", "a video"))
         if metadata.get(name)
     ]
     if metadata.get("refine"):
         remarks.append(
-            f"It is {metadata['refine']}, refined; with these settings a new video is made from the prompt."
+            f"It is a refined {metadata['refine']}; these settings make a new video from the prompt."
         )
     if metadata.get("base"):
         remarks.append(f"Its first chunk was made by {metadata['base']}, which the page cannot choose.")

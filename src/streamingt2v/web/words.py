@@ -1,4 +1,4 @@
-"""Hints about a prompt for a model with a closed vocabulary, while it is typed."""
+"""How a model with a closed vocabulary reads a prompt."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ def _vocabulary(model: str) -> Vocabulary | None:
 
 
 def known_words(model: str) -> list[str] | None:
-    """The words that a model knows, without those that say nothing by themselves; None of a model that reads any text."""
+    """Return the content words that a model knows; None for a model that reads any text."""
     vocabulary = _vocabulary(model)
     return None if vocabulary is None else sorted(vocabulary.known - _SMALL)
 
 
 @lru_cache(maxsize=256)
 def read_as(model: str, prompt: str) -> dict[str, Any] | None:
-    """`shown_as`: the prompt in words that the model knows; `left_out`: those that it knows nothing for. None if it knows all of them."""
+    """Return `shown_as`, the prompt in known words, and `left_out`, words without a replacement.
+
+    None if the model knows all words.
+    """
     vocabulary = _vocabulary(model)
     replaced = vocabulary.replacements(prompt) if vocabulary else {}
     if not vocabulary or not replaced:

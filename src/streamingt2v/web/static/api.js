@@ -1,13 +1,13 @@
-// The HTTP API, and its errors as sentences.
+// Requests to the HTTP API, and its errors as sentences.
 
 const LABELS = {
   prompt: "Prompt", num_frames: "Length", frames: "Length", model: "Base model", input_reference: "The file", file: "The file",
-  image: "Image prompt", video: "The video", negative_prompt: "Negative prompt", seed: "Seed", num_inference_steps: "Steps", steps: "Steps",
-  guidance_scale: "Guidance", schedule: "Prompts by frame", preset: "Full video", fps: "Playback rate", strength: "Refining redraws",
-  form: "Refined windows join",
+  image: "Image", video: "The video", negative_prompt: "Negative prompt", seed: "Seed", num_inference_steps: "Steps", steps: "Steps",
+  guidance_scale: "Guidance", schedule: "Later prompts", preset: "Full video", fps: "Playback rate", strength: "Refining strength",
+  form: "Windows are joined",
 };
 
-/** What the server, or this page, does not take. param: the field it is about, by its name in the API. */
+/** A refused request. param: the API name of the wrong field. */
 export class Refused extends Error {
   constructor(message, param = null, status = 0) {
     super(message);
@@ -15,7 +15,7 @@ export class Refused extends Error {
   }
 }
 
-/** GET without a body; POST with one (FormData, or anything that becomes JSON); or another method. The answer's JSON. Refused if it is refused. */
+/** Send a request and return the JSON of its answer; throw Refused. body: FormData or a JSON value. method: GET, or POST with a body. */
 export async function ask(address, body, method) {
   const options = { method: method ?? (body === undefined ? "GET" : "POST") };
   if (body instanceof FormData) options.body = body;
@@ -28,7 +28,7 @@ export async function ask(address, body, method) {
     throw new Refused("the server does not answer; is it still running?");
   }
   if (answer.ok) return values;
-  if (answer.status === 401) location.reload(); // the cookie is too old: the entrance asks again
+  if (answer.status === 401) location.reload(); // the cookie has expired: ask for the token again
   throw refused(values.error ?? {}, answer.status);
 }
 
@@ -36,10 +36,10 @@ function refused({ message = "that did not work", param = null }, status) {
   // "seed=-1: must be 0 or more" -> "must be 0 or more"
   const head = /^[\w.]+(?:=(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^:]*?))?: /s;
   const said = param ? message.replace(head, "") : message;
-  return new Refused(status === 429 ? "many videos are waiting already; try again in a moment" : said, param?.split(".")[0], status);
+  return new Refused(status === 429 ? "the queue is full; try again in a moment" : said, param?.split(".")[0], status);
 }
 
-/** The error as elements of a sentence. */
+/** Return an error as the nodes of a sentence. */
 export function sentence(error) {
   const text = error.message.replace(/[.\s]+$/, "") + ".";
   const label = LABELS[error.param];
@@ -50,17 +50,17 @@ export function sentence(error) {
 export const path = (id, rest = "") => `/v1/videos/${id}${rest}`;
 export const pagePath = (id, rest) => `/page/videos/${id}${rest}`;
 
-/** An element with properties and children. */
+/** Create an element with properties and children. */
 export function make(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
   element.append(...children);
   return element;
 }
 
-/** One sentence on how a model reads a prompt; empty if it knows every word. */
+/** Return a sentence on how a model reads a prompt; empty if it knows all words. */
 export function readAs(words) {
   if (!words?.left_out) return "";
   const { shown_as: shown, left_out: left } = words;
-  if (!shown) return "This model knows none of these words; it makes what it likes.";
-  return `Shown as: ${shown}${left.length ? `. Not known, and left out: ${left.join(", ")}` : ""}.`;
+  if (!shown) return "This model knows none of these words and ignores the prompt.";
+  return `Shown as: ${shown}.${left.length ? ` Unknown, ignored: ${left.join(", ")}.` : ""}`;
 }

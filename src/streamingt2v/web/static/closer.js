@@ -1,8 +1,8 @@
-// A closer look at a video that has ended: the slice through time and the curves share one axis of time.
+// A closer look at a finished video: the slice through time and curves on one time axis.
 import { ask, make, pagePath, sentence } from "./api.js";
 
 const closer = document.querySelector(".closer"), place = document.querySelector(".look");
-const MOST_SEAMS = 80; // more are closer than they could be told apart
+const MOST_SEAMS = 80; // more could not be told apart
 let shown = null;
 
 export function clearLook() {
@@ -10,11 +10,11 @@ export function clearLook() {
   shown = null;
 }
 
-/** Measure the job's video, and draw what is found. */
+/** Fetch the measurements of a job's video and draw them. */
 export async function look({ id }) {
   closer.hidden = false;
   shown = id;
-  place.replaceChildren(make("p", { className: "hint", textContent: "Measuring" }));
+  place.replaceChildren(make("p", { className: "hint", textContent: "Measuring…" }));
   try {
     const seen = await ask(pagePath(id, "/closer.json"));
     if (shown !== id) return;
@@ -56,7 +56,7 @@ function curve(title, values, seen) {
     line += `${pen}${x(second)} ${y(value)}L${x(second + 1)} ${y(value)}`;
     pen = "L";
   });
-  const range = make("span", { textContent: known.length ? `${round(known[0])} at first, ${round(known.at(-1))} at the end` : "" });
+  const range = make("span", { textContent: known.length ? `${round(known[0])} at the start, ${round(known.at(-1))} at the end` : "" });
   const floor = draw("line", { class: "floor", x1: 0, x2: 1000, y1: 99, y2: 99 });
   return make("figure", {}, make("figcaption", {}, title, range), drawing(100, seen, floor, draw("path", { d: line })));
 }

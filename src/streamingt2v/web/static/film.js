@@ -1,20 +1,20 @@
-// Plays a video while it is made: appends each segment as it is announced, and is honest about where there is nothing to play yet.
+// Player of an unfinished video: appends announced segments, and waits, slows down or loops at the end of what is made.
 import { path } from "./api.js";
 
-const AHEAD = 60; // seconds that are fetched before they are played
-const BEHIND = 20; // seconds that are kept after they were played, where memory is short
-const SLOWEST = 0.07; // browsers play no slower
+const AHEAD = 60; // seconds to buffer ahead
+const BEHIND = 20; // seconds to keep behind when the buffer is full
+const SLOWEST = 0.07; // limit of browsers
 const Source = window.ManagedMediaSource ?? window.MediaSource;
 
-/** One film on a <video>. changed: called with nothing whenever something of it is to be shown anew. */
+/** Player on a <video>. changed: called after every change. */
 export class Film {
   constructor(video, changed) {
     Object.assign(this, { video, changed, mode: "wait" });
-    video.disableRemotePlayback = true; // else Safari gives no ManagedMediaSource
+    video.disableRemotePlayback = true; // Safari's ManagedMediaSource requires it
     for (const name of ["timeupdate", "seeking", "waiting", "playing", "ratechange", "durationchange"]) {
       video.addEventListener(name, () => this.#step());
     }
-    video.addEventListener("pause", () => { // by a key of the keyboard or the system, if not by us
+    video.addEventListener("pause", () => { // paused by the keyboard or the system, not by us
       if (video.paused && this.wanted && !this.waiting && !video.ended) this.wanted = false;
       this.#step();
     });
@@ -22,7 +22,7 @@ export class Film {
     this.close();
   }
 
-  /** Nothing is shown any more. */
+  /** Unload the video. */
   close() {
     this.id = null;
     Object.assign(this, { segments: [], complete: false, waiting: false, total: 0, fps: 1, wanted: true });
@@ -32,7 +32,7 @@ export class Film {
     this.video.load();
   }
 
-  /** News of the job `id`: more segments, whether it has ended. */
+  /** Add new segments of a job. complete: the job has ended. */
   update({ id, fps, num_frames, status }, segments, complete) {
     if (this.id !== id) { this.close(); this.id = id; }
     Object.assign(this, { fps, total: num_frames / fps, complete, whole: ["completed", "cancelled"].includes(status) });
@@ -41,13 +41,13 @@ export class Film {
     this.#step();
   }
 
-  /** Seconds that are made. */
+  /** Seconds made so far. */
   get made() {
     const last = this.segments.at(-1);
     return last ? (last.start + last.frames) / this.fps : 0;
   }
 
-  /** Seconds, from the playhead on, that are in this browser. */
+  /** End of the buffered range at the playhead, in seconds. */
   get buffered() {
     return bufferedTo(this.video, this.video.currentTime);
   }
@@ -63,7 +63,7 @@ export class Film {
     this.#step();
   }
 
-  /** "wait", "pace" or "loop": what happens at the end of what is made. seconds: until more is expected, null if nobody knows. */
+  /** Set what happens at the end of what is made: "wait", "pace" or "loop". seconds: until more is expected; null if unknown. */
   follow(mode, seconds) {
     this.mode = mode;
     this.expected = seconds;
@@ -71,7 +71,7 @@ export class Film {
   }
 
   #open() {
-    if (!Source || this.whole) { // a file like any other; on old iPhones, HLS as the system plays it
+    if (!Source || this.whole) { // the finished file; old iPhones play HLS natively
       this.plain = true;
       this.video.src = path(this.id, this.whole ? "/content" : "/hls/playlist.m3u8");
       return;
@@ -91,7 +91,7 @@ export class Film {
     this.buffer.appendBuffer(head);
   }
 
-  /** Whatever is to be done now; called after everything that happens. */
+  /** Fetch, play or wait as needed; called after every event. */
   #step() {
     if (!this.id) return;
     if (this.buffer && !this.busy && this.media.readyState !== "closed") this.#fill();
@@ -113,11 +113,11 @@ export class Film {
     try { buffer.appendBuffer(data); } catch (error) {
       if (error.name !== "QuotaExceededError") throw error;
       const before = Math.max(0, this.video.currentTime - BEHIND);
-      if (before > 0) buffer.remove(0, before); else this.busy = false; // "updateend" comes after both
+      if (before > 0) buffer.remove(0, before); else this.busy = false; // "updateend" follows either
     }
   }
 
-  /** The first segment from the playhead on that is not in the browser and soon needed. */
+  /** Return the next segment to buffer. */
   #missing() {
     const now = this.video.currentTime;
     return this.segments.find(({ start, frames }) => {
@@ -130,7 +130,7 @@ export class Film {
     return this.segments.every(({ start, frames }) => has(this.video, (start + frames / 2) / this.fps)) || this.buffered >= this.made - 0.1;
   }
 
-  /** Play, wait, slow down or begin again. */
+  /** Play, wait, slow down or loop. */
   #drive() {
     const { video } = this;
     const left = Math.min(this.buffered, this.made) - video.currentTime;
@@ -154,7 +154,7 @@ export class Film {
     try {
       const answer = await fetch(path(this.id, `/hls/${name}`));
       return answer.ok ? new Uint8Array(await answer.arrayBuffer()) : null;
-    } catch { return null; } // the next event tries again
+    } catch { return null; } // tried again at the next event
   }
 }
 
@@ -172,7 +172,7 @@ function bufferedTo(video, seconds) {
   return seconds;
 }
 
-/** The codec's name in full, which a browser wants before it takes the first byte: profile, constraints and level are in the box `avcC`. */
+/** Return the full codec name, with profile, constraints and level from the box `avcC`. */
 function codec(head) {
   for (let at = 0; at + 8 < head.length; at++) {
     if (head[at] === 0x61 && head[at + 1] === 0x76 && head[at + 2] === 0x63 && head[at + 3] === 0x43) {

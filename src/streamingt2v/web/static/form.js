@@ -1,4 +1,4 @@
-// The form: what is asked for, as a request of the API and back.
+// The form: builds requests of the API and shows settings.
 import { Refused, ask, make, pagePath, readAs, sentence } from "./api.js";
 
 const form = document.querySelector("#form");
@@ -6,10 +6,11 @@ const notice = document.querySelector("#notice");
 const NUMBERS = { num_frames: "whole", seed: "whole", num_inference_steps: "whole", fps: "any", guidance_scale: "any", strength: "any" };
 const FIELDS = ["prompt", "model", "negative_prompt", "form", ...Object.keys(NUMBERS)];
 const files = { image: null, video: null };
-const READ_AFTER = 350; // milliseconds without a key
-let reading = 0, settings = null, clip = null; // clip: what the server found in the video
+const A = { image: "an image", video: "a video" };
+const READ_AFTER = 350; // milliseconds after the last key
+let reading = 0, settings = null, clip = null; // clip: properties of the chosen video
 
-/** Draw the form from the server's settings. made: called with the new job after one is asked for. */
+/** Set up the form from the server's settings. made: called with each new job. */
 export function begin(given, made) {
   settings = given;
   form.model.replaceChildren(...settings.models.map(({ id }) => make("option", { value: id, textContent: id })));
@@ -45,13 +46,13 @@ function model() {
 function describeModel() {
   const { fps, frames, sizes } = model();
   form.num_frames.placeholder = `${frames.preview}, full ${frames.full}`;
-  document.querySelector("#rate").textContent = `${fps} frames are a second`;
+  document.querySelector("#rate").textContent = `${fps} frames are one second`;
   document.querySelector("#sizes").textContent = Object.values(sizes).map((size) => size.replace("x", " × ")).join(", full ");
   document.querySelector("#full").disabled = !sizes.full;
   if (files.video) describeVideo();
 }
 
-/** Say how the model reads the prompt, where that is another way than it is written. */
+/** Show which words of the prompt the model replaces or ignores. */
 async function readPrompt() {
   const { id, knows } = model(), prompt = form.prompt.value;
   const place = document.querySelector("#words"), chips = place.querySelector("ul");
@@ -80,7 +81,7 @@ function values(preset) {
     if (text) asked[name] = NUMBERS[name] ? number(name, text) : text;
   }
   asked.num_frames ??= model().frames[preset];
-  if (form.schedule.value.trim()) asked.schedule = form.schedule.value; // in a form it is taken as it is typed
+  if (form.schedule.value.trim()) asked.schedule = form.schedule.value; // the API reads it as typed
   return asked;
 }
 
@@ -106,16 +107,16 @@ async function submit(preset, made) {
 }
 
 function body(asked) {
-  if (files.image && files.video) throw new Refused("start from a picture or go on with a video, not both; take one of them out", "image");
+  if (files.image && files.video) throw new Refused("start from an image or extend a video, not both; remove one of them", "image");
   const data = new FormData(), file = files.image ?? files.video;
   for (const [name, value] of Object.entries(asked)) data.append(name, value);
   if (file) data.append("input_reference", file);
   return data;
 }
 
-// ---- telling
+// ---- messages
 
-/** Say something below the buttons; nothing to be silent again. */
+/** Show a message below the buttons; empty to clear it. */
 export function tell(text = "") {
   notice.replaceChildren(...(text ? [make("p", { className: "notice calm", textContent: text })] : []));
 }
@@ -126,10 +127,10 @@ export function complain(error) {
 
 // ---- filling
 
-/** Show these settings; what is not among them is the model's own. */
+/** Fill the form; missing settings are the model's defaults. */
 export function fill(given) {
   for (const name of FIELDS) form.elements[name].value = given[name] ?? (name === "seed" ? 33 : "");
-  if (!form.model.value) form.model.value = settings.default_model; // it is not here
+  if (!form.model.value) form.model.value = settings.default_model; // not on this server
   form.schedule.value = (given.schedule ?? []).map(([frame, prompt]) => `${frame}: ${prompt}`).join("\n");
   if (["negative_prompt", "num_inference_steps", "guidance_scale", "fps", "strength", "form"].some((name) => given[name]) || given.schedule?.length) {
     document.querySelector("#advanced").open = true;
@@ -138,22 +139,22 @@ export function fill(given) {
   readPrompt();
 }
 
-/** The settings of an example. */
+/** Fill in the settings of an example. */
 export function useExample(example) {
   tell();
   fill(example.settings);
   if (files.image || files.video) {
     const taken = { ...files };
     Object.keys(files).forEach(takeOut);
-    tell("This example starts from words alone, so your file was taken out. ");
-    const back = make("button", { type: "button", className: "link", textContent: "Put it back" });
+    tell("This example uses no file, so yours was removed. ");
+    const back = make("button", { type: "button", className: "link", textContent: "Undo" });
     back.onclick = () => { tell(); for (const kind of ["image", "video"]) if (taken[kind]) take(kind, taken[kind]); };
     notice.firstChild.append(back);
   }
   form.prompt.focus();
 }
 
-/** The settings of a job that the page shows, with the picture that it starts from. */
+/** Fill in the settings of a job, with its image. */
 export async function useJob(id) {
   tell();
   Object.keys(files).forEach(takeOut);
@@ -161,10 +162,10 @@ export async function useJob(id) {
     const given = await ask(pagePath(id, "/settings.json"));
     fill(given);
     if (given.start === "image") {
-      const picture = await (await fetch(pagePath(id, "/image"))).blob();
-      take("image", new File([picture], "picture", { type: picture.type }));
+      const image = await (await fetch(pagePath(id, "/image"))).blob();
+      take("image", new File([image], "image", { type: image.type }));
     } else if (given.start === "video" && !given.source) {
-      tell("It goes on with a video of yours; to make it again, choose that again below.");
+      tell("It extends an uploaded video; choose that file again to repeat it.");
     }
   } catch (error) { complain(error); }
 }
@@ -193,12 +194,12 @@ async function take(kind, file) {
   if (!file) return;
   const place = document.querySelector(`#${kind}`);
   place.closest("details").open = true;
-  place.querySelector(".hint").textContent = `Reading ${file.name}`;
+  place.querySelector(".hint").textContent = `Reading ${file.name}…`;
   files[kind] = file;
   try {
     const seen = await look(file);
     if (files[kind] !== file) return;
-    if (seen.kind !== kind) throw new Refused(`${file.name} is a ${seen.kind === "image" ? "picture" : "video"}; a ${kind === "image" ? "picture" : "video"} goes here`, kind);
+    if (seen.kind !== kind) throw new Refused(`${file.name} is ${A[seen.kind]}; choose ${A[kind]} here`, kind);
     place.querySelector("button").hidden = false;
     clip = seen;
     if (kind === "image") await showImage(place, file);
@@ -209,10 +210,10 @@ async function take(kind, file) {
   }
 }
 
-/** What the server finds in a file. */
+/** Have the server inspect a file. */
 async function look(file) {
   if (file.size > settings.limits.upload_bytes) {
-    throw new Refused(`${file.name} has ${(file.size / 2 ** 20).toFixed(0)} MiB; this server takes ${(settings.limits.upload_bytes / 2 ** 20).toFixed(0)}`);
+    throw new Refused(`${file.name} has ${(file.size / 2 ** 20).toFixed(0)} MiB; this server accepts ${(settings.limits.upload_bytes / 2 ** 20).toFixed(0)}`);
   }
   const data = new FormData();
   data.append("file", file);
@@ -227,45 +228,45 @@ async function showImage(place, file) {
   place.querySelector(".hint").textContent = `${file.name}${size}`;
 }
 
-/** What the clip is, and what comes out, before anything is begun. */
+/** Compare the chosen video with the result, before the start. */
 function describeVideo() {
   const { width, height, fps, frames, sound } = clip, own = model();
   const [w, h] = own.sizes.preview.split("x").map(Number);
   const kept = Math.min((w / h) / (width / height), (width / height) / (w / h));
   const rate = fps && Number(fps.toFixed(3));
   const said = [
-    `${files.video.name}: ${frames} frames of ${width} × ${height}${rate ? `, ${rate} a second` : ""}.`,
-    `Comes out at ${own.sizes.preview.replace("x", " × ")}, full ${(own.sizes.full ?? own.sizes.preview).replace("x", " × ")}:`
-      + (kept > 0.995 ? " all of the frame is kept." : ` the middle ${Math.round(100 * kept)} % of the frame is kept.`),
+    `${files.video.name}: ${frames} frames of ${width} × ${height}${rate ? `, ${rate} per second` : ""}.`,
+    `The result is ${own.sizes.preview.replace("x", " × ")}, as full video ${(own.sizes.full ?? own.sizes.preview).replace("x", " × ")};`
+      + (kept > 0.995 ? " the whole frame is kept." : ` the middle ${Math.round(100 * kept)} % of the frame is kept.`),
   ];
-  if (rate && rate !== own.fps) said.push(`New frames are played at its ${rate} a second; the model makes motion for ${own.fps}.`);
-  if (sound) said.push("It has sound; the new frames have none.");
+  if (rate && rate !== own.fps) said.push(`It plays at ${rate} frames per second; the model makes motion for ${own.fps}.`);
+  if (sound) said.push("The new frames have no sound.");
   document.querySelector("#video .hint").textContent = said.join(" ");
 }
 
-/** The settings in a video that was made here; a video from elsewhere becomes the one to go on with. */
+/** Restore the settings stored in a video; a video without settings becomes the one to extend. */
 async function restore(file) {
   if (!file) return;
-  tell(`Reading ${file.name}`);
+  tell(`Reading ${file.name}…`);
   try {
     const seen = await look(file);
-    if (seen.kind !== "video") throw new Refused(`${file.name} is a picture; settings are in videos`, "file");
+    if (seen.kind !== "video") throw new Refused(`${file.name} is an image; only videos hold settings`, "file");
     if (!seen.settings) {
       await take("video", file);
-      tell(`${file.name} holds no settings, so it is now the video to go on with.`);
+      tell(`${file.name} holds no settings, so it is now the video to extend.`);
       return;
     }
     fill(seen.settings);
-    tell([`The settings of ${file.name} are back.`, ...seen.settings.remarks].join(" "));
+    tell([`Restored the settings of ${file.name}.`, ...seen.settings.remarks].join(" "));
   } catch (error) { complain(error); }
 }
 
-// ---- files dropped anywhere on the page: a picture is the image prompt, a video gives its settings back
+// ---- files dropped on the page: an image becomes the image prompt, a video restores its settings
 
 addEventListener("drop", (event) => {
   const file = event.dataTransfer?.files[0];
   delete document.body.dataset.dropping;
-  if (!file || event.target.matches?.("input[type=file]")) return; // those take it themselves
+  if (!file || event.target.matches?.("input[type=file]")) return; // the browser handles those
   event.preventDefault();
   if (file.type.startsWith("image/")) take("image", file);
   else restore(file);

@@ -1,22 +1,22 @@
-// When more is to be expected, from when what there is has come. Nothing is said that is not known.
+// Forecasts of when the next frames arrive and when the video is done.
 
-const KEPT = 5; // arrivals that a forecast is made from
+const KEPT = 5; // arrivals used for a forecast
 
-/** Of one job. hint(job): of an earlier one like it, {first, rate}: seconds until its first frames, frames a second; or null. */
+/** Forecast of one job. hint(job): null, or {first, rate} of an earlier job like it: seconds to its first frames, frames per second. */
 export class Pace {
   constructor(hint = () => null) {
     Object.assign(this, { arrivals: [], hint, job: null, began: null, rate: null });
   }
 
-  /** News: the job, and segments that are there since the last news. */
+  /** Take the job's state and its new segments. */
   update(job, segments) {
     this.job = job;
     if (job.status === "in_progress") this.began ??= now();
     for (const { frames, age, new: made } of segments) if (made) this.arrivals.push({ at: now() - age, frames });
-    if (segments.length || this.rate === null) this.rate = job.frames_per_second; // as of the last arrival: it falls from then on
+    if (segments.length || this.rate === null) this.rate = job.frames_per_second; // of the last arrival: it falls afterwards
   }
 
-  /** Seconds until the next frames; null if nobody knows. */
+  /** Seconds until the next frames; null if unknown. */
   next() {
     if (!this.job || this.job.status !== "in_progress") return null;
     if (!this.arrivals.length) {
@@ -27,7 +27,7 @@ export class Pace {
     return each === null ? null : Math.max(0, this.arrivals.at(-1).at + each - now());
   }
 
-  /** Seconds until the end; null if nobody knows. */
+  /** Seconds until the end; null if unknown. */
   left() {
     const { job } = this;
     if (!job) return null;
@@ -35,14 +35,14 @@ export class Pace {
     if (rate === null) return null;
     const since = this.arrivals.length && job.status === "in_progress" ? now() - this.arrivals.at(-1).at : 0;
     const next = this.next() ?? 0;
-    // the frames on their way count as far as they are
+    // time since the last arrival went into the next frames
     return Math.max(next, (job.num_frames - job.frames_done) / rate - since, 1);
   }
 
-  /** How many frames come at a time. */
+  /** Frames per arrival. */
   size() { return this.arrivals.at(-1)?.frames ?? 1; }
 
-  /** Seconds from one arrival to the next. */
+  /** Seconds between arrivals. */
   #each() {
     const times = this.arrivals.slice(-KEPT - 1).map(({ at }) => at);
     if (times.length > 1) return (times.at(-1) - times[0]) / (times.length - 1);
@@ -50,7 +50,7 @@ export class Pace {
     return rate === null ? null : this.arrivals.at(-1).frames / rate;
   }
 
-  /** New frames a second. The way to the first ones is longer than from chunk to chunk, so it says little of the rest. */
+  /** New frames per second, without the first arrival, which takes longer. */
   #rate() {
     const { arrivals, job } = this;
     if (arrivals.length > 1) {

@@ -1,4 +1,4 @@
-// The page: the form on one side, the stage on the other. Its address names the video that is shown.
+// The page: form and stage. Its address names the video on the stage.
 import { ask, make } from "./api.js";
 import * as form from "./form.js";
 import * as shelf from "./shelf.js";
@@ -12,14 +12,14 @@ function shown() {
   return ID.test(id ?? "") ? id : null;
 }
 
-/** Show a job, as a step that the browser's Back undoes, and its settings in the form. */
+/** Show a job as a new history entry, and its settings in the form. */
 function open(id) {
   if (id !== shown()) history.pushState(null, "", `?video=${id}`);
   follow(id);
   form.useJob(id);
 }
 
-/** Show a job that the form was just sent for. */
+/** Show a job that the form has just created. */
 function made({ id }) {
   history.pushState(null, "", `?video=${id}`);
   follow(id);

@@ -1,4 +1,4 @@
-// The stage: one job, from the queue to the finished video, and what can be done with it.
+// The stage: one job, from the queue to the finished video, and its actions.
 import { ask, make, pagePath, path, readAs, sentence } from "./api.js";
 import { clearLook, look } from "./closer.js";
 import { Film } from "./film.js";
@@ -11,7 +11,7 @@ const stage = find(".stage"), video = find("video"), noise = find("canvas"), ran
 const film = new Film(video, paint);
 let calls = {}, job = null, news = null, events = null, pace = new Pace(), drawn = 0;
 
-/** settings: the server's. opened(id): another job is to be shown. gone(): this one is deleted. changed(): the list of jobs is another. */
+/** settings: the server's. opened(id): show another job. gone(): this one was deleted. changed(): the list of jobs changed. */
 export function begin(given) {
   calls = given;
   mode.value = localStorage.getItem(MODE) ?? "wait";
@@ -27,8 +27,8 @@ export function open(id) {
   events = new EventSource(pagePath(id, "/events"));
   events.addEventListener("film", (event) => show(JSON.parse(event.data)));
   events.addEventListener("done", () => { events.close(); calls.changed(); });
-  // it tries again by itself, unless the server has refused
-  events.onerror = () => { if (events.readyState === EventSource.CLOSED) missing(id); else say("The server does not answer; trying again"); };
+  // EventSource reconnects by itself, unless the server refused
+  events.onerror = () => { if (events.readyState === EventSource.CLOSED) missing(id); else say("The server does not answer; reconnecting"); };
   events.onopen = () => { pace = new Pace(calls.hint); seen.clear(); };
 }
 
@@ -50,14 +50,14 @@ export function close() {
 async function missing(id) {
   try { await ask(path(id)); } catch (error) {
     close();
-    complain(error.status === 404 ? new Error("that video is gone; it was deleted, or kept long enough") : error);
+    complain(error.status === 404 ? new Error("that video no longer exists; it was deleted, or its time to keep it is over") : error);
     calls.gone();
   }
 }
 
-// ---- what it shows
+// ---- display
 
-const seen = new Set(); // names of segments; after a broken connection all are told again
+const seen = new Set(); // names of segments; a reconnection sends all again
 
 function show(film_) {
   const before = job;
@@ -83,18 +83,18 @@ function show(film_) {
 function describe() {
   find(".asked").textContent = news.prompts.at(-1)[1];
   const how = { preview: "faster preview", full: "full video" }[job.preset];
-  find(".about").textContent = `Seed ${job.seed} · ${job.model} · ${how} · ${job.num_frames} frames, ${Number(job.seconds).toLocaleString("en", { maximumFractionDigits: 2 })} s at ${Number(job.fps.toFixed(3))} a second`;
+  find(".about").textContent = `Seed ${job.seed} · ${job.model} · ${how} · ${job.num_frames} frames, ${Number(job.seconds).toLocaleString("en", { maximumFractionDigits: 2 })} s at ${Number(job.fps.toFixed(3))} per second`;
   const list = find(".prompts");
   const items = news.prompts.map(([frame, prompt]) => make("li", {}, make("b", { textContent: `From frame ${frame}` }), ` ${prompt}`));
   items.forEach((item, at) => { [item.dataset.frame] = news.prompts[at]; });
   if (news.pending) {
-    const when = ENDED.includes(job.status) ? "Came too late" : "With the next chunk";
+    const when = ENDED.includes(job.status) ? "Too late" : "From the next chunk on";
     items.push(make("li", { className: "pending" }, make("b", { textContent: when }), ` ${news.pending}`));
   }
   list.replaceChildren(...items);
   list.hidden = items.length < 2;
   put(".words", readAs(news.words));
-  put(".notes", job.notes.filter((note) => !/^the model (does not know|knows no word)/.test(note)).join("; ")); // the words say that
+  put(".notes", job.notes.filter((note) => !/^the model (does not know|knows no word)/.test(note)).join("; ")); // shown above in detail
 }
 
 function offer(ended, some) {
@@ -109,7 +109,7 @@ function offer(ended, some) {
   Object.assign(find("[data-do=download]"), { href: path(job.id, "/content"), download: `${job.id}.mp4` });
 }
 
-/** What goes on with the clock. */
+/** Update what depends on the time. */
 function tick() {
   if (!job) return;
   const ended = ENDED.includes(job.status);
@@ -124,25 +124,25 @@ function tick() {
 function status(ended) {
   if (!ended && job.cancelling) return "Stopping";
   switch (job.status) {
-    case "queued": return news.ahead ? `Waiting: ${news.ahead} ${news.ahead === 1 ? "video" : "videos"} before it` : "Waiting: it is the next";
+    case "queued": return news.ahead ? `Queued: ${news.ahead} ${news.ahead === 1 ? "video" : "videos"} before this one` : "Queued: this one is next";
     case "in_progress": return doing();
     case "completed": return "Done";
-    case "cancelled": return job.frames_done ? "Stopped; this much was made" : "Stopped before the first frames were made";
-    default: return `It failed: ${job.error?.message ?? "the server's log says why"}`;
+    case "cancelled": return job.frames_done ? "Stopped early" : "Stopped before the first frames";
+    default: return `Failed: ${job.error?.message ?? "see the server's log"}`;
   }
 }
 
-/** The phase by its name. Of the steps of a full video several stages' are under way at a time, so they say little there. */
+/** Name the phase. In a full video several stages work at once, so steps are not shown. */
 function doing() {
   const own = job.preset === "preview" || job.kind === "refinement";
   const work = job.kind === "refinement" ? "Refining" : job.preset === "full" ? "Making and refining" : "Making";
-  if (!job.frames_done && !job.step) return `Beginning: ${job.kind === "create" ? "reading the prompt" : "reading the video"}`;
+  if (!job.frames_done && !job.step) return `Starting: ${job.kind === "create" ? "reading the prompt" : "reading the video"}`;
   const next = Math.min(job.num_frames, job.frames_done + pace.size());
   const frames = job.frames_done ? `frames ${job.frames_done} to ${next - 1}` : "the first frames";
   return `${work} ${frames}${own && job.steps ? ` · step ${job.step} of ${job.steps}` : ""}`;
 }
 
-/** The film as it is at this moment: three marks on one bar, and what it waits for. */
+/** Show the player: three marks on one bar, and what it waits for. */
 function paint() {
   const has = job !== null && film.segments.length > 0;
   find(".controls").hidden = !has;
@@ -163,15 +163,16 @@ function paint() {
   button.dataset.shows = film.wanted ? "pause" : "play";
   button.setAttribute("aria-label", film.wanted ? "Pause" : "Play");
   find("[data-do=sound]").hidden = !hasSound();
-  wait(told());
+  wait(playback());
 }
 
-function told() {
+/** Return why playback does not run at full speed. */
+function playback() {
   if (film.complete || !film.wanted) return null;
   const next = pace.next(), when = next === null ? "" : next < 1 ? ", any moment now" : `, in about ${clock(next)}`;
   if (film.waiting) return `Waiting for frame ${job.frames_done}${when}`;
-  if (film.mode === "loop") return `Played again and again; frame ${job.frames_done} comes${when || " later"}`.replace("comes, ", "comes ");
-  if (film.mode === "pace" && video.playbackRate < 0.95) return `At ${Math.round(100 * video.playbackRate)} % of its speed, as it is made`;
+  if (film.mode === "loop") return `Looping; frame ${job.frames_done} comes${when.replace(",", "") || " later"}`;
+  if (film.mode === "pace" && video.playbackRate < 0.95) return `At ${Math.round(100 * video.playbackRate)} % speed, as fast as it is made`;
   return null;
 }
 
@@ -199,24 +200,24 @@ function complain(error) {
   notice.hidden = !error;
 }
 
-// noise that calms down as the first chunk is denoised
+// noise that settles while the first chunk is denoised
 function drawNoise() {
   const calm = job?.steps ? job.step / job.steps : 0;
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
   if (performance.now() - drawn > 120) {
     drawn = performance.now();
-    const pen = noise.getContext("2d"), picture = pen.createImageData(32, 32);
-    for (let at = 0; at < picture.data.length; at += 4) {
+    const pen = noise.getContext("2d"), noisy = pen.createImageData(32, 32);
+    for (let at = 0; at < noisy.data.length; at += 4) {
       const spread = 150 * (1 - 0.75 * calm);
-      for (let part = 0; part < 3; part++) picture.data[at + part] = 105 - part * 12 + (Math.random() - 0.5) * spread;
-      picture.data[at + 3] = 255;
+      for (let part = 0; part < 3; part++) noisy.data[at + part] = 105 - part * 12 + (Math.random() - 0.5) * spread;
+      noisy.data[at + 3] = 255;
     }
-    pen.putImageData(picture, 0, 0);
+    pen.putImageData(noisy, 0, 0);
   }
   if (!still && job && !job.frames_done && !ENDED.includes(job.status)) requestAnimationFrame(drawNoise);
 }
 
-// ---- what can be done with it
+// ---- actions
 
 function turn(name) {
   for (const form of document.querySelectorAll("#see .turn")) form.hidden = form.dataset.for !== name || !form.hidden;
@@ -232,7 +233,7 @@ async function attempt(work) {
   try { await work(); } catch (error) { complain(error); }
 }
 
-/** The same once more but for the changes; it keeps the file that it starts from. */
+/** Repeat the job with changes; it keeps its file. */
 const again = (changes) => attempt(async () => calls.opened((await ask(path(job.id, "/remix"), changes)).id));
 
 const actions = {
