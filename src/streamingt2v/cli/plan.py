@@ -132,7 +132,7 @@ class _Estimator:
             device = "cuda" if model.device == "auto" else model.device
             dtype = half if model.dtype == "auto" else model.dtype
 
-        def made(offload: str, memory: int | None = self.memory) -> Plan:
+        def made(offload: Any, memory: int | None = self.memory) -> Plan:
             return make_plan(
                 folder, asked, name=model.model, device=device, dtype=dtype,
                 seconds_per_step=self.seconds_per_step, savings=replace(model.savings, offload=offload),
