@@ -1,11 +1,11 @@
-"""A small client of the HTTP API: make videos on a server, watch them grow, change their prompt on the way.
+"""A client of the HTTP API: make videos on a server, watch them grow, change their prompts.
 
     with Client("http://127.0.0.1:8000") as client:
         video = client.create("A cat running on the street", num_frames=80)
         for chunk in client.stream(video["id"]):
             file.write(chunk)
 
-Needs the extra `client`. Objects are as the server sends them, dicts; see docs/api.md for their fields.
+Needs the extra `client`. Objects are dicts as the server sends them; docs/api.md lists their fields.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Variant = Literal["video", "thumbnail", "spritesheet"]
 
 
 class ServerError(StreamingT2VError):
-    """The server refused or failed: its words, the HTTP status, and the code and argument that it names."""
+    """The server refused or failed: its message, HTTP status, error code and argument."""
 
     def __init__(self, message: str, status: int, code: str | None = None, param: str | None = None):
         self.status, self.code, self.param = status, code, param
@@ -45,7 +45,7 @@ class ServerError(StreamingT2VError):
 
 
 class Client:
-    """Talks to one server. token: where it needs one. seconds: without an answer, until it is given up."""
+    """A client of one server. seconds: timeout for a response."""
 
     def __init__(self, url: str = "http://127.0.0.1:8000", token: str | None = None, seconds: float = 60.0):
         try:
@@ -71,46 +71,41 @@ class Client:
     def create(
         self, prompt: str, *, input_reference: Path | None = None, key: str | None = None, **settings: Any
     ) -> Object:
-        """Queue a video. input_reference: a picture to start from or a video to go on with. settings: fields as in docs/api.md.
+        """Queue a video.
 
-        key: sending the same again with the same key makes no second one. `ServerError` if it is refused, as everywhere here.
+        input_reference: an image to start from or a video to extend. settings: see docs/api.md.
+
+        key: idempotency key; repeating the request with it makes no second video. Raises ServerError, like
+        all methods.
         """
-        return self._send(
-            "/v1/videos", {"prompt": prompt, **settings}, "input_reference", input_reference, key
-        )
+        fields = {"prompt": prompt, **settings}
+        return self._send("/v1/videos", fields, "input_reference", input_reference, key)
 
     def extend(self, video: str | Path, prompt: str, *, key: str | None = None, **settings: Any) -> Object:
-        """Queue a video that goes on with another one, given by its id or as a file."""
-        if isinstance(video, Path):
-            return self._send("/v1/videos/extensions", {"prompt": prompt, **settings}, "video", video, key)
-        return self._send(
-            "/v1/videos/extensions",
-            {"prompt": prompt, "video": {"id": video}, **settings},
-            "video",
-            None,
-            key,
-        )
+        """Queue a video that extends another one, given by its id or as a file."""
+        file = video if isinstance(video, Path) else None
+        fields = {"prompt": prompt, **settings} | ({} if file else {"video": {"id": video}})
+        return self._send("/v1/videos/extensions", fields, "video", file, key)
 
     def remix(self, id: str, prompt: str | None = None, **changes: Any) -> Object:
-        """Queue the same video with another prompt, `seed` or `preset`; what is left out stays."""
-        return self._json(
-            "POST", f"/v1/videos/{id}/remix", json=changes | ({} if prompt is None else {"prompt": prompt})
-        )
+        """Queue a copy of a video with another prompt, `seed` or `preset`."""
+        given = {} if prompt is None else {"prompt": prompt}
+        return self._json("POST", f"/v1/videos/{id}/remix", json=changes | given)
 
     def refine(self, id: str) -> Object:
-        """Queue a preview, refined: stage 3 alone on its frames as they were made."""
+        """Queue a preview's lossless frames for stage 3."""
         return self._json("POST", f"/v1/videos/{id}/refine")
 
     def change_prompt(self, id: str, prompt: str) -> Object:
-        """Show something else from the next chunk on."""
+        """Change the prompt from the next chunk on."""
         return self._json("POST", f"/v1/videos/{id}/prompt", json={"prompt": prompt})
 
     def get(self, id: str) -> Object:
-        """Return how far a video is."""
+        """Return a video with its progress."""
         return self._json("GET", f"/v1/videos/{id}")
 
     def list(self, limit: int = 20) -> Iterator[Object]:
-        """All videos, the newest first, a page of `limit` at a time."""
+        """Yield all videos, newest first, fetched in pages of `limit`."""
         after: dict[str, str] = {}
         while True:
             page = self._json("GET", "/v1/videos", params={"limit": limit, **after})
@@ -120,7 +115,7 @@ class Client:
             after = {"after": page["last_id"]}
 
     def cancel(self, id: str) -> Object:
-        """Stop a video; what there is of it stays."""
+        """Stop a video and keep its frames."""
         return self._json("POST", f"/v1/videos/{id}/cancel")
 
     def delete(self, id: str) -> Object:
@@ -128,7 +123,7 @@ class Client:
         return self._json("DELETE", f"/v1/videos/{id}")
 
     def wait(self, id: str, seconds: float | None = None) -> Object:
-        """The video when it has ended. TimeoutError if that takes longer."""
+        """Wait until a video has ended; return it. Raises TimeoutError after `seconds`."""
         deadline = None if seconds is None else time.monotonic() + seconds
         while True:
             video = self.get(id)
@@ -139,7 +134,7 @@ class Client:
             time.sleep(0.2)
 
     def events(self, id: str) -> Iterator[Object]:
-        """The video now and after every change, until it has ended."""
+        """Yield the video now and after every change, until it has ended."""
         with self._http.stream("GET", f"/v1/videos/{id}/events", timeout=None) as answer:
             _check(answer)
             kind = ""
@@ -151,14 +146,15 @@ class Client:
                     yield json.loads(value)
 
     def stream(self, id: str) -> Iterator[bytes]:
-        """The video's file while it grows, to its end: a fragmented MP4 that plays from the first piece on."""
+        """Yield the video's file while it grows, as a fragmented MP4 that plays from the first bytes on."""
         with self._http.stream("GET", f"/v1/videos/{id}/content", timeout=None) as answer:
             _check(answer)
             yield from answer.iter_bytes()
 
     def download(self, id: str, path: Path, variant: Variant = "video") -> Path:
-        """Write the video (waiting for its end), its first frame (WebP) or a sheet of its frames (JPEG) to a file, whole or not at all:
-        where there is none, or the connection breaks, a file that was there stays as it was.
+        """Write the video (waiting for its end), its first frame (WebP) or a contact sheet (JPEG) to a file.
+
+        The file appears complete or not at all; on an error an existing file stays as it was.
         """
         if variant == "video":
             self.wait(id)
@@ -171,22 +167,17 @@ class Client:
 
     @contextmanager
     def session(self, prompt: str, *, key: str | None = None, **settings: Any) -> Iterator[Session]:
-        """A live session over a WebSocket, for the time of the block: iterate over it, and change its prompt meanwhile.
+        """Open a live WebSocket session for the block: iterate over it, and change its prompt meanwhile.
 
-        When its connection breaks, it goes on with the next segment over a new one, for as long as the client waits for an answer.
+        A broken connection is replaced and continues with the next segment, for at most the client's timeout.
         """
         from websockets.sync.client import connect
 
         url = urljoin(re.sub("^http", "ws", self.url), "/v1/realtime/video")
-        start = {
-            "type": "session.start",
-            "prompt": prompt,
-            "idempotency_key": key or secrets.token_hex(16),
-            **settings,
-        }
-        session = Session(
-            partial(connect, url, additional_headers=self._headers, max_size=None), start, self._seconds
-        )
+        key = key or secrets.token_hex(16)
+        start = {"type": "session.start", "prompt": prompt, "idempotency_key": key, **settings}
+        opening = partial(connect, url, additional_headers=self._headers, max_size=None)
+        session = Session(opening, start, self._seconds)
         try:
             yield session
         finally:
@@ -212,20 +203,25 @@ class Client:
 
 @dataclass(frozen=True)
 class Piece:
-    """A segment of a session's video. data: fragmented MP4, of the first with its head. about: what the server says of it."""
+    """A segment of a session's video.
+
+    data: fragmented MP4, the first with its header. about: the server's metadata.
+    """
 
     data: bytes
     about: Object
 
 
 class Session:
-    """A live session. video: as it was accepted; done: the last message, once it has ended; connections: how many it took so far.
+    """A live session.
 
-    connect: makes a connection to the server. start: the first message. seconds: that a server may be away. Another thread than the one
-    that iterates may change the prompt.
+    video: as accepted; done: the last message once it has ended; connections: number made so far.
+
+    connect: opens a connection to the server. start: the first message. seconds: how long the server may be
+    away. Another thread may change the prompt during the iteration.
     """
 
-    BREAKS = 10  # of the connection without a new segment, until the server is given up
+    BREAKS = 10  # most broken connections without a new segment
 
     def __init__(
         self, connect: Callable[[], AbstractContextManager[ClientConnection]], start: Object, seconds: float
@@ -234,9 +230,7 @@ class Session:
         self.done: Object | None = None
         self._connect, self._start, self._seconds = connect, start, seconds
         self._lock = threading.Lock()
-        self._unheard: dict[
-            str, Object
-        ] = {}  # what was sent and not answered yet: it may be lost with the connection
+        self._unheard: dict[str, Object] = {}  # sent but unanswered messages, to repeat after a break
         self._chunks = self._breaks = self.connections = 0
         self._open = ExitStack()
         self._socket = self._open.enter_context(connect())
@@ -249,7 +243,7 @@ class Session:
             raise
 
     def __iter__(self) -> Iterator[Piece]:
-        """The segments as they come, each once, until the video has ended."""
+        """Yield every segment once, until the video has ended."""
         while self.done is None:
             message, data = self._received()
             if message["type"] == "video.chunk_metadata":
@@ -258,29 +252,29 @@ class Session:
                 self.done = message
 
     def change_prompt(self, prompt: str, event_id: str | None = None) -> None:
-        """Show something else from the next chunk on; the segment that begins with it names the event."""
+        """Change the prompt from the next chunk on; the segment that begins with it names the event."""
         event_id = event_id or f"event-{secrets.token_hex(8)}"
-        message = {
-            "type": "session.interaction",
-            "interaction": {"event": {"prompt": prompt}, "event_id": event_id},
-        }
-        self._say(event_id, message)
+        interaction = {"event": {"prompt": prompt}, "event_id": event_id}
+        self._say(event_id, {"type": "session.interaction", "interaction": interaction})
 
     def stop(self) -> None:
         """Stop the video; the iteration ends soon after."""
         self._say("", {"type": "session.stop"})
 
     def close(self) -> None:
-        """Say goodbye; a video that is not done is stopped."""
+        """Close the connection; the server stops an unfinished video."""
         self._open.close()
 
     def _say(self, name: str, message: Object) -> None:
-        with self._lock, suppress(*_broken()):  # then it is sent again over the next connection
+        with self._lock, suppress(*_broken()):  # sent again over the next connection
             self._unheard[name] = message
             self._socket.send(json.dumps(message))
 
     def _received(self) -> tuple[Object, bytes]:
-        """The next message, and what follows it. `ServerError` if it is one, or the server is gone for good."""
+        """Return the next message and its data.
+
+        Raises ServerError if the server refuses or does not come back.
+        """
         while True:
             try:
                 message, data = json.loads(self._socket.recv()), b""
@@ -295,12 +289,12 @@ class Session:
                 if message["type"] == "session.interaction.queued":
                     self._unheard.pop(message["event_id"], None)
                 elif message["type"] == "error" and self._unheard:
-                    self._unheard.pop(next(iter(self._unheard)))  # answers come in order
+                    self._unheard.pop(next(iter(self._unheard)))  # responses come in order
             _check_message(message)
             return message, data
 
     def _reopen(self) -> None:
-        """Another connection, which goes on where the last one broke."""
+        """Connect again and resume after the last segment."""
         self._breaks += 1
         deadline, pause, error = time.monotonic() + self._seconds, 0.1, None
         while self._breaks <= self.BREAKS and time.monotonic() < deadline:
@@ -325,7 +319,7 @@ class Session:
 
     def _begin(self, socket: ClientConnection) -> None:
         resume = {"type": "session.resume", "video_id": self.video.get("id"), "chunks": self._chunks}
-        with suppress(*_broken()):  # why it was closed is what is read next
+        with suppress(*_broken()):  # the next read tells why
             socket.send(json.dumps(resume if self.video else self._start))
         message = json.loads(socket.recv())
         _check_message(message)
@@ -334,20 +328,20 @@ class Session:
 
 
 def _broken() -> tuple[type[Exception], ...]:
-    """Return what it is called when a connection breaks, or cannot be had for now."""
+    """Return the exceptions of a broken or refused connection."""
     from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
 
     return ConnectionClosed, InvalidHandshake, InvalidMessage, OSError
 
 
 def _check_message(message: Object) -> None:
-    """`ServerError` if the server refused."""
+    """Raise ServerError if the message is an error."""
     if message["type"] == "error":
         raise ServerError(message["message"], 400, message.get("code"), message.get("param"))
 
 
 def _check(answer: httpx2.Response) -> None:
-    """`ServerError` if the server refused or failed."""
+    """Raise ServerError unless the response is a success."""
     if answer.is_success:
         return
     answer.read()

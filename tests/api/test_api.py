@@ -1,4 +1,4 @@
-"""The HTTP API on a real port with a real worker: the shared shape, watching, and sessions."""
+"""The HTTP API on a real port with a real worker: the shared fields, delivery and sessions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOKEN = "a-token-of-some-length"
 
 @pytest.fixture
 def endless(client):
-    """One in the making, with some frames."""
+    """Yield the id of a job in progress, with some frames."""
     made = client.create("A cat running on the street", num_frames=4000)
     while client.get(made["id"])["frames_done"] < 24:
         time.sleep(0.02)
@@ -90,7 +90,7 @@ def test_a_file_in_parts_and_its_stills(url, video):
 
 
 def test_watching_while_it_is_made(url, client, endless, tmp_path):
-    """Playlist, segments and the growing file play before there is a finished one."""
+    """Playlist, segments and the growing file play before the video is finished."""
     base = f"{url}/v1/videos/{endless}"
     playlist = httpx2.get(f"{base}/hls/playlist.m3u8")
     assert (
@@ -203,7 +203,7 @@ def test_alive_ready_and_figures(url, client, video):
 
 
 def test_the_document_is_complete(url):
-    """Every route and field is told about, and every reference leads somewhere."""
+    """Every route is described, and every reference resolves."""
     document = httpx2.get(f"{url}/openapi.json").json()
     for path, methods in document["paths"].items():
         for method, operation in methods.items():

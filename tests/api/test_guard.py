@@ -1,4 +1,4 @@
-"""Attacks on the server's time, memory and manners: none stops it, and each gets a 4xx that says nothing of this machine."""
+"""Attacks on the server's time and memory, and malformed requests: each gets a 4xx without paths."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def dialled(url: str) -> socket.socket:
 
 
 def raw(url: str, head: str, body: bytes = b"") -> bytes:
-    """The first line of the answer to a request written by hand; empty if the connection just ends."""
+    """Send a handwritten request; return the status line, empty if the connection just ends."""
     with closing(dialled(url)) as plain:
         plain.sendall(
             head.replace("HOST", urlsplit(url).netloc).replace("\n", "\r\n").encode("latin-1")
@@ -150,11 +150,12 @@ def test_fields_that_contradict_each_other_are_a_400(url, parts):
     assert post(url, "multipart/form-data; boundary=B", form(*parts)).split()[1] == b"400"
 
 
+EMPTY_FORM = "POST /v1/videos HTTP/1.1\nHost: HOST\nContent-Type: multipart/form-data"
 MULTIPART = {"Content-Type": 'multipart/form-data; boundary="B"'}
 
 
 def test_a_form_with_its_end_is_taken(service, url):
-    """In pieces of any size, with something behind its end."""
+    """In pieces of any size, with an epilogue."""
     body = form(PROMPT, ('name="num_frames"', b"8"), FILE, end=b"\r\n--B--\r\nepilogue")
     for size in (1, 7, 4096):
         pieces = (body[i : i + size] for i in range(0, len(body), size))
@@ -176,9 +177,9 @@ def test_a_form_with_its_end_is_taken(service, url):
         "GET /v1/videos/%ed%a0%80 HTTP/1.1\nHost: HOST",
         "GET /v1/videos/ID/content?variant=%00 HTTP/1.1\nHost: HOST",
         f"GET /v1/videos/ID/content HTTP/1.1\nHost: HOST\nRange: bytes={'9' * 5000}-",
-        "POST /v1/videos HTTP/1.1\nHost: HOST\nContent-Type: multipart/form-data\nContent-Length: 0",
-        "POST /v1/videos HTTP/1.1\nHost: HOST\nContent-Type: multipart/form-data; boundary=\nContent-Length: 0",
-        "POST /v1/videos HTTP/1.1\nHost: HOST\nContent-Type: multipart/form-data; boundary=B; charset=zlib\nContent-Length: 0",
+        f"{EMPTY_FORM}\nContent-Length: 0",
+        f"{EMPTY_FORM}; boundary=\nContent-Length: 0",
+        f"{EMPTY_FORM}; boundary=B; charset=zlib\nContent-Length: 0",
         "POST /v1/videos HTTP/1.1\nHost: HOST\nIdempotency-Key: " + "x" * 300 + "\nContent-Length: 0",
         "BREW /v1/videos HTTP/1.1\nHost: HOST",
         "HEAD /v1/videos/ID/cancel HTTP/1.1\nHost: HOST",
@@ -404,7 +405,7 @@ def test_a_download_that_fails_leaves_the_file_that_was_there(service, client, u
 
 @contextmanager
 def broken_off(url: str, after: int) -> Iterator[str]:
-    """An address that leads to another one, whose long answers break off."""
+    """Yield an address that forwards to another one and cuts off long responses."""
 
     def serve() -> None:
         while True:
@@ -430,7 +431,7 @@ def broken_off(url: str, after: int) -> Iterator[str]:
 
 
 def test_bursts_of_videos_that_are_soon_deleted_leave_nothing(service, url):
-    """The small version of lab/benchmarks/leaks.py."""
+    """A small version of lab/benchmarks/leaks.py."""
 
     def life() -> None:
         with httpx2.Client(base_url=url, timeout=60) as http:

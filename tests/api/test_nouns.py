@@ -1,4 +1,4 @@
-"""The embedded model over the whole way: a prompt changed while the client watches is soon seen in what it gets."""
+"""Embedded model, end to end: a prompt changed while the client watches soon shows in its frames."""
 
 from __future__ import annotations
 
@@ -35,6 +35,6 @@ def test_the_new_noun_appears(tmp_path):
 
 
 def seen(path: Path, data: bytes) -> np.ndarray:
-    """The frames of what came over the wire."""
+    """Return the frames of the received bytes."""
     path.write_bytes(data)
     return np.stack(list(read_video(path)))

@@ -1,4 +1,4 @@
-"""Replicas on Ray Serve: one is killed, and every session goes on. And how many of them a queue is worth."""
+"""Replicas on Ray Serve: sessions survive a killed one, and the queue sets their number."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_without_ray_serve_it_says_what_to_install(monkeypatch):
 
 @pytest.fixture
 def url(toy, tmp_path, monkeypatch):
-    """The command with two replicas."""
+    """Run the command with two replicas."""
     pytest.importorskip("ray")
     monkeypatch.setenv("OMP_NUM_THREADS", str(os.environ.get("OMP_NUM_THREADS", 1)))
     command = [
@@ -117,7 +117,7 @@ def url(toy, tmp_path, monkeypatch):
 
 
 def replica_pids() -> list[int]:
-    """Processes of replicas that this user has."""
+    """Return the process ids of this user's replicas."""
     found = subprocess.run(["pgrep", "-f", "ray::ServeReplica:streamingt2v"], capture_output=True, text=True)
     return [int(word) for word in found.stdout.split()]
 

@@ -1,4 +1,4 @@
-"""Sessions whose connection breaks: they go on with the next segment, at whichever server; and clients that do not come back."""
+"""Sessions whose connection breaks resume with the next segment, on any server; deserted ones stop."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from serving import served
 from streamingt2v import Request
 from streamingt2v.client import Client, ServerError
 from streamingt2v.jobs import sessions
+from streamingt2v.jobs.job import Conflict
 from streamingt2v.jobs.service import JobService
 from streamingt2v.jobs.settings import Settings
-from streamingt2v.jobs.store import Conflict
 
 
 class Wire:
-    """A port that leads to one of the addresses, and can be cut."""
+    """A port that forwards to one of the addresses, and can be cut."""
 
     def __init__(self, *urls: str):
         self.targets = [(urlsplit(url).hostname, urlsplit(url).port) for url in urls]
@@ -63,7 +63,7 @@ class Wire:
 
 @contextmanager
 def two_servers(toy, folder) -> Iterator[tuple[list[JobService], list[str]]]:
-    """Over one folder, each with a worker, and their addresses."""
+    """Run two servers over one folder, each with a worker; yield them and their addresses."""
     settings = Settings(folder, (str(toy),), shared=True)
     with (
         JobService(settings) as first,
@@ -106,7 +106,7 @@ def test_a_session_goes_on_at_another_server_without_losing_or_repeating_a_segme
 
 
 def test_a_session_that_is_started_twice_is_one_job(url, service):
-    """The answer to the first `session.start` is lost, so the client sends it again."""
+    """The response to the first `session.start` is lost, so the client sends it again."""
     before, start = (
         service.store.ids(),
         {"type": "session.start", "prompt": "A cat", "num_frames": 24, "idempotency_key": "session-1"},
@@ -155,7 +155,7 @@ def test_a_client_that_does_not_come_back_has_its_job_stopped(url, client, monke
     ("resume", "said"),
     [
         ({"video_id": "video_0"}, "there is no video"),
-        ({"chunks": 999}, "were made so far"),
+        ({"chunks": 999}, "those made so far"),
         ({"chunks": -1}, "greater than or equal to 0"),
         ({"chunks": None}, "valid integer"),
     ],
@@ -178,7 +178,7 @@ def test_a_session_that_goes_on_wrong_is_refused(url, client, resume, said):
 def test_a_video_that_was_no_session_is_not_made_one(url, video):
     with realtime(url) as socket:
         error = send_until(socket, "error", type="session.resume", video_id=video["id"], chunks=0)
-    assert "not begun as a session" in error["message"]
+    assert "not created by a session" in error["message"]
 
 
 def test_a_server_that_is_gone_is_given_up(url):

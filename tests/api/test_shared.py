@@ -1,4 +1,4 @@
-"""Two servers over one folder: each job is made once, and what one of them leaves the other goes on with."""
+"""Two servers over one folder: each job is made once, and one resumes what the other leaves."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def settings(toy, tmp_path) -> Settings:
 
 @contextmanager
 def started(settings: Settings) -> Iterator[tuple[subprocess.Popen, list[int]]]:
-    """A service in a process of its own, and the process ids of its workers."""
+    """Run a service in its own process; yield the process and the process ids of its workers."""
     process = subprocess.Popen(
         [sys.executable, "-c", SERVICE, settings.to_json()], stdout=subprocess.PIPE, text=True
     )

@@ -1,4 +1,4 @@
-"""Strangers are kept out, and so are excesses, and files and addresses that are not what they seem."""
+"""Unauthorized requests, limits, and files and URLs that are not what they seem."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TOKEN = "a-token-of-some-length"
 
 
 def bomb() -> bytes:
-    """A PNG of 30000 x 30000 black pixels in some kilobytes."""
+    """Return a PNG of 30000 x 30000 black pixels in some kilobytes."""
 
     def part(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -99,7 +99,7 @@ def test_only_segments_are_given_out(url, video, name):
 
 
 def test_files_are_what_they_hold(url, client, tmp_path):
-    """Whatever a file is called: pictures and videos that can be read to their end, within limits; the rest ends in a 4xx."""
+    """Images and videos are recognized by content and decoded within limits; anything else is a 4xx."""
     made = write_video(tmp_path / "clip.mp4", iter([grey(i) for i in range(20)]), 8)
     assert made == 20
     clip = (tmp_path / "clip.mp4").read_bytes()

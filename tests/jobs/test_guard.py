@@ -1,4 +1,4 @@
-"""Nothing is lost or given away: files of others, descriptors, damaged files, modes."""
+"""Foreign files, descriptors, damaged databases and file modes of a service's folder."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import pytest
 from streamingt2v import Request, RunError
 from streamingt2v.jobs.database import CONNECTIONS
 from streamingt2v.jobs.files import ServiceFiles
+from streamingt2v.jobs.job import NoSuchJob
 from streamingt2v.jobs.room import StorageError
 from streamingt2v.jobs.service import JobService
 from streamingt2v.jobs.settings import Settings
-from streamingt2v.jobs.store import JobStore, NoSuchJob
+from streamingt2v.jobs.store import JobStore
 
 CAT = Request("A cat", 16)
 SIZE = (32, 32, 8, 16)
@@ -30,7 +31,7 @@ def settings(toy, tmp_path) -> Settings:
 
 
 def opened(settings: Settings) -> JobService:
-    """A service whose workers are not started, already closed."""
+    """Open and close a service without starting its workers; return it."""
     service = JobService(settings)
     service.__exit__()
     return service
@@ -190,7 +191,7 @@ def test_an_id_that_was_not_made_here_is_no_folder(tmp_path, id):
 
 
 def test_nothing_can_be_opened_by_other_users(settings):
-    """In a folder that was open to them before, too."""
+    """A folder that was open before is closed too."""
     settings.folder.mkdir(mode=0o755)
     settings.folder.chmod(0o755)
     service = JobService(settings)
@@ -248,7 +249,6 @@ def test_threads_that_come_and_go_leave_no_descriptors(tmp_path):
 
 
 def test_a_full_pool_waits_and_goes_on(tmp_path):
-    """More readers at once than there are connections."""
     store, done = JobStore(tmp_path / "jobs.sqlite3"), []
     store.add("a", "create", "toy", CAT, SIZE, None, 9)
 

@@ -1,4 +1,4 @@
-"""A disk without room, and jobs that end their worker each time: nothing is lost, others go on, and the log stays small."""
+"""Full disks, and jobs that kill their worker: nothing is lost, others go on, the log stays small."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def until(condition, seconds: float = 90.0) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path) -> Iterator[Path]:
-    """One of 3 MB."""
+    """Mount a disk of 3 MB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(
@@ -47,7 +47,7 @@ def small_disk(tmp_path) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> Path:
-    """The file that now takes all the room."""
+    """Fill the disk; return the file that takes the space."""
     with (disk / "filler").open("ab", buffering=0) as file, suppress(OSError):
         for size in (2**16, 2**12, 1):
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""What a stranger's file is, read in a process with little memory."""
+"""Inspection of untrusted files in a process with little memory."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from films import jpeg2000_with_a_giant
 from streamingt2v.errors import MediaError
 from streamingt2v.jobs import inspection
 from streamingt2v.jobs.inspection import Found, identify, identify_file, inspect
+from streamingt2v.jobs.job import QueueFull
 from streamingt2v.jobs.settings import Limits
-from streamingt2v.jobs.store import QueueFull
 from streamingt2v.video.writer import write_video
 
 
@@ -51,12 +51,12 @@ def test_a_photograph_of_twelve_megapixels_is_taken(tmp_path):
     ],
 )
 def test_what_is_neither_is_refused_by_its_first_bytes(head):
-    with pytest.raises(MediaError, match="no picture"):
+    with pytest.raises(MediaError, match="neither an image"):
         identify(head)
 
 
 def test_what_needs_more_memory_than_there_is_is_refused(tmp_path, moving, monkeypatch):
-    """Also where the decoder would call it damage: whoever reads the file later has no limit."""
+    """Also if the decoder would report damage: later readers have no limit."""
     film, limits = (
         jpeg2000_with_a_giant(tmp_path / "a.mov", moving(6, 32, 32), 8000),
         Limits(upload_pixels=80_000_000),

@@ -1,4 +1,4 @@
-"""A preview's own frames, without loss, for stage 3."""
+"""Lossless frames of previews, for stage 3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs from submission to file with real worker processes: the bytes of a run, whatever is killed, and stopping that stops."""
+"""Jobs from submission to file with real workers: same bytes after kills, and prompt cancellation."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from PIL import Image
 
 from streamingt2v import MediaError, Request, RequestError, RunError
 from streamingt2v.client import Client
-from streamingt2v.jobs.service import JobService, Key, NotReady
+from streamingt2v.jobs.files import NotReady
+from streamingt2v.jobs.job import Conflict, Key, NoSuchJob, QueueFull
+from streamingt2v.jobs.service import JobService
 from streamingt2v.jobs.settings import Limits, Settings
-from streamingt2v.jobs.store import Conflict, JobStore, NoSuchJob, QueueFull
+from streamingt2v.jobs.store import JobStore
 from streamingt2v.runs.folder import JOURNAL, PROMPTS, REQUEST
 from streamingt2v.runs.header import Header
 from streamingt2v.runs.journal import Journal
@@ -32,7 +34,7 @@ LONG = Request("A cat running on the street", 4000)
 
 
 def bytes_of(service: JobService, request: Request) -> bytes:
-    """The file of a job that nothing happens to."""
+    """Return the file of an undisturbed job."""
     return service.video(service.wait(service.submit(request).id).id).read_bytes()
 
 
@@ -91,7 +93,7 @@ def test_a_killed_worker_costs_nothing_and_prompts_hold_from_the_next_chunk_on(s
     (change,) = PromptLog.read(service.files.run(job.id) / PROMPTS).changes
     starts = [entry.start for entry in Journal.read(service.files.run(job.id) / JOURNAL).entries]
     assert change.frame in starts and change.frame >= 24 and change.prompt == "A dog"
-    # the same bytes as if it had been asked for from the start and never stopped; and the file says of itself what made it
+    # same bytes as a job with this schedule that was never stopped, metadata included
     assert service.video(job.id).read_bytes() == bytes_of(
         service, replace(job.request, schedule=((change.frame, "A dog"),))
     )
@@ -212,7 +214,7 @@ def test_a_folder_has_one_service_which_cleans_it(toy, tmp_path):
 
 
 def start(toy: Path, folder: Path) -> tuple[subprocess.Popen, str]:
-    """The command `serve`, and its address."""
+    """Start the command `serve`; return its process and address."""
     command = [
         sys.executable,
         "-m",
@@ -233,7 +235,7 @@ def start(toy: Path, folder: Path) -> tuple[subprocess.Popen, str]:
 
 
 def test_a_killed_server_costs_nothing(service, toy, tmp_path):
-    """The command itself, killed with a job in the middle and others waiting, and started again."""
+    """Kill the command with one job in progress and another waiting, and start it again."""
     process, url = start(toy, tmp_path / "data")
     with Client(url) as client:
         ids = [

@@ -1,4 +1,4 @@
-"""The store: each promise that it gives to servers and workers, at the file itself."""
+"""Promises of the store to servers and workers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from streamingt2v import Request
-from streamingt2v.jobs.store import Conflict, JobStore, Key, NoSuchJob, QueueFull
+from streamingt2v.jobs.job import Conflict, Key, NoSuchJob, QueueFull
+from streamingt2v.jobs.store import JobStore
 
 SIZE = (32, 32, 8, 16)
 

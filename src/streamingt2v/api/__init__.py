@@ -1,1 +1,1 @@
-"""The HTTP API on the job service."""
+"""HTTP API for video jobs."""

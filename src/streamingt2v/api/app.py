@@ -1,4 +1,4 @@
-"""The HTTP API as an application of FastAPI, on a job service that is running."""
+"""The HTTP API as a FastAPI application on a running job service."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from starlette.requests import ClientDisconnect
 from .. import __version__
 from ..errors import MediaError, RequestError, RunError, StreamingT2VError
 from ..jobs.files import NotReady
+from ..jobs.job import Conflict, NoSuchJob, QueueFull
 from ..jobs.notices import Notices
 from ..jobs.room import is_full
 from ..jobs.service import JobService
-from ..jobs.store import Conflict, NoSuchJob, QueueFull
 from . import delivery, realtime, videos
 from .context import Context, In
 from .doors import BodyLimit, Guard, Heads, Outside, problem
@@ -37,7 +37,7 @@ from .schemas import ErrorBody, Model, ModelList, NewPrompt, Remix, State, Video
 from .uploads import Uploads
 
 log = logging.getLogger(__name__)
-TELL_SECONDS = 10.0  # between lines of the log about requests that fail
+TELL_SECONDS = 10.0  # between log messages about failed requests
 STATIC = Path(str(files("streamingt2v.api") / "static"))
 router = APIRouter(tags=["server"])
 _POLICY = (
@@ -56,10 +56,10 @@ _REFUSED: dict[type[StreamingT2VError], tuple[int, str, dict[str, str]]] = {
 def create_app(
     service: JobService, token: str | None = None, allowed_hosts: frozenset[str] = frozenset()
 ) -> FastAPI:
-    """The application; the service is entered and left by the caller.
+    """Return the application; the caller enters and leaves the service.
 
-    token: what clients must have; None: only those that call it by a name of this machine are let in, so listen on loopback alone.
-    allowed_hosts: whose https addresses of pictures may be fetched for clients.
+    token: required from clients; None admits only requests that address this machine by a loopback name, so
+    listen on loopback alone. allowed_hosts: hosts whose https image URLs may be fetched for clients.
     """
     metrics, notices = Metrics(service), Notices(service.store, service.ending)
 
@@ -75,23 +75,15 @@ def create_app(
         summary="Long videos, watched while they are made.",
         lifespan=lifespan,
         redoc_url=None,
-        docs_url=None,  # its page loads scripts from elsewhere
+        docs_url=None,  # its page loads external scripts
         separate_input_output_schemas=False,
     )
     app.state.context = Context(service, notices, Uploads(service, allowed_hosts), metrics)
     for part in (router, videos.router, delivery.router, realtime.router):
         app.include_router(part)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    for kind in (
-        *_REFUSED,
-        RequestError,
-        ValidationError,
-        RequestValidationError,
-        HTTPException,
-        OSError,
-        ClientDisconnect,
-        Exception,
-    ):
+    invalid = (RequestError, ValidationError, RequestValidationError)
+    for kind in (*_REFUSED, *invalid, HTTPException, OSError, ClientDisconnect, Exception):
         app.add_exception_handler(kind, _refuse)
     app.add_middleware(BodyLimit, service.limits.upload_bytes)
     app.add_middleware(Guard, token)
@@ -103,7 +95,7 @@ def create_app(
 
 @router.get("/health", summary="Is it alive?")
 async def health() -> State:
-    """It is, if this answers."""
+    """Answer if the server is alive."""
     return State(status="ok", version=__version__)
 
 
@@ -113,7 +105,7 @@ async def health() -> State:
     responses={503: {"model": State, "description": "Not yet: a model is being loaded."}},
 )
 async def ready(response: Response, context: In) -> State:
-    """Return whether every worker has its model in memory."""
+    """Return whether every worker has loaded its model."""
     is_ready = context.service.supervisor.ready
     response.status_code = 200 if is_ready else 503
     return State(status="ok" if is_ready else "starting", version=__version__)
@@ -126,13 +118,13 @@ async def ready(response: Response, context: In) -> State:
     responses={200: {"content": {"text/plain": {}}}},
 )
 async def metrics(context: In) -> Response:
-    """Jobs, frames, workers, answers."""
+    """Return counts of jobs, frames, workers and responses."""
     return Response(context.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
 @router.get("/v1/models", summary="List models")
 async def models(context: In) -> ModelList:
-    """Return what videos can be made with."""
+    """Return the models of this server."""
     return ModelList(data=[Model.of(name, config) for name, config in context.service.configs.items()])
 
 
@@ -143,14 +135,14 @@ async def models(context: In) -> ModelList:
     include_in_schema=False,
 )
 async def watch(video_id: str) -> Response:
-    """The same page for every id; what it shows it gets from the API."""
+    """Return the same page for every id; it loads its data from the API."""
     return FileResponse(
         STATIC / "watch.html", media_type="text/html", headers={"Content-Security-Policy": _POLICY}
     )
 
 
 async def _refuse(http: HttpRequest, error: Exception) -> Response:
-    """Every error in one shape, and nothing in it of this machine."""
+    """Return any error in the same form, without details of this machine."""
     if isinstance(error, RequestError):
         return problem(400, _without_folders(http, str(error)), "invalid_request", error.argument)
     if isinstance(error, ValidationError | RequestValidationError):
@@ -160,33 +152,26 @@ async def _refuse(http: HttpRequest, error: Exception) -> Response:
             400, f"{'.'.join(where)[:200]}: {first['msg']}", "invalid_request", ".".join(where) or None
         )
     if isinstance(error, HTTPException):
-        if error.status_code == 405:  # of all routes of the path, not of the first alone
+        if error.status_code == 405:  # list the methods of all routes at the path
             error.headers = {"Allow": ", ".join(sorted(_methods(http)))}
         return problem(error.status_code, str(error.detail), "http_error", None, dict(error.headers or {}))
     if isinstance(error, ClientDisconnect):
-        return problem(400, "the connection ended before the body did", "invalid_request")  # nobody hears it
+        return problem(400, "the connection ended before the body did", "invalid_request")
     _tell(http, error)
     if is_full(error):
+        later = {"Retry-After": "30"}
         return problem(
-            507,
-            "the disk is full; delete videos, or try again later",
-            "storage_full",
-            None,
-            {"Retry-After": "30"},
+            507, "the disk is full; delete videos, or try again later", "storage_full", None, later
         )
     for kind, (status, code, headers) in _REFUSED.items():
         if isinstance(error, kind):
-            message = (
-                _without_folders(http, str(error))
-                if status < 500
-                else "the server cannot keep it; its log says why"
-            )
-            return problem(status, message, code, None, headers)
+            said = "the server cannot store it; its log says why" if status >= 500 else str(error)
+            return problem(status, _without_folders(http, said), code, None, headers)
     return problem(500, "it failed; the server's log says why", "internal_error")
 
 
 def _tell(http: HttpRequest, error: Exception) -> None:
-    """Say in the log what clients are not told; not more often than now and then, as they may ask often."""
+    """Log an error whose details clients do not see, at most once in `TELL_SECONDS`."""
     state = http.app.state
     is_told = isinstance(error, RunError | OSError) and not isinstance(error, NotReady)
     if is_told and time.monotonic() > getattr(state, "told", 0.0) + TELL_SECONDS:
@@ -195,27 +180,18 @@ def _tell(http: HttpRequest, error: Exception) -> None:
 
 
 def _without_folders(http: HttpRequest, text: str) -> str:
-    """A message without paths of this machine; those that a client sent stay."""
+    """Return a message without this machine's paths; paths that the client sent stay."""
     context: Context = http.app.state.context
-    folders = {
-        str(context.service.settings.folder),
-        tempfile.gettempdir(),
-        str(Path.home()),
-        sys.prefix,
-        str(Path(__file__).parents[2]),
-    }
-    folders |= {
-        str(Path(model).absolute().parent)
-        for model in context.service.settings.models
-        if Path(model).is_absolute()
-    }
-    for folder in sorted(folders - {"/"}, key=len, reverse=True):
+    settings = context.service.settings
+    models = (Path(model).parent for model in settings.models if Path(model).is_absolute())
+    here = (settings.folder, tempfile.gettempdir(), Path.home(), sys.prefix, Path(__file__).parents[2])
+    for folder in sorted({str(path) for path in (*here, *models)} - {"/"}, key=len, reverse=True):
         text = re.sub(rf"{re.escape(folder)}(/[^\s:,;'\"]*)?", lambda found: Path(found[0]).name, text)
     return text
 
 
 def _methods(http: HttpRequest) -> set[str]:
-    """Return what can be done at the path of a request."""
+    """Return the methods allowed at a request's path."""
     document = http.app.openapi()["paths"]
     fitting = (path for path in document if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), http.url.path))
     methods = {method.upper() for path in fitting for method in document[path]}
@@ -223,7 +199,7 @@ def _methods(http: HttpRequest) -> set[str]:
 
 
 def _describe(app: FastAPI, token: str | None) -> None:
-    """The OpenAPI document, with the bodies that are read by hand and how to come in."""
+    """Add to the OpenAPI document the bodies that are parsed by hand, and the token."""
     plain = app.openapi
 
     def described() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Connections of clients that dawdle: a head has to come within some seconds, and there are no more of them than there are descriptors."""
+"""Limit slow clients: a head must arrive in time, and connections stay below the descriptor limit."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import time
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-HEAD_SECONDS = 15.0  # for the head of a request, from the connection or the answer before on
+HEAD_SECONDS = 15.0  # for the head of a request, since the connection or the last response
 HEAD_BYTES = 2**16
-_DESCRIPTORS = 8192  # more than is asked for here
-_OWN = 96  # descriptors of the server's own files, its workers' and its database's
+_DESCRIPTORS = 8192  # the most to ask for
+_OWN = 96  # descriptors for the server's files, workers and database
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 )
@@ -19,23 +19,23 @@ _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close
 
 
 def most_connections() -> int:
-    """Return how many connections the process has descriptors for, after raising its limit as far as the system allows."""
+    """Return how many connections fit into the process's descriptors, after raising the soft limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         soft = wanted
     available = _DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
-    return max(8, (available - _OWN) * 2 // 3)  # an answer may have a file open as well
+    return max(8, (available - _OWN) * 2 // 3)  # a response may have a file open too
 
 
 class Connection(AutoHTTPProtocol):  # type: ignore[valid-type, misc]
-    """uvicorn's, which by itself waits for a head without end. It is given to `uvicorn.Config` as `http`."""
+    """uvicorn's HTTP protocol with a timeout for heads. Pass it to `uvicorn.Config` as `http`."""
 
-    most: int | None = None  # of a process; asked for with the first connection
+    most: int | None = None  # of the process, set by the first connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See asyncio."""
+        """Start the timer; if there are too many connections, close an idle one."""
         super().connection_made(transport)
         self._head_bytes, self._timer = 0, None
         self._await_head()
@@ -44,14 +44,14 @@ class Connection(AutoHTTPProtocol):  # type: ignore[valid-type, misc]
             self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See asyncio."""
+        """Stop the timer."""
         self._stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """See asyncio."""
+        """Stop the timer when a head is complete; close the connection if the head is too large."""
         super().data_received(data)
-        if self.has_request or self.transport.get_protocol() is not self:  # which is now that of a WebSocket
+        if self.has_request or self.transport.get_protocol() is not self:  # now a WebSocket
             self._stop_timer()
             self._head_bytes = 0
             return
@@ -60,14 +60,14 @@ class Connection(AutoHTTPProtocol):  # type: ignore[valid-type, misc]
             self._end(_TOO_LARGE)
 
     def on_response_complete(self) -> None:
-        """See uvicorn: an answer is sent."""
+        """Start the timer for the next head."""
         super().on_response_complete()
         if not self.has_request:
             self._await_head()
 
     @property
     def has_request(self) -> bool:
-        """Return whether a request has come that is not answered yet."""
+        """Return whether a request awaits its response."""
         return self.cycle is not None and not self.cycle.response_complete
 
     def _await_head(self) -> None:
@@ -85,7 +85,7 @@ class Connection(AutoHTTPProtocol):  # type: ignore[valid-type, misc]
             self.transport.abort()
 
     def _make_room(self) -> None:
-        """End the connection that has waited longest without a request; this one, where all others have one."""
+        """Close the connection that has been idle longest; this one if all others have requests."""
         idle = [
             other
             for other in self.connections

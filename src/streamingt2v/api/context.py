@@ -1,4 +1,4 @@
-"""Objects that the routes share."""
+"""Objects and dependencies that the routes share."""
 
 from __future__ import annotations
 
@@ -13,27 +13,26 @@ from fastapi import Depends, Header, Path
 from fastapi.requests import HTTPConnection
 from starlette.concurrency import run_in_threadpool
 
-from ..jobs.job import Job
+from ..jobs.job import Job, NoSuchJob, QueueFull
 from ..jobs.notices import Notices
 from ..jobs.service import JobService
-from ..jobs.store import NoSuchJob, QueueFull
 from .metrics import Metrics
 from .schemas import ErrorBody
 from .uploads import Uploads
 
-AT_ONCE = 2  # stills and the like that are made at the same time
-WAITING = 64  # requests for them
+AT_ONCE = 2  # stills drawn at the same time
+WAITING = 64  # requests that may wait for stills
 Drawn = TypeVar("Drawn")
 _ID = re.compile(r"video_[0-9a-f]{24}")
 _ERROR = {"application/json": {"schema": {"$ref": f"#/components/schemas/{ErrorBody.__name__}"}}}
 REFUSALS: dict[int | str, dict] = {
-    "4XX": {"content": _ERROR, "description": "It is refused; the error says what to change."}
+    "4XX": {"content": _ERROR, "description": "Refused; the error says what to change."}
 }
 
 
 @dataclass(frozen=True)
 class Context:
-    """The service and what is around it, one for an application."""
+    """The service and its companions, one per application."""
 
     service: JobService
     notices: Notices
@@ -45,9 +44,9 @@ class Context:
     open: dict[str, int] = field(default_factory=lambda: {"sessions": 0, "streams": 0})
 
     async def drawn(self, draw: Callable[[Job], Drawn], job: Job) -> Drawn:
-        """Draw something that takes seconds and many may ask for. They wait here, not in the threads that all others need.
+        """Draw something that takes seconds. Requests wait here, so that they do not fill the thread pool.
 
-        `QueueFull` if many wait already.
+        Raises QueueFull if many wait already.
         """
         if len(self._waiting) >= WAITING:
             raise QueueFull(WAITING, "stills are being made")
@@ -60,7 +59,7 @@ class Context:
 
     @contextmanager
     def counted(self, kind: Literal["sessions", "streams"]) -> Iterator[None]:
-        """One more open connection of a kind, for the time of the block. `QueueFull` if there are as many as may be."""
+        """Count an open connection of a kind for the block. Raises QueueFull at the limit."""
         self.check_room(kind)
         self.open[kind] += 1
         try:
@@ -70,14 +69,14 @@ class Context:
             self.open[kind] -= 1
 
     def check_room(self, kind: Literal["sessions", "streams"]) -> None:
-        """`QueueFull` if as many connections of a kind are open as may be."""
+        """Raise QueueFull if the limit of open connections of a kind is reached."""
         most = getattr(self.service.limits, kind)
         if self.open[kind] >= most:
             raise QueueFull(most, f"{kind} are open")
 
 
 def context(connection: HTTPConnection) -> Context:
-    """The context of the application that a connection came to."""
+    """Return the context of a connection's application."""
     return connection.app.state.context
 
 
@@ -86,7 +85,7 @@ IdempotencyKey = Annotated[
     str | None,
     Header(
         max_length=200,
-        description="Sending the same request again with the same key gives the same video, not another.",
+        description="Repeating a request with the same key returns the same video.",
     ),
 ]
 
@@ -94,14 +93,14 @@ IdempotencyKey = Annotated[
 async def job(
     context: In, video_id: Annotated[str, Path(max_length=64, examples=["video_0123456789abcdef01234567"])]
 ) -> Job:
-    """The job that a path names. `NoSuchJob` if there is none."""
+    """Return the job named in the path. Raises NoSuchJob."""
     if not _ID.fullmatch(video_id):
         raise NoSuchJob(f"there is no video {video_id[:64]!r}")
     return context.service.get(video_id)
 
 
 async def room(context: In) -> None:
-    """Said before an answer begins that cannot be taken back. `QueueFull` if as many streams are open as may be."""
+    """Raise QueueFull if too many streams are open: later, the status line is already sent."""
     context.check_room("streams")
 
 

@@ -1,4 +1,4 @@
-"""Delivery of a video: its file, also while it grows, stills, HLS, and events."""
+"""Delivery of a video: its file (also while it grows), stills, HLS and events."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from fastapi.responses import FileResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
-from ..jobs.job import Job
-from ..jobs.store import NoSuchJob
+from ..jobs.job import Job, NoSuchJob
 from .context import REFUSALS, Context, In, Room, TheJob
 from .schemas import Video
 
 router = APIRouter(prefix="/v1/videos/{video_id}", tags=["watching"], responses=REFUSALS)
-FIRST_FRAMES_SECONDS = 8.0  # that a playlist waits for
+FIRST_FRAMES_SECONDS = 8.0  # that a playlist waits for frames
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _TYPES = {".mp4": "video/mp4", ".m4s": "video/iso.segment"}
 PLAYLIST_TYPE = "application/vnd.apple.mpegurl"
@@ -32,16 +31,16 @@ PLAYLIST_TYPE = "application/vnd.apple.mpegurl"
             "content": {"video/mp4": _BINARY, "image/webp": _BINARY, "image/jpeg": _BINARY},
             "description": "The file.",
         },
-        206: {"content": {"video/mp4": _BINARY}, "description": "The range that was asked for."},
+        206: {"content": {"video/mp4": _BINARY}, "description": "The requested range."},
     },
 )
 async def content(
     context: In, job: TheJob, variant: Literal["video", "thumbnail", "spritesheet"] = "video"
 ) -> Response:
-    """The video, its first frame (WebP), or a sheet of frames (JPEG).
+    """Return the video, its first frame (WebP), or a contact sheet (JPEG).
 
-    Of one in the making the video is the growing file: what there is at once, then every chunk as it comes, to the end. That is a
-    fragmented MP4; once it is finished, it is a plain one, of which ranges can be asked for.
+    While the video is being made, the response grows: first the chunks so far, then every new one until the
+    end, as a fragmented MP4. A finished video is a plain MP4 that supports ranges.
     """
     if variant == "thumbnail":
         return FileResponse(
@@ -63,7 +62,7 @@ async def content(
 
 @router.get("/events", summary="Progress as server-sent events", response_class=EventSourceResponse)
 async def events(context: In, room: Room, job: TheJob) -> AsyncIterator[ServerSentEvent]:
-    """An event `video` with the whole object now and after every change, and `done` when it has ended (or was deleted)."""
+    """Send an event `video` with the whole object now and after every change, then `done`."""
     with context.counted("streams"):
         while True:
             yield ServerSentEvent(event="video", id=str(job.revision), data=Video.of(job))
@@ -83,12 +82,15 @@ async def events(context: In, room: Room, job: TheJob) -> AsyncIterator[ServerSe
     responses={
         200: {
             "content": {PLAYLIST_TYPE: {"schema": {"type": "string"}}},
-            "description": "What there is of it.",
+            "description": "The playlist so far.",
         }
     },
 )
 async def playlist(context: In, job: TheJob) -> Response:
-    """Return what there is of the video, for players; it grows until the video has ended. Waits some seconds for the first frames."""
+    """Return the playlist so far; reload it until the video has ended.
+
+    Waits some seconds for the first frames.
+    """
     for _ in range(int(FIRST_FRAMES_SECONDS / 2)):
         if job.frames_done or job.ended:
             break
@@ -109,7 +111,7 @@ async def playlist(context: In, job: TheJob) -> Response:
 async def segment(
     context: In, job: TheJob, name: Annotated[str, PathField(max_length=40, examples=["seg_00000.m4s"])]
 ) -> Response:
-    """A file that the playlist names; it never changes."""
+    """Return a segment that the playlist names; it never changes."""
     path = context.service.files.segment(job, name)
     return FileResponse(
         path,
@@ -119,7 +121,7 @@ async def segment(
 
 
 async def _growing(context: Context, job: Job) -> AsyncIterator[bytes]:
-    """Head and segments as they come, until the job has ended."""
+    """Yield the init segment and media segments as they come, until the job has ended."""
     sent = 0
     with context.counted("streams"):
         while True:
@@ -135,7 +137,7 @@ async def _growing(context: Context, job: Job) -> AsyncIterator[bytes]:
 
 
 async def _changed(context: Context, job: Job) -> Job:
-    """The job after its next change, however long that takes."""
+    """Wait for the job's next change, however long it takes; return it."""
     while (now := await context.notices.change(job)).revision == job.revision:
         pass
     return now

@@ -1,7 +1,7 @@
-"""ASGI middleware: access, origins, sizes of bodies, headers.
+"""ASGI middleware: access, origins, body limits and headers.
 
-Without a token the server listens on this machine alone, and still a page from elsewhere in somebody's browser could call it; so the names
-it is called by are checked, and that a page which calls it is its own.
+Without a token the server listens on loopback alone, but a foreign page in a local browser could still call
+it. So the Host header must be a loopback name, and the Origin must match it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .schemas import ErrorBody, Problem
 
-PLAIN_BYTES = 16 * 2**20  # of a body that is no form
-MOST_VALUES = 100_000  # in one: it is read in tens of milliseconds
-BODY_SECONDS = 30.0  # for a body, and as much more as it takes at
+PLAIN_BYTES = 16 * 2**20  # of a body that is not a form
+MOST_VALUES = 100_000  # parsed in tens of milliseconds
+BODY_SECONDS = 30.0  # for a body, plus its bytes / SLOWEST_BYTES
 SLOWEST_BYTES = 16 * 2**10  # a second
-_SIGNS = (b",", b":", b"[", b"{", b"&", b";")  # one at least for each value or name, in JSON and in forms
-OPEN_PATHS = ("/health", "/ready", "/static/", "/watch/")  # nothing of a job is behind these
+_SIGNS = (b",", b":", b"[", b"{", b"&", b";")  # every value or name in JSON and forms needs one
+OPEN_PATHS = ("/health", "/ready", "/static/", "/watch/")  # these reveal nothing about jobs
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
 _HEADERS = {
     b"x-content-type-options": b"nosniff",
@@ -31,13 +31,13 @@ _HEADERS = {
     b"cross-origin-resource-policy": b"same-origin",
 }
 Answered = Callable[[str, str, int, float], None]
-"""Method, path of the route, status, seconds."""
+"""Method, path of the route, status, seconds to the response."""
 
 
 def problem(
     status: int, message: str, code: str, param: str | None = None, headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    """An answer that says what is wrong."""
+    """Return an error response."""
     kind = "invalid_request_error" if status < 500 else "server_error"
     message, param = plain(message, 2000) or "", plain(param, 200)
     body = ErrorBody(error=Problem(message=message, code=code, param=param, type=kind))
@@ -45,7 +45,7 @@ def problem(
 
 
 class Guard:
-    """Lets in whoever may. token: they must have, as `Authorization: Bearer`; None: they must be on this machine."""
+    """Admit requests with the token as `Authorization: Bearer`; without a token, those from this machine."""
 
     def __init__(self, app: ASGIApp, token: str | None):
         self._app, self._token = app, token
@@ -87,9 +87,9 @@ class Guard:
 
 
 class BodyLimit:
-    """Refuses bodies of more than so many bytes, values or seconds, as soon as that is known and before they are parsed.
+    """Refuse bodies with too many bytes or values, or too slow ones, before they are parsed.
 
-    Files come in forms; what comes otherwise has `PLAIN_BYTES` at most, and signs for `MOST_VALUES` values and names.
+    Files come in forms. Other bodies are limited to `PLAIN_BYTES` and `MOST_VALUES`.
     """
 
     def __init__(self, app: ASGIApp, most: int):
@@ -113,7 +113,7 @@ class BodyLimit:
 
 
 class _Counted:
-    """A body, counted as it comes."""
+    """Count a body while it is received."""
 
     def __init__(self, receive: Receive, most: int, is_form: bool):
         self._receive, self._most, self._is_form = receive, most, is_form
@@ -150,7 +150,7 @@ def _too_many(most: int, is_form: bool) -> str:
 
 
 class Heads:
-    """Answers `HEAD` as `GET`, up to where its body would begin."""
+    """Answer `HEAD` like `GET`, without the body."""
 
     def __init__(self, app: ASGIApp):
         self._app = app
@@ -178,11 +178,11 @@ class Heads:
 
 
 class _HeadSent(Exception):
-    """Nothing more is wanted of the application."""
+    """The head is sent; stop the application."""
 
 
 class Outside:
-    """Middleware of every response: headers for browsers, metrics."""
+    """Add security headers to every response and measure it."""
 
     def __init__(self, app: ASGIApp, answered: Answered):
         self._app, self._answered = app, answered
@@ -209,12 +209,12 @@ class Outside:
 
 
 def plain(text: str | None, most: int) -> str | None:
-    """Nothing that a client sent must keep the answer from being sent."""
+    """Return text from a client, shortened and safe to encode."""
     return None if text is None else text[:most].encode(errors="replace").decode()
 
 
 def _split(url: str) -> tuple[str | None, str | None]:
-    """Host, and host with port, of an address; None twice if it is none."""
+    """Return the host, and the host with port, of an address; None twice if it is malformed."""
     try:
         parts = urlsplit(url)
         return parts.hostname, parts.netloc

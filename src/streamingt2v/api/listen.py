@@ -1,4 +1,4 @@
-"""The application on a port, until the process is told to end."""
+"""Serve the application on a port until the process is told to end."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ..errors import RequestError
 from ..jobs.notices import Ending
 from .connections import Connection
 
-END_SECONDS = 3  # that open connections get when the server ends
+END_SECONDS = 3  # for open connections at shutdown
 _BACKLOG = 512
-_LARGEST_MESSAGE = 1 << 20  # of a WebSocket, from a client
+_LARGEST_MESSAGE = 1 << 20  # bytes, from a WebSocket client
 
 
 class Listener:
-    """A port that is taken, so that nobody waits for a model only to hear that it is not free. RequestError if it cannot be had."""
+    """A port that is bound before a model is loaded. Raises RequestError if it is not available."""
 
     def __init__(self, host: str, port: int):
         self._socket = _listening(host, port)
@@ -35,7 +35,7 @@ class Listener:
         self._socket.close()
 
     def serve_until_told(self, app: ASGIApp, ending: threading.Event) -> None:
-        """Serve until SIGINT or SIGTERM. ending: set then, so that whoever streams comes to an end."""
+        """Serve until SIGINT or SIGTERM, then set `ending` so that streams finish."""
         config = uvicorn.Config(
             app,
             http=Connection,
@@ -49,7 +49,7 @@ class Listener:
         log = logging.getLogger("uvicorn.error")
         log.addFilter(_is_news)
         try:
-            with suppress(KeyboardInterrupt):  # the usual way for it to end; uvicorn has closed what was open
+            with suppress(KeyboardInterrupt):  # the usual end; uvicorn has closed its connections
                 _Server(config, ending).run(sockets=[self._socket])
         finally:
             log.removeFilter(_is_news)
@@ -61,13 +61,13 @@ class _Server(uvicorn.Server):
         self._ending = ending
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Tell the streams first: each would hold the end up for as long as it may."""
+        """Let streams end first: each would delay the shutdown."""
         self._ending.set()
         await super().shutdown(sockets)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Return whether it is not just a connection that was open when the server was told to end."""
+    """Return whether a record is more than a connection that was open at shutdown."""
     error = record.exc_info[1] if record.exc_info else None
     return not _is_end(error) and "timeout graceful shutdown exceeded" not in record.getMessage()
 
@@ -79,7 +79,10 @@ def _is_end(error: BaseException | None) -> bool:
 
 
 def free_port(host: str, port: int) -> int:
-    """The port, or a free one for 0; for somebody who opens it himself. RequestError if it cannot be had."""
+    """Return the port, or a free one for 0, for a caller that binds it.
+
+    Raises RequestError if it is not available.
+    """
     with _listening(host, port) as listener:
         return listener.getsockname()[1]
 
@@ -93,13 +96,13 @@ def wait_until_told() -> None:
 
 
 def address(host: str, port: int) -> str:
-    """Return the host as typed into a browser."""
+    """Return the URL of a host and port."""
     return f"http://[{host.strip('[]')}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _listening(host: str, port: int) -> socket.socket:
     try:
-        # TCP by its number: only then does asyncio send what is small at once, and not 40 ms later
+        # name the protocol: asyncio sets TCP_NODELAY only then, else small messages wait 40 ms
         listener = socket.socket(
             socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
         )

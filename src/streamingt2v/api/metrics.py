@@ -1,4 +1,4 @@
-"""Figures for Prometheus. What happened to jobs is read from the store at each scrape, so it is true across restarts."""
+"""Metrics for Prometheus. Job counts are read from the store at each scrape, so they survive restarts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..jobs.service import JobService
 
 
 class Metrics:
-    """The figures of one server."""
+    """The metrics of one server."""
 
     def __init__(self, service: JobService):
         self.registry = CollectorRegistry()
@@ -34,11 +34,11 @@ class Metrics:
         )
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
-        """An answer has begun."""
+        """Record a response."""
         self._answers.labels(method, route, str(status)).observe(seconds)
 
     def text(self) -> bytes:
-        """Return what Prometheus reads."""
+        """Return the metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
@@ -47,7 +47,7 @@ class _Jobs(Collector):
         self._service = service
 
     def collect(self) -> Iterator[Metric]:
-        """See prometheus_client."""
+        """Yield the metrics of jobs and workers."""
         service, counts, totals = self._service, self._service.store.counts(), self._service.store.totals()
         jobs = GaugeMetricFamily("streamingt2v_jobs", "Jobs that are kept.", labels=["status"])
         ended = CounterMetricFamily("streamingt2v_jobs_ended", "Jobs that ended.", labels=["status"])

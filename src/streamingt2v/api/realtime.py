@@ -1,8 +1,8 @@
-"""A session over a WebSocket: the video's segments as they are made, and prompts that change it on the way.
+"""A WebSocket session: the video's segments as they are made, and prompts that change it.
 
-The messages are those of vLLM-Omni's `/v1/realtime/video`. A session is a job like any other: what was made of it stays and can be had
-by its id afterwards. It is cancelled when the client stops it or says goodbye, and when its connection broke and it does not come back
-(see `sessions`). `session.resume` goes on with the next segment, at whichever server of the folder it comes to.
+The messages are those of vLLM-Omni's `/v1/realtime/video`. A session makes an ordinary job, whose video stays
+available by its id. It is cancelled when the client stops it, closes the connection, or does not reconnect
+after a break (see `sessions`). `session.resume` continues with the next segment, on any server of the folder.
 """
 
 from __future__ import annotations
@@ -12,32 +12,72 @@ import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from ..errors import RequestError, StreamingT2VError
-from ..jobs.job import Job
+from ..jobs.job import Job, NoSuchJob, QueueFull
 from ..jobs.notices import Ending
-from ..jobs.store import NoSuchJob, QueueFull
 from ..runs.folder import INIT, JOURNAL, PROMPTS
 from ..runs.journal import Entry, Journal
 from ..runs.prompts import PromptLog
 from .context import Context
 from .doors import plain
-from .schemas import SessionInteraction, SessionResume, SessionStart, Video
+from .schemas import Asked, Name, Text, Video, VideoCreate
 from .uploads import Body, parsed
 
 router = APIRouter(prefix="/v1/realtime")
-START_SECONDS = 30.0  # that a client may take for its first message
+START_SECONDS = 30.0  # for the first message
 _GOODBYE, _WRONG, _RESTART, _TRY_AGAIN = 1000, 1008, 1012, 1013
+
+
+class SessionStart(VideoCreate):
+    """The first message of a session: `type`, and the fields that create a video."""
+
+    type: Literal["session.start"]
+    format: Literal["m4s"] = "m4s"
+    idempotency_key: Name | None = None
+
+
+class SessionResume(Asked):
+    """The first message of a connection that resumes a session.
+
+    chunks: segments received so far.
+    """
+
+    type: Literal["session.resume"]
+    video_id: Annotated[Name, Field(max_length=64)]
+    chunks: Annotated[int, Field(ge=0)]
+    format: Literal["m4s"] = "m4s"
+
+
+class Event(Asked):
+    """A new prompt."""
+
+    prompt: Text
+
+
+class Interaction(Asked):
+    """A change of the prompt, complete from the next chunk on."""
+
+    event: Event
+    event_id: Name | None = None
+    transition_chunks: Annotated[int, Field(ge=0, le=1)] = 0
+
+
+class SessionInteraction(Asked):
+    """The message that changes the prompt."""
+
+    type: Literal["session.interaction"]
+    interaction: Interaction
 
 
 @router.websocket("/video")
 async def realtime_video(socket: WebSocket) -> None:
-    """One session, from `session.start` to `session.done`."""
+    """Run one session, from `session.start` to `session.done`."""
     await socket.accept()
     context: Context = socket.app.state.context
     try:
@@ -56,13 +96,13 @@ async def realtime_video(socket: WebSocket) -> None:
 class _Session:
     socket: WebSocket
     context: Context
-    events: dict[int, str] = field(default_factory=dict)  # ids of the client's changes by their numbers
-    active: int = 0  # number of the change that the newest chunk sent follows
+    events: dict[int, str] = field(default_factory=dict)  # number of a prompt change -> its event id
+    active: int = 0  # number of the change in the last segment sent
     chunks: int = 0
     stopped: bool = False
 
     async def run(self) -> None:
-        """Start or go on as the client says, then send and hear until the job has ended or the client has gone."""
+        """Start or resume the job, then send and listen until it has ended or the client has gone."""
         try:
             async with asyncio.timeout(START_SECONDS):
                 job = await self._begun(await _message(self.socket))
@@ -85,28 +125,23 @@ class _Session:
 
     async def _started(self, asked: SessionStart, message: dict[str, Any]) -> Job:
         if asked.input_reference is not None:
-            raise RequestError(
-                "input_reference", None, "a session starts from text; create a video from the picture instead"
-            )
+            fix = "a session starts from text; create a video from the image instead"
+            raise RequestError("input_reference", None, fix)
         service = self.context.service
-        model = asked.model or service.default_model
-        if model not in service.configs:
-            raise RequestError("model", model, f"must be one of {', '.join(service.configs)}, or left out")
-        request, key = (
-            asked.request(service.configs[model], None, None),
-            Body(message).key(asked.idempotency_key, "session"),
-        )
+        model = service.model(asked.model)
+        request = asked.request(service.configs[model], None, None)
+        key = Body(message).key(asked.idempotency_key, "session")
         return await run_in_threadpool(service.submit, request, model, key)
 
     def _resumed(self, id: str, chunks: int) -> Job:
-        """The job, with everything here as it was when so many segments had been sent."""
+        """Return the job and restore the state after `chunks` sent segments."""
         service = self.context.service
         job = service.get(id)
         if not service.sessions.has(id):
-            raise RequestError("video_id", id, "was not begun as a session; watch it by its id")
+            raise RequestError("video_id", id, "was not created by a session; watch it by its id")
         entries = Journal.read(service.files.run(id) / JOURNAL).entries
         if chunks > len(entries):
-            raise RequestError("chunks", chunks, f"only {len(entries)} were made so far")
+            raise RequestError("chunks", chunks, f"must be at most {len(entries)}, those made so far")
         for entry in entries[:chunks]:
             self._taken_over(id, entry)
         self.chunks = chunks
@@ -121,15 +156,11 @@ class _Session:
         try:
             await asyncio.wait({hearing, sending}, return_when=asyncio.FIRST_COMPLETED)
             if not hearing.done() and isinstance(sending.exception(), WebSocketDisconnect):
-                await asyncio.wait({hearing}, timeout=1.0)  # to hear how the client went
+                await asyncio.wait({hearing}, timeout=1.0)  # for the client's close code
             ended = await (hearing if hearing.done() else sending)
-            done = {
-                "stopped": self.stopped,
-                "chunks": self.chunks,
-                "status": ended.status,
-                "video_id": job.id,
-            }
-            await self.socket.send_json({"type": "session.done", "request_id": job.id, **done})
+            done = {"stopped": self.stopped, "chunks": self.chunks, "status": ended.status}
+            about = {"request_id": job.id, "video_id": job.id}
+            await self.socket.send_json({"type": "session.done", **about, **done})
             await self.socket.close()
         finally:
             for task in (hearing, sending):
@@ -137,7 +168,7 @@ class _Session:
             await asyncio.gather(hearing, sending, return_exceptions=True)
 
     async def _send(self, job: Job) -> Job:
-        """Every segment as it comes; the job when it has ended."""
+        """Send every segment as it is made; return the job when it has ended."""
         while True:
             run = self.context.service.files.run(job.id)
             for entry in Journal.read(run / JOURNAL).entries[self.chunks :]:
@@ -161,7 +192,7 @@ class _Session:
             "num_frames": entry.frames,
             "byte_length": len(data),
             "started_event_ids": started,
-            "active_event_ids": [self.events[self.active]] if self.active in self.events else [],
+            "active_event_ids": self._names([self.active]),
             "completed_event_ids": completed,
         }
         await self.socket.send_json(about)
@@ -169,24 +200,21 @@ class _Session:
         self.chunks += 1
 
     def _taken_over(self, id: str, entry: Entry) -> tuple[list[str], list[str]]:
-        """Ids of the changes that begin within a segment, and of those that they end."""
+        """Return ids of the prompt changes that begin within a segment, and of those that they replace."""
         log = PromptLog.read(self.context.service.files.run(id) / PROMPTS)
-        begun = [
-            change.number
-            for change in log.changes
-            if self.active < change.number and change.frame < entry.start + entry.frames
-        ]
+        end = entry.start + entry.frames
+        begun = [c.number for c in log.changes if self.active < c.number and c.frame < end]
         if begun:
             self.events = self.context.service.store.events(id)
-        ended = [self.active, *begun][: len(begun)]
-        self.active = [self.active, *begun][-1]
-        return [self.events[n] for n in begun if n in self.events], [
-            self.events[n] for n in ended if n in self.events
-        ]
+        *ended, self.active = self.active, *begun
+        return self._names(begun), self._names(ended)
+
+    def _names(self, numbers: list[int]) -> list[str]:
+        return [self.events[number] for number in numbers if number in self.events]
 
     async def _hear(self, id: str) -> NoReturn:
-        """Act on what the client sends until it goes."""
-        deeds: dict[str, Callable[[str, dict[str, Any]], Awaitable[None]]] = {
+        """Handle the client's messages until it goes."""
+        handlers: dict[str, Callable[[str, dict[str, Any]], Awaitable[None]]] = {
             "session.interaction": self._interact,
             "session.stop": self._stop,
             "session.ping": self._ping,
@@ -194,12 +222,10 @@ class _Session:
         while True:
             try:
                 message = await _message(self.socket)
-                deed = deeds.get(str(message.get("type")))
-                if deed is None:
-                    raise RequestError(
-                        "type", str(message.get("type"))[:40], f"must be one of {', '.join(deeds)}"
-                    )
-                await deed(id, message)
+                kind = str(message.get("type"))
+                if kind not in handlers:
+                    raise RequestError("type", kind[:40], f"must be one of {', '.join(handlers)}")
+                await handlers[kind](id, message)
             except WebSocketDisconnect as gone:
                 if gone.code == _GOODBYE:
                     await run_in_threadpool(self.context.service.cancel, id)
@@ -224,7 +250,7 @@ class _Session:
 
 
 async def _message(socket: WebSocket) -> dict[str, Any]:
-    """The next message. RequestError if it is no JSON object in a text frame."""
+    """Return the next message. Raises RequestError unless it is a JSON object in a text frame."""
     frame = await socket.receive()
     if frame["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(frame.get("code", 1005))
@@ -235,7 +261,7 @@ async def _message(socket: WebSocket) -> dict[str, Any]:
 
 
 async def _refuse(socket: WebSocket, error: Exception, code: int) -> None:
-    with suppress(RuntimeError, WebSocketDisconnect):  # the client has gone already
+    with suppress(RuntimeError, WebSocketDisconnect):  # the client may have gone
         await socket.send_json({"type": "error", **_said(error)})
         await socket.close(code)
 
@@ -243,16 +269,11 @@ async def _refuse(socket: WebSocket, error: Exception, code: int) -> None:
 def _said(error: Exception) -> dict[str, Any]:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        return {
-            "code": "invalid_request",
-            "message": first["msg"],
-            "param": plain(".".join(map(str, first["loc"])), 200),
-        }
+        param = plain(".".join(map(str, first["loc"])), 200)
+        return {"code": "invalid_request", "message": first["msg"], "param": param}
     if isinstance(error, TimeoutError):
-        return {
-            "code": "timeout",
-            "message": f"no session.start or session.resume within {START_SECONDS:.0f} s",
-        }
+        message = f"no session.start or session.resume within {START_SECONDS:.0f} s"
+        return {"code": "timeout", "message": message}
     if isinstance(error, RequestError):
         return {"code": "invalid_request", "message": str(error), "param": error.argument}
     if isinstance(error, QueueFull):

@@ -1,4 +1,4 @@
-"""One of several servers over one folder: what each process of them opens, and how many of them a queue is worth."""
+"""A replica of the server on a shared folder, and the number of replicas that a queue needs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .app import create_app
 
 @dataclass(frozen=True)
 class Opening:
-    """Opens a replica; it may be sent to another process or machine first.
+    """Open a replica; picklable, to be sent to another process or machine.
 
-    settings: shared. least, most: replicas that there may be. threads: of each worker on a CPU; the bytes of a video depend on it.
-    token, allowed_hosts: as `create_app` has them.
+    settings: shared. least, most: bounds of the number of replicas. threads: per CPU worker; the bytes of a
+    video depend on it. token, allowed_hosts: see `create_app`.
     """
 
     settings: Settings
@@ -30,13 +30,13 @@ class Opening:
     allowed_hosts: frozenset[str] = frozenset()
 
     def check(self) -> None:
-        """RunError if a server has the folder to itself; said here rather than by each replica."""
+        """Raise RunError if a server uses the folder alone, before any replica starts."""
         JobService(self.settings).__exit__()
 
     @contextmanager
     def __call__(self) -> Iterator[OpenReplica]:
-        """A job service and the API on it, for the time of the block; its models are in memory. RunError if that cannot be."""
-        os.environ["OMP_NUM_THREADS"] = self.threads  # workers are given what this process has
+        """Run a job service with loaded models, and its API, for the block. Raises RunError on failure."""
+        os.environ["OMP_NUM_THREADS"] = self.threads  # inherited by workers
         with JobService(self.settings) as jobs:
             jobs.wait_until_ready()
             yield OpenReplica(create_app(jobs, self.token, self.allowed_hosts), jobs, self.least, self.most)
@@ -44,7 +44,7 @@ class Opening:
 
 @dataclass(frozen=True)
 class OpenReplica:
-    """The application, and the service that says how much there is to do."""
+    """The application and its service."""
 
     app: FastAPI
     service: JobService
@@ -52,12 +52,15 @@ class OpenReplica:
     most: int
 
     def wanted(self) -> int:
-        """Return how many replicas the jobs are worth that wait and are made now, in all of the folder."""
+        """Return the number of replicas for the folder's waiting and running jobs."""
         counts = self.service.store.counts()
         depth = counts.get("queued", 0) + counts.get("in_progress", 0)
         return replicas_for(depth, self.service.settings.workers, self.least, self.most)
 
 
 def replicas_for(depth: int, workers: int, least: int, most: int) -> int:
-    """Return how many replicas of so many workers let no job wait, within least and most. depth: jobs queued or running."""
+    """Return how many replicas, within bounds, let no job wait.
+
+    depth: jobs queued or running; workers: per replica.
+    """
     return min(most, max(least, -(-depth // workers)))

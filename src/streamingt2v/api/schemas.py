@@ -1,4 +1,4 @@
-"""What goes over the wire, as OpenAPI tells it: the `/v1/videos` shape that open video servers share, and what this one adds to it."""
+"""Request and response bodies: the fields that open video servers share, and this server's own."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ from ..jobs.job import Job, Kind, Status
 from ..video.rates import Rate, rate_as_number
 
 DEFAULT_FRAMES = 80
-_PROMPT = "A cat running on the street"
+_PROMPT, _ID = "A cat running on the street", "video_0123456789abcdef01234567"
+_SAME = "prompt seed negative_prompt num_inference_steps guidance_scale fps form strength".split()
+_OF_JOB = "id kind model status progress frames_done step steps".split()
+_OF_REQUEST = "prompt seed preset negative_prompt num_inference_steps guidance_scale".split()
 
 
 def _encodable(text: str) -> str:
-    """JSON can name halves of characters, which nothing can be done with."""
+    """Refuse lone surrogates, which JSON can express but UTF-8 cannot."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -34,7 +37,7 @@ def _encodable(text: str) -> str:
 
 
 def _as_text(value: Any) -> Any:
-    """A number as the decimal it was written as."""
+    """Return a number as the decimal it was written as."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
@@ -44,7 +47,7 @@ Seconds = Annotated[
     str,
     Field(
         pattern=r"^\d{1,6}(\.\d{1,6})?$",
-        description="Length of the new part, a decimal number, or one as a string.",
+        description="Length of the new part, as a decimal number or string.",
     ),
     BeforeValidator(
         _as_text, json_schema_input_type=float | Annotated[str, Field(pattern=r"^\d{1,6}(\.\d{1,6})?$")]
@@ -53,8 +56,8 @@ Seconds = Annotated[
 Count = Annotated[int, Field(ge=1, le=2**31)]
 
 
-class _Asked(BaseModel):
-    """What clients send. Null is what is left out, for every field that may be."""
+class Asked(BaseModel):
+    """A request body, in which null means left out."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -63,12 +66,8 @@ class _Asked(BaseModel):
     def _without_nulls(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        needed = {name for name, field in cls.model_fields.items() if field.is_required()}
-        return {
-            name: value
-            for name, value in values.items()
-            if value is not None or name not in cls.model_fields or name in needed
-        }
+        optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
+        return {name: value for name, value in values.items() if value is not None or name not in optional}
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -76,96 +75,88 @@ class _Asked(BaseModel):
         plain = handler.resolve_ref_schema(schema)
         for name, field in plain.get("properties", {}).items():
             if name not in plain.get("required", ()) and "null" not in str(field.get("anyOf")):
-                about = {
-                    key: field.pop(key)
-                    for key in ("title", "description", "default", "examples")
-                    if key in field
-                }
+                labels = ("title", "description", "default", "examples")
+                about = {key: field.pop(key) for key in labels if key in field}
                 plain["properties"][name] = {"anyOf": [dict(field), {"type": "null"}], **about}
         return schema
 
 
-class ImageReference(_Asked):
-    """A picture by its address: a `data:` URL, or one of a host that the server allows. Files come as multipart instead."""
+class ImageReference(Asked):
+    """An image by its URL: `data:`, or https of a host that the server allows.
+
+    Files come as multipart instead.
+    """
 
     image_url: Annotated[str, Field(examples=["data:image/png;base64,iVBORw0KGgo..."])]
 
 
-class VideoReference(_Asked):
+class VideoReference(Asked):
     """A video of this server."""
 
-    id: Annotated[Name, Field(max_length=64, examples=["video_0123456789abcdef01234567"])]
+    id: Annotated[Name, Field(max_length=64, examples=[_ID])]
 
 
-class _Length(_Asked):
-    """How long: in frames or in seconds; both only if they agree."""
+class _Length(Asked):
+    """The length, in frames or seconds; both only if they agree."""
 
     seconds: Seconds | None = None
-    num_frames: Annotated[Count | None, Field(description="How many new frames, exactly.", examples=[40])] = (
-        None
-    )
+    num_frames: Annotated[Count | None, Field(description="Number of new frames.", examples=[40])] = None
 
     def frames(self, fps: Rate) -> int:
-        """How many frames that is at a rate. RequestError if it is no whole number, or the two differ."""
+        """Return the number of frames at a rate.
+
+        Raises RequestError if it is not whole, or the two lengths differ.
+        """
         if self.seconds is None:
             return self.num_frames or DEFAULT_FRAMES
         exact = Fraction(self.seconds) * fps
         if exact.denominator != 1 or exact < 1:
             nearest = max(1, round(exact))
-            fix = f"is no whole number of frames at {rate_as_number(fps)} a second; set num_frames={nearest}, or {nearest / float(fps):.6g}"
-            raise RequestError("seconds", self.seconds, fix)
+            fix = f"is no whole number of frames at {rate_as_number(fps)} a second; set num_frames={nearest}"
+            raise RequestError("seconds", self.seconds, f"{fix}, or {nearest / float(fps):.6g}")
         if self.num_frames not in (None, int(exact)):
-            raise RequestError(
-                "num_frames", self.num_frames, f"seconds={self.seconds!r} is {exact}; leave one of them out"
-            )
+            fix = f"seconds={self.seconds!r} is {exact}; leave one of them out"
+            raise RequestError("num_frames", self.num_frames, fix)
         return int(exact)
 
 
 class VideoCreate(_Length):
-    """A video to make. What is left out is the model's own."""
+    """A video to make. Fields left out are the model's own."""
 
-    prompt: Annotated[Text, Field(description="What is to be seen.", examples=[_PROMPT])]
-    model: Annotated[
-        Name | None, Field(description="One of those the server has; default: its first.", examples=["tiny"])
-    ] = None
-    size: Annotated[
-        str | None,
-        Field(
-            pattern=r"^\d{1,5}x\d{1,5}$",
-            description="Width x height; chooses the preset if that is left out.",
-        ),
-    ] = None
-    input_reference: Annotated[
-        ImageReference | None,
-        Field(description="A picture to start from, or (as a file) a video to go on with."),
-    ] = None
-    negative_prompt: Annotated[Text, Field(description="What is not to be seen.")] = ""
-    seed: Annotated[int, Field(ge=0, lt=2**63, description="The same seed gives the same video.")] = 33
-    preset: Annotated[
-        Preset | None,
-        Field(description="preview: stages 1 and 2; full: refined as well. Default: by size, or preview."),
-    ] = None
-    num_inference_steps: Annotated[
-        int | None, Field(ge=1, le=1000, description="Denoising steps of a chunk.")
-    ] = None
-    guidance_scale: Annotated[
-        float | None, Field(ge=0, le=1e6, allow_inf_nan=False, description="How strongly the prompt pulls.")
-    ] = None
-    fps: Annotated[
-        int | None, Field(ge=1, le=1000, description="Playback rate; above the model's it interpolates.")
-    ] = None
-    width: Annotated[Count | None, Field(description="In pixels.")] = None
-    height: Annotated[Count | None, Field(description="In pixels.")] = None
-    form: Annotated[Form | None, Field(description="How refined windows are joined.")] = None
-    strength: Annotated[float | None, Field(gt=0, le=1, description="How much refining redraws.")] = None
-    schedule: Annotated[
-        list[tuple[Annotated[int, Field(ge=0, le=2**31)], Text]],
-        Field(
-            max_length=10_000,
-            description="(frame, prompt) pairs that take over from the prompt.",
-            examples=[[[40, "A dog on the beach"]]],
-        ),
-    ] = []
+    prompt: Text = Field(description="Text prompt.", examples=[_PROMPT])
+    model: Name | None = Field(
+        None, description="Model name; default: the server's first.", examples=["tiny"]
+    )
+    size: str | None = Field(
+        None, pattern=r"^\d{1,5}x\d{1,5}$", description="Width x height; implies the preset."
+    )
+    input_reference: ImageReference | None = Field(
+        None, description="An image to start from, or (as a file) a video to extend."
+    )
+    negative_prompt: Text = Field("", description="Negative text prompt.")
+    seed: int = Field(33, ge=0, lt=2**63, description="Seed of the noise; repeats the video.")
+    preset: Preset | None = Field(
+        None, description="preview: stages 1 and 2; full: with stage 3. Default: by size, or preview."
+    )
+    num_inference_steps: int | None = Field(None, ge=1, le=1000, description="Denoising steps of a chunk.")
+    guidance_scale: float | None = Field(
+        None, ge=0, le=1e6, allow_inf_nan=False, description="Classifier-free guidance scale."
+    )
+    fps: int | None = Field(
+        None, ge=1, le=1000, description="Playback rate; interpolates if above the model's."
+    )
+    width: Count | None = Field(None, description="Width in pixels.")
+    height: Count | None = Field(None, description="Height in pixels.")
+    form: Form | None = Field(None, description="How stage 3 joins its windows.")
+    strength: float | None = Field(
+        None, gt=0, le=1, description="Share of the denoising that stage 3 repeats."
+    )
+    schedule: list[tuple[Annotated[int, Field(ge=0, le=2**31)], Text]] = Field(
+        [],
+        max_length=10_000,
+        description="(frame, prompt) pairs that replace the prompt from a frame on.",
+        examples=[[[40, "A dog on the beach"]]],
+    )
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"prompt": _PROMPT, "num_frames": 40, "seed": 33}]}
@@ -174,31 +165,26 @@ class VideoCreate(_Length):
     def request(
         self, config: ModelConfig, image: str | None, video: str | None, rate: Rate | None = None
     ) -> Request:
-        """What is asked for of a model. RequestError where length, size and preset do not fit together.
+        """Return the request for a model.
 
-        rate: of the video to go on with, in which seconds are counted.
+        Raises RequestError where length, size and preset do not fit together.
+
+        rate: frames a second of the video to extend, used for `seconds`.
         """
         preset, width, height = self._sized(config)
         return Request(
-            prompt=self.prompt,
             num_frames=self.frames(self.fps or rate or config.fps),
-            seed=self.seed,
             image=image,
             video=video,
-            negative_prompt=self.negative_prompt,
-            schedule=tuple((frame, prompt) for frame, prompt in self.schedule),
+            schedule=tuple(self.schedule),
             preset=preset,
-            num_inference_steps=self.num_inference_steps,
-            guidance_scale=self.guidance_scale,
             width=width,
             height=height,
-            fps=self.fps,
-            form=self.form,
-            strength=self.strength,
+            **{name: getattr(self, name) for name in _SAME},
         )
 
     def _sized(self, config: ModelConfig) -> tuple[Preset, int | None, int | None]:
-        """Preset, width and height. The preset is the one that makes the size, where only that is given."""
+        """Return preset, width and height; `size` alone implies the preset that makes it."""
         if self.size is None:
             return self.preset or "preview", self.width, self.height
         width, height = map(int, self.size.split("x"))
@@ -214,55 +200,41 @@ class VideoCreate(_Length):
 
 
 class VideoExtension(_Length):
-    """A video to go on with."""
+    """A video to extend."""
 
-    prompt: Annotated[
-        Text,
-        Field(description="What is to be seen in the new part.", examples=["A cat sleeping on the street"]),
-    ]
-    video: Annotated[
-        VideoReference | None,
-        Field(description="The video to go on with; a file comes as multipart under this name."),
-    ] = None
-    model: Annotated[Name | None, Field(description="For a file only; else it is that of the video.")] = None
-    seed: Annotated[
-        int | None,
-        Field(ge=0, lt=2**63, description="Default: the video's and one, so that the noise is another."),
-    ] = None
+    prompt: Text = Field(
+        description="Text prompt of the new part.", examples=["A cat sleeping on the street"]
+    )
+    video: VideoReference | None = Field(
+        None, description="The video to extend; a file comes as multipart under this name."
+    )
+    model: Name | None = Field(None, description="Only with a file; else the video's own.")
+    seed: int | None = Field(None, ge=0, lt=2**63, description="Default: the video's seed + 1.")
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={
-            "examples": [
-                {
-                    "prompt": "A cat sleeping",
-                    "seconds": "4",
-                    "video": {"id": "video_0123456789abcdef01234567"},
-                }
-            ]
-        },
+        json_schema_extra={"examples": [{"prompt": "A cat sleeping", "seconds": "4", "video": {"id": _ID}}]},
     )
 
 
-class NewPrompt(_Asked):
-    """A prompt to change to."""
+class NewPrompt(Asked):
+    """A new prompt."""
 
-    prompt: Annotated[Text, Field(examples=["A dog running on the street"])]
+    prompt: Text = Field(examples=["A dog running on the street"])
 
 
-class Remix(_Asked):
-    """What is to be another; all else is as in the video that is made again."""
+class Remix(Asked):
+    """The changes; everything else stays as in the original video."""
 
-    prompt: Annotated[
-        Text | None,
-        Field(description="For the whole video. Default: all prompts that it had.", examples=["A dog"]),
-    ] = None
-    seed: Annotated[int | None, Field(ge=0, lt=2**63)] = None
+    prompt: Text | None = Field(
+        None, description="For the whole video. Default: all prompts of the original.", examples=["A dog"]
+    )
+    seed: int | None = Field(None, ge=0, lt=2**63)
     preset: Preset | None = None
 
 
 class Problem(BaseModel):
-    """Why it was refused or failed. param: the argument that is wrong."""
+    """The reason for an error. param: the wrong argument."""
 
     message: str
     type: str = "invalid_request_error"
@@ -271,88 +243,71 @@ class Problem(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """The body of every error."""
+    """The body of every error response."""
 
     error: Problem
 
 
 class JobError(BaseModel):
-    """Why a job failed."""
+    """The reason why a job failed."""
 
     code: str
     message: str
 
 
 class Video(BaseModel):
-    """A job: the fields of the shared shape, then this server's."""
+    """A job: the shared fields, then this server's own."""
 
     id: str
     object: Literal["video"] = "video"
     model: str
     status: Status
-    progress: Annotated[int, Field(ge=0, le=100, description="Percent of the frames that are done.")]
+    progress: int = Field(ge=0, le=100, description="Percent of the frames done.")
     created_at: int
     completed_at: int | None
     expires_at: int | None
     prompt: str
     remixed_from_video_id: str | None
-    seconds: Annotated[str, Field(description="Of the whole video; of an extension its source included.")]
+    seconds: str = Field(description="Length of the whole video, including the source of an extension.")
     size: str
     error: JobError | None
 
     kind: Kind
     extended_from_video_id: str | None
     refined_from_video_id: str | None
-    num_frames: Annotated[int, Field(description="Of the whole video.")]
-    frames_done: Annotated[int, Field(description="That can be watched now.")]
+    num_frames: int = Field(description="Frames of the whole video.")
+    frames_done: int = Field(description="Frames playable now.")
     fps: int | float
     seed: int
     preset: Preset
     negative_prompt: str
     num_inference_steps: int | None
     guidance_scale: float | None
-    step: Annotated[int, Field(description="Denoising steps that are done of the chunk in the making.")]
+    step: int = Field(description="Denoising steps done of the current chunk.")
     steps: int
-    cancelling: Annotated[bool, Field(description="It was told to stop, and will within one denoising step.")]
-    first_frame_seconds: Annotated[
-        float | None, Field(description="From the request to the first frames that could be watched.")
-    ]
-    frames_per_second: Annotated[float | None, Field(description="Made, for each second of work.")]
-    seconds_left: Annotated[float | None, Field(description="Until it is done, estimated.")]
-    notes: Annotated[
-        list[str], Field(description="What of the prompts has no effect, or another than the words say.")
-    ]
+    cancelling: bool = Field(description="Told to stop; does so within one denoising step.")
+    first_frame_seconds: float | None = Field(description="From the request to the first playable frames.")
+    frames_per_second: float | None = Field(description="New frames per second of work.")
+    seconds_left: float | None = Field(description="Estimated time to completion.")
+    notes: list[str] = Field(description="Parts of the request without effect, or with an unexpected one.")
 
     @classmethod
     def of(cls, job: Job) -> Video:
-        """The job as clients see it."""
-        asked = job.request
+        """Return the job as clients see it."""
         return cls(
-            id=job.id,
-            model=job.model,
-            status=job.status,
-            progress=job.progress,
+            **{name: getattr(job, name) for name in _OF_JOB},
+            **{name: getattr(job.request, name) for name in _OF_REQUEST},
             created_at=int(job.created_at),
             completed_at=_whole(job.completed_at),
             expires_at=_whole(job.expires_at),
-            prompt=asked.prompt,
             remixed_from_video_id=job.source if job.kind == "remix" else None,
+            extended_from_video_id=job.source if job.kind == "extension" else None,
+            refined_from_video_id=job.source if job.kind == "refinement" else None,
             seconds=f"{float(job.frames_total / job.fps):.6g}",
             size=f"{job.width}x{job.height}",
             error=JobError(code=job.error_code, message=job.error_message or "") if job.error_code else None,
-            kind=job.kind,
-            extended_from_video_id=job.source if job.kind == "extension" else None,
-            refined_from_video_id=job.source if job.kind == "refinement" else None,
             num_frames=job.frames_total,
-            frames_done=job.frames_done,
             fps=rate_as_number(job.fps),
-            seed=asked.seed,
-            preset=asked.preset,
-            negative_prompt=asked.negative_prompt,
-            num_inference_steps=asked.num_inference_steps,
-            guidance_scale=asked.guidance_scale,
-            step=job.step,
-            steps=job.steps,
             cancelling=job.cancelling and not job.ended,
             first_frame_seconds=_rounded(job.first_seconds),
             frames_per_second=_rounded(job.frames_per_second),
@@ -372,7 +327,7 @@ class VideoList(BaseModel):
 
 
 class VideoDeleted(BaseModel):
-    """It is gone."""
+    """The video is deleted."""
 
     id: str
     object: Literal["video.deleted"] = "video.deleted"
@@ -380,7 +335,7 @@ class VideoDeleted(BaseModel):
 
 
 class PromptChanged(BaseModel):
-    """The change is kept, and takes effect with the next chunk. number: of the change, from 1."""
+    """The change is stored and holds from the next chunk on. number: of the change, from 1."""
 
     id: str
     object: Literal["video.prompt"] = "video.prompt"
@@ -389,7 +344,7 @@ class PromptChanged(BaseModel):
 
 
 class Model(BaseModel):
-    """What a model makes."""
+    """A model's sizes, rate and chunks."""
 
     id: str
     object: Literal["model"] = "model"
@@ -400,7 +355,7 @@ class Model(BaseModel):
 
     @classmethod
     def of(cls, name: str, config: ModelConfig) -> Model:
-        """The model that clients call `name`."""
+        """Return the model that clients call `name`."""
         sizes = {preset: f"{w}x{h}" for preset, (w, h) in _sizes(config).items()}
         return cls(
             id=name,
@@ -419,63 +374,14 @@ class ModelList(BaseModel):
 
 
 class State(BaseModel):
-    """Whether the server can do its work."""
+    """The server's readiness."""
 
     status: Literal["ok", "starting"]
     version: str
 
 
-class SessionStart(VideoCreate):
-    """The first message of a WebSocket session: `type`, and what a video is created with."""
-
-    type: Literal["session.start"]
-    format: Literal["m4s"] = "m4s"
-    idempotency_key: Name | None = None
-
-
-class SessionResume(_Asked):
-    """The first message of a connection that goes on with a session: its video, and how many segments of it have come."""
-
-    type: Literal["session.resume"]
-    video_id: Annotated[Name, Field(max_length=64)]
-    chunks: Annotated[int, Field(ge=0)]
-    format: Literal["m4s"] = "m4s"
-
-
-class Event(_Asked):
-    prompt: Text
-
-
-class Interaction(_Asked):
-    """A change of the prompt; it takes effect with the next chunk, at once and not over several."""
-
-    event: Event
-    event_id: Name | None = None
-    transition_chunks: Annotated[int, Field(ge=0, le=1)] = 0
-
-
-class SessionInteraction(_Asked):
-    """A change of the prompt in a WebSocket session."""
-
-    type: Literal["session.interaction"]
-    interaction: Interaction
-
-
-def from_form(values: list[tuple[str, str]]) -> dict[str, Any]:
-    """The fields of a form as those of JSON: `a[b]` is b of the object a. RequestError for one that is given twice, or as both."""
-    fields: dict[str, Any] = {}
-    for name, value in values:
-        outer, bracket, inner = name.partition("[")
-        is_part = bool(bracket) and inner.endswith("]")
-        into, key = (fields.setdefault(outer, {}), inner[:-1]) if is_part else (fields, name)
-        if not isinstance(into, dict) or key in into:
-            raise RequestError(name[:200], value[:40], "is given twice; leave one of them out")
-        into[key] = value
-    return fields
-
-
 def _sizes(config: ModelConfig) -> dict[Preset, tuple[int, int]]:
-    """(width, height) by preset."""
+    """Return (width, height) by preset."""
     presets: list[Preset] = (
         ["preview"] if config.refine is None and config.refine_by is None else ["preview", "full"]
     )

@@ -1,4 +1,4 @@
-"""Bodies of requests, JSON or multipart, and the files in them: written under names made here, kept only if they can be read."""
+"""Parse request bodies, JSON or multipart; store their files under generated names if readable."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ from .. import texts
 from ..config.schedule import parse_schedule
 from ..errors import MediaError, RequestError
 from ..jobs.inspection import Found, identify_file, inspect
-from ..jobs.service import JobService, Key
+from ..jobs.job import Key
+from ..jobs.service import JobService
 from ..jobs.settings import Limits
-from .schemas import ImageReference, from_form
+from .schemas import ImageReference
 
-Asked = TypeVar("Asked", bound=BaseModel)
+Kind = TypeVar("Kind", bound=BaseModel)
 _PIECE = 1 << 20
 _FIELDS = 64  # in a form
 _FIELD_BYTES = 4 << 20
@@ -39,7 +40,7 @@ FETCH_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Upload:
-    """A file on the disk that has been read to its end."""
+    """A file on disk that was decoded completely."""
 
     path: Path
     found: Found
@@ -48,17 +49,17 @@ class Upload:
 
 @dataclass
 class Body:
-    """A request's fields, and the files that came with it by their fields."""
+    """A request's fields, and its files by field."""
 
     fields: dict[str, Any]
     files: dict[str, Upload] = field(default_factory=dict)
 
-    def as_(self, kind: type[Asked]) -> Asked:
-        """The fields, checked. pydantic's ValidationError if they are wrong."""
+    def as_(self, kind: type[Kind]) -> Kind:
+        """Return the validated fields. Raises pydantic's ValidationError."""
         return kind.model_validate(self.fields)
 
     def key(self, name: str | None, about: str) -> Key | None:
-        """The idempotency key of a client's header, for this very body at the route `about`."""
+        """Return the idempotency key `name` for this body at the route `about`; None without a name."""
         if name is None:
             return None
         said = json.dumps(
@@ -68,14 +69,17 @@ class Body:
 
 
 class Uploads:
-    """Takes in what clients send to a service. allowed_hosts: whose https addresses of pictures may be fetched."""
+    """Receive the uploads of a service. allowed_hosts: hosts whose https image URLs may be fetched."""
 
     def __init__(self, service: JobService, allowed_hosts: frozenset[str] = frozenset()):
         self._service, self._limits, self._allowed = service, service.limits, allowed_hosts
 
     @asynccontextmanager
     async def body(self, http: HttpRequest, *files: str) -> AsyncIterator[Body]:
-        """The body, with the files of these fields for the time of the block. RequestError or MediaError if it is wrong."""
+        """Yield the body; the files of the fields `files` exist for the block.
+
+        Raises RequestError or MediaError.
+        """
         if http.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
             yield Body(await _json(http))
             return
@@ -83,8 +87,8 @@ class Uploads:
             yield await self._form(http, files, stack)
 
     @asynccontextmanager
-    async def picture(self, reference: ImageReference | None) -> AsyncIterator[Upload | None]:
-        """The picture that an address leads to, for the time of the block; None without one."""
+    async def image(self, reference: ImageReference | None) -> AsyncIterator[Upload | None]:
+        """Yield the image that a URL refers to, for the block; None without one."""
         if reference is None:
             yield None
             return
@@ -101,19 +105,16 @@ class Uploads:
         ) as form:
             if not watched.ended:
                 raise RequestError("body", "a form", "is cut off before its last boundary; send it again")
-            body = Body(
-                from_form([(name, value) for name, value in form.multi_items() if isinstance(value, str)])
-            )
+            items = form.multi_items()
+            body = Body(_fields([(name, value) for name, value in items if isinstance(value, str)]))
             if isinstance(schedule := body.fields.get("schedule"), str):
-                body.fields["schedule"] = [
-                    list(entry) for entry in parse_schedule(schedule, texts.shortened(schedule))
-                ]
-            for name, value in form.multi_items():
+                entries = parse_schedule(schedule, texts.shortened(schedule))
+                body.fields["schedule"] = [list(entry) for entry in entries]
+            for name, value in items:
                 if isinstance(value, UploadFile):
                     if name not in files:
-                        raise RequestError(
-                            name, "a file", f"files come as {' or '.join(files) or 'nothing here'}"
-                        )
+                        fix = f"files come as {' or '.join(files) or 'nothing here'}"
+                        raise RequestError(name, "a file", fix)
                     path = await self._new(stack)
                     await run_in_threadpool(_copy, value, path)
                     body.files[name] = await self._checked(name, path)
@@ -126,7 +127,7 @@ class Uploads:
             raise RequestError(name, "the file", str(error)) from error
 
     async def _new(self, stack: AsyncExitStack) -> Path:
-        """A path for a file, deleted when the stack is closed."""
+        """Return a path for a file that is deleted when the stack closes."""
         upload = self._service.upload()
         path = await run_in_threadpool(upload.__enter__)
         stack.push_async_callback(run_in_threadpool, upload.__exit__, None, None, None)
@@ -136,7 +137,7 @@ class Uploads:
         if url.startswith("data:"):
             return await run_in_threadpool(_of_data_url, url)
         if _https_place(url) not in self._allowed:
-            fix = "send the picture itself, as a file or a data: URL; this server fetches no such address"
+            fix = "send the image itself, as a file or a data: URL; this server fetches no such address"
             raise RequestError("input_reference", url[:200], fix)
         return await _fetched(url, self._limits.upload_bytes)
 
@@ -147,7 +148,7 @@ def _copy(file: UploadFile, path: Path) -> None:
 
 
 def _inspected(path: Path, limits: Limits) -> Upload:
-    """The file, now with a suffix, read to its end within the limits. MediaError if it cannot be."""
+    """Give a file its suffix and decode it within the limits. Raises MediaError."""
     found = identify_file(path)
     named = path.with_suffix(found.suffix)
     path.rename(named)
@@ -156,16 +157,32 @@ def _inspected(path: Path, limits: Limits) -> Upload:
         return Upload(named, found, hashlib.file_digest(file, "sha256").hexdigest())
 
 
+def _fields(values: list[tuple[str, str]]) -> dict[str, Any]:
+    """Return a form's fields like those of JSON: `a[b]` is `b` of the object `a`.
+
+    Raises RequestError for duplicates.
+    """
+    fields: dict[str, Any] = {}
+    for name, value in values:
+        outer, bracket, inner = name.partition("[")
+        is_part = bool(bracket) and inner.endswith("]")
+        into, key = (fields.setdefault(outer, {}), inner[:-1]) if is_part else (fields, name)
+        if not isinstance(into, dict) or key in into:
+            raise RequestError(name[:200], value[:40], "is given twice; leave one of them out")
+        into[key] = value
+    return fields
+
+
 class _Watched:
-    """A form as it comes. request: to read it by; ended: whether its last boundary has come. (The parser takes one that is cut off.)"""
+    """Watch a form for its last boundary: the parser accepts truncated forms.
+
+    Read it by `request`, then check `ended`.
+    """
 
     def __init__(self, http: HttpRequest):
         _, options = parse_options_header(http.headers.get("content-type"))
-        self._receive, self._end, self._tail = (
-            http.receive,
-            b"--" + options.get(b"boundary", b"") + b"--",
-            b"",
-        )
+        self._receive, self._tail = http.receive, b""
+        self._end = b"--" + options.get(b"boundary", b"") + b"--"
         self.request, self.ended = HttpRequest(http.scope, self._watching), False
 
     async def _watching(self) -> Message:
@@ -185,7 +202,10 @@ async def _json(http: HttpRequest) -> dict[str, Any]:
 
 
 def parsed(data: bytes, name: str) -> Any:
-    """Parse JSON from a client. RequestError, for the argument `name`, where it is none, or has more names than anything here."""
+    """Parse JSON from a client.
+
+    Raises RequestError, for the argument `name`, if it is malformed or has too many names.
+    """
     try:
         return json.loads(texts.decoded(data), object_pairs_hook=_object, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
@@ -194,7 +214,7 @@ def parsed(data: bytes, name: str) -> Any:
 
 
 class _Refused(ValueError):
-    """JSON, but not what is meant by it here."""
+    """Valid JSON that is not accepted."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -211,7 +231,7 @@ def _no_number(text: str) -> None:
 
 
 def _https_place(url: str) -> str | None:
-    """Host of an https address, with its port where that is not the usual one; None if it is no such address."""
+    """Return the host of an https URL, with a port other than 443; None for any other URL."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -233,7 +253,10 @@ def _of_data_url(url: str) -> bytes:
 
 
 async def _fetched(url: str, most: int) -> bytes:
-    """Return what is at an address of an allowed host; it cannot lead elsewhere, or send more than so many bytes."""
+    """Fetch a URL of an allowed host, without redirects.
+
+    Raises RequestError, also for more than `most` bytes.
+    """
     import httpx2
 
     data = bytearray()
@@ -251,13 +274,7 @@ async def _fetched(url: str, most: int) -> bytes:
                     raise RequestError("input_reference", url[:200], f"has more than {most} bytes")
     except RequestError:
         raise
-    except (
-        httpx2.HTTPError,
-        httpx2.InvalidURL,
-        OSError,
-        ValueError,
-    ) as error:  # OSError: TimeoutError as well
-        raise RequestError(
-            "input_reference", url[:200], f"cannot be fetched: {type(error).__name__}"
-        ) from error
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:  # OSError: timeouts too
+        fix = f"cannot be fetched: {type(error).__name__}"
+        raise RequestError("input_reference", url[:200], fix) from error
     return bytes(data)

@@ -1,4 +1,4 @@
-"""`/v1/videos`: make, look, list, go on with, make again, change, stop, delete."""
+"""`/v1/videos`: create, list, retrieve, extend, remix, refine, change, cancel and delete."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ POLL_MS = 500
 
 
 def _body(kind: type[schemas.BaseModel], *files: str) -> dict[str, Any]:
-    """The body in OpenAPI: JSON, and a form where files may come too. (It is read by hand: it may be either.)"""
+    """Return the OpenAPI description of a body that is parsed by hand: JSON, or also a form with files."""
     schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs", None)
     content: dict[str, Any] = {
@@ -49,7 +49,7 @@ def _body(kind: type[schemas.BaseModel], *files: str) -> dict[str, Any]:
 
 
 def _without_null(field: dict[str, Any]) -> dict[str, Any]:
-    """A field as it is in a form, where what is not there is left out."""
+    """Return a field as it is in a form, which has no null."""
     kinds = [kind for kind in field.get("anyOf", ()) if kind.get("type") != "null"]
     return (
         field
@@ -62,11 +62,14 @@ def _without_null(field: dict[str, Any]) -> dict[str, Any]:
 async def create(
     http: HttpRequest, response: Response, context: In, idempotency_key: IdempotencyKey = None
 ) -> Video:
-    """Queue a video. With a picture as `input_reference` it starts from that, with a video (a file) it goes on with it."""
+    """Queue a video.
+
+    It starts from an image given as `input_reference`, or extends a video given as a file.
+    """
     async with AsyncExitStack() as stack:
         body = await stack.enter_async_context(context.uploads.body(http, "input_reference"))
         asked = body.as_(VideoCreate)
-        fetched = await stack.enter_async_context(context.uploads.picture(asked.input_reference))
+        fetched = await stack.enter_async_context(context.uploads.image(asked.input_reference))
         start = body.files.get("input_reference") or fetched
         job = await run_in_threadpool(_create, context.service, asked, start, body, idempotency_key)
     return _shown(response, job)
@@ -76,7 +79,7 @@ async def create(
 async def extend(
     http: HttpRequest, response: Response, context: In, idempotency_key: IdempotencyKey = None
 ) -> Video:
-    """Queue a video that begins with all frames of another one: a finished one of this server by its id, or a file."""
+    """Queue a video that begins with all frames of another: a finished one by its id, or a file."""
     async with context.uploads.body(http, "video") as body:
         asked = body.as_(VideoExtension)
         job = await run_in_threadpool(_extend, context.service, asked, body, idempotency_key)
@@ -92,7 +95,7 @@ async def list_videos(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     order: Annotated[Literal["asc", "desc"], Query(description="By time of creation.")] = "desc",
 ) -> VideoList:
-    """Videos, the newest first."""
+    """Return videos, newest first."""
     jobs, more = context.service.list(limit, after, order == "desc")
     shown = [Video.of(job) for job in jobs]
     return VideoList(
@@ -105,20 +108,20 @@ async def list_videos(
 
 @router.get("/{video_id}", summary="Retrieve a video")
 async def retrieve(response: Response, job: TheJob) -> Video:
-    """How far it is."""
+    """Return a video with its progress."""
     return _shown(response, job)
 
 
 @router.delete("/{video_id}", summary="Delete a video")
 async def delete(context: In, job: TheJob) -> VideoDeleted:
-    """Stop it if it is in the making, and delete everything of it."""
+    """Stop a video and delete all of it."""
     await run_in_threadpool(context.service.delete, job.id)
     return VideoDeleted(id=job.id)
 
 
 @router.post("/{video_id}/cancel", summary="Stop a video")
 async def cancel(response: Response, context: In, job: TheJob) -> Video:
-    """Stop within one denoising step; what there is of it can be watched. No effect on one that has ended."""
+    """Stop within one denoising step and keep the frames so far. No effect on a video that has ended."""
     return _shown(response, await run_in_threadpool(context.service.cancel, job.id))
 
 
@@ -130,7 +133,7 @@ async def cancel(response: Response, context: In, job: TheJob) -> Video:
 async def remix(
     http: HttpRequest, response: Response, context: In, job: TheJob, idempotency_key: IdempotencyKey = None
 ) -> Video:
-    """Queue a video that is as this one in everything but what is given."""
+    """Queue a copy of this video with the given changes."""
     async with context.uploads.body(http) as body:
         asked = body.as_(Remix)
     key = Body(asked.model_dump(exclude_none=True)).key(idempotency_key, f"remix {job.id}")
@@ -144,14 +147,14 @@ async def remix(
 async def refine(
     response: Response, context: In, job: TheJob, idempotency_key: IdempotencyKey = None
 ) -> Video:
-    """Queue a video that is this one, refined: stage 3 alone, on its own frames as they were made, without loss."""
+    """Queue this preview's lossless frames for stage 3."""
     key = Body({}).key(idempotency_key, f"refine {job.id}")
     return _shown(response, await run_in_threadpool(context.service.refine, job.id, key))
 
 
 @router.post("/{video_id}/prompt", summary="Change the prompt on the way", openapi_extra=_body(NewPrompt))
 async def change_prompt(http: HttpRequest, context: In, job: TheJob) -> PromptChanged:
-    """Show something else from the next chunk on."""
+    """Change the prompt from the next chunk on."""
     async with context.uploads.body(http) as body:
         asked = body.as_(NewPrompt)
     number = await run_in_threadpool(context.service.change_prompt, job.id, asked.prompt)
@@ -161,7 +164,7 @@ async def change_prompt(http: HttpRequest, context: In, job: TheJob) -> PromptCh
 def _create(
     service: JobService, asked: VideoCreate, start: Upload | None, body: Body, key: str | None
 ) -> Job:
-    model = _model(service, asked.model)
+    model = service.model(asked.model)
     image = str(start.path) if start and start.found.kind == "image" else None
     video = str(start.path) if start and start.found.kind == "video" else None
     request = asked.request(service.configs[model], image, video, start.found.rate if start else None)
@@ -172,27 +175,21 @@ def _extend(service: JobService, asked: VideoExtension, body: Body, name: str | 
     key, upload = body.key(name, "extend"), body.files.get("video")
     if asked.video is not None and upload is None:
         if asked.model is not None:
-            raise RequestError("model", asked.model, "is that of the video to extend; leave it out")
+            raise RequestError("model", asked.model, "the video's own model is used; leave it out")
         job = service.get(asked.video.id)
         return service.extend(job.id, asked.prompt, asked.frames(job.fps), asked.seed, key=key)
     if upload is None or asked.video is not None:
-        raise RequestError("video", None, "give a video's id or a file, one of them")
+        raise RequestError("video", None, "give either a video's id or a file")
     if upload.found.kind != "video":
         raise RequestError(
-            "video", upload.found.suffix, "is a picture; send a video, or create one from the picture"
+            "video", upload.found.suffix, "is an image; send a video, or create one from the image"
         )
-    model = _model(service, asked.model)
+    model = service.model(asked.model)
     request = Request(
         asked.prompt, asked.frames(upload.found.rate or service.configs[model].fps), video=str(upload.path)
     )
     request = request if asked.seed is None else replace(request, seed=asked.seed)
     return service.submit(request, model, key, upload.found.frames)
-
-
-def _model(service: JobService, name: str | None) -> str:
-    if name is not None and name not in service.configs:
-        raise RequestError("model", name, f"must be one of {', '.join(service.configs)}, or left out")
-    return name or service.default_model
 
 
 def _shown(response: Response, job: Job) -> Video:

@@ -1,1 +1,1 @@
-"""Videos as durable jobs: service, store, workers. No HTTP; `service.JobService` is the entry for API, page and scripts."""
+"""Video jobs: a queue on disk, worker processes, and the service over both."""

@@ -1,4 +1,4 @@
-"""The SQLite file that servers and workers share: a pool of connections, and transactions."""
+"""The SQLite file that servers and workers share: a connection pool and transactions."""
 
 from __future__ import annotations
 
@@ -12,49 +12,47 @@ from pathlib import Path
 
 from .room import Reserve, explained
 
-WAIT_SECONDS = 30.0  # for others that write
+WAIT_SECONDS = 30.0  # for a lock
 CONNECTIONS = 8  # open at once; each has up to three descriptors
-_LOG_PAGES = 128  # of the write-ahead log, until they go to the file: half a megabyte, so that a small disk has room for both
+_LOG_PAGES = 128  # checkpoint the write-ahead log at half a megabyte: it must fit on a small disk
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 class Database:
-    """The file at `path`, made if it is missing and kept from other users. Any thread may call.
+    """The file at `path`, created with mode 0600 if it is missing. Thread-safe.
 
-    durable: wait for the disk at every change. shared: by several machines, so with a rollback journal; SQLite's write-ahead log, which is
-    quicker and lets any number read while one writes, needs the memory of one. StorageError where it cannot be used, StorageFull where
-    there is no room for a change.
+    durable: wait for the disk at every change. shared: several machines use the file, so use a rollback
+    journal; SQLite's write-ahead log is faster and lets readers run beside a writer, but needs shared memory.
 
-    Threads come and go, so connections are lent and not owned: however many threads call, no more than `CONNECTIONS` are open.
+    Raises StorageError if the file cannot be used, StorageFull if a change does not fit on the disk.
+
+    Threads borrow connections from a pool of at most `CONNECTIONS`, so ended threads leave no descriptors.
     """
 
     def __init__(self, path: Path, durable: bool = True, shared: bool = False):
         self._path, self._reserve = path, Reserve(path.parent)
         self._journal = "TRUNCATE" if shared else "WAL"
-        self._synchronous = (
-            "FULL" if durable or shared else "NORMAL"
-        )  # without the log less would risk the file
-        self._idle: list[sqlite3.Connection] = []  # the one used last is used next
+        # without the write-ahead log, less than FULL can corrupt the file
+        self._synchronous = "FULL" if durable or shared else "NORMAL"
+        self._idle: list[sqlite3.Connection] = []  # last in, first out
         self._room = threading.Semaphore(CONNECTIONS)
         self._writer = threading.Lock()
         with explained(path):
-            with suppress(FileExistsError):  # SQLite gives its other files the same mode
-                # to open and close one that is there would end the locks of all its connections in this process
+            with suppress(FileExistsError):
+                # O_EXCL: closing an existing file would release the locks of this process's other connections
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             for suffix in ("", "-wal", "-shm", "-journal"):
-                with suppress(
-                    FileNotFoundError, PermissionError
-                ):  # not there, or another user's that we may write
+                with suppress(FileNotFoundError, PermissionError):  # missing, or owned by another user
                     path.with_name(path.name + suffix).chmod(0o600)
 
     def close(self) -> None:
-        """Close the connections that are not lent. Another call opens new ones."""
+        """Close the idle connections; a later call opens new ones."""
         while self._idle:
             self._idle.pop().close()
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection, for the time of the block."""
+        """Lend a connection for the block."""
         with self._room, explained(self._path):
             try:
                 db = self._idle.pop()
@@ -67,26 +65,29 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: all of the block, or nothing if it raises. One at a time, so that those who read find a connection."""
+        """Run the block in a transaction; an exception rolls it back.
+
+        Writers run one at a time; readers go on.
+        """
         with self._writer, self.reading() as db:
             db.execute("BEGIN IMMEDIATE")
             yield db
             db.execute("COMMIT")
 
     def make_room(self) -> bool:
-        """On a full disk, for a change that cannot wait: move the log into the file, and give up the reserve. False if there was none."""
+        """Truncate the write-ahead log and give up the reserve. Return False if there was no reserve."""
         if self._journal == "WAL":
             with suppress(Exception), self.reading() as db:
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return self._reserve.give()
 
     def take_reserve(self) -> None:
-        """Hold room for `make_room`, where there is plenty."""
+        """Allocate the reserve for `make_room` if the disk has plenty of space."""
         self._reserve.take()
 
     def _give_back(self, db: sqlite3.Connection) -> None:
         with suppress(sqlite3.Error):
-            if db.in_transaction:  # SQLite may have ended it by itself, as on a full disk
+            if db.in_transaction:  # SQLite itself may have rolled back, as on a full disk
                 db.execute("ROLLBACK")
         if db.in_transaction:
             db.close()
@@ -99,19 +100,19 @@ class Database:
             db.row_factory = sqlite3.Row
             db.text_factory = _text
             self._set_journal(db)
-            for pragma in (
-                f"synchronous = {self._synchronous}",
-                "foreign_keys = ON",
-                f"wal_autocheckpoint = {_LOG_PAGES}",
-            ):
-                db.execute(f"PRAGMA {pragma}")
+            db.execute(f"PRAGMA synchronous = {self._synchronous}")
+            db.execute("PRAGMA foreign_keys = ON")
+            db.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         except BaseException:
             db.close()
             raise
         return db
 
     def _set_journal(self, db: sqlite3.Connection) -> None:
-        """SQLite does not wait by itself for the last one that has the other kind of journal: workers of a server that was killed."""
+        """Set the journal mode, retrying while other processes use the other mode.
+
+        SQLite's own timeout does not cover this.
+        """
         deadline = time.monotonic() + WAIT_SECONDS
         while True:
             try:
@@ -124,5 +125,5 @@ class Database:
 
 
 def _text(data: bytes) -> str:
-    """Decode a text column; a damaged row must not keep the others from being read."""
+    """Decode text; replace invalid bytes, so that one damaged row does not make the others unreadable."""
     return data.decode(errors="replace")

@@ -1,17 +1,17 @@
 """Files of a service: a folder for its database and locks, and one for each job.
 
     jobs.sqlite3            the jobs, see `store`
-    lock, place-0.lock      held by the service, and by whoever has that place: a worker, or the service itself
-    reserve                 room for what has to be written on a full disk, see `room`
-    uploads/                files on their way in
-    jobs/ID/input.*         the picture or video that the job starts from
-    jobs/ID/run/            its run folder, see `io.run`: segments and playlist of what there is of the video so far
-    jobs/ID/frames/         of a preview, its frames without loss, see `kept`
-    jobs/ID/video.mp4       the finished video; of a cancelled one what there was
-    jobs/ID/*.webp, *.jpg   stills of it, made when they are first asked for
+    lock, place-0.lock      held by the service, and by the worker or service in that place
+    reserve                 disk space for changes that must succeed on a full disk, see `room`
+    uploads/                incoming files
+    jobs/ID/input.*         the image or video that the job starts from
+    jobs/ID/run/            its run folder, see `runs.folder`: segments and playlist of the frames so far
+    jobs/ID/frames/         lossless frames of a preview, see `kept`
+    jobs/ID/video.mp4       the finished video; for a cancelled job the frames so far
+    jobs/ID/*.webp, *.jpg   stills, created on first request
 
-No name in it comes from a client: ids are made here, and those that clients send are looked up. Other users of the machine cannot look into
-it. What is deleted is what was made here and noted before it was made; a file that somebody else put there stays.
+No name comes from a client: ids are generated here and looked up. Other users cannot read the folder. Only
+files whose names were recorded before they were created are deleted; anybody else's files stay.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ from .room import StorageError, explained
 log = logging.getLogger(__name__)
 ID = re.compile(r"video_[0-9a-f]{24}")
 SEGMENT = re.compile(r"init\.mp4|seg_\d{5,}\.m4s")
-_SPRITES = 64  # frames in a sheet, about
+_SPRITES = 64  # frames on a contact sheet, about
 _END = "#EXT-X-ENDLIST"
 
 
 class NotReady(RunError):
-    """The file is not made yet, or never will be."""
+    """The file does not exist yet, or never will."""
 
 
 class ServiceFiles:
@@ -61,7 +61,10 @@ class ServiceFiles:
         self._drawing = threading.Lock()
 
     def make(self) -> None:
-        """Make what is missing, for this user alone. StorageError if that is not possible, or the folder holds something else."""
+        """Create missing folders with mode 0700.
+
+        Raises StorageError if that fails or the folder holds foreign files.
+        """
         with explained(self.folder / "jobs"):
             self._check_ours()
             for path in (self.folder, self._jobs, self.uploads):
@@ -69,38 +72,39 @@ class ServiceFiles:
                 _close_to_others(path)
 
     def hold(self, shared: bool) -> int | None:
-        """The handle of the folder's lock; None if somebody else holds it. Before `make`: by its lock a folder is known as ours."""
+        """Return a handle of the folder's lock; None if another service holds it.
+
+        Call before `make`: the lock file marks the folder as ours.
+        """
         with explained(self.lock):
             self._check_ours()
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             return durable.lock(self.lock, shared, mode=0o600)
 
     def _check_ours(self) -> None:
-        """Without a database, nothing but what a start that was cut short, or the loss of the database, can have left is ours."""
-        names = (
-            {path.name for path in self.folder.iterdir() if not path.name.startswith(".")}
-            if self.folder.exists()
-            else set()
-        )
+        """Raise StorageError if the folder has neither our database nor our lock file, but other files."""
+        if not self.folder.exists():
+            return
+        names = {path.name for path in self.folder.iterdir() if not path.name.startswith(".")}
         names.discard("lost+found")
-        was_here = self.lock.is_file() and self.lock.stat().st_size == 0
-        if names and not was_here and not self.database.is_file():
+        has_lock = self.lock.is_file() and self.lock.stat().st_size == 0
+        if names and not has_lock and not self.database.is_file():
             raise StorageError(
-                f"{self.folder}: holds {min(names)} and no jobs; take an empty or a new folder to keep them in"
+                f"{self.folder}: holds {min(names)} and no jobs; take an empty or a new folder"
             )
 
     def place_lock(self, place: int) -> Path:
-        """Held by whoever has that place."""
+        """Return the lock file of a place."""
         return self.folder / f"place-{place}.lock"
 
     def take_place(self, place: int) -> int | None:
-        """The handle of a place's lock; None if somebody has it."""
+        """Lock a place; return the handle, or None if it is taken."""
         with explained(self.place_lock(place)):
             return durable.lock(self.place_lock(place), mode=0o600)
 
     @contextmanager
     def vacant(self, place: int) -> Iterator[bool]:
-        """Return whether nobody has a place; if so, nobody takes it within the block."""
+        """Yield True and keep a place locked for the block if it is free; else yield False."""
         handle = self.take_place(place)
         try:
             yield handle is not None
@@ -109,37 +113,43 @@ class ServiceFiles:
                 durable.unlock(handle)
 
     def is_vacant(self, place: int) -> bool:
-        """Return whether nobody has a place now."""
+        """Return whether a place is free now."""
         with self.vacant(place) as vacant:
             return vacant
 
     def of(self, id: str) -> Path:
-        """The folder of a job. StorageError for an id that was not made here, from a file that is damaged."""
+        """Return the folder of a job.
+
+        Raises StorageError for an id that was not generated here (a damaged row).
+        """
         if not ID.fullmatch(id):
             raise StorageError(f"{id!r} is no id of a job")
         return self._jobs / id
 
     def run(self, id: str) -> Path:
-        """The run folder of a job; not there before its work began."""
+        """Return the run folder of a job; it appears when work begins."""
         return self.of(id) / "run"
 
     def kept(self, id: str) -> KeptFrames:
-        """The frames of a preview as they were made."""
+        """Return the lossless frames of a preview."""
         return KeptFrames(self.of(id) / "frames")
 
     def largest(self, id: str) -> int:
-        """Bytes of the largest file of its run folder; 0 without one."""
+        """Return the size in bytes of the largest file in a job's run folder; 0 without one."""
         run = self.run(id)
         with suppress(FileNotFoundError):
             return max((entry.stat().st_size for entry in os.scandir(run)), default=0)
         return 0
 
     def finished(self, id: str) -> Path:
-        """Return where the video of a job that has ended is."""
+        """Return the path of the video of a job that has ended."""
         return self.of(id) / "video.mp4"
 
     def take_in(self, id: str, file: Path) -> Path:
-        """A copy of a file in the job's folder, which is made. Of a file of this service, which never changes, it is a link."""
+        """Copy a file into the job's folder, which is created.
+
+        Files of this service never change: link them.
+        """
         folder = self.of(id)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         target = folder / f"input{file.suffix.lower()}"
@@ -150,19 +160,20 @@ class ServiceFiles:
         return target
 
     def delete(self, id: str) -> None:
-        """Everything of a job. StorageError if some of it stays."""
+        """Delete all files of a job. Raises StorageError if some remain."""
         with explained(self.of(id)):
             _remove(self.of(id))
 
     def delete_upload(self, name: str) -> None:
-        """A file on its way in; it may have got a suffix."""
+        """Delete an incoming file, whatever suffix it got."""
         for file in self.uploads.glob(f"{name}*"):
             file.unlink(missing_ok=True)
 
     def delete_strays(self, begun: set[str], known: set[str], age: float = 0.0) -> set[str]:
-        """Delete folders and uploads that a kill left and that belong to no job; return those that are done with.
+        """Delete job folders and uploads that a kill left without a job; return their names.
 
-        age: seconds since they changed; younger ones stay. Whatever else is there stays as well, and is told about.
+        begun: names recorded by `JobStore.begin`. known: ids of jobs. age: leave items changed in the last
+        `age` seconds. Unknown items stay and are logged.
         """
         latest, done, others = time.time() - age, set(), []
         for path in (*self._jobs.iterdir(), *self.uploads.iterdir()):
@@ -174,12 +185,15 @@ class ServiceFiles:
                 others.append(path)
         if others:
             log.warning(
-                "%s and %d more are of no job that is known here; they stay", others[0], len(others) - 1
+                "%s and %d more belong to no job that is known here; they stay", others[0], len(others) - 1
             )
         return done
 
     def playlist(self, job: Job) -> str:
-        """The HLS playlist of what there is; it says of a job that has ended that nothing follows. NotReady without a frame."""
+        """Return the HLS playlist so far, closed if the job has ended.
+
+        Raises NotReady before the first frame.
+        """
         path = self.run(job.id) / PLAYLIST
         if not path.is_file():
             raise _not_ready(job, "frames")
@@ -187,34 +201,37 @@ class ServiceFiles:
         return text if not job.ended or _END in text else f"{text}{_END}\n"
 
     def segments(self, job: Job) -> list[Path]:
-        """The head and the segments that there are, in order; one after the other they are a playable MP4. Empty without a frame."""
+        """Return the init segment and all media segments in order: concatenated they are a playable MP4.
+
+        Empty at first.
+        """
         run = self.run(job.id)
         entries = Journal.read(run / JOURNAL).entries
         return [run / INIT, *(run / entry.segment for entry in entries)] if entries else []
 
     def segment(self, job: Job, name: str) -> Path:
-        """One of the files that the playlist names. NotReady if there is no such file."""
+        """Return the path of a segment that the playlist names. Raises NotReady if there is none."""
         path = self.run(job.id) / name
         if not SEGMENT.fullmatch(name) or not path.is_file():
             raise NotReady(f"{job.id} has no such segment")
         return path
 
     def video(self, job: Job) -> Path:
-        """The video of a job that has ended. NotReady if it has not, or nothing was made of it."""
+        """Return the video of a job that has ended. Raises NotReady if it has not, or has no frames."""
         path = self.finished(job.id)
         if not job.ended or not path.is_file():
             raise _not_ready(job, "video")
         return path
 
     def thumbnail(self, job: Job) -> Path:
-        """The first frame as WebP. NotReady without a frame."""
+        """Return the first frame as WebP. Raises NotReady before the first frame."""
         head = self.segments(job)[:2]
         if not head:
             raise _not_ready(job, "frames")
         return self._drawn(self.of(job.id) / "thumbnail.webp", lambda path: _draw_first(head, path))
 
     def spritesheet(self, job: Job) -> Path:
-        """Frames of the whole video, evenly spaced, on one JPEG. NotReady before the job has ended."""
+        """Return a JPEG contact sheet of evenly spaced frames. Raises NotReady before the job has ended."""
         video, every = self.video(job), max(1, -(-job.frames_done // _SPRITES))
         return self._drawn(
             self.of(job.id) / "spritesheet.jpg",
@@ -223,7 +240,7 @@ class ServiceFiles:
 
     def _drawn(self, path: Path, draw: Callable[[Path], None]) -> Path:
         with self._drawing:
-            if not path.is_file():  # in a folder of its own, since another server may draw the same
+            if not path.is_file():  # in a temporary folder: another server may draw the same still
                 with tempfile.TemporaryDirectory(prefix=".drawing-", dir=path.parent) as folder:
                     draw(Path(folder) / path.name)
                     os.replace(Path(folder) / path.name, path)
@@ -238,14 +255,14 @@ def _draw_first(head: list[Path], path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """A folder with all that is in it, or a file; of a link the link alone. Nothing happens if it is not there."""
+    """Delete a folder, a file or a link (not its target) if it exists."""
     try:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()
-    except FileNotFoundError:  # somebody else was quicker
-        if path.exists():  # with what is in it
+    except FileNotFoundError:  # another process deletes it too
+        if path.exists():
             shutil.rmtree(path)
 
 
@@ -254,13 +271,13 @@ def _close_to_others(folder: Path) -> None:
         try:
             folder.chmod(0o700)
         except PermissionError:
-            log.warning("%s belongs to another user, and others may look into it", folder)
+            log.warning("%s belongs to another user, and others may read it", folder)
 
 
 def _changed_before(path: Path, moment: float) -> bool:
     try:
         return path.stat().st_mtime <= moment
-    except FileNotFoundError:  # somebody else was quicker
+    except FileNotFoundError:  # another process deleted it
         return False
 
 

@@ -1,10 +1,11 @@
-"""What a file that a stranger sent is, by its content, and whether it can be read to its end within limits.
+"""Identify an untrusted file by its content, and decode it completely within limits.
 
-Decoding happens in a process of its own with little memory and time: a file that is made to blow up, or to crash a decoder, ends that
-process and nothing else. `python -m streamingt2v.jobs.inspection PATH KIND PIXELS SECONDS` is that process. What it would need more memory
-for is refused, so that whoever reads the file later, without these limits, meets nothing larger.
+Decoding runs in a child process with limited memory and time (`python -m streamingt2v.jobs.inspection PATH
+KIND PIXELS SECONDS`), so a decompression bomb or a decoder crash ends only that process. A file that exceeds
+the limits is refused, because later readers have none.
 
-Memory is watched and not withheld: a decoder that gets none says that its file is damaged, and damage is skipped.
+The parent watches the memory instead of capping it: decoders report a failed allocation as damage and skip
+it.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from typing import TYPE_CHECKING, Literal
 from ..errors import MediaError
 from ..video.kinds import HEAD_BYTES, kind_of
 from ..video.rates import Rate, rate_of, rate_to_json
+from .job import QueueFull
 from .settings import Limits
-from .store import QueueFull
 
 if TYPE_CHECKING:
     from ..video.container import Decoded
@@ -34,24 +35,27 @@ if TYPE_CHECKING:
 
 Kind = Literal["image", "video"]
 MEMORY_BYTES = 3 * 2**30
-"""Of address space, most of it not used: libraries alone reserve some hundred million."""
+"""Address space, most of it unused: libraries alone reserve some hundred megabytes."""
 
-WITHHELD_BYTES = 4 * MEMORY_BYTES  # beyond what one look can miss
+WITHHELD_BYTES = 4 * MEMORY_BYTES  # hard limit, for growth between two looks of the parent
 CPU_SECONDS = 60
 LOOK_SECONDS = 0.01
 AT_ONCE = 2
-"""Processes that read a file at the same time; each may take `MEMORY_BYTES`."""
+"""Concurrent inspections; each may take `MEMORY_BYTES`."""
 
 WAITING = 8
-"""Files that wait for one to end; more are refused."""
+"""Files that may wait; more are refused."""
 
-_HIGHEST_RATE = 120  # frames a second that a file's length is counted with where it names more or none
+_HIGHEST_RATE = 120  # frames a second, to limit the length of a file that declares more or none
 _OUT_OF_MEMORY = "the file cannot be read with the memory there is for it"
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a file is. suffix: with the dot. frames: of a video, else 1. rate: a video's, None if nothing tells."""
+    """A file's kind.
+
+    suffix: with the dot. frames: of a video, else 1. rate: frames a second of a video, None if unknown.
+    """
 
     kind: Kind
     suffix: str
@@ -60,25 +64,29 @@ class Found:
 
 
 def identify(head: bytes) -> Found:
-    """What begins with these bytes, see `video.kinds`: the first `HEAD_BYTES` of a file. MediaError if it is no picture or video."""
+    """Identify a file by its first `HEAD_BYTES`, see `video.kinds`.
+
+    Raises MediaError if it is no image or video.
+    """
     kind = kind_of(head)
     if kind is None:
         raise MediaError(
-            "the file is no picture (PNG, JPEG, WebP, ...) and no video (MP4, MOV, WebM, Matroska, ...) that is known here"
+            "the file is neither an image (PNG, JPEG, WebP, ...) nor a video (MP4, MOV, WebM, Matroska, ...)"
+            " of a known kind"
         )
     return Found(kind.media, kind.suffix)
 
 
 def identify_file(path: Path) -> Found:
-    """`identify` for a file."""
+    """Identify a file."""
     with path.open("rb") as file:
         return identify(file.read(HEAD_BYTES))
 
 
 def inspect(path: Path, found: Found, limits: Limits) -> Found:
-    """What it is once it has been decoded to its end: a video's frames are counted, a moving picture of one frame is an image.
+    """Decode a file completely; count a video's frames, and call an animation of one frame an image.
 
-    MediaError if decoding fails or it is beyond the limits; QueueFull if too many files are read already.
+    Raises MediaError if decoding fails or exceeds the limits, QueueFull if too many files wait.
     """
     command = [sys.executable, "-m", "streamingt2v.jobs.inspection", str(path), found.kind]
     command += [str(limits.upload_pixels), str(limits.upload_seconds)]
@@ -96,7 +104,7 @@ def inspect(path: Path, found: Found, limits: Limits) -> Found:
 
 
 def _watched(command: list[str]) -> bytes:
-    """What a process says that has little memory and time. MediaError if it takes more."""
+    """Return the output of a process. Raises MediaError if it takes too much memory or time."""
     deadline = time.monotonic() + 4 * CPU_SECONDS
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         try:
@@ -112,7 +120,7 @@ def _watched(command: list[str]) -> bytes:
 
 
 def _memory(process: int | str, name: str) -> int:
-    """Bytes, as Linux has them under that name; 0 where there is no saying."""
+    """Return a field of a process's status in bytes (Linux); 0 where it is not available."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
@@ -121,7 +129,7 @@ def _memory(process: int | str, name: str) -> int:
 
 
 class _Turns:
-    """So many at a time, and so many more that wait."""
+    """Let `at_once` callers run and `waiting` more wait."""
 
     def __init__(self, at_once: int, waiting: int):
         self._running = threading.BoundedSemaphore(at_once)
@@ -129,7 +137,7 @@ class _Turns:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """A turn, for the time of the block. QueueFull if too many wait."""
+        """Take a turn for the block. Raises QueueFull if too many wait."""
         if not self._here.acquire(blocking=False):
             raise QueueFull(AT_ONCE + WAITING, "files are being read")
         try:
@@ -143,7 +151,7 @@ _turns = _Turns(AT_ONCE, WAITING)
 
 
 def _read(path: Path, kind: Kind, pixels: int, seconds: int) -> Found:
-    """Decode all of it."""
+    """Decode a file completely."""
     if kind == "video":
         seen = _read_video(path, pixels, seconds)
         if seen.frames > 1 or path.suffix not in _MAY_BE_STILL:
@@ -158,7 +166,7 @@ _MAY_BE_STILL = {".gif", ".png", ".webp", ".avif"}
 def _read_image(path: Path) -> None:
     from ..video.reader import read_image
 
-    read_image(path, 8, 8)  # it has a limit of its own, which photographs are below
+    read_image(path, 8, 8)  # has its own pixel limit, above those of photographs
 
 
 def _read_video(path: Path, pixels: int, seconds: int) -> Look:
@@ -177,22 +185,21 @@ def _read_video(path: Path, pixels: int, seconds: int) -> Look:
         height, width = frame.pixels.shape[:2] if isinstance(frame, Picture) else (frame.height, frame.width)
         _check_size(width, height, pixels)
         if count > most:
-            raise MediaError(f"the video is longer than the {seconds} s that are taken")
+            raise MediaError(f"the video is longer than {seconds} s, the limit")
 
     return look_closely(path, check)
 
 
 def _check_size(width: int, height: int, pixels: int) -> None:
     if width * height > pixels:
-        raise MediaError(f"{width}x{height} is more than the {pixels} pixels that are taken; scale it down")
+        raise MediaError(f"{width}x{height} is more than {pixels} pixels, the limit; scale it down")
 
 
 def main() -> int:
-    """Read one file with little memory and time, and print what was found as JSON."""
+    """Inspect one file within the limits and print the result as JSON."""
     path, kind, pixels, seconds = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-    most = (
-        WITHHELD_BYTES if _memory("self", "VmPeak") else MEMORY_BYTES
-    )  # where nobody can watch, it is withheld after all
+    # without /proc the parent cannot watch, so cap the memory
+    most = WITHHELD_BYTES if _memory("self", "VmPeak") else MEMORY_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

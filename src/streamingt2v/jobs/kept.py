@@ -1,9 +1,9 @@
-"""The frames of a preview as they were made, kept beside its video, so that stage 3 can be run on them without what H.264 loses.
+"""Lossless frames of a preview, so that stage 3 can refine them without H.264 artifacts.
 
-    jobs/ID/frames/FIRST-COUNT.mkv      the frames of one chunk, counted from the first new one
+    jobs/ID/frames/FIRST-COUNT.mkv      one chunk; FIRST counts from the first new frame
 
-They are kept as far as that goes: on a full disk, or after a kill between a chunk and its frames, the job loses nothing but the choice
-to be refined.
+Keeping them is best effort: on a full disk, or after a kill between a chunk and its frames, the job only
+loses the ability to be refined.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ log = logging.getLogger(__name__)
 
 
 class KeptFrames:
-    """Items kept in a folder, which is made with the first."""
+    """The frames in a folder, which is created with the first chunk."""
 
     def __init__(self, folder: Path):
         self._folder = folder
 
     def keep(self, chunk: Chunk, rate: Rate) -> None:
-        """Keep a chunk's frames; if that fails, or one before is missing, none are kept."""
+        """Keep a chunk's frames. If that fails, or an earlier chunk is missing, delete all."""
         if self.count != chunk.start:
             shutil.rmtree(self._folder, ignore_errors=True)
             return
@@ -46,7 +46,7 @@ class KeptFrames:
 
     @property
     def count(self) -> int:
-        """Return how many there are, from the first new one without a gap."""
+        """Return the number of frames, from the first new one up to the first gap."""
         count = 0
         for path in self._files():
             first, _, length = path.stem.partition("-")
@@ -56,7 +56,7 @@ class KeptFrames:
         return count
 
     def frames(self) -> Iterator[Frame]:
-        """All of them, uint8 (H, W, 3)."""
+        """Yield all frames, uint8 (H, W, 3)."""
         for path in self._files():
             yield from read_video(path)
 

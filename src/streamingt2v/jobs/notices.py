@@ -1,4 +1,4 @@
-"""Wakes whoever waits for a job to change, however many they are: one look at the store for all of them."""
+"""Wake everybody who waits for a job to change, with one query for all of them."""
 
 from __future__ import annotations
 
@@ -12,37 +12,41 @@ from .patience import Patience
 from .store import JobStore
 
 LOOK_SECONDS = 0.05
-LONGEST_WAIT = 2.0  # then a waiter looks for itself: the job may be gone
+LONGEST_WAIT = 2.0  # then look whether the job was deleted
 
 
 class Ending(Exception):
-    """The server was told to end: nobody waits any more, and connections that stream break off."""
+    """The server was told to end: waiting stops and streams break off."""
 
 
 class Notices:
-    """`start` in the event loop, then `change`; `stop` at the end. ending: set when the server is told to end."""
+    """Call `start` in the event loop, then `change`, then `stop`.
+
+    ending: set when the server is told to end.
+    """
 
     def __init__(self, store: JobStore, ending: threading.Event):
         self._store, self._ending = store, ending
-        self._waiting: WeakValueDictionary[str, asyncio.Event] = (
-            WeakValueDictionary()
-        )  # an event is there while somebody waits for it
+        self._waiting: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()  # while awaited
         self._seen = 0
         self._task: asyncio.Task | None = None
 
     async def start(self) -> None:
-        """Begin to look."""
+        """Begin to poll the store."""
         self._task = asyncio.create_task(self._look())
 
     async def stop(self) -> None:
-        """Look no more."""
+        """Stop polling."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
 
     async def change(self, job: Job, seconds: float = LONGEST_WAIT) -> Job:
-        """The job once it is not as it was any more, or as it is after so long. `NoSuchJob` if it is deleted meanwhile; `Ending`."""
+        """Wait until the job changes or `seconds` pass; return it.
+
+        Raises NoSuchJob if it was deleted, or Ending.
+        """
         event = self._waiting.get(job.id) or asyncio.Event()
         self._waiting[job.id] = event
         now = self._store.get(job.id)

@@ -1,4 +1,4 @@
-"""Trying again what fails: with pauses that grow, and a log that does not grow with every try."""
+"""Retry what fails, with growing pauses and without repeating the same log message."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ..errors import StreamingT2VError
 
 log = logging.getLogger(__name__)
 SHORTEST, LONGEST = 0.5, 30.0  # seconds between tries
-TELL_SECONDS = 600.0  # until the same error is told again
+TELL_SECONDS = 600.0  # before the same error is logged again
 
 
 class Patience:
-    """With one deed that may fail, called `what` in the log."""
+    """Retries of one action, called `what` in the log."""
 
     def __init__(self, what: str):
         self._what = what.strip("_").replace("_", " ")
@@ -24,17 +24,17 @@ class Patience:
 
     @property
     def pause(self) -> float:
-        """Seconds between the last try and the next."""
+        """Return the seconds between the last try and the next."""
         return self._pause
 
     @property
     def is_over(self) -> bool:
-        """Return whether it is time for a try."""
+        """Return whether the pause is over."""
         return time.monotonic() >= self._until
 
     @contextmanager
     def trying(self) -> Iterator[None]:
-        """A try: an error of the block is told, if it is news, and begins a pause."""
+        """Run a try; log an exception of the block if it is new, and begin a pause."""
         try:
             yield
         except Exception as error:
@@ -43,7 +43,7 @@ class Patience:
             self._pause = 0.0
 
     def failed(self, error: Exception) -> None:
-        """A try has failed."""
+        """Record a failed try."""
         self._pause = min(LONGEST, max(SHORTEST, 2 * self._pause))
         self._until = time.monotonic() + self._pause
         said = f"{type(error).__name__}: {error}"

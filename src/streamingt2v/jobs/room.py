@@ -1,7 +1,7 @@
-"""Room on the disk: what errors say that there is none, and a reserve for what has to be written even then.
+"""Disk space: recognize errors of a full disk, and keep a reserve for changes that must succeed on one.
 
-To delete a video, or to note that a job has ended, a few pages have to be written first. So a file holds some room; it is given up when a
-change of that kind finds no other, and taken again once there is plenty.
+Deleting a video, or recording the end of a job, first writes a few pages. So a file reserves some space. It
+is given up when such a change fails, and allocated again once there is plenty.
 """
 
 from __future__ import annotations
@@ -16,31 +16,28 @@ from pathlib import Path
 from ..errors import RunError
 
 RESERVE_BYTES = 256 * 2**10
-ENOUGH_BYTES = 2**20  # free, for a job to be tried again
+ENOUGH_BYTES = 2**20  # free space left beside a new reserve
 _SCARCE_BYTES = 2**16
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_MAY_BE_FULL = (
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_CANTOPEN,
-)  # as SQLite calls it where its own files cannot grow
+_MAY_BE_FULL = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)  # if SQLite's side files cannot grow
 
 
 class StorageError(RunError):
-    """Jobs cannot be kept or read: the file is damaged, gone, or somebody else's."""
+    """Jobs cannot be stored or read: the file is damaged, missing, or not ours."""
 
 
 class StorageFull(StorageError):
-    """There is no room on the disk; what was to be kept is not."""
+    """The disk is full; the change was not stored."""
 
 
 class Reserve:
-    """Some room in a folder, held by a file."""
+    """A file that reserves space in a folder."""
 
     def __init__(self, folder: Path):
         self._path = folder / "reserve"
 
     def take(self) -> None:
-        """Hold it, where there is plenty and it is not held yet."""
+        """Allocate the file if there is plenty of space and it is missing."""
         with suppress(OSError):
             if self._size() < RESERVE_BYTES and free_bytes(self._path.parent) > RESERVE_BYTES + ENOUGH_BYTES:
                 fd = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
@@ -50,7 +47,7 @@ class Reserve:
                     os.close(fd)
 
     def give(self) -> bool:
-        """Give it up; whether there was any."""
+        """Delete the file; return whether there was one."""
         try:
             self._path.unlink()
         except OSError:
@@ -65,13 +62,13 @@ class Reserve:
 
 
 def free_bytes(folder: Path) -> int:
-    """Return the bytes that may be written to a folder's disk, as far as the system knows."""
+    """Return the bytes available on a folder's disk, as the system reports them."""
     disk = os.statvfs(folder)
     return disk.f_bavail * disk.f_frsize
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Return whether an error, or one that it comes from, is about a disk without room."""
+    """Return whether an error or one of its causes means a full disk."""
     while error is not None:
         if isinstance(error, StorageFull) or (isinstance(error, OSError) and error.errno in _FULL):
             return True
@@ -81,7 +78,10 @@ def is_full(error: BaseException | None) -> bool:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Errors of SQLite and of the system as StorageError; StorageFull where only room is missing. path: of the file."""
+    """Convert errors of SQLite and the system to StorageError, or StorageFull if the disk is full.
+
+    path: the file.
+    """
     try:
         yield
     except sqlite3.Error as error:

@@ -1,4 +1,4 @@
-"""Rows of the table of jobs as `Job`s, whatever they hold, and changes of them."""
+"""Convert rows of the table of jobs to `Job`s, even damaged ones, and change them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,27 @@ from ..config import Request
 from ..config.values import check_types
 from ..errors import StreamingT2VError
 from ..video.rates import rate_of
-from .job import Job
+from .job import Job, NoSuchJob
 
-NEXT_REVISION = "IFNULL((SELECT revision + 1 FROM jobs WHERE typeof(revision) = 'integer' ORDER BY revision DESC LIMIT 1), 1)"
+NEXT_REVISION = (
+    "IFNULL((SELECT revision + 1 FROM jobs WHERE typeof(revision) = 'integer'"
+    " ORDER BY revision DESC LIMIT 1), 1)"
+)
 _HIDDEN = {"deleted", "slot", "tries", "reached", "key", "key_digest"}
-_DAMAGED = "what is kept of it is damaged"
-
-
-class NoSuchJob(StreamingT2VError):
-    """There is no job of this id, or not any more."""
+_DAMAGED = "its stored data is damaged"
+_DAMAGE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RecursionError,
+    OverflowError,
+    StreamingT2VError,
+)
 
 
 def one(db: sqlite3.Connection, id: str) -> Job:
-    """A job that is not deleted. NoSuchJob if there is none."""
+    """Return a job that is not deleted. Raises NoSuchJob."""
     row = db.execute("SELECT * FROM jobs WHERE id = ? AND deleted = 0", (id,)).fetchone()
     if row is None:
         raise NoSuchJob(f"there is no video {id!r}")
@@ -31,81 +39,57 @@ def one(db: sqlite3.Connection, id: str) -> Job:
 
 
 def job_of(row: sqlite3.Row) -> Job:
-    """The job of a row; one that has failed where the row is damaged, so that it can be listed and deleted beside the others."""
+    """Return the job of a row.
+
+    A damaged row becomes a failed job, which can be listed and deleted like any other.
+    """
     values: dict[str, Any] = {name: row[name] for name in row.keys() if name not in _HIDDEN}  # noqa: SIM118 (a Row is no dict)
     try:
         request, notes = Request.from_json(json.loads(values["request"])), tuple(json.loads(values["notes"]))
-        job = Job(
-            **values
-            | {
-                "request": request,
-                "fps": rate_of(values["fps"]),
-                "cancelling": bool(values["cancelling"]),
-                "notes": notes,
-            }
-        )
-        check_types(Job, vars(job))
-        if not all(isinstance(note, str) for note in job.notes):
-            raise ValueError("a note that is no text")
-        json.dumps(
-            [request.to_json(), notes], ensure_ascii=False
-        ).encode()  # halves of characters cannot be told to anybody
-        if not all(math.isfinite(value) for value in values.values() if isinstance(value, float)):
-            raise ValueError("a time that it cannot be")
-        if (
-            min(job.width, job.height, job.frames_total) < 1
-            or job.fps <= 0
-            or min(job.frames_done, job.step, job.steps) < 0
-        ):
-            raise ValueError("a number that it cannot be")
+        read = {"request": request, "notes": notes, "fps": rate_of(values["fps"])}
+        job = Job(**values | read | {"cancelling": bool(values["cancelling"])})
+        _check(job)
         return job
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        RecursionError,
-        OverflowError,
-        StreamingT2VError,
-    ):
+    except _DAMAGE:
         return _damaged(values)
 
 
+def _check(job: Job) -> None:
+    """Raise one of `_DAMAGE` if a value is of a wrong type, out of range or not serializable."""
+    check_types(Job, vars(job))
+    if not all(isinstance(note, str) for note in job.notes):
+        raise ValueError("notes")
+    json.dumps([job.request.to_json(), job.notes], ensure_ascii=False).encode()  # fails on lone surrogates
+    if not all(math.isfinite(value) for value in vars(job).values() if isinstance(value, float)):
+        raise ValueError("times")
+    if min(job.width, job.height, job.frames_total) < 1 or job.fps <= 0:
+        raise ValueError("size")
+    if min(job.frames_done, job.step, job.steps) < 0:
+        raise ValueError("progress")
+
+
 def _damaged(values: dict[str, Any]) -> Job:
-    number = values["number"] if isinstance(values["number"], int) else 0
-    nothing: dict[str, Any] = {
-        "source": None,
-        "started_at": None,
-        "completed_at": None,
-        "expires_at": None,
-        "first_seconds": None,
-    }
-    counts = {"frames_total": 1, "frames_done": 0, "step": 0, "steps": 0}
-    revision = values["revision"] if isinstance(values["revision"], int) else 0
+    kept: dict[str, Any] = {name: str(values[name]) for name in ("id", "model")}
+    for name in ("number", "revision"):
+        kept[name] = values[name] if isinstance(values[name], int) else 0
+    unknown = ("source", "started_at", "completed_at", "expires_at", "first_seconds")
     return Job(
-        id=str(values["id"]),
-        number=number,
+        **kept,
+        **dict.fromkeys(unknown),
+        **dict.fromkeys(("width", "height", "fps", "frames_total"), 1),
+        **dict.fromkeys(("frames_done", "step", "steps", "created_at", "worked_seconds"), 0),
         kind="create",
-        model=str(values["model"]),
         request=Request(_DAMAGED, 1),
         status="failed",
-        revision=revision,
-        width=1,
-        height=1,
-        fps=1,
         cancelling=False,
-        created_at=0.0,
-        worked_seconds=0.0,
         notes=(),
         error_code="damaged",
         error_message=_DAMAGED,
-        **nothing,
-        **counts,
     )
 
 
 def update(db: sqlite3.Connection, id: str, **values: Any) -> None:
-    """Set columns of a job, and its revision."""
+    """Set columns of a job and its revision."""
     columns = ", ".join([f"revision = {NEXT_REVISION}", *(f"{name} = ?" for name in values)])
     db.execute(f"UPDATE jobs SET {columns} WHERE id = ?", (*values.values(), id))
 

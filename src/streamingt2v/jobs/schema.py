@@ -1,4 +1,4 @@
-"""The tables of a service's file, and how those of older versions become today's."""
+"""The tables of a service's database, and migrations from older versions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .database import Database
 from .room import StorageError
 
 _VERSION = 4
-_OURS = 0x53543256  # "ST2V" in the file's head, since version 4
+_OURS = 0x53543256  # "ST2V", the application id since version 4
 _SCHEMA = """
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -43,29 +43,35 @@ CREATE TABLE changes (
     event TEXT,
     PRIMARY KEY (job, number)
 );
-CREATE TABLE sessions (job TEXT PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE, turn INTEGER NOT NULL, place INTEGER);
 CREATE TABLE workers (slot INTEGER PRIMARY KEY, pid INTEGER NOT NULL, ready INTEGER NOT NULL);
 CREATE TABLE totals (name TEXT PRIMARY KEY, value REAL NOT NULL);
 CREATE TABLE begun (name TEXT PRIMARY KEY);
 """
-_FROM_1 = """
-ALTER TABLE changes ADD COLUMN event TEXT;
-CREATE TABLE sessions (job TEXT PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE, turn INTEGER NOT NULL, place INTEGER);
+_SESSIONS = """
+CREATE TABLE sessions (
+    job TEXT PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE, turn INTEGER NOT NULL, place INTEGER
+);
 """
+_FROM_1 = _SESSIONS + "ALTER TABLE changes ADD COLUMN event TEXT;"
 _FROM_2 = """
-UPDATE jobs SET request = json_remove(json_set(request, '$.num_frames', json_extract(request, '$.frames'),
-    '$.num_inference_steps', json_extract(request, '$.steps')), '$.frames', '$.steps') WHERE json_valid(request);
+UPDATE jobs SET request = json_remove(
+    json_set(request, '$.num_frames', json_extract(request, '$.frames'),
+        '$.num_inference_steps', json_extract(request, '$.steps')),
+    '$.frames', '$.steps') WHERE json_valid(request);
 """
 _FROM_3 = """
 ALTER TABLE jobs ADD COLUMN reached INTEGER NOT NULL DEFAULT 0;
 UPDATE jobs SET reached = frames_done;
 CREATE TABLE begun (name TEXT PRIMARY KEY);
 """
-_STEPS = {0: _SCHEMA, 1: _FROM_1 + _FROM_2 + _FROM_3, 2: _FROM_2 + _FROM_3, 3: _FROM_3}
+_STEPS = {0: _SCHEMA + _SESSIONS, 1: _FROM_1 + _FROM_2 + _FROM_3, 2: _FROM_2 + _FROM_3, 3: _FROM_3}
 
 
 def prepare(path: Path, database: Database) -> None:
-    """Make the tables where the file is new, or bring them up to date. StorageError if it is a database of something else."""
+    """Create the tables or migrate them to this version.
+
+    Raises StorageError for the database of another program.
+    """
     with database.reading() as db:
         version, kind = (
             db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("user_version", "application_id")
@@ -80,7 +86,7 @@ def prepare(path: Path, database: Database) -> None:
             f"{path}: its jobs were written by another version of streamingt2v; take another folder"
         )
     with database.writing() as db:
-        if db.execute("PRAGMA user_version").fetchone()[0] != version:  # another server was quicker
+        if db.execute("PRAGMA user_version").fetchone()[0] != version:  # another server has done it
             return
         for statement in _STEPS[version].split(";"):
             db.execute(statement)

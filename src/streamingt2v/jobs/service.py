@@ -1,8 +1,8 @@
-"""Videos as jobs: the one door for the HTTP API, the web demo and scripts.
+"""Videos as jobs: the interface for the HTTP API, the web demo and scripts.
 
-A `JobService` owns a folder, or has a share in it. What is submitted is checked, put into the queue on the disk, and made by worker
-processes; killing any of them, or this process, loses nothing: another one of the folder, or the next to open it, goes on from the run
-folders, to the same bytes.
+A `JobService` owns a folder or shares it. It checks submitted requests and queues them on disk; worker
+processes make the videos. Killing any of them, or this process, loses nothing: whoever opens the folder next
+resumes the run folders, to the same bytes.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from ..runs.prompts import PromptLog
 from ..video.lossless import write_lossless
 from ..video.reader import count_frames, playback_rate, read_video
 from .files import NotReady, ServiceFiles
-from .job import Job, Kind
+from .job import Job, Key, Kind, QueueFull
 from .sessions import Sessions
 from .settings import Settings
-from .store import Conflict, JobStore, Key, QueueFull, Size
+from .store import JobStore, Size
 from .supervisor import Supervisor
 
 WATCH_SECONDS = 0.1  # between looks of `watch`
-STRAY_SECONDS = 3600.0  # until what belongs to no job is nobody's that is just being taken in
+STRAY_SECONDS = 3600.0  # in a shared folder, younger strays may be uploads in progress at another server
 
 
 class JobService:
-    """The jobs of a folder. A context manager: entering it starts the workers, leaving it ends them and keeps all jobs.
+    """The jobs of a folder. As a context manager it starts the workers, then ends them and keeps all jobs.
 
-    RequestError for wrong settings, RunError if the folder cannot be used or another service has it.
+    Raises RequestError for wrong settings, RunError if the folder cannot be used or another service uses it.
     """
 
     def __init__(self, settings: Settings):
         settings = dataclasses.replace(settings, folder=settings.folder.absolute())
         self.settings, self.limits = settings, settings.limits
         self.ending = threading.Event()
-        """Set when the server on it is told to end."""
+        """Set when the server is told to end."""
         self.configs: dict[str, ModelConfig] = settings.configs()
         self.files = ServiceFiles(settings.folder)
         self._locks = [self._folder_lock()]
@@ -66,10 +66,10 @@ class JobService:
         self._delete_strays()
         place, *others = self._places = self.store.new_places(1 + settings.workers)
         handle = self.files.take_place(place)
-        assert handle is not None, "nobody had it before"
+        assert handle is not None, "the place is new"
         self._locks.append(handle)
         self.sessions = Sessions(self.store, self.files, place)
-        # alone in its folder, it has the same places each time, and so waits for the memory of workers that a killed one left
+        # an unshared folder reuses its places, so new workers wait until those of a killed server are gone
         workers = others if settings.shared else range(settings.workers)
         self.supervisor = Supervisor(settings, self.store, self.files, self.sessions, workers)
 
@@ -107,11 +107,17 @@ class JobService:
 
     @property
     def default_model(self) -> str:
-        """What a job is made with that names no model."""
+        """Return the model of a job that names none."""
         return next(iter(self.settings.names))
 
+    def model(self, name: str | None) -> str:
+        """Return a job's model, the default one for None. Raises RequestError for an unknown one."""
+        if name is not None and name not in self.configs:
+            raise RequestError("model", name, f"must be one of {', '.join(self.configs)}, or left out")
+        return name or self.default_model
+
     def wait_until_ready(self, seconds: float = 600.0) -> None:
-        """Wait until every worker has its model in memory. RunError if one cannot, or it takes longer."""
+        """Wait until every worker has loaded its model. Raises RunError if one cannot, or it takes longer."""
         deadline = time.monotonic() + seconds
         while not self.supervisor.ready:
             if self.supervisor.failed():
@@ -123,14 +129,14 @@ class JobService:
     def submit(
         self, request: Request, model: str | None = None, key: Key | None = None, counted: int | None = None
     ) -> Job:
-        """A new job; files that the request names are copied. key: of an earlier call gives that call's job.
+        """Queue a job and return it, or the existing job of the same key. Files of the request are copied.
 
-        counted: how many frames the request's video has, where somebody has counted them, see `inspection`; None: they are counted here.
+        counted: number of frames of the request's video if known (see `inspection`); None counts them.
 
-        RequestError for what the model cannot do or beyond `limits`; MediaError for a file that cannot be read; `QueueFull` and `Conflict`
-        (both in `store`) as the store has them.
+        Raises RequestError for what the model cannot do or exceeds `limits`, MediaError for an unreadable
+        file, QueueFull, and Conflict if the key was used for another request.
         """
-        return self._add("create", request, model or self.default_model, None, key, counted)
+        return self._add("create", request, self.model(model), None, key, counted)
 
     def extend(
         self,
@@ -141,39 +147,33 @@ class JobService:
         schedule: tuple[tuple[int, str], ...] = (),
         key: Key | None = None,
     ) -> Job:
-        """A job for the video of `id`, which must have ended, with so many new frames behind it, made with the same settings.
+        """Queue a job that appends `frames` new frames to the ended video `id`, with the same settings.
 
-        seed: None for the next one, so that the noise is another. Raises as `submit`, `NoSuchJob`, and NotReady if there is no video.
+        seed: None takes the next one, for other noise. Raises like `submit`, and NoSuchJob, or NotReady
+        without a video.
         """
         job = self.get(id)
         seed = job.request.seed + 1 if seed is None else seed
-        asked = dataclasses.replace(
-            job.request, prompt=prompt, num_frames=frames, seed=seed, schedule=schedule, fps=None
-        )
-        start = dataclasses.replace(
-            asked, video=str(self.files.video(job)), image=None, refine=None, base=None
-        )
-        return self._add("extension", start, job.model, id, key)
+        start = {"video": str(self.files.video(job)), "image": None, "refine": None, "base": None}
+        new = {"prompt": prompt, "num_frames": frames, "seed": seed, "schedule": schedule, "fps": None}
+        return self._add("extension", dataclasses.replace(job.request, **start, **new), job.model, id, key)
 
     def refine(self, id: str, key: Key | None = None) -> Job:
-        """A job that runs stage 3 alone on the frames of the preview `id`, which must have ended, as they were made: without loss.
+        """Queue a job that runs stage 3 on the lossless frames of the ended preview `id`.
 
-        RequestError where its model refines nothing, or its prompt changed on the way (a video is refined with one); NotReady if its frames
-        were not kept; raises as `submit`, `NoSuchJob`.
+        Raises like `submit`, and NoSuchJob; RequestError if the model has no refiner or the prompt changed on
+        the way (stage 3 takes one prompt); NotReady if the frames were not kept.
         """
         job, known = self.get(id), self.store.of_key(key)
         if known is not None:
             return known
-        asked = Request(
-            job.request.prompt,
-            job.frames_done,
-            job.request.seed,
-            negative_prompt=job.request.negative_prompt,
-            preset="full",
-        )
         if job.request.preset != "preview":
             raise RequestError("preset", job.request.preset, f"{id} is refined already")
         self._check_refinable(job)
+        old = job.request
+        asked = Request(
+            old.prompt, job.frames_done, old.seed, negative_prompt=old.negative_prompt, preset="full"
+        )
         before = job.frames_done - job.new_frames
         with self.upload() as path:
             kept, source = self.files.kept(id), job.request.video
@@ -185,7 +185,7 @@ class JobService:
             return self._add("refinement", dataclasses.replace(asked, refine=str(path)), job.model, id, key)
 
     def can_refine(self, job: Job) -> bool:
-        """Whether `refine` would take the job."""
+        """Return whether `refine` accepts the job."""
         try:
             self._check_refinable(job)
         except StreamingT2VError:
@@ -197,11 +197,8 @@ class JobService:
         if config is None or (config.refine is None and config.refine_by is None):
             raise RequestError("model", job.model, "has no refiner")
         if job.request.schedule or PromptLog.read(self.files.run(job.id) / PROMPTS).changes:
-            raise RequestError(
-                "prompt",
-                job.request.prompt,
-                "changed on the way; a video is refined with one: make the full video instead",
-            )
+            fix = "changed on the way, and stage 3 takes one prompt: make the full video instead"
+            raise RequestError("prompt", job.request.prompt, fix)
         if not job.ended or not job.new_frames or self.files.kept(job.id).count != job.new_frames:
             raise NotReady(f"the frames of {job.id} are not all there; make the full video instead")
 
@@ -213,61 +210,63 @@ class JobService:
         preset: Preset | None = None,
         key: Key | None = None,
     ) -> Job:
-        """A job that is as the job `id` in everything but what is given. Raises as `submit`, `NoSuchJob`.
+        """Queue a copy of the job `id` with another prompt, seed or preset.
 
-        prompt: holds for the whole video; None keeps all prompts of the job, those that it was changed to on the way included.
+        Raises like `submit`, and NoSuchJob.
+
+        prompt: for the whole video; None keeps all prompts, including changes on the way.
         """
         job = self.get(id)
         changes = PromptLog.read(self.files.run(id) / PROMPTS)
         schedule = changes.merged(job.request.schedule) if prompt is None else ()
         given = {"prompt": prompt, "seed": seed, "preset": preset}
         kept: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        if preset not in (None, job.request.preset):
-            kept |= {
-                "width": None,
-                "height": None,
-                "form": None,
-                "strength": None,
-            }  # they belong to the other one
+        if preset not in (None, job.request.preset):  # these options belong to the old preset
+            kept |= dict.fromkeys(("width", "height", "form", "strength"))
         counted = job.frames_total - (job.request.num_frames or 0)
-        return self._add(
-            "remix", dataclasses.replace(job.request, schedule=schedule, **kept), job.model, id, key, counted
-        )
+        request = dataclasses.replace(job.request, schedule=schedule, **kept)
+        return self._add("remix", request, job.model, id, key, counted)
 
     def change_prompt(self, id: str, prompt: str, event: str | None = None) -> int:
-        """From the next chunk on the video shows this; the number of the change. It is kept before this returns.
+        """Change the prompt from the next chunk on; return the number of the change once it is stored.
 
-        event: a name for the change; one that is sent twice is made once. RequestError for a prompt that is empty or too long, or would
-        have no effect; `NoSuchJob`; `Conflict` if the job has ended, or the name came with another prompt.
+        event: a name for the change; sending it again has no effect. Raises RequestError for a prompt that is
+        empty, too long or has no effect; NoSuchJob; Conflict if the job has ended or the event came with
+        another prompt.
         """
         self._check_prompt("prompt", prompt)
         job = self.get(id)
         if not (self.configs[job.model].reads_text or job.request.preset == "full"):
-            raise RequestError(
-                "prompt", prompt, f"model {job.model!r} goes on from pictures alone; it cannot be changed"
-            )
+            fix = f"model {job.model!r} extends from images alone; the prompt cannot be changed"
+            raise RequestError("prompt", prompt, fix)
         return self.store.change_prompt(id, prompt, self.limits.changes, event)
 
     def get(self, id: str) -> Job:
-        """The job as of now. `NoSuchJob` if there is none."""
+        """Return the job as of now. Raises NoSuchJob."""
         return self.store.get(id)
 
     def list(
         self, limit: int = 20, after: str | None = None, newest_first: bool = True
     ) -> tuple[Sequence[Job], bool]:
-        """Jobs by age, those after the job `after`, and whether there are more. `NoSuchJob` if that one is gone."""
+        """Return jobs by age, starting after the job `after`, and whether there are more.
+
+        Raises NoSuchJob.
+        """
         return self.store.list(limit, after, newest_first)
 
     def cancel(self, id: str) -> Job:
-        """Stop a job: one in progress within one denoising step; what there is of its video stays. No effect on one that has ended."""
+        """Stop a job within one denoising step and keep its frames; leave an ended one as it is."""
         return self.store.cancel(id)
 
     def delete(self, id: str) -> None:
-        """Stop a job and delete everything of it. `NoSuchJob` if there is none."""
+        """Stop a job and delete all of it. Raises NoSuchJob."""
         self.store.delete(id)
 
     def watch(self, id: str) -> Iterator[Job]:
-        """The job now and after every change, until it has ended. `NoSuchJob` if there is none, or it is deleted meanwhile."""
+        """Yield the job now and after every change, until it has ended.
+
+        Raises NoSuchJob, also if it is deleted meanwhile.
+        """
         revision = -1
         while True:
             job = self.get(id)
@@ -279,32 +278,36 @@ class JobService:
             time.sleep(WATCH_SECONDS)
 
     def wait(self, id: str) -> Job:
-        """The job when it has ended."""
+        """Wait until the job has ended; return it."""
         *_, last = self.watch(id)
         return last
 
     def video(self, id: str) -> Path:
-        """The MP4 of a job that has ended; of a cancelled one what there was. NotReady if there is none (yet)."""
+        """Return the MP4 of an ended job, cancelled ones included. Raises NotReady if there is none (yet)."""
         return self.files.video(self.get(id))
 
     def playlist(self, id: str) -> str:
-        """The HLS playlist of what there is of the video. NotReady before the first frames."""
+        """Return the HLS playlist so far. Raises NotReady before the first frames."""
         return self.files.playlist(self.get(id))
 
     def segment(self, id: str, name: str) -> Path:
-        """A file that the playlist names."""
+        """Return the path of a segment that the playlist names."""
         return self.files.segment(self.get(id), name)
 
     def _add(
-        self, kind: Kind, request: Request, model: str, source: str | None, key: Key | None, counted: int | None = None
-    ) -> Job:  # fmt: skip
+        self,
+        kind: Kind,
+        request: Request,
+        model: str,
+        source: str | None,
+        key: Key | None,
+        counted: int | None = None,
+    ) -> Job:
         known = self.store.of_key(key)
         if known is not None:
             return known
         asked = self._checked(request, model)
-        if (
-            self.store.counts().get("queued", 0) >= self.limits.queue
-        ):  # said before anything is copied; `add` is what decides
+        if self.store.counts().get("queued", 0) >= self.limits.queue:  # before copying; `add` decides
             raise QueueFull(self.limits.queue)
         size = _size(asked, counted)
         id, files = f"video_{secrets.token_hex(12)}", request.files()
@@ -317,7 +320,7 @@ class JobService:
         except BaseException:
             self._forget(id, files)
             raise
-        if job.id != id:  # the key's, made meanwhile
+        if job.id != id:  # made with the same key meanwhile
             self._forget(id, files)
         return job
 
@@ -328,7 +331,10 @@ class JobService:
 
     @contextmanager
     def upload(self) -> Iterator[Path]:
-        """A path for a file on its way in, which may get a suffix; it is deleted after the block, or after a kill by the next start."""
+        """Yield a temporary path for an upload, which may get a suffix; delete the file afterwards.
+
+        After a kill the next start deletes it.
+        """
         name = secrets.token_hex(16)
         self.store.begin(name)
         try:
@@ -338,24 +344,25 @@ class JobService:
             self.store.settle(name)
 
     def _checked(self, request: Request, model: str) -> ResolvedRequest:
-        """What the model will make. RequestError if it cannot do the request, or that is beyond the limits."""
-        limits = self.limits
-        if model not in self.configs:
-            raise RequestError("model", model, f"must be one of {', '.join(self.configs)}, or left out")
-        for name, value, most in (
+        """Return the resolved request.
+
+        Raises RequestError if the model cannot do it or it exceeds the limits.
+        """
+        limits, name = self.limits, self.settings.names[self.model(model)]
+        for argument, value, most in (
             ("num_frames", request.num_frames, limits.frames),
             ("num_inference_steps", request.num_inference_steps, limits.steps),
             ("schedule", len(request.schedule), limits.schedule),
         ):
             if value is not None and value > most:
-                raise RequestError(name, value, f"this server makes no more than {most}")
-        for name, prompt in (("prompt", request.prompt), ("negative_prompt", request.negative_prompt)):
-            self._check_length(name, prompt)
+                raise RequestError(argument, value, f"this server makes no more than {most}")
+        self._check_length("prompt", request.prompt)
+        self._check_length("negative_prompt", request.negative_prompt)
         for _, prompt in request.schedule:
             self._check_length("schedule", prompt)
         if request.num_frames is None:
-            raise RequestError("num_frames", None, "say how many; a job is not without end")
-        return resolve_for(self.settings.names[model], request)
+            raise RequestError("num_frames", None, "is needed: a job cannot be endless")
+        return resolve_for(name, request)
 
     def _check_prompt(self, name: str, prompt: str) -> None:
         if not prompt.strip():
@@ -364,29 +371,19 @@ class JobService:
 
     def _check_length(self, name: str, prompt: str) -> None:
         if len(prompt) > self.limits.prompt:
-            raise RequestError(
-                name,
-                f"{prompt[:20]}...",
-                f"has {len(prompt)} characters; no more than {self.limits.prompt} are taken",
-            )
+            fix = f"has {len(prompt)} characters; the limit is {self.limits.prompt}"
+            raise RequestError(name, f"{prompt[:20]}...", fix)
 
 
 def _size(asked: ResolvedRequest, counted: int | None) -> Size:
-    """Width, height, frames a second, and frames of the whole video, which begins with so many of another (None: not counted yet).
+    """Return the size of the whole video. counted: frames of the source video; None counts them.
 
-    MediaError if that cannot be read.
+    Raises MediaError if the source cannot be read.
     """
     request = asked.request
     source = request.video or request.refine
     rate = playback_rate(source) if source is not None and request.fps is None else None
     before = 0 if request.video is None else count_frames(request.video) if counted is None else counted
     assert asked.num_frames is not None, "checked before"
-    return (
-        asked.output_width,
-        asked.output_height,
-        asked.fps or rate or asked.config.fps,
-        before + asked.num_frames,
-    )
-
-
-__all__ = ["Conflict", "JobService", "Key", "NotReady"]
+    fps = asked.fps or rate or asked.config.fps
+    return asked.output_width, asked.output_height, fps, before + asked.num_frames

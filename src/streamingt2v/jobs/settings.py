@@ -1,4 +1,4 @@
-"""What a server is told: where it keeps its jobs, what it makes them with, and how much it takes on. Nothing heavy is imported."""
+"""Settings of a server: its folder, models and limits. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..errors import ModelError, RequestError
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a client may ask for. Counts, seconds, bytes and pixels; RequestError for one below 1.
+    """Limits of a client's requests: counts, seconds, bytes and pixels, all at least 1 (else RequestError).
 
-    queue: jobs that wait. frames: of one job, new ones. prompt: characters of one prompt. schedule: prompts that take over in a job.
-    steps: denoising steps of a chunk. sessions: WebSockets open at once. streams: event streams and growing downloads open at once.
-    upload_bytes: of a request's body. upload_seconds, upload_pixels: of a video in it; pixels are those of one frame.
-    changes: of the prompt of one job.
+    queue: waiting jobs. frames: new frames of a job. prompt: characters of a prompt. schedule: scheduled
+    prompts of a job. steps: denoising steps of a chunk. sessions: open WebSockets. streams: open event
+    streams and growing downloads. upload_bytes: size of a body. upload_seconds, upload_pixels: length and
+    frame size of an uploaded video. changes: prompt changes of a job.
     """
 
     queue: int = 64
@@ -42,13 +42,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that a job service is told.
+    """Settings of a job service.
 
-    folder: where jobs are kept, made if it is missing; of one service at a time, or, if shared, of any number, on machines that all have it
-    at this path, on a file system whose locks hold between them. models: names or folders; clients name them by `names`, the
-    first is the default. workers: processes that make videos, one job each at a time, each with the models in memory. keep_seconds: how
-    long a finished job is kept; None for ever. tries: how often a job is begun without a new frame before it is given up, so that one that
-    ends its worker each time does not do so for ever.
+    folder: created if missing; used by one service, or, if shared, by any number, on machines that mount it
+    at this path from a file system with working locks. models: names or folders; clients use `names`, the
+    first is the default. workers: processes that each make one job at a time and keep the models in memory.
+    keep_seconds: how long ended jobs are kept; None forever. tries: starts of a job without a new frame
+    before it fails, because it may crash its worker.
     """
 
     folder: Path
@@ -73,21 +73,19 @@ class Settings:
             )
         names = [Path(model).name for model in self.models]
         if len(set(names)) < len(names):
-            raise RequestError("model", ", ".join(self.models), "two of them have one name; rename a folder")
+            raise RequestError("model", ", ".join(self.models), "two have the same name; rename a folder")
 
     @property
     def names(self) -> dict[str, str]:
-        """What clients call a model, the last part of its path -> how `find_model` finds it."""
+        """Return the models by the names that clients use, the last parts of their paths."""
         return {Path(model).name: model for model in self.models}
 
     def configs(self) -> dict[str, ModelConfig]:
-        """The configuration of every model by what clients call it. No weights are read.
+        """Return the model configurations by the names that clients use, without reading weights.
 
-        RequestError if there is no such model, or one cannot be used on this device, in this dtype, with these savings.
+        Raises RequestError if a model is missing, or does not support this device, dtype or memory options.
         """
-        from ..external.as_model import (
-            read_model,
-        )  # heavy; the process that inspects uploads has little memory
+        from ..external.as_model import read_model  # heavy; inspections run with little memory
 
         try:
             found = {name: read_model(model)[1] for name, model in self.names.items()}
@@ -98,12 +96,12 @@ class Settings:
         return found
 
     def to_json(self) -> str:
-        """One line, for a worker's process."""
+        """Serialize to one line, for a worker process."""
         return json.dumps(dataclasses.asdict(self) | {"folder": str(self.folder)})
 
     @classmethod
     def from_json(cls, text: str) -> Settings:
-        """The settings of `to_json`."""
+        """Return the settings from `to_json`."""
         values = json.loads(text)
         own = {"folder": Path(values["folder"]), "models": tuple(values["models"])}
         return cls(

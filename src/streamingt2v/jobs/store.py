@@ -1,56 +1,38 @@
-"""Jobs in an SQLite file: the one truth that servers and workers share. Every method is one transaction.
+"""Jobs in an SQLite file that servers and workers share. Every change is one transaction.
 
-A process that is killed leaves the file as of its last transaction. Who works on a job is known by a number of a place (`slot`); that a
-place is taken is known by a lock of the operating system (see `worker`), which no kill leaves behind. So there are no leases that run out
-and no clocks that must agree.
+A killed process leaves the file as of its last transaction. A job in progress has the number of its worker's
+place (`slot`); the worker holds that place's file lock, which the operating system releases when it dies (see
+`worker`). So there are no leases that expire and no clocks that must agree.
 """
 
 from __future__ import annotations
 
+import builtins
 import functools
 import json
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..config import Request
-from ..errors import StreamingT2VError
 from ..video.rates import Rate, rate_to_json
 from .database import Database
-from .job import Job, Kind, Status
+from .job import Conflict, Job, Key, Kind, QueueFull, Status
 from .room import StorageError, StorageFull
-from .rows import NEXT_REVISION, NoSuchJob, add_to_total, job_of, one, update
+from .rows import NEXT_REVISION, add_to_total, job_of, one, update
 from .schema import prepare
 
-_FIRST_PLACE = 1000  # those below are of a server that has the folder to itself
+_FIRST_PLACE = 1000  # lower ones belong to a server that does not share its folder
 _WAITING = "FROM jobs WHERE status = 'queued' AND deleted = 0 ORDER BY number LIMIT 1"
+_EXPIRED = "FROM jobs WHERE deleted = 0 AND expires_at < ?"
+_GONE = "FROM jobs WHERE deleted = 1 AND status != 'in_progress'"
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-class QueueFull(StreamingT2VError):
-    """As many jobs wait, or connections are open, as may; try again later."""
-
-    def __init__(self, most: int, what: str = "jobs wait"):
-        super().__init__(f"{most} {what} already; try again later")
-
-
-class Conflict(StreamingT2VError):
-    """The job is not in a state, or the key not of the request, that this could be done with."""
-
-
-@dataclass(frozen=True)
-class Key:
-    """A client's word for one request, so that sending it twice makes one job; digest: of the request that it came with."""
-
-    name: str
-    digest: str
-
-
 def even_if_full(method: Method) -> Method:
-    """A method of the store that must not fail for want of room: it ends something, or makes room. It is tried again with the reserve."""
+    """Let a method of the store use the reserve on a full disk, because it ends something or frees space."""
 
     @functools.wraps(method)
     def trying(self: JobStore, *arguments: Any, **named: Any) -> Any:
@@ -64,47 +46,53 @@ def even_if_full(method: Method) -> Method:
 
 
 Size = tuple[int, int, Rate, int]
-"""Width, height, frames a second, and frames of a whole video."""
+"""Width, height, frames a second, and frames of the whole video."""
 
 
 class JobStore:
-    """The jobs in the file at `path`, made if it is missing. Any thread may call.
+    """The jobs in the file at `path`, created if missing. Thread-safe.
 
-    keep_seconds: until a job that has ended expires, None for never. durable, shared: as `Database` has them, with its errors, everywhere.
+    keep_seconds: after which an ended job expires; None never. durable, shared, and errors of all methods:
+    see `Database`.
     """
 
     def __init__(
         self, path: Path, keep_seconds: float | None = None, durable: bool = True, shared: bool = False
     ):
-        self._path, self._keep_seconds, self._database = path, keep_seconds, Database(path, durable, shared)
-        self.writing, self.reading = self._database.writing, self._database.reading
-        self.take_reserve = self._database.take_reserve
+        self._path, self._keep_seconds = path, keep_seconds
+        self._database = database = Database(path, durable, shared)
+        self.writing, self.reading = database.writing, database.reading
+        self.take_reserve, self.close = database.take_reserve, database.close
         try:
             self._prepare()
         except BaseException:
             self.close()
             raise
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._database.close()
-
     @even_if_full
     def _prepare(self) -> None:
         prepare(self._path, self._database)
 
     def check(self) -> None:
-        """StorageError if the file is damaged; looks at all of it."""
-        with self.reading() as db:
-            found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        """Check the whole file. Raises StorageError if it is damaged."""
+        found = self._rows("PRAGMA quick_check(1)")[0][0]
         if found != "ok":
             raise StorageError(f"{self._path}: is damaged ({str(found).splitlines()[-1]})")
 
-    def add(self, id: str, kind: Kind, model: str, request: Request, size: Size, source: str | None, limit: int,
-            key: Key | None = None) -> Job:  # fmt: skip
-        """A new job at the end of the queue; the one there is already for a key. size: width, height, fps, frames of the video.
+    def add(
+        self,
+        id: str,
+        kind: Kind,
+        model: str,
+        request: Request,
+        size: Size,
+        source: str | None,
+        limit: int,
+        key: Key | None = None,
+    ) -> Job:
+        """Append a job to the queue and return it, or the existing job of the same key.
 
-        QueueFull if `limit` jobs wait; Conflict if the key came with another request.
+        Raises QueueFull if `limit` jobs wait, Conflict if the key was used for another request.
         """
         with self.writing() as db:
             known = self._of_key(db, key)
@@ -112,86 +100,69 @@ class JobStore:
                 return known
             if db.execute("SELECT COUNT(*) FROM jobs WHERE status = 'queued'").fetchone()[0] >= limit:
                 raise QueueFull(limit)
-            asked = json.dumps(request.to_json())
-            named = (key.name, key.digest) if key else (None, None)
             width, height, fps, frames = size
+            about = (id, kind, model, json.dumps(request.to_json()), source, time.time())
+            named = (key.name, key.digest) if key else (None, None)
             db.execute(
-                "INSERT INTO jobs (id, kind, model, request, width, height, fps, frames_total, source, created_at, key, key_digest,"
-                f" revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {NEXT_REVISION})",
-                (
-                    id,
-                    kind,
-                    model,
-                    asked,
-                    width,
-                    height,
-                    rate_to_json(fps),
-                    frames,
-                    source,
-                    time.time(),
-                    *named,
-                ),
+                "INSERT INTO jobs (id, kind, model, request, source, created_at, key, key_digest, width,"
+                f" height, fps, frames_total, revision) VALUES ({'?, ' * 12}{NEXT_REVISION})",
+                (*about, *named, width, height, rate_to_json(fps), frames),
             )
             db.execute("DELETE FROM begun WHERE name = ?", (id,))
             add_to_total(db, "jobs_created")
             return one(db, id)
 
     def of_key(self, key: Key | None) -> Job | None:
-        """The job that was made with a key. Conflict if it came with another request."""
+        """Return the job of a key, None without one.
+
+        Raises Conflict if the key was used for another request.
+        """
         with self.reading() as db:
             return self._of_key(db, key)
 
     def get(self, id: str) -> Job:
-        """NoSuchJob if there is none."""
+        """Return a job. Raises NoSuchJob."""
         with self.reading() as db:
             return one(db, id)
 
     def list(
         self, limit: int, after: str | None = None, newest_first: bool = True
     ) -> tuple[Sequence[Job], bool]:
-        """Up to `limit` jobs by age, those that follow the job `after`, and whether there are more. NoSuchJob if that one is gone."""
+        """Return up to `limit` jobs by age, starting after the job `after`, and whether there are more.
+
+        Raises NoSuchJob.
+        """
         sign, order = ("<", "DESC") if newest_first else (">", "ASC")
         where, values = "deleted = 0", []
-        with self.reading() as db:
-            if after is not None:
-                where, values = f"{where} AND number {sign} ?", [one(db, after).number]
-            rows = db.execute(
-                f"SELECT * FROM jobs WHERE {where} ORDER BY number {order} LIMIT ?", (*values, limit + 1)
-            ).fetchall()
+        if after is not None:
+            where, values = f"{where} AND number {sign} ?", [self.get(after).number]
+        sql = f"SELECT * FROM jobs WHERE {where} ORDER BY number {order} LIMIT ?"
+        rows = self._rows(sql, *values, limit + 1)
         return [job_of(row) for row in rows[:limit]], len(rows) > limit
 
     def changed_since(self, revision: int) -> dict[str, int]:
-        """Id -> revision of the jobs that changed after a revision."""
-        with self.reading() as db:
-            rows = db.execute(
-                "SELECT id, revision FROM jobs WHERE revision > ? AND typeof(revision) = 'integer'",
-                (revision,),
-            )
-            return {row["id"]: row["revision"] for row in rows}
+        """Return id -> revision of the jobs that changed after a revision."""
+        where = "revision > ? AND typeof(revision) = 'integer'"
+        return dict(self._rows(f"SELECT id, revision FROM jobs WHERE {where}", revision))
 
     def ahead(self, job: Job) -> int:
-        """How many jobs wait that are older than this one; 0 if it does not wait itself."""
+        """Return the number of older waiting jobs; 0 if this one does not wait."""
         if job.status != "queued":
             return 0
         where = "status = 'queued' AND deleted = 0 AND number < ?"
-        with self.reading() as db:
-            return db.execute(f"SELECT COUNT(*) FROM jobs WHERE {where}", (job.number,)).fetchone()[0]
+        return self._rows(f"SELECT COUNT(*) FROM jobs WHERE {where}", job.number)[0][0]
 
     def counts(self) -> dict[str, int]:
-        """How many jobs there are of each status."""
-        with self.reading() as db:
-            return dict(
-                db.execute("SELECT status, COUNT(*) FROM jobs WHERE deleted = 0 GROUP BY status").fetchall()
-            )
+        """Return the number of jobs by status."""
+        return dict(self._rows("SELECT status, COUNT(*) FROM jobs WHERE deleted = 0 GROUP BY status"))
 
     def totals(self) -> dict[str, float]:
-        """What was counted since the file was made."""
-        with self.reading() as db:
-            return dict(db.execute("SELECT name, value FROM totals WHERE typeof(value) = 'real'").fetchall())
+        """Return the counters."""
+        return dict(self._rows("SELECT name, value FROM totals WHERE typeof(value) = 'real'"))
 
     @even_if_full
     def cancel(self, id: str) -> Job:
-        """A waiting job is cancelled, one in progress told to stop; nothing happens to one that has ended."""
+        """Cancel a waiting job, tell one in progress to stop; leave an ended one as it is."""
         with self.writing() as db:
             job = one(db, id)
             if job.status == "queued":
@@ -202,7 +173,7 @@ class JobStore:
 
     @even_if_full
     def delete(self, id: str) -> None:
-        """Out of everybody's sight; one in progress is told to stop. What is left of it is the housekeeping's, see `deleted`."""
+        """Hide a job and tell it to stop; `deleted` and `forget` do the rest."""
         with self.writing() as db:
             one(db, id)
             update(db, id, deleted=1, cancelling=1, key=None)
@@ -210,62 +181,52 @@ class JobStore:
 
     @even_if_full
     def delete_expired(self, now: float) -> None:
-        """Delete the jobs whose time is over."""
+        """Delete the jobs that have expired."""
         with self.writing() as db:
-            for row in db.execute(
-                "SELECT id FROM jobs WHERE deleted = 0 AND expires_at < ?", (now,)
-            ).fetchall():
+            for row in db.execute(f"SELECT id {_EXPIRED}", (now,)).fetchall():
                 update(db, row["id"], deleted=1, key=None)
 
     def has_expired(self, now: float) -> bool:
-        """Whether `delete_expired` would find something; only reads."""
-        with self.reading() as db:
-            return (
-                db.execute(
-                    "SELECT 1 FROM jobs WHERE deleted = 0 AND expires_at < ? LIMIT 1", (now,)
-                ).fetchone()
-                is not None
-            )
+        """Return whether `delete_expired` would find something; only reads."""
+        return bool(self._rows(f"SELECT 1 {_EXPIRED} LIMIT 1", now))
 
     def deleted(self) -> Sequence[str]:
-        """Ids of deleted jobs that nobody works on: their folders can go, then `forget` them."""
-        with self.reading() as db:
-            return [
-                row["id"]
-                for row in db.execute("SELECT id FROM jobs WHERE deleted = 1 AND status != 'in_progress'")
-            ]
+        """Return ids of deleted jobs that no worker holds: delete their folders, then `forget` them."""
+        return [row["id"] for row in self._rows(f"SELECT id {_GONE}")]
 
     @even_if_full
     def forget(self, id: str) -> None:
-        """Take a deleted job out of the file."""
+        """Remove the row of a deleted job."""
         with self.writing() as db:
-            db.execute("DELETE FROM jobs WHERE id = ? AND deleted = 1 AND status != 'in_progress'", (id,))
+            db.execute(f"DELETE {_GONE} AND id = ?", (id,))
 
     def ids(self) -> set[str]:
-        """Of all jobs, deleted ones that are not forgotten included."""
-        with self.reading() as db:
-            return {row["id"] for row in db.execute("SELECT id FROM jobs")}
+        """Return the ids of all jobs, including deleted ones."""
+        return {row["id"] for row in self._rows("SELECT id FROM jobs")}
 
     def begin(self, name: str) -> None:
-        """Note a file or folder that is about to be made: what a kill leaves of it is ours to delete."""
+        """Record the name of a file or folder that is about to be created.
+
+        A later start may delete what a kill left of it.
+        """
         with self.writing() as db:
             db.execute("INSERT INTO begun VALUES (?)", (name,))
 
     def begun(self) -> set[str]:
-        """What was noted by `begin` and is not `settled`."""
-        with self.reading() as db:
-            return {row["name"] for row in db.execute("SELECT name FROM begun")}
+        """Return the names recorded by `begin` and not settled."""
+        return {row["name"] for row in self._rows("SELECT name FROM begun")}
 
     @even_if_full
     def settle(self, name: str) -> None:
-        """What was begun is gone, or belongs to a job."""
+        """Forget a recorded name: the file is gone or belongs to a job."""
         with self.writing() as db:
             db.execute("DELETE FROM begun WHERE name = ?", (name,))
 
     def change_prompt(self, id: str, prompt: str, limit: int, event: str | None = None) -> int:
-        """Note a new prompt for a job that has not ended; its number. Conflict if it has, or was changed `limit` times.
+        """Store a new prompt for a job; return the number of the change.
 
-        event: a client's name for the change; noted once, however often it is sent. Conflict if it came with another prompt before.
+        event: a client's name for the change; sending it again has no effect. Raises Conflict if the job has
+        ended, was changed `limit` times, or the event came with another prompt.
         """
         with self.writing() as db:
             job = one(db, id)
@@ -277,9 +238,8 @@ class JobStore:
             if known is not None:
                 raise Conflict(f"the event {event!r} came with another prompt before; take a new name")
             if job.ended or job.cancelling:
-                raise Conflict(
-                    f"{id} is {'being cancelled' if job.cancelling and not job.ended else job.status}; nothing more is made of it"
-                )
+                state = job.status if job.ended else "being cancelled"
+                raise Conflict(f"{id} is {state}; nothing more is made of it")
             number = db.execute(
                 "SELECT IFNULL(MAX(number), 0) + 1 FROM changes WHERE job = ?", (id,)
             ).fetchone()[0]
@@ -290,29 +250,23 @@ class JobStore:
             return number
 
     def events(self, id: str) -> dict[int, str]:
-        """Number -> client's name of the changes of a job's prompt that have one."""
-        with self.reading() as db:
-            rows = db.execute("SELECT number, event FROM changes WHERE job = ? AND event IS NOT NULL", (id,))
-            return {row["number"]: row["event"] for row in rows}
+        """Return number -> event name of a job's prompt changes that have one."""
+        return dict(self._rows("SELECT number, event FROM changes WHERE job = ? AND event IS NOT NULL", id))
 
     def new_prompt(self, id: str, after: int) -> tuple[int, str] | None:
-        """Number and text of the newest change of a job's prompt, if there is one after that number."""
-        with self.reading() as db:
-            row = db.execute(
-                "SELECT number, prompt FROM changes WHERE job = ? AND number > ? ORDER BY number DESC",
-                (id, after),
-            ).fetchone()
-        return (row["number"], row["prompt"]) if row else None
+        """Return number and text of the newest prompt change after the number `after`, or None."""
+        where = "job = ? AND number > ? ORDER BY number DESC LIMIT 1"
+        rows = self._rows(f"SELECT number, prompt FROM changes WHERE {where}", id, after)
+        return tuple(rows[0]) if rows else None
 
     def claim(self, slot: int) -> Job | None:
-        """The longest waiting job, now in progress by the worker of that place; None if none waits."""
-        with self.reading() as db:
-            if db.execute(f"SELECT 1 {_WAITING}").fetchone() is None:
-                return None
+        """Assign the longest waiting job to the worker in a place and return it; None if none waits."""
+        if not self._rows(f"SELECT 1 {_WAITING}"):
+            return None
         with self.writing() as db:
             while (row := db.execute(f"SELECT * {_WAITING}").fetchone()) is not None:
                 id = row["id"]
-                if (job := job_of(row)).ended:  # its row is damaged: the next one, then
+                if (job := job_of(row)).ended:  # its row is damaged: try the next one
                     self._end(db, id, "failed", job.error_code, job.error_message)
                     continue
                 db.execute(
@@ -325,22 +279,18 @@ class JobStore:
 
     @even_if_full
     def release(self, id: str) -> None:
-        """Back to the queue, by a worker that was told to end, or had no room: this was no try."""
+        """Put a job back into the queue without counting a try: its worker was told to end."""
         with self.writing() as db:
             db.execute("UPDATE jobs SET tries = MAX(0, tries - 1) WHERE id = ?", (id,))
             update(db, id, status="queued", slot=None)
 
     def places_at_work(self) -> set[int]:
-        """The places that jobs in progress are made at."""
-        with self.reading() as db:
-            return {
-                row["slot"]
-                for row in db.execute("SELECT DISTINCT slot FROM jobs WHERE status = 'in_progress'")
-            }
+        """Return the places of the jobs in progress."""
+        return {row["slot"] for row in self._rows("SELECT slot FROM jobs WHERE status = 'in_progress'")}
 
     @even_if_full
     def take_back(self, slot: int, tries: int) -> None:
-        """Jobs of a place that nobody has (any more) go back to the queue, in their old place; those begun `tries` times fail."""
+        """Requeue the jobs of a free place at their old position; fail those begun `tries` times."""
         with self.writing() as db:
             for row in db.execute(
                 "SELECT * FROM jobs WHERE status = 'in_progress' AND slot IS ?", (slot,)
@@ -354,13 +304,12 @@ class JobStore:
                     update(db, row["id"], status="queued", slot=None)
 
     def stopped(self, id: str) -> bool:
-        """Whether a job was told to stop."""
-        with self.reading() as db:
-            row = db.execute("SELECT cancelling FROM jobs WHERE id = ?", (id,)).fetchone()
-        return row is None or bool(row["cancelling"])
+        """Return whether a job was told to stop."""
+        rows = self._rows("SELECT cancelling FROM jobs WHERE id = ?", id)
+        return not rows or bool(rows[0]["cancelling"])
 
     def report(self, id: str, **values: int | float | str) -> None:
-        """How far a job is: columns and their values. More frames than it ever had make the tries forgotten."""
+        """Set columns of a job in progress. More frames than ever before reset its tries."""
         with self.writing() as db:
             if "frames_done" in values:
                 done = values["frames_done"]
@@ -371,12 +320,12 @@ class JobStore:
 
     @even_if_full
     def end(self, id: str, status: Status, code: str | None = None, message: str | None = None) -> None:
-        """A job has ended; code, message: why it failed."""
+        """Set the final status of a job; code, message: why it failed."""
         with self.writing() as db:
             self._end(db, id, status, code, message)
 
     def count(self, name: str, by: float) -> None:
-        """Add to a total."""
+        """Add to a counter."""
         with self.writing() as db:
             add_to_total(db, name, by)
 
@@ -390,34 +339,23 @@ class JobStore:
     ) -> None:
         now = time.time()
         expires = now + self._keep_seconds if self._keep_seconds is not None else None
-        update(
-            db,
-            id,
-            status=status,
-            completed_at=now,
-            expires_at=expires,
-            error_code=code,
-            error_message=message,
-            slot=None,
-        )
+        times = {"completed_at": now, "expires_at": expires}
+        update(db, id, status=status, error_code=code, error_message=message, slot=None, **times)
         add_to_total(db, f"jobs_{status}")
 
     @even_if_full
     def worker_is(self, slot: int, pid: int, ready: bool) -> None:
-        """Note the process at a place, and whether it has its models in memory."""
+        """Record the process in a place, and whether it has loaded its model."""
         with self.writing() as db:
             db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?, ?)", (slot, pid, int(ready)))
 
     def ready_workers(self) -> dict[int, int]:
-        """Place -> process id of the workers that said they were ready."""
-        with self.reading() as db:
-            return {
-                row["slot"]: row["pid"] for row in db.execute("SELECT slot, pid FROM workers WHERE ready = 1")
-            }
+        """Return place -> process id of the workers that have loaded their models."""
+        return dict(self._rows("SELECT slot, pid FROM workers WHERE ready = 1"))
 
     @even_if_full
     def new_places(self, count: int) -> range:
-        """Numbers of so many places that nobody had before."""
+        """Return `count` numbers of places that were never used before."""
         with self.writing() as db:
             add_to_total(db, "places", count)
             end = _FIRST_PLACE + int(
@@ -425,19 +363,18 @@ class JobStore:
             )
             return range(end - count, end)
 
+    def _rows(self, sql: str, *values: object) -> builtins.list[sqlite3.Row]:
+        with self.reading() as db:
+            return db.execute(sql, values).fetchall()
+
     def _of_key(self, db: sqlite3.Connection, key: Key | None) -> Job | None:
-        row = (
-            db.execute("SELECT * FROM jobs WHERE key = ? AND deleted = 0", (key.name,)).fetchone()
-            if key
-            else None
-        )
-        if row is None or key is None:
+        if key is None:
+            return None
+        row = db.execute("SELECT * FROM jobs WHERE key = ? AND deleted = 0", (key.name,)).fetchone()
+        if row is None:
             return None
         if row["key_digest"] != key.digest:
             raise Conflict(
                 f"the idempotency key {key.name!r} came with another request before; take a new one"
             )
         return job_of(row)
-
-
-__all__ = ["Conflict", "JobStore", "Key", "NoSuchJob", "QueueFull", "one"]

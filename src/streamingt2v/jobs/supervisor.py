@@ -1,4 +1,4 @@
-"""Keeps the workers of a service running, gives up nobody's jobs, and keeps the disk clean, in a thread of its own."""
+"""Supervise a service's workers, requeue orphaned jobs and clean the disk, in a thread."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from .store import JobStore
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.1
-LONGEST_PAUSE = 30.0  # before a worker that ends at once is started again
-END_SECONDS = 25.0  # that workers get to put their jobs back
+LONGEST_PAUSE = 30.0  # before a worker that ends at once is restarted
+END_SECONDS = 25.0  # for workers to release their jobs
 
 
 @dataclass
 class _Place:
-    """One worker's place: its process, since when, and how long to wait with the next one."""
+    """A worker's process, its start time, and the pause before the next restart."""
 
     process: subprocess.Popen
     started: float
@@ -34,10 +34,10 @@ class _Place:
 
 
 class Supervisor:
-    """Starts a worker at each of the places and starts it again when it ends. `start`, then `stop`.
+    """Start a worker in each place and restart it when it ends. Call `start`, then `stop`.
 
-    It also does what any server of the folder may do for all: jobs of workers that are gone, its own or not, go back to the queue, those of
-    clients that are gone are stopped, and what is deleted goes from the disk.
+    Any server of the folder also requeues the jobs of dead workers, cancels deserted sessions and deletes the
+    files of deleted jobs.
     """
 
     def __init__(
@@ -57,15 +57,15 @@ class Supervisor:
         self.restarts = 0
 
     def start(self) -> None:
-        """Start the workers."""
+        """Start the workers and the thread."""
         for slot in self._slots:
             self._places[slot] = _Place(self._spawn(slot), time.monotonic())
         self._thread.start()
 
     def stop(self) -> None:
-        """End the workers; what they work on goes back to the queue."""
+        """End the workers; their jobs go back to the queue."""
         self._stopping.set()
-        if self._thread.is_alive():  # it is not where the service was never entered
+        if self._thread.is_alive():  # not if the service was never entered
             self._thread.join()
         for place in self._places.values():
             with suppress(OSError):
@@ -80,7 +80,7 @@ class Supervisor:
 
     @property
     def ready(self) -> bool:
-        """Every worker lives and has its model in memory."""
+        """Return whether every worker is alive and has loaded its model."""
         ready = self._store.ready_workers()
         return all(
             place.process.poll() is None and ready.get(slot) == place.process.pid
@@ -89,11 +89,11 @@ class Supervisor:
 
     @property
     def pids(self) -> list[int]:
-        """Process ids of the workers."""
+        """Return the process ids of the workers."""
         return [place.process.pid for place in self._places.values()]
 
     def failed(self) -> bool:
-        """A worker has ended by itself before it was ever ready: it cannot load its model."""
+        """Return whether a worker ended before it was ready: it cannot load its model."""
         ready = self._store.ready_workers()
         return any(
             place.process.poll() == 2 and ready.get(slot) != place.process.pid
@@ -101,13 +101,12 @@ class Supervisor:
         )
 
     def _run(self) -> None:
-        calm = {step.__name__: Patience(step.__name__) for step in (self._look_after_all, *self._housework)}
+        # a failing step pauses longer and longer, and does not hold up the others
+        steps = [(step, Patience(step.__name__)) for step in (self._look_after_all, *self._housework)]
         while not self._stopping.wait(LOOK_SECONDS):
-            for step in (self._look_after_all, *self._housework):
-                if calm[
-                    step.__name__
-                ].is_over:  # what fails is tried less and less often, and keeps nothing else from being done
-                    with calm[step.__name__].trying():
+            for step, patience in steps:
+                if patience.is_over:
+                    with patience.trying():
                         step()
 
     def _look_after_all(self) -> None:
@@ -122,40 +121,40 @@ class Supervisor:
             return
         if now - place.started < place.pause:
             return
-        log.warning("worker %d ended with %s; it is started again", slot, place.process.returncode)
+        log.warning("worker %d ended with %s; restarting it", slot, place.process.returncode)
         self.restarts += 1
         with suppress(OSError):
             place.process.stdin.close()  # type: ignore[union-attr]
         self._places[slot] = _Place(self._spawn(slot), now, min(LONGEST_PAUSE, max(0.5, 2 * place.pause)))
 
     def _spawn(self, slot: int) -> subprocess.Popen:
-        # a session of its own: signals of the terminal reach the server alone, which ends its workers
+        # in its own session, so that the terminal's signals reach only the server, which ends its workers
         command = [sys.executable, "-m", "streamingt2v.jobs.worker", str(slot)]
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
         )
         assert process.stdin is not None, "it is a pipe"
-        with suppress(BrokenPipeError):  # it ended at once, and is started again
+        with suppress(BrokenPipeError):  # it ended at once and will be restarted
             process.stdin.write(self._settings.to_json().encode() + b"\n")
             process.stdin.flush()
         return process
 
     def take_back(self) -> None:
-        """Jobs of workers that are gone go back to the queue."""
+        """Requeue the jobs of dead workers."""
         for slot in self._store.places_at_work():
             with self._files.vacant(slot) as vacant:
                 if vacant:
                     self._store.take_back(slot, self._settings.tries)
 
     def clean(self) -> None:
-        """Delete what has expired or was deleted."""
+        """Delete expired jobs, and the files of deleted ones."""
         now = time.time()
         if self._store.has_expired(now):
             self._store.delete_expired(now)
         trouble: StreamingT2VError | None = None
         for id in self._store.deleted():
             try:
-                if ID.fullmatch(id):  # else its row is damaged, and nothing on the disk is its own
+                if ID.fullmatch(id):  # else the row is damaged and has no files
                     self._files.delete(id)
                 self._store.forget(id)
             except StreamingT2VError as error:

@@ -1,8 +1,8 @@
-"""The process that makes the videos: `python -m streamingt2v.jobs.worker PLACE`, its settings as the first line on stdin.
+"""Process that makes videos: `python -m streamingt2v.jobs.worker PLACE`, with its settings on stdin.
 
-It has a place, a number, and holds that place's lock as long as it lives. So a server that finds a job in progress at a place whose lock
-is free knows that its worker is gone, and puts it back; the next one goes on from the run folder. When stdin ends, the server has ended or
-wants this process to: it puts its job back and goes.
+It holds the lock of its place (a number) while it lives. If a job is in progress in a place whose lock is
+free, its worker is dead: a server requeues the job, and another worker resumes its run folder. When stdin
+closes, the server has ended or asks the worker to: it releases its job and exits.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from ..video.reader import Frame
 
 log = logging.getLogger(__name__)
-IDLE_SECONDS = 0.05  # between looks for a job
+IDLE_SECONDS = 0.05  # between claims
 REPORT_SECONDS = 0.2  # between reports of steps
-LEAST_BYTES = 2**17  # of room, to go on after there was none
-GRACE_SECONDS = 20.0  # to put a job back when told to end
+LEAST_BYTES = 2**17  # free space to resume after a full disk
+GRACE_SECONDS = 20.0  # to release a job when told to end
 _CODES = {RequestError: "invalid_request", MediaError: "invalid_media", ModelError: "model_error"}
 
 
@@ -50,16 +50,16 @@ class Cancelled(Exception):
 
 
 class Ending(Exception):
-    """This process was told to end."""
+    """The process was told to end."""
 
 
 class Worker:
-    """Makes one job after the other at a place, with the model of the last one in memory."""
+    """Make one job after the other in a place, keeping the last job's model in memory."""
 
     def __init__(self, settings: Settings, slot: int):
         self.settings, self.slot = settings, slot
         self.files = ServiceFiles(settings.folder)
-        # what is lost here in a power cut is made again from the run folders
+        # not durable: run folders restore what a power cut loses here
         self.store = JobStore(
             self.files.database, settings.keep_seconds, durable=False, shared=settings.shared
         )
@@ -73,9 +73,8 @@ class Worker:
         if handle is None:
             return
         try:
-            self._noted(
-                partial(self.store.take_back, self.slot, self.settings.tries)
-            )  # what the worker before had here
+            # jobs of the previous worker in this place
+            self._noted(partial(self.store.take_back, self.slot, self.settings.tries))
             self._warm_up()
             self._noted(partial(self.store.worker_is, self.slot, os.getpid(), ready=True))
             while not self.ending.is_set():
@@ -88,9 +87,9 @@ class Worker:
             durable.unlock(handle)
 
     def work_on(self, job: Job) -> None:
-        """Make a job's video, or what is left to do of it; whatever happens, the job has a fitting state afterwards.
+        """Make or resume a job's video, then set the job's status.
 
-        On a full disk it waits for room, and goes on from its last chunk.
+        On a full disk, wait for space and resume.
         """
         room = Patience(f"making {job.id}")
         try:
@@ -114,18 +113,18 @@ class Worker:
         return None
 
     def _noted(self, note: Callable[[], None]) -> None:
-        """Note what must not be lost; on a disk that has no room even for that, as soon as there is some."""
+        """Store a change that must not be lost; on a full disk retry until there is space."""
         patience = Patience("noting the state of a job")
         while True:
             try:
                 return note()
             except StorageFull as error:
                 patience.failed(error)
-                if self.ending.wait(patience.pause):  # the next worker finds that this one is gone
+                if self.ending.wait(patience.pause):  # the job is requeued when this process is gone
                     raise
 
     def _made(self, job: Job, room: Patience) -> bool:
-        """Make the video; False if the disk is full."""
+        """Make the video; return False if the disk is full."""
         try:
             self._make(job)
         except Exception as error:
@@ -136,15 +135,14 @@ class Worker:
         return True
 
     def _wait_for_room(self, job: Job, room: Patience) -> None:
-        """Until there is room for twice the largest file that the job has, as its next one may be of that size."""
+        """Wait for space for twice the job's largest file: its next one may be as large."""
         while True:
             if self.ending.wait(0.2):
                 raise Ending
             if self.store.stopped(job.id):
                 raise Cancelled
-            if room.is_over and free_bytes(self.settings.folder) >= max(
-                LEAST_BYTES, 2 * self.files.largest(job.id)
-            ):
+            needed = max(LEAST_BYTES, 2 * self.files.largest(job.id))
+            if room.is_over and free_bytes(self.settings.folder) >= needed:
                 return
 
     def _make(self, job: Job) -> None:
@@ -167,7 +165,7 @@ class Worker:
                 raise
 
     def _opened(self, job: Job, pipe: LongVideoPipeline) -> tuple[RunFolder, ResolvedRequest]:
-        """The job's run, new or gone on with, and what it is to make."""
+        """Return the job's run folder, created or reopened, and its resolved request."""
         from ..runs.render import create_run, resolve_run
         from ..runs.run import RunFolder
 
@@ -189,27 +187,26 @@ class Worker:
         if self._loaded is None or self._loaded[0] != model:
             from ..runs.render import load_pipeline
 
-            self._loaded = None  # the memory of the old one first
-            self._loaded = (
-                model,
-                load_pipeline(model, self.settings.device, self.settings.dtype, self.settings.savings),
-            )
+            settings, self._loaded = self.settings, None  # free the old model first
+            pipe = load_pipeline(model, settings.device, settings.dtype, settings.savings)
+            self._loaded = (model, pipe)
         return self._loaded[1]
 
     def _warm_up(self) -> None:
-        """Load the first model and let it make a frame, so that the first job need not wait for what happens once only: in as few steps as
-        the network that jobs will use can, and with a chunk to go on to, where an engine prepares networks for that too.
+        """Load the first model and generate a frame, so that the first job does not pay for one-time work.
+
+        One step suffices, and a second chunk if the engine compiles networks for that too.
         """
         from ..config import Request
 
         pipe = self._pipeline(self.settings.models[0])
         frames = 1 if self.settings.savings.engine == "torch" else pipe.config.extend.frames + 1
-        with suppress(RequestError):  # it needs a picture to start from
+        with suppress(RequestError):  # the model needs an image
             for _ in pipe.stream(Request("warm up", num_frames=frames, num_inference_steps=1)):
                 pass
 
     def _take_place(self) -> int | None:
-        """The lock of this place, once a worker before is gone; None if told to end meanwhile."""
+        """Return the lock of this place once it is free; None if told to end first."""
         while not self.ending.wait(IDLE_SECONDS):
             handle = durable.lock(self.files.place_lock(self.slot))
             if handle is not None:
@@ -218,24 +215,24 @@ class Worker:
 
 
 class Work:
-    """One job in the making: tells how far it is, and hears that it is to stop."""
+    """A job in progress: report its progress and stop when told to."""
 
     def __init__(self, worker: Worker, job: Job):
         self._worker, self._store, self._job = worker, worker.store, job
         self._began = self._told = time.monotonic()
         self._run: RunFolder | None = None
         self.keeps_frames = False
-        """Whether the job's frames are kept without loss, to be refined."""
+        """Keep lossless frames, to refine them later."""
 
     def check(self) -> None:
-        """Cancelled or Ending if this is to stop."""
+        """Raise Cancelled or Ending if the job is to stop."""
         if self._worker.ending.is_set():
             raise Ending
         if self._store.stopped(self._job.id):
             raise Cancelled
 
     def begin(self, run: RunFolder, notes: list[str]) -> None:
-        """The run folder is open: say what is there, and take in the frames of a video to extend."""
+        """Report the state of the opened run folder, and commit the frames of a video to extend."""
         self._run = run
         self._report(notes=json.dumps(notes), frames_done=run.source_frames + run.frames_committed, step=0)
         if run.request.video is not None and not run.source_done:
@@ -245,25 +242,20 @@ class Work:
             self._report(frames_done=run.source_frames)
 
     def on_step(self, step: int, steps: int) -> None:
-        """A denoising step is done."""
+        """Report a finished denoising step."""
         self.check()
         if time.monotonic() - self._told >= REPORT_SECONDS:
             self._report(step=step, steps=steps)
 
     def on_chunk(self, chunk: Chunk) -> None:
-        """New frames are safe and can be watched."""
+        """Report a committed chunk and keep its lossless frames."""
         assert self._run is not None, "begin comes first"
         with suppress(StorageFull):
             self._store.count("frames", len(chunk.frames_THWC))
         if self.keeps_frames:
             self._worker.files.kept(self._job.id).keep(chunk, self._job.fps)
-        values: dict[str, float] = {
-            "frames_done": self._run.source_frames + self._run.frames_committed,
-            "step": 0,
-        }
-        if chunk.start == 0:
-            values["first_seconds"] = time.time() - self._job.created_at
-        self._report(**values)
+        first = {"first_seconds": time.time() - self._job.created_at} if chunk.start == 0 else {}
+        self._report(frames_done=self._run.source_frames + self._run.frames_committed, step=0, **first)
 
     def _watched(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         for frame in frames:
@@ -273,37 +265,36 @@ class Work:
     def _report(self, **values: float | str) -> None:
         self._told = time.monotonic()
         worked = self._job.worked_seconds + self._told - self._began
-        with suppress(StorageFull):  # it can be watched all the same
+        with suppress(StorageFull):  # the next report may succeed
             self._store.report(self._job.id, worked_seconds=worked, **values)
 
 
 def _export(run: RunFolder) -> None:
-    """The video of what there is; on a full disk its segments have to do."""
+    """Write the video so far; on a full disk only the segments remain."""
     try:
         run.export(run.output)
     except (StreamingT2VError, OSError) as error:
         if not is_full(error):
             raise
-        log.warning("%s: there is no room for the video of what was made; its segments stay", run.path)
+        log.warning("%s: no space for the video of a cancelled job; its segments stay", run.path)
 
 
 def _told(error: Exception) -> tuple[str, str]:
-    """Code and message for clients: nothing of this machine's folders."""
+    """Return an error code and message for clients, without paths of this machine."""
+    unusable = "the model or a file of the request cannot be used; the server's log says why"
     for kind, code in _CODES.items():
         if isinstance(error, kind):
-            return code, getattr(
-                error, "fix", None
-            ) or "the model or a file of the request cannot be used; the server's log says why"
+            return code, getattr(error, "fix", None) or unusable
     if isinstance(error, RunError):
-        return "storage_error", "the video could not be kept or gone on with; the server's log says why"
-    return "internal_error", "it failed while it was made; the server's log says why"
+        return "storage_error", "the video could not be stored or resumed; the server's log says why"
+    return "internal_error", "the job failed; the server's log says why"
 
 
 def main() -> int:
-    """Read the settings, then work until stdin ends."""
+    """Read the settings, then work until stdin closes."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s worker %(levelname)s %(message)s")
-    os.umask(0o077)  # nothing of a job is for other users
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then ends this process
+    os.umask(0o077)  # other users must not read a job's files
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the server ends this process
     worker = Worker(Settings.from_json(sys.stdin.readline()), int(sys.argv[1]))
     threading.Thread(target=_end_with_stdin, args=(worker.ending,), daemon=True).start()
     hide_progress_bars()
@@ -316,11 +307,11 @@ def main() -> int:
 
 
 def _end_with_stdin(ending: threading.Event) -> None:
-    while os.read(0, 1024):  # sys.stdin has a lock that a thread must not hold when the process ends
+    while os.read(0, 1024):  # not sys.stdin: its lock must not be held at exit
         pass
     ending.set()
     time.sleep(GRACE_SECONDS)
-    os._exit(1)  # stuck; its job goes back when the lock is free
+    os._exit(1)  # stuck; the job is requeued when the lock is free
 
 
 if __name__ == "__main__":

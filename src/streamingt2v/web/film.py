@@ -12,9 +12,8 @@ from starlette.concurrency import run_in_threadpool
 
 from ..api.context import In, Room, TheJob
 from ..api.schemas import Video
-from ..jobs.job import Job
+from ..jobs.job import Job, NoSuchJob
 from ..jobs.service import JobService
-from ..jobs.store import NoSuchJob
 from ..runs.folder import JOURNAL, PROMPTS
 from ..runs.journal import Journal
 from ..runs.prompts import PromptLog
