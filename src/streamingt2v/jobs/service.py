@@ -154,9 +154,14 @@ class JobService:
         """
         job = self.get(id)
         seed = job.request.seed + 1 if seed is None else seed
-        start = {"video": str(self.files.video(job)), "image": None, "refine": None, "base": None}
-        new = {"prompt": prompt, "num_frames": frames, "seed": seed, "schedule": schedule, "fps": None}
-        return self._add("extension", dataclasses.replace(job.request, **start, **new), job.model, id, key)
+        new: dict[str, Any] = {
+            "video": str(self.files.video(job)),
+            "image": None,
+            "refine": None,
+            "base": None,
+        }
+        new |= {"prompt": prompt, "num_frames": frames, "seed": seed, "schedule": schedule, "fps": None}
+        return self._add("extension", dataclasses.replace(job.request, **new), job.model, id, key)
 
     def refine(self, id: str, key: Key | None = None) -> Job:
         """Queue a job that runs stage 3 on the lossless frames of the ended preview `id`.

@@ -363,7 +363,7 @@ class JobStore:
             )
             return range(end - count, end)
 
-    def _rows(self, sql: str, *values: object) -> builtins.list[sqlite3.Row]:
+    def _rows(self, sql: str, *values: object) -> builtins.list[Any]:
         with self.reading() as db:
             return db.execute(sql, values).fetchall()
 
