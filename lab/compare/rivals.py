@@ -76,17 +76,13 @@ class ConcatenatedRival(ModelMixin, ConfigMixin):  # both have `config_name`, of
         seen_BCTHW: torch.Tensor,
     ) -> torch.Tensor:
         """The base's prediction (B, C, T, H, W). contexts: of the base; own: of the copied half; seen: of B videos or of one."""
-        frames = sample_BCTHW.shape[2]
         beside_BCTHW = seen_BCTHW.to(sample_BCTHW.dtype).expand(len(sample_BCTHW), -1, -1, -1, -1)
         joined_BCTHW = torch.cat([sample_BCTHW, beside_BCTHW], dim=1)
-        emb = encoder.embed_timestep(self.copied, timestep, joined_BCTHW)
-        hidden, skips = encoder.descend(
-            self.copied, encoder.enter(self.copied, joined_BCTHW), emb, own, frames
-        )
-        hidden = encoder.bottom(self.copied, hidden, emb, own, frames)
-        return unet.decode(
-            hidden, skips, encoder.embed_timestep(unet, timestep, sample_BCTHW), contexts, frames
-        )
+        conditions, hidden = encoder.begin(self.copied, joined_BCTHW, timestep, own)
+        hidden, skips = encoder.descend(self.copied, hidden, conditions)
+        hidden = encoder.bottom(self.copied, hidden, conditions)
+        emb = encoder.embed_timestep(unet, timestep, sample_BCTHW)
+        return unet.decode(hidden, skips, conditions._replace(emb=emb, context=contexts))
 
 
 class AdditiveRival(ModelMixin, ConfigMixin):  # both have `config_name`, of different types
@@ -115,16 +111,15 @@ class AdditiveRival(ModelMixin, ConfigMixin):  # both have `config_name`, of dif
         seen_BCTHW: torch.Tensor,
     ) -> torch.Tensor:
         """Predict like `ConcatenatedRival.forward`."""
-        frames = sample_BCTHW.shape[2]
         mask_BCTHW = seen_BCTHW[:, -1:].expand(len(sample_BCTHW), -1, -1, -1, -1)
         features = self.copied(mask_BCTHW, timestep, own, seen_BCTHW[:, :-1].transpose(1, 2))
-        emb = encoder.embed_timestep(unet, timestep, sample_BCTHW)
-        hidden, skips = encoder.descend(unet, encoder.enter(unet, sample_BCTHW), emb, contexts, frames)
-        hidden = encoder.bottom(unet, hidden, emb, contexts, frames) + self.joint_mid(features.mid)
+        conditions, hidden = encoder.begin(unet, sample_BCTHW, timestep, contexts)
+        hidden, skips = encoder.descend(unet, hidden, conditions)
+        hidden = encoder.bottom(unet, hidden, conditions) + self.joint_mid(features.mid)
         skips = tuple(
             skip + joint(new) for skip, joint, new in zip(skips, self.joints, features.down, strict=True)
         )
-        return unet.decode(hidden, skips, emb, contexts, frames)
+        return unet.decode(hidden, skips, conditions)
 
 
 Rival = ConcatenatedRival | AdditiveRival

@@ -1,8 +1,9 @@
-"""Work handed out: to this process alone, or to several by Ray. The only file that knows of Ray; it knows nothing of the work.
+"""Distribute work: to this process, or to several by Ray. The only module that imports Ray; it knows nothing
+about the work.
 
-A crew has `size` workers, each with an object of its own, and `submit` calls a method of one of these objects that is idle: for work
-whose parts wait for one another. A farm works off a list of tasks that do not, and goes on when a worker dies. Replicas answer requests at
-one address, and there are more of them when there is more to do.
+`Alone` and `Pool` are crews: `submit` calls a method on an idle worker's object, for tasks that depend on
+each other. `Farm` maps over independent tasks and survives the death of workers. `Replicas` serve requests at
+one address and scale with load.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ from .errors import MissingExtra, RunError
 
 
 class Crew(Protocol):
-    """Workers that are all alike, so that it does not matter who does what."""
+    """A set of identical workers."""
 
     @property
     def size(self) -> int:
-        """Return how many calls may be under way at once."""
+        """Return how many calls may run at once."""
 
     def submit(self, method: str, *arguments: Any) -> Future:
-        """Call a method of a worker's object. Blocks while all are busy."""
+        """Call a method of an idle worker's object; block while all are busy."""
 
 
 class Alone:
-    """A crew of one: this process, which works at once, inside of `submit`."""
+    """A crew of one: this process, working inside `submit`."""
 
     size = 1
 
@@ -41,17 +42,17 @@ class Alone:
         self._worker = worker
 
     def submit(self, method: str, *arguments: Any) -> Future:
-        """See `Crew`; an error is raised here."""
+        """See `Crew`; errors are raised here."""
         future: Future = Future()
         future.set_result(getattr(self._worker, method)(*arguments))
         return future
 
 
 class Pool:
-    """A crew of processes, each with the object that `make` makes there: on a GPU of its own if `gpus`, else on the CPU.
+    """A crew of processes, each with its own `make()`: on its own GPU if `gpus`, else on the CPU.
 
-    They are on this machine, or in the cluster that the environment variable RAY_ADDRESS names. A context manager: leaving it ends them.
-    MissingExtra without Ray; RunError where there are not as many GPUs, or when a worker dies.
+    They run on this machine or in the cluster at RAY_ADDRESS; leaving the context ends them. MissingExtra
+    without Ray; RunError for too few GPUs or a dead worker.
     """
 
     def __init__(self, make: Callable[[], Any], size: int, gpus: bool = False):
@@ -75,11 +76,11 @@ class Pool:
 
         ray.shutdown()
         if isinstance(error, ray.exceptions.RayActorError):
-            reason = str(error).strip().splitlines()[-1]  # the lines before tell which process it was
+            reason = str(error).strip().splitlines()[-1]  # earlier lines only identify the process
             raise RunError(f"a worker ended before its work was done: {reason}") from error
 
     def submit(self, method: str, *arguments: Any) -> Future:
-        """See `Crew`; an error is raised by the future."""
+        """See `Crew`; errors are raised by the future."""
         worker = self._idle.get()
         future = worker.call.remote(method, *arguments).future()
         future.add_done_callback(lambda _: self._idle.put(worker))
@@ -87,7 +88,7 @@ class Pool:
 
 
 class _Worker:
-    """Actor of a pool's process."""
+    """Actor in a pool's process."""
 
     def __init__(self, make: Callable[[], Any]):
         self._object = make()
@@ -97,11 +98,11 @@ class _Worker:
 
 
 class Farm:
-    """`size` processes, each with a function that `make` makes there, on Ray Data; of size 1 it is this process, without Ray.
+    """`size` processes on Ray Data, each with its own `make()`; size 1 is this process, without Ray.
 
-    cpus, gpus: what a worker needs of a machine's; a share of a GPU lets several work on one. Where they are: see `Pool`. A worker that
-    dies is started anew with the task that it had, at most `LIVES` times a task. A context manager: leaving it ends them.
-    MissingExtra without Ray; RunError where there are not as many CPUs or GPUs.
+    cpus, gpus: per worker; a fraction of a GPU lets several share one. Location: see `Pool`. A dead worker is
+    restarted with its task, at most `LIVES` times per task. Leaving the context ends them. MissingExtra
+    without Ray; RunError for too few CPUs or GPUs.
     """
 
     LIVES = 10
@@ -123,9 +124,10 @@ class Farm:
             ray.shutdown()
 
     def work_off(self, tasks: Sequence[str]) -> Iterator[tuple[int, str]]:
-        """Each task's number and answer as it comes, in no order; a task whose worker died on it too often has none.
+        """Yield (task number, answer) in order of completion; nothing for a task that killed its worker too
+        often.
 
-        Tasks and answers are texts, since they may pass from machine to machine.
+        Tasks and answers are strings, since they may cross machines.
         """
         if self._size == 1:
             work = self._make()
@@ -144,10 +146,10 @@ class Farm:
         rows = data.from_items(
             [{"number": n, "task": task} for n, task in enumerate(tasks)], override_num_blocks=len(tasks)
         )
-        answers = rows.map(  # each row is a block, which is what is handed out, and given back, at a time
+        answers = rows.map(  # each row is a block, Ray Data's unit of work
             _Hand,
             fn_constructor_args=(self._make, tally, self.LIVES),
-            # nobody takes a second task while another worker may be free
+            # a worker takes no second task while another may be idle
             compute=data.ActorPoolStrategy(size=min(self._size, len(tasks)), max_tasks_in_flight_per_actor=1),
             num_cpus=self._cpus,
             num_gpus=self._gpus,
@@ -156,7 +158,7 @@ class Farm:
 
 
 class _Tally:
-    """Counter of begun tasks; it outlives the workers."""
+    """Count starts of each task; outlives the workers."""
 
     def __init__(self) -> None:
         self._begun: dict[int, int] = {}
@@ -167,7 +169,10 @@ class _Tally:
 
 
 class _Hand:
-    """Callable that Ray Data makes once a worker and calls once a row; Ray Data itself would retry a row without end where workers die."""
+    """Callable that Ray Data creates per worker and calls per row.
+
+    It limits retries: Ray Data would retry a row without end if its worker keeps dying.
+    """
 
     def __init__(self, make: Callable[[], Callable[[str], str]], tally: Any, lives: int):
         self._work, self._tally, self._lives = make(), tally, lives
@@ -180,22 +185,23 @@ class _Hand:
 
 
 class Replica(Protocol):
-    """One of several servers that are all alike."""
+    """One of several identical servers."""
 
     @property
     def app(self) -> Any:
-        """An application of ASGI."""
+        """Return its ASGI application."""
 
     def wanted(self) -> int:
-        """Return how many replicas there should be, as far as this one sees."""
+        """Return the number of replicas that this one considers necessary."""
 
 
 class Replicas:
-    """`least` to `most` processes at one address, on Ray Serve, each with what `make` enters there: as many as the busiest one wants.
+    """`least` to `most` processes at one address (Ray Serve), as many as the busiest replica wants.
 
-    A replica that dies is replaced; a connection stays with its replica. cpus, gpus: of a machine, for each. open: connections that each
-    takes at once. Where they are: see `Pool`; every machine with one listens at the address. A context manager: entering it waits until
-    they can answer, leaving it ends them. MissingExtra without Ray Serve; RunError where they cannot be started.
+    make: a context manager that gives a process its `Replica`. cpus, gpus: per replica. open: concurrent
+    connections per replica. Dead replicas are replaced; a connection stays with its replica. Location: see
+    `Pool`; every machine with a replica listens. Entering the context waits until they answer, leaving it
+    ends them. MissingExtra without Ray Serve; RunError if they cannot start.
     """
 
     def __init__(
@@ -235,7 +241,7 @@ class Replicas:
                 logging_config=quiet,
             )
             serve.run(deployment(serve.ingress()(_Ingress)).bind(self._make), name="streamingt2v")
-        except RuntimeError as error:  # it has said why on the way
+        except RuntimeError as error:  # Ray has already logged the reason
             self.__exit__()
             raise RunError(f"the replicas cannot be started: {str(error).strip().splitlines()[0]}") from error
         except BaseException:
@@ -265,13 +271,13 @@ class Replicas:
 
 
 def _as_wanted(context: Any) -> tuple[int, dict[str, Any]]:
-    """Return what Ray Serve asks again and again: how many replicas there should be."""
+    """Return the wanted number of replicas and no state; Ray Serve calls this regularly."""
     said = (context.aggregated_metrics or {}).get(_Ingress.WANTED, {}).values()
     return (math.ceil(max(said)) if said else context.target_num_replicas), {}
 
 
 class _Ingress:
-    """Actor of a replica's process."""
+    """Actor in a replica's process."""
 
     WANTED = "wanted"
 
@@ -286,61 +292,55 @@ class _Ingress:
     def record_autoscaling_stats(self) -> dict[str, float]:
         return {self.WANTED: float(self._replica.wanted())}
 
-    def __del__(self) -> None:  # which Ray Serve calls when it ends a replica
+    def __del__(self) -> None:  # Ray Serve calls it when it ends a replica
         made, self._made = self._made, None
         if made is not None:
             made.__exit__(None, None, None)
 
 
 def _keep_to_itself() -> None:
-    """A Ray that is started here listens on loopback alone, and to those who have its token; not one that RAY_ADDRESS names.
+    """Let a Ray started here listen on loopback only and require a token. User settings and RAY_ADDRESS win.
 
-    To be called before Ray is imported, when it reads this. Set otherwise by the user, it stays so.
+    Call it before importing Ray, which reads this at import.
     """
     if "RAY_ADDRESS" not in os.environ and "ray" not in sys.modules:
-        os.environ.setdefault(
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"
-        )  # Ray's word for being reached from other machines, on any system
+        # on every system this makes Ray reachable only locally
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def _join(size: int, cpus: int, gpus: float, room: int = 0, tell: bool = False) -> None:
-    """Start Ray here with room for so many workers, or join the cluster that RAY_ADDRESS names. RunError where they have no room.
+    """Start Ray here, or join the cluster at RAY_ADDRESS. RunError if it has no room for `size` workers.
 
-    room: for how many there may be later. tell: what the workers say is said here as well.
+    room: workers that may be added later. tell: print the workers' output here.
     """
     import logging
 
     _keep_to_itself()
     import ray
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing that is made here is told to anyone
-    os.environ.setdefault(
-        "RAY_worker_niceness", "0"
-    )  # Ray's own 15 lets the workers starve beside anything else that computes
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage statistics
+    os.environ.setdefault("RAY_worker_niceness", "0")  # 15, the default, starves workers under other load
     if not tell:
-        os.environ.setdefault(
-            "RAY_BACKEND_LOG_LEVEL", "fatal"
-        )  # what Ray says of itself; what the workers say is told by their answers
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # workers report through their answers
     local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": max(size, room) * cpus}
     ray.init(**local, logging_level=logging.ERROR, log_to_driver=tell, include_dashboard=False)
     there = ray.cluster_resources()
     for kind, each in (("CPU", float(cpus)), ("GPU", gpus)):
         if size * each > there.get(kind, 0.0):
             ray.shutdown()
-            raise RunError(
-                f"{size} workers need {each:g} {kind} each and there are {there.get(kind, 0.0):g}: use fewer workers"
-            )
+            found = f"there are {there.get(kind, 0.0):g}"
+            raise RunError(f"{size} workers need {each:g} {kind} each and {found}: use fewer workers")
 
 
 def check_ray_serve() -> None:
-    """MissingExtra unless Ray Serve and what it needs are installed. Imports nothing."""
+    """Raise MissingExtra unless Ray Serve and its dependencies are installed. Imports nothing."""
     if any(find_spec(module) is None for module in ("ray", "aiohttp", "grpc", "opencensus", "uvicorn")):
         raise MissingExtra("replicas", "ray")
 
 
 def check_ray() -> None:
-    """MissingExtra unless Ray is installed. Imports nothing."""
+    """Raise MissingExtra unless Ray is installed. Imports nothing."""
     if find_spec("ray") is None:
         raise MissingExtra("workers", "ray")

@@ -28,11 +28,11 @@ def test_starts_as_the_base_encoder(make):
     features = module(latents, 11, TEXT, module.encode_frames(randn(1, 3, 3, 8, 8)))
     net = base if make is streaming else streaming().from_base(base, **JOINT).eval()
     head = latents[:, :, :3]
-    emb = encoder.embed_timestep(net, 11, head)
-    hidden, skips = encoder.descend(net, encoder.enter(net, head), emb, net.contexts(TEXT), 3)
+    conditions, hidden = encoder.begin(net, head, 11, net.contexts(TEXT))
+    hidden, skips = encoder.descend(net, hidden, conditions)
     for ours, theirs in zip(features.down, skips, strict=True):
         assert_near(ours, theirs)
-    assert_near(features.mid, encoder.bottom(net, hidden, emb, net.contexts(TEXT), 3))
+    assert_near(features.mid, encoder.bottom(net, hidden, conditions))
 
 
 def test_sees_only_the_overlap_frames():

@@ -1,1 +1,1 @@
-"""Base networks with CAM and APM joined on."""
+"""Base networks with CAM and APM."""

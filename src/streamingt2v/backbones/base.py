@@ -12,28 +12,33 @@ from ..types import TextCond
 
 
 class Backbone(Protocol):
-    """A text-to-video network with the two memories, behind pixels. Frames are float32 on the CPU in [-1, 1]."""
+    """A text-to-video network with both memories, behind pixels. Frames: float32 on the CPU in [-1, 1]."""
 
     @property
     def device(self) -> torch.device:
-        """Return where latents are denoised."""
+        """Return the device that denoises."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """Return what the network computes in."""
+        """Return the network's dtype."""
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """(C, h, w) of one frame's latents."""
+        """Return (C, h, w) of one frame's latents."""
 
     def decode(self, latents_BCTHW: torch.Tensor, skip: int = 0) -> torch.Tensor:
-        """Latents of one video (1, C, T, h, w) to frames (T - skip, 3, H, W), clamped: those after the first `skip`."""
+        """Decode one video's latents (1, C, T, h, w) after the first `skip` to clamped frames (T - skip, 3,
+        H, W).
+        """
 
     def parts(self) -> dict[str, nn.Module]:
-        """The networks, under the names of their folders in a model folder."""
+        """Return the networks under their folder names in a model folder."""
 
     def condition(self, text: TextCond, anchor_CHW: torch.Tensor | None, seed: int = 0) -> Any:
-        """Everything of text and anchor that no timestep changes: made once a prompt, used in every chunk. `seed`: of the video, for a
-        network that conditions on noise."""
+        """Return what text and anchor contribute at every timestep; compute it once per prompt, use it in
+        every chunk.
+
+        seed: the video's, for networks that condition on noise.
+        """
 
     def predictor(
         self,
@@ -43,5 +48,7 @@ class Backbone(Protocol):
         rescale: float,
         time_guidance: float = 0.0,
     ) -> Predict:
-        """The guided denoiser of one chunk, for latents on `device`. `window_TCHW`: the frames before it, encoded here once; None for the
-        first chunk."""
+        """Return the guided denoiser of one chunk, for latents on `device`.
+
+        window_TCHW: the frames before the chunk, encoded here once; None for the first chunk.
+        """

@@ -1,7 +1,7 @@
-"""Engines other than torch's own kernels. They replace a network's `forward`; callers do not change.
+"""Inference engines besides plain torch. They replace a network's `forward`; callers do not change.
 
-`torch.compile` does all by itself. For OpenVINO a network is converted for every shape of its inputs when it first meets it. That takes
-seconds, so what comes of it is kept among the assets of the hub's cache, and read again by the next process.
+OpenVINO converts a network for each new combination of input shapes. That takes seconds, so converted
+networks are cached among the Hugging Face assets for later processes.
 """
 
 from __future__ import annotations
@@ -28,33 +28,34 @@ from ..config.runtime import Engine
 from ..errors import ModelError
 
 CLOSE = 1e-3
-"""A converted network may differ from torch's by so much of its largest number; what rounding leaves is a hundredth of it."""
+"""Largest relative difference allowed between OpenVINO and torch; rounding alone causes a hundredth of it."""
 
 DENOISING = ("unet", "cam", "refiner")
-"""Networks that an engine takes over. Texts and anchors are seen once; autoencoders, nearly all convolutions, gain nothing."""
+"""Networks that an engine replaces. Text and image encoders run once; autoencoders gain nothing."""
 
 
 def take_over(networks: Mapping[str, nn.Module], engine: Engine) -> None:
-    """Let the engine compute those of a model's networks that denoise. In place; weights must be where they stay."""
+    """Let the engine compute the denoising networks, in place. Call it after weights reached their device."""
     for network in (network for name, network in networks.items() if name.rpartition("/")[2] in DENOISING):
         forward: Any = torch.compile(network.forward) if engine == "compile" else Converted(network)
         network.forward = forward
 
 
 class Converted:
-    """A network's `forward` by OpenVINO, for tensors on the CPU in any arrangement of tuples and dictionaries.
+    """A network's `forward` by OpenVINO, for CPU tensors nested in tuples and dictionaries.
 
-    Torch answers the first call for each shape too: it tells how the answer is arranged, and whether OpenVINO's is the same.
+    The first call for each shape also runs torch, to learn the output's structure and check OpenVINO's
+    result.
     """
 
     def __init__(self, network: nn.Module):
         self._network, self._torch = network, network.forward
         self._models: dict[Any, _Model] = {}
         self._weights: str | None = None
-        self._lock = Lock()  # a model computes one call at a time
+        self._lock = Lock()  # a compiled model computes one call at a time
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        """Return torch's own `forward`, for a copied network whose weights may change."""
+        """Return torch's `forward`, because the copied network's weights may change."""
         copied = memo[id(self._network)]
         return type(copied).forward.__get__(copied)
 
@@ -71,7 +72,7 @@ class Converted:
             return self._models[key](tensors)
 
     def _converted(self, leaves: list[Any], arrangement: Any) -> _Model:
-        """OpenVINO's model for inputs like these, from the cache if one is there and right."""
+        """Return OpenVINO's model for inputs of this form, from the cache if it holds a correct one."""
         flat = _Flat(self._network, self._torch, leaves, arrangement)
         tensors = tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
         arguments, named = tree_unflatten(leaves, arrangement)
@@ -80,7 +81,7 @@ class Converted:
         if folder.is_dir():
             with suppress(
                 Exception
-            ):  # of any class: OpenVINO's for damaged files have no base; they are made again
+            ):  # OpenVINO's errors for damaged files share no base class; convert again
                 model = _Model(folder, form)
                 if _alike(known, tree_flatten(model(tensors))[0]):
                     return model
@@ -95,7 +96,7 @@ class Converted:
         )
 
     def _folder(self, leaves: list[Any], arrangement: Any) -> Path:
-        """Return where in the cache: named by weights, inputs and versions."""
+        """Return the cache folder, named by weights, inputs and versions."""
         if self._weights is None:
             digest = hashlib.sha256()
             for name, x in self._network.state_dict().items():
@@ -114,7 +115,7 @@ class Converted:
 
 
 class _Flat(nn.Module):
-    """The network as a function of tensors in a row, to tensors in a row."""
+    """The network as a function from a flat list of tensors to a flat list of tensors."""
 
     def __init__(self, network: nn.Module, forward: Any, leaves: list[Any], arrangement: Any):
         super().__init__()
@@ -132,12 +133,12 @@ class _Flat(nn.Module):
 
 
 class _Model:
-    """A compiled model and the form of its answers."""
+    """A compiled model and the structure of its output."""
 
     def __init__(self, folder: Path, form: Any):
         self._form = form
         settings = {
-            "INFERENCE_PRECISION_HINT": "f32",  # a CPU that has bfloat16 would take it
+            "INFERENCE_PRECISION_HINT": "f32",  # CPUs with bfloat16 would use it by default
             "EXECUTION_MODE_HINT": "ACCURACY",
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -152,7 +153,7 @@ class _Model:
 
 
 def _openvino() -> Any:
-    """The library, without the part of it that reports its use to its makers over the network: it does without where that is missing."""
+    """Return OpenVINO without its telemetry module, which it does not need."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
@@ -163,8 +164,10 @@ _CORE_LOCK = Lock()
 
 
 def _core() -> Any:
-    """The one of this process, which is never let go: each gives its thread a stack for signal handlers, and several, gone in another order
-    than they came, leave the thread with one that was freed. The next Ctrl-C would then be a segmentation fault.
+    """Return the process's only OpenVINO core, never released.
+
+    A core installs a stack for signal handlers in its thread; releasing several in another order leaves a
+    freed one, and the next Ctrl-C crashes the process.
     """
     with _CORE_LOCK:
         return _only_core()
@@ -176,24 +179,22 @@ def _only_core() -> Any:
 
 
 def _convert(flat: _Flat, tensors: tuple[torch.Tensor, ...]) -> Any:
-    """OpenVINO's form of a network. ModelError if it has none."""
+    """Convert a network. ModelError if OpenVINO cannot."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch.export warns of its own
+            warnings.simplefilter("ignore", FutureWarning)  # raised inside torch.export
             model = _openvino().convert_model(torch.export.export(flat, tensors))
-    except Exception as error:  # of any class: torch's, and several of OpenVINO's that have no base
+    except Exception as error:  # torch's and OpenVINO's errors share no base class
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"OpenVINO cannot convert {type(flat.network).__name__}: {reason}; use --engine torch"
         ) from error
-    model.reshape(
-        {place: list(x.shape) for place, x in enumerate(tensors)}
-    )  # known sizes are computed faster than any
+    model.reshape({place: list(x.shape) for place, x in enumerate(tensors)})  # fixed sizes compute faster
     return model
 
 
 def _keep(model: Any, folder: Path) -> None:
-    """Into the cache, whole or not at all; another process may have been quicker."""
+    """Save into the cache atomically; another process may have been faster."""
     made = Path(mkdtemp(dir=folder.parent))
     try:
         _openvino().save_model(model, made / "model.xml", compress_to_fp16=False)
@@ -207,7 +208,7 @@ def _keep(model: Any, folder: Path) -> None:
 
 
 def _alike(known: list[torch.Tensor], found: list[torch.Tensor]) -> bool:
-    """Numbers that torch cannot tell either are not compared: whoever called finds them."""
+    """Compare outputs within `CLOSE`; skip those where torch itself is not finite."""
     pairs = [(a.float(), b.float()) for a, b in zip(known, found, strict=True)]
     return all(
         not a.isfinite().all() or (a - b).abs().max() <= CLOSE * max(1e-6, float(a.abs().max()))

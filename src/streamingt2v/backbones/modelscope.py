@@ -1,4 +1,6 @@
-"""StreamingT2V on ModelScope's network: VAE, `StreamingUNet3D`, CAM and APM as one backbone (method.md: Base network)."""
+"""StreamingT2V on ModelScope's network: VAE, `StreamingUNet3D`, CAM and APM as one backbone (method.md: Base
+network).
+"""
 
 from __future__ import annotations
 
@@ -22,21 +24,21 @@ from ..types import TextCond
 
 @dataclass(frozen=True)
 class Condition:
-    """Keys and values of every cross-attention for [negative | positive], of the base network and of CAM."""
+    """Keys and values of every cross-attention for [negative | positive], of the base network and CAM."""
 
     base: Contexts
     cam: Contexts
 
     def positive(self) -> Condition:
-        """The positive half alone."""
+        """Return the positive half."""
         return Condition(halved(self.base), halved(self.cam))
 
 
 class ModelScopeBackbone:
-    """See `base.Backbone`. device: where the networks work, None for where their weights are.
+    """See `base.Backbone`. device: where the networks compute; None: where their weights are.
 
-    `condition` and `predictor` work for several videos at once too: texts (B, L, D), anchors (B, 3, H, W), windows (B, T, 3, H, W),
-    latents (B, C, T, h, w).
+    `condition` and `predictor` also take several videos: texts (B, L, D), anchors (B, 3, H, W), windows (B,
+    T, 3, H, W), latents (B, C, T, h, w).
     """
 
     def __init__(
@@ -89,13 +91,13 @@ class ModelScopeBackbone:
         rescale: float,
         time_guidance: float = 0.0,
     ) -> Predict:
-        """With a scale of 1, guidance is the positive half alone, and the other is not computed. time_guidance: see `guidance.steadied`."""
+        """Skip the negative half if scale is 1. time_guidance: see `guidance.steadied`."""
         embedding = None
         if window_TCHW is not None:
             embedding = self.cam.encode_frames(_batched(window_TCHW, 4).to(self.device, self.unet.dtype))
         positive = condition.positive()
         contexts = condition if scale != 1 else positive
-        dtype = self.unet.dtype  # asked once: it is looked for among all parameters
+        dtype = self.unet.dtype  # read once: diffusers searches all parameters for it
 
         def predict(latents_BCTHW: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
             sample_BCTHW = latents_BCTHW.to(dtype)
@@ -110,7 +112,8 @@ class ModelScopeBackbone:
             guided = guide_pair(prediction, scale, rescale) if scale != 1 else prediction
             if not time_guidance:
                 return guided
-            # the features of the chunk for every frame: without them the difference would be CAM's doing too, and pile up over chunks
+            # Use CAM's features in both predictions: else their difference contains CAM's effect and
+            # accumulates over chunks.
             shared = (
                 features.of_the_last(embedding.shape[1], frames, videos)
                 if features and embedding is not None
@@ -129,36 +132,40 @@ class ModelScopeBackbone:
 
 
 def _batched(x: torch.Tensor, ndim: int) -> torch.Tensor:
-    """With a batch of one, if it has none."""
+    """Add a batch axis if there is none."""
     return x[None] if x.ndim == ndim else x
 
 
 def _for_each(x_B: torch.Tensor, contexts: Condition) -> torch.Tensor:
-    """Return what all contexts of a batch are asked about: one video for all of them, or as many as videos, once or for both halves."""
+    """Repeat videos to match the contexts' batch; one shared video stays as it is."""
     return x_B if len(x_B) == 1 else x_B.repeat(len(contexts.base[0].key) // len(x_B), *[1] * (x_B.ndim - 1))
 
 
 def vae_factor(vae: Any) -> int:
-    """Pixels a side that one latent stands for."""
+    """Return pixels per latent along one side."""
     return 2 ** (len(vae.config.block_out_channels) - 1)
 
 
 @torch.no_grad()
 def decode_frames(vae: AutoencoderKL, latents_BCTHW: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Latents of one video (1, C, T, h, w) to frames (T, 3, H, W), float32 on the CPU, clamped to [-1, 1]; a few at a time."""
+    """Decode one video's latents (1, C, T, h, w) to clamped float32 CPU frames (T, 3, H, W), a few frames at
+    a time.
+    """
     latents_TCHW = latents_BCTHW[0].transpose(0, 1) / vae.config.scaling_factor
     height, width = (vae_factor(vae) * side for side in latents_TCHW.shape[-2:])
     parts = [
         vae.decode(part.to(device, vae.dtype)).sample.float().cpu()
         for part in _few(latents_TCHW, height, width)
     ]
-    # contiguous: a saved state comes back so, and some kernels sum in another order where the layout is another
+    # Contiguous like a restored state: some kernels sum in an order that depends on the memory layout.
     return torch.cat(parts).clamp(-1, 1).contiguous()
 
 
 @torch.no_grad()
 def encode_frames(vae: AutoencoderKL, frames_TCHW: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Frames (T, 3, H, W) in [-1, 1] to latents (1, C, T, h, w), the mean of the posterior, so that it is the same every time."""
+    """Encode frames (T, 3, H, W) in [-1, 1] as latents (1, C, T, h, w): the posterior's mode, so always the
+    same.
+    """
     height, width = frames_TCHW.shape[-2:]
     parts = [
         vae.encode(part.to(device, vae.dtype)).latent_dist.mode().float()
@@ -168,5 +175,7 @@ def encode_frames(vae: AutoencoderKL, frames_TCHW: torch.Tensor, device: torch.d
 
 
 def _few(frames: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, ...]:
-    """Parts of about `autoencoder_batch` frames, none of them a lone one: some kernels sum that in another order."""
+    """Split into parts of about `autoencoder_batch` frames, never a single one: some kernels sum it in
+    another order.
+    """
     return frames.tensor_split(max(1, len(frames) // autoencoder_batch(height, width)))

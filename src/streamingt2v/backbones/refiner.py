@@ -1,4 +1,6 @@
-"""The enhancer's network behind pixels: a VAE and a v-predicting `UNet3DConditionModel` at the higher resolution (method.md: Refining)."""
+"""The enhancer's network behind pixels: a VAE and a v-predicting `UNet3DConditionModel` (method.md:
+Refining).
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,9 @@ from .modelscope import decode_frames, encode_frames
 
 
 class RefinerBackbone:
-    """Takes and gives tensors on the CPU, float32; frames are in [-1, 1]. Keeps nothing from call to call, so many may do its work.
+    """Stateless; takes and returns float32 CPU tensors, frames in [-1, 1].
 
-    device: where the networks work, None for where their weights are.
+    device: where the networks compute; None: where their weights are.
     """
 
     def __init__(self, vae: AutoencoderKL, unet: UNet3DConditionModel, device: torch.device | None = None):
@@ -23,15 +25,15 @@ class RefinerBackbone:
 
     @property
     def device(self) -> torch.device:
-        """Return where the networks work."""
+        """Return the device that computes."""
         return self.works_on or self.unet.device
 
     def encode(self, frames_TCHW: torch.Tensor) -> torch.Tensor:
-        """(T, 3, H, W) to latents (1, C, T, h, w)."""
+        """Encode frames (T, 3, H, W) as latents (1, C, T, h, w)."""
         return encode_frames(self.vae, frames_TCHW, self.device).cpu()
 
     def decode(self, latents_BCTHW: torch.Tensor) -> torch.Tensor:
-        """Latents (1, C, T, h, w) to frames (T, 3, H, W), clamped."""
+        """Decode latents (1, C, T, h, w) to clamped frames (T, 3, H, W)."""
         return decode_frames(self.vae, latents_BCTHW, self.device)
 
     @torch.no_grad()
@@ -43,7 +45,7 @@ class RefinerBackbone:
         scale: float,
         rescale: float,
     ) -> torch.Tensor:
-        """The guided v-prediction of windows, each at a timestep and with a text of its own."""
+        """Return the guided v-prediction of windows, each with its own timestep and text."""
         place = {"device": self.device, "dtype": self.unet.dtype}
         text_BLD = torch.cat(
             [*(text.negative_BLD for text in texts), *(text.positive_BLD for text in texts)]

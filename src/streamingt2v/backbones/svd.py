@@ -1,7 +1,8 @@
-"""StreamingSVD: Stable Video Diffusion's VAE, `StreamingUNetSpatioTemporal` and its CAM as one backbone (method.md: StreamingSVD).
+"""StreamingSVD: SVD's VAE, `StreamingUNetSpatioTemporal` and its CAM as one backbone (method.md:
+StreamingSVD).
 
-It reads pictures, no text: a chunk follows from the anchor frame, which the network sees as CLIP token and as latents beside the
-noisy ones, and from the last frames through CAM.
+It reads images, no text: a chunk depends on the anchor frame, as CLIP token and as latents beside the noisy
+ones, and on the last frames through CAM.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from .modelscope import vae_factor
 
 
 @dataclass(frozen=True)
-class PictureCondition:
-    """For [without | with] the picture: its CLIP token (2, 1, D), its latents (2, C, h, w), the micro-conditions (2, 3)."""
+class ImageCondition:
+    """For [without | with] the image: CLIP token (2, 1, D), latents (2, C, h, w), micro-conditions (2, 3)."""
 
     context_BLD: torch.Tensor
     latents_BCHW: torch.Tensor
@@ -34,7 +35,7 @@ class PictureCondition:
 
 
 class SvdBackbone:
-    """See `base.Backbone`. device: where the networks work, None for where their weights are."""
+    """See `base.Backbone`. device: where the networks compute; None: where their weights are."""
 
     def __init__(
         self,
@@ -65,7 +66,9 @@ class SvdBackbone:
 
     @torch.no_grad()
     def decode(self, latents_BCTHW: torch.Tensor, skip: int = 0, batch: int = 8) -> torch.Tensor:
-        """`batch` frames at a time, as published: within a batch the decoder looks at neighbouring frames, skipped ones too."""
+        """Decode `batch` frames at a time, as published: the decoder reads neighbours within a batch, skipped
+        ones too.
+        """
         latents_TCHW = (
             latents_BCTHW[0].transpose(0, 1).to(self.device, self.vae.dtype) / self.vae.config.scaling_factor
         )
@@ -76,8 +79,8 @@ class SvdBackbone:
         return torch.cat(parts)[skip:].clamp(-1, 1).contiguous()  # contiguous: see `modelscope.decode_frames`
 
     @torch.no_grad()
-    def condition(self, text: TextCond, anchor_CHW: torch.Tensor | None, seed: int = 0) -> PictureCondition:
-        """`text` is not read: this network has no place for it."""
+    def condition(self, text: TextCond, anchor_CHW: torch.Tensor | None, seed: int = 0) -> ImageCondition:
+        """Ignore `text`: this network reads none."""
         if anchor_CHW is None:
             raise ValueError("this network makes a chunk from a picture; give one as anchor")
         clean_BCHW = anchor_CHW[None].to(self.device, self.unet.dtype)
@@ -86,27 +89,27 @@ class SvdBackbone:
         noised_BCHW = anchor_CHW[None] + self.config.augmentation * self._augmentation(
             seed, tuple(anchor_CHW.shape)
         )
-        # unlike those of frames, latents that condition are not scaled
+        # the conditioning latents are not scaled, unlike those of frames
         latents_BCHW = (
             self.vae.encode(noised_BCHW.to(self.device, self.vae.dtype)).latent_dist.mode().to(clean_BCHW)
         )
         added_N = embeds_BD.new_tensor(
             [self.config.fps_id, self.config.motion_bucket, self.config.augmentation]
         )
-        return PictureCondition(
+        return ImageCondition(
             _after_zeros(embeds_BD)[:, None], _after_zeros(latents_BCHW), added_N.expand(2, -1)
         )
 
     @torch.no_grad()
     def predictor(
         self,
-        condition: PictureCondition,
+        condition: ImageCondition,
         window_TCHW: torch.Tensor | None,
         scale: float,
         rescale: float,
         time_guidance: float = 0.0,
     ) -> Predict:
-        """Guidance rises evenly from the first frame's, `SvdConfig.first_guidance`, to `scale` at the last.
+        """Raise guidance linearly from `SvdConfig.first_guidance` at the first frame to `scale` at the last.
 
         ValueError for time guidance.
         """
@@ -133,12 +136,14 @@ class SvdBackbone:
         return predict
 
     def _augmentation(self, seed: int, shape_CHW: tuple[int, ...]) -> torch.Tensor:
-        """Noise (1, 3, H, W) of a video's pictures: standard normal, or uniform in [0, 1) as published."""
+        """Return the noise (1, 3, H, W) added to a video's image: standard normal, or uniform in [0, 1) as
+        published.
+        """
         noise_BCHW = frame_noise(seed, "augmentation", [0], -1, shape_CHW)
         uniform = self.config.augmentation_kind == "uniform"
         return torch.special.ndtr(noise_BCHW) if uniform else noise_BCHW
 
 
 def _after_zeros(x: torch.Tensor) -> torch.Tensor:
-    """(1, ...) to (2, ...): zeros, which stand for no picture, then the value."""
+    """Prepend zeros (no image): (1, ...) to (2, ...)."""
     return torch.cat([torch.zeros_like(x), x])

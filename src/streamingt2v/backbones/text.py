@@ -1,4 +1,4 @@
-"""Prompts to `TextCond`."""
+"""Encode prompts as `TextCond`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .vocabulary import Vocabulary
 
 
 class TextEncoder:
-    """Tokenizer and text encoder as one step: prompts in, `TextCond` out (method.md: Sampling; last hidden state, padded to full length).
+    """Tokenizer and text encoder in one call (method.md: Sampling; last hidden state, padded to full length).
 
-    device: where the encoder works, None for where its weights are.
+    device: where the encoder computes; None: where its weights are.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class TextEncoder:
 
     @property
     def text_encoder(self) -> Any:
-        """The encoder, by diffusers' name."""
+        """The encoder, under diffusers' name."""
         return self.encoder
 
     @text_encoder.setter
@@ -37,35 +37,33 @@ class TextEncoder:
 
     @torch.no_grad()
     def __call__(self, prompt: str, negative_prompt: str = "") -> TextCond:
-        """Both prompts embedded, each (1, L, D)."""
+        """Embed both prompts, each as (1, L, D)."""
         negative_BLD, positive_BLD = self._embed([negative_prompt, prompt]).chunk(2)
         return TextCond(positive_BLD, negative_BLD)
 
     def unknown_words(self, prompt: str) -> dict[str, str | None]:
-        """Words the model does not know, and what is used instead of each (None: left out). Empty for an open vocabulary."""
+        """Return unknown words and their replacements (None: dropped). Empty for an open vocabulary."""
         return self.vocabulary.replacements(prompt) if self.vocabulary else {}
 
     def surplus_tokens(self, prompt: str) -> int:
-        """Return how many tokens of the prompt are beyond the encoder's length and so have no effect."""
-        ids = self.tokenizer(
-            self._translated(prompt), verbose=False
-        ).input_ids  # the library's own warning is not for users
+        """Return the number of tokens beyond the encoder's length, which have no effect."""
+        # verbose=False suppresses the library's own warning
+        ids = self.tokenizer(self._translated(prompt), verbose=False).input_ids
         return max(0, len(ids) - self.tokenizer.model_max_length)
 
     def _translated(self, prompt: str) -> str:
         return self.vocabulary.translate(prompt) if self.vocabulary else prompt
 
     def token_ids(self, prompts: list[str]) -> torch.Tensor:
-        """Return what the encoder reads, (N, L) on the CPU: in known words, padded and cut to its length."""
+        """Return token ids (N, L) on the CPU, in known words, padded and truncated."""
         length = self.tokenizer.model_max_length
         texts = [self._translated(p) for p in prompts]
         ids = self.tokenizer(
             texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
         ).input_ids
-        if int(ids.max()) >= self.encoder.config.vocab_size:
-            raise ModelError(
-                f"the tokenizer gives id {int(ids.max())}, the text encoder knows {self.encoder.config.vocab_size}"
-            )
+        known = self.encoder.config.vocab_size
+        if int(ids.max()) >= known:
+            raise ModelError(f"the tokenizer gives id {int(ids.max())}, the text encoder knows {known}")
         return ids
 
     def _embed(self, prompts: list[str]) -> torch.Tensor:
@@ -74,16 +72,16 @@ class TextEncoder:
 
 
 class NoText:
-    """In the place of a `TextEncoder` for a model that reads none: every prompt becomes no tokens."""
+    """Stand in for `TextEncoder` in models that read no text."""
 
     def __call__(self, prompt: str, negative_prompt: str = "") -> TextCond:
-        """No tokens, (1, 0, 0) each."""
+        """Return no tokens, (1, 0, 0) each."""
         return TextCond(torch.zeros(1, 0, 0), torch.zeros(1, 0, 0))
 
     def unknown_words(self, prompt: str) -> dict[str, str | None]:
-        """None."""
+        """Return no words."""
         return {}
 
     def surplus_tokens(self, prompt: str) -> int:
-        """None: there is no length to be beyond."""
+        """Return 0: there is no limit."""
         return 0

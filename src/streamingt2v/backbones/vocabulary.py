@@ -1,4 +1,4 @@
-"""The words of a model with a closed vocabulary, and what it takes others for. Nothing heavy is imported."""
+"""The words of a model with a closed vocabulary. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ..errors import ModelError
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The words of a model with a closed vocabulary: those it knows, and for some others the nearest that it knows."""
+    """The known words, and for some unknown ones the nearest known word."""
 
     known: frozenset[str]
     nearest: dict[str, str]
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
-        """Read `vocabulary.json`; ModelError if it cannot be."""
+        """Read `vocabulary.json`; ModelError if it is missing or invalid."""
         values = read_json(path)
         try:
             return cls(frozenset(values["known"]), dict(values["nearest"]))
@@ -35,17 +35,19 @@ class Vocabulary:
         durable.write_file(path, (json.dumps(values, indent=1) + "\n").encode())
 
     def replacements(self, prompt: str) -> dict[str, str | None]:
-        """Every unknown word of the prompt and the word used instead; None where it is left out."""
+        """Return every unknown word of the prompt with its replacement; None: dropped."""
         words = dict.fromkeys(re.findall(r"[^\W\d_]+|\d+", prompt.lower()))
         return {word: self._nearest(word) for word in words if word not in self.known}
 
     def translate(self, prompt: str) -> str:
-        """The prompt in known words only."""
+        """Return the prompt in known words only."""
         found = self.replacements(prompt)
 
         def known(match: re.Match[str]) -> str:
             word = match.group()
-            return (found[word] or " ") if word in found else word  # a space: what is left out joins nobody
+            return (
+                (found[word] or " ") if word in found else word
+            )  # a space, so that the neighbours of a dropped word stay apart
 
         return " ".join(re.sub(r"[^\W\d_]+|\d+", known, prompt.lower()).split())
 
@@ -56,6 +58,6 @@ class Vocabulary:
                 return stem
             if self.nearest.get(stem) in self.known:
                 return self.nearest[stem]
-        # very short words resemble everything
+        # very short words resemble too many others
         close = get_close_matches(word, self.known, n=1, cutoff=0.8) if len(word) > 3 else []
         return close[0] if close else None

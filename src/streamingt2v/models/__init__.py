@@ -1,1 +1,1 @@
-"""Networks and nothing else: the base networks, CAM, APM and their parts."""
+"""Networks: the base networks, CAM, APM and their parts."""

@@ -1,6 +1,8 @@
-"""Appearance preservation module: the anchor frame becomes tokens that are mixed into every spatial cross-attention (method.md: APM).
+"""Appearance preservation module: mix tokens of the anchor frame into every spatial cross-attention
+(method.md: APM).
 
-anchor (B, 3, H, W) in [-1, 1] -> `preprocess` -> a CLIP image embedding -> `ImageTokens` -> `AppearanceAttention` in the base network.
+anchor (B, 3, H, W) in [-1, 1] -> `preprocess` -> CLIP image embedding -> `ImageTokens` ->
+`AppearanceAttention`.
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-class ImageTokens(ModelMixin, ConfigMixin):  # both have `config_name`, of different types
-    """Pooled image embedding to tokens of the text's width (method.md: APM). The defaults are the published sizes."""
+class ImageTokens(ModelMixin, ConfigMixin):  # mixins disagree on the type of `config_name`
+    """Map a pooled image embedding to tokens as wide as the text's (method.md: APM). Defaults: published
+    sizes.
+    """
 
     @register_to_config
     def __init__(
@@ -33,7 +37,9 @@ class ImageTokens(ModelMixin, ConfigMixin):  # both have `config_name`, of diffe
         )
 
     def forward(self, embed: torch.Tensor) -> torch.Tensor:
-        """(B, D) embeddings, or (B, T, D) of several anchor frames, which are averaged; returns (B, num_tokens, token_dim)."""
+        """Return tokens (B, num_tokens, token_dim) of embeddings (B, D); average embeddings (B, T, D) of
+        several anchors.
+        """
         embed_BD = embed.mean(dim=1) if embed.ndim == 3 else embed
         return self.context_embedding(embed_BD).unflatten(
             -1, (self.config["num_tokens"], self.config["token_dim"])
@@ -41,9 +47,9 @@ class ImageTokens(ModelMixin, ConfigMixin):  # both have `config_name`, of diffe
 
 
 class AppearanceAttention(ContextAttention):
-    """Cross-attention to text + SiLU(alpha) * LayerNorm(Conv1d([text | image])) (method.md: APM).
+    """Cross-attend to text + SiLU(alpha) * LayerNorm(Conv1d([text | image])) (method.md: APM).
 
-    The convolution takes tokens as channels and slides along the feature axis. alpha starts at 0: then the image has no effect.
+    The convolution treats tokens as channels and slides along the feature axis. alpha starts at 0: no effect.
     """
 
     def __init__(
@@ -64,7 +70,7 @@ class AppearanceAttention(ContextAttention):
         self.alpha = nn.Parameter(torch.zeros(()))
 
     def mix(self, text_BLD: torch.Tensor, image_BLD: torch.Tensor) -> torch.Tensor:
-        """Text tokens (B, L, D) with the image's (B, N, D) mixed in: (B, L, D)."""
+        """Mix image tokens (B, N, D) into text tokens (B, L, D); return (B, L, D)."""
         mixed_BLD = self.conv_ln(self.conv(torch.cat([text_BLD, image_BLD], dim=1)))
         return text_BLD + F.silu(self.alpha) * mixed_BLD
 
@@ -75,9 +81,9 @@ def preprocess(
     mean: Sequence[float] = CLIP_MEAN,
     std: Sequence[float] = CLIP_STD,
 ) -> torch.Tensor:
-    """Images in [-1, 1] of any size to a CLIP encoder's (B, 3, size, size) input (method.md: APM).
+    """Resize images in [-1, 1] to a CLIP encoder's input (B, 3, size, size) (method.md: APM).
 
-    Bicubic with aligned corners after an antialiasing blur; no crop and no clamp.
+    Bicubic with aligned corners after an antialiasing blur; no crop, no clamp.
     """
     height, width = image_BCHW.shape[-2:]
     if max(height, width) > size:
@@ -91,7 +97,7 @@ def preprocess(
 
 @lru_cache
 def _of_channels(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """(C, 1, 1), kept: a GPU need not wait for the same numbers in every step of a training."""
+    """Return the values as (C, 1, 1). Cached: creating them again makes a GPU wait in every training step."""
     return torch.tensor(values).to(device, dtype)[:, None, None]
 
 
@@ -100,10 +106,10 @@ def anchor_tokens(
     tokens: Callable[[torch.Tensor], torch.Tensor],
     anchor_BCHW: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(negative, positive) image tokens for guidance, each (B, N, D).
+    """Return (negative, positive) image tokens for guidance, each (B, N, D).
 
-    encode: frames in [-1, 1] to pooled embeddings; tokens: `ImageTokens`. The negative is a frame of zeros, mid grey, and not
-    zero tokens (method.md: APM).
+    encode: frames in [-1, 1] to pooled embeddings. tokens: `ImageTokens`. The negative comes from a mid-grey
+    frame (zeros), not from zero tokens (method.md: APM).
     """
     embeds = encode(torch.cat([torch.zeros_like(anchor_BCHW), anchor_BCHW]))
     negative_BLD, positive_BLD = tokens(embeds).chunk(2)
@@ -111,7 +117,9 @@ def anchor_tokens(
 
 
 def _antialias(image_BCHW: torch.Tensor, factor_h: float, factor_w: float) -> torch.Tensor:
-    """Gaussian blur of sigma (factor - 1) / 2 an axis, kernels cut at two sigmas, borders reflected: the rule of kornia's resize."""
+    """Blur with sigma (factor - 1) / 2 per axis, kernels cut at two sigmas, reflected borders (as in kornia's
+    resize).
+    """
     kernels = [_gaussian(max((factor - 1) / 2, 0.001)).to(image_BCHW) for factor in (factor_h, factor_w)]
     pad_h, pad_w = (len(kernel) // 2 for kernel in kernels)
     channels = image_BCHW.shape[1]
@@ -121,7 +129,7 @@ def _antialias(image_BCHW: torch.Tensor, factor_h: float, factor_w: float) -> to
 
 
 def _gaussian(sigma: float) -> torch.Tensor:
-    """Normalised kernel of odd length, at least 3."""
+    """Return a normalised Gaussian kernel of odd length, at least 3."""
     length = int(max(4 * sigma, 3))
     length += 1 - length % 2
     positions = torch.arange(length, dtype=torch.float32) - length // 2

@@ -1,13 +1,14 @@
-"""Conditional attention module: the last frames of the video so far become features for every skip of the base network (method.md: CAM).
+"""Conditional attention module: turn the last frames into features for every skip of the base network
+(method.md: CAM).
 
-A copy of the base network's encoder half that sees the noisy latents of the overlap, the timestep and the text, plus a small
-convolutional encoder of the frames' pixels. `backbones.unet3d` merges what comes out.
+A copy of the base network's encoder half reads the noisy latents of the overlap, the timestep and the text; a
+small convolutional encoder adds the frames' pixels. `unet3d` merges the features.
 """
 
 from __future__ import annotations
 
 import inspect
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -16,22 +17,24 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 from diffusers.models.unets.unet_3d_blocks import UNetMidBlock3DCrossAttn, get_down_block
-from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import nn
 
 from . import encoder
 from .context import Contexts, install, sites
 
+CHANNELS = (32, 96, 256, 512)
+"""Widths of the published frame encoder."""
+
 
 class CamFeatures(NamedTuple):
-    """Features of the Tc overlap frames, one for each skip of the base network and one for its middle, each (B Tc, C, h, w)."""
+    """Features of the Tc overlap frames for each skip and for the middle block, each (B Tc, C, h, w)."""
 
     down: tuple[torch.Tensor, ...]
     mid: torch.Tensor
 
     def of_the_last(self, overlap: int, times: int, videos: int = 1) -> CamFeatures:
-        """Return features of the last `videos` in the batch, whose Tc is `overlap`, repeated for the neighbours that share them."""
+        """Return features of the last `videos` of the batch (Tc = `overlap`), each repeated `times` times."""
 
         def shared(x: torch.Tensor) -> torch.Tensor:
             return (
@@ -44,12 +47,39 @@ class CamFeatures(NamedTuple):
         return CamFeatures(tuple(shared(x) for x in self.down), shared(self.mid))
 
 
-class ConditionalAttentionModule(ModelMixin, ConfigMixin):  # both have `config_name`, of different types
-    """The defaults are the published sizes. `conditioning_channels`: widths of the frame encoder, which halves the frames'
-    height and width once for each entry after the first; pixels and latents must differ by that factor.
-    """
+class EncoderCopy(ModelMixin, ConfigMixin):  # mixins disagree on the type of `config_name`
+    """The part that CAMs of all base networks share: a copied encoder half and an encoder of frames."""
 
-    _skip_layerwise_casting_patterns = ("norm", "time_embedding")  # declared as None
+    _skip_layerwise_casting_patterns = ("norm", "time_embedding")  # diffusers declares it as None
+    controlnet_cond_embedding: nn.Module
+
+    @classmethod
+    def from_base(cls, unet: Any, conditioning_channels: tuple[int, ...] = CHANNELS) -> Self:
+        """Copy the weights of a base network's encoder half; the new frame encoder ends in zeros.
+
+        ValueError if the network lacks weights.
+        """
+        names = inspect.signature(cls).parameters.keys() - {"conditioning_channels"}
+        cam: Any = cls(**{n: unet.config[n] for n in names}, conditioning_channels=conditioning_channels)
+        own = {name for name in cam.state_dict() if not name.startswith("controlnet_cond_embedding.")}
+        theirs = unet.state_dict()
+        if left := sorted(own - theirs.keys()):
+            raise ValueError(f"the base network lacks {left[:3]}, {len(left)} names in all")
+        cam.load_state_dict({name: theirs[name] for name in own}, strict=False)
+        return cam
+
+    @apply_forward_hook
+    def encode_frames(self, frames_BTCHW: torch.Tensor) -> torch.Tensor:
+        """Embed overlap frames (B, Tc, 3, H, W) in [-1, 1] as (B, Tc, C, h, w), once per chunk."""
+        return self.controlnet_cond_embedding(frames_BTCHW.flatten(0, 1)).unflatten(0, frames_BTCHW.shape[:2])
+
+
+class ConditionalAttentionModule(EncoderCopy):
+    """CAM for ModelScope's network. Defaults: published sizes.
+
+    conditioning_channels: widths of the frame encoder; each entry after the first halves height and width, so
+    pixels and latents must differ by that factor.
+    """
 
     @register_to_config
     def __init__(
@@ -70,7 +100,7 @@ class ConditionalAttentionModule(ModelMixin, ConfigMixin):  # both have `config_
         norm_eps: float = 1e-5,
         cross_attention_dim: int = 1024,
         attention_head_dim: int = 64,
-        conditioning_channels: tuple[int, ...] = (32, 96, 256, 512),
+        conditioning_channels: tuple[int, ...] = CHANNELS,
     ):
         super().__init__()
         width, time_dim = block_out_channels[0], 4 * block_out_channels[0]
@@ -79,12 +109,8 @@ class ConditionalAttentionModule(ModelMixin, ConfigMixin):  # both have `config_
             "resnet_act_fn": act_fn,
             "resnet_groups": norm_num_groups,
             "temb_channels": time_dim,
-        }
-        # diffusers' 3D blocks call the width of a head `num_attention_heads`.
-        shared |= {
-            "temb_channels": time_dim,
             "cross_attention_dim": cross_attention_dim,
-            "num_attention_heads": attention_head_dim,
+            "num_attention_heads": attention_head_dim,  # diffusers' 3D blocks mean the width of a head
         }
         self.conv_in = nn.Conv2d(in_channels, width, kernel_size=3, padding=1)
         self.time_proj = Timesteps(width, flip_sin_to_cos=True, downscale_freq_shift=0)
@@ -115,36 +141,11 @@ class ConditionalAttentionModule(ModelMixin, ConfigMixin):  # both have `config_
         )
         install(self)
 
-    @classmethod
-    def from_base(
-        cls, unet: UNet3DConditionModel, conditioning_channels: tuple[int, ...] = (32, 96, 256, 512)
-    ) -> ConditionalAttentionModule:
-        """A module with the weights of a base network's encoder half; the frame encoder is new and ends in zeros."""
-        sizes = {
-            name: unet.config[name]
-            for name in inspect.signature(cls).parameters
-            if name != "conditioning_channels"
-        }
-        cam = cls(**sizes, conditioning_channels=conditioning_channels)
-        own = cam.state_dict()
-        copied = {name: tensor for name, tensor in unet.state_dict().items() if name in own}
-        left = {
-            name for name in own if name not in copied and not name.startswith("controlnet_cond_embedding.")
-        }
-        if left:
-            raise ValueError(f"the base network lacks {sorted(left)[:3]}, {len(left)} names in all")
-        cam.load_state_dict(copied, strict=False)
-        return cam
-
-    @apply_forward_hook
-    def encode_frames(self, frames_BTCHW: torch.Tensor) -> torch.Tensor:
-        """Overlap frames (B, Tc, 3, H, W) in [-1, 1] to their embedding (B, Tc, C, h, w): once a chunk, for all steps (method.md: CAM)."""
-        embedding = self.controlnet_cond_embedding(frames_BTCHW.flatten(0, 1))
-        return embedding.unflatten(0, frames_BTCHW.shape[:2])
-
     @apply_forward_hook
     def contexts(self, text_BLD: torch.Tensor) -> Contexts:
-        """Keys and values of all cross-attentions: once a video, for all steps. Image tokens do not enter CAM (method.md: CAM)."""
+        """Return the keys and values of all cross-attentions: once per video. CAM gets no image tokens
+        (method.md: CAM).
+        """
         return tuple(layer.context(text_BLD) for layer in sites(self))
 
     def forward(
@@ -154,18 +155,18 @@ class ConditionalAttentionModule(ModelMixin, ConfigMixin):  # both have `config_
         text: torch.Tensor | Contexts,
         embedding_BTCHW: torch.Tensor,
     ) -> CamFeatures:
-        """Features for the base network.
+        """Return the features for the base network.
 
-        sample_BCTHW: the noisy latents of the whole chunk, of which only the first Tc frames, the overlap, are looked at. text: tokens
-        (B, L, D) or what `contexts` made of them. embedding_BTCHW: from `encode_frames`. Samples and embeddings have a batch of B, or of
-        1 for all: both halves of guidance see the same. Raises ValueError if there are fewer latent frames than embedded ones.
+        sample_BCTHW: noisy latents of the whole chunk; only the first Tc frames are read. text: tokens (B, L,
+        D) or `contexts`. embedding_BTCHW: from `encode_frames`. Samples and embeddings have batch B, or 1 to
+        share them. ValueError if the sample has fewer frames than the embedding.
         """
         num_frames = embedding_BTCHW.shape[1]
         if sample_BCTHW.shape[2] < num_frames:
             raise ValueError(f"{sample_BCTHW.shape[2]} latent frames for {num_frames} conditioning frames")
         sample_BCTHW = sample_BCTHW[:, :, :num_frames]
         contexts = self.contexts(text) if isinstance(text, torch.Tensor) else text
-        emb, hidden = encoder.begin(self, sample_BCTHW, timestep, contexts)
+        conditions, hidden = encoder.begin(self, sample_BCTHW, timestep, contexts)
         hidden = hidden + embedding_BTCHW.expand(len(hidden) // num_frames, -1, -1, -1, -1).flatten(0, 1)
-        hidden, skips = encoder.descend(self, hidden, emb, contexts, num_frames)
-        return CamFeatures(skips, encoder.bottom(self, hidden, emb, contexts, num_frames))
+        hidden, skips = encoder.descend(self, hidden, conditions)
+        return CamFeatures(skips, encoder.bottom(self, hidden, conditions))

@@ -1,10 +1,10 @@
-"""Spatial cross-attention whose context is prepared beforehand and shared by all frames of a video.
+"""Spatial cross-attention with precomputed keys and values, shared by all frames of a video.
 
-Text and image tokens are the same for every frame and every timestep, so the keys and values of a layer are computed
-once (`contexts`) and each layer picks its own out of the tuple that travels through the stock blocks in the place of
-`encoder_hidden_states`. Parameter names are those of diffusers' `Attention`.
+Text and image tokens are the same for every frame and timestep, so the keys and values of all layers are
+computed once (`contexts`). The tuple travels through the stock blocks as `encoder_hidden_states` and each
+layer takes its own entry. Parameter names follow diffusers' `Attention`.
 
-Shapes: B videos, T frames, S pixels of a frame, L tokens, D token width, C channels.
+Shapes: B videos, T frames, S pixels per frame, L tokens, D token width, C channels.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ class LayerContext(NamedTuple):
 
 
 Contexts = tuple[LayerContext, ...]
-"""One `LayerContext` for each spatial cross-attention of a network, in the order of `ContextAttention.site`."""
+"""One `LayerContext` per spatial cross-attention, ordered by `ContextAttention.site`."""
 
 
 def halved(contexts: Contexts) -> Contexts:
-    """The second half of the batch, [negative | positive]: the positive alone."""
+    """Return the second half of a [negative | positive] batch."""
     return tuple(LayerContext(*(x[len(x) // 2 :] for x in layer)) for layer in contexts)
 
 
 class ContextAttention(nn.Module):
-    """Multi-head attention from pixels to the tokens of `Contexts[site]` (method.md: Base network)."""
+    """Attend from pixels to the tokens in `Contexts[site]` (method.md: Base network)."""
 
     def __init__(self, query_dim: int, context_dim: int, heads: int, head_dim: int, site: int):
         super().__init__()
@@ -46,7 +46,7 @@ class ContextAttention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(heads * head_dim, query_dim)])
 
     def context(self, tokens_BLD: torch.Tensor) -> LayerContext:
-        """Keys and values of (B, L, D) tokens."""
+        """Return keys and values of tokens (B, L, D)."""
         return LayerContext(self._split(self.to_k(tokens_BLD)), self._split(self.to_v(tokens_BLD)))
 
     def forward(
@@ -55,11 +55,11 @@ class ContextAttention(nn.Module):
         encoder_hidden_states: Contexts,
         attention_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """(B T, S, C) pixels to (B T, S, C). The argument names are those the stock transformer block calls with; masks are refused."""
+        """Map pixels (B T, S, C) to (B T, S, C). Argument names are the stock block's; masks are refused."""
         if attention_mask is not None:
             raise ValueError("ContextAttention takes no attention mask")
         key, value = encoder_hidden_states[self.site]
-        # All frames of a video attend to the same tokens: they are queries of one attention, and keys need no copies.
+        # All frames of a video are queries of one attention, so keys need no copies.
         query = self._split(self.to_q(hidden_states).reshape(key.shape[0], -1, self.to_q.out_features))
         out = F.scaled_dot_product_attention(query, key, value)
         return self.to_out[0](out.transpose(1, 2).reshape(*hidden_states.shape[:-1], -1))
@@ -69,13 +69,13 @@ class ContextAttention(nn.Module):
 
 
 LayerFactory = Callable[[int, int, int, int, int], ContextAttention]
-"""(query_dim, context_dim, heads, head_dim, site) -> layer."""
+"""(query_dim, context_dim, heads, head_dim, site) -> layer"""
 
 
 def install(network: nn.Module, layer: LayerFactory = ContextAttention) -> None:
-    """Put a layer in the place of `attn2` of every spatial transformer of a network built from diffusers' 3D blocks.
+    """Replace `attn2` of every spatial transformer in a network built from diffusers' 3D blocks.
 
-    The new layers are freshly initialised: call it while building, before weights are loaded.
+    The new layers are freshly initialised: call it before loading weights.
     """
     blocks = [
         block
@@ -91,7 +91,7 @@ def install(network: nn.Module, layer: LayerFactory = ContextAttention) -> None:
 
 
 def sites(network: nn.Module) -> Iterator[ContextAttention]:
-    """The installed layers in the order of their `site`."""
+    """Return the installed layers, ordered by `site`."""
     return iter(
         sorted(
             (m for m in network.modules() if isinstance(m, ContextAttention)), key=lambda layer: layer.site

@@ -1,15 +1,32 @@
-"""The way through the encoder half that the base network and its copy in CAM have in common (method.md: Base network, CAM).
+"""Steps that the base networks and the encoder copies in CAM have in common (method.md: Base network, CAM).
 
-Frames travel flattened into the batch, (B T, C, H, W), frame index fastest, as diffusers' 3D blocks want them.
+Frames are flattened into the batch, (B T, C, H, W), frame index fastest, as diffusers' 3D blocks require.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from .context import Contexts
+
+Skips = tuple[torch.Tensor, ...]
+
+
+class Conditions(NamedTuple):
+    """Inputs of every block besides hidden states: time embedding (B T, D), context, and the family's own."""
+
+    emb: torch.Tensor
+    context: Contexts | torch.Tensor
+    own: dict[str, Any]
+
+    def for_block(self, block: nn.Module) -> dict[str, Any]:
+        """Return the block's arguments under diffusers' names."""
+        arguments = {"temb": self.emb, **self.own}
+        crosses = getattr(block, "has_cross_attention", False)
+        return arguments | {"encoder_hidden_states": self.context} if crosses else arguments
 
 
 def flatten_frames(x_BCTHW: torch.Tensor) -> torch.Tensor:
@@ -23,7 +40,10 @@ def unflatten_frames(x: torch.Tensor, num_frames: int) -> torch.Tensor:
 
 
 def embed_timestep(network: Any, timestep: torch.Tensor | float, sample_BCTHW: torch.Tensor) -> torch.Tensor:
-    """Time embedding for each frame, (B T, D). timestep: a number, or a tensor of shape (), (B,), or (B or 1, T) for one a frame."""
+    """Return the time embedding of each frame, (B T, D).
+
+    timestep: a number or a tensor of shape (), (B,), or (B or 1, T) for one per frame.
+    """
     batch, _, num_frames, _, _ = sample_BCTHW.shape
     timesteps = torch.as_tensor(timestep, device=sample_BCTHW.device)
     by_frame = timesteps.ndim == 2
@@ -35,55 +55,59 @@ def embed_timestep(network: Any, timestep: torch.Tensor | float, sample_BCTHW: t
 
 
 def enter(network: Any, sample_BCTHW: torch.Tensor) -> torch.Tensor:
-    """Input convolution and first temporal transformer: (B T, C, H, W)."""
+    """Apply input convolution and first temporal transformer; return (B T, C, H, W)."""
     hidden = network.conv_in(flatten_frames(sample_BCTHW))
     return network.transformer_in(hidden, num_frames=sample_BCTHW.shape[2], return_dict=False)[0]
 
 
 def begin(
     network: Any, sample_BCTHW: torch.Tensor, timestep: torch.Tensor | float, contexts: Contexts
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Time embedding (B T, D) and hidden state (B T, C, H, W) for B contexts and B samples, or one sample that they share.
+) -> tuple[Conditions, torch.Tensor]:
+    """Return conditions and hidden state (B T, C, H, W) for B contexts and B samples.
 
-    Of more samples than contexts, as many neighbours share each context.
-
-    Text and image enter with the first cross-attention: until there the halves of guidance are one, and what leads there is done once.
+    One sample may serve all contexts: text and image enter at the first cross-attention, so what precedes it
+    is computed once. With more samples than contexts, neighbouring samples share a context.
     """
     emb, hidden = embed_timestep(network, timestep, sample_BCTHW), enter(network, sample_BCTHW)
     batch = len(contexts[0].key)
-    if len(sample_BCTHW) >= batch:
-        return emb, hidden
-    return emb.expand(batch, *emb.shape).flatten(0, 1), hidden.expand(batch, *hidden.shape).flatten(0, 1)
+    if len(sample_BCTHW) < batch:
+        emb, hidden = (x.expand(batch, *x.shape).flatten(0, 1) for x in (emb, hidden))
+    return Conditions(emb, contexts, {"num_frames": sample_BCTHW.shape[2]}), hidden
 
 
-def descend(
-    network: Any, hidden: torch.Tensor, emb: torch.Tensor, contexts: Contexts, num_frames: int
-) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-    """All down blocks. Returns the last output and every skip, the input itself being the first, each (B T, C, h, w)."""
-    skips: tuple[torch.Tensor, ...] = (hidden,)
+def descend(network: Any, hidden: torch.Tensor, conditions: Conditions) -> tuple[torch.Tensor, Skips]:
+    """Run all down blocks; return the last output and all skips, input first, each (B T, C, h, w)."""
+    skips: Skips = (hidden,)
     for block in network.down_blocks:
-        conditions = {"encoder_hidden_states": contexts} if has_cross_attention(block) else {}
-        hidden, outputs = block(hidden_states=hidden, temb=emb, num_frames=num_frames, **conditions)
+        hidden, outputs = block(hidden_states=hidden, **conditions.for_block(block))
         skips += outputs
     return hidden, skips
 
 
-def bottom(
-    network: Any, hidden: torch.Tensor, emb: torch.Tensor, contexts: Contexts, num_frames: int
-) -> torch.Tensor:
-    """The middle block."""
-    return network.mid_block(hidden, emb, encoder_hidden_states=contexts, num_frames=num_frames)
+def bottom(network: Any, hidden: torch.Tensor, conditions: Conditions) -> torch.Tensor:
+    """Run the middle block."""
+    return network.mid_block(hidden_states=hidden, **conditions.for_block(network.mid_block))
 
 
-def has_cross_attention(block: Any) -> bool:
-    """Return whether a 3D block takes a text context."""
-    return bool(getattr(block, "has_cross_attention", False))
+def ascend(network: Any, hidden: torch.Tensor, skips: Skips, conditions: Conditions) -> torch.Tensor:
+    """Run all up blocks, each with as many of the last skips as it has layers, and the output convolution."""
+    for block in network.up_blocks:
+        skips, taken = skips[: -len(block.resnets)], skips[-len(block.resnets) :]
+        # restores sizes that did not halve evenly
+        size = skips[-1].shape[2:] if skips else None
+        hidden = block(
+            hidden_states=hidden,
+            res_hidden_states_tuple=taken,
+            upsample_size=size,
+            **conditions.for_block(block),
+        )
+    return network.conv_out(network.conv_act(network.conv_norm_out(hidden)))
 
 
 def skip_channels(network: Any) -> tuple[int, ...]:
-    """Channels of each skip, read from the built blocks, in the order of `descend`."""
+    """Return the channels of each skip, in the order of `descend`."""
     channels = [network.conv_in.out_channels]
     for block in network.down_blocks:
-        channels += [resnet.out_channels for resnet in block.resnets]
+        channels += [getattr(one, "spatial_res_block", one).out_channels for one in block.resnets]
         channels += [sampler.out_channels for sampler in block.downsamplers or ()]
     return tuple(channels)

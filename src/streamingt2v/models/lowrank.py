@@ -1,7 +1,7 @@
-"""Small changes of a network: each matrix changes by a product of two thin ones, everything smaller as a whole (LoRA, Hu et al. 2022).
+"""Low-rank weight changes (LoRA, Hu et al. 2022); small tensors are trained directly.
 
-`attach` makes a network trainable in this form, `changes` reads what was learned, `merge` puts it into the weights for good: then the
-network is as fast as before.
+`attach` makes a network trainable this way, `changes` reads what it learned, `merge` adds that to the weights
+for good.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FACTOR = re.compile(r"\.parametrizations\.(\w+)\.0\.(up|down)$")
 
 
 class LowRankChange(nn.Module):
-    """weight -> weight + up @ down, whatever the weight's shape (out, ...). `up` starts at zero: a new change changes nothing."""
+    """weight -> weight + up @ down for any weight shape (out, ...). `up` starts at zero: no effect."""
 
     def __init__(self, shape: torch.Size, rank: int):
         super().__init__()
@@ -34,8 +34,11 @@ class LowRankChange(nn.Module):
 
 
 def attach(network: nn.Module, rank: int) -> None:
-    """Freeze the network but for changes of that rank, which has no effect yet. What has fewer numbers than its factors would have
-    (biases, norms, small matrices) is trained as it is."""
+    """Freeze the network and add trainable changes of that rank.
+
+    Tensors with fewer values than their factors would have (biases, norms, small matrices) stay trainable as
+    they are.
+    """
     network.requires_grad_(False)
     for module in list(network.modules()):
         for name, weight in list(module.named_parameters(recurse=False)):
@@ -48,14 +51,14 @@ def attach(network: nn.Module, rank: int) -> None:
 
 
 def changes(network: nn.Module) -> Tensors:
-    """Return what an attached network has learned: "NAME.up" and "NAME.down" of a matrix, "NAME" of what was trained as it is."""
+    """Return the trained tensors: "NAME.up" and "NAME.down" of factored weights, "NAME" of the others."""
     trained = {name: value.detach() for name, value in network.named_parameters() if value.requires_grad}
     return {_FACTOR.sub(r".\1.\2", name): value for name, value in trained.items()}
 
 
 @torch.no_grad()
 def merge(network: nn.Module, learned: Tensors) -> None:
-    """Put `changes` of another network of the same kind into this one's weights. ModelError if they do not fit."""
+    """Merge `changes` of a like network into this one's weights. ModelError if they do not fit."""
     weights = dict(network.named_parameters())
     for name, value in learned.items():
         own = name.removesuffix(".up")

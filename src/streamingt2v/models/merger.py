@@ -1,16 +1,23 @@
-"""Merger of CAM's features into the base network: attention across time at every pixel of a skip (method.md: Merger)."""
+"""Merge CAM's features into the base network: attention across time at every pixel of a skip (method.md:
+Merger).
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .encoder import unflatten_frames
+from .cam import CamFeatures
+from .encoder import Skips, skip_channels, unflatten_frames
 
 
 class TemporalCrossAttention(nn.Module):
-    """Multi-head attention between the frames of one pixel; no positions, no mask. Parameter names as in diffusers' `Attention`."""
+    """Attend between the frames of one pixel; no positions, no mask. Parameter names follow diffusers'
+    `Attention`.
+    """
 
     def __init__(self, channels: int, head_dim: int):
         super().__init__()
@@ -23,7 +30,7 @@ class TemporalCrossAttention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
     def forward(self, query_NTC: torch.Tensor, source_NTC: torch.Tensor) -> torch.Tensor:
-        """N pixels, (N, T, C) queries and (N, Tc, C) sources of keys and values, to (N, T, C)."""
+        """Attend from N pixels (N, T, C) to sources (N, Tc, C); return (N, T, C)."""
         query, key, value = (
             x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for x in (self.to_q(query_NTC), self.to_k(source_NTC), self.to_v(source_NTC))
@@ -32,7 +39,7 @@ class TemporalCrossAttention(nn.Module):
 
 
 class _TemporalTransformer(nn.Module):
-    """Norm, projection, attention, projection; the last one starts at zero, so that a new merger changes nothing."""
+    """Norm, projection, attention, projection; the last starts at zero, so a new merger has no effect."""
 
     def __init__(self, channels: int, head_dim: int, norm_num_groups: int):
         super().__init__()
@@ -51,17 +58,43 @@ class _TemporalTransformer(nn.Module):
 
 
 class SkipMerger(nn.Module):
-    """skip + attention(skip -> CAM's feature of the same level). The keys and values are taken raw: neither normed nor projected before."""
+    """Return skip + attention(skip -> CAM's feature of that level). Keys and values: neither normed nor
+    projected first.
+    """
 
     def __init__(self, channels: int, head_dim: int, norm_num_groups: int):
         super().__init__()
         self.temporal_transformer = _TemporalTransformer(channels, head_dim, norm_num_groups)
 
     def forward(self, skip: torch.Tensor, cam: torch.Tensor, batch: int) -> torch.Tensor:
-        """skip (B T, C, h, w), cam (B Tc, C, h, w), batch B; any T and Tc. Returns (B T, C, h, w)."""
+        """Merge cam (B Tc, C, h, w) into skip (B T, C, h, w) for batch B and any T and Tc."""
         skip_BCTHW = unflatten_frames(skip, len(skip) // batch)
         change_BCTHW = self.temporal_transformer(skip_BCTHW, unflatten_frames(cam, len(cam) // batch))
         return skip + change_BCTHW.transpose(1, 2).flatten(0, 1)
+
+
+def install(network: Any, head_dim: int, norm_num_groups: int) -> None:
+    """Add a merger for each skip and for the middle block to a base network."""
+    *skips, middle = (
+        SkipMerger(channels, head_dim, norm_num_groups)
+        for channels in (*skip_channels(network), network.config["block_out_channels"][-1])
+    )
+    network.cross_attention_merger_down_blocks = nn.ModuleList(skips)
+    network.cross_attention_merger_mid_block = middle
+
+
+def merge(
+    network: Any, hidden: torch.Tensor, skips: Skips, features: CamFeatures, batch: int
+) -> tuple[torch.Tensor, Skips]:
+    """Merge CAM's features into the middle block's output and every skip.
+
+    Only the decoder sees merged features: the middle block has run on the unmerged ones.
+    """
+    mergers = network.cross_attention_merger_down_blocks
+    merged = tuple(
+        merger(skip, cam, batch) for merger, skip, cam in zip(mergers, skips, features.down, strict=True)
+    )
+    return network.cross_attention_merger_mid_block(hidden, features.mid, batch), merged
 
 
 def _pixels_first(x_BCTHW: torch.Tensor) -> torch.Tensor:

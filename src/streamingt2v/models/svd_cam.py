@@ -1,41 +1,25 @@
-"""CAM for Stable Video Diffusion's network: the same idea as `memory.cam`, on diffusers' spatio-temporal blocks (method.md: StreamingSVD).
+"""CAM for Stable Video Diffusion: as `cam`, on diffusers' spatio-temporal blocks (method.md: StreamingSVD).
 
-A copy of the encoder half that sees the noisy latents of the overlap beside the latents of the picture, the noise level, the
-micro-conditions and the picture's CLIP token, and on top the overlap's pixels through a small convolutional encoder with norms.
-The functions above the class are the way that the base network and its copy have in common. Frames travel as (B T, C, H, W).
+A copy of the encoder half reads the noisy latents of the overlap beside the image's latents, the noise level,
+the micro-conditions and the image's CLIP token; a small convolutional encoder with norms adds the overlap's
+pixels. Frames travel as (B T, C, H, W).
 """
 
 from __future__ import annotations
 
-import inspect
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import register_to_config
 from diffusers.models.controlnets.controlnet import ControlNetConditioningEmbedding
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_3d_blocks import UNetMidBlockSpatioTemporal, get_down_block
-from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
-from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import nn
 
-from .cam import CamFeatures
-
-
-class Conditions(NamedTuple):
-    """Inputs of every block: time embedding (B T, D), context (B T, L, D), and for each frame whether it stands alone (B, T)."""
-
-    emb: torch.Tensor
-    context: torch.Tensor
-    image_only: torch.Tensor
-
-    def for_block(self, block: nn.Module) -> dict[str, torch.Tensor]:
-        """The arguments of a block, under diffusers' names."""
-        arguments = {"temb": self.emb, "image_only_indicator": self.image_only}
-        crosses = getattr(block, "has_cross_attention", False)
-        return arguments | {"encoder_hidden_states": self.context} if crosses else arguments
+from . import encoder
+from .cam import CHANNELS, CamFeatures, EncoderCopy
+from .encoder import Conditions
 
 
 def embed(
@@ -45,7 +29,10 @@ def embed(
     context_BLD: torch.Tensor,
     added_BN: torch.Tensor,
 ) -> Conditions:
-    """timestep: a number or a tensor of shape () or (B,). context_BLD: of the picture. added_BN: the micro-conditions."""
+    """Return the blocks' inputs.
+
+    timestep: a number or a tensor of shape () or (B,). context_BLD: of the image. added_BN: micro-conditions.
+    """
     batch, num_frames = sample_BTCHW.shape[:2]
     timesteps_B = torch.as_tensor(timestep, device=sample_BTCHW.device).reshape(-1).expand(batch)
     emb_BD = network.time_embedding(network.time_proj(timesteps_B).to(sample_BTCHW.dtype))
@@ -54,40 +41,14 @@ def embed(
     return Conditions(
         emb_BD.repeat_interleave(num_frames, dim=0),
         context_BLD.repeat_interleave(num_frames, dim=0),
-        sample_BTCHW.new_zeros(batch, num_frames),
+        {"image_only_indicator": sample_BTCHW.new_zeros(batch, num_frames)},
     )
-
-
-def descend(
-    network: Any, hidden: torch.Tensor, conditions: Conditions
-) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-    """All down blocks. Returns the last output and every skip, the input itself being the first, each (B T, C, h, w)."""
-    skips: tuple[torch.Tensor, ...] = (hidden,)
-    for block in network.down_blocks:
-        hidden, outputs = block(hidden_states=hidden, **conditions.for_block(block))
-        skips += outputs
-    return hidden, skips
-
-
-def bottom(network: Any, hidden: torch.Tensor, conditions: Conditions) -> torch.Tensor:
-    """The middle block."""
-    emb, context, image_only = conditions
-    return network.mid_block(
-        hidden_states=hidden, temb=emb, encoder_hidden_states=context, image_only_indicator=image_only
-    )
-
-
-def skip_channels(network: Any) -> tuple[int, ...]:
-    """Channels of each skip, read from the built blocks, in the order of `descend`."""
-    channels = [network.conv_in.out_channels]
-    for block in network.down_blocks:
-        channels += [resnet.spatial_res_block.out_channels for resnet in block.resnets]
-        channels += [sampler.out_channels for sampler in block.downsamplers or ()]
-    return tuple(channels)
 
 
 class NormedFrameEncoder(ControlNetConditioningEmbedding):
-    """Pixels (N, 3, H, W) to features of the latents' size; every inner convolution is followed by a LayerNorm over the channels."""
+    """Encode pixels (N, 3, H, W) at the latents' size; each inner convolution is followed by a LayerNorm over
+    channels.
+    """
 
     def __init__(self, width: int, channels: tuple[int, ...]):
         super().__init__(width, block_out_channels=channels)
@@ -100,12 +61,10 @@ class NormedFrameEncoder(ControlNetConditioningEmbedding):
         return self.conv_out(hidden)
 
 
-class SpatioTemporalCam(ModelMixin, ConfigMixin):  # both have `config_name`, of different types
-    """The defaults are the published sizes. `conditioning_channels`: widths of the frame encoder, which halves the frames' height and
-    width once for each entry after the first.
+class SpatioTemporalCam(EncoderCopy):
+    """CAM for SVD's network. Defaults: published sizes. conditioning_channels: see
+    `cam.ConditionalAttentionModule`.
     """
-
-    _skip_layerwise_casting_patterns = ("norm", "time_embedding")  # declared as None
 
     @register_to_config
     def __init__(
@@ -123,7 +82,7 @@ class SpatioTemporalCam(ModelMixin, ConfigMixin):  # both have `config_name`, of
         layers_per_block: int = 2,
         cross_attention_dim: int = 1024,
         num_attention_heads: tuple[int, ...] = (5, 10, 20, 20),
-        conditioning_channels: tuple[int, ...] = (32, 96, 256, 512),
+        conditioning_channels: tuple[int, ...] = CHANNELS,
     ):
         super().__init__()
         width, time_dim = block_out_channels[0], 4 * block_out_channels[0]
@@ -152,33 +111,6 @@ class SpatioTemporalCam(ModelMixin, ConfigMixin):  # both have `config_name`, of
         )
         self.controlnet_cond_embedding = NormedFrameEncoder(block_out_channels[0], conditioning_channels)
 
-    @classmethod
-    def from_base(
-        cls,
-        unet: UNetSpatioTemporalConditionModel,
-        conditioning_channels: tuple[int, ...] = (32, 96, 256, 512),
-    ) -> SpatioTemporalCam:
-        """A module with the weights of a base network's encoder half; the frame encoder is new and ends in zeros."""
-        sizes = {
-            name: unet.config[name]
-            for name in inspect.signature(cls).parameters
-            if name != "conditioning_channels"
-        }
-        cam = cls(**sizes, conditioning_channels=conditioning_channels)
-        own = {name for name in cam.state_dict() if not name.startswith("controlnet_cond_embedding.")}
-        theirs = unet.state_dict()
-        if own - theirs.keys():
-            raise ValueError(
-                f"the base network lacks {sorted(own - theirs.keys())[:3]}, {len(own - theirs.keys())} names in all"
-            )
-        cam.load_state_dict({name: theirs[name] for name in own}, strict=False)
-        return cam
-
-    @apply_forward_hook
-    def encode_frames(self, frames_BTCHW: torch.Tensor) -> torch.Tensor:
-        """Overlap frames (B, Tc, 3, H, W) in [-1, 1] to their embedding (B, Tc, C, h, w): once a chunk, for all steps."""
-        return self.controlnet_cond_embedding(frames_BTCHW.flatten(0, 1)).unflatten(0, frames_BTCHW.shape[:2])
-
     def forward(
         self,
         sample_BTCHW: torch.Tensor,
@@ -187,9 +119,10 @@ class SpatioTemporalCam(ModelMixin, ConfigMixin):  # both have `config_name`, of
         added_BN: torch.Tensor,
         embedding_BTCHW: torch.Tensor,
     ) -> CamFeatures:
-        """Features for the base network; arguments as of its own, and the embedding of `encode_frames`, with a batch of B or 1.
+        """Return the features for the base network; arguments are the network's own and the embedding of
+        `encode_frames`.
 
-        Only the first Tc frames of the sample, the overlap, are looked at. ValueError if it has fewer.
+        Only the first Tc frames of the sample are read. ValueError if it has fewer.
         """
         num_frames = embedding_BTCHW.shape[1]
         if sample_BTCHW.shape[1] < num_frames:
@@ -197,5 +130,7 @@ class SpatioTemporalCam(ModelMixin, ConfigMixin):  # both have `config_name`, of
         sample_BTCHW = sample_BTCHW[:, :num_frames]
         conditions = embed(self, sample_BTCHW, timestep, context_BLD, added_BN)
         embedding = embedding_BTCHW.expand(len(sample_BTCHW), -1, -1, -1, -1).flatten(0, 1)
-        hidden, skips = descend(self, self.conv_in(sample_BTCHW.flatten(0, 1)) + embedding, conditions)
-        return CamFeatures(skips, bottom(self, hidden, conditions))
+        hidden, skips = encoder.descend(
+            self, self.conv_in(sample_BTCHW.flatten(0, 1)) + embedding, conditions
+        )
+        return CamFeatures(skips, encoder.bottom(self, hidden, conditions))

@@ -1,4 +1,4 @@
-"""The one denoising loop over a diffusers scheduler. It knows the network only as a function, and draws no randomness itself."""
+"""The denoising loop over a diffusers scheduler. The network is a function; no randomness is drawn here."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import numpy as np
 import torch
 
 Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""(latents_BCTHW, timestep ()) -> the guided prediction of the scheduler's kind, BCTHW."""
+"""(latents_BCTHW, timestep ()) -> the guided prediction BCTHW of the scheduler's prediction type"""
 
 StepNoise = Callable[[int], torch.Tensor]
-"""Index of a denoising step, from 0 -> standard normal noise of the latents' shape."""
+"""Index of a denoising step (from 0) -> standard normal noise of the latents' shape"""
 
 
 @dataclass(frozen=True)
 class Step:
-    """State after step `index` of `total`, at `timestep`: the latents."""
+    """State after step `index` of `total`, at `timestep`."""
 
     index: int
     total: int
@@ -39,12 +39,12 @@ def denoise(
     step_noise: StepNoise | None = None,
     sigmas: Sequence[float] = (),
 ) -> Iterator[Step]:
-    """From noise to latents, a step at a time: stop iterating to cancel, use `final` for the last latents alone.
+    """Denoise step by step: stop iterating to cancel; `final` returns the last latents.
 
-    noise_BCTHW: standard normal start. scheduler: any diffusers scheduler; it is copied fresh, and its state is not touched.
-    eta: amount of noise put back at each step (0..1), for schedulers that have it. step_noise: needed by stochastic steps only.
-    sigmas: noise levels that the steps are laid through, see `log_linear`, for schedulers that take them; empty for their own.
-    Raises ValueError for an eta or sigmas that the scheduler does not know, or a stochastic step without `step_noise`.
+    noise_BCTHW: standard normal start. scheduler: any diffusers scheduler; a fresh copy is used. eta: noise
+    added back per step (0..1), for schedulers that support it. step_noise: required by stochastic steps.
+    sigmas: noise levels to interpolate (see `log_linear`), for schedulers that accept them; empty: the
+    scheduler's own. ValueError for an unsupported eta or sigmas, or a stochastic step without `step_noise`.
     """
     scheduler = type(scheduler).from_config(scheduler.config)
     if sigmas:
@@ -66,13 +66,13 @@ def denoise(
 
 
 def final(trajectory: Iterator[Step]) -> torch.Tensor:
-    """The latents after the last step of `denoise`."""
+    """Return the latents after the last step of `denoise`."""
     (last,) = deque(trajectory, maxlen=1)
     return last.latents_BCTHW
 
 
 def log_linear(sigmas: Sequence[float], steps: int) -> list[float]:
-    """`steps` noise levels from the first of `sigmas` to its last, through those between, evenly in the logarithm."""
+    """Interpolate `steps` noise levels through `sigmas`, evenly in the logarithm."""
     places = np.linspace(0, len(sigmas) - 1, steps)
     return np.exp(np.interp(places, np.arange(len(sigmas)), np.log(sigmas))).tolist()
 
@@ -80,7 +80,7 @@ def log_linear(sigmas: Sequence[float], steps: int) -> list[float]:
 def _randomness(
     scheduler: Any, takes: set[str], eta: float, step_noise: StepNoise | None, index: int
 ) -> dict[str, Any]:
-    """The arguments of `scheduler.step` that its randomness comes from."""
+    """Return the random arguments of `scheduler.step`."""
     extra: dict[str, Any] = {"eta": eta} if "eta" in takes else {}
     if not _is_stochastic(scheduler, takes, eta):
         return extra
@@ -89,7 +89,7 @@ def _randomness(
     noise_BCTHW = step_noise(index)
     if "variance_noise" in takes:
         return extra | {"variance_noise": noise_BCTHW}
-    # A scheduler that insists on drawing for itself gets a generator that our noise seeds.
+    # The scheduler insists on drawing for itself: give it a generator seeded by our noise.
     seed = int(noise_BCTHW.flatten()[:2].to("cpu", torch.float32).view(torch.int64).item()) & (2**63 - 1)
     return extra | {"generator": torch.Generator().manual_seed(seed)}
 

@@ -10,34 +10,37 @@ import torch
 def guide(
     uncond: torch.Tensor, cond: torch.Tensor, scale: float | torch.Tensor, rescale: float = 0.0
 ) -> torch.Tensor:
-    """uncond + scale * (cond - uncond). scale: a tensor broadcasts, for instance one value a frame. rescale in [0, 1]: how far the
-    spread is pulled back to that of `cond` (method.md: Refining)."""
+    """Return uncond + scale * (cond - uncond).
+
+    scale: a number or a broadcast tensor, e.g. one value per frame. rescale in [0, 1]: share by which the
+    standard deviation is pulled back to that of `cond` (method.md: Refining).
+    """
     guided = uncond + scale * (cond - uncond)
     return match_spread(guided, cond, rescale) if rescale else guided
 
 
 def guide_pair(pair: torch.Tensor, scale: float | torch.Tensor, rescale: float = 0.0) -> torch.Tensor:
-    """`guide` for a batch of [all unconditional | all conditional] predictions, (2B, ...) to (B, ...)."""
+    """Apply `guide` to a batch of [unconditional | conditional] predictions: (2B, ...) to (B, ...)."""
     uncond, cond = pair.chunk(2)
     return guide(uncond, cond, scale, rescale)
 
 
 def match_spread(guided: torch.Tensor, cond: torch.Tensor, amount: float) -> torch.Tensor:
-    """Scale towards `cond`'s standard deviation, taken over everything but the batch, by `amount` in [0, 1]."""
+    """Scale `guided` towards `cond`'s standard deviation (per batch item) by `amount` in [0, 1]."""
     dims = tuple(range(1, guided.ndim))
     ratio = cond.std(dims, keepdim=True) / (guided.std(dims, keepdim=True) + 1e-12)
     return guided * (amount * ratio + (1 - amount))
 
 
 def steadied(whole: torch.Tensor, frames_alone: torch.Tensor, scale: float) -> torch.Tensor:
-    """whole + scale * (whole - frames_alone): away from what the network says of each frame when it sees no other.
+    """Return whole + scale * (whole - frames_alone), which steers away from flicker.
 
-    Autoguidance (Karras et al. 2024) whose weak model is the network itself, blind to time: what flickers is what it would add.
+    Autoguidance (Karras et al. 2024): the weak model is the network itself, seeing each frame alone.
     """
     return whole + scale * (whole - frames_alone)
 
 
 def frames_alone(network: Callable[[torch.Tensor], torch.Tensor], sample_BCTHW: torch.Tensor) -> torch.Tensor:
-    """Predict each frame of B videos (B, C, T, h, w) as a video of one frame, (B T, C, 1, h, w)."""
+    """Predict each frame of B videos (B, C, T, h, w) alone, as B T videos of one frame."""
     alone = network(sample_BCTHW.transpose(1, 2).flatten(0, 1)[:, :, None])[:, :, 0]
     return alone.unflatten(0, (len(sample_BCTHW), -1)).transpose(1, 2).float()

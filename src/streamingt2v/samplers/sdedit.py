@@ -1,6 +1,8 @@
-"""The enhancer's way of redoing the last part of the noise schedule: log-SNR schedule and DPM-Solver++(2M) SDE (method.md: Refining).
+"""Log-SNR schedule and DPM-Solver++(2M) SDE, by which the enhancer redoes the end of the schedule (method.md:
+Refining).
 
-VP means x = alpha x0 + sigma noise with alpha^2 + sigma^2 = 1; the solver works on VE values, x / alpha, of noise level sigma / alpha.
+VP: x = alpha x0 + sigma noise with alpha^2 + sigma^2 = 1. The solver uses VE values, x / alpha, of noise
+level sigma / alpha.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import torch
 from .denoise import StepNoise
 
 Clean = Callable[[torch.Tensor, int], torch.Tensor]
-"""(VP-scaled latents BCTHW, timestep) -> predicted clean latents BCTHW; blending and guidance happen inside."""
+"""(VP-scaled latents BCTHW, timestep) -> predicted clean latents BCTHW; includes blending and guidance"""
 
 
 @dataclass(frozen=True)
@@ -26,19 +28,19 @@ class VPSchedule:
 
     @property
     def alphas(self) -> torch.Tensor:
-        """Share of the signal at each timestep."""
+        """Return the signal's share at each timestep."""
         return (1 - self.sigmas.square()).clamp(min=0).sqrt()
 
     def diffuse(self, clean: torch.Tensor, noise: torch.Tensor, timestep: int) -> torch.Tensor:
-        """Clean latents noised to a timestep."""
+        """Add noise to clean latents up to a timestep."""
         return float(self.alphas[timestep]) * clean + float(self.sigmas[timestep]) * noise
 
     def clean_from_v(self, noised: torch.Tensor, velocity: torch.Tensor, timestep: int) -> torch.Tensor:
-        """Clean latents from a v-prediction."""
+        """Return the clean latents for a v-prediction."""
         return float(self.alphas[timestep]) * noised - float(self.sigmas[timestep]) * velocity
 
     def ve_sigma(self, index: float) -> float:
-        """VE noise level at a timestep that may lie between two, interpolated in the logarithm."""
+        """Return the VE noise level at a fractional timestep, interpolated in the logarithm."""
         low = min(int(index), len(self.sigmas) - 2)
         levels = [math.log(float(self.sigmas[k] / self.alphas[k])) for k in (low, low + 1)]
         return math.exp(levels[0] + (index - low) * (levels[1] - levels[0]))
@@ -47,7 +49,9 @@ class VPSchedule:
 def logsnr_cosine_interp(
     timesteps: int = 1000, scale_min: float = 2, scale_max: float = 4, logsnr_limit: float = 15
 ) -> VPSchedule:
-    """Cosine log-SNR, shifted from `scale_min` at the clean end to `scale_max` at the noisy one, rescaled to end in pure noise."""
+    """Return cosine log-SNR, shifted from `scale_min` (clean end) to `scale_max` (noisy end), rescaled to end
+    in noise.
+    """
     u = torch.linspace(1, 0, timesteps, dtype=torch.float64)
     first, last = math.atan(math.exp(logsnr_limit / 2)), math.atan(math.exp(-logsnr_limit / 2))
     logsnr = -2 * torch.log(torch.tan(first + u * (last - first)))
@@ -58,21 +62,21 @@ def logsnr_cosine_interp(
 
 
 class Node(NamedTuple):
-    """A point of the solver's path: VE noise level, and the timestep the network is told."""
+    """A point of the solver's path: VE noise level, and the timestep given to the network."""
 
     sigma: float
     timestep: int
 
 
 def trailing_nodes(schedule: VPSchedule, steps: int, levels: int = 600) -> tuple[Node, ...]:
-    """`steps` nodes from timestep `levels` - 1 down, evenly spaced; the spacing leaves out the last one before 0."""
+    """Return `steps` evenly spaced nodes from timestep `levels` - 1 down, without the last one before 0."""
     indices = (levels - 1 - k * levels / (steps + 1) for k in range(steps))
     return tuple(Node(schedule.ve_sigma(index), round(index)) for index in indices)
 
 
 @dataclass(frozen=True)
 class SolverStep:
-    """State of `solve` at step `index`: the network's input, its clean prediction, the latents after the step."""
+    """State of `solve` at step `index`: network input, clean prediction, latents after the step."""
 
     index: int
     model_input_BCTHW: torch.Tensor
@@ -81,16 +85,16 @@ class SolverStep:
 
 
 def begin(noised_BCTHW: torch.Tensor, nodes: tuple[Node, ...], exact_start: bool = True) -> torch.Tensor:
-    """VE latents at the first node, of VP-scaled ones.
+    """Convert VP-scaled latents to VE latents at the first node.
 
-    exact_start=False scales as the published code does, sigma / alpha instead of 1 / alpha: 3 % too small.
+    exact_start False scales by sigma / alpha as the published code does, instead of 1 / alpha: 3 % too small.
     """
     sigma = nodes[0].sigma
     return noised_BCTHW * (math.sqrt(sigma**2 + 1) if exact_start else sigma)
 
 
 def model_input(latents_BCTHW: torch.Tensor, node: Node) -> torch.Tensor:
-    """Return what the network is shown of VE latents at a node: VP-scaled."""
+    """Return the network's input for VE latents at a node: VP-scaled."""
     return latents_BCTHW / math.sqrt(node.sigma**2 + 1)
 
 
@@ -101,7 +105,9 @@ def rest(
     previous_BCTHW: torch.Tensor | None,
     step_noise: StepNoise,
 ) -> torch.Tensor:
-    """Return what step `index`, not the last, makes of all but the clean prediction: see `advance`, whose arguments these are."""
+    """Return the part of step `index` that needs no clean prediction; arguments as in `advance`. Not for the
+    last step.
+    """
     ratio, strength = (
         nodes[index + 1].sigma / nodes[index].sigma,
         nodes[index + 1].sigma * math.sqrt(_share(nodes, index)),
@@ -113,7 +119,9 @@ def rest(
 def completed(
     nodes: tuple[Node, ...], index: int, rest_BCTHW: torch.Tensor, clean_BCTHW: torch.Tensor
 ) -> torch.Tensor:
-    """VE latents after step `index`, not the last, of its `rest` and the clean prediction."""
+    """Return the VE latents after step `index` from its `rest` and the clean prediction. Not for the last
+    step.
+    """
     return rest_BCTHW + (_share(nodes, index) + _momentum(nodes, index)) * clean_BCTHW
 
 
@@ -125,10 +133,12 @@ def advance(
     previous_BCTHW: torch.Tensor | None,
     step_noise: StepNoise,
 ) -> torch.Tensor:
-    """VE latents after step `index` of DPM-Solver++(2M), midpoint, as an SDE with eta 1: after the last step, the clean ones.
+    """Return the VE latents after step `index` of DPM-Solver++(2M), midpoint, SDE with eta 1; the last step
+    returns clean latents.
 
-    previous_BCTHW: the clean latents of the step before, None at the first. Every value depends on the values at its own place alone,
-    so a video may be advanced range by range of its frames, with the same bits. step_noise is not asked at the last step.
+    previous_BCTHW: clean latents of the previous step; None at the first. Values depend only on their own
+    position, so a video may be advanced in frame ranges with identical bits. step_noise is not called at the
+    last step.
     """
     if index == len(nodes) - 1:
         return clean_BCTHW
@@ -136,12 +146,12 @@ def advance(
 
 
 def _share(nodes: tuple[Node, ...], index: int) -> float:
-    """Return how much of the next latents is the clean prediction."""
+    """Return the clean prediction's share of the next latents."""
     return 1 - (nodes[index + 1].sigma / nodes[index].sigma) ** 2
 
 
 def _momentum(nodes: tuple[Node, ...], index: int) -> float:
-    """Return how much of the clean prediction's change since the step before is added."""
+    """Return the weight of the clean prediction's change since the previous step."""
     if index == 0:
         return 0.0
     before, now, after = (nodes[index + k].sigma for k in (-1, 0, 1))
@@ -157,9 +167,10 @@ def solve(
     *,
     exact_start: bool = True,
 ) -> Iterator[SolverStep]:
-    """The whole way of a video that is in memory, from the first node to clean latents (the last step's).
+    """Yield all steps for a video in memory, from the first node to clean latents.
 
-    noised_BCTHW: VP-scaled, at the first node. step_noise: standard normal noise of step i. exact_start: see `begin`.
+    noised_BCTHW: VP-scaled, at the first node. step_noise: standard normal noise of step i. exact_start: see
+    `begin`.
     """
     x, previous = begin(noised_BCTHW, nodes, exact_start), None
     for index, node in enumerate(nodes):

@@ -1,4 +1,4 @@
-"""Data sets of captioned clips: the protocol that the recipes draw from, and a folder of videos as one."""
+"""Data sets of captioned clips: the protocol for recipes, and a folder of videos that follows it."""
 
 from __future__ import annotations
 
@@ -34,27 +34,26 @@ class Clip:
 
 
 class ClipDataset(Protocol):
-    """Captioned clips of any source."""
+    """A source of captioned clips."""
 
     @property
     def key(self) -> str:
-        """Identity of the contents: data sets that may give other clips have other keys."""
+        """Identity of the contents: data sets with other clips have other keys."""
 
     def draw(self, rng: np.random.Generator, offsets: Sequence[int], height: int, width: int) -> Clip:
-        """Draw a clip by `rng` alone: of one video, from a random start, the frames `offsets` (0 or more) after it.
+        """Draw a clip, by `rng` alone: from one video, the frames `offsets` (0 or more) after a random start.
 
         Offsets count frames at the model's rate.
         """
 
 
 class VideoFolder:
-    """Videos with captions as a `ClipDataset`.
+    """A `ClipDataset` of captioned video files.
 
-    path: a folder whose videos each have a NAME.txt beside them, or that holds one of `LISTS`; or such a list itself, whose paths are
-    relative to it. A list has a file and a caption in each row (column names: `FILE_COLUMNS`, `CAPTION_COLUMNS`).
-    fps: the model's rate; videos of other rates are sampled at it. seconds: shortest video that is used; `short` lists the others.
-
-    RequestError for a folder without captioned videos, or without one that is long enough.
+    path: a folder with a NAME.txt beside each video or with one of `LISTS`, or such a list, with paths
+    relative to it. A list has a file and a caption per row (column names: `FILE_COLUMNS`, `CAPTION_COLUMNS`).
+    fps: the model's rate; other videos are resampled. seconds: length of the shortest usable video; `short`
+    lists the rest. RequestError unless at least one captioned video is long enough.
     """
 
     def __init__(self, path: Path, fps: int, seconds: float):
@@ -66,21 +65,22 @@ class VideoFolder:
         ]
         self.short = [file for (file, _), length in zip(captioned, lengths, strict=True) if length < seconds]
         if not self.videos:
-            longest = max(lengths)
-            fix = f"training takes clips of {seconds:.2f} s, the longest of {len(captioned)} videos has {longest:.2f} s"
             raise RequestError(
-                "data", str(path), f"{fix}; give longer ones, or reach further back by less (reach)"
+                "data",
+                str(path),
+                f"training takes clips of {seconds:.2f} s, the longest of {len(captioned)} videos has "
+                f"{max(lengths):.2f} s; give longer ones, or reach further back by less (reach)",
             )
 
     @property
     def key(self) -> str:
-        told = json.dumps(
+        listing = json.dumps(
             [
                 [str(file.relative_to(self._root)), text, round(length, 3)]
                 for file, text, length in self.videos
             ]
         )
-        return hashlib.sha256(told.encode()).hexdigest()[:16]
+        return hashlib.sha256(listing.encode()).hexdigest()[:16]
 
     def draw(self, rng: np.random.Generator, offsets: Sequence[int], height: int, width: int) -> Clip:
         file, caption, length = self.videos[int(rng.integers(len(self.videos)))]
@@ -96,7 +96,7 @@ class VideoFolder:
 
 
 def _captioned(path: Path) -> Iterator[tuple[Path, str]]:
-    """Yield (video, caption); RequestError where there is none, or one lacks the other."""
+    """Yield (video, caption). RequestError for no videos or a missing caption."""
     lists = [path / name for name in LISTS if (path / name).is_file()] if path.is_dir() else [path]
     if len(lists) > 1:
         raise RequestError(
@@ -114,8 +114,9 @@ def _captioned(path: Path) -> Iterator[tuple[Path, str]]:
         )
     for video in videos:
         if not video.with_suffix(".txt").is_file():
-            fix = f"{video.name} has no caption; write it to {video.with_suffix('.txt').name} beside it, or all of them to {LISTS[0]}"
-            raise RequestError("data", str(path), fix)
+            own = video.with_suffix(".txt").name
+            fix = f"write it to {own} beside it, or all of them to {LISTS[0]}"
+            raise RequestError("data", str(path), f"{video.name} has no caption; {fix}")
         yield video, video.with_suffix(".txt").read_text(encoding="utf-8").strip()
 
 
@@ -145,7 +146,7 @@ def _listed(path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a CSV or JSONL file; RequestError for another file, or one that is broken."""
+    """Yield the rows of a CSV or JSONL file. RequestError for other or broken files."""
     if path.suffix not in (".csv", ".jsonl") or not path.is_file():
         raise RequestError(
             "data",

@@ -1,9 +1,8 @@
-"""Distillation: the same network in fewer steps and without guidance (after Salimans and Ho 2022, Meng et al. 2023).
+"""Distillation: the same network with fewer steps and no guidance (Salimans and Ho 2022, Meng et al. 2023).
 
-The teacher is a whole model with its own sampler. It makes long videos; from the latents at the beginning of one of the student's steps,
-the student learns to reach in this one step, with one prediction, where the teacher's several guided steps lead. So it learns on what
-long videos really look like, far from their beginning too, and for first and later chunks alike. It learns a small change of the
-teacher's weights (`models.lowrank`), which becomes part of them when the student is written.
+The teacher, a whole model with its own sampler, generates long videos. The student learns to cover several
+guided teacher steps in one unguided step. It trains on first and later chunks of real long videos, as a
+low-rank change of the teacher's weights (`models.lowrank`) that is merged on export.
 """
 
 from __future__ import annotations
@@ -36,9 +35,10 @@ from .teacher import Lessons, Passage, Teacher
 class Settings:
     """Settings of a student's training.
 
-    student_steps: of a chunk; they divide the teacher's. rank: of the change of its weights. videos, chunks: how many, how long; still:
-    share that begins with an image. together: above 1, the teacher makes all videos before the first step, so many at once; 1: each when
-    it is first drawn. first_every: one step in so many is about first chunks. cache: folder for the videos.
+    student_steps: per chunk; must divide the teacher's. rank: of the weight change. videos, chunks: number
+    and length of the videos. still: share of videos that start from an image. together: above 1, generate all
+    videos before the first step in batches of this size; 1: each when first drawn. first_every: every Nth
+    step trains first chunks. cache: folder for the videos.
     """
 
     cache: Path | None = None
@@ -52,7 +52,7 @@ class Settings:
 
 
 class DistillModule(nn.Module):
-    """The student's network and CAM, and the teacher's frozen encoders, under one forward."""
+    """The student's network and CAM, and the teacher's frozen encoders, in one forward."""
 
     def __init__(self, teacher: ModelScopeBackbone, text: nn.Module, rank: int):
         super().__init__()
@@ -81,7 +81,7 @@ class DistillModule(nn.Module):
 
 
 class DistillTask:
-    """See `task.Task`. source: the teacher's folder. dataset: its captions are the videos' prompts."""
+    """See `task.Task`. source: the teacher's folder. dataset: captions serve as prompts."""
 
     def __init__(self, source: Source, dataset: ClipDataset, config: Settings):
         assert config.cache is not None, "the recipe names a folder"
@@ -114,21 +114,21 @@ class DistillTask:
         return batch
 
     def _passage(self, rng: np.random.Generator, first: bool) -> Passage:
-        """Draw a chunk of any video: a first one, or a later one."""
+        """Draw a first or a later chunk of a random video."""
         while True:
             video = self.teacher.video(int(rng.integers(self.config.videos)))
             fitting = [passage for passage in video if (passage.window_TCHW is None) == first]
-            if fitting:  # a video that begins with an image has no first chunk
+            if fitting:  # a video that starts from an image has no first chunk
                 return fitting[rng.integers(len(fitting))]
 
     def export(self, folder: Path) -> None:
-        """Write the student as a whole model folder."""
+        """Write the student as a complete model folder."""
         student = self._student()
         parts = {"unet": student.unet, "cam": student.cam, "scheduler": self.teacher.scheduler}
         write_model(self.source, folder, student_config(self.source.config, self.config.student_steps), parts)
 
     def sample(self, folder: Path, step: int) -> None:
-        """Draw two chunks each of videos that are not learned from, as the teacher made them, above the student's of the same noise."""
+        """Draw two chunks each of unseen videos: the teacher's above the student's, from the same noise."""
         student = self._student()
         rows = []
         for number in range(self.config.videos, self.config.videos + 2):
@@ -148,7 +148,7 @@ class DistillTask:
 
 
 def student_config(teacher: ModelConfig, steps: int) -> ModelConfig:
-    """Return the `model.json` of a student: so many plain steps, no guidance."""
+    """Return the student's `model.json`: this many plain steps, no guidance."""
     extend = replace(
         teacher.extend,
         steps=steps,
@@ -164,7 +164,8 @@ def student_config(teacher: ModelConfig, steps: int) -> ModelConfig:
 def velocity_to(
     noisy_BCTHW: torch.Tensor, reached_BCTHW: torch.Tensor, t: torch.Tensor, scheduler: DDIMScheduler
 ) -> torch.Tensor:
-    """Return the v-prediction at timesteps t (B,) with which one step of the scheduler leads from `noisy` to exactly `reached`.
+    """Return the v-prediction at timesteps t (B,) that leads from `noisy` exactly to `reached` in one
+    scheduler step.
 
     With signal a and noise s of the two levels, a step gives (a' a + s' s) x + (s' a - a' s) v.
     """
@@ -181,7 +182,7 @@ def velocity_to(
 
 
 def student_chunk(student: ModelScopeBackbone, teacher: Teacher, passage: Passage) -> torch.Tensor:
-    """Return frames (T, 3, H, W) that the student makes of what a passage was made from."""
+    """Return the student's frames (T, 3, H, W) for a passage's inputs."""
     condition = student.condition(teacher.text(passage.prompt), passage.anchor_CHW)
     predict = student.predictor(condition, passage.window_TCHW, scale=1.0, rescale=0.0)
     noise_BCTHW = passage.nodes[:1].to(student.device)

@@ -1,6 +1,6 @@
-"""The batches of a training in their order, drawn when they are asked for or ahead by processes of their own.
+"""The batches of a training in order, drawn on demand or ahead by worker processes.
 
-A sample follows from (seed, number of the batch, its place in it) alone, so who draws it changes nothing.
+A sample depends on (seed, batch number, position) only, so it does not matter who draws it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from .task import Batch, Task
 
 @dataclass(frozen=True)
 class Feed(Dataset):
-    """The share of process `rank` of `processes` in each batch; `batch`: samples that are asked for, of all processes.
+    """The share of process `rank` of `processes` in each batch.
 
-    `repeat`: how many steps in a row use a batch, each with noise of its own. `workers`: processes that draw ahead, 0 for none.
+    batch: requested samples per step, over all processes. repeat: consecutive steps that reuse a batch, with
+    new noise each. workers: processes that draw ahead; 0: none.
     """
 
     task: Task
@@ -32,15 +33,15 @@ class Feed(Dataset):
     workers: int = 0
 
     def total(self, step: int) -> int:
-        """Return how many samples the step has, of all processes."""
+        """Return the number of samples in the step, over all processes."""
         return self.task.batch_size(step // self.repeat, self.batch)
 
     def mine(self, step: int) -> range:
-        """Return which of them this process computes; may be none."""
+        """Return the samples of this process; may be empty."""
         return share(self.total(step), self.rank, self.processes)
 
     def steps(self, first: int, end: int, device: torch.device) -> Iterator[Batch]:
-        """Yield what each of the steps `first` to `end` - 1 trains on, noise included, on the device."""
+        """Yield the batches of steps `first` to `end` - 1, with noise, on the device."""
         numbers = range(first // self.repeat, (end - 1) // self.repeat + 1)
         for number, drawn in zip(numbers, self._drawn(numbers) if numbers else (), strict=True):
             moved = {
@@ -51,9 +52,9 @@ class Feed(Dataset):
                 yield {**moved, "noise": Noise(self._generators(number, step % self.repeat)).to(device)}
 
     def __getitem__(self, number: int) -> Batch:
-        """A batch without its noise."""
+        """Draw a batch without noise."""
         rngs = self._generators(number)
-        Noise(rngs)  # what it takes from the generators comes before what the samples take
+        Noise(rngs)  # keeps the generators' order: noise seeds first, then samples
         return self.task.batch(rngs, number)
 
     def __len__(self) -> int:
@@ -73,7 +74,9 @@ class Feed(Dataset):
         return iter(loader)
 
     def _generators(self, number: int, again: int = 0) -> list[Any]:
-        samples = self.mine(number * self.repeat) or range(1)  # one without a share goes along, for nothing
+        samples = self.mine(number * self.repeat) or range(
+            1
+        )  # a process without a share computes one sample, which is not counted
         return generators(self.seed, number, samples, again)
 
 

@@ -1,4 +1,4 @@
-"""Model folders that a training starts from, and those that it leaves: whole ones, ready for `generate --model`."""
+"""Model folders that training reads and writes; written ones work with `generate --model`."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from ..errors import ModelError, RequestError
 from ..models.unet3d import StreamingUNet3D
 
 MODEL = "model"
-"""Name of the model folder within a training's output folder."""
+"""Name of the model folder inside a training's output folder."""
 
 
 class Source:
-    """A model folder, or a text-to-video pipeline in diffusers' layout, whose parts are read one by one in float32.
+    """A model folder, or a diffusers text-to-video pipeline; parts are read in float32.
 
-    config: its `model.json`; of a pipeline, the published settings of stage 2 at the network's own size.
-    RequestError for what is neither, or not on ModelScope's network.
+    config: its `model.json`; for a pipeline, the published settings of stage 2 at the network's size.
+    RequestError for anything else or another backbone than ModelScope's.
     """
 
     def __init__(self, name: str, fps: int = 8):
@@ -38,33 +38,31 @@ class Source:
         except ModelError as error:
             raise RequestError("model", name, str(error)) from error
         if self.config.backbone != "modelscope":
-            fix = (
-                f"its backbone is {self.config.backbone}; memories and students are trained for modelscope's"
-            )
-            raise RequestError("model", name, fix)
+            fix = "memories and students are trained for modelscope's"
+            raise RequestError("model", name, f"its backbone is {self.config.backbone}; {fix}")
         self.has_memories = own
 
     @property
     def key(self) -> str:
-        """Identity of its weights."""
+        """Fingerprint of the weights."""
         return fingerprint(self.folder)
 
     def part(self, name: str, kind: Callable[..., Any]) -> Any:
-        """Read a part by its class's `from_pretrained`; ModelError if it is missing or broken."""
+        """Read a part with its class's `from_pretrained`. ModelError if it is missing or broken."""
         try:
             return kind(self.folder / name, local_files_only=True).float()
         except (OSError, ValueError, RuntimeError) as error:
             raise ModelError(f"{self.folder / name}: {error}") from error
 
     def text(self) -> TextEncoder:
-        """Read tokenizer and text encoder, with the model's vocabulary where it has one."""
+        """Read tokenizer, text encoder, and the vocabulary if there is one."""
         tokenizer = AutoTokenizer.from_pretrained(self.folder / "tokenizer", local_files_only=True)
         words = self.folder / "vocabulary.json"
         encoder = self.part("text_encoder", CLIPTextModel.from_pretrained)
         return TextEncoder(tokenizer, encoder, Vocabulary.load(words) if words.is_file() else None)
 
     def base(self) -> UNet3DConditionModel:
-        """Read the base network alone, without memories."""
+        """Read the base network without memories."""
         if self.has_memories:
             return self.part("unet", StreamingUNet3D.from_pretrained).stock().float()
         return self.part("unet", UNet3DConditionModel.from_pretrained)
@@ -73,15 +71,15 @@ class Source:
         return self.part("vae", AutoencoderKL.from_pretrained)
 
     def vision(self, other: Path | None = None) -> CLIPVisionModelWithProjection:
-        """Read the image encoder, or one of another folder. RequestError where there is neither."""
+        """Read the image encoder, or the one in another folder. RequestError if there is none."""
         folder = other or self.folder / "image_encoder"
         if not (folder / "config.json").is_file():
-            fix = "the model has none; give the folder of a CLIPVisionModelWithProjection as --set image_encoder=FOLDER"
-            raise RequestError("image_encoder", str(folder), fix)
+            fix = "give the folder of a CLIPVisionModelWithProjection as --set image_encoder=FOLDER"
+            raise RequestError("image_encoder", str(folder), f"the model has none; {fix}")
         return CLIPVisionModelWithProjection.from_pretrained(folder, local_files_only=True).float()
 
     def scheduler(self) -> Any:
-        """Read the sampler, of whatever class."""
+        """Read the sampler, of any diffusers class."""
         name = read_json(self.folder / "scheduler" / "scheduler_config.json").get("_class_name")
         kind = getattr(diffusers, str(name), None)
         if kind is None:
@@ -102,10 +100,7 @@ class Source:
 
 
 def write_model(source: Source, out: Path, config: ModelConfig, parts: Mapping[str, Any]) -> None:
-    """Write OUT/model: the trained parts in float32, everything else as in the source (as links where the file system has them).
-
-    It is made beside its place and moved there when it is whole.
-    """
+    """Write OUT/model atomically: trained parts in float32, the rest linked from the source."""
     target, made, old = (out / name for name in (MODEL, f".{MODEL}.part", f".{MODEL}.old"))
     for left in (made, old):
         shutil.rmtree(left, ignore_errors=True)
@@ -128,7 +123,7 @@ def write_model(source: Source, out: Path, config: ModelConfig, parts: Mapping[s
 
 
 def _link(source: str, target: str) -> None:
-    """Link a file to its content, or copy it across file systems."""
+    """Hard-link the file, or copy it across file systems."""
     try:
         os.link(os.path.realpath(source), target)
     except OSError:

@@ -1,7 +1,7 @@
-"""The one training loop: resumable, deterministic given a seed, on one process or several (accelerate).
+"""The training loop: resumable, deterministic for a seed, on one or several processes (accelerate).
 
-A recipe is a `Task`: the networks, the batches, the loss. A batch is that of all processes, and a sample of it, its noise included,
-follows from (seed, step, sample) alone: a resumed run equals one never stopped, on any number of processes, up to the rounding of sums.
+A recipe is a `Task`: networks, batches, loss. Samples and their noise depend on (seed, step, sample) only, so
+resumed runs and runs on any number of processes give the same result up to the rounding of sums.
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ Losses = dict[str, torch.Tensor]
 class LoopConfig:
     """Settings of the loop.
 
-    out: folder of checkpoint, metrics.jsonl and samples. batch: samples of a step, of all processes together. precision: "bf16", "no"
-    (float32), or "auto": "bf16" where the device has instructions for it. warmup, decay: the learning rate rises over `warmup` steps,
-    stays, and falls linearly to 0 over the last `decay` share of the steps. ema: decay of the averaged weights, which are exported.
-    shard: several processes each keep a part of the trained networks (FSDP2) instead of all (DDP). workers: processes that draw batches
-    ahead. repeat: steps in a row that use a batch, each with noise of its own; settings of a recipe that count steps then count batches.
-    compile: run the networks through torch.compile, on a GPU with CUDA graphs ("reduce-overhead"); pays for small networks on a GPU.
+    out: folder for checkpoint, metrics.jsonl and samples. batch: samples per step over all processes.
+    precision: "bf16", "no" (float32), or "auto": bf16 if the device has instructions for it. warmup, decay:
+    the learning rate rises over `warmup` steps and falls linearly to 0 over the last `decay` share. ema:
+    decay of the averaged weights, which are exported. shard: split trained networks across processes (FSDP2)
+    instead of copying them (DDP). workers: processes that draw batches ahead. repeat: consecutive steps that
+    reuse a batch with new noise; a recipe's step counts then count batches. compile: use torch.compile, with
+    CUDA graphs on a GPU; pays for small networks there.
     """
 
     out: Path
@@ -64,12 +65,12 @@ class LoopConfig:
 
 
 def run(task: Task, config: LoopConfig, stop_after: int | None = None) -> dict[str, float]:
-    """Train to `config.steps`, or stop cleanly after `stop_after` steps of this call, and export; return the last metrics.
+    """Train to `config.steps`, or `stop_after` steps in this call; export and return the last metrics.
 
     ModelError for a checkpoint of another recipe or size.
     """
     accelerator = _accelerator(config.precision)
-    task.module.eval()  # no dropout: every batch is new, so there is nothing to overfit
+    task.module.eval()  # no dropout: every batch is new, so nothing overfits
     shapes = {name: p.shape for name, p in task.module.named_parameters() if p.requires_grad}
     several = accelerator.num_processes > 1
     weights: Weights = (
@@ -86,7 +87,7 @@ def run(task: Task, config: LoopConfig, stop_after: int | None = None) -> dict[s
 
     metrics: dict[str, float] = {}
     began, first = time.monotonic(), step
-    if step >= config.steps:  # perhaps killed between its last checkpoint and its export
+    if step >= config.steps:  # may have been killed between last checkpoint and export
         _export(accelerator, config, task, weights, ema, step)
     end = config.steps if stop_after is None else min(config.steps, step + stop_after)
     feed = Feed(
@@ -122,7 +123,7 @@ def run(task: Task, config: LoopConfig, stop_after: int | None = None) -> dict[s
 
 
 def gathered(own_B: torch.Tensor) -> torch.Tensor:
-    """The rows of all processes in their order, each of which has as many; gradients find their way back."""
+    """Concatenate the rows of all processes in order (equal counts); differentiable."""
     if not (dist.is_available() and dist.is_initialized()):
         return own_B
     if own_B.requires_grad:
@@ -133,7 +134,10 @@ def gathered(own_B: torch.Tensor) -> torch.Tensor:
 
 
 def _accelerator(precision: str) -> Accelerator:
-    """Accelerate's view of the processes. Unless told `cpu`, it looks for GPUs alone, and each process would train by itself."""
+    """Return accelerate's view of the processes, on the CPU if there is no GPU.
+
+    Without `cpu`, accelerate only looks for GPUs and each CPU process would train alone.
+    """
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     mixed = resolved(precision, device or torch.device("cpu"))
@@ -141,30 +145,31 @@ def _accelerator(precision: str) -> Accelerator:
     if any(
         os.environ.get(f"ACCELERATE_USE_{kind}", "false").lower() == "true" for kind in ("FSDP", "DEEPSPEED")
     ):
-        raise ModelError(
-            "start the processes without --use_fsdp and --use_deepspeed; to split the network over them: --set shard=yes"
-        )
-    asked = int(os.environ.get("WORLD_SIZE", "1"))
-    if accelerator.num_processes != asked:
-        raise ModelError(
-            f"{asked} processes were started, but accelerate runs {accelerator.num_processes}; start them by torchrun"
-        )
+        fix = "to split the network over them: --set shard=yes"
+        raise ModelError(f"start the processes without --use_fsdp and --use_deepspeed; {fix}")
+    started, used = int(os.environ.get("WORLD_SIZE", "1")), accelerator.num_processes
+    if used != started:
+        fix = "start them by torchrun"
+        raise ModelError(f"{started} processes were started, but accelerate runs {used}; {fix}")
     return accelerator
 
 
 def compiled(module: Callable[..., Losses]) -> Callable[..., Losses]:
-    """Return the module compiled when it first meets a kind of batch; on a GPU its kernels are replayed as CUDA graphs."""
+    """Return the module compiled on first use; on a GPU with CUDA graphs."""
     ready = torch.compile(module, mode="reduce-overhead")
 
     def run(batch: Batch) -> Losses:
-        torch.compiler.cudagraph_mark_step_begin()  # the last step's gradients are used up
+        torch.compiler.cudagraph_mark_step_begin()  # gradients of the last step are no longer needed
         return ready(batch)
 
     return run
 
 
 def _learning(accelerator: Accelerator, module: Callable[..., Losses]) -> Callable[[Batch], Losses]:
-    """Return forward and backward of this process's share of a batch, which has `mine` of `total` samples (one unused, if it has none)."""
+    """Return a function that runs forward and backward on this process's share of a batch.
+
+    The share has `mine` of `total` samples; with none, one sample is computed and not counted.
+    """
 
     def learn(batch: Batch) -> Losses:
         with accelerator.autocast(), _attention(accelerator.device):
@@ -174,14 +179,14 @@ def _learning(accelerator: Accelerator, module: Callable[..., Losses]) -> Callab
             }
         accelerator.backward(
             losses["loss"] * accelerator.num_processes
-        )  # of the gradients the processes take the mean
+        )  # gradients are averaged over processes
         return {name: value.detach() for name, value in losses.items()}
 
     return learn
 
 
 def _attention(device: torch.device) -> AbstractContextManager[None]:
-    """On a CPU, attention as plain products: over 16 frames or 64 pixels the fused kernel's backward takes a third of a step."""
+    """Use plain attention on CPUs: for 16 frames or 64 pixels the fused backward takes a third of a step."""
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
@@ -200,14 +205,12 @@ def _log(
         file.write(json.dumps(metrics) + "\n")
     left = seconds_per_step * (config.steps - metrics["step"])
     text = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items() if k not in ("step", "seconds_per_step"))
-    print(
-        f"step {metrics['step']:.0f}/{config.steps}  {text}  {seconds_per_step:.2f} s/step  {left / 60:.1f} min left",
-        flush=True,
-    )
+    rate = f"{seconds_per_step:.2f} s/step  {left / 60:.1f} min left"
+    print(f"step {metrics['step']:.0f}/{config.steps}  {text}  {rate}", flush=True)
 
 
 def _state(names: list[str], weights: Weights, optimizer: Any, ema: EMAModel) -> dict[str, Any]:
-    """Return what a run goes on from, whole on the main process; all must call."""
+    """Return the checkpoint's contents, complete on the main process; all processes must call."""
     moments, averages = optimizer.state_dict(), ema.state_dict()
     per_weight = {
         i: {key: weights.whole(i, value) for key, value in of.items()} for i, of in moments["state"].items()
@@ -232,7 +235,7 @@ def _save(state: dict[str, Any], out: Path) -> None:
 
 
 def _load(out: Path, shapes: dict[str, torch.Size], weights: Weights, optimizer: Any, ema: EMAModel) -> int:
-    """Put a saved state in, of whatever number of processes, each its own part; returns its step, 0 if there is none."""
+    """Restore this process's part of a checkpoint from any number of processes; return its step or 0."""
     path = out / "checkpoint.pt"
     if not path.is_file():
         return 0
@@ -261,7 +264,7 @@ def _load(out: Path, shapes: dict[str, torch.Size], weights: Weights, optimizer:
 def _export(
     accelerator: Accelerator, config: LoopConfig, task: Task, weights: Weights, ema: EMAModel, step: int
 ) -> None:
-    """The averaged weights as model folders, and samples of what they do."""
+    """Write the averaged weights as model folders, and samples."""
     with weights.holding(ema.shadow_params, accelerator.is_main_process):
         if accelerator.is_main_process:
             task.export(config.out)

@@ -1,8 +1,9 @@
-"""Training of the two memories, CAM and APM, on a frozen base (docs/method.md, "Training").
+"""Train CAM and APM on a frozen base (docs/method.md, "Training").
 
-A clip's first frames are the window, the clip is the target. CAM's frame encoder learns first, alone, to say of a frame what the base's
-first layer says of its latents: from zeros, the signal through a silent encoder and silent mergers is too faint to learn from in a few
-hundred steps. APM adds the anchor, a frame from before the target. The base stays as it is, since it also makes the first chunk.
+A clip's first frames are the window, the clip is the target. CAM's frame encoder first learns alone to
+reproduce the base's first layer from frames: through a zero-initialised encoder and mergers the signal would
+be too weak to learn from in a few hundred steps. APM adds the anchor, a frame from before the target. The
+base stays unchanged since it also makes the first chunk.
 """
 
 from __future__ import annotations
@@ -30,17 +31,18 @@ from .sheet import save_sheet
 from .task import Batch
 
 SAMPLE_STEPS = 8
-"""Denoising steps of the samples that a training draws."""
+"""Denoising steps of the samples drawn during training."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """Settings of the memories' training.
 
-    anchored: train APM too; else CAM alone. frames, overlap: of a chunk, and how many of them are the window. height, width: in pixels.
-    mixed_noise, late, changes: see `objective`. disturb: largest noise on the window's latents, since at inference the window is
-    generated. still: share of clips whose window is one frame repeated, as when a video starts from an image. drift: see `drifted`.
-    reach: how many frames before the target the anchor may lie. encoder_steps: first steps, for CAM's frame encoder alone.
+    anchored: train APM too, else CAM alone. frames, overlap: of a chunk, and of its window. height, width:
+    pixels. mixed_noise, late, changes: see `objective`. disturb: largest noise on the window's latents, since
+    windows are generated at inference. still: share of clips whose window repeats one frame, as when a video
+    starts from an image. drift: see `drifted`. reach: largest distance in frames from anchor to target.
+    encoder_steps: initial steps that train CAM's frame encoder alone.
     """
 
     anchored: bool
@@ -59,13 +61,16 @@ class Plan:
 
     @property
     def span(self) -> int:
-        """Frames that a clip needs, from the earliest anchor to the target's last frame."""
+        """Return the frames a clip needs, from the earliest anchor to the target's end."""
         return self.reach + self.frames
 
 
 @dataclass
 class Parts:
-    """Networks in float32. scheduler: noise schedule of the training. encode: clips (B, T, 3, H, W) to latents; None: by `vae`."""
+    """Networks in float32.
+
+    scheduler: noise schedule of the training. encode: clips (B, T, 3, H, W) to latents; None: by `vae`.
+    """
 
     unet: StreamingUNet3D
     cam: ConditionalAttentionModule
@@ -79,7 +84,9 @@ class Parts:
 
 
 class MemoryModule(nn.Module):
-    """Base with mergers and mixers, CAM, and (for APM) the image tokens, under one forward; only the memories are trained."""
+    """The base with mergers and mixers, CAM, and image tokens for APM, in one forward; only the memories are
+    trained.
+    """
 
     def __init__(self, parts: Parts, plan: Plan):
         super().__init__()
@@ -131,7 +138,7 @@ class MemoryModule(nn.Module):
         return latents.float().unflatten(0, shape).transpose(1, 2)
 
     def image_tokens(self, anchor_BCHW: torch.Tensor) -> torch.Tensor | None:
-        """Return tokens of the anchors (B, N, D); None while only CAM is trained."""
+        """Return the anchors' tokens (B, N, D); None if only CAM is trained."""
         if not self.plan.anchored:
             return None
         with torch.no_grad():
@@ -141,7 +148,7 @@ class MemoryModule(nn.Module):
 
 
 class MemoryTask:
-    """See `task.Task`. save: writes the trained parts into the output folder."""
+    """See `task.Task`. save: write the trained parts into the output folder."""
 
     def __init__(
         self, parts: Parts, plan: Plan, dataset: ClipDataset, save: Callable[[MemoryModule, Path], None]
@@ -159,7 +166,7 @@ class MemoryTask:
         self._save(self.module, folder)
 
     def sample(self, folder: Path, step: int) -> None:
-        """Draw clips, each above what the memories make of its first frames and its caption."""
+        """Draw clips, each above its continuation from the first frames and the caption."""
         batch = self.batch(generators(0, 1, range(4)), self.plan.encoder_steps)
         device = next(self.module.unet.parameters()).device
         batch = {
@@ -178,7 +185,7 @@ def continuations(
     rngs: Sequence[np.random.Generator],
     encoder_only: bool,
 ) -> Batch:
-    """Return captioned clips, a sample of each generator, with an earlier frame as the anchor."""
+    """Draw captioned clips with an earlier frame as anchor, one per generator."""
     clips = [_draw(dataset, plan, rng) for rng in rngs]
     pixels_BTCHW = torch.stack([one.frames_TCHW for one in clips])
     frames_BTCHW, anchor_BCHW = pixels_BTCHW[:, 1:], pixels_BTCHW[:, 0].clone()
@@ -197,7 +204,7 @@ def continuations(
 
 
 def _draw(dataset: ClipDataset, plan: Plan, rng: np.random.Generator) -> Clip:
-    """Draw an anchor frame, then the target's frames."""
+    """Draw an anchor frame and the target's frames."""
     steps = np.arange(plan.frames)
     if rng.random() < plan.still:
         steps = np.maximum(0, steps - (plan.overlap - 1))
@@ -210,10 +217,10 @@ def _weight(clip: Clip) -> torch.Tensor:
 
 
 def drifted(frames_BTCHW: torch.Tensor, largest: float, rngs: Sequence[np.random.Generator]) -> torch.Tensor:
-    """Return frames in [-1, 1] as they look when a video has drifted away; half of the clips unchanged.
+    """Imitate the drift of long videos on frames in [-1, 1]; leave half of the clips unchanged.
 
-    Red, green, blue and contrast get gains of exp of up to `largest` either way, and fine detail up to 2.5 `largest` more or less. The
-    target does not share it: what has drifted shall come back to the anchor's looks.
+    Red, green, blue and contrast get gains of exp(+-`largest`), fine detail +-2.5 `largest`. The target stays
+    clean, so that the model learns to return to the anchor's look.
     """
     drawn = torch.tensor(
         np.array([rng.uniform(-largest, largest, 5) * (rng.random() < 0.5) for rng in rngs]),
@@ -236,7 +243,7 @@ def as_generated(
     amount_B: torch.Tensor | None = None,
     noise: Noise | None = None,
 ) -> torch.Tensor:
-    """Return a window's frames (B, T, 3, H, W) as a denoiser and the decoder would leave them: with so much of the noise, if any."""
+    """Return the window's frames (B, T, 3, H, W) as noised by `amount_B` and decoded, like generated ones."""
     b, _, t = latents_BCTHW.shape[:3]
     if amount_B is not None and noise is not None:
         latents_BCTHW = latents_BCTHW + amount_B[:, None, None, None, None] * noise.normal(latents_BCTHW)
@@ -250,7 +257,7 @@ def encoder_loss(
     latents_BCTHW: torch.Tensor,
     frames_BTCHW: torch.Tensor,
 ) -> torch.Tensor:
-    """Return the frame encoder's distance (B,) from the base's first layer on the same frames' latents; 1 is as far as their mean."""
+    """Return the frame encoder's error (B,) against the base's first layer; 1: no better than the mean."""
     with torch.no_grad():
         seen = (
             unet.conv_in(latents_BCTHW.transpose(1, 2).flatten(0, 1))
@@ -262,7 +269,7 @@ def encoder_loss(
 
 @torch.no_grad()
 def go_on(module: MemoryModule, batch: Batch) -> torch.Tensor:
-    """Return frames (B, T, 3, H, W) that the memories make of a batch's windows, anchors and captions, without guidance."""
+    """Generate frames (B, T, 3, H, W) from a batch's windows, anchors and captions, without guidance."""
     text_BLD = module.frozen["text"](batch["ids"]).last_hidden_state
     latents_BCTHW = module.encode(batch["frames"])
     window_BTCHW = as_generated(module.frozen["vae"], latents_BCTHW[:, :, : module.plan.overlap])

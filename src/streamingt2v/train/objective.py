@@ -1,7 +1,4 @@
-"""Objective of a denoiser: noise on latents, the prediction asked for, the loss.
-
-Any scheduler of diffusers is trained for that predicts noise ("epsilon") or velocity ("v_prediction").
-"""
+"""Training objective of a denoiser, for "epsilon" and "v_prediction" schedulers."""
 
 from __future__ import annotations
 
@@ -16,13 +13,14 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from ..errors import ModelError
 from .draws import Noise
 
-_SCHEDULE = "num_train_timesteps beta_start beta_end beta_schedule trained_betas prediction_type rescale_betas_zero_snr".split()
+_BETAS = ("beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")
+_SCHEDULE = ("num_train_timesteps", "prediction_type", *_BETAS)
 SNR_CAP = 5.0
 """Cap of min-SNR weighting (Hang et al. 2023)."""
 
 
 def training_scheduler(scheduler: Any) -> DDIMScheduler:
-    """Return the noise schedule that a scheduler samples along. ModelError for a prediction that is neither noise nor velocity."""
+    """Return the scheduler's noise schedule for training. ModelError unless it predicts noise or velocity."""
     known = {name: scheduler.config[name] for name in _SCHEDULE if name in scheduler.config}
     if known.get("prediction_type", "epsilon") not in ("epsilon", "v_prediction"):
         raise ModelError(
@@ -34,7 +32,7 @@ def training_scheduler(scheduler: Any) -> DDIMScheduler:
 
 
 def quick_sampler(scheduler: Any) -> DPMSolverMultistepScheduler:
-    """Return DPM-Solver++(2M) (Lu et al. 2022) on the same schedule: eight of its steps look like twenty of DDIM's."""
+    """Return DPM-Solver++(2M) (Lu et al. 2022) on this schedule: 8 of its steps look like 20 of DDIM's."""
     known = {name: scheduler.config[name] for name in (*_SCHEDULE, "timestep_spacing", "steps_offset")}
     return DPMSolverMultistepScheduler(**known, algorithm_type="dpmsolver++", solver_order=2)
 
@@ -47,10 +45,11 @@ def noised(
     late: float = 1.0,
     mixed: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return noisy latents, the prediction asked for, and the timesteps (B,) in 0..max_timestep-1.
+    """Return noisy latents, the target, and timesteps (B,) in 0..max_timestep-1.
 
-    late: 1 draws timesteps uniformly; 2 in proportion to the timestep, so more often where much noise leaves open what moves and how.
-    mixed: share of the noise's variance that all frames have in common, see `samplers.noise.mixed_noise`.
+    late: 1 draws timesteps uniformly; 2 in proportion to the timestep, i.e. more often at high noise, where
+    motion is decided. mixed: share of the noise's variance that frames have in common, see
+    `samplers.noise.mixed_noise`.
     """
     normal_BCTHW = noise.normal(latents_BCTHW)
     if mixed:
@@ -63,7 +62,7 @@ def noised(
 
 
 def sample_noise(shape: Sequence[int], mixed: float, seed: int = 0) -> torch.Tensor:
-    """Return noise (B, C, T, H, W) for samples to look at, the same every time. mixed: see `noised`."""
+    """Return noise (B, C, T, H, W), fixed by `seed`, for sample images. mixed: see `noised`."""
     generator = torch.Generator().manual_seed(seed)
     b, c, t, *sides = shape
     own, common = (torch.randn(b, c, frames, *sides, generator=generator) for frames in (t, 1))
@@ -78,10 +77,10 @@ def denoising_loss(
     scheduler: DDIMScheduler,
     changes: float = 0.0,
 ) -> torch.Tensor:
-    """Return the mean squared error of each sample (B,), weighted over the image by `weight_BTHW` and over noise by `_noise_weight`.
+    """Return each sample's mean squared error (B,), weighted by `weight_BTHW` and `_noise_weight`.
 
-    changes: weight of half the squared error of the changes from frame to frame. Errors that all frames share, as of what cannot be
-    known yet, drop out of it; motion and flicker stay.
+    changes: weight of half the squared error of frame-to-frame changes. Errors common to all frames cancel
+    out; motion and flicker stay.
     """
     error_BCTHW = predicted_BCTHW.float() - target_BCTHW
     loss = ((error_BCTHW**2).mean(1) * weight_BTHW).mean((1, 2, 3))
@@ -92,7 +91,9 @@ def denoising_loss(
 
 
 def _noise_weight(t: torch.Tensor, scheduler: DDIMScheduler) -> torch.Tensor:
-    """Weights (B,) of timesteps: min-SNR's for noise; for velocity they do not fall to 0 at pure noise, where the text alone decides."""
+    """Return weights (B,) of timesteps: min-SNR for noise; for velocity above 0 at pure noise, where only
+    text decides.
+    """
     alphas = scheduler.alphas_cumprod.to(t.device)[t]
     snr = alphas / (1 - alphas)
     if scheduler.config.prediction_type == "epsilon":
@@ -101,11 +102,11 @@ def _noise_weight(t: torch.Tensor, scheduler: DDIMScheduler) -> torch.Tensor:
 
 
 def latent_weight(weight_BTHW: torch.Tensor, factor: int) -> torch.Tensor:
-    """Return weights of pixels as weights of latents, mean 1 in every clip. factor: pixels a side of one latent."""
+    """Pool pixel weights to latents, with mean 1 in every clip. factor: pixels per latent along one side."""
     pooled = F.avg_pool2d(weight_BTHW, factor)
     return pooled / pooled.mean((1, 2, 3), keepdim=True)
 
 
 def drop_captions(captions: list[str], rngs: Sequence[np.random.Generator], share: float = 0.1) -> list[str]:
-    """Return captions, some replaced by the empty one: guidance needs a prediction without text."""
+    """Replace a share of the captions by "": guidance needs an unconditional prediction."""
     return ["" if rng.random() < share else text for text, rng in zip(captions, rngs, strict=True)]

@@ -1,6 +1,6 @@
-"""Recipes of `train`, for anybody's clips: each is a function of its frozen config.
+"""Recipes of `train` for any clips; each is a function of its frozen config.
 
-The laboratory has recipes of its own, for the parts of the embedded model; `run_recipe` runs those too.
+`run_recipe` also runs the lab's recipes for parts of the embedded model.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from .objective import training_scheduler
 
 @dataclass(frozen=True)
 class MemoryConfig:
-    """Settings of `cam` and `apm`.
+    """Settings of `cam` and `apm`; those not listed here are `memory.Plan`'s.
 
-    model: folder of the model, or a text-to-video pipeline of diffusers. data: see `data.VideoFolder`. image_encoder: folder of a
-    CLIPVisionModelWithProjection, for a pipeline that has none. fresh: begin with new memories; a pipeline always does.
-    image_tokens, head_dim: sizes of new memories: tokens that the anchor becomes, width of a head where CAM joins. encoder_steps: None for
-    300 where the memories are new, else 0. The others are those of `memory.Plan`.
+    model: a model folder or a diffusers text-to-video pipeline. data: see `data.VideoFolder`. image_encoder:
+    folder of a CLIPVisionModelWithProjection, for a pipeline without one. fresh: start with new memories
+    (always, for a pipeline). image_tokens, head_dim: number of the anchor's tokens and head width of the
+    mergers, for new memories. encoder_steps: None: 300 for new memories, else 0.
     """
 
     model: str
@@ -49,7 +49,7 @@ class MemoryConfig:
     changes: float = 0.0
 
     def plan(self, source: Source, anchored: bool) -> Plan:
-        """Return how memories of this model are trained."""
+        """Return the training plan for this model."""
         if self.reach < 1:
             raise RequestError("reach", self.reach, "must be 1 or more")
         own, model = source.config.extend, source.config
@@ -61,9 +61,10 @@ class MemoryConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig(distill.Settings):
-    """Settings of `distill`: model folder of the teacher, clips whose captions are its prompts, and those of `distill.Settings`.
+    """Settings of `distill`: the teacher's model folder, clips whose captions are prompts, and
+    `distill.Settings`.
 
-    cache: may be shared by several runs; None: within the output folder.
+    cache: may be shared by several runs; None: inside the output folder.
     """
 
     model: str
@@ -74,7 +75,8 @@ class DistillConfig(distill.Settings):
 class Recipe:
     """One kind of training.
 
-    config: dataclass of its settings. task: makes a `task.Task` of one and the output folder. The rest are the loop's defaults.
+    config: dataclass of its settings. task: makes a `task.Task` from one and the output folder. The rest: the
+    loop's defaults.
     """
 
     help: str
@@ -95,7 +97,7 @@ def run_recipe(
 ) -> dict[str, float]:
     """Train a recipe into `out`, or resume it there; return the last metrics.
 
-    settings, loop_settings: fields of its config and of LoopConfig by name. RequestError for values that make no sense.
+    settings, loop_settings: fields of its config and of LoopConfig by name. RequestError for invalid values.
     """
     for setting, least in (("workers", 0), ("repeat", 1), ("batch", 1), ("steps", 1)):
         if loop_settings.get(setting, least) < least:
@@ -105,7 +107,7 @@ def run_recipe(
     precision.check(config.precision)
     if issubclass(recipe.config, distill.Settings) and config.workers:
         raise RequestError("workers", config.workers, "the teacher works beside the student; leave it out")
-    torch.manual_seed(config.seed)  # the first weights
+    torch.manual_seed(config.seed)  # initial weights
     return loop.run(recipe.task(recipe.config(**settings), out), config, stop_after)
 
 
@@ -114,9 +116,8 @@ def _memory_task(config: MemoryConfig, anchored: bool) -> MemoryTask:
     plan = config.plan(source, anchored)
     clips = VideoFolder(config.data, source.config.fps, plan.span / source.config.fps)
     if clips.short:
-        print(
-            f"{len(clips.short)} of {len(clips.short) + len(clips.videos)} videos are too short and left out: {clips.short[0].name} ..."
-        )
+        count = f"{len(clips.short)} of {len(clips.short) + len(clips.videos)} videos"
+        print(f"{count} are too short and left out: {clips.short[0].name} ...")
     parts = _parts(source, config, anchored)
     vision = source.vision(config.image_encoder)
 
@@ -150,7 +151,7 @@ def _parts(source: Source, config: MemoryConfig, anchored: bool) -> Parts:
 
 
 def _frame_encoder(factor: int) -> tuple[int, ...]:
-    """Return the published widths of CAM's frame encoder, as many as halve the image `factor` times."""
+    """Return CAM's published frame encoder widths, as many as halve the image `factor` times."""
     widths = (32, 96, 256, 512)
     halvings = factor.bit_length() - 1
     return (

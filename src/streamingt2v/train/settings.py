@@ -1,4 +1,4 @@
-"""Settings given as texts, "name=value", as values of a recipe's config and of the loop's."""
+"""Parse "name=value" texts as values of a recipe's config and of the loop's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ YES_NO = {"yes": True, "no": False}
 
 
 def by_name(texts: Iterable[str]) -> dict[str, str]:
-    """Return name -> text of "name=text"; RequestError for another form or a name given twice."""
+    """Split "name=text" into a mapping. RequestError for another form or a duplicate name."""
     given: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -28,9 +28,11 @@ def by_name(texts: Iterable[str]) -> dict[str, str]:
 
 
 def parsed(config: type, given: dict[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the values of a recipe's own config and those of the loop. RequestError names what is unknown, wrong or missing."""
+    """Return the values of the recipe's config and of the loop's. RequestError for unknown, invalid or
+    missing ones.
+    """
     own_hints, loop_hints = get_type_hints(config), get_type_hints(LoopConfig)
-    del loop_hints["out"]  # that is --output
+    del loop_hints["out"]  # given by --output
     unknown = [name for name in given if name not in own_hints and name not in loop_hints]
     if unknown:
         raise RequestError(
@@ -54,9 +56,10 @@ def parsed(config: type, given: dict[str, str]) -> tuple[dict[str, Any], dict[st
 
 
 def parse_setting(name: str, text: str, hint: Any) -> Any:
-    """Return `text` as a value of the type `hint`.
+    """Convert `text` to the type `hint`.
 
-    hint: bool ("yes", "no"), int, float, str, Path (which must exist), a tuple of one of these ("64,128"), or one of these or None.
+    hint: bool ("yes", "no"), int, float, str, Path (must exist), a tuple of one of these ("64,128"), or any
+    of these or None.
     """
     kind = (
         next((k for k in get_args(hint) if k is not NoneType), hint) if NoneType in get_args(hint) else hint

@@ -1,7 +1,7 @@
-"""Weights of a training: whole in every process (`Whole`, DDP), or a part in each (`Split`, torch's FSDP2).
+"""Training weights: complete in every process (`Whole`, DDP) or split across processes (`Split`, FSDP2).
 
-Optimizer, averages and the norm of the gradient see `own`: the trained weights that this process keeps, as plain tensors, in the order of
-the network's parameters. What is written holds whole tensors either way, so a checkpoint does not tell how it was made.
+Optimizer, averages and gradient norm use `own`: the trained weights of this process as plain tensors, in
+parameter order. Checkpoints hold complete tensors, so either kind can resume the other's.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ BLOCKS = (
     Upsample2D,
     CLIPEncoderLayer,
 )
-"""Modules that are gathered as one while they work. All are called by `forward` alone, where FSDP gathers."""
+"""Modules gathered as one while they compute. All are only used through `forward`, where FSDP gathers."""
 
 OF_TOKENS = ("to_k", "to_v", "conv", "conv_ln")
-"""Parts of a `ContextAttention` that work before its block does, when `contexts` are made."""
+"""Parts of a `ContextAttention` that run before its block, in `contexts`."""
 
 
 class Weights(Protocol):
@@ -56,23 +56,25 @@ class Weights(Protocol):
     def prepare(
         self, accelerator: Accelerator, optimizer: torch.optim.Optimizer
     ) -> tuple[Callable[..., Any], Any]:
-        """Return what is called as the module, and the optimizer of `own`."""
+        """Return the callable module and the optimizer of `own`."""
 
     def clip(self, largest: float) -> None:
-        """Leave the mean of the processes' gradients in `own`, no longer than `largest` as a whole."""
+        """Average gradients over processes into `own` and clip their total norm."""
 
     def whole(self, index: int, part: torch.Tensor) -> torch.Tensor:
-        """Gather the whole of a part of `own[index]` on the main process (all must call). A single number is whole anyway."""
+        """Gather a part of `own[index]` on the main process (all must call). Scalars are returned as they
+        are.
+        """
 
     def part(self, index: int, whole: torch.Tensor) -> torch.Tensor:
-        """The opposite: this process's part."""
+        """Return this process's part of a complete tensor."""
 
     def holding(self, averaged: Sequence[torch.Tensor], main: bool) -> AbstractContextManager[None]:
-        """Context in which the task's module is whole on the main process, `averaged` in the place of `own` (all must enter)."""
+        """Complete the module on the main process, `averaged` in place of `own`; all must enter."""
 
 
 class Whole:
-    """See `Weights`. With several processes each has all of them (DDP)."""
+    """See `Weights`. Every process has all weights (DDP)."""
 
     def __init__(self, module: nn.Module):
         self.module, self.own = module, _trained(module)
@@ -98,14 +100,14 @@ class Whole:
 
 
 class Split:
-    """See `Weights`. Each process keeps a part of every weight, and has a block whole while it works.
+    """See `Weights`. Each process keeps a part of every weight; a block is complete only while it computes.
 
-    Networks of which nothing is trained stay whole, and so do single numbers, which cannot be split. `module` itself keeps its structure
-    and loses its weights: they are put back for as long as `holding` is.
+    Untrained networks and scalars stay complete. `module` keeps its structure but loses its weights, except
+    inside `holding`.
     """
 
     def __init__(self, module: nn.Module, device: torch.device):
-        # a temporal layer returns a view where there is one frame; diffusers' blocks change none in place
+        # a temporal layer returns a view for a single frame; diffusers' blocks change none in place
         warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
         self._mesh = init_device_mesh(device.type, (dist.get_world_size(),))
         self._empty = list(module.parameters())
@@ -138,12 +140,12 @@ class Split:
         ]
         square = (
             get_total_norm(cut) ** 2 + get_total_norm(uncut) ** 2 / self._mesh.size()
-        )  # all processes have the uncut ones
+        )  # every process has the unsplit ones
         dist.all_reduce(square)
         clip_grads_with_norm_(self.own, largest, square.sqrt())
 
     def _take_gradients(self) -> None:
-        """From FSDP's parameters, which have the mean of all processes, to this process's; the mean of what is not split, too."""
+        """Copy gradients from FSDP's parameters; average those of unsplit ones."""
         for own, p in zip(self.own, self._trained, strict=True):
             if isinstance(p, DTensor):
                 own.grad, p.grad = p.grad.to_local() if isinstance(p.grad, DTensor) else None, None
@@ -173,19 +175,19 @@ class Split:
         for p in self._parts:
             value = values.get(id(p), p.to_local().detach() if isinstance(p, DTensor) else p.detach())
             whole = _gathered(value, p) if isinstance(p, DTensor) else value
-            if main:  # the others let go of each at once
+            if main:  # other processes release each one at once
                 wholes.append(whole)
         with _replaced(self._empty if main else [], wholes):
             yield
 
 
 def split(module: nn.Module, mesh: DeviceMesh, device: torch.device) -> nn.Module:
-    """A network of the same structure whose weights are this process's parts of the module's, block by block; see `Split`."""
+    """Return a network of this structure whose weights are this process's parts; see `Split`."""
     still = [child for child in module.children() if not _trained(child)]
     for child in still:
         nn.Module.to(child, device)
     shared: dict[int, Any] = {id(x): x for x in [*still, *module.parameters(), *module.buffers()]}
-    network = copy.deepcopy(module, shared)  # no weight is copied
+    network = copy.deepcopy(module, shared)  # copies no weights
     ignored = {p for child in still for p in child.parameters()}
     for p in network.parameters():
         if p.ndim == 0:
@@ -198,7 +200,7 @@ def split(module: nn.Module, mesh: DeviceMesh, device: torch.device) -> nn.Modul
 
 
 def _blocks(network: nn.Module, still: list[nn.Module]) -> list[nn.Module]:
-    """Return what is gathered for itself, inner blocks before those around them."""
+    """Return the modules to gather separately, inner ones first."""
     modules = [m for child in network.children() if child not in still for m in child.modules()]
     of_tokens = {
         getattr(m, name, None) for m in modules if isinstance(m, ContextAttention) for name in OF_TOKENS
@@ -211,7 +213,7 @@ def _trained(module: nn.Module) -> list[nn.Parameter]:
 
 
 def _gathered(part: torch.Tensor, like: DTensor) -> torch.Tensor:
-    """Gather the whole of a part that is split as `like`, on every process."""
+    """Gather a part that is split like `like`, on every process."""
     return DTensor.from_local(
         part, like.device_mesh, like.placements, shape=like.shape, stride=like.stride()
     ).full_tensor()
@@ -219,7 +221,7 @@ def _gathered(part: torch.Tensor, like: DTensor) -> torch.Tensor:
 
 @contextmanager
 def _replaced(parameters: Sequence[nn.Parameter], values: Sequence[torch.Tensor]) -> Iterator[None]:
-    """Other values in parameters for a while."""
+    """Replace the parameters' values temporarily."""
     kept = [p.data for p in parameters]
     for p, value in zip(parameters, values, strict=True):
         p.data = value

@@ -1,4 +1,4 @@
-"""Contact sheets of clips: one image that shows how far a training is."""
+"""Contact sheets of clips: one image that shows the training's progress."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def save_sheet(frames_NTHWC: np.ndarray, path: Path, columns: int = 8) -> None:
-    """Write clips, uint8 (N, T, H, W, 3), as a PNG: a row each, or single frames in rows of `columns`."""
+    """Write clips, uint8 (N, T, H, W, 3), as a PNG: one per row, or single frames in rows of `columns`."""
     n, t = frames_NTHWC.shape[:2]
     cells = (
         frames_NTHWC[:, 0]

@@ -13,23 +13,24 @@ Batch = dict[str, Any]
 
 
 class Task(Protocol):
-    """A recipe for the loop. Nothing in it may mix the samples of a batch, except through `gathered`."""
+    """A recipe for the loop. Samples of a batch must stay independent, except through `gathered`."""
 
     @property
     def module(self) -> torch.nn.Module:
-        """All that is trained, under one forward: module(batch) -> {"loss": ..., other metrics}, each with a value a sample (B,).
+        """Everything trained, in one forward: module(batch) -> {"loss": ..., other metrics}, each per sample
+        (B,).
 
-        What it draws at random it draws by batch["noise"], a `Noise`.
+        Random values come from batch["noise"], a `Noise`.
         """
 
     def batch_size(self, step: int, batch: int) -> int:
-        """Return how many samples the batch number `step` has, where `batch` is asked for; 1 or more."""
+        """Return the number of samples in batch `step` (1 or more) if `batch` are requested."""
 
     def batch(self, rngs: Sequence[np.random.Generator], step: int) -> Batch:
-        """A sample of each generator, drawn with that alone (CPU tensors, or lists of plain values)."""
+        """Draw one sample per generator, using only that (CPU tensors, or lists of plain values)."""
 
     def export(self, folder: Path) -> None:
-        """Write the trained parts as model folders (the loop has put the averaged weights in)."""
+        """Write the trained parts as model folders; the loop has put the averaged weights in."""
 
     def sample(self, folder: Path, step: int) -> None:
-        """Write pictures that show how far the training is; may do nothing."""
+        """Write images that show the training's progress; may do nothing."""

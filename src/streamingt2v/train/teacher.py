@@ -1,6 +1,7 @@
-"""Lessons for a student: chunks of long videos as a model makes them itself, and the latents on the way to each.
+"""The teacher's videos: chunks of long videos, with the latents on the way to each.
 
-A video follows from its number alone. It is kept in a folder once it is made, since making one takes as long as many steps of training.
+A video depends on its number only. Videos are cached in a folder: generating one takes as long as many
+training steps.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from ..types import TextCond
 from .data import Clip, ClipDataset
 
 KEPT = 1024
-"""Number of videos that stay in memory; 0.7 MB a chunk for the included model."""
+"""Videos kept in memory; 0.7 MB per chunk for the included model."""
 
 
 @dataclass(frozen=True)
 class Passage:
-    """One chunk: what it was made from, and its latents at every node, (S + 1, C, T, h, w) from noise to the end.
+    """One chunk: its inputs and its latents at every node, (S + 1, C, T, h, w) from noise to the end.
 
     window_TCHW, anchor_CHW: None for a first chunk.
     """
@@ -48,9 +49,10 @@ class Passage:
 
 @dataclass(frozen=True)
 class Lessons:
-    """The teacher's videos: `chunks` of each; a share `still` of them begins with an image.
+    """The teacher's videos: `chunks` each; a share `still` of them starts from an image.
 
-    steps: of the student; its nodes are where the latents are kept. RequestError for lessons with no first or no later chunks.
+    steps: the student's; latents are kept where these end. RequestError for values that leave no first or no
+    later chunks.
     """
 
     steps: int
@@ -69,12 +71,11 @@ class Lessons:
 
 
 class Teacher:
-    """The model in a folder with its own sampler, steps and guidance.
+    """A model folder with its own sampler, steps and guidance.
 
-    dataset: captions are prompts, and first images where a video begins with one. cache: folder for its videos; those of other teachers
-    may lie beside them. together: how many videos `prepare` makes at once.
-
-    RequestError for a model whose sampler a student of so many steps cannot follow, or videos made fewer than one at once.
+    dataset: captions are prompts, frames are the first images. cache: folder for videos; several teachers may
+    share it. together: videos per batch in `prepare`. RequestError for a sampler that a student of this many
+    steps cannot follow, or together < 1.
     """
 
     def __init__(self, model: Path, dataset: ClipDataset, lessons: Lessons, cache: Path, together: int = 1):
@@ -86,19 +87,19 @@ class Teacher:
         self.scheduler = student_scheduler(self.pipe.components.scheduler)
         self.kept = _nodes_of(self.pipe, self.scheduler, lessons.steps)
         self.video = lru_cache(maxsize=KEPT)(self._video)
-        """The passages of a video by its number, made if it is not in the folder; the last few stay in memory."""
+        """Passages of a video by number; generated unless cached. The last few stay in memory."""
         self._key = hashlib.sha256(f"{fingerprint(model)} {dataset.key} {lessons}".encode()).hexdigest()[:12]
 
     @property
     def text(self) -> TextEncoder:
-        """Text encoder of the model."""
+        """The model's text encoder."""
         text = self.pipe.components.text
         assert isinstance(text, TextEncoder), "a model on this backbone reads text"
         return text
 
     @property
     def backbone(self) -> ModelScopeBackbone:
-        """Networks of the model."""
+        """The model's networks."""
         backbone = self.pipe.components.backbone
         assert isinstance(backbone, ModelScopeBackbone), "checked when the teacher was made"
         return backbone
@@ -109,7 +110,7 @@ class Teacher:
         return _unpacked(unpack_state(self._path(number).read_bytes()))
 
     def prepare(self, numbers: Iterable[int]) -> None:
-        """Make those of these videos that are not in the folder, `together` at once."""
+        """Generate the missing ones of these videos, `together` at a time."""
         missing = [number for number in numbers if not self._path(number).is_file()]
         for images in (False, True):
             alike = [number for number in missing if self._begins_with_image(number) == images]
@@ -123,7 +124,7 @@ class Teacher:
         return int((number + 1) * self.lessons.still) > int(number * self.lessons.still)
 
     def _make(self, numbers: list[int]) -> None:
-        """Make videos that all begin with an image, or all without, as one batch; into the folder."""
+        """Generate videos, all with or all without a first image, as one batch; write them to the cache."""
         device = self.backbone.device
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             chunks = list(self._chunks(numbers))
@@ -131,7 +132,7 @@ class Teacher:
             write_unsynced(self._path(number), pack_state(_packed([chunk[place] for chunk in chunks])))
 
     def _chunks(self, numbers: list[int]) -> Iterator[list[Passage]]:
-        """The next passage of every video, chunk after chunk."""
+        """Yield the next passage of every video, chunk by chunk."""
         clips, overlap = [self._clip(number) for number in numbers], self.pipe.config.extend.overlap
         prompts = [clip.caption for clip in clips]
         texts = [self.text(prompt) for prompt in prompts]
@@ -169,7 +170,7 @@ class Teacher:
     def _nodes(
         self, numbers: list[int], condition: Any, windows_BTCHW: torch.Tensor | None, start: int
     ) -> list[torch.Tensor]:
-        """The nodes of a chunk of every video, whose noise begins at frame `start`."""
+        """Return the nodes of a chunk of every video, whose noise starts at frame `start`."""
         config = self.pipe.config
         stage = ExtendStage(
             self.backbone, self.pipe.components.scheduler, config.extend, 0, (config.height, config.width)
@@ -189,7 +190,7 @@ class Teacher:
 
 
 def student_scheduler(scheduler: Any) -> DDIMScheduler:
-    """Return the sampler of the student: plain steps along the teacher's noise schedule, the first from pure noise."""
+    """Return the student's sampler: plain steps along the teacher's noise schedule, from pure noise."""
     names = (
         "num_train_timesteps beta_start beta_end beta_schedule prediction_type rescale_betas_zero_snr".split()
     )
@@ -200,7 +201,7 @@ def student_scheduler(scheduler: Any) -> DDIMScheduler:
 
 
 def _nodes_of(pipe: LongVideoPipeline, student: DDIMScheduler, steps: int) -> list[int]:
-    """After which of the teacher's steps the latents are those at the end of a student's step."""
+    """Return the teacher's steps after which a student's step ends."""
     config, scheduler = pipe.config, pipe.components.scheduler
     if not isinstance(pipe.components.backbone, ModelScopeBackbone):
         raise RequestError(
@@ -217,8 +218,10 @@ def _nodes_of(pipe: LongVideoPipeline, student: DDIMScheduler, steps: int) -> li
     own, ends = scheduler.timesteps.tolist(), student.timesteps.tolist()
     whole = config.extend.steps % steps == 0 and student.config.num_train_timesteps % steps == 0
     if not whole or own[:: config.extend.steps // steps] != ends:
-        fix = f"the model takes {config.extend.steps} steps, at {own}; give a number that divides them and the noise levels evenly"
-        raise RequestError("student_steps", steps, fix)
+        fix = "give a number that divides them and the noise levels evenly"
+        raise RequestError(
+            "student_steps", steps, f"the model takes {config.extend.steps} steps, at {own}; {fix}"
+        )
     stride = config.extend.steps // steps
     return list(range(stride - 1, config.extend.steps, stride))
 
