@@ -1,1 +1,1 @@
-"""The laboratory: how the embedded model is made, compared and measured. Not in the wheel."""
+"""Train, compare and measure the embedded model. Not in the wheel."""

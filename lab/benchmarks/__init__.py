@@ -1,1 +1,1 @@
-"""Speed, memory, parity, load and kills, measured."""
+"""Measure speed, memory, parity, load and kills."""

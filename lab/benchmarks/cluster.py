@@ -1,10 +1,10 @@
-"""Simulate batches, one film's refining, and training on 10, 100, 1000 GPUs, from measured times and sizes.
+"""Simulate batches, refining one film, and training on 10, 100, 1000 GPUs, from measured times and sizes.
 
-    python lab/benchmarks/cluster.py [--gpus 10 100 1000] [--measure] [--chunk-seconds S] [--step-seconds S] ... (see --help)
+    python lab/benchmarks/cluster.py [--gpus 10 100 1000] [--measure] [--chunk-seconds S] ... (see --help)
 
-Without numbers of your own, or --measure (which takes them on this machine with the included model), it takes those in `Measured`.
-Each row of the table is simulated again with one cost at a time set to zero; the one whose going helps most is what limits. The
-network and the store are assumptions, not measurements. Prints the table and one JSON line.
+`--measure` measures on this machine with the included model; otherwise the numbers are those in `Measured` or
+yours. Each row is simulated again with one cost at a time set to zero; the one that helps most is the
+bottleneck. Network and store are assumptions. Prints the table and one JSON line.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ from streamingt2v.runs.render import create_run, render
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds and megabytes. The first block is what `--measure` takes; the second follows from the included model; the third is assumed.
+    """Seconds and megabytes: measured by `--measure`, derived from the included model, and assumed.
 
-    chunk_seconds: of 8 new frames; encode_, step_, decode_seconds: of one refined window; load_seconds: of the model; weights_mb: of its
-    folder; video_mb: of 240 frames. sample_seconds: of one training sample, there and back; window_mb: of one window's latents, there and
-    back; gradient_mb: of what recipe `base` trains, in float32. dispatch_seconds: that the one who hands out rows, or windows, is busy with
-    each. gpu_gbit, store_gbit: a worker's network, and the store's for all workers together. hop_seconds: of a message between two of them.
+    chunk_seconds: of 8 new frames. encode_, step_, decode_seconds: of a refined window. load_seconds: of the
+    model. weights_mb: of its folder. video_mb: of 240 frames. sample_seconds: of a training sample, forward
+    and backward. window_mb: of a window's latents, both ways. gradient_mb: of recipe `base`, float32.
+    dispatch_seconds: per row or window handed out. gpu_gbit, store_gbit: network of a worker, and of the
+    store for all. hop_seconds: of a message between workers.
     """
 
     chunk_seconds: float = 0.6
@@ -57,10 +58,10 @@ class Measured:
 
 
 def batch_seconds(m: Measured, gpus: int) -> tuple[float, float]:
-    """(makespan, seconds of useful work a GPU) of 10 rows a GPU, of 80 to 720 frames, handed out the longest first."""
+    """Return (makespan, useful seconds per GPU) for 10 rows per GPU of 80 to 720 frames, longest first."""
     rng = random.Random(0)
     rows = sorted((rng.choice((80, 240, 720)) for _ in range(10 * gpus)), reverse=True)
-    load = m.load_seconds + gpus * m.weights_mb * 8e-3 / m.store_gbit  # all read the weights at once
+    load = m.load_seconds + gpus * m.weights_mb * 8e-3 / m.store_gbit  # all workers read the weights at once
     free = [load] * gpus
     handed, stored, work = 0.0, 0.0, 0.0
     heapq.heapify(free)
@@ -71,7 +72,7 @@ def batch_seconds(m: Measured, gpus: int) -> tuple[float, float]:
         work += seconds
         stored = (
             max(stored, handed) + sent / m.store_gbit
-        )  # the store takes one after the other, the workers need not wait for it
+        )  # the store takes one video at a time; workers need not wait
         heapq.heappush(free, handed + seconds + sent / m.gpu_gbit)
     return max(*free, stored), work / gpus
 
@@ -79,10 +80,11 @@ def batch_seconds(m: Measured, gpus: int) -> tuple[float, float]:
 def film_seconds(
     m: Measured, gpus: int, windows: int = 2400, steps: int = 4, joint: bool = True
 ) -> tuple[float, float]:
-    """(makespan, seconds of work a GPU) of refining a film of an hour, as `stages/refine.py` hands it out.
+    """Return (makespan, work seconds per GPU) for refining an hour of film, distributed as in
+    `stages/refine.py`.
 
-    A step of a window waits for its neighbours' step before; one window at a time is encoded, and one decoded; all latents pass through
-    the one process that joins them.
+    A window's step waits for its neighbours' previous step; one window at a time is encoded or decoded; all
+    latents pass through the one process that joins them.
     """
     film = _Film(windows, steps, (-1, 0, 1) if joint else (-1, 0))
     cost = m.window_mb * 8e-3 / m.gpu_gbit + m.dispatch_seconds
@@ -99,17 +101,19 @@ def film_seconds(
 
 
 class _Film:
-    """Free work: windows on their way through encoding, steps and decoding."""
+    """Runnable work: windows on their way through encoding, steps and decoding."""
 
     def __init__(self, windows: int, steps: int, neighbours: tuple[int, ...]):
         self.windows, self.steps, self.neighbours = windows, steps, neighbours
         self.done: set[tuple[int, int]] = set()
         self.decoded: set[int] = set()
         self._encoded, self._encoding, self._decoding = 0, False, False
-        self._ready: list[tuple[int, int]] = []  # (minus the step, window): the nearest to its end first
+        self._ready: list[tuple[int, int]] = []  # (minus the step, window): nearest to its end first
 
     def next_task(self) -> tuple[str, int, int] | None:
-        """(kind, window, step) of what is given out next, as in the code: decode, then what keeps the solver fed, then the solver."""
+        """Return (kind, window, step) of the next task, as in the code: decode, then encode if the solver
+        starves, then solve.
+        """
         oldest = len(self.decoded)
         if not self._decoding and (oldest, self.steps - 1) in self.done:
             self._decoding = True
@@ -123,7 +127,7 @@ class _Film:
         return None
 
     def finish(self, kind: str, window: int, step: int) -> None:
-        """Free the work that this one was waited for."""
+        """Release what waited for this task."""
         if kind == "decode":
             self._decoding = False
             self.decoded.add(window)
@@ -143,7 +147,7 @@ class _Film:
 
 
 def training_seconds(m: Measured, gpus: int, batch: int = 1024) -> tuple[float, float]:
-    """(seconds of a step, seconds of work a GPU) at a global batch of 1024, gradients summed in a ring."""
+    """Return (step seconds, work seconds per GPU) for a global batch of 1024 with ring all-reduce."""
     share = -(-batch // gpus)
     ring = 2 * (gpus - 1) / gpus * m.gradient_mb * 8e-3 / m.gpu_gbit + 2 * (gpus - 1) * m.hop_seconds
     return share * m.sample_seconds + ring, batch * m.sample_seconds / gpus
@@ -170,7 +174,7 @@ REST = {
 
 
 def simulated(use: str, m: Measured, gpus: int) -> dict[str, object]:
-    """A row of the table: seconds, efficiency (work over what was paid for), and the cost that takes most of the rest."""
+    """Return a row: seconds, efficiency (work over capacity), bottleneck."""
     seconds, work = USES[use](m, gpus)
     without = {name: USES[use](change(m), gpus)[0] for name, change in COSTS.items()}
     best = min(without, key=lambda name: without[name])
@@ -186,7 +190,7 @@ def simulated(use: str, m: Measured, gpus: int) -> dict[str, object]:
 
 
 def measure(m: Measured) -> Measured:
-    """Times and sizes of the included model on this machine, one thread."""
+    """Measure the included model on this machine with one thread."""
     torch.set_num_threads(1)
     began = time.monotonic()
     pipe = LongVideoPipeline.from_pretrained("tiny")
@@ -214,7 +218,7 @@ def measure(m: Measured) -> Measured:
 
 
 def _coding(pipe: LongVideoPipeline, frames: int) -> tuple[float, float]:
-    """Seconds to encode and to decode so many frames of the refined size."""
+    """Return seconds to encode and decode this many frames of the refined size."""
     refiner, (height, width) = pipe.components.refiner, pipe.config.size("full")
     assert refiner is not None, "the included model refines"
     times = [time.monotonic()]

@@ -1,8 +1,8 @@
-"""Count docstrings that open with a relative clause ("What is kept of ...") instead of saying what the thing is or does.
+"""Count docstrings that open with a relative clause ("What is kept of ...") instead of a description.
 
     python lab/benchmarks/docstrings.py [FOLDER ...]      # default: src lab tests
 
-Prints each as FILE:LINE: its first words, then the number of all.
+Prints FILE:LINE and the first words of each, then their number.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ OPENERS = frozenset("what how whether who whom whose where which when why of as 
 
 
 def relative_openings(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (line, first line) of the file's docstrings, those after assignments included, that open so."""
+    """Yield (line, first line) of such docstrings in a file, including those after assignments."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
         for child in ast.iter_child_nodes(node):
@@ -32,7 +32,7 @@ def relative_openings(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def main(folders: list[str]) -> None:
-    """Print what is found in these folders."""
+    """Print the findings in these folders."""
     count = 0
     for folder in folders or ["src", "lab", "tests"]:
         for path in sorted(Path(folder).rglob("*.py")):

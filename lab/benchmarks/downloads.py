@@ -1,9 +1,8 @@
-"""A download that is killed at three places and gone on with: bytes on the wire, against the file's.
+"""Kill a download at three places and resume it: bytes transferred against the file's size.
 
     PYTHONPATH=tests python lab/benchmarks/downloads.py [--megabytes 200] [--rate 40]
 
-The hub is a local one that speaks its protocol. Its answers are slowed down to `--rate` megabytes a second, so that there is
-something to kill.
+Uses a local hub that speaks the real protocol, slowed down to `--rate` megabytes per second.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""The job service under kills (-9), and how soon a video can be watched.
+"""Kill (-9) the job service at random, and measure how soon a video can be watched.
 
     python lab/benchmarks/jobs.py kills [--jobs 10] [--kills 12] [--frames 64] [--model tiny]
     python lab/benchmarks/jobs.py first [--times 5] [--model tiny]
 
-`kills`: makes the jobs once undisturbed, then again while the worker and the server are killed in turn at random moments, the server being
-started again each time; all must complete with the same bytes. `first`: seconds from the request to the first segment being downloaded
-through HLS, with the model warm. Each prints one JSON line; exit 1 if a job was lost or has other bytes, or the first segment took more
-than 3 s.
+`kills` makes the jobs undisturbed, then again while killing worker and server in turn and restarting the
+server; all must complete with the same bytes. `first` measures seconds from request to the first HLS segment
+with a warm model. Each prints one JSON line; exit 1 for a lost job, other bytes, or a first segment after
+more than 3 s.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MOST_SECONDS = 3.0
 
 
 class Server:
-    """The command `serve` on a folder: started, killed, started again."""
+    """The command `serve` on a folder: started, killed, restarted."""
 
     def __init__(self, folder: Path, model: str):
         self._command = [
@@ -55,7 +55,7 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        """Start it and wait until it can work."""
+        """Start it and wait until it is ready."""
         self._process = subprocess.Popen(self._command, stderr=subprocess.PIPE, text=True)
         assert self._process.stderr is not None, "it is a pipe"
         for line in self._process.stderr:
@@ -70,19 +70,19 @@ class Server:
         self._process.wait()
 
     def kill_worker(self) -> None:
-        """The process that makes the videos."""
+        """Kill the process that makes the videos."""
         for pid in JobStore(ServiceFiles(self._folder).database).ready_workers().values():
             os.kill(pid, signal.SIGKILL)
 
     def stop(self) -> None:
-        """End it in order."""
+        """Stop it gracefully."""
         self._process.terminate()
         self._process.wait()
 
 
 @contextmanager
 def server(model: str) -> Iterator[Server]:
-    """A server on a folder of its own."""
+    """Yield a server on its own folder."""
     with tempfile.TemporaryDirectory() as name:
         running = Server(Path(name), model)
         try:
@@ -92,7 +92,7 @@ def server(model: str) -> Iterator[Server]:
 
 
 def submitted(running: Server, options: argparse.Namespace) -> list[str]:
-    """Ids of new jobs, each with another seed."""
+    """Create jobs with different seeds; return their ids."""
     with Client(running.url) as client:
         return [
             client.create(PROMPT, num_frames=options.frames, seed=seed)["id"] for seed in range(options.jobs)
@@ -100,7 +100,7 @@ def submitted(running: Server, options: argparse.Namespace) -> list[str]:
 
 
 def digests(running: Server, ids: list[str]) -> list[str | None]:
-    """SHA-256 of every job's file, None for one that did not complete."""
+    """Return SHA-256 of every job's file; None if it did not complete."""
     with Client(running.url) as client, tempfile.TemporaryDirectory() as name:
         path = Path(name) / "video.mp4"
         ends = [client.wait(id)["status"] == "completed" for id in ids]
@@ -111,13 +111,13 @@ def digests(running: Server, ids: list[str]) -> list[str | None]:
 
 
 def frames_done(running: Server, ids: list[str]) -> int:
-    """Return the sum over all jobs."""
+    """Return the finished frames of all jobs."""
     with Client(running.url) as client:
         return sum(client.get(id)["frames_done"] for id in ids)
 
 
 def kills(options: argparse.Namespace) -> int:
-    """See the top."""
+    """Run the command `kills`."""
     with server(options.model) as running:
         began = time.monotonic()
         whole = digests(running, submitted(running, options))
@@ -125,7 +125,7 @@ def kills(options: argparse.Namespace) -> int:
         print(f"undisturbed: {undisturbed:.1f} s", flush=True)
         ids, dice, total = submitted(running, options), random.Random(0), options.jobs * options.frames
         for number in range(options.kills):
-            # a random moment after a certain share of the frames, so that the kills are spread over all jobs
+            # spread kills over all jobs: wait for a share of the frames, then a random time
             while frames_done(running, ids) < total * number // (options.kills + 1):
                 time.sleep(0.05)
             time.sleep(dice.uniform(0, undisturbed / options.kills / 2))
@@ -156,7 +156,7 @@ def kills(options: argparse.Namespace) -> int:
 
 
 def first(options: argparse.Namespace) -> int:
-    """See the top."""
+    """Run the command `first`."""
     times = []
     with server(options.model) as running, httpx2.Client(base_url=running.url, timeout=60) as http:
         for seed in range(options.times):

@@ -1,9 +1,9 @@
-"""A run killed (-9) at random moments and resumed gives the same file, byte for byte, as one never stopped.
+"""Kill (-9) a run at random moments and resume it: the file must equal an undisturbed one byte for byte.
 
     python lab/benchmarks/kills.py [--kills 20] [--frames 120] [--preset preview] [--model tiny] [--steps N]
 
-Each trial starts a run, kills it after a random share of the time that the whole run takes, resumes it to the end, and
-compares the files. Prints a line a trial and one JSON line; exit 1 if any file differs.
+Each trial kills a run after a random share of the whole run's time, resumes it and compares files. Prints a
+line per trial and one JSON line; exit 1 if any file differs.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from pathlib import Path
 
 
 def command(*arguments: object) -> list[str]:
-    """The installed command, as a user would type it."""
+    """Return the installed command, as a user would type it."""
     return [sys.executable, "-m", "streamingt2v", *map(str, arguments)]
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def start(options: argparse.Namespace, run: Path) -> subprocess.Popen:
-    """A run that keeps its folder; its file goes into that folder too, so that nothing in it depends on the trial."""
+    """Start a run that keeps its folder; its file goes there too, so nothing depends on the trial."""
     words = [
         "generate",
         "A cat running on the street",
@@ -56,7 +56,7 @@ def start(options: argparse.Namespace, run: Path) -> subprocess.Popen:
 def killed_and_resumed(
     options: argparse.Namespace, folder: Path, number: int, seconds: float
 ) -> tuple[str, str]:
-    """The digest of one trial's file, and what happened."""
+    """Return the digest of a trial's file, and what happened."""
     run = folder / f"trial{number}"
     process = start(options, run)
     moment = random.Random(number).uniform(0, seconds)
@@ -70,7 +70,7 @@ def killed_and_resumed(
         subprocess.run(
             command("resume", run, "--quiet", "--overwrite"), check=True, stdout=subprocess.DEVNULL
         )
-    elif start(options, run).wait() != 0:  # killed before there was a run: the same command starts it
+    elif start(options, run).wait() != 0:  # killed before the run existed: start it again
         raise SystemExit(f"trial {number}: the command did not start again after a kill")
     return digest(run.with_suffix(".mp4")), what
 

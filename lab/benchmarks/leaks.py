@@ -1,10 +1,10 @@
-"""What a server keeps of requests that are long over: memory, descriptors, disk.
+"""Measure what a server retains of finished requests: memory, descriptors, disk.
 
-    sh -c 'ulimit -n 256; python lab/benchmarks/leaks.py [--jobs 300] [--bursts 20] [--burst 60] [--model tiny]'
+    sh -c 'ulimit -n 256; python lab/benchmarks/leaks.py [--jobs 300] [--bursts 20] [--burst 60]'
 
-Creates, cancels and deletes so many videos, in fifths, and then sends so many bursts of requests at once; after each fifth it looks at the
-process of the server: resident memory, open descriptors, and bytes in its folder. The first fifth is for caches to fill. Prints one JSON
-line; exit 1 if an answer was a 5xx, descriptors grew by more than 8, memory by more than 10 %, or a job's folder was left.
+Creates, cancels and deletes videos in fifths, then sends bursts of requests. After each fifth it reads the
+server's resident memory, open descriptors and bytes in its folder; the first fifth warms caches. Prints one
+JSON line; exit 1 for a 5xx, more than 8 new descriptors, 10 % more memory, or a job's folder left behind.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PROMPT = "A cat running on the street"
 
 
 def looked_at(process: psutil.Process, folder: Path) -> dict[str, int]:
-    """The server now."""
+    """Return the server's current numbers."""
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return {
         "rss_kb": process.memory_info().rss // 1024,
@@ -37,7 +37,7 @@ def looked_at(process: psutil.Process, folder: Path) -> dict[str, int]:
 
 
 async def one_life(http: httpx2.AsyncClient, answers: Counter) -> None:
-    """A video that is created, cancelled and deleted."""
+    """Create, cancel and delete a video."""
     made = await http.post("/v1/videos", json={"prompt": PROMPT, "num_frames": 24})
     answers[made.status_code] += 1
     if made.status_code == 200:
@@ -49,7 +49,7 @@ async def one_life(http: httpx2.AsyncClient, answers: Counter) -> None:
 async def measure(
     url: str, options: argparse.Namespace, process: psutil.Process, folder: Path
 ) -> tuple[list[dict[str, int]], Counter]:
-    """What was seen after each fifth of the work, and all answers by their status."""
+    """Return the numbers after each fifth, and all answers by status."""
     seen, answers = [], Counter()
     limits = httpx2.Limits(max_connections=options.burst)
     async with httpx2.AsyncClient(base_url=url, timeout=60, limits=limits) as http:
@@ -58,7 +58,7 @@ async def measure(
                 await one_life(http, answers)
             for _ in range(options.bursts // 5):
                 await asyncio.gather(*(one_life(http, answers) for _ in range(options.burst)))
-            await asyncio.sleep(3)  # for the housework
+            await asyncio.sleep(3)  # time for the server's cleanup
             seen.append(looked_at(process, folder))
             print(f"{fifth + 1}/5", seen[-1], flush=True)
     return seen, answers

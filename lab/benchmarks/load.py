@@ -1,10 +1,10 @@
-"""Many clients at once on a server of this machine: no job is lost, none is stuck, and asking how far it is stays quick.
+"""Run many clients on one server: no job may be lost or stuck, and status queries stay fast.
 
     python lab/benchmarks/load.py [--clients 200] [--seconds 180] [--model tiny] [--frames 24]
 
-Starts `streamingt2v serve`, lets each client create, poll, stream (HLS, the growing file, events) and cancel at random, then waits until
-nothing is left to do. A job is lost if the server does not know it any more or it has another end than it may have. Refusals because the
-queue is full are what it says, and are counted. Prints one JSON line; exit 1 if a job was lost or stuck, or an answer was a 5xx.
+Starts `streamingt2v serve`; clients create, poll, stream (HLS, the growing file, events) and cancel at
+random; then waits for the rest. A job is lost if the server forgot it or it ended in a wrong state. Refusals
+by a full queue are counted. Prints one JSON line; exit 1 for a lost or stuck job or a 5xx.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Tally:
 
 
 def start(options: argparse.Namespace, folder: Path) -> tuple[subprocess.Popen, str]:
-    """The server and its address."""
+    """Yield the server and its address."""
     command = [
         sys.executable,
         "-m",
@@ -58,7 +58,7 @@ def start(options: argparse.Namespace, folder: Path) -> tuple[subprocess.Popen, 
 async def one_client(
     http: httpx2.AsyncClient, number: int, options: argparse.Namespace, tally: Tally, until: float
 ) -> None:
-    """Creates videos one after the other, and does with each what its dice say."""
+    """Create videos in sequence and act on each at random."""
     dice = random.Random(number)
     while time.monotonic() < until:
         asked = {"prompt": "A cat running on the street", "num_frames": options.frames, "seed": number}
@@ -89,7 +89,7 @@ async def one_client(
 async def call(
     http: httpx2.AsyncClient, tally: Tally, method: str, path: str, **arguments: object
 ) -> httpx2.Response | None:
-    """The answer, counted; None if there was none."""
+    """Return and count the answer; None if there was none."""
     try:
         answer = await http.request(method, path, **arguments)
     except httpx2.TransportError as error:
@@ -100,7 +100,7 @@ async def call(
 
 
 async def status(http: httpx2.AsyncClient, tally: Tally, id: str) -> str | None:
-    """Ask for the state of a job, timed."""
+    """Query a job's state, timed."""
     began = time.monotonic()
     answer = await call(http, tally, "GET", f"/v1/videos/{id}")
     tally.status_seconds.append(time.monotonic() - began)
@@ -108,7 +108,7 @@ async def status(http: httpx2.AsyncClient, tally: Tally, id: str) -> str | None:
 
 
 async def stream(http: httpx2.AsyncClient, tally: Tally, path: str, seconds: float) -> None:
-    """Read for so long, then go away in the middle."""
+    """Read for a while, then disconnect midway."""
     try:
         async with asyncio.timeout(seconds), http.stream("GET", path) as answer:
             tally.answers[str(answer.status_code)] += 1
@@ -119,7 +119,7 @@ async def stream(http: httpx2.AsyncClient, tally: Tally, path: str, seconds: flo
 
 
 async def drain(http: httpx2.AsyncClient, tally: Tally, seconds: float) -> Counter:
-    """Cancel the jobs that wait, let those in progress finish, and count how all ended."""
+    """Cancel waiting jobs, let running ones finish, count all final states."""
     ends: Counter = Counter()
     deadline = time.monotonic() + seconds
     for id in tally.jobs:
@@ -140,7 +140,7 @@ async def drain(http: httpx2.AsyncClient, tally: Tally, seconds: float) -> Count
 
 
 async def load(url: str, options: argparse.Namespace) -> tuple[Tally, Counter]:
-    """All clients at once, then the rest."""
+    """Run all clients at once, then drain."""
     tally, until = Tally(), time.monotonic() + options.seconds
     limits = httpx2.Limits(max_connections=2 * options.clients, max_keepalive_connections=2 * options.clients)
     async with httpx2.AsyncClient(base_url=url, limits=limits, timeout=30) as http:

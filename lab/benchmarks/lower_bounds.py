@@ -1,10 +1,10 @@
-"""Run tests with the lowest versions that pyproject.toml allows, in a virtual environment of just those.
+"""Run tests with the lowest versions that pyproject.toml allows, in their own virtual environment.
 
-    python lab/benchmarks/lower_bounds.py FOLDER [--torch-of PYTHON] [--extra server ...] [-- pytest arguments]
+    python lab/benchmarks/lower_bounds.py FOLDER [--torch-of PYTHON] [--extra server ...] [-- ARGUMENTS]
 
-FOLDER holds the environment, and is used again if it is there. --torch-of: take torch as another environment has it, instead of
-installing the lowest, which is gigabytes where it comes with CUDA; its bound is tried only if that is the lowest. Exit code: that of pip,
-where the lowest versions do not go together, else that of pytest.
+FOLDER holds the environment and is reused. --torch-of takes torch from another environment instead of
+installing the lowest, which is gigabytes with CUDA; its bound is then tested only if that is the lowest. Exit
+code: pip's if the versions conflict, else pytest's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TOOLS = (
     "hypothesis",
     "openai",
     "schemathesis",
-)  # of the tests themselves: as they are
+)  # the tests' own packages: unchanged
 EXTRAS = ("bases", "client", "eval", "interpolate", "server", "web")
 TESTS = tuple(
     f"tests/{name}"
@@ -34,7 +34,7 @@ TORCH = ("torch", "torchgen", "functorch")
 
 
 def lowest(extras: list[str]) -> dict[str, str]:
-    """Package -> the lowest version that is allowed, of the dependencies and those of the extras."""
+    """Return package -> lowest allowed version, of the dependencies and the extras'."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [
         *project["dependencies"],
@@ -49,7 +49,7 @@ def lowest(extras: list[str]) -> dict[str, str]:
 
 
 def make(folder: Path, versions: dict[str, str], torch_of: Path | None) -> None:
-    """The environment. CalledProcessError where pip finds no way to install them together."""
+    """Create the environment. CalledProcessError if pip cannot install the versions together."""
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
     if torch_of is not None:
@@ -84,7 +84,7 @@ def _needs_of_torch(python: Path) -> list[str]:
 
 
 def main() -> int:
-    """Parse, make, test."""
+    """Run the command."""
     own, _, rest = "\n".join(sys.argv[1:]).partition("\n--\n")
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -1,9 +1,10 @@
-"""Short-term memories at one budget: CAM and its three rivals, trained from nothing on the included base, then compared.
+"""Train CAM and its three rivals from scratch on the included base at equal budget, then compare them.
 
     python lab/benchmarks/memories.py runs/memories --jobs 2
 
-Each gets the same clips, steps, batch and learning rate. Afterwards `quality.py` makes and measures the videos, with CAM of that
-budget in the place of the included one, and writes lab/docs/memories.md. Stop it at any time, start the same command to go on.
+All use the same clips, steps, batch and learning rate. `quality.py` then makes and measures the videos, with
+this CAM in place of the included one, and writes lab/docs/memories.md. Stop it at any time; the same command
+resumes.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ SHARED = {
     "nouns": NOUNS, "mixed_noise": MIXED_NOISE, "late": 1.3, "changes": 1, "encoder_steps": 100,
     "lr": 1e-3, "warmup": 50, "decay": 0.5, "ema": 0.998, "seed": 12, "save_every": 150,
 }  # fmt: skip
-"""Settings of every recipe; `encoder_steps` are among the steps of those that have a frame encoder (CAM and added features)."""
+"""Settings of every recipe; `encoder_steps` count among the steps of memories with a frame encoder."""
 
 
 def main() -> None:
@@ -56,7 +57,7 @@ def main() -> None:
 
 
 def train(name: str, asked: argparse.Namespace) -> None:
-    """To the end of its steps, from where it was stopped."""
+    """Train to the last step, resuming earlier work."""
     base = str(find_model("tiny"))
     recipe = [CAM] if name == CAM else ["rival", "--set", f"kind={name}"]
     settings = {"base": base, "text": base, "vae": base, "steps": asked.steps, "batch": asked.batch, **SHARED}
@@ -68,11 +69,11 @@ def train(name: str, asked: argparse.Namespace) -> None:
 
 
 def compare(model: Path, asked: argparse.Namespace) -> None:
-    """The videos of all of them and of no memory, and the page."""
+    """Make the videos of all memories and of none, and the page."""
     about = (
-        f"CAM and three other short-term memories, each trained from nothing for {asked.steps} steps of {asked.batch} clips on the "
-        f'included base by `lab/benchmarks/memories.py`: far less than the included CAM had. "{OURS}" is here the same as '
-        f'"{WITHOUT_ANCHOR}": APM was not trained.'
+        f"CAM and three other short-term memories, each trained from scratch for {asked.steps} steps of "
+        f"{asked.batch} clips on the included base by `lab/benchmarks/memories.py`: far less than the "
+        f'included CAM had. "{OURS}" equals "{WITHOUT_ANCHOR}" here: APM was not trained.'
     )
     rivals = [str(asked.out / name) for name in NAMES]
     parts = [

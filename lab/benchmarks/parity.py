@@ -1,10 +1,10 @@
-"""Number-for-number parity with the published code.
+"""Check numerical parity with the published code.
 
     python lab/benchmarks/parity.py DIR...
 
-takes folders of recorded inputs, outputs and random weights (`config.json` and safetensors), loads the weights through
-`streamingt2v.checkpoints`, and prints a line for each recorded output: name, max abs error, tolerance, ok or FAIL. Exits 1 on
-any FAIL. Sizes, seeds and frame counts all come from the folder.
+Reads folders of recorded inputs, outputs and random weights (`config.json` and safetensors), loads the
+weights through `streamingt2v.checkpoints`, and prints name, max abs error, tolerance, ok or FAIL for each
+output. Exits 1 on any FAIL. Sizes, seeds and frame counts come from the folder.
 """
 
 from __future__ import annotations
@@ -39,14 +39,16 @@ from streamingt2v.stages.memory import StreamMemory
 from streamingt2v.types import TextCond
 
 TOLERANCE = 1e-4
-"""Tolerance relative to the recorded values' root mean square, or to 1 if that is smaller. Round-off between machines is about 1e-6."""
+"""Tolerance relative to the recorded values' root mean square, at least 1. Rounding between machines is
+about 1e-6.
+"""
 
 Tensors = dict[str, torch.Tensor]
 Results = Iterator[tuple[str, torch.Tensor]]
 
 
 class Golden:
-    """A folder: `config`, and the tensors of its files by name, float16 as float32."""
+    """A folder: `config`, and tensors by name, float16 as float32."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -71,12 +73,12 @@ class Golden:
 
 
 def read(path: Path) -> Tensors:
-    """Tensors of a safetensors file; half precision becomes single."""
+    """Read a safetensors file; half precision becomes single."""
     return {name: x.float() if x.dtype == torch.float16 else x for name, x in load_file(path).items()}
 
 
 def known(config: dict[str, Any], cls: type) -> dict[str, Any]:
-    """Return the entries of a recorded configuration that a class takes."""
+    """Return the entries of a recorded configuration that a class accepts."""
     names = set(inspect.signature(cls).parameters)
     return {
         name: tuple(value) if isinstance(value, list) else value
@@ -86,7 +88,7 @@ def known(config: dict[str, Any], cls: type) -> dict[str, Any]:
 
 
 def build_unet(arch: dict[str, Any], parts: dict[str, Tensors]) -> StreamingUNet3D:
-    """The base network of a recorded architecture, with its weights."""
+    """Build the recorded base network with its weights."""
     net = StreamingUNet3D(
         **known(arch["unet"], StreamingUNet3D),
         merger_head_dim=arch["cam_merger_head_dim"],
@@ -98,7 +100,7 @@ def build_unet(arch: dict[str, Any], parts: dict[str, Tensors]) -> StreamingUNet
 
 
 def build_cam(arch: dict[str, Any], parts: dict[str, Tensors]) -> ConditionalAttentionModule:
-    """CAM of a recorded architecture, with its weights."""
+    """Build the recorded CAM with its weights."""
     channels = tuple(arch["cam"]["conditioning_embedding_out_channels"])
     cam = ConditionalAttentionModule(
         **known(arch["unet"], ConditionalAttentionModule), conditioning_channels=channels
@@ -108,7 +110,7 @@ def build_cam(arch: dict[str, Any], parts: dict[str, Tensors]) -> ConditionalAtt
 
 
 def build_tokens(parts: dict[str, Tensors], num_tokens: int) -> ImageTokens:
-    """APM's token network; its sizes are those of its weights."""
+    """Build APM's token network; its sizes follow from its weights."""
     hidden, embed = parts["image_tokens"]["context_embedding.0.weight"].shape
     out = parts["image_tokens"]["context_embedding.2.weight"].shape[0]
     tokens = ImageTokens(embed, hidden, num_tokens, out // num_tokens)
@@ -117,14 +119,14 @@ def build_tokens(parts: dict[str, Tensors], num_tokens: int) -> ImageTokens:
 
 
 def build_vae(config: dict[str, Any], parts: dict[str, Tensors]) -> AutoencoderKL:
-    """The autoencoder, with its weights."""
+    """Build the autoencoder with its weights."""
     vae = AutoencoderKL(**known(config, AutoencoderKL))
     load_part(vae, parts["vae"], "vae")
     return vae.eval()
 
 
 def unet_cam(golden: Golden) -> Results:
-    """One pass of the base network with mergers and APM, the CAM encoder, and inner traces."""
+    """Run the base network with mergers and APM, the CAM encoder, and inner traces."""
     arch, given = golden.config, golden.inputs
     parts = split(golden.weights)
     net, cam = build_unet(arch, parts), build_cam(arch, parts)
@@ -178,7 +180,7 @@ def unet_cam_traces(
 
 
 def apm(golden: Golden) -> Results:
-    """Anchor tokens from one or several frames, and cross-attention to text with the image mixed in."""
+    """Yield anchor tokens from one or several frames, and cross-attention with the image mixed in."""
     config, given = golden.config, golden.inputs
     tokens = build_tokens(split(group(golden.weights, "resampler.", keep=True)), config["num_image_tokens"])
     yield "tokens_1frame", tokens(given["embed_1frame"])
@@ -204,7 +206,7 @@ def apm(golden: Golden) -> Results:
 
 
 def group(tensors: Tensors, prefix: str, keep: bool = False) -> Tensors:
-    """Tensors whose names start with a prefix, which is taken off unless `keep`."""
+    """Return the tensors whose names start with a prefix, which is removed unless `keep`."""
     return {
         name if keep else name.removeprefix(prefix): x
         for name, x in tensors.items()
@@ -213,14 +215,16 @@ def group(tensors: Tensors, prefix: str, keep: bool = False) -> Tensors:
 
 
 def clip_preprocess(golden: Golden) -> Results:
-    """Images as CLIP's encoder gets them; every second pixel is recorded."""
+    """Yield images as CLIP's encoder gets them; every second pixel is recorded."""
     for name, image in golden.inputs.items():
         pixels = preprocess(image, mean=golden.weights["mean"].tolist(), std=golden.weights["std"].tolist())
         yield f"pixel_values_from_{name.removeprefix('image_')}_every2", pixels[:, :, ::2, ::2]
 
 
 class RecordedEncoder:
-    """In the place of the image encoder, which was left out of the recording: its outputs for a grey frame and for the anchor."""
+    """Stand in for the image encoder, which is not recorded: return its outputs for a grey frame and the
+    anchor.
+    """
 
     def __init__(self, golden: Golden):
         self.config = SimpleNamespace(image_size=8)
@@ -250,7 +254,10 @@ class ChunkMaker:
     def latents(
         self, memory: StreamMemory, start: torch.Tensor, eta: float = 0.0, noise: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Latents after each step, (steps, B, C, T, H, W), of the chunk after `memory`. noise: the same shape, for eta above 0."""
+        """Return latents after each step, (steps, B, C, T, H, W), of the chunk after `memory`.
+
+        noise: the same shape, for eta above 0.
+        """
         condition = self.backbone.condition(self.text, memory.anchor_CHW)
         steps, scale = self.settings["num_inference_steps"], self.settings["guidance_scale"]
         config = ExtendConfig(start.shape[2], self.overlap, steps, scale, eta=eta)
@@ -261,7 +268,7 @@ class ChunkMaker:
 
 
 def chunk(golden: Golden) -> Results:
-    """One guided chunk by DDIM, without and with noise put back."""
+    """Yield a guided DDIM chunk, without and with added noise."""
     given, config = golden.inputs, golden.config
     maker = ChunkMaker(
         golden, golden, [golden.path / config["unet_and_cam_weights"], golden.path / "weights.safetensors"]
@@ -292,7 +299,7 @@ def chunk(golden: Golden) -> Results:
 
 
 def stream(golden: Golden) -> Results:
-    """Chunks that follow each other, to the video's bytes."""
+    """Yield consecutive chunks, up to the video's bytes."""
     weights = [golden.path / name for name in golden.config["weights"]]
     maker = ChunkMaker(golden, Golden(weights[-1].parent), weights)
     first = golden.inputs["first_chunk_frames"]
@@ -304,17 +311,17 @@ def stream(golden: Golden) -> Results:
         chunks.append(to_unit(frames))
         kept.append(chunks[-1][maker.overlap :])
     yield "generated_chunk_frames", torch.stack(chunks)
-    # The published code cuts off where this package rounds.
+    # the published code truncates where this package rounds
     yield "merged_uint8", (torch.cat(kept) * 255).to(torch.uint8)
 
 
 def to_unit(frames: torch.Tensor) -> torch.Tensor:
-    """[-1, 1] to [0, 1]."""
+    """Map [-1, 1] to [0, 1]."""
     return frames * 0.5 + 0.5
 
 
 def randomized_blending(golden: Golden) -> Results:
-    """The enhancer's schedule and solver around a toy denoiser, with recorded offsets and noise."""
+    """Yield the enhancer's schedule and solver around a toy denoiser, with recorded offsets and noise."""
     config, given = golden.config, golden.inputs
     schedule = sdedit.logsnr_cosine_interp()
     yield "schedule_sigmas_vp", schedule.sigmas
@@ -352,7 +359,7 @@ def randomized_blending(golden: Golden) -> Results:
 
 
 def toy_clean(golden: Golden, schedule: sdedit.VPSchedule, x: torch.Tensor, timestep: int) -> torch.Tensor:
-    """Guided clean prediction of one window by the recorded toy network."""
+    """Return the guided clean prediction of a window by the recorded toy network."""
     weights, config = golden.weights, golden.config
 
     def velocity(text: torch.Tensor) -> torch.Tensor:
@@ -368,7 +375,7 @@ def toy_clean(golden: Golden, schedule: sdedit.VPSchedule, x: torch.Tensor, time
 
 
 def motion_aware_warp_error(golden: Golden) -> Results:
-    """Warp error and motion with given flows, edge cases included."""
+    """Yield warp error and motion for given flows, edge cases included."""
     video_TCHW = golden.inputs["video_uint8"].numpy()
     for variant in sorted(name for name in golden.inputs if name.startswith("flows")):
         flows = golden.inputs[variant].numpy()
@@ -401,11 +408,13 @@ CHECKS: dict[str, Callable[[Golden], Results]] = {
     "g4": randomized_blending,
     "g5": motion_aware_warp_error,
 }
-"""Prefix of a folder's name -> function that makes its outputs again."""
+"""Prefix of a folder's name -> function that recomputes its outputs."""
 
 
 def compare(actual: torch.Tensor, expected: torch.Tensor) -> tuple[float, float]:
-    """(max abs error, tolerance). Whole numbers must be equal, but bytes, cut off from floats, may differ by 1 now and then."""
+    """Return (max abs error, tolerance). Integers must be equal; bytes truncated from floats may differ by
+    1 occasionally.
+    """
     if actual.shape != expected.shape:
         return float("inf"), 0.0
     if not expected.is_floating_point():
@@ -422,7 +431,7 @@ def compare(actual: torch.Tensor, expected: torch.Tensor) -> tuple[float, float]
 
 @torch.no_grad()
 def run(folder: Path) -> Iterator[tuple[str, float, float]]:
-    """(name, max abs error, tolerance) for each recorded output; infinite for one that was not made."""
+    """Return (name, max abs error, tolerance) per recorded output; infinite if it was not computed."""
     kind = folder.resolve().name.split("_")[0]
     if kind not in CHECKS:
         raise SystemExit(
@@ -439,7 +448,7 @@ def run(folder: Path) -> Iterator[tuple[str, float, float]]:
 
 
 def main(folders: list[str]) -> int:
-    """Print the table; 1 if anything fails."""
+    """Print the table; return 1 if anything fails."""
     if not folders:
         print(__doc__)
         return 2
@@ -449,7 +458,8 @@ def main(folders: list[str]) -> int:
             ok = error <= tolerance
             failed |= not ok
             print(
-                f"{Path(folder).resolve().name + '/' + name:60} {error:10.3e} {tolerance:10.3e} {'ok' if ok else 'FAIL'}",
+                f"{Path(folder).resolve().name + '/' + name:60} {error:10.3e} {tolerance:10.3e}",
+                "ok" if ok else "FAIL",
                 flush=True,
             )
     return int(failed)

@@ -1,15 +1,15 @@
-"""The comparison: ways to make long videos on the same base, with the same prompts and seeds, judged and measured.
+"""Compare ways to make long videos on the same base, prompts and seeds.
 
     python lab/benchmarks/quality.py runs/quality --jobs 2          # the plan below; then lab/docs/results.md
-    python lab/benchmarks/quality.py runs/quality --jobs 2 --rivals runs/rival-last-frame runs/rival-concatenate runs/rival-additive
-    python lab/benchmarks/quality.py runs/smoke --first 2 --compared 1 --long 1 --full 1 --long-frames 64 --page runs/smoke/results.md
+    python lab/benchmarks/quality.py runs/quality --rivals runs/rival-last-frame runs/rival-additive
+    python lab/benchmarks/quality.py runs/smoke --first 2 --compared 1 --long 1 --page runs/smoke/results.md
 
-Four parts, each with as many prompts as its option says (0 leaves it out): the method's first chunks (every seed), all methods side by
-side, long videos with the anchor and without, and stage 3. The model's own network makes them. A distilled one makes first chunks and
-compared videos as well, and long and refined ones alone, as it does for users.
+Four parts, each with its own number of prompts (0: none): the method's first chunks, all methods side by
+side, long videos with and without anchor, stage 3. The model's own network makes them; a distilled one also
+makes first chunks and compared videos, and alone makes long and refined ones, as it does for users.
 
-What it will take is said first. Finished videos are kept as lines of OUT/items.jsonl and not made again: stop it at any time, start the
-same command to go on. Prints a line a video; the last line is JSON.
+It prints an estimate first. Finished videos are lines of OUT/items.jsonl: stop it at any time, the same
+command resumes. Prints a line per video; the last line is JSON.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def parsed() -> argparse.Namespace:
 
 
 def plan_of(options: argparse.Namespace, maker: Maker) -> tuple[Part, ...]:
-    """The four parts."""
+    """Return the four parts."""
     one, chunk = tuple(options.seeds[:1]), maker.pipe.config.extend.frames
     ours = (OURS, FAST) if maker.fast else (OURS,)
     lasting = (FAST, FAST_WITHOUT_ANCHOR) if maker.fast else (OURS, WITHOUT_ANCHOR)
@@ -167,38 +167,37 @@ def plan_of(options: argparse.Namespace, maker: Maker) -> tuple[Part, ...]:
 
 
 def make(file: results.ItemFile, maker: Maker, some: list[Task], jobs: int) -> None:
-    """All videos that are missing, the longest first, so that no process is left with one at the end."""
+    """Make all missing videos, longest first, so that no process ends late."""
     if not some:
         return
     threads = torch.get_num_threads()
-    torch.set_num_threads(threads_of(jobs))  # to say how long it takes, be as quick as they will be
+    torch.set_num_threads(threads_of(jobs))  # the estimate must come from the same threads
     seconds = maker.expected(some)
     torch.set_num_threads(threads)
-    print(
-        f"{len(some)} videos, about {sum(seconds) / jobs / 60:.0f} minutes by {jobs} process{'es' * (jobs > 1)} on quiet cores",
-        flush=True,
-    )
+    minutes = f"about {sum(seconds) / jobs / 60:.0f} minutes"
+    print(f"{len(some)} videos, {minutes} by {jobs} process{'es' * (jobs > 1)} on quiet cores", flush=True)
     ordered = [task for _, task in sorted(zip(seconds, some, strict=True), key=lambda pair: -pair[0])]
     for number, item in enumerate(work(maker, ordered, jobs), 1):
         file.add(item)
         print(
-            f"{number:4d}/{len(some)} {item.seconds:7.1f} s  {item.part:9s} seed {item.seed}  {item.method:20s} {item.caption:60s} "
-            f"seam {item.values.get('seam')}  colour drift {item.values['colour_drift']}",
+            f"{number:4d}/{len(some)} {item.seconds:7.1f} s  {item.part:9s} seed {item.seed}  "
+            f"{item.method:20s} {item.caption:60s} seam {item.values.get('seam')}  "
+            f"colour drift {item.values['colour_drift']}",
             flush=True,
         )
 
 
 def missing(maker: Maker) -> dict[str, str]:
-    """Return what the comparison lacks, and how to have it."""
+    """Return what the comparison lacks, and how to get it."""
     kinds = {name: kind for kind, name in NAMES.items() if name not in maker.rivals}
     recipe = "python -m lab.tiny rival --set kind={}"
-    fix = "needs training, which takes as long as CAM's: `{}` and `--rivals`; [compared at a small budget](memories.md)"
+    fix = "needs as much training as CAM: `{}` and `--rivals`; [compared at a small budget](memories.md)"
     found = {name: fix.format(recipe.format(kind)) for name, kind in kinds.items()}
     return found | ({} if maker.pipe.components.refiner else {"stage 3": "the model has no refiner"})
 
 
 def command_of(options: argparse.Namespace) -> str:
-    """The command that makes the same items again."""
+    """Return the command that makes the same items again."""
     parts = " ".join(
         f"--{name} {getattr(options, name)}" for name in ("first", "compared", "long", "full", "frames")
     )
@@ -209,8 +208,8 @@ def command_of(options: argparse.Namespace) -> str:
         f"--{name} {value} " for name in ("model", "shipped") if (value := getattr(options, name))
     )
     return (
-        f"python lab/benchmarks/quality.py {options.out} {parts} --long-frames {options.long_frames} --seeds {seeds}{rivals}{steps} "
-        f"{models}--engine {options.engine} --jobs {options.jobs}"
+        f"python lab/benchmarks/quality.py {options.out} {parts} --long-frames {options.long_frames} "
+        f"--seeds {seeds}{rivals}{steps} {models}--engine {options.engine} --jobs {options.jobs}"
     )
 
 

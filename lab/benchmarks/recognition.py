@@ -1,8 +1,9 @@
-"""Are the prompt's noun and scene seen in the first chunk of a long video, and still in the last? Judged by a classifier of the world.
+"""Judge whether the prompt's noun and scene are visible in the first and last chunk of a long video.
 
     python lab/benchmarks/recognition.py [--prompts 40] [--frames 80] [--model tiny] [--sheet sheet.png]
 
-Prints the judge's accuracy on true clips, then the model's, and one JSON line. A sheet shows each video's first and last frame.
+Prints the judge's accuracy on true clips, then the model's, and one JSON line. The sheet shows each video's
+first and last frame.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def main() -> None:
 
 
 def windows(pipe: LongVideoPipeline, request: Request) -> protocol.Windows:
-    """The first and the last frames of a stream, nothing between kept."""
+    """Return the first and last frames of a stream, keeping nothing between."""
     seen = protocol.Windows()
     for chunk in pipe.stream(request):
         for frame in chunk.frames:
@@ -79,7 +80,7 @@ def windows(pipe: LongVideoPipeline, request: Request) -> protocol.Windows:
 
 
 def save_sheet(pictures: list[np.ndarray], path: Path, columns: int = 8) -> None:
-    """Pairs of first and last frame, row by row."""
+    """Save pairs of first and last frames, row by row."""
     blank = np.full_like(pictures[0], 255)
     padded = pictures + [blank] * (-len(pictures) % columns)
     rows = [np.concatenate(padded[i : i + columns], 1) for i in range(0, len(padded), columns)]

@@ -1,11 +1,11 @@
-"""Memory and time of refining a file, against its frames, the steps and the workers, and the first refined frame of each form.
+"""Measure memory and time of refining a file by frames, steps and workers, and the delay of the first
+frame.
 
-    python lab/benchmarks/refine.py [--frames 100 300 1000 5000] [--steps 1 2 4 8] [--workers 1 2] [--forms causal joint] [--model tiny]
+    python lab/benchmarks/refine.py [--frames 100 300] [--steps 1 2 4] [--workers 1 2] [--forms causal joint]
 
-Every row is a fresh process of the command `streamingt2v refine`, each of its processes with one thread, so that workers share the
-machine fairly. The first of --frames and of --workers and the model's own steps are what the other rows are made with. Peak memory is that
-of the command's own process. Prints a row as soon as it is there, and the same table as one JSON line; exit 1 if workers
-disagree in a byte.
+Each row is a fresh process of `streamingt2v refine` with one thread per process, so that workers share the
+machine fairly. Other rows use the first of --frames and --workers and the model's own steps. Peak memory is
+the command's own process's. Prints rows as they come, and one JSON line; exit 1 if workers change a byte.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ SPEC = clip.sample(7)
 
 
 def frames_of(count: int, at_a_time: int = 64) -> Iterator[np.ndarray]:
-    """A clip of the world in the size of stage 2, (H, W, 3) uint8, a few frames in memory at a time."""
+    """Yield a clip of the world at stage 2's size, (H, W, 3) uint8, holding only a few frames."""
     for start in range(0, count, at_a_time):
         yield from clip.render(SPEC, clip.frame_times(min(at_a_time, count - start), start / clip.FPS))[0]
 
 
 def measure(against: str, form: str, frames: int, workers: int, model: str, steps: int | None = None) -> dict:
-    """One row: the JSON of a command whose video is thrown away."""
+    """Return one row: the JSON of a command whose video is discarded."""
     with tempfile.TemporaryDirectory() as name:
         source, output = Path(name) / "in.mp4", Path(name) / "out.mp4"
         write_video(source, frames_of(frames), clip.FPS)

@@ -1,12 +1,12 @@
-"""Many sessions at once over several replicas, one of which is killed (-9) on the way: no chunk is lost, none comes twice.
+"""Run many sessions over several replicas and kill (-9) one: every chunk must arrive exactly once.
 
     python lab/benchmarks/replicas.py [--sessions 20] [--replicas 2] [--frames 48] [--steps 2] [--model tiny]
-    python lab/benchmarks/replicas.py --nodes      # two machines of Ray, each in a network namespace, one of them killed whole; needs root
+    python lab/benchmarks/replicas.py --nodes   # two Ray machines in network namespaces, one killed; root
 
-Starts `streamingt2v serve --replicas`, opens all sessions, and kills a replica once a third of all frames are made. Then every session must
-have had the segments 0 to n - 1, each once, together they must be those of a single run of the same request in this process, byte for byte,
-and so must be the finished file. With `--nodes` the killed machine's wire is cut and all its processes get their kill: Ray, the replica and
-its workers. Prints a table and one JSON line; exit 1 if anything was lost, came twice, or has other bytes.
+Opens all sessions on `streamingt2v serve --replicas` and kills a replica after a third of all frames. Every
+session must then have segments 0 to n - 1, each once, and segments and file must equal byte for byte those of
+a single run in this process. `--nodes` cuts the machine's link and kills all its processes. Prints a table
+and one JSON line; exit 1 if anything was lost, duplicated, or differs.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ REPLICA = "ray::ServeReplica:streamingt2v"
 
 
 class Cluster(Protocol):
-    """Places of the replicas."""
+    """Machines that run the replicas."""
 
     url: str
 
     def kill(self) -> str:
-        """Kill a replica; says what was killed."""
+        """Kill a replica; return what was killed."""
 
 
 class Alone:
-    """The command on this machine, with a Ray of its own. A context manager."""
+    """The command on this machine with its own Ray. A context manager."""
 
     def __init__(self, options: argparse.Namespace, folder: Path):
         self._options, self._folder = options, folder
@@ -63,7 +63,7 @@ class Alone:
         return self
 
     def kill(self) -> str:
-        """One replica; its worker then ends by itself."""
+        """Kill one replica; its worker then ends by itself."""
         pid = pids(REPLICA)[0]
         os.kill(pid, signal.SIGKILL)
         return f"replica {pid}"
@@ -74,9 +74,9 @@ class Alone:
 
 
 class Nodes:
-    """Two machines of Ray, each a network namespace of this machine, joined by a wire. A context manager.
+    """Two Ray machines, each a network namespace, linked to each other. A context manager.
 
-    The command and the clients are on the first, which has Ray's head and a replica; the second has a replica.
+    Command and clients run on the first with Ray's head and a replica; the second has a replica.
     """
 
     NAMES, IPS = ("st2v-one", "st2v-two"), ("10.213.7.1", "10.213.7.2")
@@ -102,7 +102,7 @@ class Nodes:
         os.environ |= {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        }  # of this cluster alone
+        }  # for this cluster only
         self._ray(
             0, "--head", "--port", "6379", "--include-dashboard", "false", "--temp-dir", str(self._folder)
         )
@@ -117,7 +117,7 @@ class Nodes:
         self._stack.callback(process.terminate)
 
     def kill(self) -> str:
-        """Every process of the second machine, and its wire."""
+        """Kill every process of the second machine, and its link."""
         subprocess.run(["ip", "-n", self.NAMES[1], "link", "set", "st2v-b", "down"], check=True)
         return f"a machine with {self._kill_all(self.NAMES[1])} processes"
 
@@ -148,7 +148,7 @@ class Nodes:
             yield ["-n", name, "link", "set", "lo", "up"]
 
     def _ray(self, number: int, *words: str) -> None:
-        """A node of Ray on that machine, once it is there."""
+        """Start a Ray node on that machine and wait for it."""
         command = [
             str(Path(sys.executable).with_name("ray")),
             "start",
@@ -183,7 +183,7 @@ class Watched:
 
 
 def serve_command(options: argparse.Namespace, folder: Path) -> list[str]:
-    """`serve` with so many replicas."""
+    """Return the command `serve` with this many replicas."""
     command = [
         sys.executable,
         "-m",
@@ -199,7 +199,7 @@ def serve_command(options: argparse.Namespace, folder: Path) -> list[str]:
 
 
 def enter_network(path: str) -> str:
-    """This thread, and what it starts from now on, is in that network; a path of the one before."""
+    """Move this thread and its later children into that network; return the previous one's path."""
     before = f"/proc/{os.getpid()}/fd/{os.open('/proc/thread-self/ns/net', os.O_RDONLY)}"
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.setns(os.open(path, os.O_RDONLY), 0x40000000) != 0:  # CLONE_NEWNET
@@ -208,13 +208,13 @@ def enter_network(path: str) -> str:
 
 
 def pids(name: str) -> list[int]:
-    """Return the ids of the processes of that name."""
+    """Return the ids of processes with that name."""
     found = subprocess.run(["pgrep", "-f", name], capture_output=True, text=True)
     return [int(word) for word in found.stdout.split()]
 
 
 def watch(url: str, options: argparse.Namespace, watched: Watched) -> None:
-    """One session from its start to its end."""
+    """Follow a session from start to end."""
     asked = {"num_frames": options.frames, "num_inference_steps": options.steps, "seed": watched.seed}
     with Client(url, seconds=120) as client, client.session(PROMPT, **asked) as session:
         watched.id, digest, last = session.video["id"], hashlib.sha256(), time.monotonic()
@@ -231,7 +231,7 @@ def watch(url: str, options: argparse.Namespace, watched: Watched) -> None:
 
 
 def with_a_kill(cluster: Cluster, options: argparse.Namespace) -> tuple[list[Watched], str, float]:
-    """All sessions, what was killed, and how long it all took."""
+    """Return all sessions, what was killed, and the duration."""
     all_ = [Watched(seed) for seed in range(options.sessions)]
     began = time.monotonic()
     with ThreadPoolExecutor(options.sessions) as pool:
@@ -246,7 +246,7 @@ def with_a_kill(cluster: Cluster, options: argparse.Namespace) -> tuple[list[Wat
 
 
 def alone(options: argparse.Namespace, folder: Path) -> dict[int, tuple[str, str]]:
-    """Seed -> digests of the segments and of the file of a single run in this process that nothing happens to."""
+    """Return seed -> digests of segments and file of an undisturbed run in this process."""
     torch.set_num_threads(1)
     pipe, digests = load_pipeline(options.model, "cpu", "float32"), {}
     for seed in range(options.sessions):
@@ -264,12 +264,12 @@ def alone(options: argparse.Namespace, folder: Path) -> dict[int, tuple[str, str
 
 
 def digest(data: bytes) -> str:
-    """Return the digest of content."""
+    """Return the digest of the content."""
     return hashlib.sha256(data).hexdigest()
 
 
 def report(sessions: list[Watched], files: dict[int, str], single: dict[int, tuple[str, str]]) -> Counter:
-    """A row a session, and how many of them there are of each kind."""
+    """Return a row per session, and counts of each kind."""
     tally: Counter = Counter()
     print(f"{'seed':>4} {'segments':>8} {'frames':>6} {'resumed':>7} {'longest wait':>12}  bytes")
     for each in sessions:
@@ -284,10 +284,8 @@ def report(sessions: list[Watched], files: dict[int, str], single: dict[int, tup
                 "resumed": each.resumed > 0,
             }
         )
-        say = "equal" if equal else "DIFFERENT"
-        print(
-            f"{each.seed:4} {len(each.indices):8} {each.frames:6} {each.resumed:7} {each.longest:10.1f} s  {say}"
-        )
+        numbers = f"{each.seed:4} {len(each.indices):8} {each.frames:6} {each.resumed:7}"
+        print(f"{numbers} {each.longest:10.1f} s  {'equal' if equal else 'DIFFERENT'}")
     return tally
 
 

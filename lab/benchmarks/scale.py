@@ -1,11 +1,11 @@
-"""Forty prompts by `batch`: two workers against one, workers killed (-9) on the way, and the bytes against those of single runs.
+"""Run forty prompts by `batch`: two workers against one, with kills (-9), and against single runs' bytes.
 
-    python lab/benchmarks/scale.py [--rows 40] [--frames 80] [--workers 2] [--kills 3] [--singles 2] [--model tiny] [--steps N]
+    python lab/benchmarks/scale.py [--rows 40] [--frames 80] [--workers 2] [--kills 3] [--singles 2]
 
-Three batches of the same table, each process with one thread: by one worker, by several, and by several of which some are killed at work.
-`speedup` compares whole commands, `steady` the rows a second between the first and the last row, without what it costs to start. Needs the
-extra 'ray', Linux, and as many idle cores as workers. Prints a line a batch and one JSON line; exit 1 if a row is missing, was told
-twice, or has other bytes.
+Three batches of one table with one thread per process: one worker, several, several with kills. `speedup`
+compares whole commands, `steady` rows per second between the first and last row. Needs the extra 'ray',
+Linux, and as many idle cores as workers. Prints a line per batch and one JSON line; exit 1 if a row is
+missing, reported twice, or differs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ PROMPT = "A cat running on the street"
 
 @dataclass
 class Batch:
-    """Output of a batch. seconds: of the command; told: seconds until each row was told; sha256: by row."""
+    """Results of a batch. seconds: of the command; told: seconds until each row was reported; sha256: by
+    row.
+    """
 
     seconds: float
     told: list[float]
@@ -39,17 +41,17 @@ class Batch:
 
     @property
     def rows_per_second(self) -> float:
-        """Between the first and the last row."""
+        """Return rows per second between the first and the last row."""
         return (len(self.told) - 1) / (self.told[-1] - self.told[0])
 
 
 def command(*words: object) -> list[str]:
-    """The installed command, as a user would type it."""
+    """Return the installed command, as a user would type it."""
     return [sys.executable, "-m", "streamingt2v", *map(str, words)]
 
 
 def write_table(options: argparse.Namespace, path: Path) -> None:
-    """A row a seed."""
+    """Write a table with one seed per row."""
     steps = {"steps": options.steps} if options.steps else {}
     rows = [
         {"name": f"s{n}", "prompt": PROMPT, "seed": n, "frames": options.frames, **steps}
@@ -59,7 +61,7 @@ def write_table(options: argparse.Namespace, path: Path) -> None:
 
 
 def run_batch(options: argparse.Namespace, table: Path, out: Path, workers: int, kills: int = 0) -> Batch:
-    """The command from its start to its end; `kills` workers are killed at moments spread over the rows."""
+    """Run the command; kill `kills` workers, spread over the rows."""
     began = time.monotonic()
     words = command(
         "batch", table, "--out", out, "--workers", workers, "--model", options.model, "--json", "-q"
@@ -72,7 +74,7 @@ def run_batch(options: argparse.Namespace, table: Path, out: Path, workers: int,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     batch = Batch(0.0, [], [], {})
-    at = {options.rows * (number + 1) // (kills + 1) for number in range(kills)}  # so many rows are there
+    at = {options.rows * (number + 1) // (kills + 1) for number in range(kills)}  # wait for this many rows
     assert process.stdout is not None
     for line in process.stdout:
         if not line.startswith("{"):
@@ -92,7 +94,7 @@ def run_batch(options: argparse.Namespace, table: Path, out: Path, workers: int,
 
 
 def kill_a_worker(root: int, number: int) -> int:
-    """Kill one of the workers below that process: 1, or 0 if there was none."""
+    """Kill one worker of that process; return how many were killed (0 or 1)."""
     workers = [
         pid for pid in descendants(root) if b"ray::MapWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
@@ -105,7 +107,7 @@ def kill_a_worker(root: int, number: int) -> int:
 
 
 def descendants(root: int) -> set[int]:
-    """The processes below that one."""
+    """Return the descendants of that process."""
     parents = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -119,7 +121,7 @@ def descendants(root: int) -> set[int]:
 
 
 def single(options: argparse.Namespace, folder: Path, seed: int) -> str:
-    """The sha256 of the file that `generate` makes of a row."""
+    """Return the SHA-256 of the file that `generate` makes of a row."""
     out = folder / f"single{seed}.mp4"
     steps = ["--steps", options.steps] if options.steps else []
     words = [

@@ -1,14 +1,14 @@
-"""Measure the seams between refined windows: joint, causal, and the controls.
+"""Measure seams between refined windows: joint, causal, and controls.
 
-    python lab/benchmarks/seams.py [--videos 40] [--frames 112] [--ways joint causal ...] [--jobs 2] [--model tiny] [--out seams/]
-                               [--page lab/docs/refining-results.md]
+    python lab/benchmarks/seams.py [--videos 40] [--frames 112] [--ways joint causal ...] [--jobs 2]
+        [--model tiny] [--out seams/] [--page lab/docs/refining-results.md]
 
-Clips of the procedural world, shrunk to the size of stage 2, are refined in every way, or in those of --ways; --jobs processes share the
-videos, a thread each if there are several. Two numbers, 1.0 where no seam is to be seen: `score`, the mean change from frame to frame at
-the windows' borders over that elsewhere, and `worst`, the same of the largest change at each border over the largest of as many changes
-in a row elsewhere. A border is all of an overlap, since the cut may fall anywhere in it; of windows apart it is the one change where the
-next begins. Changes are relative to those of the true clip, whose motion is uneven, or to half of their mean where it moves less. Prints
-a table and one JSON line; writes slices through time of the first videos, and a page of results.
+Refines clips of the world, shrunk to stage 2's size, in every way; --jobs processes with one thread each
+share the videos. Two numbers, 1.0 without visible seams: `score`, mean change at window borders over that
+elsewhere; `worst`, the same for the largest change at each border against the largest of equally many changes
+elsewhere. A border is the whole overlap, since the cut may fall anywhere in it; for separate windows it is
+the first change of the next one. Changes are divided by the true clip's, or by half their mean where it moves
+less. Prints a table and one JSON line; writes time slices of the first videos and a page.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ OURS = "causal"
 
 Result = tuple[tuple[float, float], np.ndarray]
 _LOADED: dict[str, LongVideoPipeline] = {}
-"""Models that a process has in memory."""
+"""Models that a process holds in memory."""
 
 
 def ways(config: RefineConfig) -> dict[str, RefineConfig]:
-    """Ways to join windows, by name, each with noise that they share and with noise of their own; and variants."""
+    """Return ways to join windows by name, with shared noise, with independent noise, and variants."""
     joined = {
         "joint": replace(config, form="joint", blend="random"),
         "causal": replace(config, form="causal", blend="random"),
@@ -73,7 +73,7 @@ def ways(config: RefineConfig) -> dict[str, RefineConfig]:
 def refined(
     pipe: LongVideoPipeline, config: RefineConfig, soft_TCHW: torch.Tensor, prompt: str, seed: int
 ) -> np.ndarray:
-    """uint8 (T, H, W, 3)."""
+    """Return the refined video, uint8 (T, H, W, 3)."""
     height, width = config.size(*soft_TCHW.shape[-2:])
     stage = RefineStage(Alone(pipe.components.refiner), config, seed, len(soft_TCHW), (height, width))
     text = pipe.components.text(prompt, "")
@@ -85,12 +85,12 @@ def refined(
 
 
 def changes(frames_THWC: np.ndarray) -> np.ndarray:
-    """(T,) mean absolute change into each frame; the first is 0."""
+    """Return the mean absolute change into each frame (T,); the first is 0."""
     return np.concatenate([[0], np.abs(np.diff(frames_THWC.astype(np.float32), axis=0)).mean((1, 2, 3))])
 
 
 def scores(change: np.ndarray, config: RefineConfig) -> tuple[float, float]:
-    """(score, worst) of relative changes."""
+    """Return (score, worst) of relative changes."""
     plan = list(windows(len(change), config.frames, config.overlap))
     apart = config.blend == "none"
     borders = [
@@ -108,7 +108,7 @@ def scores(change: np.ndarray, config: RefineConfig) -> tuple[float, float]:
 def measure(
     pipe: LongVideoPipeline, number: int, frames: int, names: list[str]
 ) -> Iterator[tuple[str, np.ndarray, tuple[float, float]]]:
-    """(way, what it made, its scores) of one video."""
+    """Yield (way, video, scores) for one clip."""
     config = pipe.config.refine
     assert config is not None, "checked at the door"
     spec = clip.sample((11, number), noun_names(12))
@@ -130,7 +130,7 @@ def measure(
 
 
 def one_video(number: int, model: str, frames: int, names: list[str], out: Path | None) -> dict[str, Result]:
-    """Return what runs in a process: by way, the scores and the middle rows of one video; slices of the first ones go into the folder."""
+    """Run in a process: return scores and middle rows by way; save time slices of the first videos."""
     pipe = _LOADED[model] = _LOADED.get(model) or LongVideoPipeline.from_pretrained(model)
     found = {}
     for name, video_THWC, pair in measure(pipe, number, frames, names):
@@ -141,7 +141,7 @@ def one_video(number: int, model: str, frames: int, names: list[str], out: Path 
 
 
 def main() -> None:
-    """The table, and then the JSON line."""
+    """Print the table and the JSON line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -178,7 +178,8 @@ def main() -> None:
     print("\n".join(f"{line[0]:24}" + "".join(f"{cell:>26}" for cell in line[1:]) for line in table(rows)))
     if asked.page is not None:
         given = f" --ways {' '.join(map(repr, asked.ways))}" if asked.ways else ""
-        command = f"python lab/benchmarks/seams.py --videos {asked.videos} --frames {asked.frames}{given} --model {asked.model}"
+        sizes = f"--videos {asked.videos} --frames {asked.frames}{given} --model {asked.model}"
+        command = f"python lab/benchmarks/seams.py {sizes}"
         write_page(asked.page, rows, slices, command)
     print(
         json.dumps(
@@ -194,7 +195,7 @@ def main() -> None:
 
 
 def config_of(model: str) -> RefineConfig:
-    """Return how a model refines; ends the command if it does not."""
+    """Return the refining settings of a model; exit if it has none."""
     config = ModelConfig.load(find_model(model)).refine
     if config is None:
         sys.exit(f"model {model!r} has no refiner")
@@ -202,7 +203,9 @@ def config_of(model: str) -> RefineConfig:
 
 
 def row(name: str, pairs: list[tuple[float, float]], ours: list[tuple[float, float]]) -> dict[str, object]:
-    """Means over the videos, and how much more than `OURS` on the same ones, each [value, low, high] of a 95 % interval."""
+    """Return means over videos and the paired difference to `OURS`, each [value, low, high] of a 95 %
+    interval.
+    """
     found: dict[str, object] = {"way": name}
     for column, (theirs, own) in zip(
         ("score", "worst"), zip(zip(*pairs, strict=True), zip(*ours, strict=True), strict=True), strict=True
@@ -215,7 +218,7 @@ def row(name: str, pairs: list[tuple[float, float]], ours: list[tuple[float, flo
 
 
 def table(rows: list[dict[str, object]]) -> list[list[str]]:
-    """Head and lines."""
+    """Return head and lines."""
     columns = ("score", "score_more", "worst", "worst_more")
     head = ["way", "score", f"more than {OURS}", "worst", f"more than {OURS}"]
     return [
@@ -228,15 +231,16 @@ def table(rows: list[dict[str, object]]) -> list[list[str]]:
 
 
 def write_page(page: Path, rows: list[dict[str, object]], slices: list[Track], command: str) -> None:
-    """The table and the first video's slices through time."""
+    """Write the table and the first video's time slices."""
     (page.parent / "images").mkdir(parents=True, exist_ok=True)
     draw_slices(slices, page.parent / "images" / "refining-slices.png")
     head, *lines = table(rows)
     sections = [
         "# Joints of refined windows",
-        f"Written by `{command} --page {page}`, which tells what the numbers are: 1.0 where no seam is to be seen. Intervals are of 95 %.",
-        "Windows are refined jointly, causally, apart and faded over, or apart (the later replacing the earlier); each with noise that "
-        "belongs to a frame, so that windows share it where they overlap, and with noise apart.",
+        f"Written by `{command} --page {page}`, which explains the numbers: 1.0 without visible seams. "
+        "Intervals are of 95 %.",
+        "Windows are refined jointly, causally, separately with a cross-fade, or separately (the later "
+        "replaces the earlier); each with noise shared in overlaps, and with independent noise.",
         markdown(head, lines),
         "The middle row of every frame of one video:",
         "![Slices through time](images/refining-slices.png)",

@@ -2,10 +2,10 @@
 
     python lab/benchmarks/speed.py [--repeats 5] [--model tiny] [--lengths 80 240 1200]
 
-In this order: fresh processes of `generate`, their start and their peak memory against the length; both presets in a warm process, with the
-share of each part; our preview in turn with the published procedure at equal weights and steps, and with its 50 steps of DDIM; where
-OpenVINO is installed, the published procedure against it, and both presets by it and by torch. Medians of --repeats. Nothing else should
-run meanwhile. Prints a row as soon as it is there, and one JSON line.
+In order: fresh `generate` processes (start, peak memory by length); both presets in a warm process with
+shares of each part; our preview in turn with the published procedure at equal weights and steps and with 50
+DDIM steps; with OpenVINO, the published procedure and both presets by it and by torch. Medians of --repeats.
+Run nothing else meanwhile. Prints rows as they come, and one JSON line.
 """
 
 from __future__ import annotations
@@ -76,15 +76,15 @@ def presets(model: str) -> tuple[str, ...]:
 
 
 def cold(setting: speed.Setting, frames: int) -> dict[str, Any]:
-    """A fresh process."""
+    """Measure a fresh process."""
     row = asdict(speed.cold(setting, frames))
-    told = f"first frame {row['first_frame_seconds']:.2f} s, all {row['seconds']:.1f} s, peak {row['peak_rss_mb']:.1f} MB"
-    print(f"cold, {frames} frames: {told}", flush=True)
+    seconds = f"first frame {row['first_frame_seconds']:.2f} s, all {row['seconds']:.1f} s"
+    print(f"cold, {frames} frames: {seconds}, peak {row['peak_rss_mb']:.1f} MB", flush=True)
     return row
 
 
 def warm(setting: speed.Setting, repeats: int) -> dict[str, Any]:
-    """Medians in this process."""
+    """Return medians in this process."""
     row = speed.repeated(setting, FRAMES, repeats)
     shares = ", ".join(
         f"{name} {share:.0%}" for name, share in sorted(row.shares.items(), key=lambda item: -item[1])
@@ -97,7 +97,7 @@ def warm(setting: speed.Setting, repeats: int) -> dict[str, Any]:
 
 
 def against(first: speed.Setting, second: speed.Setting, repeats: int, name: str) -> dict[str, Any]:
-    """Both in turn."""
+    """Measure both in turn."""
     both = speed.compare(first, second, FRAMES, repeats)
     apart = "" if both.difference is None else f"; largest difference of a pixel {both.difference:.1e}"
     told = f"{both.ratio:.2f} times as fast in all, {both.ratio_sustained:.2f} times after the first chunk"

@@ -1,1 +1,1 @@
-"""The method beside its rivals: protocol, statistics, claims, pages."""
+"""Compare the method with its rivals: protocol, statistics, claims, pages."""

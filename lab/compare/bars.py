@@ -11,18 +11,18 @@ from .rivals import NAMES
 from .statistics import Estimate, bootstrap, paired, share
 
 JUDGED = {"noun": 0.95, "scene": 0.99, "motion": 0.90}
-"""The judge on true clips, at least."""
+"""Required accuracy of the judge on true clips."""
 
 FIRST_WITHIN = {"noun": 0.05, "scene": 0.05, "motion": 0.10}
-"""Generated first chunks, below the judge on true clips by no more."""
+"""Largest deficit of generated first chunks against the judge on true clips."""
 
 END_WITHIN = {"noun": 0.10, "scene": 0.05}
-"""The end of long videos, below their first chunks by no more."""
+"""Largest deficit of the end of long videos against their first chunks."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A claim, its measurement, and whether it holds; None where it was not measured."""
+    """A claim, its measurement, and whether it holds; None: not measured."""
 
     claim: str
     measured: str
@@ -38,7 +38,9 @@ class Bar:
 
 
 def bars(items: Sequence[Item], truth: Mapping[str, Estimate], nouns: int) -> list[Bar]:
-    """Return the claims of the parts that were made. truth: the judge's accuracy; nouns: how many the prompts of the first part name."""
+    """Return the claims for the generated parts. truth: the judge's accuracy. nouns: number of nouns in
+    the first part's prompts.
+    """
     parts = {part: [item for item in items if item.part == part] for part in (FIRST, COMPARED, LONG, FULL)}
     return [
         *_judge(truth),
@@ -55,7 +57,7 @@ def _of(items: Sequence[Item], method: str) -> list[Item]:
 
 
 def shipped(items: Sequence[Item]) -> list[Item]:
-    """Return what a user gets who sets nothing: the distilled network's, if there is one."""
+    """Return the default method of users: the distilled network's, if there is one."""
     return _of(items, FAST) or _of(items, OURS)
 
 
@@ -99,7 +101,7 @@ def _end(ours: Sequence[Item]) -> list[Bar]:
 
 
 def _anchor(long: Sequence[Item]) -> list[Bar]:
-    """With the anchor against without it."""
+    """Compare with and without the anchor."""
     found = []
     sides = {
         "anchor_end": "likeness to the first frame at the end",
@@ -138,7 +140,7 @@ def _smooth(compared: Sequence[Item], long: Sequence[Item]) -> list[Bar]:
 
 
 def _distilled(first: Sequence[Item], compared: Sequence[Item]) -> list[Bar]:
-    """The distilled network, if there is one, against its teacher: what the judge sees of beginnings and ends."""
+    """Compare the distilled network with its teacher: the judge on first and last windows."""
     found: list[Bar] = []
     for window, where, items in (("first", "first chunk", [*first, *compared]), ("last", "end", compared)):
         student, teacher = _of(items, FAST), _of(items, OURS)
@@ -152,7 +154,7 @@ def _distilled(first: Sequence[Item], compared: Sequence[Item]) -> list[Bar]:
 
 
 def _rivals(compared: Sequence[Item]) -> list[Bar]:
-    """CAM, without the anchor that rivals have not either, against each other conditioning."""
+    """Compare CAM, without anchor as its rivals, with each other conditioning."""
     found = []
     for rival in (*NAMES.values(), "nothing"):
         for name in ("seam", "mawe"):
@@ -187,7 +189,7 @@ def _refined(full: Sequence[Item]) -> list[Bar]:
 
 
 def _mean(items: Sequence[Item], name: str) -> Estimate:
-    """Estimate over videos of any parts; those of one prompt count together."""
+    """Return the mean over videos of any part; those of one prompt form a group."""
     groups: dict[int, list[float]] = {}
     for item in items:
         value = item.values.get(name)

@@ -1,7 +1,7 @@
-"""Other ways to make a long video on the same base: the method with a part taken away, rivals without training, rivals with it.
+"""Other ways to make a long video on the same base: ablations, training-free rivals, trained rivals.
 
-A method is a function (components, request) -> frames, uint8 (H, W, 3), as a stream. `METHODS` names those that need nothing
-but a model; `trained_rivals` reads the others from their recipe's folders.
+A method is a function (components, request) -> stream of frames, uint8 (H, W, 3). `METHODS` lists those that
+need only a model; `trained_rivals` reads the others from their recipe's folders.
 """
 
 from __future__ import annotations
@@ -34,19 +34,20 @@ Frames = Callable[[Components, Request], Iterator[Frame]]
 
 
 Calls = Callable[[ExtendConfig, int], int]
-"""(config, frames) -> how often the network is asked about a chunk."""
+"""(config, frames) -> number of network calls on a chunk"""
 
 
 def chunk_calls(config: ExtendConfig, frames: int) -> int:
-    """Count the calls for a video made chunk by chunk."""
+    """Return the network calls of a video made chunk by chunk."""
     return config.steps * (1 + max(0, math.ceil((frames - config.frames) / (config.frames - config.overlap))))
 
 
 @dataclass(frozen=True)
 class Method:
-    """frames: makes the video. chunked: it is made of chunks that begin where the pipeline's do, so that it has seams to measure.
+    """frames: makes the video. chunked: its chunks start where the pipeline's do, so seams can be
+    measured.
 
-    calls: how much work it is.
+    calls: its amount of work.
     """
 
     frames: Frames
@@ -55,14 +56,14 @@ class Method:
 
 
 class WithoutApm(ModelScopeBackbone):
-    """The anchor is forgotten: later chunks see the text alone."""
+    """Drop the anchor: later chunks see the text alone."""
 
     def condition(self, text: TextCond, anchor_CHW: torch.Tensor | None, seed: int = 0) -> Condition:
         return super().condition(text, None, seed)
 
 
 class WithoutCam(ModelScopeBackbone):
-    """The frames before are forgotten: every chunk begins anew."""
+    """Drop the previous frames: every chunk starts anew."""
 
     def predictor(
         self,
@@ -76,18 +77,18 @@ class WithoutCam(ModelScopeBackbone):
 
 
 class WithoutBoth(WithoutApm, WithoutCam):
-    """Chunks that know nothing of each other but the prompt."""
+    """Make chunks that share only the prompt."""
 
 
 def with_backbone(components: Components, kind: type[ModelScopeBackbone]) -> Components:
-    """The same model with its parts in a backbone of another kind; weights are shared."""
+    """Return the model with its parts in another kind of backbone; weights are shared."""
     own: Any = components.backbone
     backbone = kind(own.vae, own.unet, own.cam, own.image_encoder, own.image_tokens)
     return replace(components, backbone=backbone)
 
 
 def streamed(kind: type[ModelScopeBackbone]) -> Frames:
-    """The pipeline's own stream over a backbone of this kind."""
+    """Return the pipeline's stream over a backbone of this kind."""
 
     return lambda components, request: _frames(with_backbone(components, kind), request)
 
@@ -98,9 +99,9 @@ def _frames(components: Components, request: Request) -> Iterator[Frame]:
 
 
 def trained_rivals(folders: Iterable[Path], components: Components) -> dict[str, Method]:
-    """Methods by the names of `rivals.NAMES`, from folders of the rival recipe and in their order, for this model alone.
+    """Return methods named by `rivals.NAMES`, from rival folders in order, for this model.
 
-    ModelError if a folder holds no rival, or one that was trained on another base; RequestError for two of a kind.
+    ModelError if a folder holds no rival or one of another base; RequestError for duplicates.
     """
     own: Any = components.backbone
     methods: dict[str, Method] = {}
@@ -120,12 +121,12 @@ def _with_rival(backbone: RivalBackbone, components: Components, request: Reques
 
 
 def refined(components: Components, request: Request) -> Iterator[Frame]:
-    """The method with stage 3."""
+    """Add stage 3 to the method."""
     return _frames(components, replace(request, preset="full"))
 
 
 def enlarged(components: Components, request: Request) -> Iterator[Frame]:
-    """The method without stage 3, as large as if it had one."""
+    """Enlarge the method's frames to stage 3's size, without stage 3."""
     height, width = components.config.size("full")
     for frame_HWC in _frames(components, request):
         frame_TCHW = F.interpolate(to_float(frame_HWC[None]), (height, width), mode="bicubic", antialias=True)
@@ -151,10 +152,14 @@ DISTILLED: dict[str, Method] = {
         streamed(WithoutApm), calls=lambda config, frames: chunk_calls(config, frames) // 5
     ),
 }
-"""By the model that was distilled, which needs about half the steps, and one prediction where guidance needs two or three."""
+"""The model that the compared one was distilled into: half the steps, one prediction instead of two or
+three.
+"""
 
 REFINING: dict[str, Method] = {
     "refined": Method(refined, calls=lambda config, frames: 4 * chunk_calls(config, frames)),
     "enlarged": Method(enlarged),
 }
-"""Stage 3 and what it is compared with. A refined pixel costs about as much as a made one, and there are four times as many."""
+"""Stage 3 and its reference. A refined pixel costs about as much as a generated one, and there are four
+times as many.
+"""

@@ -1,7 +1,7 @@
-"""The comparison as a plan of videos: each is made, measured and judged once, by one process or several.
+"""The comparison as a plan of videos; each is made, measured and judged once, by one process or several.
 
-A plan has four parts, since not every method needs to make every video: the whole method's first chunks for many prompts, all methods
-side by side, long videos with and without the anchor, and stage 3.
+The plan's four parts need different methods: first chunks of the whole method for many prompts, all methods
+side by side, long videos with and without anchor, stage 3.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FIRST, COMPARED, LONG, FULL = "first", "compared", "long", "full"
 
 @dataclass(frozen=True)
 class Part:
-    """Videos of these methods, of the first `prompts` prompts, with each of the seeds, of so many frames."""
+    """Videos of these methods, for the first `prompts` prompts and each seed, with `frames` frames."""
 
     name: str
     methods: tuple[str, ...]
@@ -64,8 +64,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Source:
-    """What a process makes videos from. model: whose methods are compared. folder: where images are kept. steps: of the model, None for
-    as many as it has. engine: see `Savings`. shipped: the model that was distilled from it, None without one.
+    """Inputs of a process. model: the compared methods' model. folder: for images. steps: of the model,
+    None: its own.
+
+    engine: see `Savings`. shipped: the model distilled from it; None: none.
     """
 
     model: str
@@ -77,7 +79,7 @@ class Source:
 
 
 def tasks(parts: Sequence[Part]) -> list[Task]:
-    """All videos of a plan."""
+    """Return all videos of a plan."""
     return [
         Task(part.name, method, prompt, seed, part.frames)
         for part in parts
@@ -88,7 +90,7 @@ def tasks(parts: Sequence[Part]) -> list[Task]:
 
 
 class Maker:
-    """Makes the videos of a plan and measures them, with one pipeline, judge and set of tools."""
+    """Make and measure the videos of a plan, with one pipeline, judge and set of tools."""
 
     def __init__(self, source: Source):
         self.source = source
@@ -107,11 +109,11 @@ class Maker:
         self.nouns = [noun.name for noun in vocabulary.NOUNS if not self.pipe.unknown_words(noun.name)]
 
     def spec(self, number: int) -> clip.ClipSpec:
-        """Return the clip of a prompt by its number."""
+        """Return the clip of a prompt by number."""
         return protocol.prompts(self.nouns, number + 1)[number]
 
     def make(self, task: Task) -> results.Item:
-        """Its numbers. Its slice through time and some of its frames are kept as pictures."""
+        """Make and measure a video; save its slice through time and some frames as images."""
         began, spec = time.monotonic(), self.spec(task.prompt)
         windows, rows, strip = protocol.Windows(), MiddleRows(), Strip(task.frames)
 
@@ -133,14 +135,14 @@ class Maker:
         return results.Item(*task.key, spec.caption, task.frames, values, first, last, curves, seconds)
 
     def grid(self, method: str) -> Grid | None:
-        """Return where the method's chunks begin. True clips have none, and are measured at the same frames for comparison."""
+        """Return the first frames of the method's chunks. True clips are measured at the same frames."""
         extend = self.pipe.config.extend
         return (
             Grid(extend.frames, extend.overlap) if method == TRUTH or self.methods[method].chunked else None
         )
 
     def _video(self, task: Task, spec: clip.ClipSpec) -> Iterator[Frame]:
-        """The frames of a method. True clips are the world's own: what the numbers of a perfect model would be."""
+        """Return a method's frames. "true": the world's own clips, i.e. a perfect model."""
         if task.method != TRUTH:
             as_shipped = task.method in DISTILLED | REFINING
             request = Request(
@@ -157,11 +159,11 @@ class Maker:
             yield from clip.render(spec, times, self.pipe.config.height, self.pipe.config.width)[0]
 
     def expected(self, some: Sequence[Task]) -> list[float]:
-        """About how many seconds each will take, from two chunks made and measured now."""
+        """Estimate seconds per video from two chunks made and measured now."""
         extend = self.pipe.config.extend
         if self.source.steps is not None:
             extend = replace(extend, steps=self.source.steps)
-        for _ in range(1 if self.source.engine == "torch" else 2):  # engines make their kernels at the first
+        for _ in range(1 if self.source.engine == "torch" else 2):  # engines compile on first use
             began = time.monotonic()
             frames = list(
                 self._video(Task(FIRST, OURS, 0, 0, 2 * extend.frames - extend.overlap), self.spec(0))
@@ -177,35 +179,37 @@ class Maker:
         return [call * count + look * task.frames for count, task in zip(calls, some, strict=True)]
 
     def _metrics(self, method: str, spec: clip.ClipSpec) -> list[Metric]:
-        """All that can be taken of a method's video."""
+        """Return every applicable metric of a method's video."""
         setting = Setting(self.tools, self.grid(method), spec.caption)
         return make_metrics([name for name in METRICS if what_is_missing(name, setting) is None], setting)
 
 
 def bare(components: Components) -> Components:
-    """A model as its methods are compared: with no crossfade over what a memory leaves to be seen at a chunk's end."""
+    """Return a model without crossfade, which would hide what a memory leaves visible at borders."""
     return replace(
         components, config=replace(components.config, extend=replace(components.config.extend, crossfade=0))
     )
 
 
 def picture(folder: Path, kind: str, key: results.Key) -> Path:
-    """Return where a picture of a video is kept; kind: "rows" (its middle row over time) or "strips" (some of its frames)."""
+    """Return the path of a video's image; kind: "rows" (middle row over time) or "strips" (some frames)."""
     return folder / kind / ("-".join(map(str, key)).replace(" ", "-") + ".png")
 
 
 def rival_marks(maker: Maker) -> dict[str, object]:
-    """The weights that the numbers of each trained rival depend on."""
+    """Return fingerprints of the weights behind each trained rival's numbers."""
     pairs = zip(maker.rivals, maker.source.rivals, strict=True)
     return {f"weights, {name}": fingerprint(folder / "rival")[:12] for name, folder in pairs}
 
 
 def work(maker: Maker, some: Sequence[Task], jobs: int) -> Iterator[results.Item]:
-    """All the videos, as they are done: by this process, or by so many others, each with its share of the cores."""
+    """Yield all videos as they finish, from this process or `jobs` others, each with its share of the
+    cores.
+    """
     if jobs == 1:
         yield from map(maker.make, some)
         return
-    # spawned, not forked: a fork of a process that has run PyTorch's threads may hang
+    # spawn, not fork: forking after PyTorch started threads may hang
     with multiprocessing.get_context("spawn").Pool(
         min(jobs, len(some)), _begin, (maker.source, threads_of(jobs))
     ) as pool:
@@ -213,11 +217,11 @@ def work(maker: Maker, some: Sequence[Task], jobs: int) -> Iterator[results.Item
 
 
 def threads_of(jobs: int) -> int:
-    """Return the threads of each of so many processes, out of those that this one has."""
+    """Return the threads per process for this many processes."""
     return max(1, torch.get_num_threads() // jobs)
 
 
-_maker: Maker | None = None  # of a process of `work`
+_maker: Maker | None = None  # a process of `work`
 
 
 def _begin(source: Source, threads: int) -> None:

@@ -1,8 +1,9 @@
-"""FIFO-Diffusion (Kim et al., NeurIPS 2024): a queue of frames, each noisier than the one before it, that gives out a frame a step.
+"""FIFO-Diffusion (Kim et al., NeurIPS 2024): a queue of frames at rising noise levels that emits one frame
+per step.
 
-Tuning-free and without memories; memory does not grow with the length. All frames of the queue are denoised by one level at a
-time, each at its own timestep; the clean one in front leaves, and pure noise joins at the back. With latent partitioning and
-lookahead denoising, as the paper has it.
+Training-free, no memories, constant memory. Each frame of the queue is denoised by one level at its own
+timestep; the clean first frame leaves and pure noise joins at the end. With latent partitioning and lookahead
+denoising, as in the paper.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from streamingt2v.video.reader import Frame
 from .freenoise import check_text_alone
 
 PARTITIONS = 4
-"""Chunks that the queue is long: more of them, and the frames of one window are closer in noise. The paper's."""
+"""Queue length in chunks, the paper's: more chunks put the frames of a window closer in noise."""
 
 
 def fifo_diffusion(components: Components, request: Request, partitions: int = PARTITIONS) -> Iterator[Frame]:
-    """Exactly `request.frames` frames, uint8 (H, W, 3). The queue has as many levels as frames; `request.steps` is the first chunk's.
+    """Yield exactly `request.frames` frames, uint8 (H, W, 3).
 
-    RequestError for a request of more than one prompt and a length.
+    The queue has one level per frame; `request.steps` is for the first chunk. RequestError for more than one
+    prompt and a length.
     """
     total = check_text_alone(request)
     config, backbone, extend = components.config, components.backbone, components.config.extend
@@ -46,7 +48,7 @@ def fifo_diffusion(components: Components, request: Request, partitions: int = P
     chunk_BCTHW = _first_chunk(components, request, condition)
     levels = Levels(components.scheduler, extend.frames * partitions, backbone.device)
     queue = _Queue(predict, levels, extend.frames, chunk_BCTHW, noise(*range(len(levels))))
-    copies = len(levels) - extend.frames  # of the first frame, that the queue began with in front of it
+    copies = len(levels) - extend.frames  # copies of the first frame, which the queue started with
     for number in range(copies + total):
         latents_BCTHW = queue.step(noise(len(levels) + number))
         if number >= copies:
@@ -54,12 +56,12 @@ def fifo_diffusion(components: Components, request: Request, partitions: int = P
 
 
 def fifo_calls(config: ExtendConfig, frames: int) -> int:
-    """Return how often the network is asked about a window of a chunk's length."""
+    """Return the number of network calls on a chunk-long window."""
     return config.steps + 2 * PARTITIONS * (config.frames * (PARTITIONS - 1) + frames)
 
 
 def _first_chunk(components: Components, request: Request, condition: Any) -> torch.Tensor:
-    """Latents of a first chunk (1, C, F, h, w), made as the pipeline makes it."""
+    """Return latents of a first chunk (1, C, F, h, w), as the pipeline makes it."""
     config, backbone = components.config, components.backbone
     stage = ExtendStage(
         backbone, components.scheduler, config.extend, request.seed, (config.height, config.width)
@@ -77,7 +79,7 @@ def _first_chunk(components: Components, request: Request, condition: Any) -> to
 
 
 class Levels:
-    """Noise levels of a queue, the cleanest first: timesteps, and alphas of a scheduler that has them; one step of DDIM at each."""
+    """Noise levels of the queue, cleanest first: timesteps, alphas, and a DDIM step from each."""
 
     def __init__(self, scheduler: Any, count: int, device: torch.device):
         alphas = scheduler.alphas_cumprod.to(device, torch.float64)
@@ -93,14 +95,16 @@ class Levels:
         return len(self.timesteps)
 
     def noised(self, clean_BCTHW: torch.Tensor, noise_BCTHW: torch.Tensor) -> torch.Tensor:
-        """Frame i at level i."""
+        """Noise frame i to level i."""
         a = self.alphas.view(1, 1, -1, 1, 1)
         return (a.sqrt() * clean_BCTHW + (1 - a).sqrt() * noise_BCTHW).float()
 
     def step(
         self, latents_BCTHW: torch.Tensor, prediction_BCTHW: torch.Tensor, levels: torch.Tensor
     ) -> torch.Tensor:
-        """Every frame from its level, (T,), to the next cleaner one, by DDIM without added noise (Song et al. 2021)."""
+        """Move each frame from its level (T,) to the next cleaner one, by DDIM without added noise (Song
+        et al. 2021).
+        """
         a, b = (part[levels].view(1, 1, -1, 1, 1) for part in (self.alphas, self.cleaner))
         x, p = latents_BCTHW.double(), prediction_BCTHW.double()
         if self.kind == "v_prediction":
@@ -111,7 +115,7 @@ class Levels:
 
 
 class _Queue:
-    """Latents of all levels, the cleanest in front, and the half chunk that left last, which lookahead looks back at."""
+    """Latents of all levels, cleanest first, and the last half chunk that left, for lookahead."""
 
     def __init__(
         self,
@@ -127,17 +131,15 @@ class _Queue:
         self.left_BCTHW = chunk_BCTHW[:, :, [0] * (window // 2)]
 
     def step(self, noise_BCTHW: torch.Tensor) -> torch.Tensor:
-        """The clean frame (1, C, 1, h, w) that leaves; `noise_BCTHW`, one frame as well, joins."""
+        """Return the clean frame (1, C, 1, h, w) that leaves; `noise_BCTHW`, one frame, joins."""
         half, count = self.window // 2, len(self.levels)
         seen_BCTHW = torch.cat([self.left_BCTHW, self.latents_BCTHW], 2)
-        # frames that have left are clean, and the network's cleanest level is the nearest to that
+        # emitted frames are clean; the cleanest level comes nearest
         levels = torch.cat([torch.zeros(half, dtype=torch.long), torch.arange(count)]).to(
             self.levels.timesteps.device
         )
         parts = []
-        for start in range(
-            0, count, self.window - half
-        ):  # of every window only its later, noisier part moves on
+        for start in range(0, count, self.window - half):  # only the noisier half of each window advances
             window = slice(start, start + self.window)
             prediction_BCTHW = self.predict(
                 seen_BCTHW[:, :, window], self.levels.timesteps[levels[window]][None]

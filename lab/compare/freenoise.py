@@ -1,6 +1,8 @@
-"""FreeNoise (Qiu et al., ICLR 2024): a long video in one go, by noise that repeats in shuffled pieces and windowed temporal attention.
+"""FreeNoise (Qiu et al., ICLR 2024): one long video at once, from shuffled repeated noise and windowed
+temporal attention.
 
-Tuning-free and without memories. The whole video is denoised at once, so memory grows with its length; that is the method's.
+Training-free, no memories. The whole video is denoised together, so memory grows with length, as in the
+method itself.
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ from streamingt2v.video.piece import to_uint8
 from streamingt2v.video.reader import Frame
 
 STRIDE = 4
-"""Frames from one attention window to the next, and of a piece of noise that is shuffled: the paper's."""
+"""Stride of attention windows and length of shuffled noise pieces; the paper's."""
 
 
 def free_noise(components: Components, request: Request) -> Iterator[Frame]:
-    """Exactly `request.frames` frames, uint8 (H, W, 3). RequestError for a request of more than one prompt and a length."""
+    """Yield exactly `request.frames` frames, uint8 (H, W, 3). RequestError for more than one prompt and a
+    length.
+    """
     total = check_text_alone(request)
     config, backbone, extend = components.config, components.backbone, components.config.extend
     shape = backbone.latent_shape(config.height, config.width)
@@ -51,7 +55,9 @@ def free_noise(components: Components, request: Request) -> Iterator[Frame]:
 
 
 def check_text_alone(request: Request) -> int:
-    """The number of frames; RequestError for what the rivals of this folder do not have."""
+    """Return the number of frames; RequestError for request fields that training-free rivals do not
+    support.
+    """
     for name in ("image", "video", "schedule"):
         if getattr(request, name):
             raise RequestError(
@@ -65,7 +71,9 @@ def check_text_alone(request: Request) -> int:
 
 
 def rescheduled(total: int, chunk: int, seed: int) -> list[int]:
-    """The frame whose noise each frame begins from: the first chunk's, again and again, each piece of `STRIDE` shuffled anew."""
+    """Return the frame that each frame's noise is copied from: the first chunk's, each piece of `STRIDE`
+    reshuffled.
+    """
     indices = list(range(min(chunk, total)))
     pieces = [list(range(start, min(start + STRIDE, chunk))) for start in range(0, chunk, STRIDE)]
     number = 0
@@ -76,7 +84,7 @@ def rescheduled(total: int, chunk: int, seed: int) -> list[int]:
 
 
 def _shuffled(piece: list[int], seed: int, number: int) -> list[int]:
-    """Fisher and Yates' shuffle by counter-based draws."""
+    """Shuffle by Fisher and Yates with counter-based draws."""
     piece = list(piece)
     for last in range(len(piece) - 1, 0, -1):
         other = integer(seed, "freenoise-shuffle", number, last, last + 1)
@@ -85,9 +93,10 @@ def _shuffled(piece: list[int], seed: int, number: int) -> list[int]:
 
 
 class WindowedAttention:
-    """Self-attention over time in windows of `window` frames, `stride` apart, their results averaged by weights that fall to the borders.
+    """Temporal self-attention in windows of `window` frames, `stride` apart; weights of the average fall
+    towards window borders.
 
-    inner: the attention processor that each window goes through. Sequences no longer than a window go through it as they are.
+    inner: the attention processor of each window. Sequences up to `window` pass through unchanged.
     """
 
     def __init__(self, inner: Any, window: int, stride: int):
@@ -100,7 +109,7 @@ class WindowedAttention:
         encoder_hidden_states: None = None,
         attention_mask: None = None,
     ) -> torch.Tensor:
-        """(B, T, C) to (B, T, C)."""
+        """Attend within windows: (B, T, C) to (B, T, C)."""
         frames = hidden_states.shape[1]
         if frames <= self.window:
             return self.inner(attn, hidden_states)
@@ -117,7 +126,7 @@ class WindowedAttention:
 
 @contextmanager
 def windowed_attention(network: nn.Module, window: int, stride: int) -> Iterator[None]:
-    """The network with windowed temporal attention for a while."""
+    """Use windowed temporal attention inside the context."""
     temporal = [module for module in network.modules() if isinstance(module, TransformerTemporalModel)]
     layers = [
         layer

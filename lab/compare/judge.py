@@ -1,4 +1,6 @@
-"""A judge of the world: which noun, scene and motion a clip shows. Trained on true clips, apart from the model's own CLIP."""
+"""A judge of the world: noun, scene and motion of a clip. Trained on true clips, independent of the
+model's CLIP.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ LABELS = tuple(
 
 
 class Verdict(NamedTuple):
-    """Names of what a clip shows."""
+    """Noun, scene and motion of a clip."""
 
     noun: str
     scene: str
@@ -28,7 +30,9 @@ class Verdict(NamedTuple):
 
 
 class Judge(ModelMixin, ConfigMixin):
-    """Convolutions on each frame; noun and scene from the frames' mean, motion from how the frames change."""
+    """Convolutions on each frame; noun and scene from the frames' mean, motion from changes between
+    frames.
+    """
 
     @register_to_config
     def __init__(self, width: int = 32, size: int = 64):
@@ -54,7 +58,7 @@ class Judge(ModelMixin, ConfigMixin):
         )
 
     def forward(self, frames_BTCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Clips in [-1, 1] of the judge's size to logits of noun, scene, motion, each (B, classes)."""
+        """Map clips in [-1, 1] of the judge's size to logits of noun, scene, motion, each (B, classes)."""
         b, t = frames_BTCHW.shape[:2]
         seen = self.features(frames_BTCHW.flatten(0, 1))
         pooled = seen.mean((2, 3)).unflatten(0, (b, t)).mean(1)
@@ -63,7 +67,7 @@ class Judge(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def judge(self, frames_THWC: np.ndarray) -> Verdict:
-        """The verdict on one clip, uint8 (T, H, W, 3) of any size."""
+        """Judge one clip, uint8 (T, H, W, 3) of any size."""
         frames = torch.from_numpy(np.ascontiguousarray(frames_THWC)).permute(0, 3, 1, 2).float() / 127.5 - 1
         size = (self.config.size, self.config.size)
         if tuple(frames.shape[-2:]) != size:
@@ -73,6 +77,6 @@ class Judge(ModelMixin, ConfigMixin):
 
 
 def load_judge(folder: Path | None = None) -> Judge:
-    """Load the judge of a folder; default: the one that results are measured by."""
+    """Load a judge; default: the one that results are measured with."""
     folder = folder or JUDGE
     return Judge.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True).eval()

@@ -1,4 +1,4 @@
-"""The comparison's page: what was to hold and whether it does, tables, and pictures beside it."""
+"""The comparison's page: claims and whether they hold, tables, images."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ from .statistics import Estimate
 
 @dataclass(frozen=True)
 class Telling:
-    """Text of a page besides the items. truth: the judge's accuracy. nouns: how many the first part's prompts name.
+    """Text of a page. truth: the judge's accuracy. nouns: number of nouns in the first part's prompts.
 
-    missing: what was left out, and why. grid: where chunks begin. command: what makes the items. title, about: of the page.
+    missing: what was omitted and why. grid: first frames of chunks. command: makes the items. title, about:
+    of the page.
     """
 
     truth: dict[str, Estimate]
@@ -45,7 +46,7 @@ class Telling:
 
 
 def write_page(page: Path, file: ItemFile, telling: Telling) -> None:
-    """The page, and beside it, for a page `results.md`, `images/results-*.png`."""
+    """Write the page and, for `results.md`, `images/results-*.png` beside it."""
     images = Images(page)
     parts = {
         part: [item for item in file.items if item.part == part] for part in (FIRST, COMPARED, LONG, FULL)
@@ -65,8 +66,9 @@ def _head(file: ItemFile, telling: Telling) -> list[str]:
     return [
         f"# {telling.title}",
         *([telling.about] if telling.about else []),
-        f"Written by `{telling.command}`. What the numbers are is told in [evaluation.md](evaluation.md). Intervals are of 95 %.",
-        f"{len(file.items)} videos took {sum(item.seconds for item in file.items) / 3600:.1f} hours, added up over the processes.",
+        f"Written by `{telling.command}`. [evaluation.md](evaluation.md) explains the numbers. "
+        "Intervals are of 95 %.",
+        f"{len(file.items)} videos took {sum(item.seconds for item in file.items) / 3600:.1f} process hours.",
         f"Settings: {said}.",
         *(["Not compared:\n\n" + "\n".join(left_out)] if left_out else []),
         "## What is meant to hold",
@@ -76,18 +78,18 @@ def _head(file: ItemFile, telling: Telling) -> list[str]:
 
 
 class Images:
-    """The pictures of a page, named after it."""
+    """The images of a page, named after it."""
 
     def __init__(self, page: Path):
         self.folder, self.stem = page.parent / "images", page.stem
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, name: str) -> Path:
-        """Return where the picture is."""
+        """Return the image's path."""
         return self.folder / f"{self.stem}-{name}.png"
 
     def shown(self, title: str, name: str) -> str:
-        """The line that shows it."""
+        """Return the Markdown line that shows the image."""
         return f"![{title}](images/{self.stem}-{name}.png)"
 
 

@@ -1,6 +1,6 @@
-"""The protocol of judging: which clips the judge is tested on, which prompts a model is, and which frames of a video are looked at.
+"""The judging protocol: test clips of the judge, prompts for models, judged frames of a video.
 
-Seeds of clips: training draws from others, see `train.data`; 77 is for the judge's own test, 78 for prompts.
+Seeds: training draws others, see `train.data`; 77 is for the judge's test, 78 for prompts.
 """
 
 from __future__ import annotations
@@ -16,33 +16,34 @@ from .judge import Judge
 from .statistics import Estimate, share
 
 WINDOW = 16
-"""Frames that the judge looks at."""
+"""Frames that the judge sees."""
 
 KINDS = ("noun", "scene", "motion")
 TRUTH_SEED, PROMPT_SEED = 77, 78
 
 
 def hits(judge: Judge, frames_THWC: np.ndarray, spec: clip.ClipSpec) -> dict[str, bool]:
-    """Return whether the judge sees the noun, the scene and the motion of the spec in the frames."""
+    """Return whether the judge recognises the spec's noun, scene and motion."""
     return {kind: seen == getattr(spec, kind) for kind, seen in judge.judge(frames_THWC)._asdict().items()}
 
 
 def accuracy(judge: Judge, nouns: Sequence[str], count: int) -> dict[str, Estimate]:
-    """Return how often the judge is right about `count` true clips of these nouns: by "noun", "scene" and "motion"."""
+    """Return the judge's accuracy on `count` true clips: by "noun", "scene" and "motion"."""
     specs = [clip.sample((TRUTH_SEED, i), tuple(nouns)) for i in range(count)]
     rows = [hits(judge, clip.render(spec, clip.frame_times(WINDOW))[0], spec) for spec in specs]
     return shares(rows)
 
 
 def shares(rows: Sequence[Mapping[str, bool]]) -> dict[str, Estimate]:
-    """The part of the rows that hit, by name."""
+    """Return the share of hits by name."""
     return {name: share(sum(row[name] for row in rows), len(rows)) for name in rows[0]}
 
 
 def prompts(nouns: Sequence[str], count: int, held_out: bool = True) -> list[clip.ClipSpec]:
-    """Clips whose captions are the prompts: nouns, scenes and motions in turn, so that none is left to chance.
+    """Return clips whose captions are the prompts; nouns, scenes and motions rotate, so none is left to
+    chance.
 
-    held_out: in words or word orders that no training caption has.
+    held_out: use words or word orders that training never uses.
     """
     scenes, motions = vocabulary.SCENES, vocabulary.MOTIONS
     return [
@@ -58,24 +59,24 @@ def prompts(nouns: Sequence[str], count: int, held_out: bool = True) -> list[cli
 
 
 class Windows:
-    """The frames of a stream that are judged: its first `WINDOW`, and its last. Holds two windows, whatever the length."""
+    """Judged frames of a stream: its first and last `WINDOW`. Holds two windows, whatever the length."""
 
     def __init__(self) -> None:
         self._first: list[Frame] = []
         self._last: list[Frame] = []
 
     def add(self, frame_HWC: Frame) -> None:
-        """The next frame."""
+        """Add the next frame."""
         if len(self._first) < WINDOW:
             self._first.append(frame_HWC)
         self._last = [*self._last[-WINDOW + 1 :], frame_HWC]
 
     @property
     def first(self) -> np.ndarray:
-        """uint8 (T, H, W, 3)."""
+        """Return the first window, uint8 (T, H, W, 3)."""
         return np.stack(self._first)
 
     @property
     def last(self) -> np.ndarray:
-        """uint8 (T, H, W, 3)."""
+        """Return the last window, uint8 (T, H, W, 3)."""
         return np.stack(self._last)

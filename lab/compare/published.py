@@ -1,8 +1,8 @@
-"""The published procedure re-enacted on our networks: the same numbers, with the work that it does again and again.
+"""The published procedure on our networks: the same numbers with the redundant work it does.
 
-At every step the frame encoder and CAM run for both halves of guidance, and text and image tokens are mixed and projected; for every chunk
-text and anchor are encoded, the window goes twice through the autoencoder for nobody, and overlap frames are decoded. It is what speed is
-compared with.
+Each step runs frame encoder and CAM for both halves of guidance and recomputes text and image tokens; each
+chunk re-encodes text and anchor, passes the window through the autoencoder twice without use, and decodes
+overlap frames. Baseline for speed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ PROCEDURES = ("published", "published-ddim")
 
 @dataclass(frozen=True)
 class PublishedSetting(speed.Setting):
-    """One way to make a video by the published procedure: with the model's own sampler, or ("published-ddim") 50 steps of DDIM."""
+    """A way to run the published procedure: with the model's own sampler, or ("published-ddim") 50 DDIM
+    steps.
+    """
 
     procedure: str = "published"
 
@@ -42,7 +44,7 @@ class PublishedSetting(speed.Setting):
         return super().work + (("ddim",) if self.procedure == "published-ddim" else ())
 
     def pipeline(self) -> LongVideoPipeline:
-        """Load the model. RequestError for one on another backbone."""
+        """Load the model. RequestError for another backbone."""
         pipe = load_pipeline(self.model, self.device, self.dtype, self.savings)
         return LongVideoPipeline(
             as_published(pipe.components, speed.PROMPT, self.procedure == "published-ddim"), pipe.name
@@ -51,19 +53,19 @@ class PublishedSetting(speed.Setting):
 
 @dataclass(frozen=True)
 class Unprepared:
-    """Inputs of a chunk, before anything is computed."""
+    """Inputs of a chunk, before any computation."""
 
     text: TextCond
     anchor_CHW: torch.Tensor | None
 
 
 class PublishedProcedure(ModelScopeBackbone):
-    """See `base.Backbone`. encode_text: the text's encoder on the video's prompts."""
+    """See `base.Backbone`. encode_text: encodes the video's prompts."""
 
     encode_text: Callable[[], TextCond]
 
     def condition(self, text: TextCond, anchor_CHW: torch.Tensor | None, seed: int = 0) -> Unprepared:  # type: ignore[override]
-        """Nothing is prepared."""
+        """Prepare nothing."""
         return Unprepared(text, anchor_CHW)
 
     @torch.no_grad()
@@ -75,7 +77,7 @@ class PublishedProcedure(ModelScopeBackbone):
         rescale: float,
         time_guidance: float = 0.0,
     ) -> Predict:
-        """Text and anchor anew, and the window encoded twice for nobody."""
+        """Recompute text and anchor, and encode the window twice without use."""
         text, dtype = self.encode_text(), self.unet.dtype
         text_BLD, image_BLD = torch.cat([text.negative_BLD, text.positive_BLD]).to(self.device, dtype), None
         if condition.anchor_CHW is not None:
@@ -97,7 +99,7 @@ class PublishedProcedure(ModelScopeBackbone):
             )
             if (
                 not time_guidance
-            ):  # no part of the procedure, but of what a model may ask for: with everything anew, as the rest
+            ):  # not part of the procedure, but a model may require it; recomputed like the rest
                 return guided
             shared = features and features.of_the_last(len(features.mid) // 2, pair_BCTHW.shape[2])
             positive = self.unet.contexts(text_BLD[1:], image_BLD[1:] if image_BLD is not None else None)
@@ -109,14 +111,14 @@ class PublishedProcedure(ModelScopeBackbone):
         return predict
 
     def decode(self, latents_BCTHW: torch.Tensor, skip: int = 0) -> torch.Tensor:
-        """All frames, also those that are thrown away."""
+        """Decode all frames, including discarded ones."""
         return super().decode(latents_BCTHW)[skip:]
 
 
 def as_published(components: Components, prompt: str, ddim: bool = False) -> Components:
-    """Return the model with the published procedure, for a video of that prompt. ddim: with the published sampler too, 50 steps of DDIM.
+    """Return the model with the published procedure, for a video of that prompt. ddim: 50 steps of DDIM.
 
-    RequestError for a model on another backbone.
+    RequestError for another backbone.
     """
     own = components.backbone
     if not isinstance(own, ModelScopeBackbone):

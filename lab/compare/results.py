@@ -1,4 +1,4 @@
-"""The results of a comparison: a file of finished items that grows line by line, and the tables made from it."""
+"""Results of a comparison: a growing file of finished items, and tables made from it."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from .protocol import KINDS
 from .statistics import Estimate, bootstrap, paired, share
 
 BINS = 150
-"""Stretches that curves are averaged over, to be kept."""
+"""Number of bins that curves are averaged over for storage."""
 
 SHOWN = ("motion", "sharpness", "colour_distance", "anchor")
-"""Curves of the page's picture."""
+"""Curves shown on the page."""
 
 
 Key = tuple[str, str, int, int]
-"""(part, method, prompt, seed)."""
+"""(part, method, prompt, seed)"""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One video of a method: which, what was measured, whether the judge saw in its first and last window what it should, its curves.
+    """One measured video: values, the judge's verdicts on first and last window, curves.
 
-    part: of the comparison's plan. curves: at most `BINS` means each. NaN and infinite numbers are None in the file.
-    seconds: that making and measuring took.
+    part: of the comparison's plan. curves: at most `BINS` means each. NaN and infinities are None in the
+    file. seconds: of making and measuring.
     """
 
     part: str
@@ -55,21 +55,21 @@ class Item:
 
 
 def plain(value: float) -> float | None:
-    """For JSON: five significant digits, None for what is not finite."""
+    """Convert to JSON values: five significant digits, None for non-finite ones."""
     return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
 def binned(curve: np.ndarray, bins: int = BINS) -> list[float | None]:
-    """Means over stretches of (nearly) equal length; None where a stretch has no finite value."""
+    """Return means over (nearly) equal bins; None for a bin without finite values."""
     parts = [part[np.isfinite(part)] for part in np.array_split(curve, min(bins, len(curve)))]
     return [plain(float(part.mean())) if len(part) else None for part in parts]
 
 
 class ItemFile:
-    """A folder with `settings.json` and `items.jsonl`; what is finished in it is not made again.
+    """A folder with `settings.json` and `items.jsonl`; finished items are not made again.
 
-    RunError if it was begun with other settings, whose numbers must not be mixed with these. later: settings that may be new, or
-    left out, but not others than before.
+    RunError if it was started with other settings, whose numbers must not be mixed. later: settings that may
+    be added or left out, but not changed.
     """
 
     def __init__(self, folder: Path, settings: dict[str, object], later: dict[str, object] | None = None):
@@ -80,7 +80,7 @@ class ItemFile:
         self.items, self._size = self._read()
 
     def _read(self) -> tuple[list[Item], int]:
-        """All whole lines; a last one that was cut short is written over."""
+        """Read all complete lines; a truncated last one is overwritten."""
         data = self.path.read_bytes() if self.path.exists() else b""
         whole = data[: data.rfind(b"\n") + 1]
         return [Item(**json.loads(line)) for line in whole.splitlines()], len(whole)
@@ -97,7 +97,7 @@ class ItemFile:
 
 
 def _keep(path: Path, settings: dict[str, object], exact: bool) -> None:
-    """Write settings beside those that are there; RunError where they differ. exact: also where one is new or missing."""
+    """Add settings to the stored ones; RunError if they differ. exact: also if one is new or missing."""
     begun = json.loads(path.read_text()) if path.exists() else settings if exact else {}
     names = {*begun, *settings} if exact else {*begun} & {*settings}
     differ = sorted(name for name in names if begun.get(name) != settings.get(name))
@@ -108,7 +108,7 @@ def _keep(path: Path, settings: dict[str, object], exact: bool) -> None:
 
 
 def recognition_table(items: Sequence[Item], truth: dict[str, Estimate]) -> str:
-    """The judge's verdicts in Markdown: a row a method, first window and last; above them, the judge on true clips."""
+    """Return the judge's verdicts as Markdown: a row per method, first and last window; true clips above."""
     head = ["", *(f"{kind}, {part}" for part in ("first chunk", "end") for kind in KINDS), "videos"]
     rows = [
         ["judge, true clips", *(percent(truth[kind]) for kind in KINDS), "", "", "", str(truth["noun"].n)]
@@ -124,7 +124,7 @@ def recognition_table(items: Sequence[Item], truth: dict[str, Estimate]) -> str:
 
 
 def metrics_table(items: Sequence[Item]) -> str:
-    """Every number in Markdown: a row a number, a column a method, mean and interval."""
+    """Return all metrics as Markdown: a row per metric, a column per method, mean and interval."""
     methods = by_method(items)
     rows = []
     for name in value_names(items):
@@ -134,7 +134,7 @@ def metrics_table(items: Sequence[Item]) -> str:
 
 
 def difference_table(items: Sequence[Item], ours: str) -> str:
-    """Differences of each method from `ours` on the same prompts and seeds, with the interval; bold where it leaves out 0."""
+    """Return paired differences of each method to `ours` with intervals; bold: the interval excludes 0."""
     methods = by_method(items)
     own = methods.pop(ours)
     rows = []
@@ -145,7 +145,7 @@ def difference_table(items: Sequence[Item], ours: str) -> str:
 
 
 def losses(items: Sequence[Item], ours: str, reference: str) -> list[str]:
-    """List what `ours` does not win: for each number with a better side, the methods that are surely better."""
+    """List the metrics where other methods are significantly better than `ours`."""
     methods = by_method(items)
     own = methods.pop(ours)
     methods.pop(reference, None)
@@ -162,7 +162,7 @@ def losses(items: Sequence[Item], ours: str, reference: str) -> list[str]:
 
 
 Pairs = dict[int, dict[int, float]]
-"""prompt -> seed -> value."""
+"""prompt -> seed -> value"""
 
 
 def is_ahead(name: str, ours: Pairs, theirs: Pairs) -> bool:
@@ -180,7 +180,7 @@ def is_ahead(name: str, ours: Pairs, theirs: Pairs) -> bool:
 
 
 def by_method(items: Iterable[Item]) -> dict[str, list[Item]]:
-    """Items of each method, methods in the order of their first item."""
+    """Group items by method, in order of first appearance."""
     groups: dict[str, list[Item]] = {}
     for item in items:
         groups.setdefault(item.method, []).append(item)
@@ -188,7 +188,7 @@ def by_method(items: Iterable[Item]) -> dict[str, list[Item]]:
 
 
 def pairs(items: Iterable[Item], name: str) -> Pairs:
-    """The finite values of a number."""
+    """Return the finite values of a metric."""
     found: Pairs = {}
     for item in items:
         value = item.values.get(name)
@@ -198,12 +198,12 @@ def pairs(items: Iterable[Item], name: str) -> Pairs:
 
 
 def by_prompt(items: Iterable[Item], name: str) -> dict[int, list[float]]:
-    """The finite values of a number, those of one prompt together."""
+    """Return the finite values of a metric, grouped by prompt."""
     return {prompt: list(row.values()) for prompt, row in pairs(items, name).items()}
 
 
 def value_names(items: Sequence[Item]) -> list[str]:
-    """The numbers that some item has, in the suite's order."""
+    """Return the metrics that some item has, in the suite's order."""
     return [name for name in VALUES if any(item.values.get(name) is not None for item in items)]
 
 
@@ -229,13 +229,13 @@ def marked(difference: Estimate, name: str) -> str:
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table."""
+    """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def mean_curves(items: Sequence[Item]) -> dict[str, np.ndarray]:
-    """The mean of the items' curves, at the frames in the middle of the stretches, NaN elsewhere: (T,) by name."""
+    """Return the mean of the items' curves at bin centres, NaN elsewhere: (T,) by name."""
     curves = {}
     for name in (name for name in SHOWN if any(name in item.curves for item in items)):
         stacked = np.array([item.curves[name] for item in items if name in item.curves], np.float64)
@@ -250,12 +250,12 @@ def mean_curves(items: Sequence[Item]) -> dict[str, np.ndarray]:
 
 
 def save_rows(row_TWC: np.ndarray, path: Path) -> None:
-    """One row of pixels a frame, as a picture without loss."""
+    """Save one row of pixels per frame as a lossless image."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with durable.replacing(path) as part:
         Image.fromarray(row_TWC).save(part, format="PNG")
 
 
 def load_rows(path: Path) -> np.ndarray:
-    """Return what `save_rows` wrote."""
+    """Load what `save_rows` wrote."""
     return np.array(Image.open(path).convert("RGB"))

@@ -1,13 +1,15 @@
-"""Rivals of CAM that need training: other ways to tell a network which frames came before, on the same frozen base.
+"""Trained rivals of CAM: other ways to tell a network the previous frames, on the same frozen base.
 
-Each is a copy of the base's encoder half, as CAM is, and so has about as many trained weights. They start without effect.
+Each is a copy of the base's encoder half, like CAM, with about as many trained weights. They start without
+effect.
 
-- last-frame: the window's last frame as latents beside those of every frame, as Stable Video Diffusion is told its picture;
-- concatenate: the whole window as latents beside the noisy ones, zeros beside the frames to be made, and a mask (the paper's "Conc");
-- additive: the window's pixels through a copy that sees no noisy latents, its features added to the skips through convolutions
-  that start at zero, as SparseCtrl (Guo et al., ECCV 2024) and ControlNet do.
+  - last-frame: latents of the window's last frame beside every frame's, as in Stable Video Diffusion;
+  - concatenate: the window's latents beside the noisy ones, zeros and a mask (the paper's "Conc");
+  - additive: the window's pixels through a copy without noisy latents; zero-initialised convolutions add its
+    features to the skips, as in SparseCtrl (Guo et al., ECCV 2024) and ControlNet.
 
-`seen` is what a rival knows of a window, (B, channels, T, h, w) for all T frames of a chunk: made once a chunk.
+`seen`: a rival's encoding of the window, (B, channels, T, h, w) for all T frames of a chunk, computed once
+per chunk.
 """
 
 from __future__ import annotations
@@ -36,16 +38,17 @@ from streamingt2v.samplers.denoise import Predict
 from streamingt2v.samplers.guidance import frames_alone, guide_pair, steadied
 
 Sizes = dict[str, Any]
-"""Arguments of `ConditionalAttentionModule` for the copied half, `in_channels` being the base's."""
+"""Arguments of `ConditionalAttentionModule` for the copied half; `in_channels` is the base's."""
 
 
-class ConcatenatedRival(ModelMixin, ConfigMixin):  # both have `config_name`, of different types
-    """The copied half takes the place of the base's; it sees the window beside the noisy latents.
+class ConcatenatedRival(ModelMixin, ConfigMixin):  # mixins disagree on the type of `config_name`
+    """Replace the base's encoder half by a copy that sees the window beside the noisy latents.
 
-    whole_window: all its frames, at their places, with a mask; else its last one, at every place. base: mark of the base's weights.
+    whole_window: all frames in place with a mask; else the last one everywhere. base: fingerprint of the
+    base's weights.
     """
 
-    _skip_layerwise_casting_patterns = ("norm", "time_embedding")  # declared as None
+    _skip_layerwise_casting_patterns = ("norm", "time_embedding")  # diffusers declares it as None
 
     @register_to_config
     def __init__(self, sizes: Sizes, whole_window: bool, base: str):
@@ -55,7 +58,7 @@ class ConcatenatedRival(ModelMixin, ConfigMixin):  # both have `config_name`, of
         del self.copied.controlnet_cond_embedding  # the window comes as latents
 
     def see(self, window_BTCHW: torch.Tensor, vae: AutoencoderKL, frames: int) -> torch.Tensor:
-        """Encode a window's frames in [-1, 1], for a chunk of `frames`."""
+        """Encode a window's frames in [-1, 1] for a chunk of `frames`."""
         batch, known = window_BTCHW.shape[:2]
         latents_BCTHW = (
             encode_frames(vae, window_BTCHW.flatten(0, 1), window_BTCHW.device)[0]
@@ -75,7 +78,7 @@ class ConcatenatedRival(ModelMixin, ConfigMixin):  # both have `config_name`, of
         own: Contexts,
         seen_BCTHW: torch.Tensor,
     ) -> torch.Tensor:
-        """The base's prediction (B, C, T, H, W). contexts: of the base; own: of the copied half; seen: of B videos or of one."""
+        """Predict (B, C, T, H, W). contexts: the base's; own: the copied half's; seen: of B videos or one."""
         beside_BCTHW = seen_BCTHW.to(sample_BCTHW.dtype).expand(len(sample_BCTHW), -1, -1, -1, -1)
         joined_BCTHW = torch.cat([sample_BCTHW, beside_BCTHW], dim=1)
         conditions, hidden = encoder.begin(self.copied, joined_BCTHW, timestep, own)
@@ -85,10 +88,10 @@ class ConcatenatedRival(ModelMixin, ConfigMixin):  # both have `config_name`, of
         return unet.decode(hidden, skips, conditions._replace(emb=emb, context=contexts))
 
 
-class AdditiveRival(ModelMixin, ConfigMixin):  # both have `config_name`, of different types
-    """The copied half sees, for every frame of the chunk, its pixels if they are known and a mask; no latents, as if they were zero."""
+class AdditiveRival(ModelMixin, ConfigMixin):  # mixins disagree on the type of `config_name`
+    """Add features of a copy that sees the known frames' pixels and a mask, but no latents (zeros)."""
 
-    _skip_layerwise_casting_patterns = ("norm", "time_embedding")  # declared as None
+    _skip_layerwise_casting_patterns = ("norm", "time_embedding")  # diffusers declares it as None
 
     @register_to_config
     def __init__(self, sizes: Sizes, base: str):
@@ -98,7 +101,7 @@ class AdditiveRival(ModelMixin, ConfigMixin):  # both have `config_name`, of dif
         self.joint_mid = _silent(sizes["block_out_channels"][-1])
 
     def see(self, window_BTCHW: torch.Tensor, vae: AutoencoderKL, frames: int) -> torch.Tensor:
-        """Encode a window's frames in [-1, 1], for a chunk of `frames`."""
+        """Encode a window's frames in [-1, 1] for a chunk of `frames`."""
         return with_mask(self.copied.encode_frames(window_BTCHW).transpose(1, 2), frames)
 
     def forward(
@@ -125,11 +128,11 @@ class AdditiveRival(ModelMixin, ConfigMixin):  # both have `config_name`, of dif
 Rival = ConcatenatedRival | AdditiveRival
 
 NAMES = {"last-frame": "last frame", "concatenate": "concatenated frames", "additive": "added features"}
-"""Kinds of rivals, and what results call them."""
+"""Kinds of rivals and their names in results."""
 
 
 def from_base(kind: str, unet: UNet3DConditionModel, conditioning_channels: Sequence[int]) -> Rival:
-    """A rival of that kind with the base's weights in its copied half; what is new has no effect yet."""
+    """Return a rival of that kind with the base's weights in its copied half; new parts have no effect."""
     names = [
         name
         for name in inspect.signature(ConditionalAttentionModule).parameters
@@ -154,16 +157,16 @@ def from_base(kind: str, unet: UNet3DConditionModel, conditioning_channels: Sequ
 
 
 def kind_of(rival: Rival) -> str:
-    """One of `NAMES`."""
+    """Return the rival's kind, one of `NAMES`."""
     if isinstance(rival, AdditiveRival):
         return "additive"
     return "concatenate" if rival.config["whole_window"] else "last-frame"
 
 
 def load_rival(folder: Path, unet: StreamingUNet3D) -> Rival:
-    """A rival of the recipe's output folder, to be used with this base, on its device and in its dtype.
+    """Load a rival from a recipe's output folder for this base, on its device and in its dtype.
 
-    ModelError if there is none, or if it was trained on another base.
+    ModelError if there is none, or one trained on another base.
     """
     classes = {kind.__name__: kind for kind in (ConcatenatedRival, AdditiveRival)}
     path = folder / "rival" / "config.json"
@@ -179,12 +182,14 @@ def load_rival(folder: Path, unet: StreamingUNet3D) -> Rival:
         raise ModelError(
             f"{folder}: the rival was trained on another base than this model's; train it again on this one"
         )
-    # the plain Module.to: diffusers' own warns of parts to keep in float32, of which these networks have none
+    # Module.to, since diffusers' version warns about float32 parts that these networks lack
     return nn.Module.to(rival, unet.device, unet.dtype).eval().requires_grad_(False)
 
 
 def mark_of(unet: UNet3DConditionModel) -> str:
-    """A base's mark: the same in any precision above the shipped half, changed by any training of it."""
+    """Return a fingerprint of the base: equal in any precision from half upwards, different after any
+    training.
+    """
     first, last = unet.conv_in.weight, unet.conv_out.weight
     return hashlib.sha256(
         b"".join(w.detach().cpu().half().numpy().tobytes() for w in (first, last))
@@ -192,7 +197,9 @@ def mark_of(unet: UNet3DConditionModel) -> str:
 
 
 def with_mask(known_BCTHW: torch.Tensor, frames: int) -> torch.Tensor:
-    """Features of the first frames, zeros for the others up to `frames`, and one channel more that says which: (B, C + 1, T, h, w)."""
+    """Pad features of the first frames with zeros up to `frames` and append a mask channel: (B, C + 1, T,
+    h, w).
+    """
     marked_BCTHW = torch.cat([known_BCTHW, torch.ones_like(known_BCTHW[:, :1])], dim=1)
     return nn.functional.pad(marked_BCTHW, (0, 0, 0, 0, 0, frames - known_BCTHW.shape[2]))
 
@@ -205,7 +212,7 @@ def _silent(channels: int) -> nn.Conv2d:
 
 
 class RivalBackbone(ModelScopeBackbone):
-    """The base with a rival in the place of CAM, and without an anchor: to be compared with CAM alone."""
+    """The base with a rival in place of CAM, without anchor; compare it with CAM alone."""
 
     def __init__(self, own: ModelScopeBackbone, rival: Rival, frames: int):
         super().__init__(own.vae, own.unet, own.cam, own.image_encoder, own.image_tokens)

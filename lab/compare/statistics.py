@@ -1,4 +1,4 @@
-"""Numbers with the interval that they are sure to within: shares of hits, means, and differences of paired means."""
+"""Shares, means and paired differences with confidence intervals."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-Z = 1.959964  # of a normal's 95 %
+Z = 1.959964  # for a normal 95 % interval
 
 
 class Estimate(NamedTuple):
-    """A number, its 95 % interval, and `n`, how many values it is from; NaN without any."""
+    """A number with its 95 % interval from `n` values; NaN without any."""
 
     value: float
     low: float
@@ -21,7 +21,7 @@ class Estimate(NamedTuple):
 
 
 def share(hits: int, count: int) -> Estimate:
-    """Part of `count` trials that hit, with Wilson's interval (1927), which holds at 0 and 1 as well."""
+    """Return the share of hits in `count` trials with Wilson's interval (1927), valid at 0 and 1 too."""
     if count == 0:
         return Estimate(math.nan, math.nan, math.nan, 0)
     p, n = hits / count, count
@@ -31,9 +31,10 @@ def share(hits: int, count: int) -> Estimate:
 
 
 def bootstrap(groups: Mapping[Any, Sequence[float]], draws: int = 2000, seed: int = 0) -> Estimate:
-    """Mean of all values, with the percentile interval of the bootstrap over groups (Efron and Tibshirani 1993).
+    """Return the mean of all values with the percentile interval of a bootstrap over groups (Efron and
+    Tibshirani 1993).
 
-    Groups are drawn, not values: videos of one prompt resemble each other. Values that are not finite are left out. Same seed, same
+    Groups are resampled, since videos of one prompt are alike. Non-finite values are ignored. Same seed, same
     interval.
     """
     finite = [[v for v in values if math.isfinite(v)] for values in groups.values()]
@@ -47,7 +48,9 @@ def bootstrap(groups: Mapping[Any, Sequence[float]], draws: int = 2000, seed: in
 
 
 def paired(ours: Mapping[Any, Mapping[Any, float]], theirs: Mapping[Any, Mapping[Any, float]]) -> Estimate:
-    """Mean difference theirs - ours over what both have, group by group; see `bootstrap`. An interval without 0 is a difference."""
+    """Return the mean of theirs - ours over common groups; see `bootstrap`. An interval without 0 is a
+    difference.
+    """
     return bootstrap(
         {
             g: [theirs[g][k] - value for k, value in ours[g].items() if k in theirs[g]]

@@ -1,10 +1,9 @@
 """Train the embedded base network: a stock UNet3DConditionModel on latents of the world.
 
-    python -m lab.proof.base OUT --text DIR --code FILE --frames 1                   # pictures first
+    python -m lab.proof.base OUT --text DIR --code FILE --frames 1                   # images first
     python -m lab.proof.base OUT2 --text DIR --code FILE --init OUT --still_init 1   # then clips
 
-It runs until it is stopped, goes on from its last checkpoint, and looks at samples of the averaged weights
-now and then.
+It runs until stopped, resumes from its last checkpoint, and regularly writes samples of the averaged weights.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from .words import TEXT_LENGTH, WIDTH, load_text, tokenize
 
 
 def build_unet(channels: tuple[int, ...] = (64, 128, 192), side: int = 8) -> UNet3DConditionModel:
-    """A stock network, attention at all levels but the deepest, as ModelScope's."""
+    """Build a stock network with attention at all levels but the deepest, as ModelScope's has."""
     inner = len(channels) - 1
     return UNet3DConditionModel(
         sample_size=side,
@@ -45,7 +44,7 @@ def build_unet(channels: tuple[int, ...] = (64, 128, 192), side: int = 8) -> UNe
 
 
 def stand_still(unet: UNet3DConditionModel) -> None:
-    """Leave out all that looks along time: what a network of single pictures needs, at half the cost."""
+    """Bypass all layers along time: single images need none, at half the cost."""
     for module in unet.modules():
         if isinstance(module, TransformerTemporalModel):
             module.forward = lambda x, num_frames=1, return_dict=False, **_: (x,)
@@ -54,7 +53,7 @@ def stand_still(unet: UNet3DConditionModel) -> None:
 
 
 def begin_to_move(unet: UNet3DConditionModel) -> None:
-    """Let temporal layers start without effect, on a network that learned from images without them."""
+    """Zero the last temporal layers, for a network that learned from images without them."""
     for module in unet.modules():
         last = module.proj_out if isinstance(module, TransformerTemporalModel) else None
         last = module.conv4[-1] if isinstance(module, TemporalConvLayer) else last
@@ -64,9 +63,10 @@ def begin_to_move(unet: UNet3DConditionModel) -> None:
 
 
 def compiled(unet: UNet3DConditionModel, batch: int, frames: int) -> Callable[..., Any]:
-    """Compile the network for clips (0.6 of the time on a CPU with AMX); return it as it is if that goes wrong.
+    """Compile the network for clips (0.6 of the time on a CPU with AMX); return it unchanged if the check
+    fails.
 
-    torch 2.13's C++ of this network gives NaN for single pictures; so it is tried before it is trusted.
+    The check is necessary: code from torch 2.13 gives NaN for single images.
     """
     quick = torch.compile(unet, dynamic=False)
     side, like = unet.config.sample_size, next(unet.parameters())
@@ -97,10 +97,10 @@ def clean_loss(
     changes: float,
     share_C: torch.Tensor | float = 1.0,
 ) -> torch.Tensor:
-    """Squared error of the clean latents and of their changes from frame to frame.
+    """Return the squared error of the clean latents and of their frame-to-frame changes.
 
-    Weighted by min(snr, 5) + 1 (the error of the velocity, by that over snr + 1), by the numbers' `share_C`,
-    and more where the thing is.
+    Weighted by min(snr, 5) + 1 (which equals the velocity error times that over snr + 1), by channel
+    (`share_C`), and more on the subject.
     """
     signal = scheduler.alphas_cumprod.to(t.device)[t].view(-1, 1, 1, 1)
     noise_weight = (signal / (1 - signal).clamp(min=1e-5)).clamp(max=5) + 1
@@ -114,7 +114,7 @@ def clean_loss(
 
 
 class Trainer:
-    """The base network, its data and its loss."""
+    """The base network with its data and loss."""
 
     def __init__(self, a: argparse.Namespace):
         self.a = a
@@ -128,7 +128,7 @@ class Trainer:
             else build_unet(a.channels)
         )
         self.device = device_of_this_process()
-        self.unet.eval().to(self.device)  # no dropout: hardly anything is seen twice
+        self.unet.eval().to(self.device)  # no dropout: almost nothing is seen twice
         self.text.to(self.device)
         if a.frames == 1:
             stand_still(self.unet)
@@ -175,7 +175,7 @@ class Trainer:
         )
 
     def look(self) -> None:
-        """Export the averaged weights, and a sheet of what they make of fixed captions."""
+        """Export the averaged weights and a sheet of samples for fixed captions."""
         out = self.run.config.out
         self.unet.save_pretrained(out / "unet")
         path = out / "samples" / f"{self.run.step:06d}.png"

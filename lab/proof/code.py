@@ -1,10 +1,10 @@
-"""Latents of the embedded model: a linear code of 8 x 8 patches, 64 numbers each, fitted to the world.
+"""Latents of the embedded model: a linear code of 8 x 8 patches with 64 channels, fitted to the world.
 
     python -m lab.proof.code FILE
 
-The finer a number, the smaller its spread (standard deviation s becomes s ** POWER), so a denoiser decides
-coarse things first. Not much smaller, though: to predict velocity is to start from the best linear denoiser
-where all numbers have the spread 1, and from one that lets noise through where they have much less.
+A channel of standard deviation s is scaled to s ** POWER, so the denoiser decides coarse channels first.
+POWER stays small: velocity prediction starts from the best linear denoiser only where all channels have
+deviation 1.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ POWER = 0.35
 
 
 class PatchCode:
-    """`weight` (C, 3, 8, 8) and `mean` (3, 8, 8) make encoding one strided convolution."""
+    """`weight` (C, 3, 8, 8) and `mean` (3, 8, 8): encoding is one strided convolution."""
 
     def __init__(self, weight: torch.Tensor, mean: torch.Tensor):
         self.weight, self.mean = weight, mean
         self.bias = -(weight * mean).sum((1, 2, 3))
-        # of a number in the loss: coarse ones count more, though less than in the pixels
+        # weight of each channel in the loss: coarse ones count more, though less than in pixels
         self.share = weight.flatten(1).pow(2).sum(1).rsqrt()
         self.share = self.share / self.share.mean()
         self.inverse = torch.linalg.pinv(weight.flatten(1)).T.reshape(weight.shape)
@@ -39,11 +39,11 @@ class PatchCode:
         return PatchCode(self.weight.to(device), self.mean.to(device))
 
     def encode(self, pixels_NCHW: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) in [-1, 1] -> (N, 64, H/8, W/8)."""
+        """Encode (N, 3, H, W) in [-1, 1] as (N, 64, H/8, W/8)."""
         return F.conv2d(pixels_NCHW, self.weight, self.bias, stride=PATCH)
 
     def decode(self, latents_NCHW: torch.Tensor) -> torch.Tensor:
-        """The nearest pictures, in [-1, 1] up to rounding."""
+        """Return the nearest images, in [-1, 1] up to rounding."""
         return F.conv_transpose2d(latents_NCHW, self.inverse, stride=PATCH) + self.mean.repeat(
             1, *latents_NCHW.shape[2:]
         )
@@ -55,12 +55,12 @@ def load_code(path: Path) -> PatchCode:
 
 
 def to_pixels(frames_THWC: np.ndarray) -> torch.Tensor:
-    """uint8 (T, H, W, 3) -> (T, 3, H, W) in [-1, 1]."""
+    """Convert uint8 (T, H, W, 3) to (T, 3, H, W) in [-1, 1]."""
     return torch.from_numpy(frames_THWC).permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
 def fit(pictures: int = 4000) -> PatchCode:
-    """The code of a fixed sample of pictures."""
+    """Fit the code to a fixed sample of images."""
     rows = []
     for seed in range(pictures):
         frame = clip.render(clip.sample((7, seed)), clip.frame_times(1, 0.37 * (seed % 29)))[0]
@@ -71,7 +71,7 @@ def fit(pictures: int = 4000) -> PatchCode:
     values, vectors = values.flip(0)[:CHANNELS], vectors.flip(1)[:, :CHANNELS]
     vectors = vectors * torch.sign(
         vectors[vectors.abs().argmax(0), torch.arange(CHANNELS)]
-    )  # eigh leaves the sign open
+    )  # eigh leaves the sign undefined
     gain = values ** (0.5 * POWER - 0.5)
     gain = gain / ((values * gain**2).mean() ** 0.5)
     return PatchCode(

@@ -1,8 +1,8 @@
-"""Clips for training the memories: a window, what follows, and an anchor that may know more.
+"""Clips for training the memories: a window, its continuation, and an anchor that may show more.
 
-In a third of the clips the thing is out of sight for all of the window and comes back in what follows,
-while the anchor shows it. In a tenth the window shows another place, and the caption and the anchor lead
-back to an earlier one (there and back).
+In a third of the clips the subject is out of sight during the window and returns afterwards, while the anchor
+shows it. In a tenth the window shows another scene; caption and anchor lead back to an earlier one (there and
+back).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HIDDEN, BACK, STILL = 0.33, 0.1, 0.05  # shares of clips
 
 @dataclass
 class Continuation:
-    """`latents` (C, T, h, w): the target, first the window. `cover` (T, h, w). `anchor` (3, H, W) in [-1, 1]."""
+    """`latents` (C, T, h, w): window and target. `cover` (T, h, w). `anchor` (3, H, W) in [-1, 1]."""
 
     latents: torch.Tensor
     cover: torch.Tensor
@@ -32,7 +32,7 @@ class Continuation:
 
 
 def draw(rng: np.random.Generator, code: PatchCode, with_anchor: bool, size: int = 64) -> Continuation:
-    """Draw a clip. For CAM alone (no anchor) leave out what only an anchor could know."""
+    """Draw a clip. For CAM alone (no anchor), omit what only an anchor could know."""
     kind = rng.random()
     if with_anchor and kind < HIDDEN:
         spec, times, anchor = _hidden(rng)
@@ -40,7 +40,7 @@ def draw(rng: np.random.Generator, code: PatchCode, with_anchor: bool, size: int
         spec = clip.sample(int(rng.integers(2**62)))
         start = rng.uniform(4, 12)
         times, anchor = clip.frame_times(FRAMES, start), start - rng.uniform(0.1, 4)
-        if kind > 1 - STILL:  # a video that begins with a picture: the window is one frame again and again
+        if kind > 1 - STILL:  # a video that starts from an image: the window repeats one frame
             times = times[OVERLAP - 1] + np.maximum(0, np.arange(FRAMES) - OVERLAP + 1) / clip.FPS
     pixels, mask = clip.render(spec, np.append(times, anchor), size)
     if with_anchor and 1 - STILL - BACK < kind <= 1 - STILL:
@@ -51,13 +51,15 @@ def draw(rng: np.random.Generator, code: PatchCode, with_anchor: bool, size: int
 
 
 def elsewhere(spec: clip.ClipSpec, rng: np.random.Generator) -> clip.ClipSpec:
-    """The same thing in another scene."""
+    """Return the same subject in another scene."""
     scenes = [s.name for s in vocabulary.SCENES if s.name != spec.scene]
     return replace(spec, scene=scenes[rng.integers(len(scenes))], arrangement=int(rng.integers(2**31)))
 
 
 def _hidden(rng: np.random.Generator) -> tuple[clip.ClipSpec, np.ndarray, float]:
-    """A clip that hides the thing for the whole window, its frames' times, and an earlier time in full sight."""
+    """Return a clip that hides its subject during the window, its frame times, and an earlier time in full
+    sight.
+    """
     spec = clip.sample(
         int(rng.integers(2**62)), motion=("hide", "away")[int(rng.integers(2))], told_looks=0.15
     )
@@ -65,7 +67,7 @@ def _hidden(rng: np.random.Generator) -> tuple[clip.ClipSpec, np.ndarray, float]
         motion.cycle(spec.motion, spec.pose),
         motion.out_of_sight(spec.motion, spec.pose),
     )
-    began = (2 - spec.pose.phase) * cycle  # the thing stands in sight and is about to go
+    began = (2 - spec.pose.phase) * cycle  # the subject is in sight and about to leave
     window = OVERLAP / clip.FPS
     first = began + rng.uniform(gone_from, max(gone_from, back_at - window))
     return spec, clip.frame_times(FRAMES, first), began + rng.uniform(0, spec.pose.waits[1])

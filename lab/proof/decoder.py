@@ -1,9 +1,10 @@
-"""Train the autoencoder: a stock AutoencoderKL that encodes as the linear code and decodes sharp edges.
+"""Train the autoencoder: a stock AutoencoderKL that encodes as the linear code does and decodes sharp
+edges.
 
     python -m lab.proof.decoder OUT --code FILE [--minutes 60]
 
-Pixels and edges weigh alike in the loss; the latents are disturbed a little, since a denoiser's are never
-perfect. `check` gives PSNR and the share of the true pictures' gradient energy that is left.
+Pixels and edges weigh equally in the loss; latents get a little noise, as a denoiser leaves some. `check`
+returns PSNR and the share of the true gradient energy that remains.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .code import CHANNELS, PatchCode, load_code, to_pixels
 
 
 def build_vae() -> AutoencoderKL:
-    """Build an autoencoder that divides height and width by 8, widest where the picture is smallest."""
+    """Build an autoencoder that divides height and width by 8, widest at its lowest resolution."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -35,7 +36,7 @@ def build_vae() -> AutoencoderKL:
 
 
 class Coding(nn.Module):
-    """Encoder against the code, decoder against the pixels; neither sees the other."""
+    """Train encoder against the code, decoder against pixels; neither depends on the other."""
 
     def __init__(self, vae: AutoencoderKL):
         super().__init__()
@@ -56,7 +57,7 @@ class Coding(nn.Module):
 
 
 def pictures(rng: np.random.Generator, count: int) -> torch.Tensor:
-    """Draw pictures of 64 pixels, four a clip; a quarter are windows of 128 pixels, for the refiner."""
+    """Draw 64-pixel images, four per clip; a quarter are crops of 128-pixel images, for the refiner."""
     from lab.world2 import clip
 
     frames = []
@@ -72,7 +73,7 @@ def pictures(rng: np.random.Generator, count: int) -> torch.Tensor:
 
 
 def train(out: Path, code: PatchCode, minutes: float, init: Path | None = None, batch: int = 16) -> None:
-    """For so many minutes of the processor."""
+    """Train for `minutes` of processor time."""
     torch.manual_seed(0)
     vae = AutoencoderKL.from_pretrained(init / "vae").float() if init else build_vae()
     module = Coding(vae)
@@ -97,7 +98,7 @@ def train(out: Path, code: PatchCode, minutes: float, init: Path | None = None, 
 
 @torch.no_grad()
 def check(vae: AutoencoderKL, code: PatchCode, count: int = 96) -> dict[str, float]:
-    """Measure PSNR in dB and the share of the gradient energy that is left, for decoder and linear code."""
+    """Return PSNR in dB and the remaining share of gradient energy, for decoder and linear code."""
     pixels = pictures(np.random.default_rng(99), count)
     found = {}
     for name, drawn in (
@@ -111,7 +112,7 @@ def check(vae: AutoencoderKL, code: PatchCode, count: int = 96) -> dict[str, flo
 
 
 def energy(pixels: torch.Tensor) -> float:
-    """Mean squared gradient."""
+    """Return the mean squared gradient."""
     return float(sum((pixels.diff(dim=d) ** 2).mean() for d in (-1, -2)))
 
 

@@ -1,8 +1,9 @@
-"""Train a judge of clips: noun, colour, pattern, scene, time of day, motion, and how much of the thing shows.
+"""Train a judge of clips: noun, colour, pattern, scene, time of day, motion, and visible share of the
+subject.
 
     python -m lab.proof.judge OUT [--minutes 20]
 
-It is trained on true clips alone, made a little worse at random, and never sees what a model made.
+It trains on randomly degraded true clips and never sees generated ones.
 """
 
 from __future__ import annotations
@@ -32,22 +33,22 @@ NAMES: dict[str, tuple[str, ...]] = {
     "time": tuple(t.name for t in vocabulary.TIMES_OF_DAY),
     "motion": tuple(m.name for m in vocabulary.MOTIONS),
 }
-OF_THE_THING = ("noun", "colour", "pattern")  # a frame tells them only where the thing is in sight
+OF_THE_THING = ("noun", "colour", "pattern")  # only frames that show the subject tell these
 CHANCE = {name: 1 / len(classes) for name, classes in NAMES.items()}
 FRAMES = 16
-IN_SIGHT = 0.03  # share of the picture that the thing must cover
+IN_SIGHT = 0.03  # share of the image that the subject must cover
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Verdict on a clip: names by kind, and (T,) the share of each frame that the thing covers."""
+    """A clip's classes, and (T,) the share of each frame that the subject covers."""
 
     names: dict[str, str]
     cover_T: np.ndarray
 
 
 class Judge(ModelMixin, ConfigMixin):
-    """Convolutions on each frame; the motion comes from how frames change, the rest from the frames."""
+    """Convolutions on each frame; motion is read from changes between frames, the rest from single frames."""
 
     @register_to_config
     def __init__(self, width: int = 32):
@@ -75,10 +76,10 @@ class Judge(ModelMixin, ConfigMixin):
         )
 
     def forward(self, frames_BTCHW: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Logits of each frame (B, T, classes), "cover" (B, T), and of the clip: "motion" (B, classes)."""
+        """Return logits per frame (B, T, classes), "cover" (B, T), and per clip "motion" (B, classes)."""
         b, t = frames_BTCHW.shape[:2]
         seen = self.features(frames_BTCHW.flatten(0, 1))
-        # the mean tells the scene, the strongest answer anywhere the thing
+        # the mean shows the scene, the maximum the subject
         pooled = (seen.mean((2, 3)) + seen.amax((2, 3))).unflatten(0, (b, t))
         out = {name: head(pooled) for name, head in self.heads.items()}
         out["cover"] = torch.sigmoid(self.cover(pooled)[..., 0])
@@ -87,7 +88,9 @@ class Judge(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def judge(self, frames_THWC: np.ndarray) -> Verdict:
-        """Judge one clip, uint8 (T, H, W, 3) of any size; the frames that show the thing best say what it is."""
+        """Judge one clip, uint8 (T, H, W, 3) of any size; frames that show the subject best decide its
+        classes.
+        """
         frames = to_pixels(np.ascontiguousarray(frames_THWC))
         if frames.shape[-1] != 64:
             frames = F.interpolate(frames, (64, 64), mode="bilinear", antialias=True)
@@ -108,9 +111,9 @@ def load_judge(folder: Path) -> Judge:
 
 
 def looks_kept(judge: Judge, frames_THWC: np.ndarray, least: int = 9) -> bool | None:
-    """Tell whether colour and pattern survive the first long hiding; None if nothing hid and came back.
+    """Return whether colour and pattern survive the first long hiding; None if nothing hid and returned.
 
-    Both are asked of the frames in which the thing is well in sight. By chance it is right once in 24 times.
+    Only frames that clearly show the subject are judged. Chance: 1 in 24.
     """
     covers = np.concatenate(
         [judge.judge(frames_THWC[i : i + FRAMES]).cover_T for i in range(0, len(frames_THWC), FRAMES)]
@@ -148,7 +151,7 @@ def _batch(
 
 
 def worse(pixels_BTCHW: torch.Tensor) -> torch.Tensor:
-    """Blur, noise and flicker of colours of random strength, one draw a clip."""
+    """Add blur, noise and colour flicker of random strength per clip."""
     b, t = pixels_BTCHW.shape[:2]
     flat = pixels_BTCHW.flatten(0, 1)
     soft = F.interpolate(F.avg_pool2d(flat, 2), scale_factor=2, mode="bilinear").view_as(pixels_BTCHW)
@@ -183,7 +186,7 @@ def loss_of(
 
 
 def train(out: Path, minutes: float, init: Path | None = None) -> None:
-    """For so many minutes of the processor."""
+    """Train for `minutes` of processor time."""
     torch.manual_seed(0)
     judge = load_judge(init) if init else Judge()
     judge.train()
@@ -212,7 +215,7 @@ def train(out: Path, minutes: float, init: Path | None = None) -> None:
 
 @torch.no_grad()
 def check(judge: Judge, clips: int = 96) -> dict[str, float]:
-    """Return how often the judge is right about true clips that it was not trained on."""
+    """Return the judge's accuracy on unseen true clips."""
     specs = [clip.sample((77, i)) for i in range(clips)]
     hits: dict[str, list[bool]] = {name: [] for name in NAMES}
     for i, spec in enumerate(specs):

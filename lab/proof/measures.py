@@ -1,9 +1,8 @@
-"""Measure made videos against the world's ground truth: scroll speed, seams, spans out of sight.
+"""Measure generated videos against the world's ground truth: scroll speed, seams, spans out of sight.
 
-    python -m lab.proof.measures        # how well the measures do on true clips
+    python -m lab.proof.measures        # accuracy of the measures on true clips
 
-Seams are looked at with noise drawn apart for every chunk and without a crossfade: both hide what a memory
-does.
+Measure seams with independent noise per chunk and without crossfade; both hide what a memory does.
 """
 
 from __future__ import annotations
@@ -17,16 +16,14 @@ from PIL import Image
 from lab.world2 import clip, motion
 from streamingt2v.metrics.flow import dis
 
-_BORDER = (
-    0.2  # share of the width on either side where the scenery is looked at: the thing stands in the middle
-)
-_UPPER, _LOWER = 0.25, 0.78  # rows where the scenery stands
-_EDGE = 3.0  # change of brightness from pixel to pixel, of 255, in the enlarged picture
+_BORDER = 0.2  # share of the width on each side where scenery is measured; the subject is in the middle
+_UPPER, _LOWER = 0.25, 0.78  # rows that show scenery
+_EDGE = 3.0  # least brightness step between pixels (of 255) in the enlarged image
 
 
 @dataclass(frozen=True)
 class Scroll:
-    """`speeds` (T - 1,) in picture heights a frame, positive to the right; NaN where nothing tells."""
+    """`speeds` (T - 1,) in image heights per frame, positive to the right; NaN where unmeasurable."""
 
     speeds: np.ndarray
 
@@ -36,7 +33,7 @@ class Scroll:
 
     @property
     def one_way(self) -> float:
-        """Share of the frames that move in the direction of most."""
+        """Return the share of frames that move in the majority's direction."""
         moving = self.speeds[np.abs(self.speeds) > 0.25 / 64]
         return (
             float(max((moving > 0).mean(), (moving < 0).mean())) * len(moving) / len(self.speeds)
@@ -46,10 +43,9 @@ class Scroll:
 
 
 def scroll(frames_THWC: np.ndarray) -> Scroll:
-    """Measure how fast the near scenery goes by: optical flow of edges at the borders of the picture.
+    """Measure the speed of near scenery: optical flow of edges at the left and right borders.
 
-    Far scenery moves more slowly, the sky not at all: the speed of a frame is that which nine tenths of the
-    edges do not exceed.
+    Far scenery moves more slowly, the sky not at all: a frame's speed is the 90th percentile of its edges.
     """
     estimator = dis()
     gray = [_gray(frame) for frame in frames_THWC]
@@ -71,18 +67,18 @@ def scroll(frames_THWC: np.ndarray) -> Scroll:
 
 
 def _gray(frame_HWC: np.ndarray) -> np.ndarray:
-    """Brightness, uint8, three times as large: flow is then good to a fraction of a pixel."""
+    """Return brightness, uint8, enlarged three times for subpixel flow."""
     picture = Image.fromarray(frame_HWC).convert("L")
     return np.asarray(picture.resize((3 * picture.width, 3 * picture.height), Image.Resampling.BICUBIC))
 
 
 def true_speed(spec: clip.ClipSpec, frames: int, start: float = 0.0) -> np.ndarray:
-    """(T - 1,) of the camera on the ground layer, in picture heights a frame."""
+    """Return the camera's speed on the ground layer, (T - 1,) in image heights per frame."""
     return np.diff(clip.poses(spec, clip.frame_times(frames, start)).camera)
 
 
 def seams(frames_THWC: np.ndarray, borders: Sequence[int]) -> float:
-    """Mean change at the chunks' borders over the mean change elsewhere; 1 where no border shows."""
+    """Return the mean change at chunk borders over the mean change elsewhere; 1: no visible border."""
     change = np.abs(np.diff(frames_THWC.astype(np.float32), axis=0)).mean((1, 2, 3))
     at = np.isin(np.arange(1, len(frames_THWC)), list(borders))
     inside = float(change[~at].mean())
@@ -90,7 +86,7 @@ def seams(frames_THWC: np.ndarray, borders: Sequence[int]) -> float:
 
 
 def hidden_spans(covers_T: np.ndarray, least: int = 9, covered: float = 1.0) -> list[tuple[int, int]]:
-    """Find spans (first, end) of `least` frames or more that show less than `covered` pixels of the thing."""
+    """Return spans (first, end) of at least `least` frames with less than `covered` pixels of the subject."""
     hidden = np.concatenate([[False], covers_T < covered, [False]]).astype(int)
     edges = np.diff(hidden)
     return [
@@ -101,7 +97,7 @@ def hidden_spans(covers_T: np.ndarray, least: int = 9, covered: float = 1.0) -> 
 
 
 def check(clips: int = 24, frames: int = 48) -> dict[str, float]:
-    """Return what the measures say of true clips: they must be right there before they say anything of made ones."""
+    """Return the measures' results on true clips, where they must be right before they count elsewhere."""
     right, one_way = [], []
     for seed in range(clips):
         spec = clip.sample((79, seed), motion="run")

@@ -4,12 +4,11 @@
     python -m lab.proof.memory OUT --kind apm --cam DIR --sight DIR ...
     python -m lab.proof.memory OUT --kind last-frame|concatenate|additive ...
 
-CAM's rivals are given the window's latents by the autoencoder. CAM has to see them in pixels through a small
-frame encoder, and after a short training from random weights that encoder is all but blind: of the shipped
-one, a linear reading leaves 53 to 99 % of all latent numbers but the brightness unexplained. So it starts as
-the map that it has to be (`see_clearly`). And a merger has no positions: a frame finds the same frame among
-CAM's features by likeness alone; so its projections start as the identity (`start_alike`). `--plain 1`
-starts both at random, with `--encoder_steps` for the frame encoder alone.
+Rivals get the window's latents from the autoencoder; CAM sees pixels through a small frame encoder, which
+random initialisation leaves almost blind after short training (a linear readout misses 53 to 99 % of most
+latent channels). So the encoder starts as the exact map it needs (`see_clearly`). Mergers have no positions
+and match frames by content, so their projections start as the identity (`start_alike`). `--plain 1` starts
+both at random, with `--encoder_steps` for the frame encoder alone.
 """
 
 from __future__ import annotations
@@ -38,11 +37,11 @@ from .words import TEXT_LENGTH, WIDTH, load_text, tokenize
 
 FRAME_ENCODER = (16, 32, 48, 64)
 IMAGE_TOKENS = 8
-SMALL = 0.01  # of what the frame encoder's inner layers hold, where it begins as a linear map
+SMALL = 0.01  # scale of the frame encoder's inner activations, where SiLU is linear
 
 
 def start_alike(unet: StreamingUNet3D) -> None:
-    """Make every merger's projections the identity; the last one stays zero, so that it has no effect yet."""
+    """Set every merger's projections to the identity; the last stays zero, so it has no effect yet."""
     for merger in [*unet.cross_attention_merger_down_blocks, unet.cross_attention_merger_mid_block]:
         part: Any = merger.temporal_transformer
         for layer in (
@@ -59,11 +58,10 @@ def start_alike(unet: StreamingUNet3D) -> None:
 
 @torch.no_grad()
 def see_clearly(embedding: Any, code_weight: torch.Tensor, code_mean: torch.Tensor, first: nn.Conv2d) -> None:
-    """Make CAM's frame encoder say of pixels what the base's `first` layer says of their linear code.
+    """Make CAM's frame encoder compute the base's `first` layer of the pixels' linear code.
 
-    Its convolutions put pixels into channels, two by two three times, and the code's numbers are sums of
-    those. SiLU is half its input where that is small, so the pixels are made small on the way in and the
-    answer large again on the way out.
+    Its convolutions fold pixels into channels, 2 x 2 three times; code channels are sums of those. SiLU is
+    half its input near zero, so pixels are scaled down at the input and the result up at the output.
     """
     layers = [embedding.conv_in, *embedding.blocks]
     for layer in [*layers, embedding.conv_out]:
@@ -71,9 +69,9 @@ def see_clearly(embedding: Any, code_weight: torch.Tensor, code_mean: torch.Tens
         nn.init.zeros_(layer.bias)
     for channel in range(3):
         embedding.conv_in.weight[channel, channel, 1, 1] = SMALL
-    places = [(c, 0, 0) for c in range(3)]  # what a channel holds: colour, and row and column within its cell
+    places = [(c, 0, 0) for c in range(3)]  # meaning of a channel: colour, row and column within its cell
     for number, layer in enumerate(embedding.blocks):
-        if number % 2 == 0:  # each pair: one that keeps, one that halves
+        if number % 2 == 0:  # pairs of layers: one copies, one halves the resolution
             for channel in range(len(places)):
                 layer.weight[channel, channel, 1, 1] = 2.0
         elif number < 5:
@@ -97,7 +95,7 @@ def see_clearly(embedding: Any, code_weight: torch.Tensor, code_mean: torch.Tens
 
 
 class Memory(nn.Module):
-    """The frozen base with CAM, and with APM or without."""
+    """The frozen base with CAM, with or without APM."""
 
     def __init__(
         self,
@@ -173,7 +171,7 @@ class Rivalry(nn.Module):
 
 
 class Trainer:
-    """A memory, its clips and its loss."""
+    """A memory with its clips and loss."""
 
     def __init__(self, a: argparse.Namespace):
         self.a = a
@@ -219,7 +217,9 @@ class Trainer:
                 start_alike(unet)
                 encoder = cam.controlnet_cond_embedding
                 see_clearly(encoder, self.code.weight, self.code.mean, base.conv_in)
-                encoder.requires_grad_(False)  # there is nothing left to learn, and its small weights to lose
+                encoder.requires_grad_(
+                    False
+                )  # nothing left to learn, and training would spoil its small weights
             return Memory(unet, cam, ImageTokens(WIDTH, 2 * WIDTH, IMAGE_TOKENS, WIDTH), None, False)
         rival = rivals.from_base(a.kind, base, FRAME_ENCODER)
         if a.kind == "additive":
@@ -229,7 +229,7 @@ class Trainer:
         return Rivalry(unet, rival, self.there.encode)
 
     def batch(self) -> list[Continuation]:
-        """Some new clips and some used before: a pool of 800."""
+        """Return new clips and reused ones from a pool of 800."""
         count, anchored = self.a.batch, self.a.kind == "apm"
         new = count if len(self.kept) < 4 * count else max(1, round(0.4 * count))
         drawn = [draw(self.run.rng, self.code, anchored) for _ in range(new)]
@@ -258,13 +258,13 @@ class Trainer:
         return clean_loss(clean, latents, t, cover, self.scheduler, self.a.changes, self.there.share)
 
     def pixels(self, latents: torch.Tensor, disturb: torch.Tensor) -> torch.Tensor:
-        """Decode a window (B, T, 3, H, W) as a generator leaves it: with so much noise on its latents."""
+        """Decode a window (B, T, 3, H, W) with noise on its latents, as generated windows have."""
         latents = latents + disturb.view(-1, 1, 1, 1, 1) * torch.randn_like(latents)
         b, t = latents.shape[0], latents.shape[2]
         return self.there.decode(latents.transpose(1, 2).flatten(0, 1)).clamp(-1, 1).unflatten(0, (b, t))
 
     def _encoder_loss(self, latents: torch.Tensor) -> torch.Tensor:
-        """Distance of the frame encoder from the base's first layer on the same frames; it learns this first."""
+        """Return the frame encoder's error against the base's first layer."""
         owner: Any = self.module.cam if isinstance(self.module, Memory) else self.module.rival.copied
         with torch.no_grad():
             said = self.module.unet.conv_in(latents.transpose(1, 2).flatten(0, 1))
@@ -274,7 +274,7 @@ class Trainer:
         return ((seen - said) ** 2).mean() / said.var()
 
     def look(self) -> None:
-        """Export, and save a sheet: true clips, each above what the memory makes of its window."""
+        """Export, and save a sheet of true clips, each above its generated continuation."""
         out = self.run.config.out
         self.module.export(out)
         noise = torch.Generator().manual_seed(5)
@@ -299,7 +299,7 @@ def go_on(
     anchor: torch.Tensor,
     steps: int = 8,
 ) -> torch.Tensor:
-    """Latents that a memory makes of windows, anchors and captions, without guidance."""
+    """Generate latents from windows, anchors and captions, without guidance."""
     from diffusers import DPMSolverMultistepScheduler
 
     solver = DPMSolverMultistepScheduler.from_config(

@@ -1,4 +1,4 @@
-"""Muon (Jordan et al. 2024): orthogonal momentum for weights with two axes or more, AdamW for the rest."""
+"""Muon (Jordan et al. 2024): orthogonal momentum for weights with two or more axes, AdamW for the rest."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 class Muon(torch.optim.Optimizer):
-    """`lr` is AdamW's; the matrices' step has the size that AdamW's usually has (Liu et al. 2025)."""
+    """`lr` is AdamW's: matrix steps are scaled to AdamW's usual size (Liu et al. 2025)."""
 
     def __init__(
         self,
@@ -18,7 +18,7 @@ class Muon(torch.optim.Optimizer):
         decay: float = 0.01,
     ):
         named = list(named)
-        # embeddings of time, first and last layer keep AdamW, as Muon's authors advise
+        # time embeddings, first and last layer keep AdamW, as Muon's authors advise
         matrices = [
             p for n, p in named if p.ndim >= 2 and not n.startswith(("conv_in", "conv_out", "time_embedding"))
         ]
@@ -59,7 +59,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """Nearly the nearest orthogonal matrix, by a Newton-Schulz iteration in bfloat16."""
+    """Return approximately the nearest orthogonal matrix (Newton-Schulz iteration in bfloat16)."""
     x = matrix.bfloat16()
     if wide := x.shape[0] > x.shape[1]:
         x = x.T

@@ -1,6 +1,6 @@
-"""Clips for training, each drawn once and used a few times: drawing costs a quarter of a step.
+"""Training clips, each drawn once and used several times, since drawing costs a quarter of a step.
 
-A pool keeps the latest clips as latents; a batch takes some new ones and the rest at random from the pool.
+A pool keeps the latest clips as latents; a batch takes some new ones and random older ones.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from lab.world2 import clip, motion
 
 from .code import PATCH, PatchCode, to_pixels
 
-SHARED = 4  # single pictures of one clip
+SHARED = 4  # images drawn from one clip
 
 
 @dataclass
 class Example:
-    """`latents` (C, T, h, w) float16; `cover` (T, h, w): how much of a cell is the thing."""
+    """`latents` (C, T, h, w) float16; `cover` (T, h, w): the subject's share of each cell."""
 
     latents: torch.Tensor
     cover: torch.Tensor
@@ -30,7 +30,9 @@ class Example:
 
 
 def start_of(spec: clip.ClipSpec, rng: np.random.Generator) -> float:
-    """A random second to begin at. First chunks of hide and seek mostly begin with the thing in sight."""
+    """Return a random start in seconds; first chunks of hide and seek mostly start with the subject in
+    sight.
+    """
     if spec.motion in ("hide", "away") and rng.random() < 0.75:
         cycle = motion.cycle(spec.motion, spec.pose)
         return (1 - spec.pose.phase) * cycle + rng.uniform(-0.6, 0.8) * spec.pose.waits[1]
@@ -38,7 +40,7 @@ def start_of(spec: clip.ClipSpec, rng: np.random.Generator) -> float:
 
 
 def draw(rng: np.random.Generator, code: PatchCode, frames: int, size: int = 64) -> list[Example]:
-    """Draw a clip, or for one frame `SHARED` pictures of a clip: the scenery is most of the cost."""
+    """Draw a clip, or for one frame `SHARED` images of a clip: scenery is most of the cost."""
     spec = clip.sample(int(rng.integers(2**62)))
     times = (
         clip.frame_times(frames, start_of(spec, rng))
@@ -54,10 +56,10 @@ def draw(rng: np.random.Generator, code: PatchCode, frames: int, size: int = 64)
 
 
 class Pool:
-    """`fresh`: share of a batch that is newly drawn.
+    """`fresh`: share of new clips in a batch.
 
-    With `workers`, so many processes draw all the time, for a device that learns faster than clips are drawn:
-    a batch then has what they have ready.
+    `workers`: processes that draw continuously, for devices that learn faster than clips are drawn; a batch
+    takes what is ready.
     """
 
     def __init__(
@@ -94,7 +96,7 @@ class Pool:
         return drawn
 
     def _drawn_ahead(self, count: int) -> list[Example]:
-        """What is ready; at the beginning wait for as much as a batch."""
+        """Return the ready clips; initially wait for a full batch."""
         drawn: list[Example] = []
         while True:
             ready = [f for f in self.pending if f.done()]

@@ -1,7 +1,7 @@
-"""Train until stopped: checkpoints by the clock, averaged weights, Muon; one process or several.
+"""Training loop: checkpoints by the clock, averaged weights, Muon; one process or several.
 
-Several processes (torchrun) each learn for themselves and average their weights every few steps, so that
-one that gets less of the machine holds up the others little.
+Several processes (torchrun) train independently and average their weights every few steps, so a slow one
+delays the others little.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .muon import Muon
 class RunConfig:
     """`lr` rises over `warmup` steps and falls to 0 over the last `decay` share of `steps` or `minutes`.
 
-    The run ends after as many steps or minutes, whichever comes first; those of earlier parts of it count.
+    The run ends at `steps` or `minutes`, whichever comes first; earlier parts of a resumed run count.
     """
 
     out: Path
@@ -47,12 +47,12 @@ class RunConfig:
 
 
 def device_of_this_process() -> torch.device:
-    """A GPU if there is one."""
+    """Return a GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def quick_arithmetic(device: torch.device) -> AbstractContextManager[Any]:
-    """bfloat16; on a CPU attention as plain products too: over 16 frames or 64 cells they are quicker backward."""
+    """Use bfloat16; on a CPU also plain attention, whose backward is faster over 16 frames or 64 cells."""
     stack = ExitStack()
     stack.enter_context(torch.autocast(device.type, torch.bfloat16))
     if device.type == "cpu":
@@ -61,7 +61,7 @@ def quick_arithmetic(device: torch.device) -> AbstractContextManager[Any]:
 
 
 class Run:
-    """A training of those parameters of `module` that require a gradient; `counts` says what it has seen."""
+    """Train the parameters of `module` that require a gradient; `counts` records the data seen."""
 
     def __init__(self, config: RunConfig, module: nn.Module):
         self.config, self.module = config, module
@@ -77,14 +77,14 @@ class Run:
 
     @property
     def progress(self) -> float:
-        """The share of the run that is done."""
+        """Return the finished share of the run."""
         return max(self.step / self.config.steps, self.spent / 60 / self.config.minutes)
 
     def count(self, name: str, number: int) -> None:
         self.counts[name] = self.counts.get(name, 0) + number
 
     def go(self, loss: Callable[[], torch.Tensor], look: Callable[[], None]) -> None:
-        """Train to the last step. `look` is called with the averaged weights in the module."""
+        """Train to the end. `look` is called with the averaged weights in the module."""
         if self.world > 1:
             dist.init_process_group("gloo")
             self._agree()

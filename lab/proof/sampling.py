@@ -1,4 +1,4 @@
-"""The noise schedule, a plain sampler and a sheet of pictures, for looking at a network in training."""
+"""Noise schedule, plain sampler and contact sheet for networks in training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from .words import tokenize
 
 
 def make_scheduler() -> DDIMScheduler:
-    """Scaled-linear schedule with zero terminal signal (Lin et al. 2024): sampling starts from pure noise."""
+    """Return a scaled-linear schedule with zero terminal SNR (Lin et al. 2024): sampling starts from pure
+    noise.
+    """
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -32,7 +34,7 @@ def make_scheduler() -> DDIMScheduler:
 def clean_of(
     velocity_BCTHW: torch.Tensor, noisy_BCTHW: torch.Tensor, t: torch.Tensor, scheduler: DDIMScheduler
 ) -> torch.Tensor:
-    """The clean latents that a predicted velocity means."""
+    """Return the clean latents for a predicted velocity."""
     signal = scheduler.alphas_cumprod.to(t.device)[t].view(-1, 1, 1, 1, 1)
     return signal.sqrt() * noisy_BCTHW - (1 - signal).sqrt() * velocity_BCTHW
 
@@ -50,7 +52,7 @@ def sample(
     seed: int = 0,
     rescale: float = 0.5,
 ) -> torch.Tensor:
-    """Latents (B, C, T, h, w) of captions by DPM-Solver++ with guidance."""
+    """Return latents (B, C, T, h, w) for captions, by DPM-Solver++ with guidance."""
     solver = DPMSolverMultistepScheduler.from_config(
         scheduler.config, algorithm_type="dpmsolver++", solver_order=2
     )
@@ -73,14 +75,14 @@ def sample(
 
 
 def pictures(code: PatchCode, latents_BCTHW: torch.Tensor) -> np.ndarray:
-    """uint8 (B, T, H, W, 3) by the code's own inverse."""
+    """Decode to uint8 (B, T, H, W, 3) with the linear code."""
     b, t = latents_BCTHW.shape[0], latents_BCTHW.shape[2]
     flat = code.decode(latents_BCTHW.transpose(1, 2).flatten(0, 1)).unflatten(0, (b, t))
     return ((flat.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 1, 3, 4, 2).numpy()
 
 
 def save_sheet(code: PatchCode, latents_BCTHW: torch.Tensor, path: Path, columns: int = 8) -> None:
-    """Single frames in rows of `columns`, or a row for each clip; twice as large as they are."""
+    """Save frames in rows of `columns`, or one clip per row; at twice their size."""
     frames = pictures(code, latents_BCTHW)
     if frames.shape[1] == 1:
         cells = frames[:, 0]

@@ -1,11 +1,10 @@
-"""The picture tower, matched to the frozen text tower: what an appearance memory looks through.
+"""Train the image tower to match the frozen text tower; APM sees through it.
 
     python -m lab.proof.sight OUT --text DIR [--minutes 20]
 
-Of one frame it must tell what no caption tells: colours, pattern, time of day, and which arrangement of the
-scenery this is. So two frames of a clip are pulled together against those of other clips, heads ask for the
-looks, and frames are matched to captions as in CLIP, on a text tower that stays as it is (Zhai et al.
-2022).
+It must tell from one frame what captions omit: colours, pattern, time of day, arrangement of the scenery. Two
+frames of a clip attract each other against other clips, heads classify the looks, and frames match captions
+as in CLIP with a frozen text tower (Zhai et al. 2022).
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def build_vision() -> CLIPVisionModelWithProjection:
 
 
 class Sight(nn.Module):
-    """The tower, the text's projection into the common space, and helpers that are thrown away."""
+    """The tower, the text's projection into the common space, and helpers for training only."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,13 +77,13 @@ class Sight(nn.Module):
 
 
 def normalised(pixels_NCHW: torch.Tensor) -> torch.Tensor:
-    """[-1, 1] pixels to CLIP's mean and deviation."""
+    """Normalise pixels in [-1, 1] with CLIP's mean and deviation."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
     return ((pixels_NCHW + 1) / 2 - mean) / std
 
 
 def train(out: Path, text_folder: Path, minutes: float, batch: int = 48) -> None:
-    """For so many minutes of the processor."""
+    """Train for `minutes` of processor time."""
     torch.manual_seed(0)
     tokenizer, text = load_text(text_folder)
     sight = Sight()

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SHARES = {"pictures": 0.25, "clips": 0.45, "cam": 0.15, "apm": 0.1}  # the rest is for starting
+SHARES = {"pictures": 0.25, "clips": 0.45, "cam": 0.15, "apm": 0.1}  # the rest is for starting processes
 
 
 def commands(runs: Path, minutes: float, workers: int) -> tuple[list[list[str]], list[list[str]]]:

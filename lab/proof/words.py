@@ -1,9 +1,8 @@
-"""The text tower and its tokenizer, trained alone on captions: it must tell apart all that a caption tells.
+"""Train the text tower and its tokenizer alone on captions, to separate all that captions tell.
 
     python -m lab.proof.words OUT
 
-A tower that has learned this can stay frozen while the base is trained; the picture tower is matched to it
-afterwards.
+The tower then stays frozen while the base trains; the image tower is matched to it afterwards.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ WIDTH = 128
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a word of training captions; anything else is <unk>. Lower-cased, padded to TEXT_LENGTH."""
+    """Build a tokenizer with one token per word of training captions, lower-cased, padded to TEXT_LENGTH."""
     specials = ["<pad>", "<unk>", "<bos>", "<eos>"]
     vocab = {word: i for i, word in enumerate([*specials, *vocabulary.words()])}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
@@ -67,7 +66,7 @@ def build_text(tokenizer: PreTrainedTokenizerFast) -> CLIPTextModel:
 
 
 def tokenize(tokenizer: PreTrainedTokenizerFast, captions: list[str]) -> torch.Tensor:
-    """Token ids (N, TEXT_LENGTH)."""
+    """Return token ids (N, TEXT_LENGTH)."""
     return tokenizer(
         captions, padding="max_length", truncation=True, max_length=TEXT_LENGTH, return_tensors="pt"
     ).input_ids
@@ -91,7 +90,7 @@ CLASSES: tuple[tuple[str | int | None, ...], ...] = (
 
 
 def labels(told: Told) -> list[int]:
-    """Return what a caption tells, as a class of each of `CLASSES`."""
+    """Return the caption's class for each of `CLASSES`."""
     values = (told.noun, told.scene, told.motion, told.colour, told.pattern, told.time, told.direction)
     return [names.index(value) for names, value in zip(CLASSES, values, strict=True)]
 

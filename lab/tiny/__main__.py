@@ -1,4 +1,7 @@
-"""Train a part of the embedded model: `python -m lab.tiny RECIPE -o OUT [--set NAME=VALUE ...]`. See lab/docs/training.md."""
+"""Train a part of the embedded model: `python -m lab.tiny RECIPE -o OUT [--set NAME=VALUE ...]`.
+
+See lab/docs/training.md.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the recipes' folders to one model folder that `LongVideoPipeline.from_pretrained` reads."""
+"""Assemble the recipes' folders into one model folder that `LongVideoPipeline.from_pretrained` reads."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ REFINE = RefineConfig(
 
 @dataclass(frozen=True)
 class AssembleConfig:
-    """Folders of the recipes: `memory` is that of apm (or of cam, for a model without appearance memory). `nouns`, `mixed_noise`: those
-    that base and memories were trained with.
+    """Folders of the recipes. memory: of apm, or of cam for a model without APM. nouns, mixed_noise: as in
+    training.
     """
 
     text: Path
@@ -80,9 +80,9 @@ def assemble(config: AssembleConfig, out: Path) -> None:
 
 
 def write_teacher(out: Path) -> Path:
-    """Write the model that the included one was distilled from: its own networks, sampler and settings, the rest shared. Gives `out`.
+    """Write the model that the included one was distilled from into `out`, replacing files; return `out`.
 
-    Files that are there are replaced.
+    Its networks, sampler and settings are its own, the rest is shared.
     """
     own = Path(__file__).parent / "weights" / "teacher"
     shutil.copytree(
@@ -96,7 +96,7 @@ def write_teacher(out: Path) -> Path:
 
 
 def build_vocabulary(nouns: tuple[str, ...]) -> Vocabulary:
-    """The words that training saw. Others of the world lead to the nearest of them: nouns not trained on, words held out."""
+    """Return the words of training; others map to the nearest of them (untrained nouns, held-out words)."""
     untrained = {word for n in vocabulary.NOUNS if n.name not in nouns for word in n.synonyms}
     known = frozenset(vocabulary.words()) - untrained - {","}
     nearest = {
@@ -108,7 +108,7 @@ def build_vocabulary(nouns: tuple[str, ...]) -> Vocabulary:
 
 
 def _follow(word: str, known: frozenset[str]) -> str | None:
-    """The first known word on the way of nearest words; None where the way ends or turns in a circle."""
+    """Follow nearest words to the first known one; None if the chain ends or loops."""
     seen = {word}
     owner = {w: n.name for n in vocabulary.NOUNS for w in n.synonyms}
     while True:

@@ -1,4 +1,6 @@
-"""Recipe `base`: the text-to-video UNet. First on single pictures (`frames=1`), then on clips, starting from the pictures' weights."""
+"""Recipe `base`: the text-to-video UNet, first on single images (`frames=1`), then on clips from those
+weights.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +27,17 @@ from . import data, diffusion
 from .text import load_text, tokenize
 
 SAMPLE_STEPS = 20
-"""Denoising steps of the samples that a training draws."""
+"""Denoising steps of samples drawn during training."""
 
 
 @dataclass(frozen=True)
 class BaseConfig:
-    """`text`: folder of the text recipe. `init`: folder of an earlier base to start from. `nouns`: how many of the world's.
+    """text: folder of the text recipe. init: folder of an earlier base to start from. nouns: number of the
+    world's.
 
-    `frames`: 1 for pictures, else clips; then one step in `image_every` (0: none) is still made of pictures, `image_batch` of them.
-    `late`, `mixed_noise`: which noise clips get, see `objective.noised`; `changes`: see `objective.denoising_loss`. `only_time`: train only
-    the layers that look along time and the projections of the text; what single pictures taught stays as it is.
+    frames: 1 for images, else clips; then every `image_every`th step (0: none) trains `image_batch` images.
+    late, mixed_noise: see `objective.noised`. changes: see `objective.denoising_loss`. only_time: train only
+    temporal layers and the text's projections.
     """
 
     text: Path
@@ -54,9 +57,10 @@ class BaseConfig:
 def build_unet(
     channels: tuple[int, ...], sample_size: int, text_width: int, head_dim: int = 32
 ) -> UNet3DConditionModel:
-    """A stock UNet3DConditionModel at the recipe's size, attention at all levels but the deepest, as ModelScope's.
+    """Build a stock UNet3DConditionModel with attention at all levels but the deepest, as ModelScope's
+    has.
 
-    `head_dim`: width of an attention head; it divides every one of `channels`.
+    head_dim: width of an attention head; must divide all `channels`.
     """
     inner = len(channels) - 1
     return UNet3DConditionModel(
@@ -74,14 +78,16 @@ def build_unet(
 
 
 def load_unet(folder: Path) -> UNet3DConditionModel:
-    """The stock network, in float32, of the base recipe's folder, or of a folder where the memories are joined on, without them."""
+    """Load the stock network in float32 from the base recipe's folder, or without memories from a later
+    one.
+    """
     if UNet3DConditionModel.load_config(folder / "unet")["_class_name"] == "UNet3DConditionModel":
         return UNet3DConditionModel.from_pretrained(folder / "unet").float()
     return StreamingUNet3D.from_pretrained(folder / "unet").stock().float()
 
 
 class BaseModule(nn.Module):
-    """The UNet with the frozen text encoder under one forward."""
+    """The UNet with the frozen text encoder in one forward."""
 
     def __init__(self, unet: UNet3DConditionModel, text: CLIPTextModel, config: BaseConfig):
         super().__init__()
@@ -106,7 +112,7 @@ class BaseModule(nn.Module):
 
 
 def _is_of_time(name: str) -> bool:
-    # conv_in too: torch 2.13 crashes on the CPU in the backward of a group norm whose input needs no gradient while its weights do
+    # conv_in too: torch 2.13 crashes on CPUs in the backward of a group norm that needs only weight gradients
     return any(part in name for part in ("temp_", "transformer_in", "attn2.to_k", "attn2.to_v", "conv_in."))
 
 
@@ -163,7 +169,9 @@ def sample_clips(
     side: int,
     guidance: float = 4.0,
 ) -> np.ndarray:
-    """Clips (N, T, H, W, 3) uint8 by plain DDIM, decoded by the patch PCA: what the denoiser knows, without the autoencoder."""
+    """Sample clips (N, T, H, W, 3) uint8 by DDIM, decoded by the patch PCA: shows the denoiser without the
+    autoencoder.
+    """
     device = next(module.unet.parameters()).device
     ids = tokenize(tokenizer, [""] * len(captions) + captions).to(device)
     text_BLD = module.text(ids).last_hidden_state

@@ -1,4 +1,6 @@
-"""Batches of the world as tensors: pixels in [-1, 1], coverage of the sprite, captions, labels, patch-PCA latents."""
+"""Batches of the world as tensors: pixels in [-1, 1], sprite coverage, captions, labels, patch-PCA
+latents.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from streamingt2v.train.data import Clip
 
 from ..world import clip, vocabulary
 
-PATCH = 8  # pixels a side that one latent stands for
+PATCH = 8  # pixels per latent along one side
 LATENT_CHANNELS = 16
 PCA_FILE = Path(__file__).with_name("patch_pca.safetensors")
 
@@ -33,7 +35,10 @@ def draw(
     height: int,
     times: np.ndarray | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, list[clip.ClipSpec]]:
-    """Draw a clip of each generator: frames_BTCHW float in [-1, 1], masks_BTHW in [0, 1], specs. `times`: (T,), else a random start."""
+    """Draw a clip per generator: frames_BTCHW float in [-1, 1], masks_BTHW in [0, 1], specs.
+
+    times: (T,); None: a random start.
+    """
     pixels, masks, specs = [], [], []
     for rng in rngs:
         spec = clip.sample(int(rng.integers(2**62)), nouns)
@@ -48,7 +53,9 @@ def draw(
 
 @dataclass(frozen=True)
 class WorldClips:
-    """The world's clips of these nouns as a `train.data.ClipDataset`; the sprite counts more than the backdrop."""
+    """The world's clips of these nouns as a `train.data.ClipDataset`; sprites weigh more than the
+    backdrop.
+    """
 
     nouns: tuple[str, ...]
 
@@ -64,7 +71,7 @@ class WorldClips:
 
 
 def pixel_weight(masks: torch.Tensor, gain: float = 4.0) -> torch.Tensor:
-    """Return 1 + gain x coverage of the sprite: with equal weights all of the training goes to the backdrop."""
+    """Return 1 + gain x sprite coverage: with equal weights the backdrop takes all of the training."""
     return 1 + gain * masks
 
 
@@ -74,17 +81,18 @@ def encode_clips(pixels_BTCHW: torch.Tensor) -> torch.Tensor:
 
 
 class PatchPCA:
-    """Linear latents: the first principal components of 8x8 patches, partly whitened, about unit variance overall.
+    """Linear latents: the first principal components of 8x8 patches, partly whitened to about unit
+    variance.
 
-    They need no training, so they are the target that the autoencoder's encoder learns, and the base can train on them
-    at once. `weight` (C, 3, 8, 8) and `mean` (3, 8, 8) make encoding one strided convolution.
+    They need no training: the autoencoder's encoder learns them and the base can train on them at once.
+    `weight` (C, 3, 8, 8) and `mean` (3, 8, 8) make encoding one strided convolution.
     """
 
     def __init__(self, weight: torch.Tensor, mean: torch.Tensor):
         self.weight, self.mean = weight, mean
 
     def encode(self, pixels_NCHW: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) in [-1, 1] -> (N, 16, H/8, W/8)."""
+        """Encode (N, 3, H, W) in [-1, 1] as (N, 16, H/8, W/8)."""
         weight, mean = self.weight.to(pixels_NCHW.device), self.mean.to(pixels_NCHW.device)
         return F.conv2d(pixels_NCHW, weight, -(weight * mean).sum((1, 2, 3)), stride=PATCH)
 
@@ -93,7 +101,7 @@ class PatchPCA:
         return self.pixels_of(latents_NCHW) + self.mean.repeat(1, *latents_NCHW.shape[2:])
 
     def pixels_of(self, change_NCHW: torch.Tensor) -> torch.Tensor:
-        """Return the change of the images that goes with one of their latents."""
+        """Return each latent channel's image."""
         return F.conv_transpose2d(change_NCHW, self._inverse.to(change_NCHW.device), stride=PATCH)
 
     @cached_property
@@ -103,13 +111,13 @@ class PatchPCA:
 
 @lru_cache(maxsize=1)
 def world_pca() -> PatchPCA:
-    """Return the patch PCA that the embedded model's latents are; in a file, so latents outlive changes of the world."""
+    """Return the embedded model's patch PCA, from a file, so that latents outlive changes of the world."""
     stored = load_file(PCA_FILE)
     return PatchPCA(stored["weight"], stored["mean"])
 
 
 def fit_pca() -> PatchPCA:
-    """Fit the patch PCA of a fixed sample of pictures at both resolutions; what `PCA_FILE` once held, for the world of that day."""
+    """Fit the patch PCA to a fixed sample of images at both resolutions; this once made `PCA_FILE`."""
     rng = np.random.default_rng(7)
     names = noun_names(len(vocabulary.NOUNS))
     patches = [
@@ -122,8 +130,8 @@ def fit_pca() -> PatchPCA:
     values, vectors = values.flip(0)[:LATENT_CHANNELS], vectors.flip(1)[:, :LATENT_CHANNELS]
     vectors = vectors * torch.sign(
         vectors[vectors.abs().argmax(0), torch.arange(LATENT_CHANNELS)]
-    )  # eigh leaves the sign open
-    # standard deviation s becomes s**0.75: fine detail keeps a small scale, so a denoiser decides it last, when the rest is known
+    )  # eigh leaves the sign undefined
+    # deviation s becomes s**0.75: fine detail keeps a small scale, so the denoiser decides it last
     gain = values**-0.125
     gain = gain / ((values * gain**2).mean() ** 0.5)
     weight = (vectors * gain).T.reshape(LATENT_CHANNELS, 3, PATCH, PATCH).float()

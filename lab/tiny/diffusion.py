@@ -1,4 +1,4 @@
-"""Noise schedule and sampler of the embedded model, and the emphasis of its loss."""
+"""Noise schedule, sampler and loss weights of the embedded model."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from . import data
 
 
 def make_scheduler() -> DDIMScheduler:
-    """Return v-prediction on a scaled-linear schedule with zero terminal signal (Lin et al. 2024): step one starts from pure noise."""
+    """Return v-prediction on a scaled-linear schedule with zero terminal SNR (Lin et al. 2024)."""
     return DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
-        rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True, steps_offset=1,
+        rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False,
+        set_alpha_to_one=True, steps_offset=1,
     )  # fmt: skip
 
 
@@ -24,5 +25,5 @@ def make_sampler() -> DPMSolverMultistepScheduler:
 
 
 def foreground_weight(masks_BTHW: torch.Tensor) -> torch.Tensor:
-    """Return weights of latents from the sprite's coverage: without them all of the training goes to the backdrop."""
+    """Return latent weights from sprite coverage; else the backdrop takes all of the training."""
     return latent_weight(data.pixel_weight(masks_BTHW), data.PATCH)

@@ -13,14 +13,16 @@ from . import data
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig(distill.Settings):
-    """Settings: model folder of the teacher, how many of the world's nouns its videos are of, and those of `train.distill.Settings`."""
+    """model: the teacher's folder. nouns: number of the world's in its videos. The rest:
+    `train.distill.Settings`.
+    """
 
     model: str
     nouns: int = 12
 
 
 def distill_task(config: DistillConfig, out: Path) -> distill.DistillTask:
-    """Build the task; the videos lie in the output folder unless `cache` names another."""
+    """Build the task; videos are cached in the output folder unless `cache` is set."""
     cache = config.cache or out / "teacher"
     cache.mkdir(parents=True, exist_ok=True)
     return distill.DistillTask(

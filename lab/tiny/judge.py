@@ -1,4 +1,4 @@
-"""Recipe `judge`: the classifier that says which noun, scene and motion a clip shows. It never sees what a model made."""
+"""Recipe `judge`: a classifier of noun, scene and motion. It never sees generated clips."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from ..world import vocabulary
 from . import data
 
 FLICKER = 0.4
-"""Standard deviation, on latents of about unit variance, of the strongest flicker that the judge is trained with."""
+"""Largest flicker in training: a standard deviation on latents of about unit variance."""
 
 
 @dataclass(frozen=True)
 class JudgeConfig:
-    """`frames`: of a clip. All steps but one in `clip_every` are made of single pictures (`image_batch`), which teach noun and scene.
+    """frames: per clip. Every `clip_every`th step trains clips, the others `image_batch` images for noun
+    and scene.
 
-    `init`: folder of a judge to start from.
+    init: folder of a judge to start from.
     """
 
     frames: int = 16
@@ -38,7 +39,7 @@ class JudgeConfig:
 
 
 class JudgeModule(nn.Module):
-    """The judge with its loss, on clips made a little worse, so that it looks at shapes and not at the renderer's exact pixels."""
+    """The judge with its loss, on degraded clips, so that it looks at shapes and not at exact pixels."""
 
     def __init__(self, judge: Judge):
         super().__init__()
@@ -53,7 +54,7 @@ class JudgeModule(nn.Module):
         if batch["pixels"].shape[1] == 1:
             losses[2] = (
                 0 * losses[2]
-            )  # a single picture shows no motion; the head stays in the graph for several processes
+            )  # one image shows no motion; the head stays in the graph for several processes
         right = [(row.argmax(1) == batch["labels"][:, i]).float() for i, row in enumerate(logits)]
         return {"loss": sum(losses), "noun": right[0], "scene": right[1], "motion": right[2]}
 
@@ -89,13 +90,13 @@ class JudgeTask:
         self.judge.save_pretrained(folder / "judge")
 
     def sample(self, folder: Path, step: int) -> None:
-        """Nothing to look at: the metrics say it."""
+        """Do nothing: the metrics suffice."""
 
 
 def _worse(pixels_BTCHW: torch.Tensor, noise: Noise) -> torch.Tensor:
-    """Noise, blur and flicker of random strength, one draw a clip.
+    """Add noise, blur and flicker of random strength per clip.
 
-    The flicker is what a generator's is: latents that each frame has a little differently, so whole patches change together.
+    Flicker changes whole patches at once, like a generator's: latents differ slightly per frame.
     """
     flat = pixels_BTCHW.flatten(0, 1)
     soft = F.interpolate(F.avg_pool2d(flat, 2), scale_factor=2, mode="bilinear").view_as(pixels_BTCHW)

@@ -1,4 +1,4 @@
-"""Recipes `cam` and `apm` on the world: `streamingt2v.train.memory` with the folders of the earlier recipes."""
+"""Recipes `cam` and `apm` on the world: `streamingt2v.train.memory` with earlier recipes' folders."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from .base import load_unet
 from .text import TEXT_LENGTH, load_text, tokenize
 
 FRAME_ENCODER = (16, 32, 48, 64)
-"""Widths of the network that looks at the window's pixels."""
+"""Widths of CAM's frame encoder."""
 
 
 @dataclass(frozen=True)
 class MemoryConfig:
-    """Settings of both recipes.
+    """Settings of both recipes; the others are `train.memory.Plan`'s.
 
-    base, text, vae: folders of those recipes. cam: folder of the cam recipe, for apm; None trains cam itself. init: for cam, a folder
-    with the memories of an earlier base, whose mergers and frame encoder to start from. The others are those of `train.memory.Plan`.
+    base, text, vae: folders of those recipes. cam: folder of the cam recipe, for apm; None trains cam. init:
+    for cam, a folder with memories of an earlier base, whose mergers and frame encoder to start from.
     """
 
     base: Path
@@ -52,7 +52,7 @@ class MemoryConfig:
     head_dim: int = 16
 
     def plan(self) -> Plan:
-        """Return the plan; apm goes on from a frame encoder that has learned."""
+        """Return the plan; apm continues with a trained frame encoder."""
         names = "frames overlap mixed_noise disturb still drift reach late changes".split()
         shared = {name: getattr(self, name) for name in names}
         anchored = self.cam is not None
@@ -62,7 +62,7 @@ class MemoryConfig:
 
 
 def memory_task(config: MemoryConfig, anchored: bool) -> MemoryTask:
-    """Build the task; RequestError for folders that are not the recipe's."""
+    """Build the task; RequestError for folders of other recipes."""
     if anchored and config.cam is None:
         raise RequestError("cam", None, "the apm recipe goes on from a folder of the cam recipe; name it")
     if anchored and config.init is not None:
@@ -77,7 +77,7 @@ def memory_task(config: MemoryConfig, anchored: bool) -> MemoryTask:
 
 
 def save(module: MemoryModule, folder: Path) -> None:
-    """Write the trained parts, each as a folder of its own."""
+    """Write each trained part as a folder."""
     module.unet.save_pretrained(folder / "unet")
     module.cam.save_pretrained(folder / "cam")
     module.tokens.save_pretrained(folder / "image_tokens")
@@ -114,7 +114,7 @@ def _take(
     earlier: StreamingUNet3D | ConditionalAttentionModule,
     part: str,
 ) -> None:
-    """Copy the weights of `earlier` whose names begin with `part` into `module`."""
+    """Copy the weights of `earlier` whose names start with `part` into `module`."""
     module.load_state_dict(
         {n: w for n, w in earlier.state_dict().items() if n.startswith(part)}, strict=False
     )

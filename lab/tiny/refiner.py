@@ -1,4 +1,4 @@
-"""Recipe `refiner`: a text-to-video UNet at twice the resolution that only knows the last part of the noise (method.md: Refining)."""
+"""Recipe `refiner`: a text-to-video UNet at twice the resolution for low noise only (method.md: Refining)."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ from .text import load_text, tokenize
 
 @dataclass(frozen=True)
 class RefinerConfig:
-    """`text`: folder of the text recipe. `levels`: timesteps below this are trained, as the refiner starts from partly noised video.
+    """text: folder of the text recipe. levels: timesteps below this are trained; refining starts from
+    partial noise.
 
-    `size`: side of the pictures. `frames`: of a clip; one step in `image_every` is made of single pictures (`image_batch`).
-    `soften`: share of clips whose input was shrunk and enlarged before the noise, as the refiner's input is. `init`: folder of an
-    earlier refiner to start from.
+    size: of the images. frames: per clip; every `image_every`th step trains `image_batch` images. soften:
+    share of clips shrunk and enlarged before noise, like the refiner's input. init: folder of an earlier
+    refiner to start from.
     """
 
     text: Path
@@ -47,7 +48,7 @@ class RefinerConfig:
 
 
 class RefinerModule(nn.Module):
-    """The UNet with the frozen text encoder under one forward."""
+    """The UNet with the frozen text encoder in one forward."""
 
     def __init__(self, unet: UNet3DConditionModel, text: CLIPTextModel, levels: int):
         super().__init__()
@@ -62,11 +63,11 @@ class RefinerModule(nn.Module):
         alpha, sigma = (
             table.to(clean)[t].view(-1, 1, 1, 1, 1) for table in (self.schedule.alphas, self.schedule.sigmas)
         )
-        # the noisy input carries what a soft upscaled clip would; the answer is the sharp clip's velocity
+        # the noisy input carries what a soft upscaled clip would; the target is the sharp clip's velocity
         noisy = alpha * start + sigma * batch["noise"].normal(clean)
         velocity = (alpha * noisy - clean) / sigma
         predicted = self.unet(noisy, t, text_BLD).sample.float()
-        # the same weight over noise as the base's; its sigma^2 keeps the softened clips' velocity finite where sigma is small
+        # the base's weight over noise; its sigma^2 keeps softened clips' velocity finite for small sigma
         error = ((predicted - velocity) * sigma) ** 2 * ((alpha / sigma) ** 2).clamp(max=5).add(1)
         return {"loss": (error.mean(1) * batch["weight"]).mean((1, 2, 3))}
 
@@ -107,7 +108,7 @@ class RefinerTask:
         self.module.unet.save_pretrained(folder / "unet")
 
     def sample(self, folder: Path, step: int) -> None:
-        """Softened clips, what the refiner makes of them, and the true ones; decoded by the patch PCA."""
+        """Draw softened clips, their refined versions, and the true ones; decoded by the patch PCA."""
         batch = self.batch(generators(0, 1, range(4)), 1)
         refined = refine(self.module, batch)
         rows = torch.stack([batch["start"], refined.cpu(), batch["latents"]], 1).flatten(0, 1)
@@ -117,7 +118,9 @@ class RefinerTask:
 
 @torch.no_grad()
 def refine(module: RefinerModule, batch: Batch, steps: int = 4) -> torch.Tensor:
-    """Latents (B, C, T, h, w) of a batch's start, noised to the highest trained level and denoised, without guidance."""
+    """Noise a batch's softened latents (B, C, T, h, w) to the highest trained level and denoise without
+    guidance.
+    """
     device = next(module.unet.parameters()).device
     text_BLD, start = module.text(batch["ids"].to(device)).last_hidden_state, batch["start"].to(device)
     nodes, generator = trailing_nodes(module.schedule, steps, module.levels), torch.Generator().manual_seed(0)
@@ -135,7 +138,7 @@ def refine(module: RefinerModule, batch: Batch, steps: int = 4) -> torch.Tensor:
 
 
 def _softened(pixels_BTCHW: torch.Tensor) -> torch.Tensor:
-    """Shrunk to half and enlarged again, as stage 3 receives the base's frames."""
+    """Shrink to half size and enlarge again, like stage 3's input."""
     flat, size = pixels_BTCHW.flatten(0, 1), pixels_BTCHW.shape[-2:]
     small = F.interpolate(flat, scale_factor=0.5, mode="bilinear", antialias=True)
     large = F.interpolate(small, size, mode="bicubic", antialias=True).clamp(-1, 1)

@@ -1,6 +1,7 @@
-"""Recipe `rival`: another short-term memory in the place of CAM, trained on the same frozen base, clips, windows and loss.
+"""Recipe `rival`: another short-term memory in place of CAM, trained on the same base, clips, windows and
+loss.
 
-`kind` names one of `compare.rivals`. The recipe's defaults are those of `cam`.
+`kind`: one of `compare.rivals`. Defaults are those of `cam`.
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ from .text import load_text, tokenize
 
 @dataclass(frozen=True)
 class RivalConfig:
-    """Settings. kind: of `compare.rivals`. encoder_steps: first steps, in which the additive one's frame encoder learns alone, as CAM's.
+    """kind: of `compare.rivals`. encoder_steps: initial steps of the additive rival's frame encoder alone,
+    like CAM's.
 
-    The others are those of `MemoryConfig`.
+    The others are `MemoryConfig`'s.
     """
 
     base: Path
@@ -62,7 +64,7 @@ class RivalConfig:
 
 
 class RivalModule(nn.Module):
-    """The frozen base and a rival under one forward; only the rival is trained."""
+    """The frozen base and a rival in one forward; only the rival is trained."""
 
     def __init__(self, unet: StreamingUNet3D, rival: rivals.Rival, parts: dict[str, nn.Module], plan: Plan):
         super().__init__()
@@ -93,7 +95,7 @@ class RivalModule(nn.Module):
         return {"loss": loss, "overlap": seen.mean((1, 2, 3, 4)), "new": new.mean((1, 2, 3, 4))}
 
     def predictor(self, ids: torch.Tensor, window_BTCHW: torch.Tensor, frames: int) -> Any:
-        """(noisy latents, timestep) -> prediction, for captions and windows of as many clips."""
+        """Return a predictor for captions and windows of as many clips."""
         with torch.no_grad():
             text_BLD = self.frozen["text"](ids).last_hidden_state
             contexts = self.unet.contexts(text_BLD)
@@ -105,7 +107,7 @@ class RivalModule(nn.Module):
 
 
 class RivalTask:
-    """See `train.task.Task`. Batches are those that CAM is trained on."""
+    """See `train.task.Task`. Batches are those of CAM's training."""
 
     def __init__(self, config: RivalConfig):
         steps = config.encoder_steps if config.kind == "additive" else 0
@@ -116,7 +118,7 @@ class RivalTask:
         self.tokenize = partial(tokenize, tokenizer)
         base = load_unet(config.base)
         parts = {"text": text, "vae": AutoencoderKL.from_pretrained(config.vae / "vae").float()}
-        unet = StreamingUNet3D.from_base(base, shared.head_dim)  # its mergers and mixers are not used
+        unet = StreamingUNet3D.from_base(base, shared.head_dim)  # its mergers and mixers are unused
         self.module: Any = RivalModule(
             unet, rivals.from_base(config.kind, base, FRAME_ENCODER), parts, self.plan
         )
@@ -133,7 +135,7 @@ class RivalTask:
 
     @torch.no_grad()
     def sample(self, folder: Path, step: int) -> None:
-        """Draw clips, each above what the rival makes of its first frames and its caption."""
+        """Draw clips, each above the rival's continuation from its first frames and its caption."""
         vae, device = self.module.frozen["vae"], next(self.module.rival.parameters()).device
         batch = self.batch(generators(0, 1, range(4)), self.plan.encoder_steps)
         frames, ids = (batch[name].to(device) for name in ("frames", "ids"))

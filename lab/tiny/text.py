@@ -1,11 +1,11 @@
-"""Recipe `text`: CLIP's text and vision towers, trained contrastively on the world, and the tokenizer of its words.
+"""Recipe `text`: CLIP's text and vision towers, trained contrastively on the world, and the tokenizer.
 
-Captions and pictures of one clip are pulled together as in CLIP (Radford et al. 2021). Two helpers that are thrown away
-afterwards keep what contrast alone would drop: the text must tell noun, scene and motion apart (a still picture shows no
-motion), and the picture's embedding must tell the colour cast and the size (what the appearance memory is for).
+Captions and images of a clip attract each other as in CLIP (Radford et al. 2021). Two training-only helpers
+keep what contrast would drop: text must separate noun, scene and motion (a still image shows no motion), and
+the image embedding must tell colour cast and size (for APM).
 
-The text's projection into the common space is not part of what generates videos; it is a file of its own, for `evaluate`. With
-`only_projection` it alone is trained, on towers that stay as they are.
+The text's projection into the common space is unused in generation; it is a separate file for `evaluate`.
+`only_projection` trains it alone on frozen towers.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ TEXT_LENGTH = 24
 
 @dataclass(frozen=True)
 class TextConfig:
-    """Sizes of the towers. `init`: folder of towers to start from, whose sizes they keep. `only_projection`: see above; needs `init`."""
+    """Sizes of the towers. init: folder of towers to start from, which sets their sizes. only_projection:
+    see above; needs `init`.
+    """
 
     init: Path | None = None
     only_projection: bool = False
@@ -63,7 +65,7 @@ class TextConfig:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a word of training captions; anything else is <unk>. Lower-cased, padded to TEXT_LENGTH."""
+    """Build a tokenizer with one token per word of training captions, lower-cased, padded to TEXT_LENGTH."""
     specials = ["<pad>", "<unk>", "<bos>", "<eos>"]
     vocab = {word: i for i, word in enumerate([*specials, *vocabulary.words()])}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
@@ -87,7 +89,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_clip(config: TextConfig, tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
-    """A stock CLIPModel of the recipe's size."""
+    """Build a stock CLIPModel of the recipe's size."""
     shared = {
         "projection_dim": config.width,
         "hidden_size": config.width,
@@ -95,8 +97,10 @@ def build_clip(config: TextConfig, tokenizer: PreTrainedTokenizerFast) -> CLIPMo
         "num_attention_heads": config.heads,
     }
     text = CLIPTextConfig(
-        **shared, vocab_size=len(tokenizer), num_hidden_layers=config.text_layers, max_position_embeddings=TEXT_LENGTH,
-        pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        **shared, vocab_size=len(tokenizer), num_hidden_layers=config.text_layers,
+        max_position_embeddings=TEXT_LENGTH,
+        pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     vision = CLIPVisionConfig(
         **shared,
@@ -110,7 +114,7 @@ def build_clip(config: TextConfig, tokenizer: PreTrainedTokenizerFast) -> CLIPMo
 
 
 def load_clip(folder: Path) -> CLIPModel:
-    """The towers of a recipe's or a model's folder as one model, in float32; the text's projection is new if it is not there."""
+    """Load a folder's towers as one float32 model; the text's projection is new if missing."""
     _, text = load_text(folder)
     vision = CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder").float()
     config = CLIPConfig(
@@ -118,7 +122,7 @@ def load_clip(folder: Path) -> CLIPModel:
         vision_config=vision.config.to_dict(),
         projection_dim=vision.config.projection_dim,
     )
-    model = CLIPModel(config).float()  # the shipped towers' configurations name half precision
+    model = CLIPModel(config).float()  # shipped configurations name half precision
     own = vision.state_dict() | {f"text_model.{name}": value for name, value in text.state_dict().items()}
     projection = load_text_projection(folder)
     if projection is not None:
@@ -130,7 +134,7 @@ def load_clip(folder: Path) -> CLIPModel:
 
 
 def tokenize(tokenizer: PreTrainedTokenizerFast, captions: list[str]) -> torch.Tensor:
-    """Token ids (N, TEXT_LENGTH)."""
+    """Return token ids (N, TEXT_LENGTH)."""
     return tokenizer(
         captions,
         padding="max_length",
@@ -141,14 +145,14 @@ def tokenize(tokenizer: PreTrainedTokenizerFast, captions: list[str]) -> torch.T
 
 
 def load_text(folder: Path) -> tuple[PreTrainedTokenizerFast, CLIPTextModel]:
-    """Tokenizer and text tower, in float32, of the text recipe's folder or of a model folder."""
+    """Load tokenizer and text tower, in float32, from the text recipe's folder or a model folder."""
     return PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer"), CLIPTextModel.from_pretrained(
         folder / "text_encoder"
     ).float()
 
 
 class ContrastiveModule(nn.Module):
-    """CLIP and its two throw-away helpers under one forward; with `only_projection` CLIP alone, all of it frozen but that."""
+    """CLIP and its training-only helpers in one forward; with `only_projection` frozen CLIP but for that."""
 
     def __init__(self, clip_model: CLIPModel, only_projection: bool = False):
         super().__init__()
@@ -170,10 +174,10 @@ class ContrastiveModule(nn.Module):
             self.clip(input_ids=batch["ids"], pixel_values=batch["pixels"], return_dict=True),
             batch["labels"],
         )
-        # clips that share noun and scene are equally right answers, since a still picture shows no more
+        # clips that share noun and scene are equally right: a still image shows no more
         same = (labels[:, None, :2] == gathered(labels)[None, :, :2]).all(-1).float()
         target, scale = same / same.sum(1, keepdim=True), self.clip.logit_scale.exp()
-        # each sample against those of all processes, as if there were one
+        # compare each sample with those of all processes
         texts = (scale * out.image_embeds @ gathered(out.text_embeds).T).float()
         images = (scale * out.text_embeds @ gathered(out.image_embeds).T).float()
         contrast = -0.5 * ((target * texts.log_softmax(1)).sum(1) + (target * images.log_softmax(1)).sum(1))
@@ -190,7 +194,7 @@ class ContrastiveModule(nn.Module):
         }
 
     def _helpers(self, out: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B,) each: what the text says of the labels, and what the picture's embedding says of the looks."""
+        """Return the helpers' losses, (B,) each: text against labels, image embedding against looks."""
         heads, labels = [*self.labels, self.direction], batch["labels"]
         told = [
             F.cross_entropy(head(out.text_embeds).float() * 10, labels[:, i], reduction="none")
@@ -243,13 +247,12 @@ class TextTask:
         export_towers(self.clip, self.tokenizer, folder)
 
     def sample(self, folder: Path, step: int) -> None:
-        """Nothing to look at: the metrics say it."""
+        """Do nothing: the metrics suffice."""
 
 
 def export_towers(clip_model: CLIPModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Each tower as a model of its own, as the other recipes and the pipeline load them: text_encoder, image_encoder, tokenizer.
-
-    Beside them the text's projection.
+    """Save each tower as its own model (text_encoder, image_encoder, tokenizer), and the text's
+    projection.
     """
     clip_model.text_model.save_pretrained(folder / "text_encoder")
     vision = CLIPVisionModelWithProjection(clip_model.config.vision_config)
@@ -262,6 +265,6 @@ def export_towers(clip_model: CLIPModel, tokenizer: PreTrainedTokenizerFast, fol
 
 
 def clip_normalise(pixels_NCHW: torch.Tensor) -> torch.Tensor:
-    """[-1, 1] pixels -> CLIP's mean and deviation."""
+    """Normalise pixels in [-1, 1] with CLIP's mean and deviation."""
     mean_C11, std_C11 = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
     return ((pixels_NCHW + 1) / 2 - mean_C11) / std_C11

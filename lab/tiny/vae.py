@@ -1,7 +1,7 @@
 """Recipe `vae`: a stock AutoencoderKL whose latents are the world's patch PCA.
 
-The encoder learns the linear code (so that any picture can be encoded by the stock class), the decoder learns to draw sharply
-from it. The decoder's latents are disturbed a little, since a denoiser's are never perfect.
+The encoder learns the linear code, so the stock class can encode any image; the decoder learns to draw
+sharply from it. Latents get a little noise, as a denoiser leaves some.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from . import data
 
 @dataclass(frozen=True)
 class VaeConfig:
-    """`size`: side of the training pictures. About half are windows of pictures twice as large, for the refiner; one step in
-    `whole_every` is made of such pictures as a whole, a quarter as many, since norms and attention see all of a picture. `init`: folder
-    to start from.
+    """size: of training images; half are crops of images twice as large, for the refiner. whole_every:
+    every Nth step trains
 
-    `disturb`: largest noise on the latents that are decoded. The finest of them have a spread of 0.4: more noise than that, and the
-    decoder learns to leave them out.
+    a quarter as many whole ones, since norms and attention see the entire image. init: folder to start from.
+
+    disturb: largest noise on decoded latents. The finest latents have deviation 0.4; with more noise the
+    decoder learns to drop them.
     """
 
     size: int = 64
@@ -42,7 +43,7 @@ class VaeConfig:
 
 
 def build_vae(config: VaeConfig) -> AutoencoderKL:
-    """An autoencoder that divides height and width by 8."""
+    """Build an autoencoder that divides height and width by 8."""
     levels = len(config.channels)
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,
@@ -57,7 +58,7 @@ def build_vae(config: VaeConfig) -> AutoencoderKL:
 
 
 class VaeModule(nn.Module):
-    """Encoder against the PCA, decoder against the pixels; each has its own loss and neither sees the other."""
+    """Train encoder against PCA, decoder against pixels; separate losses, neither depends on the other."""
 
     def __init__(self, vae: AutoencoderKL, disturb: float):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Captions of clips: templates with synonyms and word orders, among them exactly "A cat running on the street"."""
+"""Captions: templates with synonyms and word orders, including exactly "A cat running on the street"."""
 
 import numpy as np
 
@@ -8,9 +8,9 @@ from . import vocabulary as v
 def caption(
     noun: str, scene: str, motion: str, direction: int, rng: np.random.Generator, held_out: bool = False
 ) -> str:
-    """A caption drawn at random, which tells `direction` (-1 left, 1 right) unless it is 0.
+    """Draw a caption; it tells `direction` (-1 left, 1 right) unless that is 0.
 
-    With `held_out`, words or word order (or both) are ones that training captions never have.
+    held_out: use words or word orders that training never uses.
     """
     n = next(x for x in v.NOUNS if x.name == noun)
     s = next(x for x in v.SCENES if x.name == scene)
@@ -28,6 +28,6 @@ def caption(
 
 
 def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
-    # the plain word comes twice as often as each synonym
+    # the plain word is twice as likely as each synonym
     weights = np.array([2.0] + [1.0] * (len(options) - 1))
     return options[int(rng.choice(len(options), p=weights / weights.sum()))]

@@ -1,8 +1,8 @@
-"""A clip of the world: what is in it (`ClipSpec`, drawn from a seed) and how it looks at any times (`render`).
+"""Clips of the world: contents (`ClipSpec`, drawn from a seed) and appearance at any times (`render`).
 
-Everything is closed-form in time (seconds), so a clip has any length, any frame can be drawn alone, and the same seed
-gives the same clip on every machine. Lengths are in picture heights. What a caption does not tell (colour cast, size,
-arrangement, pace) is drawn too: an appearance memory must remember it, a text cannot.
+Everything is closed-form in time (seconds): clips have any length, frames can be drawn alone, and a seed
+gives the same clip on every machine. Lengths are in image heights. What captions omit (colour cast, size,
+arrangement, pace) is drawn too: only an appearance memory can keep it.
 """
 
 from dataclasses import dataclass
@@ -37,36 +37,37 @@ SWIMMERS = frozenset(
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """Contents of a clip. `noun`, `scene`, `motion` are names of the vocabulary; `direction` is -1 (left) or 1 (right)."""
+    """Contents of a clip; names are the vocabulary's. `direction`: -1 (left) or 1 (right)."""
 
     noun: str
     scene: str
     motion: str
     direction: int
-    told_direction: int  # as `direction` where the caption tells it, else 0
+    told_direction: int  # `direction` if the caption tells it, else 0
     caption: str
     variant: int
     camera_start: float
-    pace: float  # periods of the motion a second
+    pace: float  # periods of the motion per second
     phase: float
     size: float  # side of the sprite
-    x: float  # its resting place
+    x: float  # its resting position
     y: float
-    cast: tuple[float, float, float]  # gain of red, green, blue over the whole picture
+    cast: tuple[float, float, float]  # gains of red, green, blue over the whole image
     sprite_cast: tuple[float, float, float]
 
 
 def sample(
     seed: int | tuple[int, ...], nouns: tuple[str, ...] | None = None, held_out: bool = False, **fixed: str
 ) -> ClipSpec:
-    """The clip of that seed. `nouns` limits the nouns; `noun`, `scene`, `motion` may be fixed by name."""
+    """Draw the clip of a seed. `nouns` limits the nouns; `noun`, `scene`, `motion` fix them by name."""
     rng = np.random.default_rng(seed)
     choice = {
         "noun": _one(rng, nouns or tuple(n.name for n in vocabulary.NOUNS)),
         "scene": _one(rng, tuple(s.name for s in vocabulary.SCENES)),
         "motion": _one(rng, tuple(m.name for m in vocabulary.MOTIONS)),
     } | fixed
-    # a caption that says nothing means the way the thing's picture faces: to draw both ways at once is to draw two heads
+    # without a direction in the caption the sprite moves the way it faces: learning both at once means
+    # drawing two heads
     told = 0 if choice["motion"] != "run" or rng.random() < 0.5 else 1 if rng.random() < 0.5 else -1
     direction = told or vocabulary.noun(choice["noun"]).facing or 1
     size = rng.uniform(0.58, 0.7)
@@ -89,14 +90,16 @@ def sample(
 
 
 def frame_times(frames: int, start: float = 0.0) -> np.ndarray:
-    """Times in seconds of `frames` consecutive frames from second `start`."""
+    """Return times in seconds of consecutive frames from second `start`."""
     return start + np.arange(frames) / FPS
 
 
 def render(
     spec: ClipSpec, times: np.ndarray, height: int = 64, width: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Frames (T, H, W, 3) uint8 and the sprite's coverage (T, H, W) float32 in 0..1 at `times` (T,) in seconds."""
+    """Render frames (T, H, W, 3) uint8 and the sprite's coverage (T, H, W) float32 in 0..1 at `times` in
+    seconds.
+    """
     width = width or height
     t = np.asarray(times, np.float64)
     pose = _poses(spec, t)
@@ -113,10 +116,10 @@ def render(
 
 
 def _poses(spec: ClipSpec, t: np.ndarray) -> dict[str, np.ndarray]:
-    """Camera position, sprite centre, scale and angle (degrees) at each time."""
+    """Return camera position, sprite centre, scale and angle (degrees) at each time."""
     turn = 2 * np.pi * (spec.pace * t + spec.phase)
     zero, one = np.zeros_like(t), np.ones_like(t)
-    # the camera always travels a little, so that something moves in every clip
+    # the camera always moves a little, so something moves in every clip
     pose = {
         "camera": spec.camera_start + 0.12 * spec.direction * t,
         "x": spec.x + zero,
@@ -124,7 +127,7 @@ def _poses(spec: ClipSpec, t: np.ndarray) -> dict[str, np.ndarray]:
         "scale": one,
         "angle": zero,
     }
-    if spec.motion == "run":  # the camera follows the runner: the world goes by, the runner bobs
+    if spec.motion == "run":  # the camera follows the runner: the scenery passes by
         pose["camera"] = spec.camera_start + 0.9 * spec.direction * spec.pace * t
         pose["y"] = spec.y - 0.035 * np.abs(np.sin(1.5 * turn))
         pose["angle"] = 4.0 * np.sin(3.0 * turn)
@@ -144,13 +147,13 @@ def _poses(spec: ClipSpec, t: np.ndarray) -> dict[str, np.ndarray]:
 def _posed_sprite(
     spec: ClipSpec, centre: tuple[float, float], scale: float, angle: float, height: int, width: int
 ) -> np.ndarray:
-    """The sprite alone on a transparent picture: (H, W, 4) float32 premultiplied, 0..255."""
+    """Paint the sprite alone on a transparent image: (H, W, 4) float32 premultiplied, 0..255."""
     side = max(2, round(spec.size * height))
     facing = vocabulary.noun(spec.noun).facing
     flip = -1.0 if facing and facing != spec.direction else 1.0
     a = np.deg2rad(angle)
     cos, sin = np.cos(a) / scale, np.sin(a) / scale
-    # Pillow wants the map from picture to sprite: undo the move, the turn, the scale, then the mirror
+    # Pillow wants the inverse map, image to sprite
     cx, cy = centre
     matrix = (
         flip * cos,

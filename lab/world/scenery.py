@@ -1,7 +1,7 @@
-"""The world's scenes, drawn by code: each is a few horizontal strips that scroll at different speeds (parallax).
+"""Scenes drawn by code: a few horizontal strips that scroll at different speeds (parallax).
 
-A strip is PERIOD heights wide and wraps round, so a camera can travel for ever. All coordinates are in units of the
-picture's height (x to the right, y down, ground at y = GROUND), so a scene looks the same at every resolution.
+A strip is PERIOD heights wide and wraps around, so a camera can travel forever. Coordinates are in image
+heights (x to the right, y down, ground at y = GROUND), so a scene looks the same at every resolution.
 """
 
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw
 
-PERIOD = 4  # strip width in picture heights
-GROUND = 0.8  # where things stand
-VARIANTS = 6  # different arrangements of a scene
+PERIOD = 4  # strip width in image heights
+GROUND = 0.8  # ground level
+VARIANTS = 6  # arrangements per scene
 _SUPERSAMPLE = 3
 
 Colour = tuple[int, int, int]
@@ -22,14 +22,14 @@ Strip = np.ndarray  # (H, PERIOD * H, 4) float32, premultiplied, alpha in 0..1, 
 
 @dataclass(frozen=True)
 class Layer:
-    """A strip and its speed: 1 moves with the ground, 0 stands still at infinity."""
+    """A strip and its speed: 1 moves with the ground, 0 is at infinity."""
 
     strip: Strip
     speed: float
 
 
 class _Brush:
-    """Draws on one wrapping strip in units of picture height."""
+    """Draws on a wrapping strip in units of image height."""
 
     def __init__(self, height: int):
         self.unit = height * _SUPERSAMPLE
@@ -80,7 +80,7 @@ _Painter = Callable[[_Rng, Callable[[], _Brush]], list[tuple[_Brush, float]]]
 
 
 def _spots(rng: _Rng, n: int, jitter: float = 0.35) -> list[float]:
-    """n places along the strip, roughly even."""
+    """Return n positions along the strip, roughly even."""
     return [PERIOD * (i + rng.uniform(-jitter, jitter)) / n for i in range(n)]
 
 
@@ -236,14 +236,14 @@ _PAINTERS: dict[str, _Painter] = {
 
 @lru_cache(maxsize=128)
 def layers(scene: str, variant: int, height: int) -> tuple[Layer, ...]:
-    """The scene's strips from back to front at a picture height in pixels; `variant` in 0..VARIANTS-1 arranges them."""
+    """Return the scene's strips, back to front, for an image height in pixels; `variant` in 0..VARIANTS-1."""
     rng = np.random.default_rng([variant, *scene.encode()])
     painted = _PAINTERS[scene](rng, lambda: _Brush(height))
     return tuple(Layer(brush.strip(), speed) for brush, speed in painted)
 
 
 def backdrop(scene: str, variant: int, camera: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The scene seen by a camera at positions `camera` (T,), in picture heights: (T, H, W, 3) float32 in 0..255."""
+    """Return the scene for camera positions (T,), in image heights: (T, H, W, 3) float32 in 0..255."""
     frames = np.zeros((len(camera), height, width, 3), np.float32)
     for layer in layers(scene, variant, height):
         seen = _scroll(layer.strip, camera * layer.speed * height, width)
@@ -252,7 +252,7 @@ def backdrop(scene: str, variant: int, camera: np.ndarray, height: int, width: i
 
 
 def _scroll(strip: Strip, offsets_px: np.ndarray, width: int) -> np.ndarray:
-    """Windows of a wrapping strip at fractional offsets: (T, H, width, 4), linear between pixels."""
+    """Cut windows of a wrapping strip at fractional offsets: (T, H, width, 4), linear between pixels."""
     whole = np.floor(offsets_px).astype(np.int64)
     part = (offsets_px - whole).astype(np.float32)[:, None, None, None]
     columns = (whole[:, None] + np.arange(width + 1)) % strip.shape[1]

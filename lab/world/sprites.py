@@ -1,8 +1,8 @@
-"""Sprites of the world's nouns: flat pictures with an alpha channel, from Microsoft's Fluent Emoji (MIT licence).
+"""Sprites of the nouns: flat images with alpha from Microsoft's Fluent Emoji (MIT licence).
 
-The pictures are rendered once from the icon set's registry package (npm `@iconify-json/fluent-emoji-flat`, an
-`icons.json` of SVG bodies) by `render_atlas`, and the raster is shipped: every machine then sees the same pixels,
-and neither Node.js nor an SVG renderer is needed to train or to judge. `sprites.LICENSE` holds the notice.
+`render_atlas` renders them once from the npm package `@iconify-json/fluent-emoji-flat` (an `icons.json` of
+SVG bodies). The raster is shipped: all machines see the same pixels and need neither Node.js nor an SVG
+renderer. `sprites.LICENSE` holds the notice.
 """
 
 import io
@@ -15,20 +15,21 @@ from PIL import Image
 
 from . import vocabulary
 
-SIDE = 128  # pixels of a sprite in the atlas; a refiner's clip shows it at about 83
+SIDE = 128  # pixels per sprite in the atlas; a refiner's clip shows it at about 83
 COLUMNS = 6
 ATLAS = Path(__file__).with_name("sprites.png")
 
 
 def render_atlas(icons_json: Path, target: Path = ATLAS) -> None:
-    """Render every noun's icon from the package's `icons.json` into the atlas. Needs the `resvg_py` package."""
+    """Render every noun's icon from `icons.json` into the atlas. Needs the `resvg_py` package."""
     import resvg_py
 
     icons = json.loads(icons_json.read_text())["icons"]
     rows = -(-len(vocabulary.NOUNS) // COLUMNS)
     atlas = Image.new("RGBA", (COLUMNS * SIDE, rows * SIDE))
     for i, noun in enumerate(vocabulary.NOUNS):
-        svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32" width="{SIDE}" height="{SIDE}">{icons[noun.icon]["body"]}</svg>'
+        head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32" width="{SIDE}" height="{SIDE}">'
+        svg = f"{head}{icons[noun.icon]['body']}</svg>"
         icon = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg)))).convert("RGBA")
         atlas.paste(icon, ((i % COLUMNS) * SIDE, (i // COLUMNS) * SIDE))
     atlas.save(target, optimize=True)
@@ -41,7 +42,9 @@ def _atlas() -> Image.Image:
 
 @lru_cache(maxsize=512)
 def sprite(name: str, side: int) -> Image.Image:
-    """The noun's picture, cropped to its outline and scaled to fit `side` x `side` pixels; premultiplied RGBA (mode "RGBa")."""
+    """Return the noun's image, cropped and scaled to fit `side` x `side` pixels; premultiplied RGBA (mode
+    "RGBa").
+    """
     i = [n.name for n in vocabulary.NOUNS].index(name)
     x, y = (i % COLUMNS) * SIDE, (i // COLUMNS) * SIDE
     icon = _atlas().crop((x, y, x + SIDE, y + SIDE))

@@ -1,7 +1,7 @@
-"""Vocabulary of the world: nouns, scenes, motions, their synonyms and the captions' word orders.
+"""Vocabulary: nouns, scenes, motions, synonyms and word orders of captions.
 
-The first entry of every tuple of synonyms is the plain word. Words and templates that are `held_out` are never used in training
-captions. A model has learned nothing of such a word, so it is no word of its vocabulary: it leads to the nearest that is.
+The first synonym is the plain word. `held_out` words and templates are never used in training, so they are
+not in a model's vocabulary and map to the nearest word that is.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Noun:
-    """A thing that moves: its icon in the sprite set, its synonyms, and which way the icon faces (-1 left, 0 neither, 1 right)."""
+    """A subject: its icon, its synonyms, and the way the icon faces (-1 left, 0 neither, 1 right)."""
 
     name: str
     icon: str
@@ -62,7 +62,7 @@ NOUNS: tuple[Noun, ...] = (
 
 @dataclass(frozen=True)
 class Phrase:
-    """A scene or a motion: its name, the phrases that captions use, and phrases kept for testing."""
+    """A scene or a motion: name, phrases of captions, held-out phrases."""
 
     name: str
     phrases: tuple[str, ...]
@@ -117,52 +117,72 @@ HELD_OUT_TEMPLATES: tuple[str, ...] = (
     "{s} there is {n}, {m}{d}",
 )
 
-# Everyday words outside the world and the nearest word inside it; spelling slips are found by similarity instead.
+# Everyday words and the nearest word of the world; spelling slips are matched by similarity instead.
 NEAREST: dict[str, str] = {
-    "lion": "tiger", "leopard": "tiger", "panther": "tiger", "fox": "dog", "wolf": "dog", "bear": "elephant", "panda": "penguin",
-    "mouse": "rabbit", "hamster": "rabbit", "squirrel": "rabbit", "zebra": "horse", "donkey": "horse", "unicorn": "horse", "camel": "horse",
-    "deer": "horse", "goat": "sheep", "bull": "cow", "ox": "cow", "hippo": "elephant", "rhino": "elephant", "mammoth": "elephant",
-    "shark": "whale", "seal": "dolphin", "frog": "turtle", "crocodile": "dinosaur", "lizard": "dinosaur", "dragon": "dinosaur",
-    "eagle": "bird", "hawk": "bird", "crow": "bird", "pigeon": "bird", "robin": "bird", "chicken": "duck", "hen": "duck", "goose": "duck",
+    "lion": "tiger", "leopard": "tiger", "panther": "tiger", "fox": "dog", "wolf": "dog",
+    "bear": "elephant", "panda": "penguin",
+    "mouse": "rabbit", "hamster": "rabbit", "squirrel": "rabbit", "zebra": "horse", "donkey": "horse",
+    "unicorn": "horse", "camel": "horse",
+    "deer": "horse", "goat": "sheep", "bull": "cow", "ox": "cow", "hippo": "elephant",
+    "rhino": "elephant", "mammoth": "elephant",
+    "shark": "whale", "seal": "dolphin", "frog": "turtle", "crocodile": "dinosaur",
+    "lizard": "dinosaur", "dragon": "dinosaur",
+    "eagle": "bird", "hawk": "bird", "crow": "bird", "pigeon": "bird", "robin": "bird",
+    "chicken": "duck", "hen": "duck", "goose": "duck",
     "swan": "duck",
-    "bee": "butterfly", "fly": "butterfly", "dragonfly": "butterfly", "spider": "ladybug", "ant": "ladybug", "bug": "ladybug",
-    "jellyfish": "octopus", "lobster": "crab", "goldfish": "fish", "salmon": "fish", "ship": "sailboat", "ferry": "sailboat",
-    "taxi": "car", "tram": "train", "subway": "train", "motorcycle": "bicycle", "motorbike": "bicycle", "scooter": "bicycle",
-    "aircraft": "airplane", "glider": "airplane", "drone": "helicopter", "alien": "ufo", "spacecraft": "rocket",
-    "astronaut": "robot", "man": "robot", "woman": "robot", "person": "robot", "boy": "robot", "girl": "robot", "child": "robot",
+    "bee": "butterfly", "fly": "butterfly", "dragonfly": "butterfly", "spider": "ladybug",
+    "ant": "ladybug", "bug": "ladybug",
+    "jellyfish": "octopus", "lobster": "crab", "goldfish": "fish", "salmon": "fish", "ship": "sailboat",
+    "ferry": "sailboat",
+    "taxi": "car", "tram": "train", "subway": "train", "motorcycle": "bicycle", "motorbike": "bicycle",
+    "scooter": "bicycle",
+    "aircraft": "airplane", "glider": "airplane", "drone": "helicopter", "alien": "ufo",
+    "spacecraft": "rocket",
+    "astronaut": "robot", "man": "robot", "woman": "robot", "person": "robot", "boy": "robot",
+    "girl": "robot", "child": "robot",
     "ball": "balloon", "kite": "balloon", "bubble": "balloon", "animal": "cat", "pet": "cat",
-    "walking": "running", "jogging": "running", "driving": "running", "riding": "running", "flying": "floating", "swimming": "floating",
-    "sprinting": "running", "galloping": "running", "rushing": "running", "crossing": "running", "skipping": "jumping",
+    "walking": "running", "jogging": "running", "driving": "running", "riding": "running",
+    "flying": "floating", "swimming": "floating",
+    "sprinting": "running", "galloping": "running", "rushing": "running", "crossing": "running",
+    "skipping": "jumping",
     "dancing": "rocking", "spinning": "circling", "turning": "circling", "rotating": "circling",
     "sleeping": "resting", "sitting": "resting",
     "lying": "resting", "breathing": "pulsing", "rolling": "rocking", "shaking": "rocking",
-    "highway": "road", "avenue": "street", "town": "city", "village": "city", "downtown": "city", "coast": "beach", "shore": "beach",
-    "island": "beach", "jungle": "forest", "park": "forest", "garden": "forest", "meadow": "forest", "wood": "woods", "tree": "trees",
-    "moon": "stars", "space": "stars", "galaxy": "stars", "evening": "sunset", "dawn": "sunset", "sunrise": "sunset",
+    "highway": "road", "avenue": "street", "town": "city", "village": "city", "downtown": "city",
+    "coast": "beach", "shore": "beach",
+    "island": "beach", "jungle": "forest", "park": "forest", "garden": "forest", "meadow": "forest",
+    "wood": "woods", "tree": "trees",
+    "moon": "stars", "space": "stars", "galaxy": "stars", "evening": "sunset", "dawn": "sunset",
+    "sunrise": "sunset",
     "winter": "snow", "ice": "snow", "hills": "mountains", "glacier": "snow", "alps": "mountains",
-    "underwater": "ocean", "lake": "sea", "river": "sea", "pool": "sea", "reef": "ocean", "sahara": "desert", "dune": "dunes",
+    "underwater": "ocean", "lake": "sea", "river": "sea", "pool": "sea", "reef": "ocean",
+    "sahara": "desert", "dune": "dunes",
     "cactus": "cactuses", "building": "skyline", "skyscrapers": "skyline",
     # held out of training captions, in scenes, motions and word orders
     "along": "on", "through": "in", "starry": "night", "dusk": "sunset", "clip": "video",
-    "speeding": "running", "bouncing": "jumping", "bobbing": "floating", "looping": "circling", "swaying": "rocking",
+    "speeding": "running", "bouncing": "jumping", "bobbing": "floating", "looping": "circling",
+    "swaying": "rocking",
 } | {word: noun.synonyms[0] for noun in NOUNS for word in noun.held_out}  # fmt: skip
 
-# For a model that was not trained on all nouns: the look-alike among the bolder ones.
+# The look-alike among the first nouns, for models not trained on all.
 NEAREST_NOUN: dict[str, str] = {
-    "dinosaur": "turtle", "pig": "elephant", "sailboat": "whale", "ladybug": "butterfly", "owl": "penguin", "helicopter": "balloon",
-    "snail": "turtle", "rocket": "robot", "truck": "bus", "dog": "cat", "tiger": "cat", "cow": "horse", "sheep": "horse", "rabbit": "cat",
-    "duck": "penguin", "bird": "penguin", "parrot": "penguin", "fish": "whale", "dolphin": "whale", "crab": "octopus", "bicycle": "car",
+    "dinosaur": "turtle", "pig": "elephant", "sailboat": "whale", "ladybug": "butterfly",
+    "owl": "penguin", "helicopter": "balloon",
+    "snail": "turtle", "rocket": "robot", "truck": "bus", "dog": "cat", "tiger": "cat", "cow": "horse",
+    "sheep": "horse", "rabbit": "cat",
+    "duck": "penguin", "bird": "penguin", "parrot": "penguin", "fish": "whale", "dolphin": "whale",
+    "crab": "octopus", "bicycle": "car",
     "train": "bus", "airplane": "butterfly", "ufo": "balloon",
 }  # fmt: skip
 
 
 def noun(name: str) -> Noun:
-    """The noun of that name; KeyError if the world has none."""
+    """Return the noun of that name; KeyError if there is none."""
     return next(n for n in NOUNS if n.name == name)
 
 
 def words() -> list[str]:
-    """Every word that a caption of training may hold; sorted."""
+    """Return every word of training captions; sorted."""
     texts = [w for n in NOUNS for w in (*n.synonyms, n.article)]
     texts += [p for group in (SCENES, MOTIONS) for phrase in group for p in phrase.phrases]
     texts += [p for ps in DIRECTIONS.values() for p in ps]
@@ -170,7 +190,7 @@ def words() -> list[str]:
 
 
 def held_out_words() -> list[str]:
-    """Every word that only captions kept for testing hold; sorted."""
+    """Return every word that only held-out captions use; sorted."""
     texts = [w for n in NOUNS for w in n.held_out]
     texts += [p for group in (SCENES, MOTIONS) for phrase in group for p in phrase.held_out]
     return sorted({*_words_of([*texts, *(_bare(t) for t in HELD_OUT_TEMPLATES)])} - {*words()})

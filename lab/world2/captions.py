@@ -1,4 +1,4 @@
-"""Captions: templates with synonyms and word orders, among them exactly "A cat running on the street"."""
+"""Captions: templates with synonyms and word orders, including exactly "A cat running on the street"."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from . import vocabulary as v
 
 @dataclass(frozen=True)
 class Told:
-    """Contents of a caption; None (or 0) is left out of it."""
+    """Contents of a caption; None (or 0): omitted."""
 
     noun: str
     scene: str
@@ -23,7 +23,7 @@ class Told:
 
 
 def caption(told: Told, rng: np.random.Generator, held_out: bool = False) -> str:
-    """Draw a caption; with `held_out` its words and word order are ones that training captions never have."""
+    """Draw a caption; with `held_out`, from words and word orders that training never uses."""
     noun, scene, motion = (
         _pick(rng, entry.held_out if held_out and entry.held_out else entry.said)
         for entry in (
@@ -53,6 +53,6 @@ def _named(entries: tuple[v.Words, ...], name: str | None) -> v.Words:
 
 
 def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
-    # the plain word comes twice as often as each synonym
+    # the plain word is twice as likely as each synonym
     weights = np.array([2.0] + [1.0] * (len(options) - 1))
     return options[int(rng.choice(len(options), p=weights / weights.sum()))]

@@ -1,9 +1,8 @@
-"""Clips of the world: what one shows (`ClipSpec`, drawn from a seed) and how it looks at any time (`render`).
+"""Clips of the world: contents (`ClipSpec`, drawn from a seed) and appearance at any time (`render`).
 
-Everything is closed-form in time (seconds), so a clip has any length, any frame can be drawn alone, and the
-same seed gives the same clip on every machine. Lengths are in picture heights, and nothing moves faster
-than `FASTEST` a frame. What a caption leaves out (colour, pattern, time of day, arrangement of the scenery)
-is drawn too: a memory must keep it, a text cannot tell it.
+Everything is closed-form in time (seconds): clips have any length, frames can be drawn alone, and a seed
+gives the same clip on every machine. Lengths are in image heights; nothing moves faster than `FASTEST` per
+frame. What captions omit (colour, pattern, time of day, arrangement) is drawn too: only a memory can keep it.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _WALLS: tuple[tuple[Colour, Colour], ...] = (
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """Contents of a clip; names are those of the vocabulary. `told`: what its caption says of it."""
+    """Contents of a clip; names are the vocabulary's. `told`: contents of its caption."""
 
     noun: str
     colour: str
@@ -44,15 +43,15 @@ class ClipSpec:
     told: Told
     caption: str
     arrangement: int
-    wall: int  # which wall stands there, if one does
-    size: float  # height of the thing
+    wall: int  # which wall stands there, if any
+    size: float  # the subject's height
     pose: motion.Pace
 
 
 def sample(
     seed: int | tuple[int, ...], held_out: bool = False, told_looks: float = 0.4, **fixed: str
 ) -> ClipSpec:
-    """The clip of that seed; what is in `fixed` (noun, colour, pattern, scene, time, motion) is not drawn.
+    """Draw the clip of a seed; `fixed` sets noun, colour, pattern, scene, time or motion.
 
     `told_looks`: share of captions that tell the colour, and of those that tell the pattern.
     """
@@ -68,7 +67,7 @@ def sample(
             ["run", "run", "run", "jump", "float", "rock", "still", "pan", "hide", "hide", "away", "away"],
         ),
     } | fixed
-    # a caption that tells no direction means the right: to draw both ways at once is to draw two heads
+    # without a direction in the caption it is right: learning both at once means drawing two heads
     told_way = 0 if drawn["motion"] not in ("run", "away") or rng.random() < 0.5 else int(rng.choice((-1, 1)))
     direction = told_way or (1 if drawn["motion"] == "run" else int(rng.choice((-1, 1))))
     told = Told(
@@ -96,19 +95,19 @@ def sample(
 
 
 def frame_times(frames: int, start: float = 0.0) -> np.ndarray:
-    """Times in seconds of `frames` consecutive frames from second `start`."""
+    """Return times in seconds of consecutive frames from second `start`."""
     return start + np.arange(frames) / FPS
 
 
 def poses(spec: ClipSpec, times: np.ndarray) -> motion.Poses:
-    """Return where camera and thing are at `times` (T,) in seconds: the ground truth of what moves."""
+    """Return camera and subject positions at `times` (T,) in seconds: ground truth."""
     return motion.poses(spec.motion, spec.direction, spec.pose, np.asarray(times, np.float64))
 
 
 def render(
     spec: ClipSpec, times: np.ndarray, height: int = 64, width: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Render frames (T, H, W, 3) uint8 and the thing's coverage (T, H, W) float32 at `times` in seconds."""
+    """Render frames (T, H, W, 3) uint8 and the subject's coverage (T, H, W) float32 at `times` in seconds."""
     width = width or height
     p = poses(spec, times)
     frames = backdrop(
@@ -128,9 +127,9 @@ def render(
 
 
 def flow(spec: ClipSpec, times: np.ndarray, height: int = 64, width: int | None = None) -> np.ndarray:
-    """Return where each pixel goes in the next frame, (T - 1, 2, H, W) float32 in pixels (dx, dy).
+    """Return the flow to the next frame, (T - 1, 2, H, W) float32 in pixels (dx, dy).
 
-    A layer moves as one, and so does the thing, by its middle: turns, steps and stretches of it are left out.
+    Layers and the subject move rigidly, by its middle: turns, steps and stretches are omitted.
     """
     width = width or height
     p, front = poses(spec, times), _front(spec, height, width)
@@ -149,7 +148,7 @@ def flow(spec: ClipSpec, times: np.ndarray, height: int = 64, width: int | None 
 
 
 def placed(spec: ClipSpec, p: motion.Poses, i: int) -> list[tuple[np.ndarray, Colour]]:
-    """The thing's shapes in picture heights, at the i-th of the poses."""
+    """Return the subject's shapes in image heights at pose `i`."""
     a = np.deg2rad(p.angle[i])
     mirror = np.array([p.facing[i], 1.0])
     turn = np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]])
@@ -164,7 +163,7 @@ def placed(spec: ClipSpec, p: motion.Poses, i: int) -> list[tuple[np.ndarray, Co
 
 
 def _layer(shapes: list[tuple[np.ndarray, Colour]], height: int, width: int) -> np.ndarray:
-    """Shapes in picture heights, x from the middle, as a picture: (H, W, 4), premultiplied, alpha in 0..1."""
+    """Paint shapes (image heights, x from the middle) as (H, W, 4), premultiplied, alpha in 0..1."""
     fine = height * _FINE
     image = paint(
         ((points * fine + (0.5 * width * _FINE - 0.5 * fine, 0), colour) for points, colour in shapes),
@@ -177,7 +176,7 @@ def _layer(shapes: list[tuple[np.ndarray, Colour]], height: int, width: int) -> 
 
 
 def _front(spec: ClipSpec, height: int, width: int) -> np.ndarray | None:
-    """Return the wall that the thing hides behind."""
+    """Return the wall that the subject hides behind."""
     if spec.motion != "hide":
         return None
     stone, joint = _WALLS[spec.wall]

@@ -61,7 +61,7 @@ class Figure(Sketch):
         colour: Colour,
         swing: float = 0.55,
     ) -> None:
-        """Legs from the hips at x = `at`, neighbours half a step apart."""
+        """Add legs from the hips at x = `at`; neighbours are half a step apart."""
         for i, x in enumerate(at):
             step = turn + 0.5 * i
             foot = x + swing * -top * 0.5 * np.cos(2 * np.pi * step)
@@ -72,14 +72,14 @@ class Figure(Sketch):
         y = -r if y is None else y
         self.ellipse(x, y, r, r, TYRE)
         self.ellipse(x, y, 0.62 * r, 0.62 * r, STEEL)
-        a = np.pi * turn  # a bar has turned when it has turned by half
+        a = np.pi * turn  # a bar looks the same after half a turn
         dx, dy = 0.62 * r * np.cos(a), 0.62 * r * np.sin(a)
         self.line([(x - dx, y - dy), (x + dx, y + dy)], 0.34 * r, TYRE)
 
 
 @lru_cache(maxsize=512)
 def _pattern(key: tuple[tuple[float, float], ...], pattern: str) -> tuple[np.ndarray, ...]:
-    """The polygons that a pattern lays on a polygon."""
+    """Return the polygons of a pattern on a polygon."""
     points = np.array(key)
     left, right = float(points[:, 0].min()), float(points[:, 0].max())
     if pattern == "striped":

@@ -1,4 +1,4 @@
-"""Motion of things and cameras: positions in closed form at any time, none faster than `FASTEST`."""
+"""Motion of subjects and cameras: closed-form positions, none faster than `FASTEST`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 FPS = 8
-FASTEST = 3 / 64  # of the picture's height, a frame
+FASTEST = 3 / 64  # of the image height per frame
 WALL_TOP = 0.38  # upper border of the wall to hide behind
 WALL = 0.6  # its width
-_HIDING = 0.27  # distance of its middle from the picture's middle
+_HIDING = 0.27  # distance of its middle from the image's middle
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Pace:
     """Motion drawn from a seed. `lift`: height above ground. `waits`: seconds out of sight, in sight."""
 
     camera: float  # at time 0
-    speed: float  # heights a second, of a follower's camera and of a walker
-    beat: float  # swings a second
+    speed: float  # heights per second, of a follower's camera and of a walker
+    beat: float  # swings per second
     phase: float
     lift: float
     waits: tuple[float, float]
@@ -27,7 +27,9 @@ class Pace:
 
 @dataclass(frozen=True)
 class Poses:
-    """All (T,). `camera`: left border of the view on the ground layer; `x`: the thing's middle; `step`: turns."""
+    """All (T,). `camera`: left border of the view on the ground layer; `x`: the subject's middle; `step`:
+    turns.
+    """
 
     camera: np.ndarray
     x: np.ndarray
@@ -39,7 +41,7 @@ class Poses:
 
 
 def pace(rng: np.random.Generator, lift: float) -> Pace:
-    """A pace drawn at random, for a thing that hangs about `lift` above the ground."""
+    """Draw a pace for a subject about `lift` above the ground."""
     return Pace(
         camera=rng.uniform(0, 1000),
         speed=rng.uniform(0.24, 0.34),
@@ -51,24 +53,24 @@ def pace(rng: np.random.Generator, lift: float) -> Pace:
 
 
 def wall(direction: int) -> tuple[float, float]:
-    """Left and right border of the wall; `direction` is the way to it."""
+    """Return left and right border of the wall; `direction`: the way to it."""
     middle = 0.5 + _HIDING * direction
     return middle - WALL / 2, middle + WALL / 2
 
 
 def cycle(motion: str, pace: Pace) -> float:
-    """Seconds after which `hide` and `away` begin again."""
+    """Return the period of `hide` and `away` in seconds."""
     return sum(_phases(motion, pace))
 
 
 def out_of_sight(motion: str, pace: Pace) -> tuple[float, float]:
-    """First and last second of a cycle of `hide` or `away` at which the thing is out of sight."""
+    """Return first and last second out of sight within a period of `hide` or `away`."""
     seen, way, gone, _ = _phases(motion, pace)
     return seen + way, seen + way + gone
 
 
 def _phases(motion: str, p: Pace) -> tuple[float, float, float, float]:
-    """Seconds in sight, on the way out, out of sight, on the way back."""
+    """Return seconds in sight, leaving, out of sight, returning."""
     way = _reach(motion) / p.speed
     return p.waits[1], way, p.waits[0], way
 
@@ -78,7 +80,7 @@ def _reach(motion: str) -> float:
 
 
 def poses(motion: str, direction: int, p: Pace, t: np.ndarray) -> Poses:
-    """The poses at times t (T,), in seconds."""
+    """Return the poses at times t (T,) in seconds."""
     zero, one = np.zeros_like(t), np.ones_like(t)
     swing = 2 * np.pi * (p.beat * t + p.phase)
     pose = {
@@ -90,7 +92,7 @@ def poses(motion: str, direction: int, p: Pace, t: np.ndarray) -> Poses:
         "facing": direction * one,
         "step": p.phase + 0.25 * t,
     }
-    if motion == "run":  # the camera follows: the world goes by
+    if motion == "run":  # the camera follows: the scenery passes by
         pose["camera"] = p.camera + direction * p.speed * t
         pose["step"] = p.phase + 3.6 * p.speed * t
         pose["rise"] = 0.012 * np.abs(np.sin(2 * np.pi * pose["step"]))
@@ -112,7 +114,7 @@ def poses(motion: str, direction: int, p: Pace, t: np.ndarray) -> Poses:
 
 
 def _walk(motion: str, direction: int, p: Pace, t: np.ndarray) -> dict[str, np.ndarray]:
-    """To the place out of sight and back, again and again."""
+    """Walk out of sight and back, repeatedly."""
     seen, way, gone, _ = _phases(motion, p)
     at = (t + p.phase * cycle(motion, p)) % cycle(motion, p)
     out = np.clip((at - seen) / way, 0, 1) - np.clip((at - seen - way - gone) / way, 0, 1)

@@ -1,7 +1,7 @@
-"""The places of the world: for each scene its sky, its layers and what stands in them, drawn by code.
+"""Scenes of the world: sky, layers and objects of each, drawn by code.
 
-Lengths are in picture heights, x to the right, y down. What a slot of a layer holds is drawn from a
-generator of its own. Nothing repeats within four frames of its fastest passing.
+Lengths are in image heights, x to the right, y down. Each slot of a layer draws from its own generator.
+Nothing repeats within four frames of the fastest scrolling.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from .shapes import Colour, Sketch, mixed
 
-GROUND = 0.74  # where the ground layer begins; things stand a little lower
+GROUND = 0.74  # top of the ground layer; subjects stand slightly lower
 
 _Rng = np.random.Generator
 _LIT: Colour = (255, 224, 130)
@@ -31,9 +31,9 @@ _ROOFS: tuple[Colour, ...] = ((150, 74, 66), (96, 100, 124), (128, 92, 70))
 
 @dataclass(frozen=True)
 class Layer:
-    """`speed`: 1 moves with the ground, 0 stands still at infinity. `band`: drawn over the whole width.
+    """`speed`: 1 moves with the ground, 0 is at infinity. `band`: drawn over the full width.
 
-    `slot`: width of a slot; `draw` puts one thing of the scenery at x into the sketch.
+    `slot`: slot width; `draw` puts one object at x into the sketch.
     """
 
     speed: float
@@ -52,7 +52,7 @@ def _flat(top: float, colour: Colour, bottom: float = 1.0) -> Callable[[Sketch, 
 def _ridge(
     base: float, height: float, colour: Colour, period: float
 ) -> Callable[[Sketch, float, _Rng, str], None]:
-    """A wide hill in each slot, overlapping its neighbours."""
+    """Draw a wide hill per slot, overlapping its neighbours."""
 
     def draw(s: Sketch, x: float, rng: _Rng, time: str) -> None:
         top, half = base - height * rng.uniform(0.4, 1.0), period * rng.uniform(0.7, 0.9)

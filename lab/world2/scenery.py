@@ -1,7 +1,7 @@
-"""Scenes seen by a camera: layers that pass at different speeds, with scenery without end either way.
+"""Scenes seen by a camera: layers with parallax and endless scenery in both directions.
 
-A layer is cut into slots; what stands in slot i follows from (arrangement, scene, layer, i) alone, so any
-stretch can be drawn for itself.
+A layer is cut into slots; slot i depends on (arrangement, scene, layer, i) only, so any stretch can be drawn
+alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .shapes import Sketch, mixed, paint
 
 FEET = 0.9
 TIMES = ("day", "evening", "night")
-_FINE = 4  # samples a pixel, each way
+_FINE = 4  # samples per pixel along each axis
 
 _TINT = {"day": (1.0, 1.0, 1.0), "evening": (1.0, 0.8, 0.66), "night": (0.4, 0.48, 0.7)}
 THING_TINT = {"day": (1.0, 1.0, 1.0), "evening": (1.0, 0.94, 0.86), "night": (0.84, 0.86, 0.96)}
@@ -25,7 +25,7 @@ THING_TINT = {"day": (1.0, 1.0, 1.0), "evening": (1.0, 0.94, 0.86), "night": (0.
 def backdrop(
     scene: str, time: str, arrangement: int, camera: np.ndarray, height: int, width: int
 ) -> np.ndarray:
-    """The scene seen by a camera whose left border is at `camera` (T,): (T, H, W, 3) float32 in 0..255."""
+    """Return the scene for left borders `camera` (T,): (T, H, W, 3) float32 in 0..255."""
     frames = np.repeat(_sky(scene, time, arrangement, height, width)[None], len(camera), 0)
     tint = np.asarray(_TINT[time], np.float32)
     for number, layer in enumerate(SCENES[scene][1]):
@@ -43,7 +43,7 @@ def backdrop(
 def speeds(
     scene: str, time: str, arrangement: int, camera: np.ndarray, height: int, width: int
 ) -> np.ndarray:
-    """The speed of the layer that each pixel shows, (T, H, W) float32: 0 for the sky, 1 for the ground."""
+    """Return the speed of the visible layer per pixel, (T, H, W) float32: 0 sky, 1 ground."""
     shown = np.zeros((len(camera), height, width), np.float32)
     for number, layer in enumerate(SCENES[scene][1]):
         seen = scrolled(
@@ -70,10 +70,9 @@ def _stretch(
 
 
 def scrolled(draw: Callable[[float, float], Sketch], left: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Cut windows with left borders `left` (T,) out of a strip: (T, H, W, 4) premultiplied, alpha in 0..1.
+    """Cut windows at left borders `left` (T,) out of a strip: (T, H, W, 4) premultiplied, alpha in 0..1.
 
-    Samples are a quarter of a pixel apart, so a window lies where it should to an eighth of a pixel, and
-    edges stay sharp.
+    Samples are a quarter pixel apart: windows are placed to an eighth of a pixel and edges stay sharp.
     """
     fine = height * _FINE
     whole = np.rint(left * fine).astype(np.int64)
@@ -85,7 +84,7 @@ def scrolled(draw: Callable[[float, float], Sketch], left: np.ndarray, height: i
     strip = np.asarray(image.convert("RGBa").resize((last - first, height), Image.Resampling.BOX), np.float32)
     total = np.cumsum(
         np.pad(strip, ((0, 0), (1, 0), (0, 0))), 1, dtype=np.float64
-    )  # of any run of samples: a difference
+    )  # running sums: a window is a difference
     edges = (whole - first)[:, None] + _FINE * np.arange(width + 1)
     seen = (np.diff(total[:, edges], axis=2).transpose(1, 0, 2, 3) / _FINE).astype(np.float32)
     seen[..., 3] /= 255.0
@@ -93,7 +92,7 @@ def scrolled(draw: Callable[[float, float], Sketch], left: np.ndarray, height: i
 
 
 def _sky(scene: str, time: str, arrangement: int, height: int, width: int) -> np.ndarray:
-    """Return what stands at infinity: a gradient, and sun, clouds or moon and stars."""
+    """Paint what is at infinity: a gradient, and sun, clouds or moon and stars."""
     (top, bottom), _ = SCENES[scene]
     if scene == "underwater":
         top, bottom = (

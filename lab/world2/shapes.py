@@ -1,6 +1,6 @@
-"""Flat shapes that can be moved, turned and mirrored exactly: filled polygons, drawn in order.
+"""Flat shapes that can be moved, turned and mirrored exactly: filled polygons in drawing order.
 
-Coordinates: x to the right, y down. What the units are is up to the caller; `paint` takes pixels.
+x to the right, y down, in the caller's units; `paint` takes pixels.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ class Sketch:
         self.polygon(ellipse(x, y, rx, ry, angle), colour)
 
     def box(self, x: float, y: float, w: float, h: float, colour: Colour) -> None:
-        """A rectangle by its left upper corner."""
+        """Add a rectangle by its upper left corner."""
         self.polygon([(x, y), (x + w, y), (x + w, y + h), (x, y + h)], colour)
 
     def rounded(self, x: float, y: float, w: float, h: float, r: float, colour: Colour) -> None:
-        """A rectangle with round corners."""
+        """Add a rectangle with round corners."""
         self.polygon(rounded(x, y, w, h, r), colour)
 
     def line(self, points: Points, width: float, colour: Colour) -> None:
-        """A thick line with round joints and ends."""
+        """Add a thick line with round joints and ends."""
         points = np.asarray(points, np.float64)
         for a, b in pairwise(points):
             along = b - a
@@ -58,14 +58,14 @@ class Sketch:
 
 
 def ellipse(x: float, y: float, rx: float, ry: float, angle: float = 0.0) -> np.ndarray:
-    """Points of an ellipse whose axes are turned by `angle` degrees."""
+    """Return points of an ellipse rotated by `angle` degrees."""
     a = np.deg2rad(angle)
     turn = np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]])
     return (_CIRCLE * (rx, ry)) @ turn + (x, y)
 
 
 def rounded(x: float, y: float, w: float, h: float, r: float) -> np.ndarray:
-    """Points of a rectangle with round corners."""
+    """Return points of a rectangle with round corners."""
     quarter = np.linspace(0, np.pi / 2, 5)
     corners = (
         (x + w - r, y + h - r, 0.0),
@@ -82,7 +82,7 @@ def rounded(x: float, y: float, w: float, h: float, r: float) -> np.ndarray:
 
 
 def slab(points: np.ndarray, left: float, right: float) -> np.ndarray:
-    """The part of a polygon with left <= x <= right (Sutherland and Hodgman 1974); may be empty."""
+    """Clip a polygon to left <= x <= right (Sutherland and Hodgman 1974); may be empty."""
     for limit, sign in ((left, 1.0), (right, -1.0)):
         kept: list[np.ndarray] = []
         for a, b in zip(points, np.roll(points, -1, 0), strict=True):
@@ -96,7 +96,7 @@ def slab(points: np.ndarray, left: float, right: float) -> np.ndarray:
 
 
 def contains(points: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return whether each (x, y) lies in the polygon, by the number of edges that a ray to the right crosses."""
+    """Return whether each (x, y) lies in the polygon, by counting crossings of a ray to the right."""
     a, b = points, np.roll(points, -1, 0)
     x, y = np.asarray(x)[..., None], np.asarray(y)[..., None]
     over = (a[:, 1] > y) != (b[:, 1] > y)
@@ -106,7 +106,7 @@ def contains(points: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def paint(shapes: Iterable[tuple[np.ndarray, Colour]], width: int, height: int) -> Image.Image:
-    """The shapes, in pixels, on a transparent picture (RGBA, not smoothed: paint larger and shrink)."""
+    """Paint shapes in pixels on a transparent RGBA image without smoothing: paint larger and shrink."""
     image = Image.new("RGBA", (width, height))
     draw = ImageDraw.Draw(image)
     for points, colour in shapes:
@@ -116,5 +116,5 @@ def paint(shapes: Iterable[tuple[np.ndarray, Colour]], width: int, height: int) 
 
 
 def mixed(a: Colour, b: Colour, share: float) -> Colour:
-    """`a` with a share of `b`."""
+    """Mix a share of `b` into `a`."""
     return tuple(round(u + share * (v - u)) for u, v in zip(a, b, strict=True))  # type: ignore[return-value]

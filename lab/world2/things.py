@@ -1,8 +1,8 @@
-"""Things drawn by code: bold flat figures with legs that step, wheels that turn, wings that beat.
+"""Subjects drawn by code: bold flat figures with moving legs, wheels and wings.
 
-A figure stands in a box of its own: feet at y = 0, its top near y = -1, x from about -0.55 to 0.55, and it
-faces right. The main colour and the pattern are free; eyes, wheels, beaks keep their colours. `turn` says
-how far the step is, in turns: a step of a leg and half a turn of a wheel take one.
+A figure stands with its feet at y = 0, its top near y = -1, x from about -0.55 to 0.55, facing right. Main
+colour and pattern are free; eyes, wheels and beaks keep their colours. `turn`: phase in turns; one turn is a
+step of a leg and half a turn of a wheel.
 """
 
 from __future__ import annotations
@@ -316,7 +316,7 @@ DRAWN: dict[str, Callable[[Figure, float], None]] = {
 
 
 def figure(noun: str, colour: str, pattern: str, turn: float) -> Figure:
-    """The thing at that point of its step."""
+    """Draw the subject at that phase of its step."""
     f = Figure(colour, pattern)
     DRAWN[noun](f, turn)
     return f

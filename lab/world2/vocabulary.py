@@ -1,6 +1,6 @@
-"""The words for nouns, colours, patterns, scenes, times of day and motions, and the captions' word orders.
+"""Words for nouns, colours, patterns, scenes, times of day and motions, and word orders of captions.
 
-The first of a tuple of synonyms is the plain word. What is `held_out` is never used in training captions.
+The first synonym is the plain word. Training captions never use what is `held_out`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .things import COLOURS, DRAWN, PATTERNS
 
 @dataclass(frozen=True)
 class Words:
-    """A name of the world and the words or phrases for it."""
+    """A name of the world and its words or phrases."""
 
     name: str
     said: tuple[str, ...]
@@ -94,7 +94,7 @@ assert tuple(t.name for t in TIMES_OF_DAY) == TIMES and tuple(PATTERN_WORDS) == 
 
 
 def words() -> list[str]:
-    """Every word that a caption of training may hold; sorted."""
+    """Return every word of training captions; sorted."""
     groups = (NOUNS, SCENES, TIMES_OF_DAY, MOTIONS)
     texts = [said for group in groups for entry in group for said in entry.said] + ["a", "an", *COLOUR_NAMES]
     texts += [w for before, after in PATTERN_WORDS.values() for w in (*before, *after)]
@@ -103,7 +103,7 @@ def words() -> list[str]:
 
 
 def held_out_words() -> list[str]:
-    """Every word that only captions kept for testing hold; sorted."""
+    """Return every word that only held-out captions use; sorted."""
     texts = [
         said for group in (NOUNS, SCENES, TIMES_OF_DAY, MOTIONS) for entry in group for said in entry.held_out
     ]
@@ -111,7 +111,7 @@ def held_out_words() -> list[str]:
 
 
 def words_of(texts: list[str]) -> list[str]:
-    """The words of texts, commas among them; sorted, each once."""
+    """Return the words and commas of texts; sorted, unique."""
     return sorted({w for t in texts for w in t.replace(",", " , ").lower().split()})
 
 

@@ -1,6 +1,4 @@
-"""StreamingT2V on ModelScope's network: VAE, `StreamingUNet3D`, CAM and APM as one backbone (method.md: Base
-network).
-"""
+"""StreamingT2V on ModelScope's network: VAE, UNet, CAM and APM as one backbone (method.md: Base network)."""
 
 from __future__ import annotations
 

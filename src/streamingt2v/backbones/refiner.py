@@ -1,6 +1,4 @@
-"""The enhancer's network behind pixels: a VAE and a v-predicting `UNet3DConditionModel` (method.md:
-Refining).
-"""
+"""The enhancer's network behind pixels: a VAE and a v-predicting UNet (method.md: Refining)."""
 
 from __future__ import annotations
 

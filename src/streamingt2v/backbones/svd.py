@@ -1,5 +1,4 @@
-"""StreamingSVD: SVD's VAE, `StreamingUNetSpatioTemporal` and its CAM as one backbone (method.md:
-StreamingSVD).
+"""StreamingSVD: SVD's VAE, UNet and CAM as one backbone (method.md: StreamingSVD).
 
 It reads images, no text: a chunk depends on the anchor frame, as CLIP token and as latents beside the noisy
 ones, and on the last frames through CAM.

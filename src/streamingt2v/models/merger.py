@@ -1,6 +1,4 @@
-"""Merge CAM's features into the base network: attention across time at every pixel of a skip (method.md:
-Merger).
-"""
+"""Merge CAM's features into the base network by attention across time at each pixel (method.md: Merger)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Log-SNR schedule and DPM-Solver++(2M) SDE, by which the enhancer redoes the end of the schedule (method.md:
-Refining).
+"""Log-SNR schedule and DPM-Solver++(2M) SDE, with which the enhancer refines (method.md: Refining).
 
 VP: x = alpha x0 + sigma noise with alpha^2 + sigma^2 = 1. The solver uses VE values, x / alpha, of noise
 level sigma / alpha.
