@@ -2,7 +2,7 @@
 
     python -m lab.benchmarks.busy [--rounds 3] [--frames 80] [--faces cli,server,batch]
 
-Rows are settings of OpenMP's waiting threads, columns are 0, 1 and 2 processes that spin from before the start.
+Rows are settings of OpenMP's waiting threads, columns are 0, 1 and 2 processes that spin throughout.
 `as shipped` sets nothing; every other row sets variables of the environment, which win over what we choose.
 All cells are measured in turn, once a round; the table has their medians. Give it a machine that is quiet.
 """
@@ -93,7 +93,7 @@ def by_batch(setting: dict[str, str], frames: int, folder: Path) -> float:
 
 
 def by_server(setting: dict[str, str], frames: int, folder: Path) -> float:
-    """Return new frames a second of a job, from the request to the end; the worker has loaded its model before."""
+    """Return new frames per second of a job, from request to end, by a worker with a loaded model."""
     data = tempfile.mkdtemp(dir=folder)
     command = [sys.executable, "-m", "streamingt2v", "serve", "--port", "0", "--data-dir", data]
     server, address = started(command, folder / "server.log", environment(setting))

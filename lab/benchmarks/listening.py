@@ -13,7 +13,7 @@ from pathlib import Path
 def started(
     command: list[str], log: Path, environment: Mapping[str, str] = os.environ
 ) -> tuple[subprocess.Popen, str]:
-    """Start a server; return its process and address. Its output goes to `log`, printed if it does not start."""
+    """Start a server; return its process and address. Log to `log`; print that if it does not start."""
     with log.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
     while process.poll() is None:

@@ -2,8 +2,8 @@
 
     python -m lab.proof.warm OUT --code FILE
 
-The layers are the same; only the latents differ (16 numbers a cell there, 64 here). Least-squares maps between
-the two, fitted on frames of the world, are written into the first and the last convolution.
+Only the latents differ (16 channels there, 64 here): least-squares maps between them, fitted to frames of the
+world, are written into the first and last convolution.
 """
 
 from __future__ import annotations
