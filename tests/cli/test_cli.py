@@ -203,7 +203,7 @@ WRONG = [
     (
         ["generate", PROMPT, "-o", "o.mp4", "--image", "text.png"],
         "--image 'text.png'",
-        "cannot be read as a picture",
+        "cannot be read as an image",
     ),
     (["generate", PROMPT, "-o", "o.mp4", "--schedule", "none.txt"], "--schedule 'none.txt'", "no such file"),
     (["generate", PROMPT, "-o", "o.mp4", "--schedule", "text.png"], "--schedule 'text.png'", "line 1"),

@@ -456,7 +456,7 @@ def test_clips_have_the_fewest_frames_that_the_autoencoder_packs(home, base, fra
     "frames", [np.full((1, 2, 4, 4, 3), 2.0), np.full((1, 2, 4, 4, 3), np.nan), np.zeros((1, 2, 4, 4, 4))]
 )
 def test_frames_of_another_range_or_kind_are_refused(frames):
-    with pytest.raises(ModelError, match=r"pipeline's frames|no numbers"):
+    with pytest.raises(ModelError, match=r"pipeline's frames|NaN"):
         video_of(type("Output", (), {"frames": frames})())
 
 

@@ -104,5 +104,5 @@ def test_programs_in_pictures_are_not_run(tmp_path):
     data = io.BytesIO()
     Image.new("RGB", (8, 8)).save(data, "EPS")
     (tmp_path / "a.png").write_bytes(data.getvalue())
-    with pytest.raises(MediaError, match="cannot be read as a picture"):
+    with pytest.raises(MediaError, match="cannot be read as an image"):
         read_image(tmp_path / "a.png", 8, 8)

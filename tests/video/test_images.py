@@ -44,7 +44,7 @@ def test_wrong_wishes(tmp_path, moving):
     for draw in (contact_sheet, xt_slice):
         with pytest.raises(MediaError, match="no frames"):
             draw(iter(()), tmp_path / "a.png")
-        with pytest.raises(RequestError, match="picture format"):
+        with pytest.raises(RequestError, match="image format"):
             draw(moving(1), tmp_path / "a.xyz")
         with pytest.raises(RunError, match="cannot be written"):
             draw(moving(1), tmp_path / "missing" / "a.png")

@@ -80,7 +80,7 @@ def test_grey_of_8_and_16_bits(tmp_path, values, expected):
 def test_what_is_no_picture_is_said_to_be_none(tmp_path, content):
     path = tmp_path / "a.png"
     path.write_bytes(content)
-    with pytest.raises(MediaError, match=r"a\.png: cannot be read as a picture: \w+"):
+    with pytest.raises(MediaError, match=r"a\.png: cannot be read as an image: \w+"):
         reader.read_image(path, 8, 8)
 
 

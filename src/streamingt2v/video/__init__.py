@@ -1,1 +1,1 @@
-"""Frames in, frames out: read images and videos, write video while it is made. Neither holds more than a few frames."""
+"""Read images and videos, and write video while it is made. Both stream: few frames are in memory."""

@@ -1,7 +1,7 @@
-"""Videos opened and decoded: the only place where FFmpeg meets a file that somebody gave.
+"""Open and decode videos: the only place where FFmpeg reads a user's file.
 
-It may open that one file, as one of the containers in `kinds`, and decode frames of so many pixels. Everything unreadable is a
-MediaError with path and reason; so is a frame that there is not the memory for, which is no damage. Moving images are Pillow's.
+FFmpeg may open that one file, as one of the containers in `kinds`, with a limit on the pixels of a frame.
+Whatever cannot be read raises MediaError with path and reason. Pillow decodes moving images (GIF, WebP, ...).
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from ..errors import MediaError
 from . import stills
 from .kinds import DEMUXERS, PLAIN_FILES, kind_of_file
 from .pixels import deinterlaced
-from .stills import Picture, check_pixels
+from .stills import Picture, check_pixels, reason
 
 Decoded = av.VideoFrame | Picture
-_WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own decoders leave the transparency out
+_WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own decoders drop the alpha channel
 
 
 class MediaWarning(UserWarning):
-    """A video is damaged: what could be read of it was."""
+    """Warn that a video is damaged and was read only in part."""
 
 
 @dataclass
 class Damage:
-    """What was met that is not as it should be.
+    """Damage found while decoding.
 
-    packets: could not be decoded. torn: packets that may lack a part. frames: came with errors in them. end: why the file ends early.
-    interlaced: there were frames of two moments, which is no damage.
+    packets: that could not be decoded. torn: packets that may lack a part. frames: decoded with errors.
+    end: why the file ends early. interlaced: some frames were interlaced (no damage; not in the text).
     """
 
     packets: int = 0
@@ -50,16 +50,16 @@ class Damage:
     interlaced: bool = False
 
     def __str__(self) -> str:
-        """In words; empty if there was none."""
-        said = [f"{_counted(self.packets, 'packet')} could not be decoded"] if self.packets else []
-        said += [f"{_counted(self.torn, 'packet')} may lack a part"] if self.torn else []
-        said += [f"{_counted(self.frames, 'frame')} came with errors"] if self.frames else []
-        return "; ".join([*said, *([self.end] if self.end else [])])
+        """Describe the damage; empty if there is none."""
+        parts = [f"{_counted(self.packets, 'packet')} could not be decoded"] if self.packets else []
+        parts += [f"{_counted(self.torn, 'packet')} may lack a part"] if self.torn else []
+        parts += [f"{_counted(self.frames, 'frame')} came with errors"] if self.frames else []
+        return "; ".join([*parts, *([self.end] if self.end else [])])
 
 
 @contextmanager
 def open_video(path: str | PathLike[str]) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The file's container and its first real video stream (no cover pictures). MediaError if there is none."""
+    """Open a file; give its container and first video stream (no cover art). MediaError if it has none."""
     with open_container(path) as container:
         stream = _video_stream(path, container)
         stream.codec_context.options = _limits()
@@ -68,23 +68,19 @@ def open_video(path: str | PathLike[str]) -> Iterator[tuple[InputContainer, Vide
 
 @contextmanager
 def open_container(path: str | PathLike[str]) -> Iterator[InputContainer]:
-    """The file's container, opened as what its first bytes say it is. MediaError if it is none that is read."""
+    """Open a file as the container that its first bytes show. MediaError for other files."""
     if not Path(path).is_file():
         raise MediaError(f"{path}: no such file")
-    # the limits: for the decoders that look into the streams as the file is opened
+    # FFmpeg already decodes some frames while it opens a file, so the limits are needed here too
     options = {"protocol_whitelist": PLAIN_FILES, "format_whitelist": ",".join(DEMUXERS), **_limits()}
-    kind = kind_of_file(Path(path))  # else FFmpeg may guess, among those
+    kind = kind_of_file(Path(path))
+    demuxer = kind.demuxer if kind is not None else None  # None: FFmpeg guesses among DEMUXERS
     try:
-        container = av.open(
-            f"file:{path}", format=kind.demuxer if kind is not None else None, options=options
-        )
+        container = av.open(f"file:{path}", format=demuxer, options=options)
     except av.error.ArgumentError as error:
-        what = (
-            "a picture" if kind is not None and kind.media == "image" else "no video of a kind that is read"
-        )
-        raise MediaError(
-            f"{path}: is {what}; give a video, and no playlist or list of files, which are not followed"
-        ) from error
+        is_image = kind is not None and kind.media == "image"
+        what = "is an image" if is_image else "is no supported video type"
+        raise MediaError(f"{path}: {what}; give a video (playlists are not followed)") from error
     except (av.FFmpegError, OSError) as error:
         raise MediaError(f"{path}: cannot be read as a video: {reason(error)}") from error
     with container:
@@ -92,13 +88,13 @@ def open_container(path: str | PathLike[str]) -> Iterator[InputContainer]:
 
 
 def is_moving_image(path: str | PathLike[str]) -> bool:
-    """Whether it is a GIF, or a PNG, WebP or AVIF that moves. Its frames are read by Pillow."""
+    """Tell whether the file is a GIF, or an animated PNG, WebP or AVIF, which Pillow decodes."""
     kind = kind_of_file(Path(path)) if Path(path).is_file() else None
     return kind is not None and kind.media == "video" and kind.suffix in (".gif", ".png", ".webp", ".avif")
 
 
 def decoded(path: str | PathLike[str], damage: Damage | None = None) -> Iterator[Decoded]:
-    """Every frame of the video, see `reader.read_video`; a MediaWarning at the end if it is damaged, or, if given, all in `damage`."""
+    """Yield every frame, see `reader.read_video`. Damage goes into `damage`; without it, a MediaWarning tells."""
     found = damage if damage is not None else Damage()
     count = 0
     for frame in _pictures(path, found) if is_moving_image(path) else deinterlaced(_frames(path, found)):
@@ -107,15 +103,12 @@ def decoded(path: str | PathLike[str], damage: Damage | None = None) -> Iterator
     if not count:
         raise MediaError(f"{path}: no frame of this video can be decoded{f': {found}' if str(found) else ''}")
     if str(found) and damage is None:
-        warnings.warn(
-            f"{path}: is damaged ({found}); {_counted(count, 'frame')} could be read",
-            MediaWarning,
-            stacklevel=3,
-        )
+        text = f"{path}: is damaged ({found}); {_counted(count, 'frame')} could be read"
+        warnings.warn(text, MediaWarning, stacklevel=3)
 
 
 def stretch_of(path: str | PathLike[str]) -> Fraction:
-    """Width of a pixel in its heights, as the file says; 1 where it does not."""
+    """Return the pixels' aspect ratio, width / height, by the file's header; 1 where it names none."""
     if is_moving_image(path):
         return Fraction(1)
     with open_video(path) as (_, stream):
@@ -123,14 +116,9 @@ def stretch_of(path: str | PathLike[str]) -> Fraction:
 
 
 def pixel_stretch(stream: VideoStream) -> Fraction:
-    """See `stretch_of`. What no screen or camera has is taken for a mistake."""
+    """Return the pixels' aspect ratio, see `stretch_of`; values outside 1/8..8 count as mistakes."""
     stretch = stream.sample_aspect_ratio
     return Fraction(stretch) if stretch and Fraction(1, 8) <= stretch <= 8 else Fraction(1)
-
-
-def reason(error: BaseException) -> str:
-    """What went wrong, without the path that messages repeat."""
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _limits() -> dict[str, str]:
@@ -146,7 +134,7 @@ def _video_stream(path: str | PathLike[str], container: InputContainer) -> Video
         if "attached_pic" not in (stream.disposition.name or ""):
             if stream.codec_context is None:
                 raise MediaError(
-                    f"{path}: its video is of a codec that is not read here; convert it, for example to H.264"
+                    f"{path}: its video codec is not supported; convert it, for example to H.264"
                 )
             check_pixels(path, stream.width, stream.height)
             return stream
@@ -154,29 +142,28 @@ def _video_stream(path: str | PathLike[str], container: InputContainer) -> Video
 
 
 def _decoder(stream: VideoStream) -> VideoCodecContext:
-    """Who decodes the stream: its own, but for one that would leave transparency out."""
+    """Return the stream's decoder, or another that keeps an alpha channel which its own would drop."""
     name = _WITH_ALPHA.get(stream.codec_context.name, "")
-    if (
-        stream.metadata.get("alpha_mode", stream.metadata.get("ALPHA_MODE")) == "1"
-        and name in av.codecs_available
-    ):
+    has_alpha = stream.metadata.get("alpha_mode", stream.metadata.get("ALPHA_MODE")) == "1"
+    if has_alpha and name in av.codecs_available:
         decoder = CodecContext.create(name, "r")
-        assert isinstance(decoder, VideoCodecContext), "it is asked for one of video"
+        assert isinstance(decoder, VideoCodecContext)
         decoder.options = _limits()
         return decoder
     return stream.codec_context
 
 
 def _frames(path: str | PathLike[str], damage: Damage) -> Iterator[av.VideoFrame]:
-    """All frames in order. What is broken is passed over, as FFmpeg does; frames with errors in them come only before sound ones."""
+    """Yield the frames in order, skipping broken packets. Frames with errors at either end are dropped."""
     waiting: list[av.VideoFrame] = []
     with open_video(path) as (container, stream):
         begun = False
         for frame in _packets(path, container, stream, damage):
             if frame.is_corrupt:
-                waiting += (
-                    [frame] if begun else []
-                )  # of a recording that begins in the middle, the first ones are none
+                if (
+                    begun
+                ):  # a recording may start in the middle of a group, with frames that lack their reference
+                    waiting.append(frame)
                 continue
             damage.frames += len(waiting)
             yield from waiting
@@ -192,7 +179,7 @@ def _frames(path: str | PathLike[str], damage: Damage) -> Iterator[av.VideoFrame
 def _packets(
     path: str | PathLike[str], container: InputContainer, stream: VideoStream, damage: Damage
 ) -> Iterator[av.VideoFrame]:
-    """What the decoder makes of the packets, one after the other; nothing of those that it cannot take."""
+    """Yield the frames of all packets that the decoder accepts; count the others in `damage`."""
     packets, decoder, begun = container.demux(stream), _decoder(stream), False
     while True:
         try:
@@ -200,7 +187,7 @@ def _packets(
             damage.torn += begun and packet is not None and packet.is_corrupt
             frames = decoder.decode(packet)
         except MemoryError as error:
-            raise MediaError(f"{path}: a frame cannot be decoded with the memory that there is") from error
+            raise MediaError(f"{path}: out of memory while decoding a frame") from error
         except av.error.EOFError:
             frames = []
         except (av.FFmpegError, OSError):
@@ -213,15 +200,14 @@ def _packets(
 
 
 def _next(packets: Iterator[av.Packet], damage: Damage) -> av.Packet | None:
-    """The next packet, one without data at the end; None where the rest of the file cannot be reached."""
+    """Return the next packet, an empty one at the end; None where the rest of the file cannot be read."""
     try:
-        packet = next(packets, None)
-    except MemoryError:
+        return next(packets, None)
+    except MemoryError:  # PyAV's is an OSError too
         raise
     except (av.FFmpegError, OSError) as error:
         damage.end = reason(error)
         return None
-    return packet
 
 
 def _pictures(path: str | PathLike[str], damage: Damage) -> Iterator[Picture]:
@@ -237,7 +223,7 @@ def _pictures(path: str | PathLike[str], damage: Damage) -> Iterator[Picture]:
 
 
 def _cut_short(path: str | PathLike[str], stream: VideoStream) -> str:
-    """A word about frames that the file's index has behind the file's end: a cut between two packets makes no error."""
+    """Tell of frames that the index lists beyond the file's end: a cut between packets raises no error."""
     size = Path(path).stat().st_size
     missing = sum(entry.pos + entry.size > size for entry in stream.index_entries)
-    return f"{missing} more are in its index, not in the file" if missing else ""
+    return f"the file ends before {_counted(missing, 'frame')} of its index" if missing else ""

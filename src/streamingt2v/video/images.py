@@ -1,4 +1,4 @@
-"""Two still pictures that show a whole video: a sheet of its frames, and a slice through time. Both stream the frames."""
+"""Images that show a whole video: a contact sheet, and a slice through time. Both stream the frames."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ..errors import MediaError, RequestError, RunError
 from .reader import Frame
 
 MOST_TILES, MOST_ROWS, MOST_PIXELS = 2048, 2**14, 2**25
-"""Limits of a sheet, a slice, an enlarged slice; of longer videos every second, fourth, ... frame is shown."""
+"""Limits of a sheet, a slice, an enlarged slice; longer videos show every second, fourth, ... frame."""
 
 READABLE = 512
-"""Pixels that a slice is at least wide, and a thumbnail of the sheet at most."""
+"""Smallest width of a slice, largest width of a thumbnail on the sheet, in pixels."""
 
 
 def contact_sheet(
     frames: Iterable[Frame], path: str | PathLike[str], columns: int = 8, every: int = 8
 ) -> None:
-    """Write every `every`-th frame, from the first, row by row, `columns` to a row, as a picture of the kind the name's end says.
+    """Write every `every`-th frame, `columns` to a row, as an image of the type that the suffix names.
 
-    frames: uint8 (H, W, 3). MediaError without a frame, RunError if it cannot be written. Holds what is in the picture.
+    frames: uint8 (H, W, 3). MediaError without a frame, RunError if the file cannot be written.
     """
     for name, value in (("columns", columns), ("every", every)):
         if value < 1:
@@ -44,10 +44,10 @@ def contact_sheet(
 
 
 def xt_slice(frames: Iterable[Frame], path: str | PathLike[str], row: int | None = None) -> None:
-    """Write one pixel row of every frame below that of the frame before: time goes down, a seam between chunks is a line across.
+    """Write one pixel row of every frame, one below the other: time goes down, a seam is a line across.
 
-    frames: uint8 (H, W, 3). row: None for the middle. Narrow videos are enlarged by whole pixels. MediaError without a frame or
-    if they have no such row, RunError if it cannot be written. Holds what is in the picture.
+    frames: uint8 (H, W, 3). row: None for the middle. Narrow videos are enlarged by whole pixels.
+    MediaError without a frame, RequestError for a row outside, RunError if the file cannot be written.
     """
     rows = _thinned((_row(frame, row) for frame in frames), MOST_ROWS)
     if not rows:
@@ -65,7 +65,7 @@ def _row(frame: Frame, row: int | None) -> Frame:
 
 
 def _thinned(items: Iterable[Frame], most: int) -> list[Frame]:
-    """All items, or of more than `most` every second, fourth, ..., so that they are at most as many: memory has a bound."""
+    """Return all items, or of more than `most` every second, fourth, ...: memory stays bounded."""
     kept: list[Frame] = []
     step = 1
     for number, item in enumerate(items):
@@ -83,11 +83,11 @@ def _thumbnail(frame: Frame) -> Frame:
 
 
 def save_picture(image: Image.Image, path: str | PathLike[str]) -> None:
-    """Write the picture, whole or not at all, as the kind the name's end says. RequestError for an unknown kind, RunError if it fails."""
+    """Write an image atomically in the suffix's format. RequestError for an unknown one, RunError on failure."""
     path = Path(path)
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind is None:
-        raise RequestError("path", str(path), "must end in .png, .jpg or another picture format")
+        raise RequestError("path", str(path), "must end in .png, .jpg or another image format")
     try:
         with replacing(path) as part:
             image.save(part, format=kind)

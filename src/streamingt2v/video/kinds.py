@@ -1,7 +1,7 @@
-"""What a file is, told by its first bytes: the one table that files of a command and uploads of a server both go through.
+"""File types by their first bytes: the one table for files of a command and uploads of the server.
 
-FFmpeg reads many things that are no video: lists of other files, addresses, pictures by a pattern of names. It is told which container a
-file is, and may open nothing but the containers named here.
+FFmpeg also opens things that are no video: playlists, addresses, image sequences by pattern. It is therefore
+told which container a file is, and may open only the containers named here.
 """
 
 from __future__ import annotations
@@ -12,97 +12,25 @@ from pathlib import Path
 from typing import Literal
 
 HEAD_BYTES = 1024
-"""How much of a file's beginning `kind_of` looks at."""
+"""Bytes from the beginning of a file that `kind_of` needs."""
 
 PLAIN_FILES = "file"
-"""The only protocol that FFmpeg may use: what is read must not make this machine fetch addresses."""
+"""The only protocol FFmpeg may use: an input must not make this machine fetch addresses."""
 
-DEMUXERS = (
-    *(
-        "mov",
-        "mp4",
-        "m4a",
-        "3gp",
-        "3g2",
-        "mj2",
-        "matroska",
-        "webm",
-        "avi",
-        "mpegts",
-        "mpeg",
-        "flv",
-        "live_flv",
-        "kux",
-        "asf",
-        "asf_o",
-    ),
-    *(
-        "ogg",
-        "gif",
-        "apng",
-        "mxf",
-        "yuv4mpegpipe",
-        "ivf",
-        "rm",
-        "ivr",
-        "nut",
-        "dv",
-        "wtv",
-        "nsv",
-        "nuv",
-        "gxf",
-        "flic",
-        "swf",
-        "lmlm4",
-    ),
-    # bare streams, without a container
-    *(
-        "h261",
-        "h263",
-        "h264",
-        "hevc",
-        "vvc",
-        "evc",
-        "av1",
-        "obu",
-        "m4v",
-        "mpegvideo",
-        "mjpeg",
-        "vc1",
-        "dirac",
-        "cavsvideo",
-        "dnxhd",
-    ),
-)
-"""All that FFmpeg may take a file for, by its own names. None of these opens another file."""
+_CONTAINERS = """mov mp4 m4a 3gp 3g2 mj2 matroska webm avi mpegts mpeg flv live_flv kux asf asf_o ogg gif apng
+mxf yuv4mpegpipe ivf rm ivr nut dv wtv nsv nuv gxf flic swf lmlm4"""
+_BARE_STREAMS = "h261 h263 h264 hevc vvc evc av1 obu m4v mpegvideo mjpeg vc1 dirac cavsvideo dnxhd"
+DEMUXERS = (*_CONTAINERS.split(), *_BARE_STREAMS.split())
+"""FFmpeg's names of everything it may take a file for. None of these opens another file."""
 
-PICTURES = (
-    *(
-        "PNG",
-        "JPEG",
-        "WEBP",
-        "GIF",
-        "BMP",
-        "DIB",
-        "TIFF",
-        "AVIF",
-        "JPEG2000",
-        "PPM",
-        "TGA",
-        "SGI",
-        "PCX",
-        "ICO",
-        "ICNS",
-        "PSD",
-    ),
-    *("DDS", "QOI", "XBM", "IM", "SPIDER", "MSP", "SUN"),
-)
-"""The kinds of picture that are read, by Pillow's names: all that it decodes by itself, with no other program."""
+PICTURES = """PNG JPEG WEBP GIF BMP DIB TIFF AVIF JPEG2000 PPM TGA SGI PCX ICO ICNS PSD
+DDS QOI XBM IM SPIDER MSP SUN""".split()
+"""Pillow's names of the image types that are read: those it decodes without another program."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """media: "image" or "video". suffix: of its files, with the dot. demuxer: FFmpeg's name of the container, None for a picture."""
+    """A file type. suffix: with the dot. demuxer: FFmpeg's name of the container, None for an image."""
 
     media: Literal["image", "video"]
     suffix: str
@@ -110,29 +38,17 @@ class Kind:
 
 
 _Sign = Callable[[bytes], bool]
-_ISO_BOXES = (
-    b"ftyp",
-    b"styp",
-    b"moov",
-    b"moof",
-    b"mdat",
-    b"wide",
-    b"free",
-    b"skip",
-    b"pnot",
-    b"sidx",
-    b"uuid",
-)
+_ISO_BOXES = [name.encode() for name in "ftyp styp moov moof mdat wide free skip pnot sidx uuid".split()]
 _STILL_BRANDS = (b"avif", b"heic", b"heix", b"mif1", b"jpeg", b"jp2 ", b"jpx ")
 
 
 def kind_of(head: bytes) -> Kind | None:
-    """What begins with these bytes, at least `HEAD_BYTES` of a longer file; None if nothing in the table does."""
+    """Return the type of a file that begins with these bytes (`HEAD_BYTES` of them), None if unknown."""
     return next((kind for sign, kind in _TABLE if sign(head)), None)
 
 
 def kind_of_file(path: Path) -> Kind | None:
-    """`kind_of` a file. OSError if it cannot be read."""
+    """Return the type of a file, see `kind_of`. OSError if it cannot be read."""
     with path.open("rb") as file:
         return kind_of(file.read(HEAD_BYTES))
 
@@ -150,14 +66,14 @@ def _is_moving_webp(head: bytes) -> bool:
 
 
 def _is_iso(brands: tuple[bytes, ...] | None) -> _Sign:
-    """A file of ISO boxes; of these brands, or of any brand and without one."""
+    """Match a file of ISO boxes of one of these brands; None: any brand, or none."""
     if brands is None:
         return lambda head: head[4:8] in _ISO_BOXES
     return lambda head: head[4:8] == b"ftyp" and head[8:12] in brands
 
 
 def _is_transport_stream(head: bytes) -> bool:
-    """Packets of 188 bytes that begin with 0x47, on discs and in broadcasts with some bytes between; the first one may be cut."""
+    """Match packets of 188 bytes (192, 204 with extra bytes) that begin with 0x47; the first may be cut."""
     places = ((start, length) for length in (188, 192, 204) for start in range(length))
     return any(
         all(head[start + n * length : start + n * length + 1] == b"\x47" for n in range(4))
@@ -195,9 +111,7 @@ _TABLE: tuple[tuple[_Sign, Kind], ...] = (
     (_begins(b"NSVf", b"NSVs"), Kind("video", ".nsv", "nsv")),
     (_begins(b"NuppelVideo\0", b"MythTVVideo\0"), Kind("video", ".nuv", "nuv")),
     (_begins(b"\x12\0\x0a"), Kind("video", ".obu", "obu")),
-    (
-        _begins(b"\0\0\x01", b"\0\0\0\x01"),
-        Kind("video", ".es"),
-    ),  # bare streams of the MPEG family begin so, whichever they are
+    # bare streams of the MPEG family: FFmpeg finds out which
+    (_begins(b"\0\0\x01", b"\0\0\0\x01"), Kind("video", ".es")),
     (_begins(bytes.fromhex("b7d800203749da11a64e0007e95ead8d")), Kind("video", ".wtv", "wtv")),
 )

@@ -1,4 +1,4 @@
-"""A whole video looked at once: how many frames, how large, how fast, and what there is to say about it. No pixel is converted."""
+"""Examine a whole video once: frame count, size, rate and notes for people. No pixel is converted."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import av
-
 from ..errors import MediaError
 from .container import Damage, Decoded, decoded, is_moving_image, open_video, pixel_stretch
 from .pixels import colours_of, has_alpha, is_wide, size_shown
@@ -22,9 +20,9 @@ from .stills import Picture
 
 @dataclass(frozen=True)
 class Look:
-    """A video. height, width: as shown. rate: None if nothing tells. steady: all frames last as long as each other.
+    """Facts about a video. height, width: as shown. rate: None if unknown. steady: frames last equally long.
 
-    sounds: the codecs of its sound. notes: what of it is shown otherwise than it is stored, or lost; a line each.
+    sounds: codecs of its audio tracks. notes: what is shown differently than stored, or lost; a line each.
     """
 
     frames: int
@@ -36,23 +34,23 @@ class Look:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return JSON values."""
         return {**vars(self), "rate": None if self.rate is None else rate_to_json(self.rate)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Look:
-        """The one of `to_json`."""
+        """Read the values of `to_json`."""
         lists = {name: tuple(values[name]) for name in ("sounds", "notes")}
         return cls(**{**values, **lists, "rate": rate_of(values["rate"])})
 
 
 def look(path: str | PathLike[str]) -> Look:
-    """Decode all of it, once for as long as the file does not change. MediaError if nothing decodes."""
+    """Decode the whole file, once until it changes. MediaError if nothing decodes."""
     try:
-        now = Path(path).stat()
+        stat = Path(path).stat()
     except OSError as error:
         raise MediaError(f"{path}: no such file") from error
-    return _look(str(Path(path).absolute()), str(path), now.st_size, now.st_mtime_ns)
+    return _look(str(Path(path).absolute()), str(path), stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=64)
@@ -61,38 +59,35 @@ def _look(path: str, shown: str, size: int, changed: int) -> Look:
 
 
 def look_closely(path: str | PathLike[str], watch: Callable[[Decoded, int], None]) -> Look:
-    """As `look`, every time. watch: sees each frame with its number, from 1; what it raises ends the looking."""
+    """Decode the whole file like `look`, uncached. watch: gets each frame and its number, from 1."""
     seen, damage = _Seen(), Damage()
     for frame in decoded(path, damage):
         seen.add(frame)
         watch(frame, seen.count)
     stretch, named, tick, sounds = _headers(path)
-    assert seen.first is not None, "decoded says so"
-    height, width = (
-        seen.first.pixels.shape[:2] if isinstance(seen.first, Picture) else size_shown(seen.first, stretch)
-    )
+    first = seen.first
+    assert first is not None, "`decoded` raises without a frame"
+    height, width = first.pixels.shape[:2] if isinstance(first, Picture) else size_shown(first, stretch)
     rate, steady = seen.rate(named, tick, bool(str(damage)))
-    woven = ["the video is interlaced; its fields are made one frame (bwdif)"] if damage.interlaced else []
-    notes = (
-        woven
-        + seen.notes()
-        + ([f"the video is damaged: {damage}; {seen.count} frames could be read"] if str(damage) else [])
-    )
+    notes = ["the video is interlaced; it is deinterlaced (bwdif)"] if damage.interlaced else []
+    notes += seen.notes
+    if str(damage):
+        notes.append(f"the video is damaged: {damage}; {seen.count} frames could be read")
     return Look(seen.count, height, width, rate, steady, sounds, tuple(notes))
 
 
 class _Seen:
-    """What the frames say."""
+    """Facts gathered from the frames."""
 
     def __init__(self) -> None:
         self.count = 0
         self.first: Decoded | None = None
+        self.notes: dict[str, None] = {}  # an ordered set
         self._times: list[Fraction] = []
         self._last: Picture | None = None
-        self._said: dict[str, None] = {}
 
     def add(self, frame: Decoded) -> None:
-        """One more."""
+        """Take the next frame."""
         self.count += 1
         self.first = self.first or frame
         if isinstance(frame, Picture):
@@ -102,38 +97,28 @@ class _Seen:
         if frame.pts is not None and frame.time_base is not None:
             self._times.append(frame.pts * frame.time_base)
         if is_wide(frame):
-            self._said[
-                f"the video has the colours of {colours_of(frame)}; they are brought into those of a usual screen"
-            ] = None
+            self.notes[f"the video's {colours_of(frame)} colours are converted to BT.709 (SDR)"] = None
         elif has_alpha(frame) and not frame.format.has_palette:
-            self._said["the video can be transparent; it is laid over black"] = None
-
-    def notes(self) -> list[str]:
-        """A line a thing."""
-        return list(self._said)
+            self.notes["the video can be transparent; it is laid over black"] = None
 
     def rate(self, named: list[Rate], tick: Fraction, damaged: bool) -> tuple[Rate | None, bool]:
-        """Of all frames, and whether it is steady."""
-        if self._last is not None:  # moving images say how long each frame lasts, the last one too
+        """Return the frame rate, and whether it is steady."""
+        if self._last is not None:  # moving images store how long each frame lasts, the last one too
             total = self._last.time + self._last.seconds
-            mean = rate_of(self.count / total)
-            lasting = {b - a for a, b in zip(self._times, [*self._times[1:], total], strict=True)}
-            return mean, len(lasting) == 1
+            durations = {b - a for a, b in zip(self._times, [*self._times[1:], total], strict=True)}
+            return rate_of(self.count / total), len(durations) == 1
         if self.count > 1 and len(self._times) == self.count and not damaged:
             return rate_of_times(self._times, tick, named)
         return (named[0] if named else None), True
 
 
 def _headers(path: str | PathLike[str]) -> tuple[Fraction, list[Rate], Fraction, tuple[str, ...]]:
-    """Stretch of a pixel, the rates that the file names, what its times are rounded to, and the codecs of its sound."""
+    """Return pixel aspect ratio, rates that the header names, time base, and the codecs of the audio."""
     if is_moving_image(path):
         return Fraction(1), [], Fraction(1, 1000), ()
     with open_video(path) as (container, stream):
         rates = (stream.guessed_rate, stream.average_rate, stream.base_rate)
         named = [rate for value in rates if (rate := rate_of(value)) is not None]
         tick = stream.time_base or Fraction(1, 1000)
-        return pixel_stretch(stream), list(dict.fromkeys(named)), tick, _sounds(container)
-
-
-def _sounds(container: av.container.InputContainer) -> tuple[str, ...]:
-    return tuple(codec_of(stream) for stream in container.streams.audio if stream.codec_context is not None)
+        sounds = tuple(codec_of(s) for s in container.streams.audio if s.codec_context is not None)
+        return pixel_stretch(stream), list(dict.fromkeys(named)), tick, sounds

@@ -1,4 +1,4 @@
-"""Frames without loss: FFV1 with its colours as they are, in Matroska. For frames that are worked on further, not for watching."""
+"""Write frames without loss, as FFV1 in RGB in Matroska: for further work, not for watching."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _FFV1 = {"level": "3", "slicecrc": "1", "threads": "1"}
 
 
 def write_lossless(path: Path, frames: Iterable[Frame], rate: Fraction | int) -> int:
-    """Write uint8 (H, W, 3) frames, all of one size, as `path` (.mkv), whole or not at all; how many there were.
+    """Write uint8 (H, W, 3) frames of one size to `path` (.mkv) atomically; return their number.
 
-    `read_video` gives the very same frames. No frames are held. RequestError if there are none, RunError if it cannot be written.
+    `read_video` gives the same frames. RequestError without frames, RunError if the file cannot be written.
     """
     count = 0
     try:
@@ -29,11 +29,9 @@ def write_lossless(path: Path, frames: Iterable[Frame], rate: Fraction | int) ->
             for count, frame in enumerate(frames, 1):
                 if count == 1:
                     stream.height, stream.width = frame.shape[:2]
-                image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24").reformat(
-                    format="bgr0"
-                )
-                image.pts = count - 1
-                image.time_base = 1 / Fraction(rate)
+                image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+                image = image.reformat(format="bgr0")
+                image.pts, image.time_base = count - 1, 1 / Fraction(rate)
                 container.mux(stream.encode(image))
             if count == 0:
                 raise RequestError("frames", 0, "there is nothing to write")

@@ -1,4 +1,4 @@
-"""Single moments of a video file: the frames shown at given times, found by seeking instead of reading from the start."""
+"""Read the frames at given times of a video by seeking."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .container import open_video, pixel_stretch
 from .pixels import Frame, Shown
 
 ROUNDING = 1e-6
-"""Seconds by which a time stamp may be late, since time bases are fractions."""
+"""Seconds by which a time stamp may be late, because of its time base."""
 
 
 def seconds_of(path: str | PathLike[str]) -> float:
-    """Return how long a video is shown, by its header. MediaError if it does not say or cannot be read."""
+    """Return a video's duration by its header. MediaError if the header has none or cannot be read."""
     with open_video(path) as (container, stream):
         if stream.duration and stream.time_base:
             return float(stream.duration * stream.time_base)
@@ -25,23 +25,20 @@ def seconds_of(path: str | PathLike[str]) -> float:
             return container.duration / av.time_base
         if stream.frames and stream.average_rate:
             return float(stream.frames / stream.average_rate)
-    raise MediaError(f"{path}: its header does not say how long it is; copy it into an .mp4 file")
+    raise MediaError(f"{path}: its header has no duration; copy it into an .mp4 file")
 
 
 def frames_at(path: str | PathLike[str], times: Sequence[float], height: int, width: int) -> Frame:
-    """Return the frame on screen at each of `times`, uint8 (T, height, width, 3), upright and covering the size.
+    """Return the frame on screen at each of `times`, uint8 (T, height, width, 3), covering the size.
 
-    times: seconds from the first frame, 0 or more, in any order; beyond the end the last frame stays on screen. MediaError if the file
-    cannot be decoded there.
+    times: seconds from the first frame, 0 or more, in any order; beyond the end the last frame stays.
+    MediaError if the file cannot be decoded there.
     """
     wanted = sorted(set(times))
     found: dict[float, Frame] = {}
     with open_video(path) as (container, stream):
-        base, start, convert = (
-            stream.time_base,
-            stream.start_time or 0,
-            Shown((height, width), pixel_stretch(stream)),
-        )
+        convert = Shown((height, width), pixel_stretch(stream))
+        base, start = stream.time_base, stream.start_time or 0
         if base is None:
             raise MediaError(f"{path}: has no time base")
         try:

@@ -1,7 +1,7 @@
-"""Decoded frames as they are to be seen: upright, with square pixels, opaque, in the colours of a usual screen, in the size asked for.
+"""Convert decoded frames for display: upright, square pixels, opaque, sRGB/BT.709, of the requested size.
 
-All that a file says about how it is to be shown is obeyed here and nowhere else. A plain video (square, upright, opaque, BT.601 or BT.709)
-goes through one conversion to RGB and one scaling.
+Only this module applies what a file says about its display. A plain video (square pixels, upright, opaque,
+BT.601 or BT.709) takes one conversion to RGB and one scaling.
 """
 
 from __future__ import annotations
@@ -24,17 +24,20 @@ Size = tuple[int, int]
 """Height, width."""
 
 BACKGROUND = (0, 0, 0)
-"""What shows where a video or image is transparent."""
+"""RGB behind transparent pixels."""
 
-# the same pixels on every processor, and rounded: without the full chroma path the scaler's colours are 1 to 3 levels too dark
+# The same pixels on every processor. Without full chroma interpolation colours are 1 to 3 levels too dark.
 _SCALING = (
     Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 )
-_UNSPECIFIED = 2  # the colour matrix of a stream that does not name one
-_PQ, _HLG = 16, 18  # transfer curves of more light than a usual screen has
+_UNSPECIFIED = 2  # colour matrix of a stream that names none
+_PQ, _HLG = 16, 18  # transfer functions of HDR
 _WIDE = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}  # primaries outside of BT.709
-# what 203 cd/m2 has is white (ITU-R BT.2408), colours keep their place, and what is brighter or more colourful is cut off
-_TO_SCREEN = "out_transfer=bt709:out_primaries=bt709:out_range=full:intent=relative_colorimetric:flags=bicubic+full_chroma_int+accurate_rnd+bitexact"
+# 203 cd/m2 becomes white (ITU-R BT.2408); brighter light and colours outside of BT.709 are clipped
+_TO_SDR = (
+    "out_transfer=bt709:out_primaries=bt709:out_range=full:intent=relative_colorimetric"
+    ":flags=bicubic+full_chroma_int+accurate_rnd+bitexact"
+)
 
 
 class HasPixels(Protocol):
@@ -45,9 +48,9 @@ class HasPixels(Protocol):
 
 
 class Shown:
-    """Makes decoded frames to RGB arrays, all of one size: the one given, else that of the first.
+    """Convert decoded frames to RGB arrays of one size: the given one, else the first frame's.
 
-    stretch: width of a pixel in its heights, as the file says.
+    stretch: pixel aspect ratio, width / height.
     """
 
     def __init__(self, size: Size | None, stretch: Fraction = Fraction(1)):
@@ -56,7 +59,7 @@ class Shown:
         self._graph: Graph | None = None
 
     def __call__(self, frame: av.VideoFrame | HasPixels) -> Frame:
-        """uint8 (H, W, 3)."""
+        """Return the frame as uint8 (H, W, 3)."""
         if not isinstance(frame, av.VideoFrame):
             return self._sized(frame.pixels, Fraction(1))
         matrix = _display_matrix(frame)
@@ -65,21 +68,21 @@ class Shown:
 
     def _sized(self, array: Frame, stretch: Fraction) -> Frame:
         height, width = array.shape[:2]
-        if self._size is None:  # the shorter side of a pixel is made as long as the longer
-            self._size = (round(height / min(stretch, 1)), round(width * max(stretch, 1)))
+        if self._size is None:
+            self._size = _squared(height, width, stretch)
         if self._size == (height, width) and stretch == 1:
             return array
         return np.array(cover(Image.fromarray(array), *self._size, stretch))
 
     def _rgb(self, frame: av.VideoFrame) -> Frame:
         if is_wide(frame):
-            return self._on_screen(frame)
+            return self._in_sdr(frame)
         if has_alpha(frame):
             return flattened(self._reformatted(frame, "rgba"))
         return self._reformatted(frame, "rgb24")
 
     def _reformatted(self, frame: av.VideoFrame, format: str) -> Frame:
-        # untagged video is BT.709 from 720 lines up and BT.601 below, as players have it
+        # players take untagged video for BT.709 from 720 lines up, for BT.601 below
         untagged_hd = frame.colorspace == _UNSPECIFIED and frame.height >= 720 and not frame.format.is_rgb
         matrix = Colorspace.ITU709 if untagged_hd else None
         rgb = self._to_rgb.reformat(
@@ -87,21 +90,17 @@ class Shown:
         )
         return np.ascontiguousarray(rgb.to_ndarray(), np.uint8)
 
-    def _on_screen(self, frame: av.VideoFrame) -> Frame:
+    def _in_sdr(self, frame: av.VideoFrame) -> Frame:
         if self._graph is None or not self._graph.fits(frame):
-            self._graph = Graph(
-                frame, ("scale", _TO_SCREEN), ("format", "rgba" if has_alpha(frame) else "rgb24")
-            )
+            format = "rgba" if has_alpha(frame) else "rgb24"
+            self._graph = Graph(frame, ("scale", _TO_SDR), ("format", format))
         (shown,) = self._graph.through(frame)
-        return (
-            flattened(shown.to_ndarray())
-            if shown.format.name == "rgba"
-            else np.ascontiguousarray(shown.to_ndarray(), np.uint8)
-        )
+        array = np.ascontiguousarray(shown.to_ndarray(), np.uint8)
+        return flattened(array) if shown.format.name == "rgba" else array
 
 
 class Graph:
-    """FFmpeg's filters, one after the other, for frames like the first."""
+    """A chain of FFmpeg filters for frames of one size and pixel format."""
 
     def __init__(self, frame: av.VideoFrame, *filters: tuple[str, str]):
         self._like = _kind(frame)
@@ -119,11 +118,11 @@ class Graph:
         self._graph.configure()
 
     def fits(self, frame: av.VideoFrame) -> bool:
-        """Whether the frame is like the first."""
+        """Tell whether the frame has the size and format of the first."""
         return _kind(frame) == self._like
 
     def through(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
-        """What comes out as the frame goes in; None for what is left at the end."""
+        """Push a frame (None: the end) and yield the frames that come out."""
         self._graph.vpush(frame)
         while True:
             try:
@@ -133,7 +132,7 @@ class Graph:
 
 
 def deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    """As many frames; those of two fields, taken at two moments, are made to be of one."""
+    """Deinterlace the frames that need it; their number stays."""
     graph: Graph | None = None
     for frame in frames:
         if graph is not None and not graph.fits(frame):
@@ -147,50 +146,55 @@ def deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
 
 
 def is_wide(frame: av.VideoFrame) -> bool:
-    """Whether it has more light or more colours than a usual screen shows."""
+    """Tell whether a frame is HDR, or has colours outside of BT.709."""
     return frame.color_trc in (_PQ, _HLG) or frame.color_primaries in _WIDE
 
 
 def colours_of(frame: av.VideoFrame) -> str:
-    """The name of its colours, of one that `is_wide`."""
+    """Name the colours of a frame that `is_wide`."""
     light = {_PQ: "PQ", _HLG: "HLG"}.get(frame.color_trc, "")
     return " ".join(filter(None, (light, _WIDE.get(frame.color_primaries, ""))))
 
 
 def has_alpha(frame: av.VideoFrame) -> bool:
-    """Whether it can be transparent."""
+    """Tell whether a frame can be transparent."""
     return frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
 
 
 def size_shown(frame: av.VideoFrame, stretch: Fraction) -> Size:
-    """What `Shown` makes of it where no size is asked for."""
+    """Return the size that `Shown` gives a frame by default."""
     matrix = _display_matrix(frame)
     height, width = (frame.width, frame.height) if _swaps_sides(matrix) else (frame.height, frame.width)
-    stretch = 1 / stretch if _swaps_sides(matrix) else stretch
-    return round(height / min(stretch, 1)), round(width * max(stretch, 1))
+    return _squared(height, width, 1 / stretch if _swaps_sides(matrix) else stretch)
+
+
+def _squared(height: int, width: int, stretch: Fraction) -> Size:
+    """Return the size in square pixels: enlarged along the shorter side of a pixel, so that nothing is lost."""
+    one = Fraction(1)
+    return round(height / min(stretch, one)), round(width * max(stretch, one))
 
 
 def flattened(rgba: NDArray[np.uint8]) -> Frame:
-    """uint8 (H, W, 4) laid over `BACKGROUND`."""
+    """Lay uint8 (H, W, 4) over `BACKGROUND`."""
     if rgba[..., 3].min() == 255:
         return np.ascontiguousarray(rgba[..., :3])
     image = Image.fromarray(np.ascontiguousarray(rgba), "RGBA")
-    return np.array(
-        Image.alpha_composite(Image.new("RGBA", image.size, (*BACKGROUND, 255)), image).convert("RGB")
-    )
+    background = Image.new("RGBA", image.size, (*BACKGROUND, 255))
+    return np.array(Image.alpha_composite(background, image).convert("RGB"))
 
 
 def cover(image: Image.Image, height: int, width: int, stretch: Fraction = Fraction(1)) -> Image.Image:
-    """The largest centred part with the asked proportions, scaled to the size. stretch: width of its pixels in their heights."""
+    """Crop the largest centred part of the target's proportions and scale it. stretch: pixel aspect ratio."""
     if image.size == (width, height) and stretch == 1:
         return image
-    asked = width / height if stretch == 1 else width / height / float(stretch)  # in pixels of the image
-    part_width = min(image.width, image.height * width / height if stretch == 1 else image.height * asked)
-    part_height = min(image.height, image.width * height / width if stretch == 1 else image.width / asked)
+    wide, high = (
+        (width, height) if stretch == 1 else (width / float(stretch), height)
+    )  # in the image's pixels
+    part_width = min(image.width, image.height * wide / high)
+    part_height = min(image.height, image.width * high / wide)
     left, top = (image.width - part_width) / 2, (image.height - part_height) / 2
-    return image.resize(
-        (width, height), Image.Resampling.BICUBIC, box=(left, top, left + part_width, top + part_height)
-    )
+    box = (left, top, left + part_width, top + part_height)
+    return image.resize((width, height), Image.Resampling.BICUBIC, box=box)
 
 
 def _kind(frame: av.VideoFrame) -> tuple[object, ...]:
@@ -202,11 +206,11 @@ _UPRIGHT = (1, 0, 0, 1)
 
 
 def _display_matrix(frame: av.VideoFrame) -> _Matrix:
-    """a, b, c, d: the pixel (x, y) is to be seen at (a x + c y, b x + d y), but for where that begins."""
+    """Return a, b, c, d: pixel (x, y) is shown at (a x + c y, b x + d y), up to a shift."""
     data = frame.side_data.get("DISPLAYMATRIX")
-    if data is None:
+    if not isinstance(data, SideData):
         return _UPRIGHT
-    a, b, _, c, d = struct.unpack("=5i", bytes(data)[:20])
+    a, b, _, c, d = struct.unpack("=5i", memoryview(data)[:20])
     return (a, b, c, d) if a * d - b * c else _UPRIGHT
 
 
@@ -216,7 +220,7 @@ def _swaps_sides(matrix: _Matrix) -> bool:
 
 
 def _oriented(array: Frame, matrix: _Matrix) -> Frame:
-    """Turned and mirrored as the matrix says; to the nearest quarter turn."""
+    """Rotate and mirror by the matrix, rounded to quarter turns."""
     if matrix == _UPRIGHT:
         return array
     across, down = (matrix[2], matrix[1]) if _swaps_sides(matrix) else (matrix[0], matrix[3])

@@ -1,4 +1,4 @@
-"""Frames a second, exact: 30000/1001 is not 29.97, and after an hour the sound would tell."""
+"""Exact frame rates: 29.97 for 30000/1001 would put sound out of step after an hour."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from fractions import Fraction
 Rate = int | Fraction
 """Frames a second; an int where it is whole."""
 
-HIGHEST = 1000  # a file that says more counts in other units
-_FINEST = 100_000  # denominator of a mean
+HIGHEST = 1000  # a header that names more means something else
+_FINEST = 100_000  # largest denominator
 
 
 def rate_of(value: Fraction | float | str | None) -> Rate | None:
-    """The rate, from a fraction, a number or "30000/1001"; None for what is no rate."""
+    """Return the rate of a fraction, a number or "30000/1001"; None for what is no rate."""
     if not value:
         return None
     try:
@@ -27,24 +27,24 @@ def rate_of(value: Fraction | float | str | None) -> Rate | None:
 
 
 def rate_to_json(rate: Rate) -> int | str:
-    """Without loss: 8, "30000/1001"; `rate_of` reads it back."""
+    """Return 8 or "30000/1001", which `rate_of` reads back."""
     return rate if isinstance(rate, int) else str(rate)
 
 
 def rate_as_number(rate: Rate) -> int | float:
-    """For people and players: 8, 29.97003."""
+    """Return 8 or 29.97003, for people and players."""
     return rate if isinstance(rate, int) else round(float(rate), 6)
 
 
 def rate_of_times(
     times: Sequence[Fraction], tick: Fraction, named: Sequence[Rate]
 ) -> tuple[Rate | None, bool]:
-    """The rate of frames shown at these seconds, two or more, and whether it is steady.
+    """Return the rate of two or more frames shown at these seconds, and whether it is steady.
 
-    named: what the file says its rate may be. tick: what times are rounded to. A rate that varies is given as its mean, with which all
-    frames last as long as they do.
+    named: rates in the header. tick: the time base, to which times are rounded. A variable rate is given as its
+    mean, which keeps the duration of the whole.
     """
-    if any(b <= a for a, b in itertools.pairwise(times)):  # files joined, or damage: times say nothing
+    if any(b <= a for a, b in itertools.pairwise(times)):  # joined files, or damage: times are unusable
         return (named[0] if named else None), True
     span = times[-1] - times[0]
     mean = rate_of((len(times) - 1) / span)

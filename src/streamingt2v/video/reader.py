@@ -1,8 +1,8 @@
-"""Images and videos from files, as RGB frames of the size that is asked for. Videos are streamed, never held.
+"""Read images and videos as RGB frames, uint8 (H, W, 3). Videos are streamed.
 
-A frame is uint8 (H, W, 3). When a size is given, a frame covers it: scaled until both sides are filled, the overhang cut off evenly.
-What a file says about how it is to be shown is obeyed: turned and mirrored, pixels that are not square, colours, transparency (over black).
-Everything unreadable is a MediaError with path and reason.
+Where a size is given, frames cover it: scaled until both sides are filled, then cropped evenly. Orientation,
+pixel aspect ratio, colours and transparency (over black) follow the file. MediaError with path and reason for
+whatever cannot be read.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """frames: as the file's header says, None if it does not. height, width: as shown. fps: frames a second, None if unknown."""
+    """Facts from a video's header. height, width: as shown. frames, fps: None if unknown."""
 
     frames: int | None
     height: int
@@ -46,42 +46,40 @@ class VideoInfo:
 
 
 def read_image(path: str | PathLike[str], height: int, width: int) -> Frame:
-    """The image as uint8 (height, width, 3), covering the size; of a moving one the first frame. MediaError if it is none."""
+    """Return an image, or a moving one's first frame, as uint8 (height, width, 3). MediaError if it is none."""
     with stills.opened_image(path) as image:
         return np.array(cover(stills.as_rgb(image), height, width))
 
 
 def image_notes(path: str | PathLike[str]) -> list[str]:
-    """What there is to say about an image to start from, a line each. MediaError if it is none."""
+    """Return notes on an image to start from, a line each. MediaError if it is none."""
     moving = stills.is_moving(path)
     return ["the image moves; its first frame is taken (extend goes on with all of them)"] if moving else []
 
 
 def probe_video(path: str | PathLike[str]) -> VideoInfo:
-    """Size and rate of a video, from its header and its first frame. MediaError if none decodes."""
+    """Return size and rate by a video's header and first frame. MediaError if none decodes."""
     first = next(decoded(path))
     if isinstance(first, Picture):
         seen = look(path)
         return VideoInfo(seen.frames, seen.height, seen.width, seen.rate)
     with open_video(path) as (_, stream):
-        height, width = size_shown(first, pixel_stretch(stream))
-        return VideoInfo(
-            stream.frames or None, height, width, rate_of(stream.average_rate) or rate_of(stream.guessed_rate)
-        )
+        rate = rate_of(stream.average_rate) or rate_of(stream.guessed_rate)
+        return VideoInfo(stream.frames or None, *size_shown(first, pixel_stretch(stream)), rate)
 
 
 def playback_rate(path: str | PathLike[str]) -> Rate | None:
-    """Frames a second that a video is played at, exact; None if the file does not tell. Decodes it, see `look`."""
+    """Return a video's exact frame rate, None if unknown. Decodes the file, see `look`."""
     return look(path).rate
 
 
 def read_video(
     path: str | PathLike[str], height: int | None = None, width: int | None = None
 ) -> Iterator[Frame]:
-    """The frames of the first video stream, uint8 (H, W, 3), one at a time; `height` and `width` are given together or not at all.
+    """Yield the frames of the first video stream, uint8 (H, W, 3). Give height and width, or neither.
 
-    Frames come as they are stored, whatever their time stamps, in the size of the first where none is given. What cannot be decoded is
-    passed over, and a `MediaWarning` at the end says so. MediaError if nothing decodes.
+    Every stored frame comes once, whatever its time stamp; the default size is the first frame's. What cannot
+    be decoded is skipped, with a `MediaWarning` at the end. MediaError if nothing decodes.
     """
     shown = _shown(path, height, width)
     for frame in decoded(path):
@@ -91,7 +89,7 @@ def read_video(
 def last_frames(
     path: str | PathLike[str], n: int, height: int | None = None, width: int | None = None
 ) -> Frame:
-    """The last `n` frames, uint8 (T, H, W, 3); T is less than `n` only if the video is shorter. Holds `n` frames."""
+    """Return the last `n` frames, uint8 (T, H, W, 3), T <= n."""
     if n < 1:
         raise RequestError("n", n, "must be 1 or more")
     shown = _shown(path, height, width)
@@ -99,7 +97,7 @@ def last_frames(
 
 
 def count_frames(path: str | PathLike[str]) -> int:
-    """How many frames `read_video` gives: exact, by decoding them all."""
+    """Return the number of frames that `read_video` yields, by decoding them all."""
     return look(path).frames
 
 

@@ -1,4 +1,4 @@
-"""The sound of one file for another: its packets as they are, encoded anew only where an MP4 cannot hold them."""
+"""Copy audio from one file into an MP4; only codecs that MP4 does not hold are encoded again."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from av.container import InputContainer, OutputContainer
 from .container import is_moving_image, open_video
 
 Timed = tuple[Fraction, av.Packet]
-_ENCODED = "aac"  # what every player of MP4 plays
 
 
 @dataclass(frozen=True)
 class Sound:
-    """All sound of the video in a file. seconds: how much of it, counted from the first frame; None for all."""
+    """All audio tracks of a video file. seconds: how much of them, from the first frame; None for all."""
 
     path: Path
     seconds: Fraction | None = None
 
 
 _COPIED = {"aac", "mp3", "mp2", "ac3", "eac3", "opus", "flac", "alac", "dts", "truehd"}
+_AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 
 def can_be_copied(codec: str) -> bool:
-    """Whether an MP4 holds sound of that codec as it is, for players in general."""
+    """Tell whether players in general take this codec in an MP4."""
     return codec in _COPIED
 
 
 def codec_of(stream: AudioStream) -> str:
-    """The codec's name, whoever decodes it."""
+    """Return the codec's name, independent of the decoder."""
     return stream.codec_context.codec.canonical_name
 
 
 class Track:
-    """One track of sound on its way into a container."""
+    """An audio track, copied or encoded again into a container."""
 
     def __init__(self, source: AudioStream, target: OutputContainer):
         self.source = source
@@ -49,16 +49,12 @@ class Track:
         if self._copied:
             self.stream = target.add_stream_from_template(source)
             return
-        rate = (
-            source.rate
-            if source.rate in (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
-            else 48000
-        )
-        self.stream = target.add_stream(_ENCODED, rate=rate, layout=source.layout.name)
+        rate = source.rate if source.rate in _AAC_RATES else 48000
+        self.stream = target.add_stream("aac", rate=rate, layout=source.layout.name)
         self._fitting = AudioResampler(format=self.stream.format.name, layout=source.layout.name, rate=rate)
 
     def packets(self, packet: av.Packet) -> Iterator[av.Packet]:
-        """What is written for a packet of the source; one without data ends the track."""
+        """Yield what to write for a packet of the source; an empty one ends the track."""
         if self._copied:
             if packet.size:
                 packet.stream = self.stream
@@ -68,38 +64,34 @@ class Track:
             frames = packet.decode()
         except av.FFmpegError:  # a hole in the sound
             return
-        for frame in frames:
+        for frame in [*frames, *([] if packet.size else [None])]:
+            assert frame is None or isinstance(frame, av.AudioFrame)
             for fitting in self._fitting.resample(frame):
                 yield from self.stream.encode(fitting)
         if not packet.size:
-            for fitting in self._fitting.resample(None):
-                yield from self.stream.encode(fitting)
             yield from self.stream.encode(None)
 
 
 def with_sound(pictures: Iterator[Timed], target: OutputContainer, sound: Sound | None) -> Iterator[Timed]:
-    """The packets of a video whose stream is in the container already, with those of the sound between them, by time."""
+    """Merge the packets of a video, whose stream `target` already has, with those of the audio, by time."""
     if sound is None or is_moving_image(sound.path):
         yield from pictures
         return
     with open_video(sound.path) as (container, stream):
-        begins = (
-            stream.start_time * stream.time_base
-            if stream.start_time is not None and stream.time_base
-            else Fraction(0)
-        )
+        begins = (stream.start_time or 0) * (stream.time_base or Fraction(0))
         known = [each for each in container.streams.audio if each.codec_context is not None]
         tracks = {each.index: Track(each, target) for each in known}
         if not tracks:
             yield from pictures
             return
-        heard = _heard(container, tracks, Fraction(begins), sound.seconds)
-        yield from heapq.merge(pictures, heard, key=lambda timed: timed[0])
+        audio = _audio(container, tracks, begins, sound.seconds)
+        yield from heapq.merge(pictures, audio, key=lambda timed: timed[0])
 
 
-def _heard(
+def _audio(
     container: InputContainer, tracks: dict[int, Track], begins: Fraction, seconds: Fraction | None
 ) -> Iterator[Timed]:
+    """Yield the packets of the tracks with their times, `begins` being 0."""
     time = Fraction(0)
     for packet in container.demux([track.source for track in tracks.values()]):
         track = tracks[packet.stream.index]

@@ -1,4 +1,4 @@
-"""Images of every kind that Pillow decodes, still or moving, as opaque RGB in sRGB, upright. MediaError with the reason for all others."""
+"""Decode images, still or moving, to opaque upright sRGB. MediaError with the reason for all others."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from .kinds import PICTURES
 from .pixels import Frame, flattened
 
 MAX_PIXELS = 80_000_000
-"""Larger images and frames are refused: a few kilobytes of file can unpack to many gigabytes."""
+"""Limit of images and frames: a few kilobytes of file can unpack to many gigabytes."""
 
-_MOVING = {"GIF", "WEBP", "PNG", "AVIF"}  # others have pages, sizes or layers
+_MOVING = {"GIF", "WEBP", "PNG", "AVIF"}  # other types use several images for pages, sizes or layers
 _SHORTEST, _USUAL = (
     Fraction(2, 100),
     Fraction(10, 100),
-)  # seconds: what moves faster than any screen is shown at the usual pace
+)  # seconds; browsers replace shorter durations by 0.1 s
 _READABLE = {"1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LA", "PA", "RGBX", "La", "RGBa"}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A frame of a moving image. pixels: uint8 (H, W, 3). time, seconds: when it is shown, and how long."""
+    """A frame of a moving image. pixels: uint8 (H, W, 3). time: shown at. seconds: shown for."""
 
     pixels: Frame
     time: Fraction
@@ -40,7 +40,7 @@ class Picture:
 
 @contextmanager
 def opened_image(path: str | PathLike[str]) -> Iterator[Image.Image]:
-    """The image, not decoded yet. MediaError if it is none, or if decoding fails within the block."""
+    """Open an image without decoding it. MediaError if it is none, or if decoding fails within the block."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
@@ -48,19 +48,12 @@ def opened_image(path: str | PathLike[str]) -> Iterator[Image.Image]:
         with image:
             check_pixels(path, image.width, image.height)
             yield image
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        Image.DecompressionBombError,
-        ImageCms.PyCMSError,
-    ) as error:
-        raise MediaError(f"{path}: cannot be read as a picture: {_reason(error)}") from error
+    except _ERRORS as error:
+        raise MediaError(f"{path}: cannot be read as an image: {reason(error)}") from error
 
 
 def pictures(path: str | PathLike[str]) -> Iterator[Picture]:
-    """The frames of a moving image, one at a time. MediaError where it is damaged, or has no frame."""
+    """Yield the frames of a moving image. MediaError where it is damaged."""
     time = Fraction(0)
     with opened_image(path) as image:
         for number in range(getattr(image, "n_frames", 1)):
@@ -73,42 +66,43 @@ def pictures(path: str | PathLike[str]) -> Iterator[Picture]:
 
 
 def is_moving(path: str | PathLike[str]) -> bool:
-    """Whether the file is an image of more than one frame. MediaError if it is no image."""
+    """Tell whether the file is an image of more than one frame. MediaError if it is no image."""
     with opened_image(path) as image:
         return image.format in _MOVING and getattr(image, "n_frames", 1) > 1
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Opaque RGB in the colours of sRGB, upright. MediaError for a kind of pixel that cannot be told."""
+    """Return opaque upright RGB in sRGB. MediaError for pixels whose meaning is unknown."""
     image = ImageOps.exif_transpose(image)
     opaque = _without_transparency(_in_eight_bits(image))
     return opaque if opaque.mode == "RGB" else opaque.convert("RGB")
 
 
 def check_pixels(path: str | PathLike[str], width: int, height: int) -> None:
-    """MediaError for more than `MAX_PIXELS`."""
+    """Raise MediaError for more than `MAX_PIXELS`."""
     if width * height > MAX_PIXELS:
-        raise MediaError(
-            f"{path}: {width}x{height} is more than the {MAX_PIXELS // 1_000_000} million pixels that are read; scale it down"
-        )
+        limit = f"the limit of {MAX_PIXELS // 1_000_000} million pixels"
+        raise MediaError(f"{path}: {width}x{height} is more than {limit}; scale it down")
+
+
+def reason(error: BaseException) -> str:
+    """Return an error's text without the path, which our messages name already."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _in_eight_bits(image: Image.Image) -> Image.Image:
-    """The same in a mode of 8 bits whose colours are those of sRGB."""
+    """Convert to an 8-bit mode in sRGB."""
     if image.mode == "LAB":
-        transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), _SRGB, "LAB", "RGB")
-        return ImageCms.applyTransform(image, transform)
+        return _transformed(image, ImageCms.createProfile("LAB"), "LAB")
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         return _from_numbers(image)
     if image.mode not in _READABLE:
-        raise MediaError(
-            f"its pixels are of a kind that is not read ({image.mode}); save it as an 8-bit RGB picture"
-        )
+        raise MediaError(f"its pixel type ({image.mode}) is not supported; save it as 8-bit RGB")
     return _in_srgb(image)
 
 
 def _from_numbers(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits, or of numbers that tell by themselves what white is: 65535, or 1.0."""
+    """Convert 16-bit grey, or 32-bit numbers whose range shows that white is 65535 or 1.0, to 8 bits."""
     values = np.asarray(image)
     if image.mode.startswith("I;16"):
         levels = values.astype(np.uint16) >> 8
@@ -117,9 +111,9 @@ def _from_numbers(image: Image.Image) -> Image.Image:
     elif image.mode == "F" and values.min() >= 0 and 0 < values.max() <= 1:
         levels = np.rint(values * 255)
     else:
+        span = f"{values.min():g} to {values.max():g}"
         raise MediaError(
-            f"its pixels are numbers from {values.min():g} to {values.max():g} (mode {image.mode}), and nothing says which is white; "
-            "save it as an 8-bit picture"
+            f"its pixels (mode {image.mode}) go from {span}, with no known white; save it as 8-bit"
         )
     grey = Image.fromarray(levels.astype(np.uint8))
     hidden = image.info.get("transparency")
@@ -128,45 +122,38 @@ def _from_numbers(image: Image.Image) -> Image.Image:
     return grey
 
 
+_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, ImageCms.PyCMSError)
 _SRGB = ImageCms.createProfile("sRGB")
-_PROFILES = {
-    "1": None,
-    "L": "L",
-    "P": "RGB",
-    "LA": "L",
-    "PA": "RGB",
-    "RGB": "RGB",
-    "RGBA": "RGB",
-    "RGBX": "RGB",
-    "CMYK": "CMYK",
-}
+_PROFILED = {"L": "L", "LA": "L", "CMYK": "CMYK"} | dict.fromkeys(("P", "PA", "RGB", "RGBA", "RGBX"), "RGB")
+_SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}
 
 
 def _in_srgb(image: Image.Image) -> Image.Image:
-    """Its colours from its own profile's to sRGB's; unchanged without a profile, with sRGB's own, or with one that cannot be used."""
-    data, mode = image.info.get("icc_profile"), _PROFILES.get(image.mode)
+    """Convert from the image's ICC profile to sRGB; unchanged without one, with sRGB's, or an unusable one."""
+    data, mode = image.info.get("icc_profile"), _PROFILED.get(image.mode)
     if not data or mode is None:
         return image
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
-        space = profile.profile.xcolor_space.strip()
-        if (
-            "srgb" in (ImageCms.getProfileDescription(profile) or "").lower()
-            or {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}[mode] != space
-        ):
+        is_srgb = "srgb" in (ImageCms.getProfileDescription(profile) or "").lower()
+        if is_srgb or _SPACES[mode] != profile.profile.xcolor_space.strip():
             return image
-        has_alpha = image.has_transparency_data
-        colours = (
-            image.convert("RGBA").convert("RGB")
-            if mode == "RGB" and image.mode != "RGB"
-            else image.convert(mode)
-        )
-        converted = ImageCms.applyTransform(colours, ImageCms.buildTransform(profile, _SRGB, mode, "RGB"))
-        if has_alpha:
+        through_rgba = mode == "RGB" and image.mode != "RGB"
+        colours = image.convert("RGBA").convert("RGB") if through_rgba else image.convert(mode)
+        converted = _transformed(colours, profile, mode)
+        if image.has_transparency_data:
             converted.putalpha(image.convert("RGBA").getchannel("A"))
         return converted
-    except (OSError, ImageCms.PyCMSError):  # a profile that is damaged says nothing
+    except (OSError, ImageCms.PyCMSError):  # the profile is damaged
         return image
+
+
+def _transformed(
+    image: Image.Image, profile: ImageCms.ImageCmsProfile | ImageCms.core.CmsProfile, mode: str
+) -> Image.Image:
+    converted = ImageCms.applyTransform(image, ImageCms.buildTransform(profile, _SRGB, mode, "RGB"))
+    assert converted is not None, "None only where the image is changed in place"
+    return converted
 
 
 def _without_transparency(image: Image.Image) -> Image.Image:
@@ -176,7 +163,3 @@ def _without_transparency(image: Image.Image) -> Image.Image:
         rgba: NDArray[np.uint8] = np.asarray(image.convert("RGBA"))
         return Image.fromarray(flattened(rgba))
     return image
-
-
-def _reason(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,9 +1,9 @@
-"""Frames to H.264, a segment at a time, so that a video is written (and can be watched) while it is made.
+"""Encode frames to H.264 segment by segment, so that a video can be watched while it is made.
 
-A segment is a closed group of pictures of its own: it begins with a key frame, refers to nothing outside, and its bytes
-depend on its frames, its place and the `VideoSpec` alone. Segments are fragments of an MP4 in the sense of HLS and CMAF:
-`init_segment` once, then the media of any number of `encode_segment`s, one after the other, is a playable stream.
-`write_mp4` copies segments, without encoding again, into a plain seekable MP4.
+A segment is a closed group of pictures: it begins with a key frame, refers to nothing outside, and its bytes
+depend only on its frames, its place and the `VideoSpec`. Segments are MP4 fragments as in HLS and CMAF:
+`init_segment` followed by the media of consecutive `encode_segment`s is a playable stream. `write_mp4` copies
+segments, without encoding again, into a seekable MP4.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from .sound import Sound, Timed, with_sound
 LONGEST_SEGMENT = 32
 """Frames in a segment where this package chooses the length."""
 
-# crf 16 cannot be told from the source by eye. No B-frames: segments that join. One thread, no macroblock tree, and no code
-# that is chosen by processor: with them a few encodings in a hundred have other bytes (x264's vectorised tree is not exact).
+# crf 16 looks like the source. No B-frames, so that segments join. One thread, no macroblock tree and no
+# processor-specific code: else a few encodings in a hundred have other bytes (x264's SIMD tree is inexact).
 _X264 = {
     "bframes": "0",
     "keyint": "infinite",
@@ -54,17 +54,13 @@ _ENCODER = {
     "x264-params": ":".join(f"{name}={value}" for name, value in _X264.items()),
 }
 _FRAGMENT = "empty_moov+default_base_moof+frag_custom+frag_discont+skip_trailer"
-_BT709 = (
-    1  # the number of primaries, transfer curve and matrix of BT.709 in H.264, and of limited range in FFmpeg
-)
-_SCALING = (
-    Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
-)  # the same pixels on every processor
+_BT709 = 1  # primaries, transfer function and matrix in H.264; also limited range in FFmpeg
+_SCALING = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT  # equal on all processors
 
 
 @dataclass(frozen=True)
 class VideoSpec:
-    """Height and width in pixels, both even (H.264 stores colour at half the size), and frames a second, exact. RequestError if not."""
+    """Size, both sides even (H.264 stores colour at half the size), and exact rate. RequestError if odd."""
 
     height: int
     width: int
@@ -73,23 +69,20 @@ class VideoSpec:
     def __post_init__(self) -> None:
         for name, value in (("height", self.height), ("width", self.width)):
             if value < 2 or value % 2:
-                raise RequestError(
-                    name,
-                    value,
-                    f"must be even and 2 or more to be written as a video; try {max(2, value + value % 2)}",
-                )
+                fix = f"must be even and 2 or more to be written as a video; try {max(2, value + value % 2)}"
+                raise RequestError(name, value, fix)
         if self.fps <= 0:
             raise RequestError("fps", self.fps, "must be above 0")
 
     @property
     def tick(self) -> Fraction:
-        """Seconds that a frame lasts."""
+        """Seconds a frame lasts."""
         return 1 / Fraction(self.fps)
 
 
 @dataclass(frozen=True)
 class Segment:
-    """An encoded segment: `init` (the same for all of a `VideoSpec`), `media`, and how many frames it has."""
+    """An encoded segment. init: the same for all segments of a `VideoSpec`. frames: their number."""
 
     init: bytes
     media: bytes
@@ -97,7 +90,7 @@ class Segment:
 
 
 def init_segment(spec: VideoSpec) -> bytes:
-    """The head that a player needs before the first segment."""
+    """Return the header that a player needs before the first segment."""
     buffer = io.BytesIO()
     with _fragment(buffer, 0) as container:
         _h264(container, spec)
@@ -106,9 +99,9 @@ def init_segment(spec: VideoSpec) -> bytes:
 
 
 def encode_segment(frames: Iterable[Frame], spec: VideoSpec, index: int, start: int) -> Segment:
-    """Encode uint8 (H, W, 3) frames as segment number `index` whose first frame is frame `start` of the video.
+    """Encode uint8 (H, W, 3) frames as segment number `index`, which begins with frame `start` of the video.
 
-    `frames` may be an iterator; besides the encoder's own, no frames are held. RequestError if there are none or one does not fit.
+    Streams the frames. RequestError if there are none, or one has another size.
     """
     buffer, count = io.BytesIO(), 0
     tick, to_yuv = spec.tick, VideoReformatter()
@@ -129,20 +122,16 @@ def encode_segment(frames: Iterable[Frame], spec: VideoSpec, index: int, start: 
 def write_mp4(
     path: Path, segments: Iterable[bytes], metadata: Mapping[str, Any], sound: Sound | None = None
 ) -> int:
-    """Copy segments (each init + media, in order) into a seekable MP4 with its index in front; the number of frames in it.
+    """Copy segments (each init + media) into a seekable MP4, with `sound`; return the number of frames.
 
-    sound: goes beside them.
-
-    `metadata` (JSON values) goes into the comment, its "prompt" into the title. The file appears whole or not at all, its
-    packets compared with the segments' before that. RunError if it cannot be written.
+    metadata: JSON values for the comment; "prompt" is also the title. The file appears atomically, after its
+    packets were compared with the segments'. RunError if it cannot be written.
     """
     try:
         with replacing(path) as part:
             count, digest = _remux(part, segments, metadata, sound)
             if _packets(part) != (count, digest):
-                raise RunError(
-                    f"{path}: what was written is not what the segments hold; is another process writing it?"
-                )
+                raise RunError(f"{path}: differs from its segments; is another process writing it?")
     except (OSError, av.FFmpegError) as error:
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
     return count
@@ -151,7 +140,7 @@ def write_mp4(
 def write_video(
     path: str | PathLike[str], frames: Iterable[Frame], fps: Rate, metadata: Mapping[str, Any] | None = None
 ) -> int:
-    """Write frames, uint8 (H, W, 3) and all of one even size, as an MP4; how many there were. Streams: no frames are held.
+    """Stream frames, uint8 (H, W, 3) of one even size, into an MP4; return their number.
 
     RequestError if there are none or the size is odd, RunError if the file cannot be written.
     """
@@ -165,7 +154,7 @@ def write_video(
 
 
 def read_metadata(path: str | PathLike[str]) -> dict[str, Any]:
-    """What `write_mp4` got as metadata; empty for a video that was not written here. MediaError if the file is no video."""
+    """Return the metadata of `write_mp4`; empty for videos made elsewhere. MediaError if it is no video."""
     if is_moving_image(path):
         return {}
     with open_video(path) as (container, _):
@@ -178,9 +167,9 @@ def read_metadata(path: str | PathLike[str]) -> dict[str, Any]:
 
 
 def batches(frames: Iterable[Frame], length: int) -> Iterator[tuple[Iterator[Frame], Callable[[], bool]]]:
-    """Split a stream of frames into streams of `length` (the last shorter), and for each: is it the last? (asked after reading it).
+    """Split frames into streams of `length`; yield each with a function that tells if it is the last.
 
-    Holds one frame. Each batch must be read to its end before the next is asked for.
+    Read each batch to its end before asking either. Holds one frame.
     """
     rest = iter(frames)
     ahead = next(rest, None)
@@ -207,7 +196,7 @@ def _segments(frames: Iterable[Frame], spec: VideoSpec) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def _fragment(buffer: io.BytesIO, index: int) -> Iterator[OutputContainer]:
-    """A container whose output is head + one fragment with the sequence number `index + 1`, and no trailer."""
+    """Open a container that writes a header and one fragment, of sequence number `index + 1`; no trailer."""
     # avoid_negative_ts would move a later segment's time stamps to zero
     times = {"use_editlist": "0", "avoid_negative_ts": "disabled"}
     options = {"movflags": _FRAGMENT, "fragment_index": str(index + 1), "fflags": "+bitexact"} | times
@@ -226,12 +215,9 @@ def _h264(container: OutputContainer, spec: VideoSpec) -> VideoStream:
 
 
 def _to_yuv420(frame: Frame, spec: VideoSpec, convert: VideoReformatter) -> av.VideoFrame:
-    if frame.dtype != np.uint8 or frame.shape != (spec.height, spec.width, 3):
-        raise RequestError(
-            "frames",
-            (str(frame.dtype), frame.shape),
-            f"must be uint8 of shape {(spec.height, spec.width, 3)}",
-        )
+    shape = (spec.height, spec.width, 3)
+    if frame.dtype != np.uint8 or frame.shape != shape:
+        raise RequestError("frames", (str(frame.dtype), frame.shape), f"must be uint8 of shape {shape}")
     return convert.reformat(
         av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"),
         format="yuv420p",
@@ -249,7 +235,7 @@ def _mux(container: OutputContainer, stream: VideoStream, picture: av.VideoFrame
 
 
 def _offset_of(kind: bytes, data: bytes) -> int:
-    """Where the first MP4 box of that kind begins."""
+    """Return the offset of the first MP4 box of a type."""
     offset = 0
     while data[offset + 4 : offset + 8] != kind:
         offset += int.from_bytes(data[offset : offset + 4], "big")
@@ -259,7 +245,7 @@ def _offset_of(kind: bytes, data: bytes) -> int:
 def _remux(
     part: Path, segments: Iterable[bytes], metadata: Mapping[str, Any], sound: Sound | None
 ) -> tuple[int, str]:
-    """Write the MP4 and say what went in, as `_packets`."""
+    """Write the MP4; return number and digest of its video packets."""
     count, digest, rest = 0, hashlib.sha256(), iter(segments)
     with _seekable_mp4(part, metadata) as container:
         first = next(rest, None)
@@ -276,7 +262,7 @@ def _remux(
 
 
 def _pictures(segments: Iterable[bytes], stream: VideoStream) -> Iterator[Timed]:
-    """The packets of the segments for a stream, with their times."""
+    """Yield the segments' packets for a stream, with their times."""
     for segment in segments:
         with av.open(io.BytesIO(segment), "r") as source:
             for packet in source.demux(source.streams.video[0]):
@@ -300,7 +286,7 @@ def _printable(text: str) -> str:
 
 
 def _packets(path: Path) -> tuple[int, str]:
-    """Number and digest of the encoded frames in a file."""
+    """Return number and digest of the video packets in a file."""
     count, digest = 0, hashlib.sha256()
     with av.open(f"file:{path}", "r", format="mp4") as container:
         for packet in container.demux(container.streams.video[0]):
