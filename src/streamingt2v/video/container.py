@@ -94,7 +94,7 @@ def is_moving_image(path: str | PathLike[str]) -> bool:
 
 
 def decoded(path: str | PathLike[str], damage: Damage | None = None) -> Iterator[Decoded]:
-    """Yield every frame, see `reader.read_video`. Damage goes into `damage`; without it, a MediaWarning tells."""
+    """Yield every frame, see `reader.read_video`. Damage goes into `damage`, or a MediaWarning."""
     found = damage if damage is not None else Damage()
     count = 0
     for frame in _pictures(path, found) if is_moving_image(path) else deinterlaced(_frames(path, found)):

@@ -83,7 +83,7 @@ def _thumbnail(frame: Frame) -> Frame:
 
 
 def save_picture(image: Image.Image, path: str | PathLike[str]) -> None:
-    """Write an image atomically in the suffix's format. RequestError for an unknown one, RunError on failure."""
+    """Write an image atomically in the suffix's format. RequestError if unknown, RunError on failure."""
     path = Path(path)
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind is None:

@@ -13,7 +13,7 @@ from ..types import State
 
 @dataclass(frozen=True)
 class Piece:
-    """New frames in order, (T, 3, H, W) float32 in [-1, 1]. state: what the stages so far need to continue."""
+    """New frames in order, (T, 3, H, W) float32 in [-1, 1]. state: what the stages need to continue."""
 
     frames_TCHW: torch.Tensor
     state: State

@@ -15,6 +15,7 @@ import av
 import av.error
 import av.filter
 import numpy as np
+from av.sidedata.sidedata import SideData
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image
@@ -169,7 +170,7 @@ def size_shown(frame: av.VideoFrame, stretch: Fraction) -> Size:
 
 
 def _squared(height: int, width: int, stretch: Fraction) -> Size:
-    """Return the size in square pixels: enlarged along the shorter side of a pixel, so that nothing is lost."""
+    """Return the size in square pixels: longer along the short side of a pixel, so that nothing is lost."""
     one = Fraction(1)
     return round(height / min(stretch, one)), round(width * max(stretch, one))
 

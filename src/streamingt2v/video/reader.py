@@ -46,13 +46,13 @@ class VideoInfo:
 
 
 def read_image(path: str | PathLike[str], height: int, width: int) -> Frame:
-    """Return an image, or a moving one's first frame, as uint8 (height, width, 3). MediaError if it is none."""
+    """Return an image, or a moving one's first frame, as uint8 (height, width, 3). MediaError for others."""
     with stills.opened_image(path) as image:
         return np.array(cover(stills.as_rgb(image), height, width))
 
 
 def image_notes(path: str | PathLike[str]) -> list[str]:
-    """Return notes on an image to start from, a line each. MediaError if it is none."""
+    """Return notes on an image to start from, a line each. MediaError for others."""
     moving = stills.is_moving(path)
     return ["the image moves; its first frame is taken (extend goes on with all of them)"] if moving else []
 

@@ -129,7 +129,7 @@ _SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}
 
 
 def _in_srgb(image: Image.Image) -> Image.Image:
-    """Convert from the image's ICC profile to sRGB; unchanged without one, with sRGB's, or an unusable one."""
+    """Convert from the ICC profile to sRGB; unchanged without one, or if it is sRGB's or unusable."""
     data, mode = image.info.get("icc_profile"), _PROFILED.get(image.mode)
     if not data or mode is None:
         return image
