@@ -1,7 +1,7 @@
-"""Files that are either there whole or not at all, whatever happens to the process or the power.
+"""Write files atomically and durably: complete or not at all, whatever happens to process or power.
 
-All file output of this package goes through here: write to a temporary name beside the target, flush to the disk, rename.
-Errors are plain `OSError`; the callers say what they were doing.
+All file output of this package goes through here: write to a temporary name beside the target, flush to the
+disk, rename. Errors are plain `OSError`s, to which callers add what they were doing.
 """
 
 from __future__ import annotations
@@ -17,39 +17,39 @@ from pathlib import Path
 
 _PART = ".part"
 _LONG = 100
-"""Bytes of a name from which on the one in the making is a short one: file systems take 143 to 255."""
+"""Bytes of a name above which its temporary name is a digest: file systems take 143 to 255."""
 
 
 def finished_name(name: str) -> str | None:
-    """The name that a file in the making will get, or None if it is not in the making."""
+    """Return the final name of a temporary file, None if it is not one."""
     return name[1 : -len(_PART)] if name.startswith(".") and name.endswith(_PART) else None
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Put `data` at `path` durably: after return it survives a power cut, before it the old file (or none) is there."""
+    """Write `data` to `path`; it survives a power cut from the return on. Until then the old file stays."""
     write_named_later(path, data)
     sync_folder(path.parent)
 
 
 def write_named_later(path: Path, data: bytes) -> None:
-    """Write like `write_file`, without `sync_folder`, which then makes several names durable at once."""
+    """Write like `write_file` but without `sync_folder`, so that one call can do it for several files."""
     with _renamed(path) as part:
         _put(part, data)
         sync_file(part)
 
 
 def write_unsynced(path: Path, data: bytes) -> None:
-    """Put `data` at `path` so that no reader ever sees half of it; for what can be made again after a power cut."""
+    """Write `data` to `path` atomically for readers, for data that can be made again after a power cut."""
     with _renamed(path) as part:
         _put(part, data)
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder; what the block wrote there is flushed and renamed to `path` when it ends well.
+    """Give a temporary path in the same folder; flush and rename it to `path` when the block succeeds.
 
-    When it does not, the temporary file is deleted and `path` stays as it was. As with `cp`: where `path` is a link, what it leads to is
-    replaced, and a link to nothing is an OSError; a file that is replaced keeps its permissions.
+    Otherwise the temporary file is deleted and `path` stays as it was. As with `cp`, the target of a link is
+    replaced, a link to nothing is an OSError, and a replaced file keeps its permissions.
     """
     path = _behind_links(path)
     with _renamed(path) as part:
@@ -61,8 +61,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def try_file(path: Path) -> None:
-    """OSError if `replacing` could not put a file at `path` now: a name too long or of bytes that cannot be, a folder that cannot be
-    written, a link to nothing. Tried by doing it; nothing is left, and what is there stays as it is.
+    """Raise OSError if `replacing` could not write `path` now (name too long, no permission): create files.
+
+    Nothing is left behind, and an existing file stays as it is.
     """
     path = _behind_links(path)
     for trial in (_part_of(path), path):
@@ -72,7 +73,7 @@ def try_file(path: Path) -> None:
 
 
 def append(path: Path, size: int, data: bytes) -> None:
-    """Put `data` after the first `size` bytes of the file, durably; what stood behind them is dropped first."""
+    """Write `data` durably after the first `size` bytes of the file, dropping what followed them."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
     try:
         os.ftruncate(fd, size)
@@ -84,12 +85,12 @@ def append(path: Path, size: int, data: bytes) -> None:
 
 
 def cut(path: Path, size: int) -> None:
-    """Shorten the file to its first `size` bytes, durably."""
+    """Truncate the file to `size` bytes, durably."""
     append(path, size, b"")
 
 
 def sync_file(path: Path) -> None:
-    """Wait until the file's content is on the disk."""
+    """Flush a file's content to the disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -98,7 +99,7 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the folder's list of names is on the disk."""
+    """Flush a folder's list of names to the disk."""
     try:
         sync_file(folder)
     except OSError as error:
@@ -107,20 +108,19 @@ def sync_folder(folder: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Hex digest of the file's content, read in pieces."""
+    """Return the hex digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def lock(path: Path, shared: bool = False, mode: int = 0o666) -> int | None:
-    """Take the lock file for this process until `unlock`: a handle for it, or None when somebody else holds it.
+    """Lock a file until `unlock` or the end of the process; return a handle, None if another holds it.
 
-    shared: others may hold it as well, if they share it too. mode: of a file that is made; who can open it can hold it. The system drops
-    the lock when the process ends, however it ends.
+    shared: others may hold it too, if they also share it. mode: permissions of a new lock file.
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT, mode)
-    except PermissionError:  # another user's, left from another day: to hold it, reading is enough
+    except PermissionError:  # another user's old file: reading is enough for a lock
         fd = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -134,7 +134,7 @@ def lock(path: Path, shared: bool = False, mode: int = 0o666) -> int | None:
 
 
 def unlock(handle: int) -> None:
-    """Give the lock back."""
+    """Release a lock."""
     os.close(handle)
 
 
@@ -151,13 +151,10 @@ def _renamed(path: Path) -> Iterator[Path]:
 
 
 def _part_of(path: Path) -> Path:
-    """Beside the file; of a name too long to get longer, a digest."""
-    name = (
-        path.name
-        if len(os.fsencode(path.name)) <= _LONG
-        else hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]
-    )
-    return path.with_name(f".{name}{_PART}")
+    """Return the temporary path beside a file; long names become a digest."""
+    name = os.fsencode(path.name)
+    short = path.name if len(name) <= _LONG else hashlib.sha256(name).hexdigest()[:32]
+    return path.with_name(f".{short}{_PART}")
 
 
 def _behind_links(path: Path) -> Path:

@@ -1,6 +1,6 @@
-"""Text files as people's tools write them: byte order marks, line ends, JSON; read within bounds, and faults told by their line.
+"""Read text and JSON files as various tools write them: byte order marks, line ends; errors name the line.
 
-Everything here raises ValueError with a message for people, and OSError where a file cannot be read; the callers name argument and file.
+Errors are ValueErrors with a message for users (OSError for unreadable files); callers add argument and file.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 LARGEST = 2**22
-"""Bytes of a file of settings or prompts, at most."""
+"""Limit of a file of settings or prompts, in bytes."""
 
 DEEPEST = 64
-"""Objects and lists within each other, at most."""
+"""Limit of nesting in JSON."""
 
 DIGITS = 40
-"""Largest number of digits of a whole number."""
+"""Limit of digits of an integer."""
 
 _MARKS = (  # the longer first: UTF-16's mark begins UTF-32's
     (codecs.BOM_UTF8, "utf-8"),
@@ -33,7 +33,7 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|\n|[^\s{}\[\],:"]+', re.DOTAL
 
 
 def read_text(path: Path, most: int = LARGEST) -> str:
-    """The text of a file in UTF-8, or in what its byte order mark says; OSError or ValueError if it is none, or has more bytes."""
+    """Read a text file of at most `most` bytes, see `decoded`. OSError or ValueError."""
     with path.open("rb") as file:  # may be a pipe, which has no size
         data = file.read(most + 1)
     if len(data) > most:
@@ -42,28 +42,28 @@ def read_text(path: Path, most: int = LARGEST) -> str:
 
 
 def decoded(data: bytes) -> str:
-    """The text of bytes in UTF-8, or in what their byte order mark says, without the mark; ValueError names the line that is none."""
+    """Decode bytes as UTF-8, or by their byte order mark, which is dropped. ValueError names the bad line."""
     mark, encoding = next(((mark, name) for mark, name in _MARKS if data.startswith(mark)), (b"", "utf-8"))
     try:
         text = data[len(mark) :].decode(encoding)
     except UnicodeDecodeError as error:
         line = data[: len(mark) + error.start].decode(encoding, errors="replace").count("\n") + 1
-        raise ValueError(f"line {line} is no {encoding.upper()} text; save the file as UTF-8") from None
+        raise ValueError(f"line {line} is not {encoding.upper()} text; save the file as UTF-8") from None
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
-        raise ValueError(f"line {line} holds a zero byte; save the file as UTF-8")
+        raise ValueError(f"line {line} has a zero byte; save the file as UTF-8")
     return text
 
 
 def lines(text: str) -> list[str]:
-    """Split where files end lines (LF, CRLF, CR) and nowhere else: other separators of Unicode belong to the text."""
+    """Split at LF, CRLF and CR only: Unicode's other line separators belong to the text."""
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def parse_json(text: str | bytes, first_line: int = 1) -> Any:
-    """Return what JSON says; ValueError, with the line, for what is no JSON, names a key twice, is nested too deep or holds a giant number.
+    """Parse JSON. ValueError, with the line, for bad JSON, a repeated key, deep nesting or a giant number.
 
-    first_line: the number of the text's first line in its file.
+    first_line: the line number of the text's first line in its file.
     """
     text = decoded(text) if isinstance(text, bytes) else text.removeprefix("\ufeff")
     try:
@@ -83,37 +83,33 @@ def parse_json(text: str | bytes, first_line: int = 1) -> Any:
 
 
 def read_json(path: Path, most: int = LARGEST) -> Any:
-    """Return what a JSON file says; OSError or ValueError, see `read_text` and `parse_json`."""
+    """Parse a JSON file, see `read_text` and `parse_json`."""
     return parse_json(read_text(path, most))
 
 
 def whole_number(value: Any) -> int:
-    """8 of 8, "8", 8.0 or "8.0", which tables make of it; ValueError for anything else."""
+    """Return 8 for 8, "8", 8.0 or "8.0" (tables contain all of these); ValueError for anything else."""
     if isinstance(value, str):
         found = re.fullmatch(r"\s*([+-]?\d+)(?:\.0*)?\s*", value)
         if found is None or len(found[1]) > DIGITS:
             raise ValueError("no whole number")
         return int(found[1])
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float | Decimal)
-        or not math.isfinite(value)
-        or value != int(value)
-    ):
+    is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or value != int(value):
         raise ValueError("no whole number")
     return int(value)
 
 
 def check_text(value: str) -> None:
-    """ValueError for text that has no bytes in UTF-8: it came from bytes that were none, or half of a pair of UTF-16."""
+    """Raise ValueError for text that UTF-8 cannot encode: lone surrogates."""
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError("holds what is no UTF-8 text") from None
+        raise ValueError("is not valid UTF-8 text") from None
 
 
 def shortened(value: str, most: int = 80) -> str:
-    """The beginning of a text, for messages."""
+    """Cut a text for messages."""
     return value if len(value) <= most else value[: most - 3] + "..."
 
 
@@ -142,11 +138,8 @@ def _whole(digits: str) -> int:
 def _is_deep(values: Any) -> bool:
     level = [values]
     for _ in range(DEEPEST + 1):
-        level = [
-            v
-            for outer in level
-            for v in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
-        ]
+        parts = [v.values() if isinstance(v, dict) else v for v in level if isinstance(v, dict | list)]
+        level = [inner for part in parts for inner in part]
         if not level:
             return False
     return True
@@ -157,7 +150,7 @@ def _too_deep(line: int) -> str:
 
 
 def _where(text: str, line: int) -> str | None:
-    """Return what is wrong with the first key given twice or bracket nested too deep, in its line."""
+    """Describe the first repeated key or too deep bracket, with its line."""
     keys: list[dict[str, int]] = []
     token = ""
     for found in _TOKEN.finditer(text):
@@ -173,8 +166,7 @@ def _where(text: str, line: int) -> str | None:
         elif token == ":" and keys and before.startswith('"'):
             name = json.loads(before)
             if name in keys[-1]:
-                return (
-                    f"line {line}: the key {shortened(name)!r} is given twice, first in line {keys[-1][name]}"
-                )
+                twice = f"the key {shortened(name)!r} is given twice, first in line {keys[-1][name]}"
+                return f"line {line}: {twice}"
             keys[-1][name] = line
     return None

@@ -109,7 +109,7 @@ def test_pictures_are_written_and_not_over_others(capsys):
             ["a.mp4", "--metrics", "drift", "--chunk", "8", "--overlap", "8"],
             "--overlap 8: must be 0 or more and below --chunk 8",
         ),
-        (["a.mp4", "--metrics", "anchor", "--clip", "."], "--clip '.': no whole CLIP"),
+        (["a.mp4", "--metrics", "anchor", "--clip", "."], "--clip '.': there is no CLIP"),
         (
             ["a.mp4", "--metrics", "drift", "--prompt", "x"],
             "--metrics 'drift': --prompt has no effect with these; leave it out, or add one of text",

@@ -88,7 +88,7 @@ def test_workers_are_for_refining_only(fake_pipeline, capsys):
     fake_pipeline.before_chunk = interrupt_at(1)
     err = run(capsys, "generate", PROMPT, "-o", "out.mp4")[2]
     code, _, err = run(capsys, *resume_line(err), "--workers", 2)
-    assert code == 2 and "--workers 2: they share the work of refining" in err
+    assert code == 2 and "--workers 2: workers share refining" in err
 
 
 def test_extend_gives_the_input_and_then_new_frames(fake_pipeline, capsys):

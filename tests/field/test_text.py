@@ -40,8 +40,8 @@ WRONG_SCHEDULES = {
     "below zero": (b"# x\n-8: a", "line 2"),
     "semicolons": (b"8: a\n16; b", "line 2"),
     "no prompt": (b"8: a\n16: \n", "line 2 has no prompt"),
-    "Latin-1": (b"8: a\n16: K\xf6ln\n", "line 2 is no UTF-8 text"),
-    "UTF-16 without a mark": ("8: a".encode("utf-16-le"), "line 1 holds a zero byte"),
+    "Latin-1": (b"8: a\n16: K\xf6ln\n", "line 2 is not UTF-8 text"),
+    "UTF-16 without a mark": ("8: a".encode("utf-16-le"), "line 1 has a zero byte"),
     "a giant number": (b"8: a\n" + b"9" * 5000 + b": b", "line 2"),
     "a giant number in JSON": (
         b'[[8, "a"],\n[' + b"9" * 5000 + b', "b"]]',
@@ -139,7 +139,7 @@ WRONG_TABLES = {
     "no name.csv": (b"prompt,,frames\na cat,x,8\n", "line 1: column 2 has no name"),
     "an open quote.csv": (b'prompt\na cat\n"a dog\n', "line 3"),
     "perhaps a comment.csv": (b"prompt\n#1 cat\n", "line 2 begins with '#'"),
-    "Latin-1.csv": (b"prompt\na cat\nK\xf6ln\n", "line 3 is no UTF-8 text"),
+    "Latin-1.csv": (b"prompt\na cat\nK\xf6ln\n", "line 3 is not UTF-8 text"),
     "a key twice.jsonl": (
         b'{"prompt": "a"}\n{"prompt": "b", "seed": 1, "seed": 2}',
         "line 2: the key 'seed' is given twice",
@@ -152,7 +152,7 @@ WRONG_TABLES = {
     "deep.jsonl": (b'{"prompt": "a"}\n' + b'{"schedule":' + b"[" * 5000 + b"\n", "line 2"),
     "a list.jsonl": (b'[\n{"prompt": "a"}]', "line 1"),
     "an unknown column.jsonl": (b'{"prompt": "a"}\n{"prompt": "b", "sed": 2}', "line 2 has a column 'sed'"),
-    "half a pair.jsonl": (b'{"prompt": "a \\ud800"}', "holds what is no UTF-8 text (line 1)"),
+    "half a pair.jsonl": (b'{"prompt": "a \\ud800"}', "is not valid UTF-8 text (line 1)"),
     "a giant number.jsonl": (
         b'{"prompt": "a", "seed": ' + b"9" * 5000 + b"}",
         "line 1: a number of 5000 digits",

@@ -54,7 +54,7 @@ def test_likeness_to_the_first_frame():
 def test_likeness_to_the_prompt():
     result = result_of(TextAlignment(EYES, "bright", every=2), grays(255, 0, 0, 0), Tools(eyes=EYES))
     assert result.values["text_alignment"] == pytest.approx(0.5)
-    with pytest.raises(RequestError, match=r"has no text side; give a whole CLIP by --clip"):
+    with pytest.raises(RequestError, match=r"has no text encoder for it; give a CLIP by --clip"):
         TextAlignment(Eyes("blind to text", by_brightness), "bright")
 
 
@@ -85,7 +85,7 @@ def test_a_whole_clip_by_its_folder_sees_and_reads(tmp_path):
     )
     np.testing.assert_allclose(eyes.read(prompt), out.text_embeds[0].detach(), atol=1e-5)
     assert float(eyes.see(frame) @ out.image_embeds[0].detach().numpy()) > 0.99
-    with pytest.raises(RequestError, match="no whole CLIP"):
+    with pytest.raises(RequestError, match="there is no CLIP"):
         eyes_of_clip(tmp_path)
 
 

@@ -205,5 +205,5 @@ def test_an_entry_comes_back_as_it_went_in():
         replace(entry, segment="seg_00001.m4s"),
         replace(entry, state="state_00001.safetensors", state_sha256="0" * 64),
     ):
-        with pytest.raises(ValueError, match="no names"):
+        with pytest.raises(ValueError, match="not the names"):
             wrong.check_names(0)

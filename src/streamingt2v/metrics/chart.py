@@ -1,7 +1,4 @@
-"""Two images of a video's course: curves over time with the seams marked, and slices through time side by side.
-
-Time goes to the right in both, at one scale.
-"""
+"""Draw videos over time: curves with the seams marked, and slices through time. Time goes to the right."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5a5a5a")
-"""Okabe and Ito's, which colour-blind people tell apart; after the last they begin again."""
+"""Okabe and Ito's palette, which colour-blind people can tell apart; it repeats."""
 
 TITLES = {
     "change": "change from frame to frame, levels",
@@ -36,14 +33,14 @@ TITLES = {
     "text_alignment": "likeness to the prompt",
 }
 WIDTH, PANEL, DPI = 10.0, 1.45, 100
-"""Width of an image and height of one panel, in inches; pixels an inch."""
+"""Width of an image and height of a panel, in inches; pixels per inch."""
 CLOSEST = 10
-"""Pixels between seams below which they are ticks under the panel instead of lines through it."""
+"""Seams closer than this (pixels) are ticks under the panel instead of lines through it."""
 
 
 @dataclass(frozen=True)
 class Track:
-    """A video in an image. curves: (T,) by name, NaN for gaps. row_TWC: one row of pixels a frame. borders: frames that begin a chunk."""
+    """A video to draw. curves: (T,), NaN for gaps. row_TWC: pixels of a row. borders: first frames of chunks."""
 
     label: str
     curves: dict[str, np.ndarray] = field(default_factory=dict)
@@ -52,7 +49,7 @@ class Track:
 
 
 class MiddleRows:
-    """The middle row of every frame: the columns of a slice through time."""
+    """Collect the middle row of every frame: the columns of a slice through time."""
 
     def __init__(self) -> None:
         self._rows: list[Frame] = []
@@ -63,25 +60,25 @@ class MiddleRows:
 
     @property
     def row_TWC(self) -> np.ndarray:
-        """Rows so far, uint8 (T, W, 3)."""
+        """Return the rows so far, uint8 (T, W, 3)."""
         return np.stack(self._rows)
 
 
 def check_installed(argument: str) -> None:
-    """MissingExtra, for this argument, if there is no matplotlib."""
+    """Raise MissingExtra for this argument if matplotlib is missing."""
     if find_spec("matplotlib") is None:
         raise MissingExtra(argument, "eval")
 
 
 def draw_curves(tracks: Sequence[Track], path: str | PathLike[str]) -> None:
-    """Write a panel for every curve that a track has, one line a track, seams of the first track that has some marked."""
+    """Write a panel per curve, with a line per track; seams are those of the first track that has some."""
     _save(curves_figure(tracks), path)
 
 
 def draw_slices(tracks: Sequence[Track], path: str | PathLike[str], height: int = 96) -> None:
-    """Write the middle row of every frame as a column, video under video: a seam is a line down, drift a change from left to right.
+    """Write the middle rows of all frames as columns, a panel per video: a seam is a vertical line.
 
-    height: of a slice, in pixels.
+    height: of a panel, in pixels.
     """
     _save(slices_figure(tracks, height), path)
 
@@ -98,20 +95,11 @@ def curves_figure(tracks: Sequence[Track]) -> Figure:
         for index, track in enumerate(tracks):
             if name in track.curves:
                 curve = np.where(np.isfinite(track.curves[name]), track.curves[name], np.nan)
-                panel.plot(
-                    np.arange(len(curve)) + 0.5,
-                    curve,
-                    color=COLOURS[index % len(COLOURS)],
-                    linewidth=1.25,
-                    label=track.label,
-                )
+                x, colour = np.arange(len(curve)) + 0.5, COLOURS[index % len(COLOURS)]
+                panel.plot(x, curve, color=colour, linewidth=1.25, label=track.label)
         _mark(panel, borders, frames, through=True)
-    lines = {
-        line.get_label(): line
-        for panel in panels
-        for line in panel.get_lines()
-        if not line.get_label().startswith("_")
-    }
+    drawn = [line for panel in panels for line in panel.get_lines()]
+    lines = {line.get_label(): line for line in drawn if not line.get_label().startswith("_")}
     figure.legend(lines.values(), lines.keys(), loc="upper left", ncols=4, frameon=False)
     return figure
 
@@ -122,29 +110,28 @@ def slices_figure(tracks: Sequence[Track], height: int = 96) -> Figure:
     frames = max(len(row_TWC) for _, row_TWC in with_rows)
     figure, panels = _figure(len(with_rows), frames, height / DPI + 0.4)
     for (track, row_TWC), panel in zip(with_rows, panels, strict=True):
-        panel.imshow(
-            row_TWC.transpose(1, 0, 2), extent=(0, len(row_TWC), 0, 1), aspect="auto", interpolation="nearest"
-        )
+        extent = (0, len(row_TWC), 0, 1)
+        panel.imshow(row_TWC.transpose(1, 0, 2), extent=extent, aspect="auto", interpolation="nearest")
         panel.set(xlim=(0, frames), yticks=[])
         panel.set_title(track.label, loc="left", fontsize="medium")
         _mark(panel, track.borders, frames, through=False)
     return figure
 
 
-def _figure(panels: int, frames: int, height: float) -> tuple[Figure, Sequence[Any]]:
+def _figure(panels: int, frames: int, height: float) -> tuple[Figure, list[Any]]:
     """Return a figure of panels that share the time axis, and the panels."""
     check_installed("curves")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, panels * height + 0.8), dpi=DPI, layout="constrained")
-    axes = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
+    axes = list(figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0])
     axes[-1].set(xlim=(0, frames), xlabel="frame; marks show where chunks begin")
     return figure, axes
 
 
 def _mark(panel: Any, borders: Sequence[int], frames: int, through: bool) -> None:
     """Mark seams as ticks below the panel and, where they are not too close, as lines through it."""
-    panel.xaxis.remove_overlapping_locs = False  # a seam has its mark where the axis has a number, too
+    panel.xaxis.remove_overlapping_locs = False  # mark seams at the axis's numbers, too
     panel.set_xticks(list(borders), minor=True)
     panel.tick_params(axis="x", which="minor", length=5, color="0.5")
     close = len(borders) > 1 and (borders[1] - borders[0]) * WIDTH * DPI / frames < CLOSEST

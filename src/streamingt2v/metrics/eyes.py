@@ -1,4 +1,4 @@
-"""Encoders of metrics: an image encoder whose embeddings are compared, and a text encoder where there is one."""
+"""Encoders for metrics: an image encoder whose embeddings are compared, and an optional text encoder."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from ..video.reader import Frame
 from .flow import to_nchw
 
 TEXT_PROJECTION = "text_projection.safetensors"
-"""In a model folder: what takes the text tower's output into the space of the image encoder. Generating does not read it."""
+"""File in a model folder: maps the text encoder's output to the image encoder's space, for metrics."""
 
 
 @dataclass(frozen=True)
 class Eyes:
-    """name: for results. see: a frame (H, W, 3) uint8 to its embedding (D,), of length 1. read: a text to one; None without text."""
+    """Encoders. name: for results. see: frame uint8 (H, W, 3) -> unit vector (D,). read: the same for texts."""
 
     name: str
     see: Callable[[Frame], np.ndarray]
@@ -33,10 +33,7 @@ class Eyes:
 
 
 def eyes_of_model(name_or_folder: str | Path = "tiny") -> Eyes:
-    """The image encoder of a model of this package (its APM looks at the anchor with the same).
-
-    With a text side if the folder holds the text tower's projection into the common space.
-    """
+    """Load a model's image encoder, which its APM uses too, and its text encoder if that fits."""
     folder = find_model(name_or_folder)
     if not (folder / "image_encoder").is_dir():
         raise ModelError(f"{folder} is incomplete: it has no folder image_encoder")
@@ -44,72 +41,59 @@ def eyes_of_model(name_or_folder: str | Path = "tiny") -> Eyes:
     size = encoder.config.image_size
     projection = load_text_projection(folder)
     read = None if projection is None else _reader(folder, projection)
-    return Eyes(
-        str(name_or_folder),
-        lambda frame: _unit(encoder(pixel_values=_pixels(frame, size)).image_embeds),
-        read,
-    )
+
+    def see(frame: Frame) -> np.ndarray:
+        return _unit(encoder(pixel_values=_pixels(frame, size)).image_embeds)
+
+    return Eyes(str(name_or_folder), see, read)
 
 
 def _reader(folder: Path, projection: torch.Tensor) -> Callable[[str], np.ndarray]:
-    """A text to its embedding, in the words that the model knows."""
-    tokenizer, encoder = (
-        AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-        _frozen(CLIPTextModel, folder / "text_encoder"),
-    )
-    vocabulary = (
-        Vocabulary.load(folder / "vocabulary.json") if (folder / "vocabulary.json").is_file() else None
-    )
-    length = tokenizer.model_max_length
+    """Return the function text -> embedding, in words that the model knows."""
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    encoder, words = _frozen(CLIPTextModel, folder / "text_encoder"), folder / "vocabulary.json"
+    vocabulary = Vocabulary.load(words) if words.is_file() else None
 
     def read(text: str) -> np.ndarray:
         known = vocabulary.translate(text) if vocabulary else text
-        ids = tokenizer(
-            [known], padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-        ).input_ids
-        return _unit(encoder(ids).pooler_output @ projection.T)
+        return _unit(encoder(_ids(tokenizer, known, tokenizer.model_max_length)).pooler_output @ projection.T)
 
     return read
 
 
-def _frozen(kind: Any, folder: Path) -> Any:
-    return (
-        kind.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
-        .eval()
-        .requires_grad_(False)
-    )
+def _ids(tokenizer: Any, text: str, length: int) -> torch.Tensor:
+    options = {"padding": "max_length", "truncation": True, "max_length": length, "return_tensors": "pt"}
+    return tokenizer([text], **options).input_ids
+
+
+def _frozen(kind: Any, folder: str | Path) -> Any:
+    network = kind.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+    return network.eval().requires_grad_(False)
 
 
 def save_text_projection(folder: Path, weight_ED: torch.Tensor, dtype: torch.dtype = torch.float32) -> None:
-    """Write it into a model folder: from the text tower's width D to the common space's E."""
+    """Write the projection from the text encoder's width D to the common space's E into a model folder."""
     save_file({"weight": weight_ED.detach().to("cpu", dtype).contiguous()}, folder / TEXT_PROJECTION)
 
 
 def load_text_projection(folder: Path) -> torch.Tensor | None:
-    """Return what `save_text_projection` wrote, in float32; None if the folder has none."""
+    """Read the projection of `save_text_projection` in float32; None if the folder has none."""
     path = folder / TEXT_PROJECTION
     return load_file(path)["weight"].float() if path.is_file() else None
 
 
 def eyes_of_clip(name_or_folder: str | Path) -> Eyes:
-    """A whole CLIP (transformers' `CLIPModel`) by its folder, or by its name if it has been downloaded before. RequestError if not."""
+    """Load a CLIP (transformers' `CLIPModel`) by folder, or by name if downloaded; else RequestError."""
     try:
-        model = (
-            CLIPModel.from_pretrained(name_or_folder, torch_dtype=torch.float32, local_files_only=True)
-            .eval()
-            .requires_grad_(False)
-        )
+        model = _frozen(CLIPModel, name_or_folder)
         tokenizer = AutoTokenizer.from_pretrained(name_or_folder, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
-        fix = "no whole CLIP with its tokenizer is there; give the folder of one, or download it first: hf download NAME"
+        fix = "there is no CLIP with its tokenizer; give a folder, or download it first: hf download NAME"
         raise RequestError("clip", str(name_or_folder), fix) from error
     size, length = model.config.vision_config.image_size, model.config.text_config.max_position_embeddings
 
     def read(text: str) -> np.ndarray:
-        ids = tokenizer(
-            [text], padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-        ).input_ids
-        return _unit(model.text_projection(model.text_model(ids).pooler_output))
+        return _unit(model.text_projection(model.text_model(_ids(tokenizer, text, length)).pooler_output))
 
     def see(frame: Frame) -> np.ndarray:
         return _unit(model.visual_projection(model.vision_model(_pixels(frame, size)).pooler_output))
@@ -118,7 +102,7 @@ def eyes_of_clip(name_or_folder: str | Path) -> Eyes:
 
 
 def _pixels(frame_HWC: Frame, size: int) -> torch.Tensor:
-    """The encoder's input, (1, 3, size, size), scaled to a square as APM does it."""
+    """Return the encoder's input, (1, 3, size, size), scaled to a square like APM's."""
     return preprocess(to_nchw(frame_HWC) / 127.5 - 1, size)
 
 

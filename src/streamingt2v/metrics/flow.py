@@ -1,6 +1,6 @@
-"""Optical flow, behind one small class: RAFT where torchvision and its weights are on this machine, else OpenCV's DIS.
+"""Optical flow: RAFT where torchvision and its weights are on this machine, else OpenCV's DIS.
 
-The estimator's name belongs to every number that comes from it: flows of different estimators are not compared.
+Results carry the estimator's name: numbers of different estimators are not comparable.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from ..errors import MediaError, MissingExtra, RequestError
 from ..video.reader import Frame
 
 SMALLEST = 32
-"""Sides that DIS needs: below it the pyramid has no level on which a patch could move."""
+"""Smallest side for DIS: below it the pyramid has no level on which a patch could move."""
 
 RAFT_SMALLEST = 128
-"""Sides that RAFT's pyramid of correlations needs; smaller frames are enlarged for it."""
+"""Smallest side for RAFT's correlation pyramid; smaller frames are enlarged."""
 
 
 @dataclass(frozen=True)
 class Flow:
-    """An estimator. name: for people and results. estimate: two frames (H, W, 3) uint8 to the flow (2, H, W) float32, pixels (dx, dy).
+    """A flow estimator. name: for results. estimate: two uint8 (H, W, 3) -> float32 (2, H, W), pixels (dx, dy).
 
-    size: frames are scaled to a square of this side before anything is measured; None leaves them as they are.
+    size: side of the square that frames are scaled to before measuring; None: not scaled.
     """
 
     name: str
@@ -37,21 +37,21 @@ class Flow:
     size: int | None = None
 
     def scaled(self, frame_HWC: Frame) -> Frame:
-        """The frame that flow and warp errors are taken on."""
+        """Scale a frame to the size for flow and warp errors."""
         return frame_HWC if self.size is None else resized(frame_HWC, self.size, self.size)
 
 
 def best_flow(size: int | None = None) -> Flow:
-    """RAFT if it can be had without downloading anything, else DIS; MissingExtra if there is neither."""
+    """Return RAFT if nothing must be downloaded for it, else DIS; MissingExtra if there is neither."""
     if size is not None and size < SMALLEST:
         raise RequestError("flow_size", size, f"must be {SMALLEST} or more")
     return raft(size) if raft_weights() is not None else dis(size)
 
 
 def dis(size: int | None = None) -> Flow:
-    """Dense inverse search (Kroeger et al. 2016), OpenCV's medium preset with its finest scale at full resolution.
+    """Return dense inverse search (Kroeger et al. 2016): OpenCV's medium preset, finest scale 0.
 
-    One thread: OpenCV's results have been the same for every number of threads tried, but nothing promises it.
+    It runs on one thread: OpenCV does not promise equal results for other numbers.
     """
     cv2 = opencv()
     estimator = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
@@ -59,9 +59,8 @@ def dis(size: int | None = None) -> Flow:
 
     def estimate(before_HWC: Frame, after_HWC: Frame) -> np.ndarray:
         check_size(before_HWC, SMALLEST)
-        gray = [
-            cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in (before_HWC, after_HWC)
-        ]
+        pair = map(np.ascontiguousarray, (before_HWC, after_HWC))
+        gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in pair]
         threads = cv2.getNumThreads()
         cv2.setNumThreads(1)
         try:
@@ -73,17 +72,14 @@ def dis(size: int | None = None) -> Flow:
 
 
 def raft(size: int | None = None, device: str = "cpu") -> Flow:
-    """RAFT-large (Teed and Deng 2020) with torchvision's default weights, the last iterate, as the published MAWE takes it.
+    """Return RAFT-large (Teed and Deng 2020), torchvision's default weights, last iterate, as in published MAWE.
 
     RequestError if torchvision or the weights are missing: nothing is downloaded.
     """
     weights = raft_weights()
     if weights is None:
-        raise RequestError(
-            "flow",
-            "raft",
-            "needs torchvision, and its weights of raft_large in torch.hub's folder of checkpoints",
-        )
+        fix = "needs torchvision, and its weights of raft_large in torch.hub's folder of checkpoints"
+        raise RequestError("flow", "raft", fix)
     network = _raft_network(str(weights)).to(device)
 
     @torch.no_grad()
@@ -92,19 +88,14 @@ def raft(size: int | None = None, device: str = "cpu") -> Flow:
         sides = [max(RAFT_SMALLEST, -(-side // 8) * 8) for side in (height, width)]
         pair = [to_nchw(resized(frame, *sides)).to(device) / 127.5 - 1 for frame in (before_HWC, after_HWC)]
         flow_N2HW = F.interpolate(network(*pair)[-1], (height, width), mode="bilinear")
-        return (
-            (flow_N2HW * torch.tensor([width / sides[1], height / sides[0]]).to(flow_N2HW).view(1, 2, 1, 1))[
-                0
-            ]
-            .cpu()
-            .numpy()
-        )
+        scale_N2HW = torch.tensor([width / sides[1], height / sides[0]]).to(flow_N2HW).view(1, 2, 1, 1)
+        return (flow_N2HW * scale_N2HW)[0].cpu().numpy()
 
     return Flow("torchvision RAFT-large", estimate, size)
 
 
 def raft_weights() -> Path | None:
-    """The file of torchvision's default weights of RAFT-large, if both are on this machine."""
+    """Return the file of torchvision's default RAFT-large weights, None if either is not on this machine."""
     try:
         from torchvision.models.optical_flow import Raft_Large_Weights
     except (ImportError, RuntimeError):  # a torchvision built for another torch fails at runtime
@@ -123,7 +114,7 @@ def _raft_network(weights: str) -> Any:
 
 
 def opencv() -> Any:
-    """The module cv2; MissingExtra where it is not installed."""
+    """Import cv2; MissingExtra where it is not installed."""
     try:
         import cv2
     except ImportError as error:
@@ -132,7 +123,7 @@ def opencv() -> Any:
 
 
 def resized(frame_HWC: Frame, height: int, width: int) -> Frame:
-    """Bilinear without antialiasing, back to 8 bits: as the published MAWE scales frames (method.md: MAWE)."""
+    """Scale bilinearly without antialiasing, rounded to 8 bits, like the published MAWE (method.md: MAWE)."""
     if frame_HWC.shape[:2] == (height, width):
         return frame_HWC
     scaled_NCHW = F.interpolate(to_nchw(frame_HWC), (height, width), mode="bilinear")
@@ -140,14 +131,13 @@ def resized(frame_HWC: Frame, height: int, width: int) -> Frame:
 
 
 def to_nchw(frame_HWC: Frame) -> torch.Tensor:
-    """uint8 (H, W, 3) to float32 (1, 3, H, W), 0..255."""
+    """Convert uint8 (H, W, 3) to float32 (1, 3, H, W), 0..255."""
     return torch.from_numpy(np.ascontiguousarray(frame_HWC)).permute(2, 0, 1)[None].float()
 
 
 def check_size(frame_HWC: Frame, smallest: int) -> None:
-    """MediaError if a side of the frame is too short for optical flow."""
+    """Raise MediaError if a side of the frame is too short for optical flow."""
     height, width = frame_HWC.shape[:2]
     if min(height, width) < smallest:
-        raise MediaError(
-            f"{width}x{height} is too small for optical flow, which needs {smallest} pixels a side; measure it at --flow-size"
-        )
+        fix = f"which needs {smallest} pixels a side; measure it at --flow-size"
+        raise MediaError(f"{width}x{height} is too small for optical flow, {fix}")

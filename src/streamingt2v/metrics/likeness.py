@@ -1,4 +1,4 @@
-"""Metrics that see: is it still the thing of the first frame, and is it what the prompt says?"""
+"""Metrics of content: likeness to the first frame, and to the prompt."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .metric import Look, Result, ends, mean
 
 
 class Anchor:
-    """`anchor`: mean cosine of the frames' embeddings to the first frame's; `anchor_end`: the same over the end of the video."""
+    """Compute `anchor`, the embeddings' mean cosine to the first frame's, and `anchor_end`, at the end."""
 
     def __init__(self) -> None:
         self.first_D: np.ndarray | None = None
@@ -27,14 +27,14 @@ class Anchor:
 
 
 class TextAlignment:
-    """`text_alignment`: mean cosine of frames and prompt in the space of a whole CLIP, of every `every`-th frame.
+    """Compute `text_alignment`: mean cosine of frames and prompt in CLIP's space, of every `every`-th frame.
 
-    RequestError if the eyes have no text side.
+    RequestError if the encoder has no text side.
     """
 
     def __init__(self, eyes: Eyes, prompt: str, every: int = 4):
         if eyes.read is None:
-            fix = f"the image encoder of {eyes.name!r} has no text side; give a whole CLIP by --clip FOLDER, or leave the metric out"
+            fix = f"{eyes.name!r} has no text encoder for it; give a CLIP by --clip FOLDER, or leave it out"
             raise RequestError("metrics", "text", fix)
         self.prompt_D, self.every, self.cosines = eyes.read(prompt), every, list[float]()
 

@@ -1,6 +1,6 @@
-"""Motion-aware warp error: how badly each frame, moved along the optical flow, predicts the next, over how much moves (method.md: MAWE).
+"""Motion-aware warp error (method.md: MAWE): error of frames warped along the flow to the next, over motion.
 
-The flow is an argument: these functions know no estimator. Errors are in squared 8-bit units, motion in pixels.
+The flow is an argument. Errors are in squared 8-bit units, motion in pixels.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ import numpy as np
 
 @dataclass(frozen=True)
 class WarpErrors:
-    """Per pair of frames, float64 (T - 1,): mean squared warp error, and mean length of the flow."""
+    """Mean squared warp error and mean length of the flow, per pair of frames, float64 (T - 1,)."""
 
     error: np.ndarray
     motion: np.ndarray
 
     def mean_of_ratios(self, coeff: float = 9.5) -> float:
-        """MAWE as the published code computes it. Infinite if a pair has an error but no motion."""
+        """Return MAWE as the published code computes it; infinite if a pair has an error but no motion."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return float(np.mean(self.error / (coeff * self.motion)))
 
     def ratio_of_means(self, coeff: float = 9.5) -> float:
-        """MAWE as the paper defines it, over averages of the whole video; it minds no still pair unless all are still."""
+        """Return MAWE as the paper defines it, over averages of the whole video; infinite if all is still."""
         motion = coeff * float(np.mean(self.motion))
         return float(np.mean(self.error)) / motion if motion else float("inf")
 
 
 def warp_errors(frames_TCHW: np.ndarray, flows_T2HW: Sequence[np.ndarray] | np.ndarray) -> WarpErrors:
-    """frames_TCHW: uint8. flows_T2HW: T - 1 forward flows in pixels (dx, dy), from each frame to the next."""
+    """Measure uint8 frames (T, C, H, W) with T - 1 flows in pixels (dx, dy), from each frame to the next."""
     if len(flows_T2HW) != len(frames_TCHW) - 1:
         raise ValueError(f"{len(flows_T2HW)} flows for {len(frames_TCHW)} frames")
     pairs = [pair_error(*three) for three in zip(frames_TCHW, frames_TCHW[1:], flows_T2HW, strict=False)]
@@ -38,18 +38,19 @@ def warp_errors(frames_TCHW: np.ndarray, flows_T2HW: Sequence[np.ndarray] | np.n
 
 
 def pair_error(before_CHW: np.ndarray, after_CHW: np.ndarray, flow_2HW: np.ndarray) -> tuple[float, float]:
-    """(mean squared warp error, mean length of the flow) of two uint8 frames and the flow from one to the other."""
+    """Return (mean squared warp error, mean flow length) of two uint8 frames and the flow between them."""
     warped_CHW, known_HW = warp(before_CHW, flow_2HW)
     difference_CHW = after_CHW.astype(np.float64) - warped_CHW
-    # A flow that leaves the picture everywhere predicts nothing, and counts as no error.
+    # a flow that leaves the image everywhere predicts nothing, and counts as no error
     error = float(np.mean(difference_CHW[:, known_HW] ** 2)) if known_HW.any() else 0.0
     return error, float(np.mean(np.hypot(*flow_2HW.astype(np.float64))))
 
 
 def warp(frame_CHW: np.ndarray, flow_2HW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every pixel moved to the nearest one that its flow points at. Returns the frame, 0 where nothing arrived, and where something did.
+    """Move every pixel to the one its flow points at; return the frame, and where pixels arrived.
 
-    Halves round to the even pixel; of several that arrive at one, the last in reading order stays; those that leave are dropped.
+    The frame is 0 elsewhere. Positions round to the nearest pixel, halves to even; of several that arrive at
+    one place, the last in reading order stays; those that leave are dropped.
     """
     _, height, width = frame_CHW.shape
     y_HW, x_HW = np.mgrid[:height, :width].astype(np.float32)

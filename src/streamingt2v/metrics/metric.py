@@ -1,7 +1,7 @@
-"""Metrics on streamed frames: a video is read once, every metric sees each frame once, and nothing is kept of a frame but numbers.
+"""Metrics on streamed frames: a video is read once, and metrics keep numbers, not frames.
 
-`Look` is a frame and what may be asked of it: gray, change, flow, embedding. Each is computed when the first metric asks and then
-shared, so ten metrics on motion cost one optical flow.
+`Look` is a frame with its brightness, change, flow and embedding. Each is computed once, when first used, and
+shared by all metrics.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:  # both import torch, which most metrics do without
     from .flow import Flow
 
 END = 0.15
-"""Share of a video that its beginning is, and its end, where the two are compared (as Helios measures drift)."""
+"""Share of a video that counts as its beginning, and as its end (like Helios's drift)."""
 
 
 @dataclass(frozen=True)
 class Tools:
-    """Tools for looking at frames; None for those that no metric asks for."""
+    """Flow estimator and encoders; None if no metric needs them."""
 
     flow: Flow | None = None
     eyes: Eyes | None = None
@@ -41,52 +41,48 @@ class Look:
 
     @cached_property
     def luma_HW(self) -> np.ndarray:
-        """Brightness by ITU-R BT.601 in 8-bit levels, float64."""
+        """Return the brightness by ITU-R BT.601 in 8-bit levels, float64."""
         return self.frame_HWC @ np.array([0.299, 0.587, 0.114])
 
     @cached_property
     def change(self) -> float:
-        """Mean absolute difference from the frame before, over pixels and colours, in 8-bit levels; NaN for the first frame."""
+        """Return the mean absolute difference from the frame before, 8-bit levels; NaN for the first."""
         if self.before is None:
             return float("nan")
         return float(np.abs(self.frame_HWC.astype(np.int16) - self.before.frame_HWC).mean())
 
     @cached_property
     def sharpness(self) -> float:
-        """Variance of the brightness's Laplacian, over the 4 neighbours and without the border."""
+        """Return the variance of the brightness's Laplacian, of 4 neighbours, without the border."""
         y = self.luma_HW
         return float(np.var(y[:-2, 1:-1] + y[2:, 1:-1] + y[1:-1, :-2] + y[1:-1, 2:] - 4 * y[1:-1, 1:-1]))
 
     @cached_property
     def embedding_D(self) -> np.ndarray:
-        """Return what the eyes make of the frame: (D,), of length 1."""
+        """Return the frame's embedding, a unit vector (D,)."""
         assert self._tools.eyes is not None, "a metric that sees was made without eyes"
         return self._tools.eyes.see(self.frame_HWC)
 
     @cached_property
     def warp(self) -> tuple[float, float]:
-        """(error, motion) from the frame before to this one, see `mawe.pair_error`; NaN for the first frame."""
+        """Return (error, motion) from the frame before, see `mawe.pair_error`; NaN for the first frame."""
         if self.before is None:
             return float("nan"), float("nan")
         assert self._tools.flow is not None, "a metric of motion was made without flow"
-        flow_2HW = self._tools.flow.estimate(self.before.scaled_HWC, self.scaled_HWC)
-        return pair_error(
-            self.before.scaled_HWC.transpose(2, 0, 1), self.scaled_HWC.transpose(2, 0, 1), flow_2HW
-        )
+        before_HWC, after_HWC = self.before.scaled_HWC, self.scaled_HWC
+        flow_2HW = self._tools.flow.estimate(before_HWC, after_HWC)
+        return pair_error(before_HWC.transpose(2, 0, 1), after_HWC.transpose(2, 0, 1), flow_2HW)
 
     @cached_property
     def scaled_HWC(self) -> Frame:
-        """The frame at the size that flow is measured at."""
+        """Return the frame at the size for flow."""
         assert self._tools.flow is not None, "a metric of motion was made without flow"
         return self._tools.flow.scaled(self.frame_HWC)
 
 
 @dataclass(frozen=True)
 class Result:
-    """values: numbers by name, NaN where the video does not define them. curves: one number a frame (T,), NaN where there is none.
-
-    events: frame numbers by name.
-    """
+    """Results by name. values: NaN if undefined. curves: (T,), NaN for gaps. events: frame numbers."""
 
     values: dict[str, float]
     curves: dict[str, np.ndarray] = field(default_factory=dict)
@@ -94,17 +90,17 @@ class Result:
 
 
 class Metric(Protocol):
-    """Sees every frame of one video in order, then tells its result. Keeps numbers, never frames by their count."""
+    """A metric gets every frame of one video in order, keeps numbers, and then gives its result."""
 
     def update(self, look: Look) -> None:
-        """The next frame."""
+        """Take the next frame."""
 
     def result(self) -> Result:
-        """Return what the frames so far amount to."""
+        """Return the result of the frames so far."""
 
 
 def looks(frames: Iterable[Frame], tools: Tools) -> Iterator[Look]:
-    """The frames as `Look`s; only two of them are alive at a time."""
+    """Yield the frames as `Look`s, keeping only two at a time."""
     before = None
     for index, frame_HWC in enumerate(frames):
         look = Look(index, frame_HWC, before, tools)
@@ -113,7 +109,7 @@ def looks(frames: Iterable[Frame], tools: Tools) -> Iterator[Look]:
 
 
 def measure(frames: Iterable[Frame], metrics: Sequence[Metric], tools: Tools | None = None) -> Result:
-    """All metrics over one pass of the frames, their results together."""
+    """Take all metrics in one pass over the frames; return their results together."""
     for look in looks(frames, tools or Tools()):
         for metric in metrics:
             metric.update(look)
@@ -126,7 +122,7 @@ def measure(frames: Iterable[Frame], metrics: Sequence[Metric], tools: Tools | N
 
 
 def ends(curve: ArrayLike, share: float = END) -> tuple[np.ndarray, np.ndarray]:
-    """The first and the last `share` of a curve, at least one value each; numbers that are NaN left out."""
+    """Return the first and the last `share` of a curve without its NaNs, at least one value each."""
     known = np.asarray(curve, np.float64)
     known = known[~np.isnan(known)]
     count = max(1, round(share * len(known)))
@@ -134,14 +130,14 @@ def ends(curve: ArrayLike, share: float = END) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mean(values: ArrayLike) -> float:
-    """Mean of the values that are not NaN; NaN if there is none."""
+    """Return the mean of the values that are not NaN; NaN if there are none."""
     known = np.asarray(values, np.float64)
     known = known[~np.isnan(known)]
     return float(known.mean()) if len(known) else float("nan")
 
 
 def ratio(above: float, below: float) -> float:
-    """above / below; NaN where nothing is compared with nothing, infinite where something is."""
+    """Return above / below; NaN for 0 / 0, infinite for other divisions by 0."""
     if below == 0:
         return float("inf") if above > 0 else float("nan")
     return above / below

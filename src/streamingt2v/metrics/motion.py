@@ -1,4 +1,4 @@
-"""Metrics of motion: warp error, MAWE, optical-flow score, how much of the motion is kept, and change at the chunks' seams."""
+"""Metrics of motion: warp error, MAWE, flow score, share of motion kept, and change at the chunks' seams."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .mawe import WarpErrors
 from .metric import Look, Result, mean, ratio
 
 STILL = 0.5
-"""Mean change, in 8-bit levels, below which a frame repeats the one before: less than encoding a repeated frame changes."""
+"""Mean change, in 8-bit levels, below which a frame repeats the one before; encoding changes more."""
 
 
 @dataclass
 class _Flowing:
-    """The two numbers that optical flow gives for every frame; the first frame's are NaN."""
+    """Collect warp error and motion of every frame; the first frame's are NaN."""
 
     errors: list[float] = field(default_factory=list)
     motions: list[float] = field(default_factory=list)
@@ -28,7 +28,7 @@ class _Flowing:
 
 
 class Mawe(_Flowing):
-    """`mawe`: mean warp error over coeff times mean motion, of the whole video. `mawe_published`: mean of the pairs' ratios."""
+    """Compute `mawe`, mean warp error / (coeff * mean motion), and `mawe_published`, a mean of ratios."""
 
     def result(self) -> Result:
         if len(self.errors) < 2:
@@ -38,21 +38,21 @@ class Mawe(_Flowing):
 
 
 class WarpError(_Flowing):
-    """`warp_error`: mean squared error of each frame, moved along the flow, as a guess of the next; squared 8-bit levels."""
+    """Compute `warp_error`: mean squared error of frames warped to the next, 8-bit levels squared."""
 
     def result(self) -> Result:
         return Result({"warp_error": mean(self.errors)}, {"warp_error": np.array(self.errors)})
 
 
 class FlowScore(_Flowing):
-    """`flow_score`: mean length of the optical flow, pixels a frame."""
+    """Compute `flow_score`: mean length of the optical flow, pixels per frame."""
 
     def result(self) -> Result:
         return Result({"flow_score": mean(self.motions)}, {"motion": np.array(self.motions)})
 
 
 class Stagnation(_Flowing):
-    """`motion_kept`: mean motion of the last `window` pairs over that of the first. `still`: share of frames that repeat the one before.
+    """Compute `motion_kept`, motion of the last `window` pairs over the first, and `still`, share of repeats.
 
     Videos shorter than two windows are compared half with half.
     """
@@ -73,12 +73,12 @@ class Stagnation(_Flowing):
 
 
 class Seam:
-    """`seam`: change at the borders of chunks over change beside them, 1 where a seam is like any other pair of frames.
+    """Compute `seam`: change at the borders of chunks over change beside them; 1 where a seam is invisible.
 
-    Change is the mean absolute difference of neighbouring frames. It is summed over the borders and divided by the same sum of
-    what it is on average at up to `beside` pairs before and as many after each: near pairs, because motion that comes and goes in step
-    with the chunks would else be taken for seams.
-    borders: a video's length to the frames that begin a chunk.
+    Change is the mean absolute difference of neighbouring frames. Its sum over the borders is divided by the
+    sum of its means over up to `beside` pairs on each side. Near pairs, because motion that comes and goes in
+    step with the chunks would otherwise count as seams. borders: number of frames -> frames that begin a
+    chunk.
     """
 
     def __init__(self, borders: Callable[[int], Sequence[int]], beside: int = 2):
@@ -97,7 +97,7 @@ class Seam:
         return Result({"seam": ratio(at, around)}, {"change": changes})
 
     def _neighbours(self, border: int, borders: set[int]) -> list[int]:
-        """Later frames of the pairs beside a border, up to the next border on either side."""
+        """Return the later frames of the pairs beside a border, up to the next border on either side."""
         found = []
         for direction in (-1, 1):
             for frame in range(border + direction, border + direction * (self.beside + 1), direction):

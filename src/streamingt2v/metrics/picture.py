@@ -1,4 +1,4 @@
-"""Metrics of what frames look like: flicker, sharpness, colour, drift from the beginning to the end, repetition, cuts."""
+"""Metrics of appearance: flicker, sharpness, colour, drift from beginning to end, repetition, cuts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TO_XYZ = np.array(
 
 
 class Flicker:
-    """`flicker`: mean absolute second difference of the frames' mean brightness, in 8-bit levels: 0 for any steady fade."""
+    """Compute `flicker`: mean absolute second difference of brightness, 8-bit levels; 0 for steady fades."""
 
     def __init__(self) -> None:
         self.brightness: list[float] = []
@@ -31,13 +31,12 @@ class Flicker:
         self.brightness.append(float(look.luma_HW.mean()))
 
     def result(self) -> Result:
-        return Result(
-            {"flicker": mean(np.abs(np.diff(self.brightness, 2)))}, {"brightness": np.array(self.brightness)}
-        )
+        flicker = mean(np.abs(np.diff(self.brightness, 2)))
+        return Result({"flicker": flicker}, {"brightness": np.array(self.brightness)})
 
 
 class Sharpness:
-    """`sharpness`: mean over frames of the variance of the brightness's Laplacian (Pech-Pacheco et al. 2000)."""
+    """Compute `sharpness`: mean variance of the brightness's Laplacian (Pech-Pacheco et al. 2000)."""
 
     def __init__(self) -> None:
         self.sharpness: list[float] = []
@@ -50,10 +49,10 @@ class Sharpness:
 
 
 class ColourDrift:
-    """`colour_drift`: CIELAB distance (CIE 1976) of the end's mean colour from the beginning's. `colour_end`: of the end's frames from the
-    first frame, their mean.
+    """Compute CIELAB distances (CIE 1976): `colour_drift`, from beginning to end, and `colour_end`.
 
-    A frame's colour is that of its mean light, as if seen from afar; beginning and end are the means of `metric.END` of the video.
+    The first is of means, the second the mean distance of the end's frames from the first frame. A frame's
+    colour is that of its mean light; beginning and end are `metric.END` of the video.
     """
 
     def __init__(self) -> None:
@@ -72,7 +71,7 @@ class ColourDrift:
 
 
 def mean_lab(frame_HWC: np.ndarray) -> np.ndarray:
-    """CIELAB (L, a, b) under D65 of a frame's mean light."""
+    """Return CIELAB (L, a, b) under D65 of a frame's mean light."""
     light_C = _LINEAR[frame_HWC].mean((0, 1))
     x, y, z = (_TO_XYZ @ light_C) / _TO_XYZ.sum(1)
     fx, fy, fz = (v ** (1 / 3) if v > (6 / 29) ** 3 else v / (3 * (6 / 29) ** 2) + 4 / 29 for v in (x, y, z))
@@ -80,10 +79,10 @@ def mean_lab(frame_HWC: np.ndarray) -> np.ndarray:
 
 
 class Drift:
-    """`drift_*`: relative change from the beginning of a video to its end of brightness, contrast, saturation and sharpness.
+    """Compute `drift_*`: relative change of brightness, contrast, saturation, sharpness, from beginning to end.
 
-    0.1 is 10 % more at the end; beginning and end are the means of `metric.END` of the frames. Contrast is the standard deviation of
-    the brightness, saturation the mean of largest minus smallest colour.
+    0.1 is 10 % more at the end; beginning and end are the means of `metric.END` of the frames. Contrast is
+    the standard deviation of the brightness, saturation the mean of largest minus smallest colour.
     """
 
     NAMES = ("brightness", "contrast", "saturation", "sharpness")
@@ -107,11 +106,11 @@ def _relative(curve: list[float]) -> float:
 
 
 class Repetition:
-    """`repetition`: how deep the distance between frames dips again at some lag: 0 never, 1 the video loops exactly. `period`: that lag.
+    """Compute `repetition`, likeness to earlier frames (0: none, 1: an exact loop), and `period`, its lag.
 
-    distance(lag) is the mean absolute difference of frames `lag` apart, as pictures of `SIDE` x `SIDE` grey levels;
-    repetition = max over lags of 1 - distance(lag) / (largest distance at a shorter lag). Looks back `longest` frames, and no
-    further than half the video, so that no lag hangs on a few pairs.
+    distance(lag) is the mean absolute difference of frames `lag` apart, as `SIDE` x `SIDE` grey levels;
+    repetition = max over lags of 1 - distance(lag) / (largest distance at a shorter lag). Lags go to
+    `longest` frames or half the video, so that each has enough pairs.
     """
 
     SIDE = 8
@@ -135,28 +134,27 @@ class Repetition:
         distances = self.sums[:lags] / self.counts[:lags]
         peaks = np.maximum.accumulate(distances)
         moves = peaks > 0
-        if not moves.any():  # nothing moves at all, so nothing comes back
+        if not moves.any():  # nothing moves, so nothing comes back
             return Result({"repetition": 0.0, "period": float("nan")})
         dips = np.where(moves, 1 - distances / np.where(moves, peaks, 1), 0)
         lag = int(dips.argmax())
-        return Result(
-            {"repetition": float(dips[lag]), "period": float(lag + 1) if dips[lag] > 0 else float("nan")}
-        )
+        period = float(lag + 1) if dips[lag] > 0 else float("nan")
+        return Result({"repetition": float(dips[lag]), "period": period})
 
 
-def block_means(picture_HW: np.ndarray, side: int) -> np.ndarray:
-    """Means of a grid of (nearly) equal blocks: (side, side)."""
+def block_means(image_HW: np.ndarray, side: int) -> np.ndarray:
+    """Return the means of a grid of (nearly) equal blocks: (side, side)."""
     for axis in (0, 1):
-        length = picture_HW.shape[axis]
+        length = image_HW.shape[axis]
         count = min(side, length)
         starts = np.arange(count) * length // count
         sizes = np.diff([*starts, length])
-        picture_HW = np.add.reduceat(picture_HW, starts, axis) / (sizes[:, None] if axis == 0 else sizes)
-    return picture_HW
+        image_HW = np.add.reduceat(image_HW, starts, axis) / (sizes[:, None] if axis == 0 else sizes)
+    return image_HW
 
 
 class Cuts:
-    """`cuts`: scene cuts that PySceneDetect's AdaptiveDetector finds with its own settings; the event `cuts`: where."""
+    """Count `cuts` by PySceneDetect's AdaptiveDetector at its defaults; the event `cuts` has the frames."""
 
     def __init__(self) -> None:
         from .flow import opencv  # imports torch
@@ -171,10 +169,8 @@ class Cuts:
     def update(self, look: Look) -> None:
         from scenedetect import FrameTimecode
 
-        # the rate does not matter: the detector counts frames
-        cuts = self.detector.process_frame(
-            FrameTimecode(look.index, 25.0), np.ascontiguousarray(look.frame_HWC[..., ::-1])
-        )
+        time = FrameTimecode(look.index, 25.0)  # the rate does not matter: the detector counts frames
+        cuts = self.detector.process_frame(time, np.ascontiguousarray(look.frame_HWC[..., ::-1]))
         self.found += [cut.frame_num for cut in cuts]
 
     def result(self) -> Result:

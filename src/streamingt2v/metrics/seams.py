@@ -1,4 +1,4 @@
-"""Borders of a video's chunks, from its file's metadata or as given."""
+"""Find the borders of a video's chunks, by its metadata or as given."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from ..video.writer import read_metadata
 
 @dataclass(frozen=True)
 class Grid:
-    """Chunks of `chunk` frames, `overlap` of them shown before, as `Request` tells it. first: the second chunk's first frame, None for
-    `chunk`. new_frames: of a video that was extended, how many it was extended by; they begin a grid of their own.
+    """Chunks of `chunk` frames, of which the first `overlap` repeat the chunk before.
+
+    first: the second chunk's first frame, None for `chunk`. new_frames: number of frames that an extension
+    added, which begin a grid of their own.
     """
 
     chunk: int
@@ -29,7 +31,7 @@ class Grid:
             raise RequestError("overlap", self.overlap, f"must be 0 or more and below --chunk {self.chunk}")
 
     def borders(self, frames: int) -> range:
-        """The frames, of so many, that begin a chunk which follows another."""
+        """Return the frames, of so many, where a chunk follows another."""
         start = self.chunk if self.first is None else self.first
         if self.new_frames is not None:
             start = frames - self.new_frames
@@ -37,7 +39,7 @@ class Grid:
 
 
 def grid_of(video: Path) -> Grid | None:
-    """The grid of a file that this package has made; None of any other, and of an endless one. MediaError if it is no video."""
+    """Return the grid of a file made by this package; None for others and for endless ones."""
     made = read_metadata(video)
     try:
         chunk, overlap = int(made["chunk"]), int(made["overlap"])
@@ -48,18 +50,18 @@ def grid_of(video: Path) -> Grid | None:
 
 
 def prompt_of(video: Path) -> str | None:
-    """The prompt that a file of this package was made from; None of any other, and where a schedule made it from several."""
+    """Return the prompt of a file made by this package; None for others, and where a schedule has several."""
     made = read_metadata(video)
     prompt = made.get("prompt")
     return prompt if isinstance(prompt, str) and not made.get("schedule") else None
 
 
 def video_of(path: Path) -> Path:
-    """A video file as it is; of a run folder, the file that it has finished. MediaError if it has none."""
+    """Return a video file's path itself, a run folder's finished video. MediaError if it has none."""
     if not (path / REQUEST).is_file():
         return path
-    told = Header.read(path / REQUEST).output
-    for file in (path / VIDEO, *([Path(told)] if told else [])):
+    output = Header.read(path / REQUEST).output
+    for file in (path / VIDEO, *([Path(output)] if output else [])):
         if file.is_file():
             return file
     raise MediaError(f"{path}: the run has no finished video; finish it first: streamingt2v resume {path}")

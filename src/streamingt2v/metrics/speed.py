@@ -1,6 +1,6 @@
-"""Measurement of speed: time to the first frame, new frames a second, share of each part, memory.
+"""Measure speed: time to the first frame, frames a second, share of each part, memory.
 
-`warm` measures in this process, `cold` in a fresh one of the command, `compare` two settings in turn.
+`warm` measures in this process, `cold` a fresh process of the command, `compare` two settings in turn.
 """
 
 from __future__ import annotations
@@ -37,10 +37,7 @@ PROMPT = "A cat running on the street"
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to make a video.
-
-    threads: of torch on a CPU, None for as many as it takes by itself. The last four are those of `Savings`.
-    """
+    """Options for a video. threads: torch's on a CPU, None: its own choice. The last four: see `Savings`."""
 
     model: str = "tiny"
     preset: Preset = "preview"
@@ -56,24 +53,18 @@ class Setting:
 
     @property
     def savings(self) -> Savings:
-        """Options that save memory and time."""
+        """Return the options that save memory and time."""
         return Savings.of(self)
 
     @property
     def work(self) -> tuple[object, ...]:
-        """Whatever changes the frames that are asked for: settings of equal work give equal frames, up to rounding."""
+        """Return the options that change frames: settings of equal work give equal frames, up to rounding."""
         return self.preset, self.steps, self.guidance_scale
 
     def request(self, frames: int, seed: int = 33) -> Request:
-        """Return the request of a video of so many frames made this way."""
-        return Request(
-            PROMPT,
-            frames,
-            seed,
-            preset=self.preset,
-            num_inference_steps=self.steps,
-            guidance_scale=self.guidance_scale,
-        )
+        """Return a request for a video of so many frames."""
+        options = {"num_inference_steps": self.steps, "guidance_scale": self.guidance_scale}
+        return Request(PROMPT, frames, seed, preset=self.preset, **options)
 
     def pipeline(self) -> LongVideoPipeline:
         """Load the model. RequestError if the model or the device is not there."""
@@ -82,7 +73,7 @@ class Setting:
 
 @dataclass
 class Speed:
-    """Speed of one video in a warm process. sustained: new frames a second after the first chunk. shares: part -> share of the time."""
+    """Speed in a warm process. sustained: frames a second after the first chunk. shares: of the time."""
 
     first_frame_seconds: float
     sustained: float
@@ -92,7 +83,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Cold:
-    """Speed of one fresh process of `generate`, from its start to its result. frames: how many it made."""
+    """Speed of a fresh process of `generate`, from its start to its result."""
 
     frames: int
     first_frame_seconds: float
@@ -102,7 +93,7 @@ class Cold:
 
 
 def warm(pipe: LongVideoPipeline, setting: Setting, frames: int, watched: bool = False) -> Speed:
-    """Make and write a video of that many frames, more than one chunk. watched: also tell the shares, which takes a little time."""
+    """Make and write a video of more than one chunk. watched: also measure the shares."""
     if setting.threads is not None:
         torch.set_num_threads(setting.threads)
     times: list[tuple[float, int]] = []
@@ -111,10 +102,9 @@ def warm(pipe: LongVideoPipeline, setting: Setting, frames: int, watched: bool =
         times.append((time.perf_counter(), chunk.stop))
 
     with TemporaryDirectory() as folder:
-        asked = pipe.resolve(setting.request(frames))
-        with create_run(
-            pipe, asked, Path(folder) / "run", setting.model, device=setting.device, dtype=setting.dtype
-        ) as run:
+        asked, path = pipe.resolve(setting.request(frames)), Path(folder) / "run"
+        how = {"device": setting.device, "dtype": setting.dtype}
+        with create_run(pipe, asked, path, setting.model, **how) as run:
             began = time.perf_counter()
             with stopwatch(pipe, run, setting.device) if watched else _nothing() as parts:
                 render(pipe, run, asked, on_chunk=on_chunk)
@@ -126,7 +116,7 @@ def warm(pipe: LongVideoPipeline, setting: Setting, frames: int, watched: bool =
 
 
 def cold(setting: Setting, frames: int) -> Cold:
-    """Measure a fresh process of the command, with the threads that it takes by itself; its video is deleted."""
+    """Measure a fresh process of the command, with its own choice of threads; its video is deleted."""
     with TemporaryDirectory() as folder:
         options: dict[str, object] = {
             name: getattr(setting, name)
@@ -159,7 +149,7 @@ def cold(setting: Setting, frames: int) -> Cold:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Medians of both, how many times as fast the first is, and how far apart their pixels are, of 0 to 1 (None: not the same work)."""
+    """Medians, ratios of first to second, largest difference of pixels (0..1; None: work differs)."""
 
     first: Speed
     second: Speed
@@ -169,7 +159,7 @@ class Comparison:
 
 
 def compare(first: Setting, second: Setting, frames: int, repeats: int) -> Comparison:
-    """Make the same video both ways in turn, `repeats` times, after once that does not count."""
+    """Make the same video both ways in turn, `repeats` times, after a warm-up."""
     pipes = [setting.pipeline() for setting in (first, second)]
     speeds: list[list[Speed]] = [[], []]
     for turn in range(repeats + 1):
@@ -178,14 +168,13 @@ def compare(first: Setting, second: Setting, frames: int, repeats: int) -> Compa
             if turn:
                 found.append(speed)
     one, two = (_median(found) for found in speeds)
-    difference = (
-        chunk_difference(pipes[0], pipes[1], first.request(frames)) if first.work == second.work else None
-    )
+    is_same_work = first.work == second.work
+    difference = chunk_difference(pipes[0], pipes[1], first.request(frames)) if is_same_work else None
     return Comparison(one, two, two.seconds / one.seconds, one.sustained / two.sustained, difference)
 
 
 def chunk_difference(one: LongVideoPipeline, other: LongVideoPipeline, request: Request) -> float:
-    """The largest difference of a pixel, of 0 to 1, between the first and between the second chunks that two pipelines make of the same."""
+    """Return the largest difference of a pixel, 0..1, in the first two chunks that two pipelines make."""
     makers = [extender(pipe.components, pipe.resolve(request)) for pipe in (one, other)]
     words = Words(one.components.text, request.negative_prompt, request.prompt_at)
     firsts = [maker.first(words, None) for maker in makers]
@@ -196,12 +185,11 @@ def chunk_difference(one: LongVideoPipeline, other: LongVideoPipeline, request: 
 
 @contextmanager
 def stopwatch(pipe: LongVideoPipeline, run: Any, device: str) -> Iterator[dict[str, float]]:
-    """Seconds that go into each part while the block runs."""
+    """Measure the seconds that each part takes while the block runs."""
     spent: dict[str, float] = defaultdict(float)
     watched = [(owner, method, part) for owner, method, part in _methods(pipe, run) if owner is not None]
-    before = [
-        vars(owner).get(method) for owner, method, _ in watched
-    ]  # an engine's, put on the network itself
+    # methods that an engine has put on the network itself
+    before = [vars(owner).get(method) for owner, method, _ in watched]
     try:
         for owner, method, part in watched:
             setattr(owner, method, _timed(getattr(owner, method), spent, part, device))
@@ -214,7 +202,7 @@ def stopwatch(pipe: LongVideoPipeline, run: Any, device: str) -> Iterator[dict[s
 
 
 def _methods(pipe: LongVideoPipeline, run: Any) -> Iterator[tuple[Any, str, str]]:
-    """(owner, method, part) of everything that takes time; none of them calls another."""
+    """Yield (owner, method, part) of everything that takes time; none of these calls another."""
     parts = pipe.components
     yield getattr(parts.text, "encoder", None), "forward", "text"
     backbone: Any = parts.backbone
@@ -252,29 +240,22 @@ def _nothing() -> Iterator[dict[str, float]]:
 
 
 def _median(found: list[Speed]) -> Speed:
-    middle = {
-        name: median(getattr(speed, name) for speed in found)
-        for name in ("first_frame_seconds", "sustained", "seconds")
-    }
-    return replace(found[0], **middle)
+    names = ("first_frame_seconds", "sustained", "seconds")
+    return replace(found[0], **{name: median(getattr(speed, name) for speed in found) for name in names})
 
 
 def repeated(setting: Setting, frames: int, repeats: int) -> Speed:
-    """Medians of that many videos in this process, after one that does not count, with the shares of one more."""
+    """Return the medians of so many videos in this process, after a warm-up, with the shares of one more."""
     pipe = setting.pipeline()
     found = [warm(pipe, setting, frames) for _ in range(repeats + 1)][1:]
     return replace(_median(found), shares=warm(pipe, setting, frames, watched=True).shares)
 
 
 def conditions(device: str) -> dict[str, str]:
-    """Return what the numbers depend on besides the setting."""
+    """Return the conditions that the numbers depend on besides the setting."""
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
-    return {
-        "device": name,
-        "threads": str(torch.get_num_threads()),
-        "torch": torch.__version__,
-        "load": _load(),
-    }
+    threads = str(torch.get_num_threads())
+    return {"device": name, "threads": threads, "torch": torch.__version__, "load": _load()}
 
 
 def _processor() -> str:
@@ -285,5 +266,5 @@ def _processor() -> str:
 
 
 def _load() -> str:
-    """Return how many processes wanted to run in the last minute: more than 0.5 before the start means that the numbers are too low."""
+    """Return the load of the last minute; above 0.5 before the start, the numbers are too low."""
     return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"

@@ -1,8 +1,8 @@
-"""All metrics by name, and a video measured by some of them in one pass."""
+"""All metrics by name, and `evaluate`, which takes several of a video in one pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +18,7 @@ from .seams import Grid, grid_of, prompt_of, video_of
 
 @dataclass(frozen=True)
 class Value:
-    """A number that a metric gives. better: which way is good; a number means near it; None that neither is. digits: worth showing."""
+    """A metric's number. better: "lower", "higher", a number to be near, or None. digits: to show."""
 
     name: str
     better: str | float | None
@@ -36,7 +36,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Kind:
-    """A metric by name: how it is made, what it tells, and what it needs ("flow", "eyes", "text", "grid", "cuts")."""
+    """A metric: its factory, its values, and its needs ("flow", "eyes", "text", "grid", "cuts")."""
 
     make: Callable[[Setting], Metric]
     values: tuple[Value, ...]
@@ -90,7 +90,7 @@ VALUES: dict[str, Value] = {value.name: value for kind in METRICS.values() for v
 
 
 def check_names(names: Iterable[str]) -> tuple[str, ...]:
-    """The names once each, or RequestError for one that is no metric."""
+    """Return each name once. RequestError for unknown ones."""
     unique = tuple(dict.fromkeys(names))
     for name in unique:
         if name not in METRICS:
@@ -99,39 +99,39 @@ def check_names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def make_metrics(names: Sequence[str], setting: Setting) -> list[Metric]:
-    """The metrics of these names; RequestError if one lacks what it needs."""
+    """Make metrics by name. RequestError if one lacks an input or package."""
     for name in names:
-        lacks = what_is_missing(name, setting)
-        if lacks:
-            raise RequestError("metrics", name, lacks)
+        if missing := what_is_missing(name, setting):
+            raise RequestError("metrics", name, missing)
     return [METRICS[name].make(setting) for name in names]
 
 
 def what_is_missing(name: str, setting: Setting) -> str | None:
-    """Return why a metric cannot be taken in this setting, and the remedy; None if it can."""
+    """Return why a metric cannot be taken and the remedy; None if it can."""
     needs, eyes = METRICS[name].needs, setting.tools.eyes
     if "grid" in needs and setting.grid is None:
         return "needs to know where chunks begin, which this file does not say; give --chunk and --overlap"
     if "text" in needs and setting.prompt is None:
         return "needs the prompt, which this file does not say; give --prompt"
     if "text" in needs and eyes is not None and eyes.read is None:
-        return f"needs a whole CLIP: the model {eyes.name!r} has no projection of its text tower; give one by --clip FOLDER"
+        return (
+            f"needs a CLIP, since the model {eyes.name!r} has no text projection; give one by --clip FOLDER"
+        )
     return what_is_not_installed(name)
 
 
 def what_is_not_installed(name: str) -> str | None:
-    """The line to type for a metric whose packages are missing; None if all are there."""
+    """Return the command that installs a metric's missing packages; None if all are there."""
     needs = METRICS[name].needs
-    packages = (["cv2"] if "flow" in needs and raft_weights() is None else []) + (
-        ["cv2", "scenedetect"] if "cuts" in needs else []
-    )
+    packages = ["cv2"] if "flow" in needs and raft_weights() is None else []
+    packages += ["cv2", "scenedetect"] if "cuts" in needs else []
     if all(find_spec(package) for package in packages):
         return None
     return "needs packages that are not installed; install them with: pip install 'streamingt2v[eval]'"
 
 
 def make_tools(names: Iterable[str], clip: str | None = None, flow_size: int | None = None) -> Tools:
-    """Make the flow and eyes that these metrics need. clip: a whole CLIP to see with, else the tiny model's."""
+    """Make the flow and eyes that these metrics need. clip: a CLIP's name or folder; None: our tiny model's."""
     needs = frozenset[str]().union(*(METRICS[name].needs for name in names))
     eyes: Eyes | None = None
     if "eyes" in needs:
@@ -140,13 +140,13 @@ def make_tools(names: Iterable[str], clip: str | None = None, flow_size: int | N
 
 
 def setting_of(file: Path, tools: Tools, prompt: str | None = None, grid: Grid | None = None) -> Setting:
-    """Return what is given, and else what the file says of itself."""
+    """Return a file's setting; prompt and grid are its own unless given."""
     return Setting(tools, grid or grid_of(file), prompt or prompt_of(file))
 
 
 @dataclass(frozen=True)
 class Report:
-    """Measurements of one video. left_out: metrics that could not be taken, and why."""
+    """Measurements of a video. left_out: metrics that could not be taken, with the reason."""
 
     video: Path
     frames: int
@@ -165,42 +165,35 @@ def evaluate(
     grid: Grid | None = None,
     on_frame: Callable[[Frame], None] | None = None,
 ) -> Report:
-    """One video file (or finished run folder) by these metrics; by all that can be taken of it where names is None.
+    """Measure a video file or finished run folder by these metrics; None: by all that can be taken.
 
-    tools: of `make_tools`, shared by many videos. prompt, grid: instead of what the file says. on_frame sees every frame as well.
-    RequestError if a metric that was named cannot be taken, MediaError if the video cannot be read.
+    tools: from `make_tools`, for several videos. prompt, grid: instead of the file's own. on_frame: called
+    with each frame. RequestError if a named metric cannot be taken, MediaError if the video cannot be read.
     """
     file = video_of(video)
     named = check_names(METRICS if names is None else names)
     tools = tools or make_tools(name for name in named if what_is_not_installed(name) is None)
     setting = setting_of(file, tools, prompt, grid)
-    left_out = (
-        {} if names is not None else {name: why for name in named if (why := what_is_missing(name, setting))}
-    )
+    missing = {name: why for name in named if (why := what_is_missing(name, setting))}
+    left_out = missing if names is None else {}
     metrics = make_metrics([name for name in named if name not in left_out], setting)
-    counter = _Counter(on_frame)
-    result = measure(counter.passing(read_video(file)), metrics, tools)
-    borders = tuple(setting.grid.borders(counter.count)) if setting.grid else ()
-    return Report(file, counter.count, result, borders, measured_with(tools), left_out)
+    count = 0
+
+    def frames() -> Iterator[Frame]:
+        nonlocal count
+        for frame in read_video(file):
+            count += 1
+            if on_frame is not None:
+                on_frame(frame)
+            yield frame
+
+    result = measure(frames(), metrics, tools)
+    borders = tuple(setting.grid.borders(count)) if setting.grid else ()
+    return Report(file, count, result, borders, measured_with(tools), left_out)
 
 
 def measured_with(tools: Tools) -> dict[str, str]:
-    """The names that numbers depend on."""
+    """Return the names of estimator and encoder, on which the numbers depend."""
     size = f" at {tools.flow.size} pixels" if tools.flow and tools.flow.size else ""
-    return ({"flow": tools.flow.name + size} if tools.flow else {}) | (
-        {"eyes": tools.eyes.name} if tools.eyes else {}
-    )
-
-
-class _Counter:
-    """Counts frames on their way, and shows each to somebody."""
-
-    def __init__(self, on_frame: Callable[[Frame], None] | None):
-        self.count, self.on_frame = 0, on_frame
-
-    def passing(self, frames: Iterable[Frame]) -> Iterable[Frame]:
-        for frame in frames:
-            self.count += 1
-            if self.on_frame is not None:
-                self.on_frame(frame)
-            yield frame
+    flow = {"flow": tools.flow.name + size} if tools.flow else {}
+    return flow | ({"eyes": tools.eyes.name} if tools.eyes else {})

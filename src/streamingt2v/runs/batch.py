@@ -1,14 +1,14 @@
-"""Many videos, each a run of its own: by one process, or by several on Ray; what is done stays done, what was begun is gone on with.
+"""Make many videos, each as a run of its own, in this process or in several on Ray; restarts resume.
 
-A video's run folder is on the disk of whoever makes it. Finished, the file goes to the `Store`, then `NAME.json`, which says how
-it went: a video is done once that is there, so a kill at any instant costs a chunk and no video is made twice.
+A run folder is on its worker's disk. The finished file goes to the `Store`, then `NAME.json` with the
+outcome: a video is done once that exists, so a kill costs at most a chunk, and no video is made twice.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -30,12 +30,12 @@ from .run import RunFolder
 from .store import Store
 
 Record = dict[str, Any]
-"""How a video went, as JSON: name, status ("done" or "failed"), and more; see `run_batch`."""
+"""A video's outcome as JSON: name, status ("done" or "failed"), and more; see `run_batch`."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One video. name: of its files, unique in the batch, without a suffix. request: checked; the files it names by absolute paths."""
+    """One video. name: unique in the batch, without suffix. request: checked; its paths become absolute."""
 
     name: str
     request: Request
@@ -46,9 +46,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Setting:
-    """What the videos of a batch share. model, device, dtype: as users write them. threads: of a worker; on a CPU sums differ in
-    their last bits by it. runs: folder of the run folders, on each worker's own disk. out: where finished files go, see `Store`.
-    savings: of device memory.
+    """Options that a batch's videos share. model, device, dtype: as users write them. threads: per worker.
+
+    runs: folder of the run folders, on each worker's own disk. out: for finished files, see `Store`.
     """
 
     model: str
@@ -63,7 +63,7 @@ class Setting:
         object.__setattr__(self, "model", lasting_name(self.model))
 
     def asked(self, job: Job) -> dict[str, Any]:
-        """All that a video was asked for, as JSON values, to know it again. How many threads is not among it: it changes no picture."""
+        """Return a video's request and options as JSON values, without threads (which change last bits)."""
         return {
             "request": job.request.to_json(),
             "model": self.model,
@@ -73,47 +73,43 @@ class Setting:
         }
 
     def folder(self, job: Job) -> Path:
-        """The job's run folder."""
+        """Return the job's run folder."""
         return Path(self.runs) / f"{job.name}.run"
 
 
 def left_to_do(jobs: Sequence[Job], setting: Setting) -> list[Job]:
-    """Those that are not done yet. RequestError, with all that is wrong, if one was done or begun from another request."""
+    """Return the jobs not done yet. RequestError lists those done or begun from other requests."""
     store = Store(setting.out)
     there, left, wrong = store.names(), [], []
     for job in jobs:
-        record = store.read_json(f"{job.name}.json") if f"{job.name}.json" in there else {}
+        record, asked = _record(store, job, there), setting.asked(job)
         done = record.get("status") == "done" and f"{job.name}.mp4" in there
-        if done and record.get("asked") != setting.asked(job):
-            wrong.append(
-                f"{job.name}.mp4 is there, made from {_difference(record.get('asked'), setting.asked(job))}"
-            )
+        if done and record.get("asked") != asked:
+            wrong.append(f"{job.name}.mp4 is there, made from {_difference(record.get('asked'), asked)}")
         elif begun := _begun_otherwise(job, setting):
             wrong.append(begun)
         elif not done or setting.folder(job).exists():
             left.append(job)
     if wrong:
         lines = "".join(f"\n  {line}" for line in wrong)
-        raise RequestError(
-            "out",
-            setting.out,
-            f"holds something else; remove it, or name the rows anew, or take another folder:{lines}",
-        )
+        fix = f"holds something else; remove it, or rename the rows, or take another folder:{lines}"
+        raise RequestError("out", setting.out, fix)
     return left
 
 
 def run_batch(
     jobs: Sequence[Job], setting: Setting, workers: int = 1, retries: int = 2, gpus: float | None = None
 ) -> Iterator[Record]:
-    """Make the videos and tell of each as it ends, in no order; what fails is tried `retries` times more, after all others.
+    """Make the videos; yield a record as each ends, in any order. Failures are retried after all other jobs.
 
-    workers: 1 works in this process, more need the extra 'ray'. gpus: of a worker; None: one if the device is "cuda", else none. A worker
-    that dies is replaced, and goes on in its run folder. Records hold name, status, attempts, output (address), frames, new_frames,
-    seconds, sha256 (of the file) and asked, or error; each is kept as NAME.json too. Stopping early loses nothing that is committed.
+    workers: 1 is this process, more need the extra 'ray'. gpus: per worker; None: one if the device is
+    "cuda", else none. A worker that dies is replaced and resumes its run folder. Records hold name, status,
+    attempts, output (address), frames, new_frames, seconds, sha256 (of the file) and asked, or error; each is
+    also saved as NAME.json. Stopping early loses nothing committed.
     """
     store = Store(setting.out)
     store.check()
-    if workers > 1:  # the longest first, so that in the end nobody waits long for the last
+    if workers > 1:  # the longest first, so that no worker is left alone with a long video at the end
         jobs = sorted(jobs, key=lambda job: -(job.request.num_frames or 0))
     with _farm(setting, workers, gpus) as farm:
         for attempt in range(1, retries + 2):
@@ -132,12 +128,18 @@ def run_batch(
 
 
 def _answers(farm: Farm, jobs: Sequence[Job]) -> Iterator[tuple[Job, Record]]:
-    """Each job with its worker's answer; those without one at the end."""
+    """Yield each job with its worker's answer; at the end those whose workers died."""
     left = dict(enumerate(jobs))
     for number, answer in farm.work_off([json.dumps(asdict(job)) for job in jobs]):
         yield left.pop(number), json.loads(answer)
     for job in left.values():
         yield job, {"status": "failed", "error": "its worker died on it again and again"}
+
+
+def _record(store: Store, job: Job, there: Container[str]) -> Record:
+    """Read a job's record; empty if there is none among the store's names."""
+    name = f"{job.name}.json"
+    return store.read_json(name) if name in there else {}
 
 
 def _farm(setting: Setting, workers: int, gpus: float | None) -> Farm:
@@ -147,14 +149,14 @@ def _farm(setting: Setting, workers: int, gpus: float | None) -> Farm:
 
 
 class Renderer:
-    """What a worker has: the model, loaded with the first job, and the store."""
+    """A worker: the store, and the model, which is loaded with the first job."""
 
     def __init__(self, setting: Setting):
         self._setting, self._store = setting, Store(setting.out)
         self._pipe: LongVideoPipeline | None = None
 
     def __call__(self, task: str) -> str:
-        """A job in, its record out, both as JSON. Never raises: a job that fails must not stop the others."""
+        """Make a job, return its record, both as JSON. Never raises: other jobs go on."""
         values = json.loads(task)
         job = Job(values["name"], Request.from_json(values["request"]))
         before = torch.get_num_threads()
@@ -162,19 +164,16 @@ class Renderer:
             torch.set_num_threads(self._setting.threads)
             return json.dumps(self._make(job))
         except Exception as error:
-            wrong = isinstance(error, RequestError)  # trying again would not mend it
-            return json.dumps(
-                {"status": "failed", "error": str(error) or type(error).__name__, "retry": not wrong}
-            )
+            may_pass = not isinstance(error, RequestError)
+            message = str(error) or type(error).__name__
+            return json.dumps({"status": "failed", "error": message, "retry": may_pass})
         finally:
             torch.set_num_threads(before)
 
     def _make(self, job: Job) -> Record:
         began = time.monotonic()
         folder = self._setting.folder(job)
-        record = (
-            self._store.read_json(f"{job.name}.json") if f"{job.name}.json" in self._store.names() else {}
-        )
+        record = _record(self._store, job, self._store.names())
         if record.get("status") != "done":
             run, asked = self._run(job, folder)
             with run:
@@ -194,27 +193,18 @@ class Renderer:
         return record
 
     def _run(self, job: Job, folder: Path) -> tuple[RunFolder, ResolvedRequest]:
-        """The job's run, gone on with where there is one, else new; and what it is to make."""
+        """Open the job's run, or create it; return it with its resolved request."""
         setting = self._setting
-        self._pipe = self._pipe or load_pipeline(
-            setting.model, setting.device, setting.dtype, setting.savings
-        )
+        options: dict[str, Any] = {
+            "device": setting.device,
+            "dtype": setting.dtype,
+            "savings": setting.savings,
+        }
+        self._pipe = self._pipe or load_pipeline(setting.model, **options)
         if not (folder / REQUEST).is_file():
             asked = self._pipe.resolve(job.request)
-            run = create_run(
-                self._pipe,
-                asked,
-                folder,
-                setting.model,
-                device=setting.device,
-                dtype=setting.dtype,
-                savings=setting.savings,
-                temporary=True,
-            )
-            return run, asked
-        if wrong := _begun_otherwise(
-            job, setting
-        ):  # a worker's disk may hold what the one who gave the order does not see
+            return create_run(self._pipe, asked, folder, setting.model, **options, temporary=True), asked
+        if wrong := _begun_otherwise(job, setting):  # checked again, since the disk is the worker's
             raise RequestError("out", setting.out, wrong)
         run = RunFolder.open(folder)
         try:
@@ -225,7 +215,7 @@ class Renderer:
 
 
 def _begun_otherwise(job: Job, setting: Setting) -> str | None:
-    """What is wrong with the job's run folder on this machine, if there is one and it is not this job's."""
+    """Return what is wrong with the job's run folder on this machine; None if it is missing or this job's."""
     folder = setting.folder(job)
     if not (folder / REQUEST).is_file():
         return None
@@ -238,14 +228,14 @@ def _begun_otherwise(job: Job, setting: Setting) -> str | None:
         "model": header.model,
         "device": header.device,
         "dtype": header.dtype,
+        "savings": asdict(header.savings),
     }
-    begun |= {"savings": asdict(header.savings)}
     wanted = setting.asked(job)
     return None if begun == wanted else f"{folder} was begun from {_difference(begun, wanted)}"
 
 
 def _difference(was: Any, asked: dict[str, Any]) -> str:
-    """The first value that differs, for people."""
+    """Describe the first value that differs."""
     if not isinstance(was, dict):
         return "another request"
     old, new = (
@@ -257,7 +247,7 @@ def _difference(was: Any, asked: dict[str, Any]) -> str:
 
 
 def _remove(folder: Path) -> None:
-    """Delete a run whose file has been handed over, with that file, if it is still there."""
+    """Delete a run, if it exists, and its video, which is in the store."""
     if (folder / REQUEST).is_file():
         with RunFolder.open(folder) as run:
             run.output.unlink(missing_ok=True)

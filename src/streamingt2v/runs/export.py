@@ -1,4 +1,4 @@
-"""A request to a file that survives a kill, and the way on after one: what commands do, as two functions."""
+"""Export a request to a file, and resume it after an interruption."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ OnChunk = Callable[[Chunk], None]
 
 
 def export(
-    pipe: LongVideoPipeline, request: Request, output: str | Path, run_dir: str | Path | None = None, *, overwrite: bool = False,
-    on_chunk: OnChunk | None = None, on_step: OnStep | None = None,
-) -> Summary:  # fmt: skip
-    """Make a request's video as an MP4 file; every chunk is safe on the disk before the next is made.
+    pipe: LongVideoPipeline,
+    request: Request,
+    output: str | Path,
+    run_dir: str | Path | None = None,
+    *,
+    overwrite: bool = False,
+    on_chunk: OnChunk | None = None,
+    on_step: OnStep | None = None,
+) -> Summary:
+    """Make a request's video as an MP4; every chunk is saved before the next one is made.
 
-    run_dir: folder of the run, kept afterwards; default: OUTPUT with the ending .run, removed when the file is there. After a kill
-    `resume` goes on with it, to the same bytes. on_chunk: called with every new chunk once it is safe. on_step: called with
-    (step, steps); raising in either stops the run, which can be resumed.
+    run_dir: the run's folder, kept afterwards; default: OUTPUT with the suffix .run, deleted at the end.
+    After a kill, `resume` it for the same bytes. on_chunk: called with every chunk once it is saved. on_step:
+    called with (step, steps). An exception in either stops the run, which can be resumed.
 
-    RequestError for what the model cannot do, a file that is there, or a pipeline that was not loaded by a name or folder, which a
-    resume could not load again; RunError if the run folder or the file cannot be written.
+    RequestError for what the model cannot do, an existing file, or a pipeline that was not loaded by name or
+    folder (`resume` could not load it again); RunError if run folder or file cannot be written.
     """
     output = Path(output)
     if output.exists() and not overwrite:
-        raise RequestError(
-            "output", str(output), "is there already; set overwrite=True, or take another name"
-        )
+        raise RequestError("output", str(output), "exists; set overwrite=True, or take another name")
     if pipe.name == "custom":
-        raise RequestError(
-            "pipe",
-            pipe.name,
-            "a run must be able to load it again; save it by save_pretrained and load it from there",
-        )
+        fix = "a run must be able to load it again; save it by save_pretrained and load it from there"
+        raise RequestError("pipe", pipe.name, fix)
     if request.num_frames is None and request.refine is None:
         raise RequestError("num_frames", None, "a file needs an end; use stream, or say how many")
     asked = with_media(pipe.resolve(request))
     folder = Path(run_dir) if run_dir is not None else output.with_suffix(".run")
-    with create_run(
-        pipe, asked, folder, pipe.name, output, temporary=run_dir is None, overwrite=overwrite
-    ) as run:
+    temporary = run_dir is None
+    with create_run(pipe, asked, folder, pipe.name, output, temporary=temporary, overwrite=overwrite) as run:
         return _finished(run, render(pipe, run, asked, on_chunk=on_chunk, on_step=on_step))
 
 
@@ -58,10 +58,10 @@ def resume(
     on_chunk: OnChunk | None = None,
     on_step: OnStep | None = None,
 ) -> Summary:
-    """Go on with an interrupted run, to the bytes that it would have had. output: default, where the run was told to put its file.
+    """Finish an interrupted run, to the bytes that it would have had. output: default, the run's own.
 
-    The model is loaded as the run began: on the same device, in the same dtype. RunError if the folder holds no run, another process
-    writes it, its files are damaged, or the model's files have changed.
+    The model is loaded on the device and in the dtype that the run began with. RunError if the folder holds
+    no run, another process writes it, its files are damaged, or the model's files have changed.
     """
     with RunFolder.open(run_dir) as run:
         pipe, asked = (None, None) if run.finished else reload_pipeline(run)
@@ -70,7 +70,7 @@ def resume(
 
 
 def _finished(run: RunFolder, summary: Summary) -> Summary:
-    """A temporary run goes once its file is there."""
+    """Delete a temporary run whose file is written."""
     if run.header.temporary:
         run.discard()
     return summary

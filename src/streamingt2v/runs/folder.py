@@ -1,7 +1,8 @@
-"""The files of a run folder by their names: which are ours, which may be deleted, and taking a folder for a new run."""
+"""Names of a run folder's files: which are ours, which may be deleted; and folders for new runs."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,31 +13,29 @@ from ..errors import RunError
 
 REQUEST, JOURNAL, PROMPTS, INIT = "request.json", "journal.jsonl", "prompts.jsonl", "init.mp4"
 PLAYLIST, LOCK, VIDEO = "playlist.m3u8", "lock", "video.mp4"
-_COMING_AND_GOING = re.compile(r"seg_\d+\.m4s|state_\d+\.safetensors")
+_PER_CHUNK = re.compile(r"seg_\d+\.m4s|state_\d+\.safetensors")
 
 
 def is_ours(name: str) -> bool:
-    """A file that a run consists of; the finished video is not one."""
-    return name in (REQUEST, JOURNAL, PROMPTS, INIT, PLAYLIST, LOCK) or bool(
-        _COMING_AND_GOING.fullmatch(name)
-    )
+    """Tell whether a run consists of such files; the finished video is not one of them."""
+    return name in (REQUEST, JOURNAL, PROMPTS, INIT, PLAYLIST, LOCK) or comes_and_goes(name)
 
 
 def comes_and_goes(name: str) -> bool:
-    """A segment or a state by its name."""
-    return bool(_COMING_AND_GOING.fullmatch(name))
+    """Tell whether it is the name of a segment or a state."""
+    return bool(_PER_CHUNK.fullmatch(name))
 
 
 def may_be_stray(name: str) -> bool:
-    """One of our files that come and go: a segment, a state, or anything of ours in the making."""
-    half = durable.finished_name(name)
-    return bool(_COMING_AND_GOING.fullmatch(name)) or (half is not None and (half == VIDEO or is_ours(half)))
+    """Tell whether it is the name of a segment, a state, or of any unfinished file of ours."""
+    finished = durable.finished_name(name)
+    return comes_and_goes(name) or (finished is not None and (finished == VIDEO or is_ours(finished)))
 
 
 def in_the_way(folder: Path) -> list[str]:
-    """Names of the files that keep a new run out of an existing folder, sorted. Looks only, and loads nothing heavy.
+    """Return the sorted names of files that keep a new run out of an existing folder.
 
-    What a `create` or `discard` left that was cut short is not in the way: our files with the lock among them, but no request.
+    Leftovers of an interrupted `create` or `discard` do not: our files with a lock, but no request.
     """
     names = sorted(file.name for file in folder.iterdir())
     are_leftovers = LOCK in names and REQUEST not in names
@@ -44,7 +43,7 @@ def in_the_way(folder: Path) -> list[str]:
 
 
 def locked(folder: Path) -> int:
-    """The handle of the folder's lock, for `durable.unlock`. RunError if another process holds it."""
+    """Lock a folder; return the handle for `durable.unlock`. RunError if another process holds the lock."""
     handle = durable.lock(folder / LOCK)
     if handle is None:
         raise RunError(f"{folder}: another process is writing this run; wait for it or stop it")
@@ -53,9 +52,9 @@ def locked(folder: Path) -> int:
 
 @contextmanager
 def taken(folder: Path) -> Iterator[int]:
-    """A folder for a new run, made where it is missing, cleared of leftovers, and locked: the lock's handle.
+    """Make a new run's folder where it is missing, clear it of leftovers and lock it; give the lock's handle.
 
-    When the block fails, everything that was made since is removed again. RunError if the folder is in use.
+    If the block fails, everything made since is removed. RunError if the folder is in use.
     """
     made = [f for f in (folder, *folder.parents) if not f.exists()]
     try:
@@ -69,11 +68,7 @@ def taken(folder: Path) -> Iterator[int]:
             yield lock
         except BaseException:
             try:
-                _delete(
-                    folder,
-                    {file.name for file in folder.iterdir() if is_ours(file.name) or may_be_stray(file.name)}
-                    - before,
-                )
+                _delete(folder, _our_files(folder) - before)
             finally:
                 durable.unlock(lock)
             raise
@@ -85,22 +80,36 @@ def taken(folder: Path) -> Iterator[int]:
 
 
 def delete_run(folder: Path) -> None:
-    """Delete all our files in it: the request first, without which the rest is no run any more."""
-    names = {file.name for file in folder.iterdir() if is_ours(file.name) or may_be_stray(file.name)}
+    """Delete a run's files: the request first, without which the rest is no run."""
+    names = _our_files(folder)
     (folder / REQUEST).unlink(missing_ok=True)
     _delete(folder, names)
 
 
+def check_output(output: Path) -> None:
+    """Raise RunError if a file could not be written there."""
+    folder = output.absolute().parent
+    if output.is_dir():
+        raise RunError(f"{output}: is a folder; name a file in it")
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such folder to write {output.name} to; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise RunError(f"{folder}: cannot be written")
+
+
+def _our_files(folder: Path) -> set[str]:
+    return {file.name for file in folder.iterdir() if is_ours(file.name) or may_be_stray(file.name)}
+
+
 def _check_free(folder: Path, unusable: list[str]) -> None:
     if (folder / REQUEST).exists():
-        raise RunError(
-            f"{folder}: holds a run already; go on with it by `streamingt2v resume {folder}`, or take another folder"
-        )
+        fix = f"go on with it by `streamingt2v resume {folder}`, or take another folder"
+        raise RunError(f"{folder}: holds a run already; {fix}")
     if unusable:
         raise RunError(f"{folder}: is not empty (it holds {unusable[0]}); take an empty or a new folder")
 
 
 def _delete(folder: Path, names: set[str]) -> None:
-    """The lock last: with it there, the rest is known as leftovers."""
+    """Delete files, the lock last: while it is there, the others are known as leftovers."""
     for name in sorted(names, key=lambda name: name == LOCK):
         (folder / name).unlink(missing_ok=True)

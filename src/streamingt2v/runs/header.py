@@ -1,4 +1,4 @@
-"""The head of a run folder, `request.json`: what was asked for, and everything else that the video's bytes depend on."""
+"""A run folder's header, `request.json`: the request, and all else that the video's bytes depend on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..video.rates import Rate, rate_of, rate_to_json
 KeptSound = Literal["none", "under", "whole"]
 
 FORMAT = 3
-"""Number of the run folder's layout; a folder with another is refused."""
+"""Version of the run folder's layout; others are refused."""
 
 VERSIONED = ("streamingt2v", "torch", "numpy", "diffusers", "transformers", "tokenizers", "av", "pillow")
 """Packages that the bytes of a video depend on."""
@@ -29,14 +29,14 @@ VERSIONED = ("streamingt2v", "torch", "numpy", "diffusers", "transformers", "tok
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What `request.json` holds.
+    """Contents of `request.json`.
 
-    model: name, or absolute folder. weights: fingerprint of its files, None if it was not taken. device, dtype: what computes the
-    frames, as users write them; savings: of the device's memory. threads, cpu: of torch on the CPU; sums differ in the last bits by
-    both. output: where the MP4 goes. overwrite: it may replace a file there. temporary: the folder goes once the MP4 is there.
-    metadata: for the MP4's comment. sound: how much of that of the video that the request names goes into the MP4: none, what is
-    under its frames, or the whole. notes: what there is to say of it. inputs: sha256 of the files that the request
-    names. init_sha256: of the segments' common head.
+    model: name, or absolute folder. weights: fingerprint of its files, None if not taken. device, dtype: as
+    users write them. savings: memory options. threads, cpu: torch's on the CPU; sums differ in the last bits
+    by both. output: path of the MP4. overwrite: it may replace a file. temporary: the folder is deleted once
+    the MP4 exists. metadata: for the MP4's comment. sound: of the request's video, in the MP4: none, that
+    under its frames, or all. notes: on the inputs, for people. inputs: sha256 of the request's files.
+    init_sha256: of the segments' header.
     """
 
     request: Request
@@ -61,35 +61,30 @@ class Header:
     notes: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
-        """JSON."""
-        values = (
-            {"format": FORMAT}
-            | dataclasses.asdict(self)
-            | {"request": self.request.to_json(), "fps": rate_to_json(self.fps)}
-        )
+        """Return JSON."""
+        own = {"request": self.request.to_json(), "fps": rate_to_json(self.fps)}
+        values = {"format": FORMAT} | dataclasses.asdict(self) | own
         return (json.dumps(values, indent=2) + "\n").encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Header:
-        """The header of `to_bytes`; ValueError or TypeError if it is none."""
+        """Read the JSON of `to_bytes`; ValueError or TypeError for others."""
         values = parse_json(data)
         if not isinstance(values, dict):
-            raise ValueError("it is no object of JSON")
+            raise ValueError("not a JSON object")
         if values.pop("format", None) != FORMAT:
             raise ValueError("it was written by another version of streamingt2v")
         values["fps"] = _rate(values.get("fps"))
         check_types(cls, values)
         _check(values)
         check_types(Savings, values.get("savings", {}))
-        savings = Savings(**values.pop("savings", {}))
-        notes = tuple(values.pop("notes", ()))
-        return cls(
-            **{**values, "request": Request.from_json(values["request"]), "savings": savings, "notes": notes}
-        )
+        values["savings"] = Savings(**values.get("savings", {}))
+        values["notes"] = tuple(values.get("notes", ()))
+        return cls(**{**values, "request": Request.from_json(values["request"])})
 
     @classmethod
     def read(cls, path: Path) -> Header:
-        """The header in that file; RunError if there is none."""
+        """Read a file; RunError if it holds no header."""
         try:
             return cls.from_bytes(path.read_bytes())
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RequestError) as error:
@@ -97,7 +92,7 @@ class Header:
 
 
 def _rate(value: object) -> Rate:
-    """The rate of `rate_to_json`; ValueError if it is none."""
+    """Read the value of `rate_to_json`; ValueError for others."""
     rate = rate_of(value) if isinstance(value, int | str) and not isinstance(value, bool) else None
     if rate is None:
         raise ValueError(f"fps is {shortened(repr(value))}")
@@ -105,7 +100,7 @@ def _rate(value: object) -> Rate:
 
 
 def _check(values: dict[str, Any]) -> None:
-    """ValueError for values of the right type that no run has."""
+    """Raise ValueError for values of the right type that no run has."""
     bounds = {"height": MOST_PIXELS, "width": MOST_PIXELS, "threads": 2**16, "fps": MOST_FPS}
     for name, most in bounds.items():
         if name in values and not 1 <= values[name] <= most:
@@ -118,27 +113,26 @@ def _check(values: dict[str, Any]) -> None:
         if "\0" in (values.get(name) or ""):
             raise ValueError(f"{name} holds a zero byte")
     if not all(isinstance(note, str) for note in values.get("notes", ())):
-        raise ValueError("notes holds more than texts")
+        raise ValueError("notes must be strings")
     for name in ("versions", "inputs"):
         if not all(isinstance(value, str) for value in values.get(name, {}).values()):
-            raise ValueError(f"{name} holds more than texts")
+            raise ValueError(f"{name} must be strings")
 
 
 def with_absolute_paths(request: Request) -> Request:
-    """So that the run can be resumed from any working directory."""
+    """Make the request's paths absolute: a run can then be resumed from any working directory."""
     paths = request.files() | ({"base": request.base} if request.base is not None else {})
-    return Request.from_json(
-        request.to_json() | {name: str(Path(path).absolute()) for name, path in paths.items()}
-    )
+    absolute = {name: str(Path(path).absolute()) for name, path in paths.items()}
+    return Request.from_json(request.to_json() | absolute)
 
 
 def input_hashes(request: Request) -> dict[str, str]:
-    """sha256 of the files that the request names, see `Request.files`. OSError if one cannot be read."""
+    """Return sha256 of the request's files, by argument. OSError if one cannot be read."""
     return {name: durable.sha256_of(Path(path)) for name, path in request.files().items()}
 
 
 def versions() -> dict[str, str]:
-    """The installed versions of `VERSIONED`; a package that is not installed is left out."""
+    """Return the versions of the installed packages of `VERSIONED`."""
     found = {}
     for name in VERSIONED:
         with suppress(PackageNotFoundError):
@@ -147,14 +141,14 @@ def versions() -> dict[str, str]:
 
 
 def cpu_threads() -> int:
-    """How many threads torch splits an operation over."""
-    import torch  # here and below: not needed to look at a run, and slow to import
+    """Return torch's number of threads."""
+    import torch  # here and below: slow to import, and not needed to look at a run
 
     return torch.get_num_threads()
 
 
 def cpu_capability() -> str:
-    """The CPU's instructions that torch uses, for example "AVX2"."""
+    """Return the instruction set that torch uses, for example "AVX2"."""
     import torch
 
     return torch.backends.cpu.get_cpu_capability()

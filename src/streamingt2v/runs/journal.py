@@ -1,12 +1,13 @@
-"""The journal of a run folder: one line of JSON for every committed segment. A line that is whole on the disk is the commit."""
+"""A run folder's journal: one line of JSON per committed segment. A complete line on disk is the commit."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from .. import durable
 from ..config.values import check_types
@@ -14,13 +15,16 @@ from ..errors import RunError
 from ..texts import parse_json
 from .folder import comes_and_goes
 
+if TYPE_CHECKING:  # imports FFmpeg
+    from ..video.writer import Segment
+
 
 @dataclass(frozen=True)
 class Entry:
     """A committed segment.
 
-    kind: "source" for frames of the video that is continued, "chunk" for new ones; `index` and `start` count within the kind.
-    final: nothing of this kind follows. segment, state: file names; `state` is None where none is kept. Hashes are sha256 in hex.
+    kind: "source" for frames of the extended video, "chunk" for new ones; index, start: within the kind.
+    final: nothing of this kind follows. segment, state: file names. Hashes are sha256.
     """
 
     kind: Literal["source", "chunk"]
@@ -33,52 +37,70 @@ class Entry:
     state: str | None = None
     state_sha256: str | None = None
 
+    @classmethod
+    def of(
+        cls,
+        number: int,
+        kind: Literal["source", "chunk"],
+        index: int,
+        start: int,
+        final: bool,
+        segment: Segment,
+        state: bytes | None,
+    ) -> Entry:
+        """Make the entry of segment `number` of the run, and of the state after it."""
+        return cls(
+            kind=kind,
+            index=index,
+            start=start,
+            frames=segment.frames,
+            final=final,
+            segment=_segment_name(number),
+            segment_sha256=hashlib.sha256(segment.media).hexdigest(),
+            state=_state_name(number) if state is not None else None,
+            state_sha256=hashlib.sha256(state).hexdigest() if state is not None else None,
+        )
+
     def to_line(self) -> bytes:
-        """One line of JSON, its end included."""
+        """Return a line of JSON, newline included."""
         return json.dumps(dataclasses.asdict(self)).encode() + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> Entry:
-        """The entry of `to_line`; ValueError or TypeError if it is none."""
+        """Read a line of `to_line`; ValueError or TypeError for others."""
         values = parse_json(line)
         if not isinstance(values, dict):
-            raise ValueError("it is no object of JSON")
+            raise ValueError("not a JSON object")
         check_types(cls, values)
         entry = cls(**values)
         names = (entry.segment, *([entry.state] if entry.state is not None else []))
-        if min(entry.index, entry.start, entry.frames - 1) < 0 or not all(
-            comes_and_goes(name) for name in names
-        ):
-            raise ValueError("it tells of no segment of a run")
+        if min(entry.index, entry.start, entry.frames - 1) < 0 or not all(map(comes_and_goes, names)):
+            raise ValueError("not a segment of a run")
         if (entry.state is None) != (entry.state_sha256 is None):
             raise ValueError("a state and its hash come together")
         return entry
 
     def check_names(self, number: int) -> None:
-        """ValueError unless it names the files of the segment with that number, counted from 0.
+        """Raise ValueError unless the file names are those of segment `number`, from 0.
 
-        A name from a journal is opened, and deleted when it is old; so it is compared, and never taken as it stands.
+        Files named in a journal are opened, and deleted when old; so no other name may pass.
         """
-        if (self.segment, self.state) != (
-            segment_name(number),
-            state_name(number) if self.state is not None else None,
-        ):
-            raise ValueError(f"{self.segment!r} and {self.state!r} are no names of its files")
+        state = _state_name(number) if self.state is not None else None
+        if (self.segment, self.state) != (_segment_name(number), state):
+            raise ValueError(f"{self.segment!r} and {self.state!r} are not the names of its files")
 
 
-def segment_name(number: int) -> str:
-    """The file of the segment with that number."""
+def _segment_name(number: int) -> str:
     return f"seg_{number:05d}.m4s"
 
 
-def state_name(number: int) -> str:
-    """The file of the state after the segment with that number."""
+def _state_name(number: int) -> str:
     return f"state_{number:05d}.safetensors"
 
 
 @dataclass
 class Journal:
-    """The entries of a journal file, and how many of its bytes they take."""
+    """The entries of a journal file. size: bytes they take in it."""
 
     path: Path
     entries: list[Entry] = field(default_factory=list)
@@ -86,7 +108,7 @@ class Journal:
 
     @classmethod
     def read(cls, path: Path) -> Journal:
-        """All entries; a torn last line is left out (and overwritten by the next `append`). RunError if another line is damaged."""
+        """Read all entries but a torn last line. RunError if another line is damaged."""
         journal, follows = cls(path), {"source": (0, 0), "chunk": (0, 0)}
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         for number, line in enumerate(lines, 1):
@@ -109,19 +131,25 @@ class Journal:
         return journal
 
     def append(self, entry: Entry) -> None:
-        """Commit the entry: when this returns it is on the disk. On OSError it is not, and the journal is as before."""
+        """Commit the entry durably. On OSError the journal is as before."""
         line = entry.to_line()
         durable.append(self.path, self.size, line)
         self.size += len(line)
         self.entries.append(entry)
 
     def rewind(self, count: int) -> None:
-        """Keep the first `count` entries only."""
+        """Keep only the first `count` entries."""
         lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
-        self.size = sum(map(len, lines[:count]))  # as they stand there
+        self.size = sum(map(len, lines[:count]))  # as written, perhaps by another version
         del self.entries[count:]
         durable.cut(self.path, self.size)
 
     def of_kind(self, kind: str) -> list[Entry]:
-        """The entries of one kind, in order."""
+        """Return the entries of one kind, in order."""
         return [entry for entry in self.entries if entry.kind == kind]
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether the final chunk is committed."""
+        chunks = self.of_kind("chunk")
+        return bool(chunks) and chunks[-1].final

@@ -1,8 +1,8 @@
-"""How many threads a run takes on a CPU: as many as the machine has free when it begins.
+"""Choose a run's number of threads on a CPU: the cores that are free when it begins.
 
-OpenMP's threads wait for each other by spinning. Beside a program that keeps a core busy, one thread for every core is
-therefore many times slower than one thread alone. A run keeps the number that it began with, since sums round differently
-by how they are split; it is in its header.
+OpenMP's threads wait for each other by spinning. Beside a program that keeps a core busy, one thread per core
+is therefore many times slower than a single thread. A run keeps its number (in its header), since sums round
+differently by how they are split.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from pathlib import Path
 
 SAMPLE_SECONDS = 0.2
 SPINS = "100000"
-"""How long a thread spins before it sleeps: enough for the short operations of a quiet machine; the default of OpenMP spins for ever."""
+"""Spins before a waiting thread sleeps: enough for short operations. OpenMP's default is to spin for ever."""
 ITS_OWN = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
 STAT = Path("/proc/stat")
 
 
 def bound_spinning(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Let waiting threads sleep after a while. Call it before torch is imported; a user's own variables win."""
+    """Let waiting threads sleep after a while. Call before torch is imported; user variables win."""
     if not any(name in environment for name in ITS_OWN):
         environment["GOMP_SPINCOUNT"] = SPINS
 
 
 def choose_threads(environment: Mapping[str, str] = os.environ) -> int:
-    """Set and return how many threads torch uses: the cores that are free now, 1 at least.
+    """Set and return torch's number of threads: the cores that are free now, at least 1.
 
-    Where a user has set OMP_NUM_THREADS or MKL_NUM_THREADS, or the system does not tell, it stays as it is.
+    It stays as it is where OMP_NUM_THREADS or MKL_NUM_THREADS is set, or the system does not tell.
     """
     import torch  # heavy, and only needed where something is computed
 
@@ -39,7 +39,7 @@ def choose_threads(environment: Mapping[str, str] = os.environ) -> int:
 
 
 def free_cores(seconds: float = SAMPLE_SECONDS) -> float | None:
-    """Return how many cores' time nobody uses; None where the system does not tell. This process sleeps meanwhile."""
+    """Return how many cores are idle, measured while this process sleeps; None if unknown."""
     before = _idle_and_total()
     time.sleep(seconds)
     after = _idle_and_total()
@@ -49,7 +49,7 @@ def free_cores(seconds: float = SAMPLE_SECONDS) -> float | None:
 
 
 def _idle_and_total() -> tuple[int, int] | None:
-    """Return the time that cores were idle, and in all, since the start; None where there is no such file."""
+    """Return the cores' idle time and total time since boot; None where the system does not tell."""
     try:
         fields = [int(field) for field in STAT.read_text().splitlines()[0].split()[1:9]]
     except (OSError, ValueError, IndexError):

@@ -1,4 +1,4 @@
-"""What a run makes of the files that its request names: the rate it plays at, their sound, and what there is to say about them."""
+"""Plan a run's use of the request's files: frame rate, sound, and notes for people."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .header import KeptSound
 
 @dataclass(frozen=True)
 class MediaPlan:
-    """fps: of the video to make. sound: how much of that of the source goes into it. notes: a line each, for people."""
+    """Frame rate of the output, the part of the source's sound that it keeps, and notes, a line each."""
 
     fps: Rate
     sound: KeptSound
@@ -22,9 +22,9 @@ class MediaPlan:
 
 
 def plan_media(request: Request, config: ModelConfig) -> MediaPlan:
-    """The plan of a request. It is played at the rate asked for, else at that of the video it goes on from, else at the model's own.
+    """Plan a request. Its rate is the requested one, else that of the source video, else the model's.
 
-    Videos are decoded once to their end for it, see `look`. MediaError for a file that cannot be read.
+    Decodes the source video, see `look`. MediaError for a file that cannot be read.
     """
     source = request.video or request.refine
     if source is None:
@@ -36,29 +36,29 @@ def plan_media(request: Request, config: ModelConfig) -> MediaPlan:
     notes = [*seen.notes, *_pace_notes(request, config, seen, fps), *_sound_notes(request, seen, keeps_pace)]
     sound: KeptSound = "none"
     if seen.sounds and keeps_pace:
-        sound = (
-            "whole" if request.refine is not None and request.num_frames in (None, seen.frames) else "under"
-        )
+        is_whole = request.refine is not None and request.num_frames in (None, seen.frames)
+        sound = "whole" if is_whole else "under"
     return MediaPlan(fps, sound, tuple(notes))
 
 
 def _pace_notes(request: Request, config: ModelConfig, seen: Look, fps: Rate) -> list[str]:
-    """Where something will not play at its own pace."""
+    """Return notes on frames that will not play at their own pace."""
     rate, notes = seen.rate, []
     if rate is None:
-        return [f"the video names no rate; it is played at {_said(fps)} frames a second"]
+        return [f"the video names no rate; it is played at {_rounded(fps)} frames a second"]
     if not seen.steady:
-        same = f"all are given the same time, {_said(fps)} a second, and in all as much as before"
-        notes += [f"the video's frames last unequally long; {same}"]
+        same = f"all are given the same time, {_rounded(fps)} a second; the duration stays"
+        notes.append(f"the video's frames last unequally long; {same}")
+    faster = f"{float(fps / rate):.3g} times"
     if request.video is not None and (rate != config.fps or fps != rate):
-        pace = f"its motion plays {float(fps / rate):.3g} times, the new motion {float(fps / config.fps):.3g} times as fast as it is"
-        notes += [
-            f"the video has {_said(rate)} frames a second, the model makes {config.fps}; at {_said(fps)} {pace}"
-        ]
+        rates = f"{_rounded(rate)} frames a second, the model makes {config.fps}; at {_rounded(fps)}"
+        pace = (
+            f"its motion plays {faster}, the new motion {float(fps / config.fps):.3g} times as fast as it is"
+        )
+        notes.append(f"the video has {rates} {pace}")
     elif fps != rate:
-        notes += [
-            f"the video has {_said(rate)} frames a second; at {_said(fps)} it plays {float(fps / rate):.3g} times as fast"
-        ]
+        rates = f"{_rounded(rate)} frames a second; at {_rounded(fps)}"
+        notes.append(f"the video has {rates} it plays {faster} as fast")
     return notes
 
 
@@ -67,18 +67,13 @@ def _sound_notes(request: Request, seen: Look, keeps_pace: bool) -> list[str]:
         return []
     if not keeps_pace:
         return ["the video's sound is left out, since its frames are played at another rate"]
-    notes = (
-        ["the video's sound is kept under its own frames; the new ones are silent"]
-        if request.video is not None
-        else []
-    )
-    anew = [codec for codec in seen.sounds if not can_be_copied(codec)]
-    return notes + (
-        [f"the video's sound ({', '.join(anew)}) is encoded as AAC, since an MP4 does not hold it as it is"]
-        if anew
-        else []
-    )
+    notes = []
+    if request.video is not None:
+        notes.append("the video's sound is kept under its own frames; the new ones are silent")
+    if encoded := [codec for codec in seen.sounds if not can_be_copied(codec)]:
+        notes.append(f"the video's sound ({', '.join(encoded)}) is encoded as AAC, which an MP4 can hold")
+    return notes
 
 
-def _said(rate: Rate) -> str:
+def _rounded(rate: Rate) -> str:
     return f"{float(rate):.5g}"

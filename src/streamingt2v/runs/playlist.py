@@ -1,4 +1,4 @@
-"""The HLS playlist (RFC 8216) of a run folder: what a player watches while the video grows."""
+"""The HLS playlist (RFC 8216) of a run folder, for players while the video grows."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .journal import Entry
 
 
 def playlist(entries: Sequence[Entry], fps: Rate, init: str, ended: bool) -> str:
-    """The text of the playlist of these segments; `ended` tells players that nothing follows.
+    """Return the playlist of these segments. ended: no more follow.
 
-    The target duration must not change while a stream grows (section 6.2.1), so it has room for `LONGEST_SEGMENT` frames from
-    the start; only a longer chunk raises it.
+    The target duration must not change while a stream grows (section 6.2.1), so it allows for
+    `LONGEST_SEGMENT` frames from the start; only a longer chunk raises it.
     """
     longest = max([LONGEST_SEGMENT, *(entry.frames for entry in entries)])
     lines = [

@@ -1,6 +1,6 @@
-"""Prompts that were changed while a video was made, safe on the disk before the first chunk that follows them begins.
+"""Prompt changes during a run, saved before the first chunk that follows them begins.
 
-So an interrupted run asks nobody again: its chunks have the prompts that they had, and the video says of itself which.
+A resumed run thereby gives its chunks the same prompts, and the video's metadata has them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ Schedule = tuple[tuple[int, str], ...]
 
 @dataclass(frozen=True)
 class Change:
-    """A prompt that took over. number: of the change, ascending; changes that were overtaken before a chunk began have none.
+    """A prompt that took over. number: ascending, with gaps for changes that no chunk began with.
 
-    frame: first of the chunk it took over with. after: first frame of the chunk before, -1 without one; frames as in the file.
+    frame: first of the chunk that it took over with. after: first frame of the chunk before, -1 without one.
     """
 
     number: int
@@ -33,7 +33,7 @@ class Change:
 
 @dataclass
 class PromptLog:
-    """The changes of a run, in order, and how many of the file's bytes they take."""
+    """A run's prompt changes, in order. size: bytes they take in the file."""
 
     path: Path
     changes: list[Change] = field(default_factory=list)
@@ -41,14 +41,14 @@ class PromptLog:
 
     @classmethod
     def read(cls, path: Path) -> PromptLog:
-        """All changes; a torn last line is left out. RunError if another line is damaged."""
+        """Read all changes but a torn last line. RunError if another line is damaged."""
         log = cls(path)
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         for number, line in enumerate(lines, 1):
             try:
                 values = parse_json(line)
                 if not isinstance(values, dict):
-                    raise ValueError("it is no object of JSON")
+                    raise ValueError("not a JSON object")
                 check_types(Change, values)
                 change = Change(**values)
             except (ValueError, TypeError) as error:
@@ -61,14 +61,14 @@ class PromptLog:
         return log
 
     def append(self, change: Change) -> None:
-        """Write a change of prompt durably. OSError if it cannot be."""
+        """Write a change durably, or raise OSError."""
         line = json.dumps(dataclasses.asdict(change)).encode() + b"\n"
         durable.append(self.path, self.size, line)
         self.size += len(line)
         self.changes.append(change)
 
     def merged(self, schedule: Schedule) -> Schedule:
-        """The schedule with the changes in it: what a request would have had to ask for from the start, without what they overtook."""
+        """Merge the changes into a schedule, without the entries that they replaced."""
         for change in self.changes:
             kept = [entry for entry in schedule if not change.after < entry[0] <= change.frame]
             schedule = tuple(sorted([*kept, (change.frame, change.prompt)]))

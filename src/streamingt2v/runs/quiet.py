@@ -1,8 +1,8 @@
-"""What a process that makes videos tells its libraries to keep to themselves."""
+"""Keep libraries quiet in processes that make videos."""
 
 
 def hide_progress_bars() -> None:
-    """Turn off the libraries' progress bars, one a network, which would drown our own notes. For entry points of a process."""
+    """Turn off the libraries' progress bars, one per network, which would hide our notes."""
     import diffusers
     import transformers
 

@@ -1,7 +1,4 @@
-"""Destinations of finished files: a folder, or any address that fsspec knows (s3://bucket/night, memory://out).
-
-Files are written whole; which of several belongs together is told by the one that is written last, and that is the caller's.
-"""
+"""Store finished files in a folder, or at any address that fsspec knows (s3://bucket/night, memory://out)."""
 
 from __future__ import annotations
 
@@ -20,9 +17,9 @@ from ..texts import parse_json
 
 
 class Store:
-    """A folder, made where it is missing. RequestError if there is no such kind of place; RunError if it cannot be read or written.
+    """A folder, made where it is missing. address: absolute, for messages and other processes.
 
-    `address`: absolute, for messages and for other processes to open it by.
+    RequestError for an unknown kind of address; RunError if the folder cannot be read or written.
     """
 
     def __init__(self, folder_or_uri: str):
@@ -30,11 +27,11 @@ class Store:
         self.address = str(Path(folder_or_uri).absolute()) if self.is_local else folder_or_uri.rstrip("/")
         try:
             self._files, self._root = fsspec.core.url_to_fs(self.address)
-        except (ValueError, ImportError) as error:  # fsspec names the package that is missing
+        except (ValueError, ImportError) as error:  # fsspec names a missing package
             raise RequestError("out", folder_or_uri, f"fsspec cannot open it: {error}") from error
 
     def names(self) -> set[str]:
-        """Names of all files in it; none if the folder is not there."""
+        """Return the names of all files; none if the folder does not exist."""
         with self._explained("read"):
             try:
                 return {Path(path).name for path in self._files.ls(self._root, detail=False, refresh=True)}
@@ -42,17 +39,17 @@ class Store:
                 return set()
 
     def check(self) -> None:
-        """Make the folder, and see that files can be written there, by doing it."""
+        """Make the folder and write a file there, as a test."""
         with self._explained("written"):
             self._files.makedirs(self._root, exist_ok=True)
             self._files.pipe_file(self._path(".trial"), b"")
             self._files.rm_file(self._path(".trial"))
 
     def put(self, file: Path, name: str) -> str:
-        """Copy a file of this machine into it, and tell its new address."""
+        """Copy a local file into the folder; return its new address."""
         with self._explained("written"):
             self._files.makedirs(self._root, exist_ok=True)
-            if self.is_local:  # other places show an object when it is whole
+            if self.is_local:  # elsewhere objects appear when they are complete
                 with durable.replacing(Path(self.address, name)) as part:
                     shutil.copyfile(file, part)
             else:
@@ -60,7 +57,7 @@ class Store:
         return f"{self.address}/{name}"
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
-        """One JSON object as a file, in place of what is there."""
+        """Write a JSON object, replacing an existing file."""
         with self._explained("written"):
             self._files.makedirs(self._root, exist_ok=True)
             data = (json.dumps(values) + "\n").encode()
@@ -70,7 +67,7 @@ class Store:
                 self._files.pipe_file(self._path(name), data)
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """The object of `write_json`; empty if the file is cut short or none of ours."""
+        """Read the object of `write_json`; empty for other files."""
         with self._explained("read"):
             data = self._files.cat_file(self._path(name))
         try:

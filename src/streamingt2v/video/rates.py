@@ -41,8 +41,8 @@ def rate_of_times(
 ) -> tuple[Rate | None, bool]:
     """Return the rate of two or more frames shown at these seconds, and whether it is steady.
 
-    named: rates in the header. tick: the time base, to which times are rounded. A variable rate is its
-    mean, which keeps the duration of the whole.
+    named: rates in the header. tick: the time base, to which times are rounded. With a
+    variable rate it is the mean, which keeps the duration of the whole.
     """
     if any(b <= a for a, b in itertools.pairwise(times)):  # joined files, or damage: times are unusable
         return (named[0] if named else None), True
