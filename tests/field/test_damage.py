@@ -1,4 +1,4 @@
-"""Run folders that are damaged, or made by somebody else: one line says so, and nothing outside of them is touched."""
+"""Damaged and forged run folders: one line of error, and nothing outside the folder is touched."""
 
 import json
 import shutil
@@ -25,7 +25,8 @@ HEADERS = {
     "a key twice": b'{"format": 2, "format": 2}',
 }
 VALUES = {
-    "fps": "eight", "height": 10**9, "width": -2, "metadata": [], "versions": {"torch": 1}, "inputs": None, "request": {"prompt": 5},
+    "fps": "eight", "height": 10**9, "width": -2, "metadata": [], "versions": {"torch": 1}, "inputs": None,
+    "request": {"prompt": 5},
     "model": 5, "device": 5, "dtype": "int8", "threads": -1, "output": 5, "savings": [], "temporary": "yes",
 }  # fmt: skip
 REQUESTS = [
@@ -37,8 +38,10 @@ REQUESTS = [
     {"x": 1},
 ]
 ENTRIES = [
-    {"segment": "../victim.txt"}, {"segment": "/etc/passwd"}, {"segment": 5}, {"segment": "request.json"}, {"state": "../victim.txt"},
-    {"frames": "x"}, {"frames": -5}, {"frames": 10**30}, {"kind": "x"}, {"start": 3}, {"index": 1}, {"final": 1}, {"segment_sha256": None},
+    {"segment": "../victim.txt"}, {"segment": "/etc/passwd"}, {"segment": 5}, {"segment": "request.json"},
+    {"state": "../victim.txt"},
+    {"frames": "x"}, {"frames": -5}, {"frames": 10**30}, {"kind": "x"}, {"start": 3}, {"index": 1},
+    {"final": 1}, {"segment_sha256": None},
 ]  # fmt: skip
 
 
@@ -55,7 +58,7 @@ def whole(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def damaged(whole, tmp_path, in_empty_folder):
-    """A copy of the run with other bytes in a file, and a victim beside it."""
+    """Copy the run, write other bytes to one of its files, and put a victim file beside it."""
 
     def make(name: str, data: bytes) -> Path:
         shutil.copytree(whole, "run")

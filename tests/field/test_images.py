@@ -1,4 +1,4 @@
-"""Images of every kind of pixel: right, or refused by name; nothing turns black or white in silence."""
+"""Images of every pixel type: right, or refused by name; none turns black or white silently."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from streamingt2v.video.reader import read_image
 COLOUR = (200, 100, 50)
 GREY = round(np.dot(COLOUR, (0.299, 0.587, 0.114)))
 MODES = {
-    "1": (255, 255, 255), "L": (GREY,) * 3, "LA": (GREY,) * 3, "La": (GREY,) * 3, "P": COLOUR, "RGB": COLOUR, "RGBA": COLOUR,
+    "1": (255, 255, 255), "L": (GREY,) * 3, "LA": (GREY,) * 3, "La": (GREY,) * 3, "P": COLOUR,
+    "RGB": COLOUR, "RGBA": COLOUR,
     "RGBa": COLOUR, "RGBX": COLOUR, "CMYK": COLOUR, "YCbCr": COLOUR, "HSV": COLOUR,
 }  # fmt: skip
 
@@ -69,7 +70,7 @@ def test_transparency_is_laid_over_black(tmp_path, kind):
 
 
 def gamma_profile(gamma):
-    """sRGB's colours with another curve, as a profile."""
+    """Return an ICC profile with sRGB's primaries and another curve."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     for name in (b"rTRC", b"gTRC", b"bTRC"):
         entry = profile.index(name)

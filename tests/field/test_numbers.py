@@ -1,4 +1,4 @@
-"""Numbers far from any use: a clear refusal in bounded time and memory, wherever a number goes in."""
+"""Absurd numbers: a clear refusal in bounded time and memory, wherever a number goes in."""
 
 import json
 import resource

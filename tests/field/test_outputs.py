@@ -1,4 +1,4 @@
-"""Output files and messages: tried before the work, whole or not at all, whatever names, links and terminals are like."""
+"""Output files are tried before the work, and complete or absent; odd names, links and terminals work."""
 
 import errno
 import json
@@ -166,7 +166,7 @@ def test_a_file_that_fails_half_way_leaves_the_old_one():
 
 @pytest.fixture
 def printed_to(monkeypatch):
-    """Let stdout go to a file of the system, as the command's process has it."""
+    """Redirect stdout to a file descriptor, like a process's."""
     files = []
 
     def go(path: str, encoding: str = "utf-8", err: bool = False) -> None:
@@ -212,7 +212,7 @@ def test_a_table_is_shown_on_any_terminal(printed_to, encoding):
 
 
 def in_a_shell(line: str, **environment: str) -> subprocess.CompletedProcess:
-    """A command line of sh, S the command."""
+    """Run a line of sh, in which S is the command."""
     variables = os.environ | environment | {"S": f"{sys.executable} -m streamingt2v"}
     return subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=variables, check=False)
 
@@ -295,7 +295,8 @@ def test_files_may_have_names_that_are_no_text(fake_pipeline, capsys):
     [
         MemoryError(),
         RuntimeError(
-            "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+            "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: "
+            "can't allocate memory: you tried to allocate 9 bytes."
         ),
         RuntimeError("std::bad_alloc"),
         OSError(errno.ENOMEM, "Cannot allocate memory"),

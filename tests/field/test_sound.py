@@ -1,4 +1,4 @@
-"""The sound of a video that is gone on with or refined: copied, in time, and the same after a kill."""
+"""Sound of extended and refined videos: copied, in time, and the same after a kill."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOW = {"device": "cpu", "dtype": "float32"}
 
 
 def film(path, moving, frames, rate, codec="aac", seconds=None):
-    """A film with a tone of that length, else of its own."""
+    """Write a video with a tone of that length (default: the video's)."""
     seconds = float(frames / Fraction(rate)) if seconds is None else seconds
     with av.open(str(path), "w") as out:
         stream, tone = out.add_stream("mpeg4", rate=rate), out.add_stream(codec, rate=48000, layout="mono")
@@ -40,7 +40,7 @@ def film(path, moving, frames, rate, codec="aac", seconds=None):
 
 
 def heard_in(path):
-    """(codec, packets with their times) of the sound in a file, and the length of its pictures in seconds."""
+    """Return codec and timed packets of a file's sound, and the video's duration in seconds."""
     with av.open(str(path)) as container:
         (tone,) = container.streams.audio
         packets = [(p.pts * p.time_base, bytes(p)) for p in container.demux(tone) if p.size]

@@ -1,4 +1,4 @@
-"""Schedules, tables and settings as real tools write them: read right, or refused with the line named."""
+"""Schedules, tables and settings as real tools write them: read correctly, or refused with the line."""
 
 import json
 from pathlib import Path
@@ -73,7 +73,7 @@ def test_a_wrong_schedule_is_refused_with_its_line(tmp_path, data, said):
 
 @pytest.mark.parametrize("data", SCHEDULES.values(), ids=SCHEDULES)
 def test_a_form_takes_what_the_file_takes(data):
-    """Texts as the page and other clients of the API send them."""
+    """Texts as the page and other API clients send them."""
     assert parse_schedule(texts.decoded(data)) == SCHEDULE
 
 
@@ -106,16 +106,19 @@ TABLES = {
     "plain.csv": b'prompt,frames,guidance_scale\na cat,8,7.5\n"a dog, running",16,\n',
     "pandas with an index.csv": b',prompt,frames,guidance_scale\n0,a cat,8,7.5\n1,"a dog, running",16,\n',
     "floats of pandas.csv": b'prompt,frames,guidance_scale\na cat,8.0,7.5\n"a dog, running",16.0,\n',
-    "a mark and CRLF.csv": b'\xef\xbb\xbfprompt,frames,guidance_scale\r\na cat,8,7.5\r\n"a dog, running",16,\r\n',
+    "a mark and CRLF.csv": b"\xef\xbb\xbfprompt,frames,guidance_scale\r\n"
+    b'a cat,8,7.5\r\n"a dog, running",16,\r\n',
     "semicolons.csv": b"prompt;frames;guidance_scale\na cat;8;7,5\na dog, running;16;\n",
-    "Excel's first line.csv": b"\xef\xbb\xbfsep=;\r\nprompt;frames;guidance_scale\r\na cat;8;7,5\r\na dog, running;16;\r\n",
-    "tabs in UTF-16.csv": "\ufeffprompt\tframes\tguidance_scale\r\na cat\t8\t7.5\r\na dog, running\t16\t\r\n".encode(
-        "utf-16-le"
-    ),
+    "Excel's first line.csv": b"\xef\xbb\xbfsep=;\r\n"
+    b"prompt;frames;guidance_scale\r\na cat;8;7,5\r\na dog, running;16;\r\n",
+    "tabs in UTF-16.csv": "\ufeffprompt\tframes\tguidance_scale\r\n"
+    "a cat\t8\t7.5\r\na dog, running\t16\t\r\n".encode("utf-16-le"),
     "trailing commas.csv": b'prompt,frames,guidance_scale,\na cat,8,7.5,\n"a dog, running",16,,,\n',
-    "comments and empty rows.csv": b'# mine\nprompt,frames,guidance_scale\n\n# first, "this\na cat,8,7.5\n,,\n"a dog, running",16,\n\n',
+    "comments and empty rows.csv": b'# mine\nprompt,frames,guidance_scale\n\n# first, "this\n'
+    b'a cat,8,7.5\n,,\n"a dog, running",16,\n\n',
     "options' names.csv": b'Prompt, Frames ,guidance-scale\na cat,8,7.5\n"a dog, running",16,\n',
-    "plain.jsonl": b'{"prompt": "a cat", "frames": 8, "guidance_scale": 7.5}\n{"prompt": "a dog, running", "frames": 16}\n',
+    "plain.jsonl": b'{"prompt": "a cat", "frames": 8, "guidance_scale": 7.5}\n'
+    b'{"prompt": "a dog, running", "frames": 16}\n',
     "a mark and floats.jsonl": b'\xef\xbb\xbf{"prompt":"a cat","frames":8.0,"guidance-scale":7.5}\r\n'
     b'{"prompt":"a dog, running","frames":"16.0"}',
     "nulls and comments.jsonl": b'# two\n\n{"prompt":"a cat","frames":8,"guidance_scale":7.5,"steps":null}\n'

@@ -1,4 +1,4 @@
-"""Video files as they are in the world: what they say about how they are to be shown is obeyed, or told."""
+"""Real-world video files: display properties are applied, or a note tells."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ L_SHAPE[24:, :32] = [0, 0, 255]
 def film(
     path, frames, rate=8, codec="libx264", pix_fmt="yuv420p", times=None, format=None, stretch=None, **tags
 ):
-    """A file of one video stream; times: in thousandths of a second."""
+    """Write a file of one video stream. times: in milliseconds."""
     with av.open(str(path), "w", format=format) as out:
         stream = out.add_stream(codec, rate=rate)
         stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], pix_fmt
@@ -67,13 +67,14 @@ def test_a_circle_stays_one_whatever_the_shape_of_its_pixels(tmp_path, stretch):
 
 
 MATRICES = {
-    "upright": (1, 0, 0, 1), "mirrored": (-1, 0, 0, 1), "upside down": (-1, 0, 0, -1), "flipped": (1, 0, 0, -1),
+    "upright": (1, 0, 0, 1), "mirrored": (-1, 0, 0, 1), "upside down": (-1, 0, 0, -1), "flipped": (1, 0, 0,
+    -1),
     "transposed": (0, 1, 1, 0), "right": (0, 1, -1, 0), "transversed": (0, -1, -1, 0), "left": (0, -1, 1, 0),
 }  # fmt: skip
 
 
 def placed(array, a, b, c, d):
-    """Each pixel (x, y) put to (a x + c y, b x + d y)."""
+    """Move each pixel (x, y) to (a x + c y, b x + d y)."""
     height, width = array.shape[:2]
     y, x = np.mgrid[:height, :width]
     to_x, to_y = a * x + c * y, b * x + d * y
@@ -144,8 +145,16 @@ def test_a_varying_rate_keeps_its_length_and_is_told(tmp_path, moving):
     assert float(9 / plan.fps) == pytest.approx((times[-1] + 40) / 1000, abs=0.01)
 
 
-@pytest.mark.parametrize("codec, pix_fmt, suffix", [("qtrle", "argb", "mov"), ("png", "rgba", "mov"), ("libvpx-vp9", "yuva420p", "webm"),
-                                                     ("prores_ks", "yuva444p10le", "mov"), ("ffv1", "yuva420p", "mkv")])  # fmt: skip
+@pytest.mark.parametrize(
+    "codec, pix_fmt, suffix",
+    [
+        ("qtrle", "argb", "mov"),
+        ("png", "rgba", "mov"),
+        ("libvpx-vp9", "yuva420p", "webm"),
+        ("prores_ks", "yuva444p10le", "mov"),
+        ("ffv1", "yuva420p", "mkv"),
+    ],
+)
 def test_transparency_is_laid_over_black_in_videos(tmp_path, codec, pix_fmt, suffix):
     hidden = np.zeros((48, 64, 4), np.uint8)
     hidden[..., 0] = 255
@@ -157,13 +166,13 @@ def test_transparency_is_laid_over_black_in_videos(tmp_path, codec, pix_fmt, suf
 
 
 def pq(nits):
-    """The level, of 0 to 1, that SMPTE ST 2084 has for so much light."""
+    """Return the level, 0..1, of SMPTE ST 2084 (PQ) for a luminance."""
     light = (nits / 10_000) ** 0.1593017578125
     return ((0.8359375 + 18.8515625 * light) / (1 + 18.6875 * light)) ** 78.84375
 
 
 def hdr(nits):
-    """A grey frame of BT.2020 with so much light."""
+    """Make a grey BT.2020 frame of this luminance."""
     levels = np.full((48, 32), 512, np.uint16)
     levels[:32] = round(64 + 876 * pq(nits))
     frame = av.VideoFrame.from_ndarray(levels, format="yuv420p10le")

@@ -1,4 +1,4 @@
-"""The images of curves and of slices through time: what is drawn is where it should be."""
+"""Images of curves and slices: elements are in their places."""
 
 import numpy as np
 import pytest

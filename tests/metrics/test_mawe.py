@@ -9,7 +9,7 @@ from streamingt2v.metrics.mawe import WarpErrors, warp, warp_errors
 
 
 def moving_square(frames: int = 4) -> tuple[np.ndarray, np.ndarray]:
-    """A pattern that moves two pixels right and one down, and its flows."""
+    """Make a pattern that moves two pixels right and one down, and its flows."""
     pattern = np.random.default_rng(0).integers(0, 256, (3, 20, 30), np.uint8)
     video = np.stack([np.roll(pattern, (k, 2 * k), axis=(1, 2)) for k in range(frames)])
     flows = np.zeros((frames - 1, 2, 20, 30), np.float32)

@@ -43,7 +43,7 @@ def test_flow_is_the_same_for_any_number_of_threads():
 
 
 def test_errors_over_motion_by_hand():
-    # moved by (3, 4), so by 5 pixels a frame; two pairs whose levels differ by 10 and 20 where something arrives
+    # moved by (3, 4), so by 5 pixels a frame; two pairs whose levels differ by 10 and 20
     tools, frames = Tools(constant_flow(3, 4)), flat(100, 110, 130)
     assert result_of(WarpError(), frames, tools).values["warp_error"] == (100 + 400) / 2
     values = result_of(Mawe(), frames, tools).values
@@ -118,7 +118,7 @@ def test_flow_is_measured_at_the_size_that_is_asked_for():
 
 @pytest.fixture
 def torchvision(monkeypatch, tmp_path):
-    """A stand-in for torchvision whose RAFT sees everything move by (8, 4) pixels of the pictures it is given."""
+    """Fake torchvision: its RAFT sees everything move by (8, 4) pixels of its input."""
 
     class Network(torch.nn.Module):
         def forward(self, before, after):

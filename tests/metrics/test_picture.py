@@ -1,4 +1,4 @@
-"""Metrics of what frames look like, on constructed videos."""
+"""Metrics of appearance on constructed videos."""
 
 import math
 
@@ -60,7 +60,7 @@ def test_colour_drift_is_the_distance_of_the_ends():
 
 
 def test_the_end_may_be_as_the_beginning_and_still_far_from_the_first_frame():
-    """Colours that swing about those of the first frame: their mean stays, they do not."""
+    """Make colours that swing around the first frame's, with a constant mean."""
     frames = np.full((20, 4, 4, 3), (255, 255, 255), np.uint8)
     frames[1::2] = 0
     frames[0] = frames[1::2].mean() + 128

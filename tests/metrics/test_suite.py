@@ -1,4 +1,4 @@
-"""One pass for all metrics, what a file says of its seams, and what is refused."""
+"""One pass for all metrics, seams by metadata, refusals."""
 
 import math
 import weakref
@@ -26,7 +26,7 @@ from streamingt2v.video.writer import write_video
 
 
 def by_brightness(frame: np.ndarray) -> np.ndarray:
-    """An embedding that turns from (1, 0) to (0, 1) with the brightness."""
+    """Embed a frame: from (1, 0) to (0, 1) with the brightness."""
     angle = math.pi / 2 * frame.mean() / 255
     return np.array([math.cos(angle), math.sin(angle)])
 

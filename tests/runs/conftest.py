@@ -1,4 +1,4 @@
-"""Small moving pictures and runs for the tests of files."""
+"""Small videos and runs for the tests of files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streamingt2v.video.writer import write_video
 
 @pytest.fixture(autouse=True)
 def no_waiting_for_the_disk(monkeypatch):
-    """A flush is for power cuts, which no test can make; on a busy disk each may take a tenth of a second."""
+    """Skip flushes: they are for power cuts, and may take 0.1 s each on a busy disk."""
     monkeypatch.setattr(os, "fsync", lambda fd: None)
 
 
@@ -33,7 +33,7 @@ def request_(request, source):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, request_):
-    """The digest of the video of a run that nothing happened to."""
+    """Return the digest of an uninterrupted run's video."""
     folder = tmp_path_factory.mktemp("undisturbed")
     with create(folder / "run", request_, output=folder / "v.mp4") as run:
         return digest(complete(run))

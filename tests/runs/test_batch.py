@@ -1,4 +1,4 @@
-"""Batches through the command: every row once, with the bytes of a single run, whatever fails or is killed."""
+"""Batches by the command: every row once, with a single run's bytes, whatever fails or is killed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def toy(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def singles(toy, tmp_path_factory) -> dict[int, bytes]:
-    """seed -> the file that `generate` makes, with one thread."""
+    """Map seed -> the file that `generate` makes with one thread."""
     folder, before = tmp_path_factory.mktemp("singles"), torch.get_num_threads()
     torch.set_num_threads(1)
     for seed in range(4):
@@ -61,7 +61,7 @@ def singles(toy, tmp_path_factory) -> dict[int, bytes]:
 
 @pytest.fixture
 def table(tmp_path) -> Path:
-    """Two rows, called s0 and s1 after their seeds."""
+    """Write two rows, named s0 and s1 after their seeds."""
     return write_table(tmp_path / "rows.jsonl", 2)
 
 
@@ -82,7 +82,7 @@ def lines_of(capsys) -> list[dict]:
 
 
 def count_commits(monkeypatch, stop_after: int | None = None) -> list[int]:
-    """The chunks committed from now on, interrupted after so many."""
+    """Collect the chunks committed from now on; interrupt after so many."""
     commit, made = RunFolder.commit, []
 
     def committed(run: RunFolder, chunk) -> None:
@@ -140,7 +140,7 @@ def test_to_an_address_the_run_folders_stay_here(table, toy, singles, tmp_path, 
 
 
 def fail(monkeypatch, seed: int, times: int) -> None:
-    """Rendering that seed raises so many times."""
+    """Let rendering this seed fail so many times."""
     left = [times]
 
     def render(pipe, run, *arguments, **more):
@@ -180,7 +180,7 @@ def test_a_row_that_fails_too_often_is_recorded_and_left_for_the_next_start(
 def test_rows_changed_since_are_told_and_nothing_is_made(
     table, toy, tmp_path, monkeypatch, capsys, stop_after
 ):
-    """s0 is done in both cases, s1 begun or done."""
+    """Finish s0, and begin or finish s1."""
     with monkeypatch.context() as patch:
         count_commits(patch, stop_after)
         run(table, toy, tmp_path / "out")
@@ -304,7 +304,7 @@ def test_a_farm_of_one_needs_no_ray(monkeypatch):
 
 
 def hands() -> list[int]:
-    """Processes of this one's Ray that work on rows."""
+    """Return this process's Ray workers that work on rows."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:

@@ -1,4 +1,4 @@
-"""Run folders that are damaged, or made by somebody with bad intentions: a sentence that names the file, and nothing else happens."""
+"""Damaged and forged run folders: an error that names the file, and no other effect."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from streamingt2v.runs.state import pack_state, unpack_state
 
 @pytest.fixture
 def begun(tmp_path):
-    """A run that was interrupted after its second chunk."""
+    """Make a run that was interrupted after its second chunk."""
     with create(tmp_path / "run") as run:
         for chunk in islice(story(run.request), 2):
             run.commit(chunk)

@@ -1,4 +1,4 @@
-"""The real process, killed (-9) in the middle and resumed, makes the file of a run that was never stopped."""
+"""A process killed (-9) and resumed makes the file of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def whole(model, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("committed, later", [(1, 0.0), (3, 0.15)])
 def test_killed_and_resumed(model, whole, tmp_path, committed, later):
-    """Killed `later` seconds after that many chunks were committed: in the middle of the next one, or of its commit."""
+    """Kill the process `later` seconds after so many commits: during the next chunk or its commit."""
     run = tmp_path / "run"
     process = subprocess.Popen(generate(model, run))
     journal = run / "journal.jsonl"

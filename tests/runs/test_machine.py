@@ -12,7 +12,7 @@ from streamingt2v.runs import machine
 
 @pytest.fixture
 def stat(tmp_path, monkeypatch):
-    """stat(busy): while the sample is taken, so much of the cores' time is used by others."""
+    """Return stat(busy): others use this share of the cores' time during the sample."""
     path = tmp_path / "stat"
     monkeypatch.setattr(machine, "STAT", path)
     monkeypatch.setattr(os, "cpu_count", lambda: 4)

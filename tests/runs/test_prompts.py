@@ -1,4 +1,4 @@
-"""Prompts changed on the way: what is asked later is as if it had been asked from the start, and a kill changes none of it."""
+"""Prompt changes during a run give the frames of a schedule from the start, also after a kill."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_damaged_line_is_told(tmp_path):
 
 @given(st.lists(st.integers(0, 99), unique=True), st.lists(st.integers(0, 12), unique=True))
 def test_every_chunk_has_the_newest_of_schedule_and_changes(scheduled, changed):
-    """Chunks of 8 frames; each frame's entry takes over with the first chunk at or after it, a change with its own."""
+    """Return each chunk's prompt: entries begin with the first chunk at or after them, changes with theirs."""
     schedule = tuple((frame, f"scheduled {frame}") for frame in sorted(scheduled))
     log = PromptLog(
         path=None,

@@ -1,4 +1,4 @@
-"""Run folders: what is in them, how they are opened, watched and finished."""
+"""Run folders: contents, opening, watching, finishing."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_what_is_committed_can_be_watched_while_it_grows(tmp_path):
 
 
 def watched(playlist):
-    """The times of the frames that a player of the playlist gets, in frames."""
+    """Return the times of the frames that a player of the playlist gets, in frames."""
     snapshot = playlist.with_name("snapshot.m3u8")
     snapshot.write_text(
         playlist.read_text().replace("#EXT-X-ENDLIST\n", "") + "#EXT-X-ENDLIST\n"

@@ -21,7 +21,7 @@ from streamingt2v.video.reader import count_frames, read_video
 
 
 class Dying:
-    """Lets `lives` file operations happen, then ends the process: every later one raises, so that nothing is tidied up."""
+    """Allow `lives` file operations; every later one raises, as after the end of a process."""
 
     OPERATIONS = ("write", "fsync", "replace", "unlink", "ftruncate")
 

@@ -1,4 +1,4 @@
-"""Tests of files do not wait for the disk."""
+"""Fixtures for tests of files."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def no_waiting_for_the_disk(monkeypatch):
-    """A flush is for power cuts, which no test can make; on a busy disk each may take a tenth of a second."""
+    """Skip flushes: they are for power cuts, and may take 0.1 s each on a busy disk."""
     monkeypatch.setattr(os, "fsync", lambda fd: None)

@@ -1,4 +1,4 @@
-"""The contact sheet and the slice through time."""
+"""Contact sheets and slices through time."""
 
 from __future__ import annotations
 

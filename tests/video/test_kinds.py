@@ -1,4 +1,4 @@
-"""Files are what they hold, whatever they are called, and no file leads to another."""
+"""File types are told by content, not by name, and no file leads to another."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from streamingt2v.video import container, reader
 from streamingt2v.video.kinds import DEMUXERS, HEAD_BYTES, PICTURES, kind_of
 
 CONTAINERS = {
-    "mp4": "libx264", "mov": "libx264", "matroska": "libx264", "webm": "libvpx", "avi": "mpeg4", "flv": "flv", "asf": "mpeg4",
-    "mpegts": "libx264", "mpeg": "mpeg2video", "vob": "mpeg2video", "nut": "mpeg4", "yuv4mpegpipe": "rawvideo", "gif": "gif",
-    "ivf": "libvpx", "apng": "apng", "h264": "libx264", "ipod": "libx264", "3gp": "mpeg4", "mpeg2video": "mpeg2video", "ogg": "libvpx",
+    "mp4": "libx264", "mov": "libx264", "matroska": "libx264", "webm": "libvpx", "avi": "mpeg4",
+    "flv": "flv", "asf": "mpeg4",
+    "mpegts": "libx264", "mpeg": "mpeg2video", "vob": "mpeg2video", "nut": "mpeg4",
+    "yuv4mpegpipe": "rawvideo", "gif": "gif",
+    "ivf": "libvpx", "apng": "apng", "h264": "libx264", "ipod": "libx264", "3gp": "mpeg4",
+    "mpeg2video": "mpeg2video", "ogg": "libvpx",
 }  # fmt: skip
 
 
@@ -68,14 +71,17 @@ def test_nothing_that_opens_other_files_may_open_one():
 
 
 def lists(target):
-    """Files that lead to `target`, each in the words of another kind."""
+    """Return files of several types that refer to `target`."""
     return {
         "concat": f"ffconcat version 1.0\nfile '{target.name}'\n",
         "hls": f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{target.name}\n#EXT-X-ENDLIST\n",
-        "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT1S">'
-        f'<Period><AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1"><BaseURL>{target}</BaseURL>'
+        "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" '
+        'type="static" mediaPresentationDuration="PT1S">'
+        f'<Period><AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1">'
+        f"<BaseURL>{target}</BaseURL>"
         "</Representation></AdaptationSet></Period></MPD>",
-        "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5000 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+        "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
+        "m=video 5000 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
         "smil": f'<smil><body><video src="{target}"/></body></smil>',
     }
 

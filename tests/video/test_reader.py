@@ -1,4 +1,4 @@
-"""Pictures and videos of every sound and unsound kind."""
+"""Reading images and videos, sound and damaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Segments that join without a seam, and the file that is made of them."""
+"""Segments that join seamlessly, and the file made of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SPEC = VideoSpec(16, 32, 8)
 
 
 def encoded(moving, lengths, spec=SPEC):
-    """Segments of those lengths, of one moving picture."""
+    """Encode a moving image in segments of these lengths."""
     starts = np.cumsum([0, *lengths])
     frames = moving(starts[-1], spec.height, spec.width)
     return [
@@ -38,7 +38,7 @@ def encoded(moving, lengths, spec=SPEC):
 
 
 def times(container):
-    """(time in seconds, is a key frame) of every packet."""
+    """Return (seconds, is key frame) of every packet."""
     return [(p.pts * p.time_base, p.is_keyframe) for p in container.demux(video=0) if p.size]
 
 

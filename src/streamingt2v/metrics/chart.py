@@ -40,7 +40,7 @@ CLOSEST = 10
 
 @dataclass(frozen=True)
 class Track:
-    """A video to draw. curves: (T,), NaN for gaps. row_TWC: pixels of a row. borders: first frames of chunks."""
+    """A video to draw. curves: (T,), NaN for gaps. row_TWC: of pixels. borders: first frames of chunks."""
 
     label: str
     curves: dict[str, np.ndarray] = field(default_factory=dict)

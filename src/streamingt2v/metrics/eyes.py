@@ -25,7 +25,7 @@ TEXT_PROJECTION = "text_projection.safetensors"
 
 @dataclass(frozen=True)
 class Eyes:
-    """Encoders. name: for results. see: frame uint8 (H, W, 3) -> unit vector (D,). read: the same for texts."""
+    """Encoders. name: for results. see: frame uint8 (H, W, 3) -> unit vector (D,). read: of a text."""
 
     name: str
     see: Callable[[Frame], np.ndarray]

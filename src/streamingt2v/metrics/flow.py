@@ -27,7 +27,7 @@ RAFT_SMALLEST = 128
 
 @dataclass(frozen=True)
 class Flow:
-    """A flow estimator. name: for results. estimate: two uint8 (H, W, 3) -> float32 (2, H, W), pixels (dx, dy).
+    """A flow estimator. name: for results. estimate: two uint8 (H, W, 3) -> float32 (2, H, W), dx and dy.
 
     size: side of the square that frames are scaled to before measuring; None: not scaled.
     """
@@ -72,7 +72,7 @@ def dis(size: int | None = None) -> Flow:
 
 
 def raft(size: int | None = None, device: str = "cpu") -> Flow:
-    """Return RAFT-large (Teed and Deng 2020), torchvision's default weights, last iterate, as in published MAWE.
+    """Return RAFT-large (Teed and Deng 2020), torchvision's default weights, last iterate, as for MAWE.
 
     RequestError if torchvision or the weights are missing: nothing is downloaded.
     """

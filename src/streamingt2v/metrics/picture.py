@@ -79,10 +79,11 @@ def mean_lab(frame_HWC: np.ndarray) -> np.ndarray:
 
 
 class Drift:
-    """Compute `drift_*`: relative change of brightness, contrast, saturation, sharpness, from beginning to end.
+    """Compute `drift_*`: change of brightness, contrast, saturation and sharpness from beginning to end.
 
-    0.1 is 10 % more at the end; beginning and end are the means of `metric.END` of the frames. Contrast is
-    the standard deviation of the brightness, saturation the mean of largest minus smallest colour.
+    Changes are relative: 0.1 is 10 % more at the end; beginning and end are the means of `metric.END` of the
+    frames. Contrast is the standard deviation of the brightness, saturation the mean of largest minus
+    smallest colour.
     """
 
     NAMES = ("brightness", "contrast", "saturation", "sharpness")

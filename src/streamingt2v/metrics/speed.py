@@ -63,8 +63,8 @@ class Setting:
 
     def request(self, frames: int, seed: int = 33) -> Request:
         """Return a request for a video of so many frames."""
-        options = {"num_inference_steps": self.steps, "guidance_scale": self.guidance_scale}
-        return Request(PROMPT, frames, seed, preset=self.preset, **options)
+        options: dict[str, Any] = {"preset": self.preset, "num_inference_steps": self.steps}
+        return Request(PROMPT, frames, seed, guidance_scale=self.guidance_scale, **options)
 
     def pipeline(self) -> LongVideoPipeline:
         """Load the model. RequestError if the model or the device is not there."""
@@ -103,7 +103,7 @@ def warm(pipe: LongVideoPipeline, setting: Setting, frames: int, watched: bool =
 
     with TemporaryDirectory() as folder:
         asked, path = pipe.resolve(setting.request(frames)), Path(folder) / "run"
-        how = {"device": setting.device, "dtype": setting.dtype}
+        how: dict[str, Any] = {"device": setting.device, "dtype": setting.dtype}
         with create_run(pipe, asked, path, setting.model, **how) as run:
             began = time.perf_counter()
             with stopwatch(pipe, run, setting.device) if watched else _nothing() as parts:

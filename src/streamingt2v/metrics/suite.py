@@ -131,7 +131,7 @@ def what_is_not_installed(name: str) -> str | None:
 
 
 def make_tools(names: Iterable[str], clip: str | None = None, flow_size: int | None = None) -> Tools:
-    """Make the flow and eyes that these metrics need. clip: a CLIP's name or folder; None: our tiny model's."""
+    """Make the flow and eyes that these metrics need. clip: name or folder of a CLIP; None: tiny's."""
     needs = frozenset[str]().union(*(METRICS[name].needs for name in names))
     eyes: Eyes | None = None
     if "eyes" in needs:
