@@ -32,7 +32,7 @@ def test_a_damaged_line_is_told(tmp_path):
 
 @given(st.lists(st.integers(0, 99), unique=True), st.lists(st.integers(0, 12), unique=True))
 def test_every_chunk_has_the_newest_of_schedule_and_changes(scheduled, changed):
-    """Return each chunk's prompt: entries begin with the first chunk at or after them, changes with theirs."""
+    """Return each chunk's prompt: entries begin with the first chunk from them on, changes with theirs."""
     schedule = tuple((frame, f"scheduled {frame}") for frame in sorted(scheduled))
     log = PromptLog(
         path=None,
