@@ -79,7 +79,7 @@ def open_container(path: str | PathLike[str]) -> Iterator[InputContainer]:
         container = av.open(f"file:{path}", format=demuxer, options=options)
     except av.error.ArgumentError as error:
         is_image = kind is not None and kind.media == "image"
-        what = "is an image" if is_image else "is no supported video type"
+        what = "is an image" if is_image else "is no video of a supported type"
         raise MediaError(f"{path}: {what}; give a video (playlists are not followed)") from error
     except (av.FFmpegError, OSError) as error:
         raise MediaError(f"{path}: cannot be read as a video: {reason(error)}") from error
