@@ -1,4 +1,4 @@
-"""A model folder's fingerprint: of what the model is loaded from, and of nothing else."""
+"""Test that a fingerprint covers what a model is loaded from and nothing else."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""The hub behind its boundary, asked by its real client library at a server of the tests' own."""
+"""Test hub access with the real client library against a local server."""
 
 import os
 import signal
@@ -58,14 +58,14 @@ def test_revisions(hub):
         RequestError, match=r"source='owner/name@v9': there is no revision 'v9'; there are main, and commits"
     ):
         ours.fetch("owner/name@v9")
-    with pytest.raises(RequestError, match=r"revision='v2': owner/name@v1 names another"):
+    with pytest.raises(RequestError, match=r"revision='v2': owner/name@v1 already gives one"):
         ours.fetch("owner/name@v1", revision="v2")
 
 
 @pytest.mark.parametrize("by", ["argument", "variable"])
 @pytest.mark.parametrize("revision", [None, "v1", "commit"])
 def test_offline_finds_all_that_was_ever_fetched(hub, monkeypatch, by, revision):
-    """By whatever name it was fetched, at the same name and at none."""
+    """Offline finds a download under the name it was fetched by and under none."""
     repo = hub.put("owner/name", FILES, tags=("v1",))
     asked = repo.commit if revision == "commit" else revision
     folder = ours.fetch("owner/name", ours.like("tokenizer/*"), revision=asked)
@@ -77,12 +77,13 @@ def test_offline_finds_all_that_was_ever_fetched(hub, monkeypatch, by, revision)
             == folder
         )
     with pytest.raises(
-        ModelError, match=r"owner/name: is here in part: 1 of 1 files are missing, and this is offline"
+        ModelError,
+        match=r"owner/name: is downloaded in part: 1 of 1 files are missing, and this run is offline",
     ):
         ours.fetch("owner/name", ours.like("*.safetensors"), offline=by == "argument")
     with pytest.raises(
         ModelError,
-        match=r"owner/other: is not in the hub's cache .* and this is offline; run it once with a network",
+        match=r"owner/other: is not in the hub cache .* and this run is offline; run it once online",
     ):
         ours.fetch("owner/other", offline=by == "argument")
     assert len(hub.asked) == count
@@ -98,7 +99,9 @@ def test_offline_finds_what_another_client_fetched(hub):
 def test_a_download_that_broke_off_is_known_offline(hub):
     hub.put("owner/name", FILES)
     ours.fetch("owner/name", ours.like("README.md"))
-    with pytest.raises(ModelError, match=r"is here in part: 2 of 3 files are missing, and this is offline"):
+    with pytest.raises(
+        ModelError, match=r"is downloaded in part: 2 of 3 files are missing, and this run is offline"
+    ):
         ours.fetch("owner/name", offline=True)
 
 
@@ -122,7 +125,7 @@ def test_every_refusal_has_its_own_reason_and_remedy(hub, monkeypatch):
         "model='owner/private': no such repository" in without["private"]
         and "set HF_TOKEN to a token from" in without["private"]
     )
-    page = f"accept it at {hub.url}/owner/gated"
+    page = f"accept its licence at {hub.url}/owner/gated"
     assert (
         page in without["gated"]
         and f"set HF_TOKEN to a token from {hub.url}/settings/tokens" in without["gated"]
@@ -174,10 +177,10 @@ def test_something_else_that_answers(hub, monkeypatch):
 
 def test_what_does_not_fit_on_the_disk_is_not_begun(hub, monkeypatch):
     hub.put("owner/name", FILES)
-    monkeypatch.setattr(ours.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000})())
+    monkeypatch.setattr(ours, "free_bytes", lambda folder: 1000)
     with pytest.raises(
         RequestError,
-        match=r"the download of owner/name needs 102 kB, of which 1 kB are free; free some, or let HF_H",
+        match=r"the download of owner/name needs 102 kB, but 1 kB are free; free some space, or set HF_H",
     ):
         ours.fetch("owner/name")
     assert hub.bytes_sent == {}
@@ -192,7 +195,7 @@ def test_a_disk_that_fills_up_on_the_way_is_told_and_what_has_come_is_kept(hub, 
         if len(came) == 2:
             raise OSError(28, "No space left on device")
 
-    with pytest.raises(ModelError, match="the disk of the hub's cache is full"):
+    with pytest.raises(ModelError, match="the disk of the hub cache is full"):
         ours.fetch("owner/name", on_bytes=full)
     ours.fetch("owner/name")
 
@@ -229,12 +232,15 @@ def test_whatever_is_left_of_an_earlier_try_the_result_is_right(hub, have, damag
 def test_content_that_is_damaged_twice_is_an_error_and_nothing_is_kept(hub):
     repo = hub.put("owner/name", {"x.safetensors": LARGE})
     repo.files["x.safetensors"].__dict__["sha256"] = "0" * 64  # what it says is not what it sends
-    with pytest.raises(ModelError, match=r"x\.safetensors: came damaged twice"):
+    with pytest.raises(ModelError, match=r"x\.safetensors: damaged twice"):
         ours.fetch("owner/name")
     assert list((ours.Remote("owner/name", "", {}).store / "blobs").glob("*incomplete")) == []
 
 
-FETCH = "import sys; from streamingt2v.checkpoints.hub import fetch; print(fetch(sys.argv[1], on_bytes=lambda n: print(n, flush=True)))"
+FETCH = (
+    "import sys; from streamingt2v.checkpoints.hub import fetch; "
+    "print(fetch(sys.argv[1], on_bytes=lambda n: print(n, flush=True)))"
+)
 
 
 def started(url: str, folder: Path) -> subprocess.Popen:
@@ -247,7 +253,7 @@ def started(url: str, folder: Path) -> subprocess.Popen:
 
 
 def test_killed_at_three_places_it_is_gone_on_with(hub, tmp_path):
-    """By SIGKILL, SIGINT, SIGKILL; the bytes on the wire are at most 1.1 times the file's."""
+    """Resume after SIGKILL, SIGINT, SIGKILL with at most 1.1 times the file's bytes on the wire."""
     size = 20_000_000
     hub.put("owner/name", {"big.safetensors": os.urandom(1000) * (size // 1000)})
     hub.rate = 20_000_000
@@ -277,7 +283,7 @@ def test_two_processes_fetch_a_file_once(hub, tmp_path):
 
 
 def test_ctrl_c_ends_a_stalled_download_at_once(hub):
-    """In this process: the exception comes out of `fetch` while the server is silent."""
+    """An exception in the calling thread leaves `fetch` while the server is silent."""
     hub.put("owner/name", {"x.safetensors": LARGE})
     hub.rate = 1
     timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
@@ -337,7 +343,7 @@ def test_the_registry_names_each_model_once_and_says_what_was_checked():
 
 
 def test_the_server_speaks_to_the_hubs_own_downloader(tmp_path, hub):
-    """That the tests' server is a hub to a client that nobody here wrote."""
+    """The tests' server works as a hub for the official client."""
     assert isinstance(hub, Hub)
     hub.put("owner/name", FILES)
     folder = Path(huggingface_hub.snapshot_download("owner/name", cache_dir=tmp_path / "theirs"))

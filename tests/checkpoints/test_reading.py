@@ -1,4 +1,4 @@
-"""Weight files: lazily, safely, or not at all."""
+"""Test that weight files are read lazily and safely."""
 
 import argparse
 import contextlib
@@ -24,7 +24,7 @@ TENSORS = {
 
 
 class Attack:
-    """Unpickling this makes a file, if anything is executed."""
+    """Unpickling this creates a file if code is executed."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -62,7 +62,7 @@ def test_safetensors_as_written_here_and_elsewhere(tmp_path):
 
 
 def test_a_trainers_bookkeeping_is_read_over(tmp_path, monkeypatch):
-    """Objects of known trainer packages become placeholders, whether their packages are installed or not."""
+    """Objects of known trainer packages become placeholders, installed or not."""
 
     class Callback:
         def __init__(self):
@@ -87,7 +87,7 @@ def test_a_pickle_that_would_run_code_runs_nothing(tmp_path, zipped, where):
         else {"state_dict": {"a": attack}}
     )
     torch.save(content, tmp_path / "x.ckpt", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ModelError, match=r"asks for more than tensors.*(posix|system)"):
+    with pytest.raises(ModelError, match=r"contains more than tensors.*(posix|system)"):
         read_tensors(tmp_path / "x.ckpt")
     assert not (tmp_path / "executed").exists()
 
@@ -100,7 +100,7 @@ def test_a_plain_pickle_that_would_run_code_runs_nothing(tmp_path):
 
 
 def test_a_name_like_a_trainers_is_not_imported(tmp_path):
-    """`argparse` is a real module: its placeholder must be ours and not what the module holds."""
+    """`argparse` is a real module; its placeholder must not be the module's object."""
 
     class Sneaky:
         def __reduce__(self):
@@ -130,7 +130,7 @@ def test_what_is_no_weight_file(tmp_path):
     (tmp_path / "x.txt").write_text("hello")
     with pytest.raises(ModelError, match="weights are read from"):
         read_tensors(tmp_path / "x.txt")
-    for content, message in (([1, 2], "holds a list"), ({"a": 3}, "'a' is a int")):
+    for content, message in (([1, 2], "contains a list"), ({"a": 3}, "'a' is a int")):
         torch.save(content, tmp_path / "x.pt")
         with pytest.raises(ModelError, match=message):
             read_tensors(tmp_path / "x.pt")

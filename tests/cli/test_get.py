@@ -127,7 +127,7 @@ def test_of_a_pipeline_only_what_is_needed_comes(hub: Hub, tmp_path, capsys, kin
 def test_a_damaged_index_is_told(hub: Hub, capsys):
     hub.put("owner/name", {"notes.txt": b"nothing to use"})
     code, _, err = run(capsys, "get", "owner/name", "--yes")
-    assert code == 1 and "has none of the files that are needed here; see http" in err
+    assert code == 1 and "has none of the required files; see http" in err
 
 
 def test_nobody_to_ask_is_an_error_that_names_yes(hub: Hub, tmp_path, capsys):
@@ -166,7 +166,7 @@ def test_room_for_download_and_conversion_is_checked_together_before(hub: Hub, t
     code, _, err = run(capsys, "get", "streaming-t2v", "--yes")
     assert (
         code == 2
-        and "streaming-t2v with what is made of it needs" in err
+        and "streaming-t2v with its converted folder needs" in err
         and "HF_HOME or STREAMINGT2V_HOME" in err
     )
     assert hub.bytes_sent == {} and not (tmp_path / "home" / "models").exists()

@@ -1,4 +1,4 @@
-"""Whole conversions: toy checkpoints in the published layouts to model folders that compute the same."""
+"""Test whole conversions: toy checkpoints in the published layouts become equivalent model folders."""
 
 import json
 import shutil
@@ -117,7 +117,7 @@ def test_weights_in_another_dtype(checkpoint, tokenizer, tmp_path, dtype):
 
 
 def changed(checkpoint: Path, path: Path, **changes) -> Path:
-    """The checkpoint with tensors replaced, added, or (None) left out."""
+    """Save the checkpoint with tensors replaced, added or (None) removed."""
     names = torch.load(checkpoint, weights_only=True)["state_dict"] | {
         name.replace("__", "."): x for name, x in changes.items()
     }
@@ -155,7 +155,7 @@ def test_another_kind_is_told(checkpoint, tokenizer, tmp_path):
             convert(kind, checkpoint, tmp_path / "model")
     save_file({"first_stage_model.x": torch.zeros(1)}, tmp_path / "x.safetensors")
     with pytest.raises(
-        ModelError, match="holds nothing of unet, cam, image_encoder: it is of another kind, or not whole"
+        ModelError, match="has no weights of unet, cam, image_encoder: it is of another kind or incomplete"
     ):
         convert("streaming-svd", tmp_path / "x.safetensors", tmp_path / "model")
     assert leftovers(tmp_path) == ["x.safetensors"]
@@ -175,13 +175,13 @@ def test_targets_and_sources_are_checked_first(checkpoint, tokenizer, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     for kind in kinds.KINDS:
-        with pytest.raises(RequestError, match="is there already; name a new folder"):
+        with pytest.raises(RequestError, match="already exists; name a new folder"):
             convert(kind, tmp_path / "nothing.ckpt", tmp_path / "full")
         with pytest.raises(RequestError, match=f"give the published {kinds.FILES[kind]} or its folder"):
             convert(kind, tmp_path / "full", tmp_path / "model")
     with pytest.raises(RequestError, match="must be one of streaming-t2v"):
         convert("modelscope", checkpoint, tmp_path / "model")
-    with pytest.raises(RequestError, match="the checkpoint holds none; give the folder"):
+    with pytest.raises(RequestError, match="the checkpoint has none; give the folder"):
         convert("streaming-t2v", checkpoint, tmp_path / "model")
     with pytest.raises(RequestError, match="no tokenizer can be read there"):
         convert("streaming-t2v", checkpoint, tmp_path / "model", tokenizer=tmp_path / "full")
@@ -193,7 +193,7 @@ def test_a_tokenizer_of_more_words_than_the_encoder_is_refused(networks, tokeniz
         name for name in names if name.endswith("token_embedding.weight") and name.startswith("text_encoder")
     )
     names[word] = names[word][:9].clone()
-    with pytest.raises(RequestError, match=r"tokenizer=.* has \d+ words and the text encoder 9"):
+    with pytest.raises(RequestError, match=r"tokenizer=.* has \d+ tokens, the text encoder 9"):
         convert(
             "streaming-t2v",
             published.write(tmp_path / "x.ckpt", names),
@@ -286,7 +286,7 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 
 def test_vid2vid_joins_only_a_model_that_has_all_it_needs(model, tmp_path):
-    """StreamingSVD reads no text; others may read another one, have other latents, or a third stage. Nothing is changed then."""
+    """A model without text, with other widths, or with a third stage is refused and unchanged."""
     torch.save(published.vid2vid_names(published.vid2vid()), tmp_path / "x.pth")
     source = tmp_path / "x.pth"
     networks = published.streaming_svd()
@@ -296,7 +296,7 @@ def test_vid2vid_joins_only_a_model_that_has_all_it_needs(model, tmp_path):
     cases = [
         (
             tmp_path / "svd",
-            r"lacks what this enhancer needs .*text_encoder, tokenizer, an autoencoder of single frames.*i2vgen-xl",
+            r"lacks what this enhancer needs: text_encoder, tokenizer, an autoencoder of .*i2vgen-xl",
         )
     ]
     for name, part, change, message in (
@@ -304,13 +304,13 @@ def test_vid2vid_joins_only_a_model_that_has_all_it_needs(model, tmp_path):
             "words",
             "text_encoder/config.json",
             {"hidden_size": 48},
-            "its text embeddings have 48 numbers each, the enhancer reads 64",
+            "its text embeddings have 48 channels, the enhancer needs 64",
         ),
         (
             "latents",
             "vae/config.json",
             {"latent_channels": 8},
-            "its latents have 8 numbers each, the enhancer reads 4",
+            "its latents have 8 channels, the enhancer needs 4",
         ),
         (
             "third",
@@ -351,14 +351,15 @@ from streamingt2v.convert import kinds
 from streamingt2v.cli.video import peak_rss_mb
 kinds.load_tokenizer(Path(sys.argv[3]))
 before = peak_rss_mb()
-kinds.convert("streaming-t2v", Path(sys.argv[1]), Path(sys.argv[2]), tokenizer=Path(sys.argv[3]), dtype=torch.float16)
+source, target, tokenizer = map(Path, sys.argv[1:4])
+kinds.convert("streaming-t2v", source, target, tokenizer=tokenizer, dtype=torch.float16)
 print(peak_rss_mb() - before)
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's figures of memory")
 def test_memory_stays_within_the_kept_tensors(checkpoint, tokenizer, tmp_path):
-    """A checkpoint of 300 MB, half of it an optimizer's: the process grows by less than 1.2 times the kept half."""
+    """Convert 300 MB, half of them an optimizer's, with a memory growth below 1.2 times the kept half."""
     names = torch.load(checkpoint, weights_only=True)["state_dict"]
     big = "text_encoder.text_model.embeddings.token_embedding.weight"
     names[big] = torch.zeros(600_000, names[big].shape[1])  # 154 MB
@@ -388,13 +389,13 @@ def test_memory_stays_within_the_kept_tensors(checkpoint, tokenizer, tmp_path):
     ],
 )
 def test_published_sizes_are_refined_without_bars(shape, size):
-    """720 rows, as MS-Vid2Vid-XL was made for, at the proportions of the model, to the next width that passes."""
+    """Refine to 720 rows at the model's proportions, at the next width that passes."""
     assert refined_size(*shape, factor=8, levels=4) == size
     check_latent_size(size[0] // 8, size[1] // 8, levels=4)
 
 
 def test_a_converted_enhancer_joined_to_a_model_refines_its_videos(model, tmp_path, capsys):
-    """`convert vid2vid ... MODEL`, then `generate --preset full`: a square model, to a size that is no multiple of its own."""
+    """A refiner joins a square model and refines to a size that is no multiple of its own."""
     torch.save(published.vid2vid_names(published.vid2vid()), tmp_path / "non_ema_0035000.pth")
     target = shutil.copytree(model, tmp_path / "model")
     assert main(["convert", "vid2vid", str(tmp_path), str(target), "--json", "--quiet"]) == 0

@@ -1,4 +1,4 @@
-"""Latent-diffusion names to diffusers': the published list, stock classes at full size, and what no rule knows."""
+"""Test the renaming of latent-diffusion keys: published list, full-size stock classes, unknown names."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def test_rules_equal_the_published_map_of_the_enhancer():
 
 
 def test_streaming_svd_at_full_size_fills_the_stock_classes():
-    """Names made by turning the rules around come back; sizes read from them are those of SVD-XT (method.md: StreamingSVD)."""
+    """Inverted rules restore the names, and the sizes read from them are SVD-XT's."""
     with torch.device("meta"):
         unet = UNetSpatioTemporalConditionModel(**SVD_XT)
         vae = AutoencoderKLTemporalDecoder(
@@ -103,7 +103,7 @@ def test_an_encoder_without_quant_conv_gets_one_that_changes_nothing():
 
 
 def test_every_key_of_streaming_svd_at_full_size_has_its_place():
-    """The file written out from its published configuration: each name is taken, and the parts fill their classes."""
+    """Every name of the published configuration is used and the parts fill their classes."""
     keys = streaming_svd_keys()
     parts = split_svd({name: torch.empty(shape, device="meta") for name, shape in keys.items()})
     assert {part: len(tensors) for part, tensors in parts.items()} == {

@@ -1,4 +1,4 @@
-"""The published checkpoint's keys onto this package's, diffusers' and transformers' classes."""
+"""Test the published checkpoint's keys against the classes of this package, diffusers and transformers."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from toy_networks import JOINT, SIZES, cam, randn, streaming
 
 
 def published_networks():
-    """Every part of the published checkpoint at its full size; the trained ones are the classes' defaults."""
+    """Build every part of the published checkpoint at full size."""
     text = {
         "hidden_size": 1024,
         "intermediate_size": 4096,
@@ -45,7 +45,7 @@ def published_networks():
 
 
 def test_every_published_key_has_its_place():
-    """Names and shapes of the full-size networks are those of the published list: none unexplained."""
+    """Names and shapes of the full-size networks equal the published list."""
     published = {name: torch.empty(shape, device="meta") for name, shape in checkpoint_keys().items()}
     assert len(published) == 3407
     parts = split(published)
@@ -103,7 +103,7 @@ def test_what_does_not_fit_is_named():
 
 
 def test_legacy_names():
-    """Tables and attention names that older libraries saved."""
+    """Accept tables and attention names saved by older libraries."""
     parts = split(
         {
             "text_encoder.text_model.embeddings.position_ids": torch.arange(77),
@@ -138,7 +138,7 @@ def test_text_encoder_loads_whatever_it_calls_its_level():
 
 
 def test_openclip_tower_computes_the_same():
-    """An image tower with OpenCLIP's names, written out with torch's own attention, against the renamed one."""
+    """The renamed image tower equals OpenCLIP's, written with torch's own attention."""
     tensors = openclip_tower(width=8, layers=2, patch=4, pixels=8, out=6)
     sizes = {"hidden_size": 8, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     model = CLIPVisionModelWithProjection(
@@ -155,7 +155,7 @@ def test_openclip_tower_computes_the_same():
 
 
 def openclip_tower(width, layers, patch, pixels, out):
-    """Random weights of an image tower, and the leftovers of a text tower."""
+    """Return random weights of an image tower and a text tower's leftovers."""
     shapes = {
         "visual.class_embedding": (width,),
         "visual.positional_embedding": ((pixels // patch) ** 2 + 1, width),
@@ -185,7 +185,7 @@ def openclip_tower(width, layers, patch, pixels, out):
 
 
 def openclip_forward(w, image, heads, layers):
-    """Pooled and projected embedding."""
+    """Return the pooled and projected embedding."""
     F = torch.nn.functional
     width = len(w["visual.class_embedding"])
 

@@ -1,4 +1,4 @@
-"""Plans: counted from headers and configurations, and refusals that tell the way out."""
+"""Test plans: counts from headers and configurations, and refusals with remedies."""
 
 import json
 import shutil
@@ -7,14 +7,16 @@ from dataclasses import replace
 import pytest
 
 import toy_pipelines
+from lab.benchmarks.published import skeleton
 from streamingt2v.checkpoints.load import load, networks_of
 from streamingt2v.config import EMBEDDED, ModelConfig, RefineByConfig, Request, find_model
 from streamingt2v.config.runtime import Savings
-from streamingt2v.convert.skeleton import skeleton
 from streamingt2v.errors import ModelError, RequestError
 from streamingt2v.estimate import plan as planning
+from streamingt2v.estimate.duration import count_steps
+from streamingt2v.estimate.facts import parameters_of
 from streamingt2v.estimate.flops import decode_flops, encode_flops, refine_step_flops, step_flops
-from streamingt2v.estimate.plan import count_steps, parameters_of, plan
+from streamingt2v.estimate.plan import plan
 from streamingt2v.estimate.published import names, published
 from streamingt2v.resolve import resolve
 
@@ -79,7 +81,7 @@ def test_time_is_measured_seconds_or_says_that_it_is_an_estimate():
 
 
 def test_guidance_takes_more_predictions_and_the_autoencoder_no_more(tmp_path):
-    """Three predictions a step with both kinds of guidance, two with one; steps are those asked for."""
+    """Count three predictions a step with both kinds of guidance, two with one."""
     tiny = ModelConfig.load(TINY)
 
     def seconds(**extend):
@@ -109,13 +111,13 @@ def test_what_does_not_fit_is_refused_with_a_way_out(monkeypatch):
     monkeypatch.setattr(planning, "free_memory", lambda device: 700 * 10**6)
     with pytest.raises(
         RequestError,
-        match=r"needs about .* on cpu, where 700 MB are free; use --preset preview or --dtype bf",
+        match=r"needs about .* on cpu, but 700 MB are free; use --preset preview or --dtype bf",
     ):
         made(seconds_per_step=1.0)
     monkeypatch.undo()
-    monkeypatch.setattr(planning.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10})())
+    monkeypatch.setattr(planning, "free_bytes", lambda folder: 10)
     with pytest.raises(
-        RequestError, match=r"num_frames=240: needs about .* on the disk, where 10 B are free; make fewer"
+        RequestError, match=r"num_frames=240: needs about .* on the disk, but 10 B are free; make fewer"
     ):
         made(preset="preview", seconds_per_step=1.0)
 
@@ -142,12 +144,12 @@ def test_broken_folders_are_told(tmp_path):
         )
     for content in (b"", b"\xff" * 8, (5).to_bytes(8, "little") + b"{}"):
         (tmp_path / "model.safetensors").write_bytes(content)
-        with pytest.raises(ModelError, match=r"model\.safetensors: is cut short"):
+        with pytest.raises(ModelError, match=r"model\.safetensors: is truncated"):
             parameters_of(tmp_path)
 
 
 def test_published_sizes_are_counted_without_weights(tmp_path):
-    """StreamingT2V's networks at full size: tens of teraflops for a guided step of a chunk."""
+    """A guided step of a full-size chunk takes tens of teraflops."""
     from streamingt2v.models.cam import ConditionalAttentionModule
     from streamingt2v.models.unet3d import StreamingUNet3D
 
@@ -179,12 +181,12 @@ def test_offloading_needs_less_of_the_device_and_the_machine_as_well(monkeypatch
     sliced = plan(TINY, request, **named, savings=Savings(vae_slicing=True))
     assert sliced.working <= whole.working
     monkeypatch.setattr(planning, "free_memory", lambda device: 10**12 if device == "cuda" else 10**6)
-    with pytest.raises(RequestError, match=r"offload=.*of the machine's memory"):
+    with pytest.raises(RequestError, match=r"offload=.*of CPU memory"):
         plan(TINY, request, **named, savings=Savings("model"))
 
 
 def test_facts_of_published_models_are_those_of_their_networks():
-    """`published.json`, by which plans build nothing."""
+    """`published.json` equals what the full-size networks give."""
     for name in names():
         with (
             skeleton(name, full=name == "streaming-t2v") as (folder, parts),
@@ -212,7 +214,7 @@ def test_a_plan_for_a_device_elsewhere_asks_nothing_here(monkeypatch, preset, me
     assert (
         found.fits == (found.memory <= memory)
         and found.seconds is None
-        and "no speed of such a device" in found.seconds_from
+        and "no speed is known for such a device" in found.seconds_from
     )
     assert [level.offload for level in found.levels] == ["none", "model", "group"]
     needs = [level.memory for level in found.levels]
@@ -224,7 +226,7 @@ def test_a_plan_for_a_device_elsewhere_asks_nothing_here(monkeypatch, preset, me
 
 
 def test_pipelines_count_with_the_one_set_of_weights_that_is_loaded(tmp_path, monkeypatch):
-    """A base and a refiner of diffusers; the same weights in another precision beside them change nothing."""
+    """Count external base and refiner once, also if they have several precisions."""
     base, refiner = (
         toy_pipelines.modelscope(tmp_path / "base"),
         toy_pipelines.modelscope_video_to_video(tmp_path / "refiner"),
@@ -257,6 +259,6 @@ def test_pipelines_count_with_the_one_set_of_weights_that_is_loaded(tmp_path, mo
 
 
 def test_steps_of_stable_video_diffusions_network_are_counted(tmp_path):
-    """Every chunk of StreamingSVD is some hundred times one of the included model."""
+    """A chunk of StreamingSVD costs some hundred times one of the embedded model."""
     with skeleton("streaming-svd", full=False) as (folder, parts):
         assert step_flops(folder, ModelConfig.load(folder)) > 1e13 and sum(parts.values()) == 2_996_355_290

@@ -15,7 +15,7 @@ from streamingt2v.cli.table import read_table
 from streamingt2v.config import ExtendConfig, ModelConfig, Request
 from streamingt2v.config.request import MOST_FRAMES
 from streamingt2v.errors import RequestError
-from streamingt2v.estimate.plan import count_chunks
+from streamingt2v.estimate.duration import count_chunks
 from streamingt2v.resolve import resolve
 from streamingt2v.runs.store import Store
 from streamingt2v.video.images import MOST_ROWS, MOST_TILES, contact_sheet, xt_slice

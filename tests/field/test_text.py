@@ -49,7 +49,7 @@ WRONG_SCHEDULES = {
     ),
     "deep JSON": (b"[" * 100_000, "line 1: is nested more than 64 deep"),
     "closed deep JSON": (b"[" * 500 + b"]" * 500, "line 1: is nested more than 64 deep"),
-    "nothing": (b"\xef\xbb\xbf \r\n# nothing\n", "holds no prompt"),
+    "nothing": (b"\xef\xbb\xbf \r\n# nothing\n", "contains no prompt"),
     "too much": (b"8: " + b"a" * texts.LARGEST, "has more than 4 MiB"),
 }
 
@@ -203,7 +203,7 @@ def test_a_name_may_be_chinese_and_a_schedule_stand_in_the_cell(tmp_path):
         (b"[" * 100_000, "nested"),
         (b'{"name": "m",}', "line 1"),
         (b"\xff", "line 1"),
-        (b"[1]", "must be an object"),
+        (b"[1]", "must be a JSON object"),
         (b'{"name": "m", "height": "64", "width": 64, "fps": 8}', "model.json"),
     ],
 )

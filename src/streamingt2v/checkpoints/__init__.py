@@ -1,1 +1,1 @@
-"""Published weights, taken apart and put into this package's networks."""
+"""Model folders: find, download, read, place and write their weights."""

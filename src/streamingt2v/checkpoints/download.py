@@ -1,7 +1,7 @@
-"""One file of the hub into its cache: gone on with where an earlier try broke off, and checked by its hash.
+"""Download one file of the hub into its cache: resume interrupted downloads and verify hashes.
 
-The hub's own library begins each file again after a Ctrl-C or a kill, and cannot be stopped within one. So the bytes are fetched here;
-paths, headers, tokens and the HTTP session stay the library's.
+The hub's own library starts a file again after Ctrl-C or a kill and cannot be stopped within a file, so the
+bytes are fetched here. Paths, headers, tokens and the HTTP session stay the library's.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from ..errors import ModelError
 OnBytes = Callable[[int], None]
 
 PARTIAL = ".streamingt2v.incomplete"
-"""Ends the name of a file in the making, one for each content, whoever fetches it."""
+"""Suffix of a partial download; the name before it is the content's hash."""
 
 _PIECE = 2**18
 _TRIES = 5
-"""Failures in a row, without a byte between them, after which the network is given up."""
+"""Give up after this many failures in a row without a byte received."""
 
 
 @dataclass(frozen=True)
 class HubFile:
-    """One file of a repository: name, bytes, and what it is called in the cache: its sha256, or git's sha1 for small files."""
+    """Name, size in bytes and hash of a repository's file. etag: sha256, or git's sha1 for small files."""
 
     name: str
     size: int
@@ -39,11 +39,12 @@ class HubFile:
 
 
 def download(url: str, file: HubFile, place: Path, on_bytes: OnBytes = lambda count: None) -> None:
-    """The file's content at `place`, whole and checked; nothing if it is there.
+    """Download a file to `place` and verify its hash; return at once if it is there.
 
-    on_bytes: told how many more bytes have come; fewer than none where those of an earlier try are of no use. The caller's thread does
-    the work, so an exception raised in it, a KeyboardInterrupt too, ends it at once; what has come stays for the next try.
-    ModelError if the content is damaged twice; the hub library's errors for all else.
+    on_bytes: called with the number of bytes received since the last call; negative if earlier bytes were
+    discarded. Runs in the caller's thread: any exception, KeyboardInterrupt included, ends it at once.
+    Partial content is kept for the next call. Raise ModelError if the content is damaged twice, else the hub
+    library's errors.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     part = place.with_name(place.name + PARTIAL)
@@ -55,19 +56,20 @@ def download(url: str, file: HubFile, place: Path, on_bytes: OnBytes = lambda co
                 part.replace(place)
             elif last:
                 raise ModelError(
-                    f"{file.name}: came damaged twice from {url}; try again, or from another network"
+                    f"{file.name}: damaged twice while downloading from {url}; "
+                    "try again, or from another network"
                 )
     part.with_suffix(".lock").unlink(missing_ok=True)
 
 
 def partial_size(place: Path) -> int:
-    """Bytes of the content at `place` that need not be fetched."""
+    """Return how many bytes of the content at `place` are already on the disk."""
     part = place if place.exists() else place.with_name(place.name + PARTIAL)
     return part.stat().st_size if part.exists() else 0
 
 
 def _complete(url: str, file: HubFile, part: Path, on_bytes: OnBytes) -> bool:
-    """Fetch what `part` lacks; whether it has the right hash then, else it is removed."""
+    """Fetch the missing bytes of `part`; return whether the hash matches, and remove the file if not."""
     failures = 0
     with part.open("ab+") as stream:
         if stream.tell() > file.size:
@@ -89,7 +91,7 @@ def _complete(url: str, file: HubFile, part: Path, on_bytes: OnBytes) -> bool:
 
 
 def _begun(file: HubFile, stream: BinaryIO) -> Any:
-    """The hash of what the file has; the stream is at its end afterwards."""
+    """Return the hash of the bytes so far and leave the stream at its end."""
     # small files are named by git's hash of them, large ones by their own
     hashed = (
         hashlib.sha256()
@@ -103,7 +105,7 @@ def _begun(file: HubFile, stream: BinaryIO) -> Any:
 
 
 def _append(url: str, file: HubFile, stream: BinaryIO, hashed: Any, on_bytes: OnBytes) -> Any:
-    """Bytes from where the file ends, as far as they come; the hash of all of it."""
+    """Append what one request delivers; return the hash of all bytes so far."""
     have = stream.tell()
     headers = (
         build_hf_headers() | {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
@@ -126,7 +128,7 @@ def _append(url: str, file: HubFile, stream: BinaryIO, hashed: Any, on_bytes: On
 
 
 def _passing(error: Exception) -> bool:
-    """Return whether it may be better in a moment: the connection broke, or the server is busy."""
+    """Return True for errors worth a retry: a broken connection or a busy server."""
     response = getattr(error, "response", None)
     if response is not None:
         return response.status_code in (408, 429, 500, 502, 503, 504)

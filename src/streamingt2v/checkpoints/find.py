@@ -1,4 +1,4 @@
-"""The folder of a model that is named by a name, an id of the hub or a folder, where it is on this machine: nothing is asked or fetched."""
+"""Locate a model named by name, hub id or folder on this machine, without any network access."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .registry import Entry, find_entry, parse_id
 from .variants import choose_model
 
 COMPLETE = ("model.json", "seed.json", "refiner")
-"""One of these is in a folder that `get` has made, once it is whole."""
+"""A folder made by `get` is complete once it contains one of these."""
 
 
 def find_model(name_or_folder: str | Path, half: bool = False) -> Path:
-    """The folder of an embedded model, of a name or an id that was fetched before, or the folder itself.
+    """Return the folder of an embedded model, of a name or hub id downloaded before, or the folder itself.
 
-    half: prefer weights of half precision where a repository was fetched in both. ModelError, with the command that gets it, if it is not
-    here.
+    half: prefer half-precision weights where both were downloaded. Raise ModelError naming the `get` command
+    if the model is not on this machine.
     """
     name = str(name_or_folder)
     known = None if name in EMBEDDED or Path(name).exists() else known_as(name)
@@ -37,7 +37,7 @@ def find_model(name_or_folder: str | Path, half: bool = False) -> Path:
 
 
 def known_as(name: str) -> tuple[Entry | None, str, str | None] | None:
-    """(entry, hub id, revision) of a text that names an entry or a repository of the hub; None for another, or an embedded model."""
+    """Return (entry, hub id, revision) for a registry name or a hub id; None for anything else."""
     if entry := find_entry(name):
         hub_id = entry.hub_id or (entry.parts[0][1] if entry.parts else None)
         return (entry, hub_id, entry.revision) if hub_id else None
@@ -49,7 +49,7 @@ def known_as(name: str) -> tuple[Entry | None, str, str | None] | None:
 
 
 def made_folder(entry: Entry, revision: str | None = None) -> Path:
-    """Where `get` puts what it makes of an entry's files."""
+    """Return the folder where `get` writes what it makes of an entry's files."""
     pinned = f"@{revision}" if revision and revision != entry.revision else ""
     return home() / "models" / f"{entry.name}{pinned}"
 
@@ -57,7 +57,7 @@ def made_folder(entry: Entry, revision: str | None = None) -> Path:
 def find_repository(
     hub_id: str, revision: str | None, half: bool = False, without: tuple[str, ...] = ()
 ) -> Path | None:
-    """The folder of a repository with all files of a model, in the precision asked for, else in the other; None if it is not here."""
+    """Return the cached folder of a repository, if possible in the precision asked for, or None."""
     from . import hub  # its library takes a while to import, and is not needed for what lies in a folder
 
     for asked in (half, not half):

@@ -9,12 +9,11 @@ _READ = (".json", ".txt", ".model", ".safetensors", ".bin")  # configurations, v
 
 
 def fingerprint(folder: Path, *others: Path) -> str:
-    """sha256 in hex over names, sizes and contents of all that a model is loaded from: the folder's files and those of its parts.
+    """Return the sha256 over names, sizes and contents of all files that a model is loaded from.
 
-    others: folders of pipelines that it works with.
-
-    Changes with every bit of the weights and configurations; not with the folder's place, nor with other files such as a README.
-    OSError if one cannot be read. About half a second a gigabyte.
+    others: folders of further pipelines that the model uses. Any change of weights or configuration changes
+    the fingerprint; moving the folder or adding other files does not. Raise OSError if a file cannot be read.
+    Takes about half a second per gigabyte.
     """
     whole = hashlib.sha256()
     for part in (folder, *others):

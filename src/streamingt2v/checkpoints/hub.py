@@ -1,14 +1,13 @@
-"""Repositories of the Hugging Face hub on this machine: the one place that asks it and downloads.
+"""Repositories of the Hugging Face hub: the only module that queries it and downloads.
 
-Files lie in the hub's own cache, where its other clients find them too. `HF_HUB_OFFLINE=1` or `offline` keep it from the network: then what
-was ever fetched is used, by this package or by another program.
+Files go into the hub's own cache, shared with its other clients. `HF_HUB_OFFLINE=1` or `offline` prevent
+network access; then anything downloaded before, by this package or another program, is used.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import json
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, constants, hf_hub_download, hf_hub_url
 from huggingface_hub.file_download import repo_folder_name
 
-from ..config.places import home
+from ..config.places import free_bytes, home
 from ..config.units import readable
 from ..durable import write_unsynced
 from ..errors import ModelError, RequestError
@@ -28,12 +27,15 @@ from .variants import Read
 
 Note = Callable[[str], None]
 Choose = Callable[[Iterable[str], Read], Sequence[str]]
-"""Which of a repository's files are wanted, by their names and the text of small ones."""
+"""Choose files of a repository by their names and the text of small files."""
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A repository at a commit. revision: the branch or tag that led to it, None for the default one. licence: as its card's head says."""
+    """A repository at a commit.
+
+    revision: the branch or tag asked for, None for the default. licence: from the model card.
+    """
 
     hub_id: str
     commit: str
@@ -43,12 +45,12 @@ class Remote:
 
     @property
     def store(self) -> Path:
-        """Its folder in the hub's cache."""
+        """Return the repository's folder in the hub's cache."""
         return _store(self.hub_id)
 
     @property
     def folder(self) -> Path:
-        """Where the files of this commit are, once they are fetched."""
+        """Return the snapshot folder of this commit."""
         return self.store / "snapshots" / self.commit
 
     def blob(self, name: str) -> Path:
@@ -58,7 +60,7 @@ class Remote:
         return sum(self.files[name].size for name in names)
 
     def missing(self, names: Iterable[str]) -> int:
-        """Bytes of these files that are still to be fetched."""
+        """Return the bytes of these files that are not downloaded yet."""
         return sum(
             self.files[name].size - partial_size(self.blob(name))
             for name in names
@@ -67,12 +69,12 @@ class Remote:
 
 
 def is_hub_name(text: str) -> bool:
-    """Whether a text can be meant for the hub: an entry's name, or an id, and nothing of that name lies here."""
+    """Return True for a registry name or a hub id, unless a file or folder of that name exists."""
     return not Path(text).exists() and (find_entry(text) is not None or parse_id(text) is not None)
 
 
 def like(*patterns: str) -> Choose:
-    """The files that match one of the patterns."""
+    """Choose the files that match one of the patterns."""
 
     def choose(names: Iterable[str], read: Read) -> Sequence[str]:
         return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
@@ -84,7 +86,7 @@ EVERYTHING = like("*")
 
 
 def look_up(hub_id: str, revision: str | None = None, argument: str = "source") -> Remote:
-    """What a repository holds; asks the hub and downloads nothing. The errors are those of `explained`."""
+    """Return a repository's commit and files without downloading; errors as in `explained`."""
     try:
         info = HfApi().model_info(
             hub_id, revision=revision, files_metadata=True, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
@@ -102,14 +104,15 @@ def look_up(hub_id: str, revision: str | None = None, argument: str = "source") 
 
 
 def fetch(
-    name: str, choose: Choose = EVERYTHING, *, revision: str | None = None, offline: bool = False, note: Note = lambda text: None,
-    on_bytes: OnBytes = lambda count: None, argument: str = "source",
+    name: str, choose: Choose = EVERYTHING, *, revision: str | None = None, offline: bool = False,
+    note: Note = lambda text: None, on_bytes: OnBytes = lambda count: None, argument: str = "source",
 ) -> Path:  # fmt: skip
-    """The local folder of an entry's name or a hub id with the chosen files; downloaded where they are not here yet.
+    """Return the folder of a registry name or hub id with the chosen files; download what is missing.
 
-    revision: a commit, tag or branch; None for the one in the id, the entry's own pin, else the latest. note: told the size before a
-    download begins. on_bytes: see `download`. RequestError for a name that is not on the hub, or a download that does not fit on the disk;
-    ModelError where it cannot be got. argument: which one named it, for errors.
+    revision: commit, tag or branch; None for the one in the id, else the entry's pinned one, else the latest.
+    note: called with the size before a download starts. on_bytes: see `download`. argument: the option that
+    named the repository, for errors. Raise RequestError for an unknown name or a download that does not fit
+    on the disk, ModelError if the download fails.
     """
     hub_id, revision = resolve(name, revision, argument)
     if offline or constants.HF_HUB_OFFLINE:
@@ -119,7 +122,7 @@ def fetch(
     if missing := remote.missing(names):
         check_disk(missing, Path(constants.HF_HUB_CACHE), f"the download of {hub_id}", "HF_HOME")
         kept = remote.size(names) - missing
-        here = f", of which {readable(kept)} are here already" if kept else ""
+        here = f", {readable(kept)} already downloaded" if kept else ""
         note(f"{hub_id} at {remote.commit}: {readable(remote.size(names))}{here}")
     return bring(remote, names, on_bytes, argument)
 
@@ -127,7 +130,7 @@ def fetch(
 def bring(
     remote: Remote, names: Sequence[str], on_bytes: OnBytes = lambda count: None, argument: str = "source"
 ) -> Path:
-    """The folder of a repository's commit with these files, downloaded as far as they are missing."""
+    """Return the snapshot folder with these files, downloading what is missing."""
     try:
         for name in names:
             if (remote.folder / name).exists():
@@ -148,11 +151,11 @@ def bring(
 
 
 def find(hub_id: str, choose: Choose = EVERYTHING, revision: str | None = None) -> Path:
-    """The folder with the chosen files of a repository, as they were fetched once: of a revision, or the latest that has them.
+    """Return the cached folder with the chosen files: of `revision`, else the latest commit that has them.
 
-    Asks nobody. ModelError where they are not here, or not all of them.
+    Never use the network. Raise ModelError if files are missing.
     """
-    problem = f"is not in the hub's cache ({constants.HF_HUB_CACHE})"
+    problem = f"is not in the hub cache ({constants.HF_HUB_CACHE})"
     for folder in _snapshots(hub_id, revision):
         try:
             names = choose(_remembered(hub_id, folder.name) or _listing(folder), partial(_text, folder))
@@ -162,19 +165,19 @@ def find(hub_id: str, choose: Choose = EVERYTHING, revision: str | None = None) 
         if names and not lacking:
             return folder
         problem = (
-            f"is here in part: {len(lacking)} of {len(names)} files are missing"
+            f"is downloaded in part: {len(lacking)} of {len(names)} files are missing"
             if names
-            else "has no such file in the hub's cache"
+            else "has no such file in the hub cache"
         )
     name = f"{hub_id}@{revision}" if revision else hub_id
-    raise ModelError(f"{name}: {problem}, and this is offline; run it once with a network, or give a folder")
+    raise ModelError(f"{name}: {problem}, and this run is offline; run it once online, or give a folder")
 
 
 def chosen(remote: Remote, choose: Choose) -> Sequence[str]:
-    """The wanted files of a repository; ModelError if there are none."""
+    """Return the chosen files of a repository; raise ModelError if there are none."""
     names = choose(remote.files, lambda name: _text(bring(remote, [name]), name))
     if not names:
-        fix = "has none of the files that are needed here; see"
+        fix = "has none of the required files; see"
         raise ModelError(
             f"{remote.hub_id}: {fix} {constants.ENDPOINT}/{remote.hub_id}/tree/{remote.revision or 'main'}"
         )
@@ -182,32 +185,36 @@ def chosen(remote: Remote, choose: Choose) -> Sequence[str]:
 
 
 def resolve(name: str, revision: str | None = None, argument: str = "source") -> tuple[str, str | None]:
-    """The hub id and the revision of an entry's name or an id. RequestError for what is neither."""
+    """Return hub id and revision of a registry name or an id; raise RequestError for anything else."""
     entry = find_entry(name)
     if entry is not None and entry.hub_id is not None:
         return entry.hub_id, revision or entry.revision
     found = parse_id(name)
     if found is None:
-        fix = "is no name of a repository in `streamingt2v models`, and no OWNER/REPOSITORY; give one, or a folder"
+        fix = (
+            "is no name of a repository in `streamingt2v models`, and "
+            "no OWNER/REPOSITORY; give one, or a folder"
+        )
         raise RequestError(argument, name, fix)
     if revision is not None and found[1] is not None and revision != found[1]:
-        raise RequestError("revision", revision, f"{name} names another; leave one of them out")
+        raise RequestError("revision", revision, f"{name} already gives one; leave one of them out")
     known = find_entry(found[0])
     return found[0], revision or found[1] or (known.revision if known else None)
 
 
 def check_disk(needed: int, folder: Path, what: str, option: str) -> None:
-    """RequestError unless so many bytes are free on the disk of a folder, which need not be there yet. option: what sets another."""
-    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    free = shutil.disk_usage(there).free
-    if needed > free:
-        way = f"free some, or let {option} name a folder on another disk"
-        fix = f"{what} needs {readable(needed)}, of which {readable(free)} are free; {way}"
+    """Raise RequestError unless the disk of `folder`, which need not exist yet, has `needed` bytes free.
+
+    option: what the user sets to choose another disk.
+    """
+    if needed > (free := free_bytes(folder)):
+        way = f"free some space, or set {option} to a folder on another disk"
+        fix = f"{what} needs {readable(needed)}, but {readable(free)} are free; {way}"
         raise RequestError("disk", str(folder), fix)
 
 
 def _etag(file: object) -> str:
-    """As the hub's library calls the content in its cache."""
+    """Return the name of the content in the hub's cache."""
     lfs = getattr(file, "lfs", None)
     return str(lfs.sha256 if lfs is not None else getattr(file, "blob_id", ""))
 
@@ -217,7 +224,7 @@ def _store(hub_id: str) -> Path:
 
 
 def _refer(remote: Remote) -> None:
-    """Note in the cache which commit a branch is at, as every client of the hub does."""
+    """Record in the cache which commit a branch points to, as other hub clients do."""
     if remote.revision != remote.commit:
         ref = remote.store / "refs" / (remote.revision or "main")
         ref.parent.mkdir(parents=True, exist_ok=True)
@@ -225,7 +232,7 @@ def _refer(remote: Remote) -> None:
 
 
 def _snapshots(hub_id: str, revision: str | None) -> list[Path]:
-    """Folders of commits that are here: that of a revision, or all of them, the default branch's first, then the newest."""
+    """List cached snapshot folders: of `revision`, or all, the default branch's first, then the newest."""
     store = _store(hub_id)
     ref = store / "refs" / (revision or "main")
     commit = ref.read_text().strip() if ref.is_file() else revision
@@ -255,7 +262,7 @@ def _record(hub_id: str, commit: str) -> Path:
 
 
 def _remember(remote: Remote) -> None:
-    """Keep the list of a commit's files, so that a download that broke off is known for one."""
+    """Record a commit's file list, so that an incomplete download is recognised offline."""
     path = _record(remote.hub_id, remote.commit)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

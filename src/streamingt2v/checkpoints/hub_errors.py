@@ -1,4 +1,4 @@
-"""Errors of the hub's library, turned into ours with reason and remedy."""
+"""Translate errors of the hub's library into ours, with reason and remedy."""
 
 from __future__ import annotations
 
@@ -24,16 +24,13 @@ from huggingface_hub.errors import (
 from ..errors import ModelError, RequestError, StreamingT2VError
 
 FAILURES = (HTTPError, OSError, ValueError)
-"""Errors of a question to the hub or a download: its own, its HTTP library's, the disk's, a broken answer's."""
+"""Errors of hub queries and downloads: the library's, its HTTP client's, the disk's, malformed answers."""
 
 
 def explained(
     error: Exception, hub_id: str, revision: str | None, argument: str = "source"
 ) -> StreamingT2VError:
-    """The error to raise in its place: RequestError where the name, the revision or a token is wrong, else ModelError.
-
-    argument: what named the repository.
-    """
+    """Return RequestError for a wrong name, revision or token, else ModelError."""
     if isinstance(error, StreamingT2VError):
         return error
     if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
@@ -45,7 +42,7 @@ def explained(
 
 
 def _wrong(error: Exception, hub_id: str, revision: str | None) -> str | None:
-    """Return what is wrong with the request, and the fix."""
+    """Return the mistake in the request and its remedy; None if the request is not at fault."""
     page = f"{constants.ENDPOINT}/{hub_id}"
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
@@ -53,7 +50,10 @@ def _wrong(error: Exception, hub_id: str, revision: str | None) -> str | None:
     if isinstance(error, GatedRepoError):
         return _gated(page)
     if status == 401 and "Invalid credentials" in message:
-        return f"{_token_place()} is not valid at {constants.ENDPOINT}: make a new one at {_tokens_page()}, or unset it"
+        return (
+            f"{_token_place()} is not valid at {constants.ENDPOINT}: make "
+            f"a new one at {_tokens_page()}, or unset it"
+        )
     if isinstance(error, RepositoryNotFoundError):
         hidden = (
             "or your token may not read it"
@@ -68,43 +68,57 @@ def _wrong(error: Exception, hub_id: str, revision: str | None) -> str | None:
     if isinstance(error, RemoteEntryNotFoundError):
         return f"a file is missing there; see {page}/tree/{revision or 'main'}"
     if status in (401, 403):
-        return f"the hub refuses it ({message or status}): set HF_TOKEN to a token from {_tokens_page()} that may read it"
+        return (
+            f"the hub refuses it ({message or status}): set HF_TOKEN to a "
+            f"token from {_tokens_page()} that may read it"
+        )
     if isinstance(error, HFValidationError):
-        return "is no id of the hub; write OWNER/REPOSITORY"
+        return "is not a hub id; write OWNER/REPOSITORY"
     return None
 
 
 def _gated(page: str) -> str:
-    first = f"its owners share it only with those who accept its licence: log in, accept it at {page}"
+    first = f"it is gated: log in, accept its licence at {page}"
     if get_token():
-        return f"{first} with the account of the token you use ({_token_place()}), and let that token read gated repositories"
+        return (
+            f"{first} with the account of the token you use ({_token_place()}), "
+            "and let that token read gated repositories"
+        )
     return f"{first}, then set HF_TOKEN to a token from {_tokens_page()}"
 
 
 def _failed(error: Exception) -> str:
-    """Return the reason of this failure and its remedy."""
+    """Return the reason of the failure and its remedy."""
     where = constants.ENDPOINT
     if isinstance(error, OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE=1 keeps this process off the network; unset it, or give --offline to use what was fetched before"
+        return (
+            "HF_HUB_OFFLINE=1 keeps this process off the network; unset it, "
+            "or give --offline to use earlier downloads"
+        )
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         later = (
             "too many requests: wait some minutes, or set HF_TOKEN" if status == 429 else "try again later"
         )
-        return f"the hub at {where} answers with an error ({status}); {later}. What has come is kept"
+        return f"the hub at {where} returned an error ({status}); {later}. Downloaded parts are kept"
     if isinstance(error, JSONDecodeError | FileMetadataError):
-        return f"{where} answers, but not as a hub does; check HF_ENDPOINT, and proxies or log-in pages of the network"
+        return f"{where} does not answer like a hub; check HF_ENDPOINT, proxies and network log-in pages"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk of the hub's cache is full ({constants.HF_HUB_CACHE}); free some, or set HF_HOME to a folder elsewhere"
+        return (
+            f"the disk of the hub cache is full ({constants.HF_HUB_CACHE}); "
+            "free some space, or set HF_HOME to a folder on another disk"
+        )
     if isinstance(error, PermissionError | IsADirectoryError | NotADirectoryError):
-        return f"the hub's cache cannot be written ({error}); set HF_HOME to a folder of yours"
+        return f"the hub cache cannot be written ({error}); set HF_HOME to a writable folder"
     reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-    kept = "What has come is kept: the same command goes on with it"
-    return f"the hub at {where} cannot be reached ({reason}); check the network, a proxy, and HF_ENDPOINT. {kept}"
+    kept = "Downloaded parts are kept; repeat the command to resume"
+    return (
+        f"the hub at {where} cannot be reached ({reason}); check the network, proxy and HF_ENDPOINT. {kept}"
+    )
 
 
 def _revisions(hub_id: str) -> str:
-    """Return the names that exist, or where to look."""
+    """List the revisions that exist, or say where to look."""
     try:
         refs = HfApi().list_repo_refs(hub_id)
     except FAILURES:

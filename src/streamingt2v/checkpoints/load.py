@@ -1,4 +1,4 @@
-"""A model name or folder to components on a device in a dtype, and back; strict. The only file that names devices, with `placing`."""
+"""Load a model folder into components on a device, and save them. Weights must fit exactly."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ from .writing import write_part
 
 
 @dataclass(frozen=True)
-class Place:
-    """Reads parts of a model's folder, ready for use. device: where they work; with offloading their weights stay on the CPU."""
+class PartLoader:
+    """Load parts of a model folder for a device; with offloading their weights stay on the CPU."""
 
     folder: Path
     device: torch.device
     savings: Savings
 
     def __call__(self, name: str, from_pretrained: Callable, dtype: torch.dtype) -> Any:
-        """The part of that name, by its class's `from_pretrained`; ModelError if it is missing or its weights do not fit."""
+        """Load one part by its class's `from_pretrained`; raise ModelError if missing or misfit."""
         part = _part(self.folder, name)
         try:
             model, report = from_pretrained(
@@ -72,9 +72,10 @@ class Place:
 
 @dataclass
 class Components:
-    """All parts of a model. backbone: None where a `pipeline` of diffusers makes all chunks; `place` says where and in what it works.
+    """All parts of a model.
 
-    refiner: None where the model has none, or it was left out, see `load`. savings: how device memory is saved, also with pipelines.
+    backbone: None where a diffusers `pipeline` makes all chunks on `place` (device, dtype). refiner: None if
+    the model has none or it was not loaded. savings: memory options in use.
     """
 
     config: ModelConfig
@@ -88,24 +89,23 @@ class Components:
 
     @property
     def device(self) -> torch.device:
-        """Where the networks work."""
+        """Return the device that the networks compute on."""
         return self.backbone.device if self.backbone is not None else self.place[0]
 
     @property
     def dtype(self) -> torch.dtype:
-        """What they compute in."""
+        """Return the data type that the networks compute in."""
         return self.backbone.dtype if self.backbone is not None else self.place[1]
 
 
 def load(
-    name_or_folder: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32, savings: Savings = PLAIN,
-    refiner: bool = True, config: ModelConfig | None = None,
+    name_or_folder: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32,
+    savings: Savings = PLAIN, refiner: bool = True, config: ModelConfig | None = None,
 ) -> Components:  # fmt: skip
-    """Read a model folder. Weights are converted to `dtype`; the VAE stays in float32. ModelError names what is missing.
+    """Load a model folder with weights in `dtype`; the VAE stays in float32.
 
-    refiner: False leaves the networks of stage 3 out. config: of a folder without `model.json`.
-
-    RequestError for savings that the device or the model cannot use.
+    refiner: False skips the networks of stage 3. config: for a folder without `model.json`. Raise ModelError
+    naming what is missing, RequestError for memory options that the device or model cannot use.
     """
     folder = find_model(name_or_folder)
     config = config or ModelConfig.load(folder)
@@ -114,7 +114,7 @@ def load(
         pipeline = load_pipeline(config.extend_by.pipeline, device, dtype, savings=savings)
         place = torch.device(device), dtype
         return Components(config, NoText(), None, None, None, savings, pipeline, place)
-    made = _read(folder, config, Place(folder, torch.device(device), savings), dtype, refiner)
+    made = _read(folder, config, PartLoader(folder, torch.device(device), savings), dtype, refiner)
     made.savings = savings
     _put_on(lambda: networks_of(made), torch.device(device), savings)
     return made
@@ -123,7 +123,7 @@ def load(
 def _put_on(
     networks: Callable[[], dict[str, torch.nn.Module]], device: torch.device, savings: Savings
 ) -> None:
-    """What is between networks and those who call them: hooks that bring weights to the device, or an engine."""
+    """Attach offloading hooks or an engine to the networks."""
     if savings.offload != "none":
         offload(networks(), device, savings)
     if savings.engine != "torch":
@@ -131,7 +131,7 @@ def _put_on(
 
 
 def best_device(name: str) -> str:
-    """A device by its name; "auto" and "balanced" are the accelerator where there is one. RequestError if it cannot be used here."""
+    """Return a usable device; "auto" and "balanced" pick the accelerator. Raise RequestError if unusable."""
     if name in ("auto", "balanced"):
         found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         return "cpu" if found is None else str(found)
@@ -139,15 +139,15 @@ def best_device(name: str) -> str:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
         raise RequestError(
-            "device", name, f"cannot be used here ({str(error).splitlines()[0]}); cpu always can"
+            "device", name, f"is not usable here ({str(error).splitlines()[0]}); cpu always is"
         ) from error
     return name
 
 
 def move(components: Components, device: str | None, dtype: torch.dtype | None) -> None:
-    """Networks to a device, and all but autoencoders to a dtype, in place.
+    """Move networks to a device and convert all but autoencoders to a dtype, in place.
 
-    RequestError where offloading or an engine places weights, or the model's savings have no use there.
+    Raise RequestError if offloading or an engine already places the weights.
     """
     savings = components.savings
     if savings.offload != "none" or savings.engine != "torch":
@@ -155,7 +155,7 @@ def move(components: Components, device: str | None, dtype: torch.dtype | None) 
             ("offload", savings.offload) if savings.offload != "none" else ("engine", savings.engine)
         )
         raise RequestError(
-            name, value, "places the weights itself; load the pipeline anew for another device or dtype"
+            name, value, "manages the weights itself; load the pipeline again for another device or dtype"
         )
     for name, network in networks_of(components).items():
         network.to(device=device, dtype=None if name.endswith("vae") else dtype)
@@ -169,7 +169,7 @@ def move(components: Components, device: str | None, dtype: torch.dtype | None) 
 
 
 def offload_models(components: Components, device: torch.device) -> None:
-    """Keep networks in the machine's memory, and bring each to `device` when it works. RequestError as `Savings.check` has it."""
+    """Keep networks in CPU memory and move each to `device` to compute; errors as in `Savings.check`."""
     savings = replace(components.savings, offload="model")
     savings.check(str(device), components.config, str(components.dtype).removeprefix("torch."))
     move(components, "cpu", None)
@@ -181,7 +181,7 @@ def offload_models(components: Components, device: torch.device) -> None:
 
 
 def set_in_vaes(components: Components, name: Literal["vae_slicing", "vae_tiling"], on: bool) -> None:
-    """Turn slicing or tiling of autoencoders on or off. RequestError where none can do it."""
+    """Turn slicing or tiling of the autoencoders on or off; raise RequestError if none supports it."""
     savings = replace(components.savings, **{name: on})  # type: ignore[arg-type]
     savings.check(str(components.device), components.config, str(components.dtype).removeprefix("torch."))
     components.savings = savings
@@ -203,7 +203,7 @@ def _work_on(components: Components, device: torch.device, dtype: torch.dtype) -
 
 
 def networks_of(components: Components) -> dict[str, torch.nn.Module]:
-    """Every network once, under the name of its folder."""
+    """Return every network once, keyed by its folder name."""
     parts = components.backbone.parts() if components.backbone is not None else {}
     if isinstance(components.text, TextEncoder):
         parts["text_encoder"] = components.text.encoder
@@ -214,62 +214,64 @@ def networks_of(components: Components) -> dict[str, torch.nn.Module]:
     return parts
 
 
-def _read(folder: Path, config: ModelConfig, place: Place, dtype: torch.dtype, refiner: bool) -> Components:
-    backbone = (_svd if config.backbone == "svd" else _modelscope)(config, place, dtype)
+def _read(
+    folder: Path, config: ModelConfig, load_part: PartLoader, dtype: torch.dtype, refiner: bool
+) -> Components:
+    backbone = (_svd if config.backbone == "svd" else _modelscope)(config, load_part, dtype)
     if config.height % (factor := vae_factor(backbone.parts()["vae"])) or config.width % factor:
         raise ModelError(
             f"{folder}: {config.height} x {config.width} pixels: the autoencoder needs multiples of {factor}"
         )
-    # the decoder of StreamingSVD's videos knows nothing of single frames
+    # StreamingSVD's temporal decoder cannot decode single frames
     vae = None if config.backbone == "svd" else backbone.parts()["vae"]
-    enhancer = _refiner(folder, config, place, dtype, vae) if config.refine and refiner else None
-    text, scheduler = _load_text(folder, config, place, dtype), _load_scheduler(folder / "scheduler")
+    enhancer = _refiner(folder, config, load_part, dtype, vae) if config.refine and refiner else None
+    text, scheduler = _load_text(folder, config, load_part, dtype), _load_scheduler(folder / "scheduler")
     return Components(config, text, backbone, scheduler, enhancer)
 
 
-def _modelscope(config: ModelConfig, place: Place, dtype: torch.dtype) -> Backbone:
+def _modelscope(config: ModelConfig, load_part: PartLoader, dtype: torch.dtype) -> Backbone:
     return ModelScopeBackbone(
-        place("vae", AutoencoderKL.from_pretrained, torch.float32),
-        place("unet", StreamingUNet3D.from_pretrained, dtype),
-        place("cam", ConditionalAttentionModule.from_pretrained, dtype),
-        place("image_encoder", CLIPVisionModelWithProjection.from_pretrained, dtype),
-        place("image_tokens", ImageTokens.from_pretrained, dtype),
-        place.device,
+        load_part("vae", AutoencoderKL.from_pretrained, torch.float32),
+        load_part("unet", StreamingUNet3D.from_pretrained, dtype),
+        load_part("cam", ConditionalAttentionModule.from_pretrained, dtype),
+        load_part("image_encoder", CLIPVisionModelWithProjection.from_pretrained, dtype),
+        load_part("image_tokens", ImageTokens.from_pretrained, dtype),
+        load_part.device,
     )
 
 
-def _svd(config: ModelConfig, place: Place, dtype: torch.dtype) -> Backbone:
+def _svd(config: ModelConfig, load_part: PartLoader, dtype: torch.dtype) -> Backbone:
     return SvdBackbone(
-        place("vae", AutoencoderKLTemporalDecoder.from_pretrained, torch.float32),
-        place("unet", StreamingUNetSpatioTemporal.from_pretrained, dtype),
-        place("cam", SpatioTemporalCam.from_pretrained, dtype),
-        place("image_encoder", CLIPVisionModelWithProjection.from_pretrained, dtype),
+        load_part("vae", AutoencoderKLTemporalDecoder.from_pretrained, torch.float32),
+        load_part("unet", StreamingUNetSpatioTemporal.from_pretrained, dtype),
+        load_part("cam", SpatioTemporalCam.from_pretrained, dtype),
+        load_part("image_encoder", CLIPVisionModelWithProjection.from_pretrained, dtype),
         config.svd or SvdConfig(),
-        place.device,
+        load_part.device,
     )
 
 
 def load_refiner(
     folder: Path, device: str, dtype: torch.dtype, threads: int, savings: Savings = PLAIN
 ) -> RefinerBackbone:
-    """Of a model folder only what refines, for a process of its own, which on a CPU uses so many threads."""
+    """Load only the refiner of a model folder, for a worker process with `threads` CPU threads."""
     torch.set_num_threads(threads)
-    made = _refiner(folder, ModelConfig.load(folder), Place(folder, torch.device(device), savings), dtype)
+    made = _refiner(
+        folder, ModelConfig.load(folder), PartLoader(folder, torch.device(device), savings), dtype
+    )
     _put_on(lambda: {"refiner": made.unet, "vae": made.vae}, torch.device(device), savings)
     return made
 
 
 def save(components: Components, folder: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write a model folder that `load` reads; the weights in memory stay as they are. Pipelines of others that the model works with are
-    not copied: it names them by their way from the folder.
+    """Write a model folder that `load` reads; weights in memory are unchanged.
 
-    It is written beside its place and moved there when it is whole, so a save that fails changes nothing. In a folder that is there
-    already the files of a model are replaced, others stay. ModelError for a model that was loaded without its refiner.
+    External pipelines are not copied but referred to by relative paths. The folder is written aside and moved
+    into place when complete, so a failed save changes nothing. In an existing folder the model's files are
+    replaced and others stay. Raise ModelError if the refiner was not loaded.
     """
     if components.config.refine is not None and components.refiner is None:
-        raise ModelError(
-            "the model was loaded without its refiner and would be saved without it; load it with refiner=True"
-        )
+        raise ModelError("the model was loaded without its refiner; load it with refiner=True to save it")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as made:
         whole = Path(made) / "model"
@@ -284,8 +286,8 @@ def save(components: Components, folder: Path, dtype: torch.dtype = torch.float1
             part.replace(folder / part.name)
 
 
-def _write(components: Components, folder: Path, place: Path, dtype: torch.dtype) -> None:
-    components.config.save(folder, place)
+def _write(components: Components, folder: Path, target: Path, dtype: torch.dtype) -> None:
+    components.config.save(folder, target)
     if components.backbone is None:  # its pipeline stays where it is
         return
     components.scheduler.save_pretrained(folder / "scheduler")
@@ -299,26 +301,30 @@ def _write(components: Components, folder: Path, place: Path, dtype: torch.dtype
 
 
 def _forget_origin(path: Path) -> None:
-    """diffusers notes the folder that a network was read from, which means nothing on another machine."""
+    """Remove the source folder that diffusers records; it means nothing on another machine."""
     values = read_json(path)
     if values.pop("_name_or_path", None) is not None:
         durable.write_file(path, (json.dumps(values, indent=2, sort_keys=True) + "\n").encode())
 
 
 def _refiner(
-    folder: Path, config: ModelConfig, place: Place, dtype: torch.dtype, vae: AutoencoderKL | None = None
+    folder: Path,
+    config: ModelConfig,
+    load_part: PartLoader,
+    dtype: torch.dtype,
+    vae: AutoencoderKL | None = None,
 ) -> RefinerBackbone:
-    """`vae`: that of stage 2, where it decodes single frames; else it is read here."""
+    """Load stage 3. vae: stage 2's autoencoder if it decodes single frames; None loads one."""
     if vae is None:
-        vae = place(
+        vae = load_part(
             "refiner_vae" if config.backbone == "svd" else "vae", AutoencoderKL.from_pretrained, torch.float32
         )
     kind = _refiner_class(folder, config, vae_factor(vae))
-    return RefinerBackbone(vae, place("refiner", kind.from_pretrained, dtype), place.device)
+    return RefinerBackbone(vae, load_part("refiner", kind.from_pretrained, dtype), load_part.device)
 
 
 def _refiner_class(folder: Path, config: ModelConfig, factor: int) -> type[UNet3DConditionModel]:
-    """The class that the refiner's configuration names; ModelError if frames of the size that it refines to do not pass."""
+    """Return the class in the refiner's configuration; raise ModelError if the frame size does not fit."""
     assert config.refine is not None, "asked for with a refiner only"
     path = _part(folder, "refiner") / "config.json"
     values = read_json(path)
@@ -336,22 +342,24 @@ def _refiner_class(folder: Path, config: ModelConfig, factor: int) -> type[UNet3
     return Vid2VidUNet
 
 
-def _load_text(folder: Path, config: ModelConfig, place: Place, dtype: torch.dtype) -> TextEncoder | NoText:
+def _load_text(
+    folder: Path, config: ModelConfig, load_part: PartLoader, dtype: torch.dtype
+) -> TextEncoder | NoText:
     if not config.reads_text and config.refine is None:
         return NoText()
-    encoder = place("text_encoder", CLIPTextModel.from_pretrained, dtype)
+    encoder = load_part("text_encoder", CLIPTextModel.from_pretrained, dtype)
     path = folder / "vocabulary.json"
     vocabulary = Vocabulary.load(path) if path.is_file() else None
     return TextEncoder(
         AutoTokenizer.from_pretrained(_part(folder, "tokenizer"), local_files_only=True),
         encoder,
         vocabulary,
-        place.device,
+        load_part.device,
     )
 
 
 def _load_scheduler(folder: Path) -> Any:
-    """Any scheduler of diffusers, by the class its configuration names."""
+    """Load any diffusers scheduler by the class that its configuration names."""
     path = _part(folder.parent, folder.name) / "scheduler_config.json"
     values = read_json(path)
     name = values.get("_class_name") if isinstance(values, dict) else None

@@ -1,4 +1,4 @@
-"""A pipeline of diffusers in memory for as long as it is needed."""
+"""Load diffusers pipelines, for good or for the duration of a block."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .placing import offload_pipeline, save_in_vae
 from .variants import INDEX, variant_of
 
 ONLY_TILED = ("AutoencoderKLAllegro",)
-"""Autoencoders that decode in tiles alone."""
+"""Autoencoders that only decode with tiling."""
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def opened(
     adapter: str | None = None,
     savings: Savings = PLAIN,
 ) -> Iterator[Any]:
-    """A pipeline on a device in a dtype, for as long as it is needed: its memory is free afterwards. ModelError if it does not load."""
+    """Yield a pipeline and release its memory afterwards; errors as in `load_pipeline`."""
     pipeline = load_pipeline(folder, device, dtype, adapter, savings)
     try:
         yield pipeline
@@ -43,7 +43,7 @@ def load_pipeline(
     adapter: str | None = None,
     savings: Savings = PLAIN,
 ) -> Any:
-    """Load a pipeline of diffusers to a device in a dtype. ModelError if it does not load."""
+    """Load a diffusers pipeline on a device in a dtype; raise ModelError if it does not load."""
     from diffusers import DiffusionPipeline
 
     try:
@@ -68,7 +68,7 @@ def load_pipeline(
 
 
 def _kept_as(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
-    """How `from_pretrained` is told the data type, and which of several sets of weights to read."""
+    """Return the arguments of `from_pretrained` that select data type and weight files."""
     variant = variant_of(folder, half=dtype != torch.float32)
     parts = read_json(folder / INDEX) if (folder / INDEX).is_file() else {}
     own = parts.get("vae")
@@ -79,7 +79,7 @@ def _kept_as(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def _with_adapter(folder: str, adapter: str, dtype: torch.dtype) -> Any:
-    """AnimateDiff: a text-to-image pipeline with a motion adapter, and the scheduler that the published seed has (method.md: Chunks)."""
+    """Load AnimateDiff: text-to-image pipeline, motion adapter, published scheduler (method.md: Chunks)."""
     from diffusers import AnimateDiffPipeline, DDIMScheduler, MotionAdapter
 
     motion = MotionAdapter.from_pretrained(adapter, local_files_only=True, **_kept_as(Path(adapter), dtype))

@@ -1,4 +1,4 @@
-"""Placement of networks: on a device for good, or off it and brought there when they work (diffusers, accelerate)."""
+"""Place networks on a device permanently, or offload them and load them when they compute."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch import nn
 from ..config.runtime import Savings
 
 TOGETHER = (("unet", "cam"),)
-"""Networks that work in turn at every step: they are on the device at the same time."""
+"""Networks that compute in turn at every step and share the device."""
 
 
 ALIGNMENT = 64
-"""Bytes; what torch allocates begins at a multiple of it."""
+"""Bytes; torch aligns its own allocations to this."""
 
 
 def save_in_vae(vae: Any, savings: Savings) -> None:
-    """Slices and tiles, as asked for, where the autoencoder can do them."""
+    """Enable slicing and tiling as requested where the autoencoder supports them."""
     if savings.vae_slicing and hasattr(vae, "use_slicing"):
         vae.enable_slicing()
     if savings.vae_tiling and hasattr(vae, "use_tiling"):
@@ -29,7 +29,7 @@ def save_in_vae(vae: Any, savings: Savings) -> None:
 
 
 def offload(networks: Mapping[str, nn.Module], device: torch.device, savings: Savings) -> None:
-    """Networks whose weights are on the CPU are brought to `device` when they work, in the way that `savings` says. In place."""
+    """Attach hooks that move networks to `device` when they compute, as `savings.offload` says. In place."""
     if savings.offload == "group":
         for network in networks.values():
             _by_layers(network, device)
@@ -37,14 +37,14 @@ def offload(networks: Mapping[str, nn.Module], device: torch.device, savings: Sa
     for name, network in networks.items():
         beside = next((group for group in TOGETHER if name in group), (name,))
         add_hook_to_module(
-            network, _Brought(device, [other for key, other in networks.items() if key not in beside])
+            network, _OnDemand(device, [other for key, other in networks.items() if key not in beside])
         )
 
 
 def _by_layers(network: nn.Module, device: torch.device) -> None:
-    """Larger groups than a layer go by `forward`, and parts of these networks are called alone (`contexts`, `decode`).
+    """Offload by layer: larger groups hook `forward` only, and parts of these networks are called directly.
 
-    Single numbers, as APM's alphas are, stay on the device: they are read outside of their layer's `forward`.
+    Scalar parameters (APM's alphas) stay on the device, since they are read outside their layer's `forward`.
     """
     numbers = {
         name: x.detach().to(device, copy=True) for name, x in network.named_parameters() if x.ndim == 0
@@ -59,7 +59,7 @@ def _by_layers(network: nn.Module, device: torch.device) -> None:
 
 
 def offload_pipeline(pipeline: Any, device: torch.device, savings: Savings) -> Any:
-    """The same for a pipeline of diffusers, by its own methods."""
+    """Offload a diffusers pipeline by its own methods."""
     if savings.offload == "group":
         pipeline.enable_group_offload(onload_device=device, offload_type="leaf_level")
     else:
@@ -68,10 +68,10 @@ def offload_pipeline(pipeline: Any, device: torch.device, savings: Savings) -> A
 
 
 def align(network: nn.Module) -> None:
-    """Weights that lie in a file's memory are copied to memory of their own where they begin at an odd address. In place.
+    """Copy weights that start at an unaligned address of a mapped file to memory of their own. In place.
 
-    On CPUs some matrix kernels choose their order of sums by that, and a model would answer otherwise, in the last bits, once it is saved
-    and read again.
+    Some CPU matrix kernels choose their summation order by alignment, so outputs would differ in the last
+    bits after a model is saved and loaded again.
     """
     for weight in (*network.parameters(), *network.buffers()):
         if weight.data_ptr() % ALIGNMENT:
@@ -79,16 +79,17 @@ def align(network: nn.Module) -> None:
 
 
 def move(network: nn.Module, device: torch.device) -> None:
-    """To a device; nothing if it is there."""
+    """Move a network to a device unless it is there."""
     place = next(network.parameters()).device
     if place.type != device.type or device.index not in (None, place.index):
         network.to(device)
 
 
-class _Brought(ModelHook):
-    """Before a network works, by `forward` or by what diffusers' `apply_forward_hook` decorates, those in its way leave the device.
+class _OnDemand(ModelHook):
+    """Hook: before a network computes, move the other networks off the device and this one onto it.
 
-    accelerate's own `CpuOffload` knows one network before it, and would move two that take turns at every step.
+    accelerate's `CpuOffload` knows only one predecessor and would move two networks that alternate at every
+    step.
     """
 
     def __init__(self, execution_device: torch.device, others: Iterable[nn.Module]):
@@ -97,7 +98,7 @@ class _Brought(ModelHook):
     def pre_forward(
         self, module: nn.Module, *args: Any, **kwargs: Any
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments as they are: whoever calls puts them on the device."""
+        """Move the weights; the caller puts the arguments on the device."""
         for other in self.others:
             move(other, torch.device("cpu"))
         move(module, self.execution_device)

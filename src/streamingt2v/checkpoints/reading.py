@@ -1,6 +1,6 @@
-"""Published weight files as named tensors: mapped into memory, never run as code.
+"""Read published weight files as memory-mapped tensors, without executing code from them.
 
-A tensor read from here is a view of the file. Nothing of it is in memory until it is used, and files may be larger than the memory.
+Tensors are views of the file, so files may be larger than memory.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _BOOKKEEPING = (
     "pytorch_lightning",
     "typing",
 )
-"""Packages whose objects a trainer stores beside the weights: settings, paths, states of callbacks."""
+"""Packages whose objects trainers store beside the weights: settings, paths, callback states."""
 
 
 def read_tensors(path: Path) -> Tensors:
-    """All tensors of a safetensors file or of a torch pickle (its `state_dict` where it has one), mapped and not loaded.
+    """Return all tensors of a safetensors file or torch pickle (its `state_dict` if present), memory-mapped.
 
-    Pickles are read by torch's weights-only reader, which builds tensors and plain containers and calls nothing else. Objects of a
-    trainer's bookkeeping become inert placeholders. ModelError if the file is missing, cut short, of another format, or asks for
-    anything beyond that.
+    Pickles go through torch's weights-only reader, which builds tensors and plain containers only; a
+    trainer's other objects become inert placeholders. Raise ModelError if the file is missing, truncated, of
+    another format, or refers to anything else.
     """
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
@@ -55,7 +55,7 @@ def _read_safetensors(path: Path) -> Tensors:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: is cut short or no safetensors file ({error})") from error
+        raise ModelError(f"{path}: is truncated or not a safetensors file ({error})") from error
 
 
 def _read_pickle(path: Path) -> Tensors:
@@ -66,7 +66,7 @@ def _read_pickle(path: Path) -> Tensors:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"{path}: is not read, because it asks for more than tensors: {_first_sentence(error)}"
+            f"{path}: is refused because it contains more than tensors: {_first_sentence(error)}"
         ) from error
     except (
         RuntimeError,
@@ -79,7 +79,9 @@ def _read_pickle(path: Path) -> Tensors:
         TypeError,
         zipfile.BadZipFile,
     ) as error:
-        raise ModelError(f"{path}: is cut short or no torch checkpoint ({_first_sentence(error)})") from error
+        raise ModelError(
+            f"{path}: is truncated or not a torch checkpoint ({_first_sentence(error)})"
+        ) from error
     return _state_dict(path, content)
 
 
@@ -88,10 +90,10 @@ def _starts_as_zip(path: Path) -> bool:
         return file.read(4) == b"PK\x03\x04"
 
 
-class _Leftover:
-    """Stands for any object of a trainer's bookkeeping: takes whatever it is built from, and keeps and does nothing."""
+class _Placeholder:
+    """Inert placeholder for a trainer's objects: accepts any arguments and ignores them."""
 
-    def __new__(cls, *parts: object) -> _Leftover:
+    def __new__(cls, *parts: object) -> _Placeholder:
         return super().__new__(cls)
 
     def __init__(self, *parts: object):
@@ -102,19 +104,19 @@ class _Leftover:
 
 
 def _placeholders(path: Path) -> list[Any]:
-    """(placeholder, name) for each name of `_BOOKKEEPING` that the pickle mentions; ModelError names the ones beyond that.
+    """Return (placeholder, name) for each trainer object in the pickle; raise ModelError for other objects.
 
-    The names are listed without running the pickle, and the real objects behind them are never imported.
+    Names are listed without executing the pickle, and the real classes are never imported.
     """
     names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
     strangers = sorted(name for name in names if name.split(".")[0] not in _BOOKKEEPING)
     if strangers:
         raise ModelError(
-            f"{path}: is not read, because it asks for more than tensors: it names {', '.join(strangers[:5])}"
+            f"{path}: is refused because it contains more than tensors: it names {', '.join(strangers[:5])}"
         )
     # a mapping is filled item by item, which the reader does for plain dictionaries only
     return [
-        (OrderedDict if name.endswith("AttributeDict") else type(name, (_Leftover,), {}), name)
+        (OrderedDict if name.endswith("AttributeDict") else type(name, (_Placeholder,), {}), name)
         for name in names
     ]
 
@@ -122,17 +124,17 @@ def _placeholders(path: Path) -> list[Any]:
 def _state_dict(path: Path, content: Any) -> Tensors:
     weights = content.get("state_dict", content) if isinstance(content, Mapping) else content
     if not isinstance(weights, Mapping):
-        raise ModelError(f"{path}: holds a {type(weights).__name__} where named tensors are expected")
+        raise ModelError(f"{path}: contains a {type(weights).__name__} instead of named tensors")
     others = [name for name, value in weights.items() if not isinstance(value, torch.Tensor)]
     if others:
         raise ModelError(
-            f"{path}: holds more than tensors: {others[0]!r} is a {type(weights[others[0]]).__name__}"
+            f"{path}: contains more than tensors: {others[0]!r} is a {type(weights[others[0]]).__name__}"
         )
     return {str(name): value.detach() for name, value in weights.items()}
 
 
 def _first_sentence(error: Exception) -> str:
-    """torch's messages go on with advice to load the file unsafely, which is not to be followed."""
+    """Return the first sentence of torch's message; the rest advises unsafe loading."""
     if refused := re.search(r"GLOBAL (\S+)", str(error)):
         return f"it names {refused[1]}"
     text = (str(error) or type(error).__name__).split("WeightsUnpickler error: ")[-1]

@@ -1,7 +1,7 @@
-"""Choice of files in a folder of diffusers' layout: one set of weights a part, in half precision where asked for and there.
+"""Choose files of a diffusers folder: one set of weights per part, half precision if requested and present.
 
-Published folders often hold the same weights several times: as safetensors and as pickles, in float32 and in float16, for other frameworks.
-Only names are looked at, so that it works before a download as well as after.
+Published folders often contain the same weights several times: safetensors and pickles, float32 and float16,
+other frameworks. Only file names are used, so the choice works before a download too.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any
 from ..config.external import read_json
 
 Read = Callable[[str], str]
-"""The text of a repository's small file."""
+"""Return the text of a small file of the repository."""
 
 INDEX = "model_index.json"
 HALVES = ("fp16", "bf16")
-"""Names of diffusers' variants in half precision."""
+"""Half-precision variants of diffusers, preferred first."""
 
 _WEIGHTS = re.compile(
     r"(?P<stem>[\w-]+?)(?:\.(?P<a>\w+))?(?:-\d{5}-of-\d{5})?(?:\.(?P<b>\w+))?\.(?P<kind>safetensors|bin)"
@@ -34,7 +34,7 @@ _BESIDE = (".json", ".txt", ".model", ".jinja")
 
 @dataclass(frozen=True)
 class WeightSet:
-    """Files of one part's weights: a variant, "" for the plain one, and a format."""
+    """Weight files of one part. variant: "" for the plain one."""
 
     variant: str
     kind: str
@@ -42,9 +42,10 @@ class WeightSet:
 
 
 def weight_set(names: Iterable[str], half: bool = False) -> WeightSet | None:
-    """The set to use of a part's files, named within its folder; None where there is none.
+    """Return the best set among a part's file names; None if there is none.
 
-    In half precision its own variant, else the plain one; else the plain one, else whatever there is. safetensors before pickles.
+    half: prefer half-precision variants, then the plain one; else the plain one, then any. safetensors win
+    over pickles.
     """
     sets: dict[tuple[str, str], list[str]] = defaultdict(list)
     for name in names:
@@ -67,9 +68,9 @@ def weight_set(names: Iterable[str], half: bool = False) -> WeightSet | None:
 def needed_files(
     names: Iterable[str], index: Mapping[str, Any], half: bool, without: Sequence[str] = ()
 ) -> list[str]:
-    """List what `from_pretrained` reads of a pipeline's repository: `model_index.json`, settings and one set of weights of each part.
+    """List the files that `from_pretrained` reads: `model_index.json`, settings and one weight set per part.
 
-    without: parts that are left out.
+    without: parts to leave out.
     """
     inside: dict[str, list[str]] = defaultdict(list)
     for name in names:
@@ -85,7 +86,7 @@ def needed_files(
 
 
 def parts_of(index: Mapping[str, Any]) -> list[str]:
-    """Folders of the parts that a pipeline's `model_index.json` names."""
+    """List the part folders named in a pipeline's `model_index.json`."""
     return [
         name
         for name, value in index.items()
@@ -105,7 +106,7 @@ def _of_part(names: Sequence[str], half: bool) -> list[str]:
 def choose_model(
     half: bool = False, without: Sequence[str] = ()
 ) -> Callable[[Iterable[str], Read], Sequence[str]]:
-    """Return which files of a repository make a model: a model folder of this package, a pipeline of diffusers, or a single network."""
+    """Choose the files of a model: a model folder of this package, a diffusers pipeline or one network."""
 
     def choose(names: Iterable[str], read: Read) -> Sequence[str]:
         names = list(names)
@@ -119,7 +120,7 @@ def choose_model(
 
 
 def weights_of(folder: Path, half: bool = False) -> WeightSet | None:
-    """The set to use of a part's folder."""
+    """Return the weight set to load from a part's folder."""
     return (
         weight_set((path.name for path in folder.glob("*") if path.is_file()), half)
         if folder.is_dir()
@@ -128,9 +129,9 @@ def weights_of(folder: Path, half: bool = False) -> WeightSet | None:
 
 
 def variant_of(folder: Path, half: bool = False) -> str | None:
-    """The `variant` to load a pipeline's folder, or a single network's, with: one that a part has nothing besides, or that is asked for.
+    """Return the `variant` argument for loading a pipeline or network folder; None for the plain files.
 
-    half: the numbers will be of half precision, whatever the files have.
+    half: prefer half-precision files. diffusers falls back to plain files for parts without the variant.
     """
     index = folder / INDEX
     parts = [folder / part for part in parts_of(read_json(index))] if index.is_file() else [folder]

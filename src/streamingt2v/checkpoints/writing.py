@@ -1,4 +1,4 @@
-"""Model folders written part by part, tensor by tensor, and put in their place when they are whole."""
+"""Write model folders part by part, tensor by tensor, and move them into place when complete."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from ..durable import sync_file
 
 _NAMES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
-    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
+    torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-"""The file of a network's weights, as diffusers' classes call it."""
+"""File name of a network's weights in diffusers."""
 
 _PIECE = 2**22
-"""Numbers converted at once."""
+"""Elements converted at a time."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype | None = None) -> None:
-    """A safetensors file, floating-point tensors in `dtype` (None: as they are); a few megabytes at a time."""
+    """Write a safetensors file piecewise. dtype: for floating-point tensors; None keeps each tensor's."""
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     begin = 0
     for name, tensor in tensors.items():
@@ -48,7 +49,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], dtype: torch.
 def write_part(
     folder: Path, network: Any, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype | None = None
 ) -> None:
-    """A part's folder as `from_pretrained` of its class reads it. `network` may be on the meta device: only its configuration is used."""
+    """Write a part's folder for `from_pretrained`. Only the config of `network` is used."""
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(network, PreTrainedModel):
         network.config.save_pretrained(folder)
@@ -59,10 +60,10 @@ def write_part(
 
 
 @contextmanager
-def appearing(folder: Path) -> Iterator[Path]:
-    """A folder to fill that is renamed to `folder` when the block ends well, and removed when it does not.
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a folder to fill; rename it to `folder` on success, remove it on failure.
 
-    `folder` must not exist, or be empty. Folders above it are made.
+    `folder` must be missing or empty. Parent folders are created.
     """
     missing = [parent for parent in folder.parents if not parent.exists()]
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +81,7 @@ def appearing(folder: Path) -> Iterator[Path]:
 
 
 def size_of(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype | None = None) -> int:
-    """Bytes that the tensors have in a file."""
+    """Return the bytes that the tensors take in a file."""
     return sum(tensor.numel() * _written_as(tensor, dtype).itemsize for tensor in tensors.values())
 
 

@@ -82,7 +82,7 @@ def _carried_out(needed: Order, show: Screen, yes: bool) -> Path:
     missing = needed.missing
     needed.check_room()
     if missing or any(step.made_bytes for step in needed.steps):
-        show.note(needed.told())
+        show.note(needed.describe())
     if missing and not yes:
         _ask(needed, missing)
     if not missing:

@@ -1,4 +1,4 @@
-"""How a model works: what the file `model.json` of a model folder holds. Frozen dataclasses, nothing heavy imported."""
+"""Model configuration: the contents of `model.json`. Frozen dataclasses, nothing heavy imported."""
 
 from __future__ import annotations
 
@@ -16,25 +16,32 @@ from ..errors import ModelError, RequestError
 from .external import ExtendByConfig, SeedConfig, SvdConfig
 from .refine import RefineByConfig, RefineConfig
 from .request import Preset
-from .values import check_sampling, read_json, reject_unknown, require
+from .values import check_fields, check_sampling, read_json, reject_unknown, require
 
 Backbone = Literal["modelscope", "svd", "pipeline"]
 BACKBONES: tuple[Backbone, ...] = ("modelscope", "svd", "pipeline")
+_LOCATED = ("seed", "refine_by", "extend_by")
+_OPTIONAL: dict[str, Any] = {
+    "refine": RefineConfig,
+    "svd": SvdConfig,
+    "seed": SeedConfig,
+    "refine_by": RefineByConfig,
+    "extend_by": ExtendByConfig,
+}
 EMBEDDED = ("tiny",)
-"""Models that come with the package."""
+"""Models included in the package."""
 
 
 @dataclass(frozen=True)
 class ExtendConfig:
-    """Stages 1 and 2: chunk length and overlap in frames, denoising steps, guidance, and eta of the solver (method.md: Chunks, Sampling).
+    """Stages 1 and 2: chunk length and overlap in frames, steps, guidance, eta (method.md: Sampling).
 
-    `guidance_rescale` (0..1) pulls the guided prediction's spread back to the conditional one's. anchor: which frame of the
-    first chunk appearance is kept from. sigmas: noise levels, descending and above 0, through which the steps are laid evenly in the
-    logarithm; empty for the scheduler's own. mixed_noise: part of the noise that all frames share, as the networks were trained, see
-    `samplers.noise`. time_guidance: how far a chunk is led away from what each frame would be alone, see `guidance.steadied`; 0 for not.
-    crossfade: how many frames at the end of a chunk turn into what the next one shows in their place, see `stages.extend.faded`; 0, as
-    published: none.
-    ModelError for values that make no sense.
+    guidance_rescale: pulls the guided prediction's spread back to the conditional one's (0..1). anchor: frame
+    of the first chunk that APM keeps the appearance from. sigmas: descending noise levels that the steps
+    interpolate logarithmically; empty for the scheduler's. mixed_noise: share of noise common to all frames,
+    as in training, see `samplers.noise`. time_guidance: guidance away from frames predicted alone, see
+    `guidance.steadied`; 0 for none. crossfade: frames at a chunk's end that fade into the next chunk's, see
+    `stages.extend.faded`; 0 as published. Raise ModelError for invalid values.
     """
 
     frames: int = 16
@@ -50,51 +57,37 @@ class ExtendConfig:
     crossfade: int = 0
 
     def __post_init__(self) -> None:
-        require(
-            1 <= self.overlap < self.frames,
-            "extend.overlap",
-            self.overlap,
-            f"at least 1 and below extend.frames={self.frames}",
-        )
-        check_sampling("extend", self.steps, self.guidance_scale, self.guidance_rescale)
-        require(0 <= self.eta <= 1, "extend.eta", self.eta, "between 0 and 1")
-        require(0 <= self.mixed_noise < 1, "extend.mixed_noise", self.mixed_noise, "0 or more and below 1")
-        sensible = math.isfinite(self.time_guidance) and self.time_guidance >= 0
-        require(sensible, "extend.time_guidance", self.time_guidance, "finite, 0 or more")
-        most = min(self.overlap, self.frames - self.overlap - 1)
-        require(
-            0 <= self.crossfade <= most,
-            "extend.crossfade",
-            self.crossfade,
-            f"0 to {most}, within the overlap and below the new frames",
-        )
-        require(
-            0 <= self.anchor < self.frames,
-            "extend.anchor",
-            self.anchor,
-            f"0 or more and below extend.frames={self.frames}",
-        )
         object.__setattr__(self, "sigmas", tuple(self.sigmas))  # JSON has lists
+        check_sampling("extend", self.steps, self.guidance_scale, self.guidance_rescale)
+        below, most = f"below extend.frames={self.frames}", min(self.overlap, self.frames - self.overlap - 1)
+        steady = math.isfinite(self.time_guidance) and self.time_guidance >= 0
         falling = all(a > b > 0 for a, b in pairwise(self.sigmas)) and len(self.sigmas) != 1
-        require(
-            falling,
-            "extend.sigmas",
-            self.sigmas,
-            "empty, or two and more numbers above 0, each below the one before",
+        check_fields(
+            "extend.",
+            self,
+            overlap=(1 <= self.overlap < self.frames, f"at least 1 and {below}"),
+            eta=(0 <= self.eta <= 1, "between 0 and 1"),
+            mixed_noise=(0 <= self.mixed_noise < 1, "0 or more and below 1"),
+            time_guidance=(steady, "finite, 0 or more"),
+            crossfade=(
+                0 <= self.crossfade <= most,
+                f"0 to {most}, within the overlap and below the new frames",
+            ),
+            anchor=(0 <= self.anchor < self.frames, f"0 or more and {below}"),
+            sigmas=(falling, "empty, or two and more numbers above 0, each below the one before"),
         )
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """`model.json` of a model folder: its native size and rate, and each stage's settings.
+    """`model.json`: native size, frame rate and each stage's settings. Raise ModelError for invalid values.
 
-    refine: stage 3 by a network of its own; refine_by: by a pipeline of diffusers; both None: it has no stage 3.
-    backbone: the network of stage 2: ModelScope's, or that of Stable Video Diffusion, which starts from an image and reads no text (`svd`
-    is for that one alone); or "pipeline", where a pipeline of diffusers makes all chunks, as `extend_by` says. seed: None where the
-    network makes the first chunk from the text by itself. guidance: whether stages 1 and 2 read a guidance scale and a negative
-    prompt; a network that was distilled with its guidance does not.
-
-    ModelError for values that make no sense; sides are even, since video files halve them for colour.
+    refine: stage 3 by a network of the model; refine_by: by a diffusers pipeline; both None: no stage 3.
+    backbone: the network of stage 2, ModelScope's or Stable Video Diffusion's, which starts from an image and
+    reads no text (only it has `svd` settings), or "pipeline": a diffusers pipeline makes all chunks as
+    `extend_by` says. seed: None if the network makes the first chunk from the text. guidance: whether stages
+    1 and 2 use a guidance scale and negative prompt; a guidance-distilled network does not. Sides are even,
+    since video files halve them for colour.
     """
 
     name: str
@@ -111,52 +104,31 @@ class ModelConfig:
     extend_by: ExtendByConfig | None = None
 
     def __post_init__(self) -> None:
-        require(self.backbone in BACKBONES, "backbone", self.backbone, f"one of {', '.join(BACKBONES)}")
-        require(
-            self.refine is None or self.refine_by is None,
-            "refine_by",
-            self.refine_by,
-            "left out where there is refine",
+        kind, by_pipeline = f"backbone {self.backbone!r}", self.backbone == "pipeline"
+        check_fields(
+            "",
+            self,
+            backbone=(self.backbone in BACKBONES, f"one of {', '.join(BACKBONES)}"),
+            refine_by=(self.refine is None or self.refine_by is None, "left out where there is refine"),
+            svd=(self.svd is None or self.backbone == "svd", f"left out for {kind}"),
+            extend_by=((self.extend_by is not None) == by_pipeline, "given for backbone 'pipeline' alone"),
+            seed=(not by_pipeline or self.seed is None, "left out where a pipeline makes all chunks"),
+            guidance=(isinstance(self.guidance, bool), "true or false"),
+            height=(self.height >= 2 and self.height % 2 == 0, "an even number, 2 or more"),
+            width=(self.width >= 2 and self.width % 2 == 0, "an even number, 2 or more"),
+            fps=(self.fps >= 1, "1 or more"),
         )
-        require(
-            self.svd is None or self.backbone == "svd",
-            "svd",
-            self.svd,
-            f"left out for backbone {self.backbone!r}",
-        )
-        by_pipeline = self.backbone == "pipeline"
-        require(
-            (self.extend_by is not None) == by_pipeline,
-            "extend_by",
-            self.extend_by,
-            "given for backbone 'pipeline' alone",
-        )
-        require(
-            not by_pipeline or self.seed is None,
-            "seed",
-            self.seed,
-            "left out where a pipeline makes all chunks",
-        )
-        require(isinstance(self.guidance, bool), "guidance", self.guidance, "true or false")
         plain = self.guidance or (self.extend.guidance_scale == 1 and not self.extend.time_guidance)
-        require(
-            plain,
-            "extend.guidance_scale",
-            self.extend.guidance_scale,
-            "1, without time_guidance, for a model without guidance",
-        )
         steady = self.extend.time_guidance == 0 or self.backbone == "modelscope"
-        require(
-            steady, "extend.time_guidance", self.extend.time_guidance, f"0 for backbone {self.backbone!r}"
+        alone = "1, without time_guidance, for a model without guidance"
+        check_fields(
+            "extend.", self.extend, guidance_scale=(plain, alone), time_guidance=(steady, f"0 for {kind}")
         )
         seeds = self.seed is None or self.seed.pipeline is not None or self.backbone == "svd"
-        require(seeds, "seed.pipeline", None, "given: the network of this model starts from no picture")
-        for name, side in (("height", self.height), ("width", self.width)):
-            require(side >= 2 and side % 2 == 0, name, side, "an even number, 2 or more")
-        require(self.fps >= 1, "fps", self.fps, "1 or more")
+        require(seeds, "seed.pipeline", None, "given: this model's network does not start from an image")
 
     def size(self, preset: Preset) -> tuple[int, int]:
-        """(height, width) of the frames that a preset gives."""
+        """Return (height, width) of a preset's frames."""
         refine = self.refine or self.refine_by
         return (
             refine.size(self.height, self.width) if preset == "full" and refine else (self.height, self.width)
@@ -164,19 +136,19 @@ class ModelConfig:
 
     @property
     def reads_text(self) -> bool:
-        """Whether prompts reach the chunks of stage 2."""
+        """Return whether prompts reach the chunks of stage 2."""
         return self.backbone != "svd"
 
     @property
     def reads_negative_prompt(self) -> bool:
-        """Whether negative prompts reach the chunks of stage 2."""
+        """Return whether negative prompts reach the chunks of stage 2."""
         return self.reads_text and (
             self.guidance if self.extend_by is None else self.extend_by.negative_prompt
         )
 
     @property
     def reads_image(self) -> bool:
-        """Whether stage 1 makes its chunk from an image where there is one; else the image is frame 0."""
+        """Return whether stage 1 generates from an image; otherwise the image itself is frame 0."""
         if self.seed is not None and self.seed.pipeline is not None:
             return bool(self.seed.image)
         if self.extend_by is not None:
@@ -184,39 +156,29 @@ class ModelConfig:
         return self.backbone == "svd"
 
     def save(self, folder: Path, place: Path | None = None) -> None:
-        """Write `model.json`. place: the folder that it will be in, None for `folder`; it names others' pipelines from there."""
-        seed = self.seed and self.seed.relative_to(place or folder)
-        refine_by = self.refine_by and self.refine_by.relative_to(place or folder)
-        extend_by = self.extend_by and self.extend_by.relative_to(place or folder)
-        values = dataclasses.asdict(
-            dataclasses.replace(self, seed=seed, refine_by=refine_by, extend_by=extend_by)
-        )
+        """Write `model.json`. place: the final folder, which paths are relative to; None for `folder`."""
+        moved = {name: own.relative_to(place or folder) for name in _LOCATED if (own := getattr(self, name))}
+        values = dataclasses.asdict(dataclasses.replace(self, **moved))
         durable.write_file(folder / "model.json", (json.dumps(values, indent=2) + "\n").encode())
 
     @classmethod
     def load(cls, folder: Path) -> ModelConfig:
-        """Read `model.json`; ModelError if it is missing or broken, or holds unknown names or values that make no sense."""
+        """Read `model.json`; raise ModelError if it is missing or has invalid JSON, names or values."""
         path = folder / "model.json"
         if not path.is_file():
-            raise ModelError(f"{folder} is no model folder: it has no model.json")
+            raise ModelError(f"{folder} is not a model folder: it has no model.json")
         values = read_json(path)
         if not isinstance(values, dict):
-            raise ModelError(f"{path}: must be an object of JSON")
+            raise ModelError(f"{path}: must be a JSON object")
         try:
             reject_unknown(cls, values, "model.json")
             extend = ExtendConfig(**values.pop("extend", {}))
-            optional: dict[str, Any] = {
-                "refine": RefineConfig,
-                "svd": SvdConfig,
-                "seed": SeedConfig,
-                "refine_by": RefineByConfig,
-                "extend_by": ExtendByConfig,
+            parts = {
+                name: kind(**part)
+                for name, kind in _OPTIONAL.items()
+                if (part := values.pop(name, None)) is not None
             }
-            parts: dict[str, Any] = {}
-            for name, kind in optional.items():
-                if (part := values.pop(name, None)) is not None:
-                    parts[name] = kind(**part)
-            for name in parts.keys() & {"seed", "refine_by", "extend_by"}:
+            for name in parts.keys() & _LOCATED:
                 parts[name] = parts[name].within(folder)
             return cls(**values, extend=extend, **parts)
         except (TypeError, AttributeError, RequestError, ModelError) as error:
@@ -224,7 +186,7 @@ class ModelConfig:
 
 
 def find_model(name_or_folder: str | Path) -> Path:
-    """The folder of an embedded model's name, or the folder itself; ModelError if there is neither."""
+    """Return the folder of an embedded model, or the folder itself; raise ModelError if there is neither."""
     embedded = str(name_or_folder) in EMBEDDED
     folder = (
         Path(str(files("streamingt2v") / "weights" / str(name_or_folder)))

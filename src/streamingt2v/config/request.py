@@ -1,4 +1,4 @@
-"""What a user asks for, checked at the door before any weights load."""
+"""User requests, validated before any weights load."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ from .values import check_types, reject_unknown
 Preset = Literal["preview", "full"]
 PRESETS: tuple[Preset, ...] = ("preview", "full")
 SHORT_NAMES = {"num_frames": "frames", "num_inference_steps": "steps"}
-"""What commands and tables call an argument, where they have a shorter name."""
+"""Short argument names used by commands and tables."""
 
 MOST_FRAMES, MOST_FPS, MOST_PIXELS, MOST_GUIDANCE, MOST_CHARACTERS = 2**31 - 1, 1000, 2**14, 1e6, 10_000
-"""What a request may hold at most: more is a slip of the finger, and no machine could do it."""
+"""Upper limits; anything above is a typing mistake."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One long video: everything that its bytes depend on, besides the model's weights. None means the model's own.
+    """One long video: all that its bytes depend on besides the weights. None: the model's default.
 
-    prompt: text prompt. num_frames: exact number of frames, of new ones with `video`; None: without end. image: file of an image to
-    start from. video: file to extend. refine: file to refine by stage 3 alone, its first `num_frames` frames, None for all; needs preset
-    "full". base: folder of another pipeline that makes the first chunk, see `SeedConfig`. schedule: (frame, prompt) pairs, ascending;
-    each takes over from `prompt` with the first chunk that begins at or after its frame. preset: "preview" runs stages 1 and 2, "full"
-    refines as well. num_inference_steps, guidance_scale: of stages 1 and 2, with `refine` of stage 3. form, strength: of stage 3, see
-    `RefineConfig`. fps: playback rate; at a multiple of the model's own, frames are interpolated, and `num_frames` still counts all.
+    prompt: text prompt. num_frames: exact number of frames, of new ones with `video`; None: endless. image:
+    start image file. video: file to extend. refine: file for stage 3 alone (its first `num_frames` frames,
+    None for all; needs preset "full"). base: folder of another pipeline that makes the first chunk, see
+    `SeedConfig`. schedule: (frame, prompt) pairs, ascending; each replaces `prompt` from the first chunk that
+    starts at or after its frame. preset: "preview" runs stages 1 and 2, "full" adds stage 3.
+    num_inference_steps, guidance_scale: of stages 1 and 2, with `refine` of stage 3. form, strength: of stage
+    3, see `RefineConfig`. fps: playback rate; at a multiple of the model's rate frames are interpolated, and
+    `num_frames` still counts all. continue_by: continuation method of a pipeline model, a name of
+    `external.continuing.WAYS`.
 
-    continue_by: how a model that is a pipeline of diffusers goes on, a name of `external.continuing.WAYS`.
-
-    Chunks begin at 0, F, F + N, F + 2 N, ... for a model whose chunks have F frames, N = F - overlap of them new. After an image that
-    is frame 0 (see `ModelConfig.reads_image`) they begin at 1, 1 + N, 1 + 2 N, ..., and after a video, whose first new frame is 0,
-    at 0, N, 2 N, ... `resolve` refuses an entry that no chunk would use.
+    Chunks of F frames, N = F - overlap of them new, start at 0, F, F + N, F + 2 N, ...; after an image that
+    is frame 0 (see `ModelConfig.reads_image`) at 1, 1 + N, 1 + 2 N, ...; after a video, counted from its
+    first new frame, at 0, N, 2 N, ... `resolve` rejects a schedule entry that no chunk would use.
     """
 
     prompt: str
@@ -59,13 +60,13 @@ class Request:
     continue_by: str | None = None
 
     def validate(self) -> Request:
-        """Itself, or RequestError. Files are only checked to exist; their content is checked when they are opened."""
+        """Return the request; raise RequestError if it is invalid. Files are checked to exist, not read."""
         self._validate_texts()
         if not self.prompt.strip():
             raise RequestError(
                 "prompt",
                 self.prompt,
-                "must not be empty; say what is to be seen, e.g. 'A cat running on the street'",
+                "must not be empty; describe the video, e.g. 'A cat running on the street'",
             )
         if self.num_frames is not None and not 1 <= self.num_frames <= MOST_FRAMES:
             raise RequestError("num_frames", self.num_frames, f"must be 1 or more, and {MOST_FRAMES} at most")
@@ -98,7 +99,7 @@ class Request:
         return self
 
     def _validate_texts(self) -> None:
-        """RequestError for a prompt that is no text, or longer than any model could read."""
+        """Raise RequestError for a prompt that is not valid text or too long."""
         prompts = [
             ("prompt", self.prompt),
             ("negative_prompt", self.negative_prompt),
@@ -110,9 +111,7 @@ class Request:
             except ValueError as error:
                 raise RequestError(name, texts.shortened(prompt), str(error)) from None
             if len(prompt) > MOST_CHARACTERS:
-                fix = (
-                    f"has {len(prompt)} characters, more than any model reads; {MOST_CHARACTERS} are the most"
-                )
+                fix = f"has {len(prompt)} characters; at most {MOST_CHARACTERS} are allowed"
                 raise RequestError(name, texts.shortened(prompt), fix)
 
     def _validate_refining(self) -> None:
@@ -120,7 +119,7 @@ class Request:
             for name in ("refine", "form", "strength"):
                 if getattr(self, name) is not None:
                     raise RequestError(
-                        name, getattr(self, name), f"preset {self.preset!r} refines nothing; set full"
+                        name, getattr(self, name), f"preset {self.preset!r} has no stage 3; set full"
                     )
         if self.form not in (None, *FORMS):
             raise RequestError("form", self.form, f"must be one of {', '.join(FORMS)}")
@@ -132,25 +131,25 @@ class Request:
             )
 
     def files(self) -> dict[str, str]:
-        """The files that it names: "image", "video" or "refine" -> path."""
+        """Return the input files: "image", "video" or "refine" -> path."""
         return {
             name: path for name in ("image", "video", "refine") if (path := getattr(self, name)) is not None
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; `from_json` reads them back."""
+        """Return JSON values that `from_json` reads."""
         return dataclasses.asdict(self) | {"schedule": [list(entry) for entry in self.schedule]}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Request:
-        """The request of `to_json`; unknown names are an error, values of other types a TypeError."""
+        """Read the values of `to_json`; raise RequestError for unknown names, TypeError for wrong types."""
         reject_unknown(cls, values, "request")
         check_types(cls, values)
         schedule = tuple((int(frame), str(prompt)) for frame, prompt in values.get("schedule", ()))
         return cls(**{**values, "schedule": schedule})
 
     def prompt_at(self, frame: int) -> str:
-        """The prompt of a chunk that begins at `frame`: the last schedule entry at or before it, else `prompt`."""
+        """Return the prompt of a chunk that starts at `frame`: the latest schedule entry, else `prompt`."""
         return next((text for first, text in reversed(self.schedule) if first <= frame), self.prompt)
 
 

@@ -1,4 +1,4 @@
-"""Prompts by frame: what `--schedule`, a table's column and the page's box take."""
+"""Prompt schedules: parse what `--schedule`, a table's column and the page accept."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LINE = re.compile("([^:：]*)[:：](.*)", re.DOTALL)  # a Chinese keyboard type
 
 
 def read_schedule(path: Path) -> Schedule:
-    """The schedule in a file, see `parse_schedule`; RequestError names the line or entry that is wrong, and a file without a prompt."""
+    """Read a schedule file as `parse_schedule` does; raise RequestError for an empty one too."""
     try:
         text = texts.read_text(path)
     except FileNotFoundError:
@@ -27,29 +27,29 @@ def read_schedule(path: Path) -> Schedule:
         raise RequestError("schedule", str(path), str(error)) from error
     entries = parse_schedule(text, str(path))
     if not entries:
-        raise RequestError("schedule", str(path), f"holds no prompt; write for example: {EXAMPLE}")
+        raise RequestError("schedule", str(path), f"contains no prompt; write for example: {EXAMPLE}")
     return entries
 
 
 def parse_schedule(text: str, said: object = None) -> Schedule:
-    """(first frame, prompt) pairs, ascending; none of a text that holds none. RequestError, for the argument's value `said`, names the
-    line or entry that is wrong.
+    """Return (first frame, prompt) pairs, ascending; empty for a text without entries.
 
-    Two ways to write it: lines "FRAME: prompt" (empty lines and lines that start with # are skipped), or JSON, either an
-    object {"0": "prompt", "48": "prompt"} or a list [[0, "prompt"], [48, "prompt"]].
+    Accepts lines "FRAME: prompt" (empty lines and lines starting with # are skipped), or JSON: an object
+    {"0": "prompt", "48": "prompt"} or a list [[0, "prompt"], [48, "prompt"]]. Raise RequestError naming the
+    faulty line or entry. said: the argument's value in errors.
     """
     text = text.removeprefix("\ufeff")
     if text.lstrip()[:1] in ("{", "["):
         try:
             values = texts.parse_json(text)
         except ValueError as error:
-            raise RequestError("schedule", said, f"is no valid JSON: {error}") from None
+            raise RequestError("schedule", said, f"is not valid JSON: {error}") from None
         return schedule_of(values, said)
     return _of_lines(text, said)
 
 
 def schedule_of(values: Any, said: object) -> Schedule:
-    """The schedule of a JSON object or list, see `parse_schedule`. An object has no order: its entries are sorted."""
+    """Return the schedule of a JSON object or list, see `parse_schedule`; an object's entries are sorted."""
     pairs = list(values.items()) if isinstance(values, dict) else values
     if not isinstance(pairs, list | tuple):
         raise RequestError(
@@ -92,7 +92,7 @@ def _of_lines(text: str, said: object) -> Schedule:
 
 
 def _check(entries: list[tuple[int, str]], places: list[str], said: object) -> None:
-    """RequestError for an entry without a prompt, or not after the one before it."""
+    """Raise RequestError for an entry without a prompt or out of order."""
     before = -1
     for (frame, prompt), place in zip(entries, places, strict=True):
         if not prompt:

@@ -1,4 +1,4 @@
-"""Bytes for people, and back."""
+"""Format and parse sizes in bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2**10, "mi": 2**
 
 
 def readable(size: float) -> str:
-    """Bytes for people: "12.9 GB"."""
+    """Format bytes: "12.9 GB"."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 999.5:
             return f"{size:.3g} {unit}"
@@ -20,7 +20,7 @@ def readable(size: float) -> str:
 
 
 def parse_bytes(text: str, argument: str) -> int:
-    """Bytes of "24GB", "24 GiB", "8000MB" or a plain number. RequestError for what is no size above 0."""
+    """Parse "24GB", "24 GiB", "8000MB" or a plain number; raise RequestError for anything else."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?|)b?\s*", text, re.IGNORECASE)
     size = float(match[1]) * _UNITS[match[2].lower()] if match else math.nan
     if not 1 <= size < 2**62:

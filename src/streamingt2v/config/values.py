@@ -1,26 +1,33 @@
-"""Reading and checking of configuration values."""
+"""Read and check configuration values."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from .. import texts
 from ..errors import ModelError, RequestError
 
 
 def require(holds: bool, name: str, value: object, what: str) -> None:
-    """ModelError unless it holds that the value called `name` is `what`."""
+    """Raise ModelError unless `holds`: the value called `name` must be `what`."""
     if not holds:
         raise ModelError(f"{name}={value!r} must be {what}")
 
 
+def check_fields(prefix: str, settings: object, **rules: tuple[bool, str]) -> None:
+    """Raise ModelError unless each rule, field=(holds, what it must be), holds. prefix: of the names."""
+    for name, (holds, what) in rules.items():
+        require(holds, prefix + name, getattr(settings, name), what)
+
+
 def read_json(path: Path) -> Any:
-    """Return what a JSON file of a model holds; ModelError with its name if it cannot be read."""
+    """Read a JSON file of a model; raise ModelError naming it if that fails."""
     try:
         return texts.read_json(path, most=2**26)  # a tokenizer's may have tens of megabytes
     except OSError as error:
@@ -30,40 +37,67 @@ def read_json(path: Path) -> Any:
 
 
 def reject_unknown(cls: type, values: dict[str, Any], where: str) -> None:
-    """RequestError for names that the dataclass `cls` has no field of."""
+    """Raise RequestError for names that are not fields of the dataclass `cls`."""
     unknown = sorted(set(values) - {f.name for f in dataclasses.fields(cls)})
     if unknown:
         raise RequestError(where, unknown, "unknown names")
 
 
 def check_sampling(stage: str, steps: int, guidance_scale: float, guidance_rescale: float) -> None:
-    """ModelError for values of a stage that make no sense."""
+    """Raise ModelError for invalid sampling values of a stage."""
     require(1 <= steps <= 1000, f"{stage}.steps", steps, "between 1 and 1000")
-    require(
-        math.isfinite(guidance_scale) and guidance_scale >= 0,
-        f"{stage}.guidance_scale",
-        guidance_scale,
-        "finite, 0 or more",
-    )
+    sensible = math.isfinite(guidance_scale) and guidance_scale >= 0
+    require(sensible, f"{stage}.guidance_scale", guidance_scale, "finite, 0 or more")
     require(0 <= guidance_rescale <= 1, f"{stage}.guidance_rescale", guidance_rescale, "between 0 and 1")
 
 
-def check_size(stage: str, scale: int, height: int | None, width: int | None) -> None:
-    require(scale >= 1, f"{stage}.scale", scale, "1 or more")
-    require(
-        (height is None) == (width is None), f"{stage}.height", height, f"given together with {stage}.width"
-    )
-    for name, side in (("height", height), ("width", width)):
-        require(
-            side is None or (side >= 2 and side % 2 == 0),
-            f"{stage}.{name}",
-            side,
-            "an even number, 2 or more",
+class Located:
+    """Mixin of settings that name folders, in the fields `PATHS`, relative to the settings' file."""
+
+    PATHS: ClassVar[tuple[str, ...]] = ("pipeline",)
+
+    def within(self, folder: Path) -> Self:
+        """Return the settings with absolute paths, resolved from `folder`."""
+        return self._with_paths(lambda path: str((folder / path).absolute()))
+
+    def relative_to(self, folder: Path) -> Self:
+        """Return the settings with paths relative to `folder`."""
+        return self._with_paths(lambda path: relative(path, folder))
+
+    def _with_paths(self, change: Callable[[str], str]) -> Self:
+        paths = {name: change(path) for name in self.PATHS if (path := getattr(self, name)) is not None}
+        return dataclasses.replace(self, **paths)  # type: ignore[type-var]
+
+
+class Resized:
+    """Mixin of settings that enlarge frames: to `height` x `width`, else by `scale`."""
+
+    scale: int
+    height: int | None
+    width: int | None
+
+    def check_size(self, stage: str) -> None:
+        """Raise ModelError for an invalid output size."""
+        even = "an even number, 2 or more"
+        check_fields(
+            f"{stage}.",
+            self,
+            scale=(self.scale >= 1, "1 or more"),
+            height=(self.height is None or (self.height >= 2 and self.height % 2 == 0), even),
+            width=(self.width is None or (self.width >= 2 and self.width % 2 == 0), even),
         )
+        both = (self.height is None) == (self.width is None)
+        require(both, f"{stage}.height", self.height, f"given together with {stage}.width")
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Return (height, width) that frames of a size are refined to."""
+        if self.height is not None and self.width is not None:
+            return self.height, self.width
+        return self.scale * height, self.scale * width
 
 
 def relative(path: str, folder: Path) -> str:
-    """A path as seen from a folder; on Windows an absolute one where it lies on another drive."""
+    """Return a path relative to a folder; on Windows absolute if it is on another drive."""
     try:
         return Path(os.path.relpath(path, folder.absolute())).as_posix()
     except ValueError:
@@ -71,9 +105,9 @@ def relative(path: str, folder: Path) -> str:
 
 
 def check_types(cls: type, values: dict[str, Any]) -> None:
-    """TypeError unless values read from JSON have the types of the dataclass's fields; names without a field are passed over.
+    """Raise TypeError unless JSON values match the dataclass's field types; other names are ignored.
 
-    Looks at plain types, what is in a Literal, and whether None is allowed; not into lists and objects.
+    Checks plain types, Literal values and None, not the contents of lists and objects.
     """
     hints = get_type_hints(cls)
     for name in values.keys() & hints.keys():

@@ -1,1 +1,1 @@
-"""Published weights, converted to model folders."""
+"""Convert published weights to model folders."""

@@ -1,7 +1,7 @@
-"""`convert`: a published checkpoint to a model folder, all of it or nothing.
+"""Convert a published checkpoint to a model folder, completely or not at all.
 
-Files are mapped and written tensor by tensor, so that little more than one tensor is in memory at a time. Every key of a checkpoint
-is used, known to carry nothing, or an error that names it.
+Files are memory-mapped and written tensor by tensor, so peak memory is little more than one tensor. Every key
+is used, known to be unneeded, or reported in an error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 from ..checkpoints.hub import check_disk
 from ..checkpoints.reading import Tensors, read_tensors
 from ..checkpoints.registry import TOKENIZER_REPO
-from ..checkpoints.writing import WEIGHTS, appearing, size_of, write_part
+from ..checkpoints.writing import WEIGHTS, atomic_folder, size_of, write_part
 from ..config import ExtendConfig, ModelConfig, RefineConfig
 from ..config.external import SvdConfig
 from ..config.values import read_json
@@ -35,7 +35,7 @@ FILES = {
     "streaming-svd": "model.safetensors",
     "vid2vid": "non_ema_0035000.pth",
 }
-"""The file of each kind in its published folder."""
+"""File name of each kind in its published repository."""
 
 STREAMING_T2V = ModelConfig("streaming-t2v", 256, 256, 8, ExtendConfig(16, 8, 50, 7.5, 0.0, 1.0))
 ALIGN_YOUR_STEPS = (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002)
@@ -63,7 +63,7 @@ Note = Callable[[str], None]
 
 
 def check_target(kind: str, target: Path) -> None:
-    """RequestError unless `target` is a new or empty folder, or, for `vid2vid`, a model's without refiner."""
+    """Raise RequestError unless `target` is new or empty, or for `vid2vid` a model without a refiner."""
     if kind not in KINDS:
         raise RequestError("kind", kind, f"must be one of {', '.join(KINDS)}")
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
@@ -72,18 +72,21 @@ def check_target(kind: str, target: Path) -> None:
         _check_joins(target)
         return
     also = ", or for vid2vid a model folder that gets it as its refiner" if kind == "vid2vid" else ""
-    raise RequestError("target", str(target), f"is there already; name a new folder{also}")
+    raise RequestError("target", str(target), f"already exists; name a new folder{also}")
 
 
 def _check_joins(target: Path) -> None:
-    """RequestError unless a model's folder has all that MS-Vid2Vid-XL needs beside itself, and no third stage yet."""
+    """Raise RequestError unless a model folder has all that MS-Vid2Vid-XL needs and no third stage yet."""
     config = ModelConfig.load(target)
     if (target / "refiner").exists() or config.refine is not None:
         raise RequestError(
             "target", str(target), "has a refiner already; remove its folder refiner, or choose another model"
         )
     if config.refine_by is not None:
-        fix = f"refines by the pipeline in {config.refine_by.pipeline} already; take it out of its model.json, or choose another model"
+        fix = (
+            f"refines by the pipeline in {config.refine_by.pipeline} already; remove "
+            "it from model.json, or choose another model"
+        )
         raise RequestError("target", str(target), fix)
     lacking = [part for part in ("text_encoder", "tokenizer") if not (target / part).is_dir()]
     own = (
@@ -99,12 +102,12 @@ def _check_joins(target: Path) -> None:
             if config.backbone == "svd"
             else ""
         )
-        fix = f"lacks what this enhancer needs beside itself: {', '.join(lacking)}. {other or 'Name a new folder'}"
+        fix = f"lacks what this enhancer needs: {', '.join(lacking)}. {other or 'Name a new folder'}"
         raise RequestError("target", str(target), fix)
 
 
 def _check_widths(target: Path, network: Any) -> None:
-    """RequestError unless the refiner reads the texts and the latents that the model has."""
+    """Raise RequestError unless the refiner fits the model's text embeddings and latents."""
     width = read_json(target / "text_encoder" / "config.json").get("hidden_size")
     vae = "refiner_vae" if (target / "refiner_vae").is_dir() else "vae"
     channels = read_json(target / vae / "config.json").get("latent_channels")
@@ -113,14 +116,14 @@ def _check_widths(target: Path, network: Any) -> None:
         ("latents", channels, network.config["in_channels"]),
     ):
         if has != needs:
-            fix = f"its {what} have {has} numbers each, the enhancer reads {needs}; choose another model"
+            fix = f"its {what} have {has} channels, the enhancer needs {needs}; choose another model"
             raise RequestError("target", str(target), fix)
 
 
 def find_source(kind: str, source: Path) -> Path:
-    """The checkpoint itself, where `source` is it or the folder it is published in; RequestError if it is not there.
+    """Return the checkpoint file, given itself or its published folder; raise RequestError if missing.
 
-    For `vid2vid` also the weights in a folder that an earlier conversion wrote.
+    For `vid2vid`, also accept a folder written by an earlier conversion.
     """
     file = source
     if source.is_dir():  # wherever in the published folder it is
@@ -143,10 +146,11 @@ def convert(
     tokenizer: Path | None = None,
     note: Note = lambda text: None,
 ) -> None:
-    """Write the model folder `target` from a checkpoint, a file or the folder it is published in.
+    """Write the model folder `target` from a checkpoint file or its published folder.
 
-    dtype: of all weights; None keeps each as it is. tokenizer: its folder, needed for streaming-t2v only. note: told what is done.
-    RequestError and ModelError tell what is wrong; then there is nothing new on the disk.
+    dtype: of all weights; None keeps each tensor's. tokenizer: its folder, required for streaming-t2v. note:
+    receives progress messages. Raise RequestError or ModelError and leave nothing behind if the conversion
+    fails.
     """
     check_target(kind, target)
     file = find_source(kind, source)
@@ -154,20 +158,20 @@ def convert(
     note(f"reading {file}")
     tensors = read_tensors(file)
     if kind == "streaming-t2v":
-        with appearing(target) as folder:
+        with atomic_folder(target) as folder:
             _streaming_t2v(tensors, folder, target, dtype, words, note)
     elif kind == "streaming-svd":
-        with appearing(target) as folder:
+        with atomic_folder(target) as folder:
             _streaming_svd(tensors, folder, target, dtype, note)
     else:
         _vid2vid(tensors, file.name == WEIGHTS, target, dtype, note)
 
 
 def load_tokenizer(folder: Path | None) -> Any:
-    """The tokenizer of a folder; RequestError if it is none."""
+    """Load the tokenizer of a folder; raise RequestError if there is none."""
     if folder is None:
         raise RequestError(
-            "tokenizer", None, f"the checkpoint holds none; give the folder `tokenizer` of {TOKENIZER_REPO}"
+            "tokenizer", None, f"the checkpoint has none; give the folder `tokenizer` of {TOKENIZER_REPO}"
         )
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -178,9 +182,12 @@ def load_tokenizer(folder: Path | None) -> Any:
 
 
 def _check_tokenizer(tokenizer: Any, config: Any) -> None:
-    """RequestError if it has more words than the text encoder; texts are cut to the encoder's length where it has no shorter one."""
+    """Limit texts to the encoder's length; raise RequestError if the vocabulary is too large for it."""
     if len(tokenizer) > config.vocab_size:
-        fix = f"has {len(tokenizer)} words and the text encoder {config.vocab_size}; give the one of {TOKENIZER_REPO}"
+        fix = (
+            f"has {len(tokenizer)} tokens, the text encoder {config.vocab_size}; "
+            f"give the one of {TOKENIZER_REPO}"
+        )
         raise RequestError("tokenizer", tokenizer.name_or_path, fix)
     tokenizer.model_max_length = min(tokenizer.model_max_length, config.max_position_embeddings)
 
@@ -220,16 +227,17 @@ def _streaming_svd(
     _write_parts(folder, target, networks, parts, dtype, note)
     # the published schedule of SVD-XT; it is not in the checkpoint
     EulerDiscreteScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction", use_karras_sigmas=True,
-        sigma_min=0.002, sigma_max=700.0, steps_offset=1, timestep_spacing="leading", timestep_type="continuous",
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
+        use_karras_sigmas=True, sigma_min=0.002, sigma_max=700.0, steps_offset=1, timestep_spacing="leading",
+        timestep_type="continuous",
     ).save_pretrained(folder / "scheduler")  # fmt: skip
     STREAMING_SVD.save(folder)
 
 
 def _vid2vid(tensors: Tensors, converted: bool, target: Path, dtype: torch.dtype | None, note: Note) -> None:
-    """A folder `refiner`: alone in a new folder, or in that of a model, whose model.json then tells of stage 3.
+    """Write a `refiner` folder: alone, or into a model folder, whose model.json then gains stage 3.
 
-    converted: names are diffusers' already.
+    converted: the names are diffusers' already.
     """
     if not converted:
         tensors, unknown = rename_unet(tensors, VID2VID)
@@ -241,17 +249,17 @@ def _vid2vid(tensors: Tensors, converted: bool, target: Path, dtype: torch.dtype
     check_disk(size_of(fitted, dtype), target, "the model folder", "DST")
     note("writing refiner")
     if not joins:
-        with appearing(target) as folder:
+        with atomic_folder(target) as folder:
             write_part(folder / "refiner", network, fitted, dtype)
         return
     config = _with_refiner(target, len(network.config["block_out_channels"]))
-    with appearing(target / "refiner") as folder:
+    with atomic_folder(target / "refiner") as folder:
         write_part(folder, network, fitted, dtype)
     config.save(target)  # the part is there first: until its model.json tells of it, nothing reads it
 
 
 def _with_refiner(folder: Path, levels: int) -> ModelConfig:
-    """The model's settings with stage 3, at the size near the published 720 rows that passes through the refiner (see `refined_size`)."""
+    """Return the model's settings with stage 3 at `refined_size`."""
     config = ModelConfig.load(folder)
     factor = 2 ** (len(read_json(folder / "vae" / "config.json")["block_out_channels"]) - 1)
     height, width = refined_size(config.height, config.width, factor, levels)
@@ -259,10 +267,10 @@ def _with_refiner(folder: Path, levels: int) -> ModelConfig:
 
 
 def refined_size(height: int, width: int, factor: int, levels: int) -> tuple[int, int]:
-    """The size, of those that pass through MS-Vid2Vid-XL, for frames of a shape: of 720 rows, or the fewest that enlarge, and of the
-    width next to their proportions.
+    """Return the size near the published 720 rows that MS-Vid2Vid-XL accepts for frames of this shape.
 
-    No bars, which the published program refines as well; what hangs over at the sides is cut off. factor: pixels a latent.
+    At least 720 rows and never fewer than the input; the width keeps the proportions and the excess at the
+    sides is cropped, so no black bars are refined. factor: pixels per latent.
     """
     rows = next(rows for rows in range(max(720, height) // factor, 2**30) if passes(rows, levels))
     grain = 2 ** (levels - 1)
@@ -273,15 +281,16 @@ def _all_parts(parts: dict[str, Tensors], wanted: Any) -> dict[str, Tensors]:
     missing = [part for part in wanted if not parts.get(part)]
     if missing:
         raise ModelError(
-            f"the checkpoint holds nothing of {', '.join(missing)}: it is of another kind, or not whole"
+            f"the checkpoint has no weights of {', '.join(missing)}: it is of another kind or incomplete"
         )
     return parts
 
 
 def _write_parts(
-    folder: Path, target: Path, networks: dict[str, Any], parts: dict[str, Tensors], dtype: torch.dtype | None, note: Note
+    folder: Path, target: Path, networks: dict[str, Any], parts: dict[str, Tensors],
+    dtype: torch.dtype | None, note: Note
 ) -> None:  # fmt: skip
-    """Every part, and the room for all of them, is checked before the first is written. target: where the folder will be."""
+    """Write every part after checking that all fit and that the disk has room. target: the final folder."""
     fitted = {part: fitting(network, parts[part], part) for part, network in networks.items()}
     check_disk(sum(size_of(tensors, dtype) for tensors in fitted.values()), target, "the model folder", "DST")
     for part, network in networks.items():

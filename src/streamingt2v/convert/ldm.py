@@ -1,7 +1,7 @@
-"""Names of latent-diffusion code (`input_blocks`, `middle_block`, `output_blocks`; `encoder.down`, `decoder.up`) to diffusers' names.
+"""Rename latent-diffusion keys (`input_blocks`, `middle_block`, `encoder.down`, ...) to diffusers' names.
 
-Two families of U-Nets use them: MS-Vid2Vid-XL, diffusers' `UNet3DConditionModel`, and Stable Video Diffusion,
-`UNetSpatioTemporalConditionModel`. Rules are regular expressions, applied one after the other.
+Two U-Net families use them: MS-Vid2Vid-XL (`UNet3DConditionModel`) and Stable Video Diffusion
+(`UNetSpatioTemporalConditionModel`). Rules are regular expressions, applied in order.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ Rules = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Family:
-    """One kind of U-Net: which list each submodule of a block belongs to, in the published order, and the names inside those."""
+    """One kind of U-Net. columns: the list that each submodule of a block belongs to, in published order.
+
+    inside: renaming rules within those.
+    """
 
     columns: tuple[str, ...]
     inside: Rules
@@ -74,9 +77,9 @@ _MIDDLE = re.compile(r"middle_block\.(\d+)\.(.+)")
 
 
 def rename_unet(tensors: Tensors, family: Family) -> tuple[Tensors, list[str]]:
-    """Tensors under diffusers' names, and the names that no rule knows.
+    """Return the tensors under diffusers' names, and the names that no rule matches.
 
-    Projections of temporal attention that are convolutions of length 1 become matrices.
+    Temporal attention's projections that are length-1 convolutions become matrices.
     """
     layers = _layers_per_block(tensors)
     renamed, unknown = {}, []
@@ -91,7 +94,7 @@ def rename_unet(tensors: Tensors, family: Family) -> tuple[Tensors, list[str]]:
 
 
 def _layers_per_block(names: Iterable[str]) -> int:
-    """A downsampler follows the layers of a level; a network without any has one level."""
+    """Return the layers per level: a downsampler follows each level; without one there is a single level."""
     names = list(names)
     samplers = [int(match[1]) for name in names if (match := _DOWNSAMPLER.fullmatch(name))]
     blocks = [int(match[2]) for name in names if (match := _BLOCK.fullmatch(name)) and match[1] == "input"]
@@ -106,7 +109,7 @@ def _unet_name(name: str, layers: int, family: Family) -> str | None:
 
 
 def _place(name: str, layers: int, family: Family) -> str | None:
-    """The name with its block found, and what is inside the block as it was; None for a name that is none of such a network."""
+    """Return the name with its block renamed and the rest unchanged; None for an unknown name."""
     if stem := next((old for old in _STEM if name.startswith(old)), None):
         return _STEM[stem] + name.removeprefix(stem)
     if name.startswith(_KEPT):
@@ -117,7 +120,8 @@ def _place(name: str, layers: int, family: Family) -> str | None:
         return f"up_blocks.{int(match[1]) // (layers + 1)}.upsamplers.0.conv.{match[2]}"
     if (match := _BLOCK.fullmatch(name)) and int(match[3]) < len(family.columns):
         block, layer = divmod(int(match[2]) - (match[1] == "input"), layers + 1)
-        return f"{'down' if match[1] == 'input' else 'up'}_blocks.{block}.{family.columns[int(match[3])]}.{layer}.{match[4]}"
+        side, column = "down" if match[1] == "input" else "up", family.columns[int(match[3])]
+        return f"{side}_blocks.{block}.{column}.{layer}.{match[4]}"
     if (match := _MIDDLE.fullmatch(name)) and int(match[1]) <= len(family.columns):
         last = int(match[1]) == len(family.columns)
         return "mid_block." + ("resnets.1" if last else f"{family.columns[int(match[1])]}.0") + f".{match[2]}"
@@ -150,9 +154,9 @@ _UP = re.compile(r"decoder\.up_blocks\.(\d+)\.")
 
 
 def rename_temporal_vae(tensors: Tensors) -> Tensors:
-    """An autoencoder with a temporal decoder under the names of diffusers' `AutoencoderKLTemporalDecoder`.
+    """Rename an autoencoder to diffusers' `AutoencoderKLTemporalDecoder`.
 
-    Upstream counts the decoder's levels from the pixels; attention's convolutions of size 1 become matrices.
+    Upstream counts decoder levels from the pixels; attention's 1x1 convolutions become matrices.
     """
     renamed = {}
     for name, tensor in tensors.items():

@@ -1,12 +1,11 @@
-"""A model from nothing: which files of which repositories it takes, how large they are, and what is made of them.
+"""Obtain a model: list the files to download with sizes and licences, download them, and convert.
 
-Everything is known before the first byte is fetched: names, sizes, licences, room. What was fetched earlier is not asked for again.
+Names, sizes, licences and free space are known before the first byte is downloaded; cached files are reused.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,21 +19,22 @@ from ..checkpoints.registry import ENHANCERS, TOKENIZER_REPO, Entry, find_entry
 from ..checkpoints.variants import choose_model
 from ..config import EMBEDDED, ModelConfig, RefineByConfig
 from ..config.external import SeedConfig
-from ..config.places import home
+from ..config.places import existing, free_bytes, home
 from ..config.units import readable
 from ..errors import ModelError
 
 Note = Callable[[str], None]
 
 I2VGEN_XL: dict[str, Any] = {
-    "frames": 38, "overlap": 12, "height": 720, "width": 1280, "strength": 0.97, "steps": 30, "guidance_scale": 9.0,
+    "frames": 38, "overlap": 12, "height": 720, "width": 1280, "strength": 0.97, "steps": 30,
+    "guidance_scale": 9.0,
 }  # fmt: skip
-"""How StreamingSVD's authors called their enhancer; see `RefineByConfig`."""
+"""Settings of StreamingSVD's enhancer as its authors call it; see `RefineByConfig`."""
 
 
 @dataclass(frozen=True)
 class Parcel:
-    """Files of a repository: found here (`folder`), or to be fetched from the hub (`remote`)."""
+    """Files of a repository: on this machine (`folder`) or on the hub (`remote`)."""
 
     hub_id: str
     folder: Path | None = None
@@ -48,7 +48,7 @@ class Parcel:
 
     @property
     def missing(self) -> int:
-        """Bytes still to be fetched."""
+        """Return the bytes still to download."""
         return self.remote.missing(self.files) if self.remote else 0
 
     def bring(self, on_bytes: OnBytes, argument: str) -> Path:
@@ -57,18 +57,18 @@ class Parcel:
         assert self.remote is not None, "it is here or there"
         return hub.bring(self.remote, self.files, on_bytes, argument)
 
-    def told(self) -> str:
-        """One line: what, how large, under which licence."""
+    def describe(self) -> str:
+        """Describe name, size and licence in one line."""
         if self.remote is None:
-            return f"  {self.hub_id}: here already"
-        here = f" ({readable(self.missing)} of it to fetch)" if self.missing < self.size else ""
+            return f"  {self.hub_id}: already downloaded"
+        here = f" ({readable(self.missing)} to download)" if self.missing < self.size else ""
         what = self.files[0] if len(self.files) == 1 else f"{len(self.files)} files"
         return f"  {self.hub_id}: {what}, {readable(self.size)}{here}, licence: {self.licence}"
 
 
 @dataclass(frozen=True)
 class Step:
-    """Parcels, and what is made of them: `makes` with about `made_bytes`, None where they are used as they are."""
+    """Downloads and what is made of them: the folder `makes` of about `made_bytes`, or None."""
 
     parcels: tuple[Parcel, ...]
     make: Callable[[list[Path], Note], Path]
@@ -78,7 +78,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Order:
-    """All that has to be fetched and made so that a model can be used. argument: which one named it, for errors."""
+    """Everything to download and make for a model. argument: the option that named it, for errors."""
 
     name: str
     steps: tuple[Step, ...]
@@ -90,37 +90,42 @@ class Order:
 
     @property
     def missing(self) -> int:
-        """Bytes to be fetched."""
+        """Return the bytes still to download."""
         return sum(parcel.missing for parcel in self.parcels)
 
-    def told(self) -> str:
-        """What it takes, for people, before they agree."""
+    def describe(self) -> str:
+        """Describe the order to the user before they agree."""
         made = [
             f"  converted to {step.makes}: {readable(step.made_bytes)}"
             for step in self.steps
             if step.makes and step.made_bytes
         ]
-        room = f"  room: {readable(_free(Path(hub.constants.HF_HUB_CACHE)))} free in {hub.constants.HF_HUB_CACHE}"
+        room = (
+            f"  free disk space: {readable(free_bytes(Path(hub.constants.HF_HUB_CACHE)))} "
+            f"free in {hub.constants.HF_HUB_CACHE}"
+        )
         if made:
-            room += f", {readable(_free(home()))} in {home()}"
-        return "\n".join([f"{self.name} takes:", *(parcel.told() for parcel in self.parcels), *made, room])
+            room += f", {readable(free_bytes(home()))} in {home()}"
+        return "\n".join(
+            [f"{self.name} takes:", *(parcel.describe() for parcel in self.parcels), *made, room]
+        )
 
     def check_room(self) -> None:
-        """RequestError unless the download and what is made of it fit on their disks, together where those are one."""
+        """Raise RequestError unless downloads and converted folders fit on their disks."""
         cache, made = Path(hub.constants.HF_HUB_CACHE), sum(step.made_bytes for step in self.steps)
-        if _disk(cache) == _disk(home()):
+        if existing(cache).stat().st_dev == existing(home()).stat().st_dev:
             hub.check_disk(
                 self.missing + made,
                 cache,
-                f"{self.name} with what is made of it",
+                f"{self.name} with its converted folder",
                 "HF_HOME or STREAMINGT2V_HOME",
             )
             return
         hub.check_disk(self.missing, cache, f"the download of {self.name}", "HF_HOME")
-        hub.check_disk(made, home(), f"what is made of {self.name}", "STREAMINGT2V_HOME")
+        hub.check_disk(made, home(), f"the converted folder of {self.name}", "STREAMINGT2V_HOME")
 
     def carry_out(self, note: Note = lambda text: None, on_bytes: OnBytes = lambda count: None) -> Path:
-        """Fetch and make everything; the folder of what was ordered. Whatever ends it, the same order goes on where it ended."""
+        """Download and make everything; return the model's folder. Interrupted orders resume."""
         self.check_room()
         folder = Path()
         fetched = [[parcel.bring(on_bytes, self.argument) for parcel in step.parcels] for step in self.steps]
@@ -133,11 +138,11 @@ def order(
     name: str, *, full: bool = False, half: bool = False, dtype: str | None = None, fresh: bool = False,
     argument: str = "model",
 ) -> Order | None:  # fmt: skip
-    """What is lacking of a model; None where it is all here, or the name is none of a repository. Asks the hub, fetches next to nothing.
+    """Return what a model still lacks; None if it is complete or `name` is not a name of the hub or registry.
 
-    full: with its third stage. half: in half precision, where there are such files. dtype: of converted weights; None as they are
-    published. fresh: ask the hub even where an older commit is here.
-    The errors are those of `hub.look_up`.
+    Queries the hub but downloads next to nothing. full: include the third stage. half: prefer half-precision
+    files. dtype: of converted weights; None keeps the published one. fresh: look for a newer commit than the
+    cached one. Errors as in `hub.look_up`.
     """
     if name in EMBEDDED or Path(name).exists() or (known := known_as(name)) is None:
         return None
@@ -155,20 +160,20 @@ def order(
 
 @dataclass(frozen=True)
 class _Getter:
-    """Makes parcels: of what is here where it is, else of what the hub has."""
+    """Make parcels from the cache, else from the hub."""
 
     half: bool
     fresh: bool
     argument: str
 
     def __call__(self, hub_id: str, revision: str | None = None, without: tuple[str, ...] = ()) -> Parcel:
-        """All files of a model."""
+        """Return all files of a model."""
         if not self.fresh and (folder := find_repository(hub_id, revision, self.half, without)) is not None:
             return Parcel(hub_id, folder)
         return self._remote(hub_id, revision, choose_model(self.half, without))
 
     def files(self, hub_id: str, pattern: str, revision: str | None = None) -> Parcel:
-        """The files that match a pattern."""
+        """Return the files that match a pattern."""
         choose = hub.like(pattern, f"*/{pattern}")
         if not self.fresh:
             try:
@@ -180,12 +185,12 @@ class _Getter:
     def _remote(self, hub_id: str, revision: str | None, choose: hub.Choose) -> Parcel:
         remote = hub.look_up(hub_id, revision, self.argument)
         entry = find_entry(hub_id)
-        licence = remote.licence or (entry.licence if entry else "none is named on its card")
+        licence = remote.licence or (entry.licence if entry else "not stated on its card")
         return Parcel(hub_id, None, remote, hub.chosen(remote, choose), licence)
 
 
 def _converted(entry: Entry, revision: str | None, full: bool, dtype: str | None, get: _Getter) -> list[Step]:
-    """A published checkpoint made a model folder, and with `full` its third stage, as far as they are not here."""
+    """Return the steps that convert a published checkpoint and, with `full`, add its third stage."""
     target, steps = made_folder(entry, revision), []
     if not any((target / part).exists() for part in ("model.json", "refiner")):
         parcels = [get.files(str(entry.hub_id), str(entry.file), revision)]
@@ -247,7 +252,7 @@ def _converter(kind: str, target: Path, dtype: str | None) -> Callable[[list[Pat
 
 
 def _made_bytes(parcel: Parcel, dtype: str | None) -> int:
-    """About the size of the folder: that of the file, or of half of it."""
+    """Estimate the size of the converted folder from that of the file."""
     size = parcel.size
     if parcel.folder is not None:
         size = sum(path.stat().st_size for path in parcel.folder.rglob("*") if path.is_file())
@@ -255,14 +260,14 @@ def _made_bytes(parcel: Parcel, dtype: str | None) -> int:
 
 
 def _refining_by(target: Path, pipeline: Path) -> Path:
-    """The model's settings with the pipeline as third stage."""
+    """Set the pipeline as the model's third stage."""
     config = ModelConfig.load(target)
     replace(config, refine_by=RefineByConfig(str(pipeline.absolute()), **I2VGEN_XL)).save(target)
     return target
 
 
 def _composed(entry: Entry, get: _Getter) -> list[Step]:
-    """A base of several repositories: a folder with its settings."""
+    """Return the step that writes the settings of a base made of several repositories."""
     target = made_folder(entry)
     if (target / "seed.json").is_file() and not get.fresh:
         return []
@@ -283,15 +288,3 @@ def _composed(entry: Entry, get: _Getter) -> list[Step]:
 
 def _first(folders: list[Path], note: Note) -> Path:
     return folders[0]
-
-
-def _free(folder: Path) -> int:
-    return shutil.disk_usage(_existing(folder)).free
-
-
-def _disk(folder: Path) -> int:
-    return _existing(folder).stat().st_dev
-
-
-def _existing(folder: Path) -> Path:
-    return next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())

@@ -1,4 +1,4 @@
-"""OpenCLIP's image tower under the names of transformers' `CLIPVisionModelWithProjection` (method.md: APM)."""
+"""Rename OpenCLIP's image tower to transformers' `CLIPVisionModelWithProjection` (method.md: APM)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TEXT_LEFTOVERS = (
     "ln_final.weight",
     "ln_final.bias",
 )
-"""Weights of the text tower that upstream keeps after deleting its transformer; nothing reads them."""
+"""Weights of the text tower left in the checkpoint; nothing reads them."""
 
 _STEM = {
     "visual.class_embedding": "vision_model.embeddings.class_embedding",
@@ -37,7 +37,7 @@ _BLOCK = re.compile(r"visual\.transformer\.resblocks\.(\d+)\.(.+?)(?:\.|_)(weigh
 
 
 def rename_vision(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """Renamed tensors, and the names that are unknown. The leftovers of the text tower are dropped."""
+    """Return the renamed tensors and the unknown names; the text tower's leftovers are dropped."""
     renamed: dict[str, torch.Tensor] = {}
     unknown = []
     for name, tensor in tensors.items():

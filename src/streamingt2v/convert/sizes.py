@@ -1,7 +1,7 @@
-"""Networks of the size that a checkpoint's tensors have, built on the meta device: configurations without reading any weights.
+"""Build networks on the meta device with the sizes of a checkpoint's tensors.
 
-What shapes cannot tell has the published value: 32 groups a norm, heads of 64 (of 80 in the image encoder), activations. So small
-checkpoints, for tests, convert as the published ones do.
+Values that shapes do not show are the published ones: 32 groups per norm, heads of 64 (80 in the image
+encoder), activations. Small test checkpoints therefore convert like the published ones.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Tensors = Mapping[str, torch.Tensor]
 
 
 class Shapes:
-    """Shapes by name; a name that is missing is a ModelError that tells it."""
+    """Tensor shapes by name; a missing name raises ModelError."""
 
     def __init__(self, tensors: Tensors, part: str):
         self.tensors, self.part = tensors, part
@@ -38,7 +38,7 @@ class Shapes:
         return tuple(self.tensors[name].shape)
 
     def count(self, pattern: str) -> int:
-        """Return how many different numbers the group of a pattern takes."""
+        """Count the distinct values of the pattern's group."""
         found = {match[1] for name in self.tensors if (match := re.match(pattern, name))}
         if not found:
             raise ModelError(f"{self.part} does not fit: no name like {pattern}")
@@ -49,7 +49,7 @@ class Shapes:
 
 
 def streaming_unet(tensors: Tensors) -> StreamingUNet3D:
-    """The base network with mergers and APM."""
+    """Build the base network with mergers and APM."""
     shape = Shapes(tensors, "unet")
     sizes = _unet3d_encoder(shape) | _unet3d_decoder(shape)
     site = next(
@@ -66,7 +66,7 @@ def streaming_unet(tensors: Tensors) -> StreamingUNet3D:
 
 
 def cam(tensors: Tensors) -> ConditionalAttentionModule:
-    """The conditional attention module."""
+    """Build the conditional attention module."""
     shape = Shapes(tensors, "cam")
     with torch.device("meta"):
         return ConditionalAttentionModule(
@@ -75,14 +75,14 @@ def cam(tensors: Tensors) -> ConditionalAttentionModule:
 
 
 def conditioning_channels(shape: Shapes) -> tuple[int, ...]:
-    """Widths of CAM's frame encoder."""
+    """Return the widths of CAM's frame encoder."""
     blocks = shape.count(r"controlnet_cond_embedding\.blocks\.(\d+)\.weight")
     widths = (shape(f"controlnet_cond_embedding.blocks.{block}.weight")[0] for block in range(1, blocks, 2))
     return (shape("controlnet_cond_embedding.conv_in.weight")[0], *widths)
 
 
 def image_tokens(tensors: Tensors, count: int) -> ImageTokens:
-    """APM's token network for `count` tokens."""
+    """Build APM's token network for `count` tokens."""
     shape = Shapes(tensors, "image_tokens")
     hidden, embed = shape("context_embedding.0.weight")
     with torch.device("meta"):
@@ -90,14 +90,14 @@ def image_tokens(tensors: Tensors, count: int) -> ImageTokens:
 
 
 def vid2vid(tensors: Tensors) -> Vid2VidUNet:
-    """The enhancer's network."""
+    """Build MS-Vid2Vid-XL's network."""
     shape = Shapes(tensors, "refiner")
     with torch.device("meta"):
         return Vid2VidUNet(**_unet3d_encoder(shape), **_unet3d_decoder(shape))
 
 
 def svd_unet(tensors: Tensors) -> StreamingUNetSpatioTemporal:
-    """StreamingSVD's network with its mergers."""
+    """Build StreamingSVD's network with mergers."""
     shape = Shapes(tensors, "unet")
     sizes = _svd_encoder(shape)
     with torch.device("meta"):
@@ -111,7 +111,7 @@ def svd_unet(tensors: Tensors) -> StreamingUNetSpatioTemporal:
 
 
 def svd_cam(tensors: Tensors) -> SpatioTemporalCam:
-    """StreamingSVD's conditional attention module."""
+    """Build StreamingSVD's conditional attention module."""
     shape = Shapes(tensors, "cam")
     with torch.device("meta"):
         return SpatioTemporalCam(**_svd_encoder(shape), conditioning_channels=conditioning_channels(shape))
@@ -121,7 +121,7 @@ _SVD_SITE = "down_blocks.0.attentions.0.transformer_blocks"
 
 
 def _svd_encoder(shape: Shapes) -> dict[str, Any]:
-    """Arguments that the network and the copy of its encoder half share."""
+    """Return the arguments that the network and the copy of its encoder share."""
     channels = _channels(shape, "down_blocks", "spatial_res_block.conv1.weight")
     attends = _attention_levels(shape, "down_blocks", len(channels))
     return {
@@ -140,7 +140,7 @@ def _svd_encoder(shape: Shapes) -> dict[str, Any]:
 
 
 def vae(tensors: Tensors) -> AutoencoderKL:
-    """The image autoencoder of ModelScope."""
+    """Build ModelScope's image autoencoder."""
     shape = Shapes(tensors, "vae")
     channels = _channels(shape, "encoder.down_blocks", "conv1.weight")
     levels = {
@@ -157,7 +157,7 @@ def vae(tensors: Tensors) -> AutoencoderKL:
 
 
 def temporal_vae(tensors: Tensors) -> AutoencoderKLTemporalDecoder:
-    """The autoencoder of Stable Video Diffusion."""
+    """Build Stable Video Diffusion's autoencoder."""
     shape = Shapes(tensors, "vae")
     channels = _channels(shape, "encoder.down_blocks", "conv1.weight")
     with torch.device("meta"):
@@ -171,7 +171,7 @@ def temporal_vae(tensors: Tensors) -> AutoencoderKLTemporalDecoder:
 
 
 def image_encoder(tensors: Tensors) -> CLIPVisionModelWithProjection:
-    """OpenCLIP's image tower."""
+    """Build OpenCLIP's image tower."""
     shape = Shapes(tensors, "image_encoder")
     width, _, patch, _ = shape("vision_model.embeddings.patch_embedding.weight")
     places = shape("vision_model.embeddings.position_embedding.weight")[0] - 1  # one is the class token's
@@ -190,7 +190,7 @@ def image_encoder(tensors: Tensors) -> CLIPVisionModelWithProjection:
 
 
 def text_encoder(tensors: Tensors) -> CLIPTextModel:
-    """OpenCLIP's text tower without its last layer, as ModelScope uses it; names with or without the level `text_model.`."""
+    """Build OpenCLIP's text tower without its last layer; the prefix `text_model.` is optional."""
     shape = Shapes({name.removeprefix("text_model."): x for name, x in tensors.items()}, "text_encoder")
     words, width = shape("embeddings.token_embedding.weight")
     config = CLIPTextConfig(
@@ -210,7 +210,7 @@ def text_encoder(tensors: Tensors) -> CLIPTextModel:
 
 
 def _unet3d_encoder(shape: Shapes) -> dict[str, Any]:
-    """Arguments that a 3D U-Net and the copy of its encoder half share."""
+    """Return the arguments that a 3D U-Net and the copy of its encoder share."""
     channels = _channels(shape, "down_blocks", "conv1.weight")
     kinds = _attention_levels(shape, "down_blocks", len(channels))
     return {

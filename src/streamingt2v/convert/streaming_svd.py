@@ -1,8 +1,7 @@
-"""`model.safetensors` of PAIR/StreamingSVD, taken apart into diffusers' and transformers' classes (method.md: StreamingSVD).
+"""Split the checkpoint of PAIR/StreamingSVD into networks (method.md: StreamingSVD).
 
-The file itself could not be looked at. Its names and shapes follow from the published configuration and the classes that it names; a
-test writes them out at full size, and every one is taken. A name that no rule knows
-ends the conversion with an error that lists it.
+Names and shapes follow from the published configuration and its classes; the file itself was not available. A
+test builds them at full size and checks that every key is used. Unknown names raise an error that lists them.
 """
 
 from __future__ import annotations
@@ -27,14 +26,13 @@ PREFIXES = {
 _IMAGE_TOWER = re.compile(r"embedders\.\d+\.open_clip\.model\.(.+)")
 _IMAGE_VAE = re.compile(r"embedders\.\d+\.encoder\.((?:encoder|quant_conv|decoder|post_quant_conv)\..+)")
 _UNREAD = re.compile(r"denoiser\.sigmas|model_ema\..*")
-"""A table of noise levels, and the bookkeeping of averaged weights: nothing of it is part of a network."""
+"""A table of noise levels and the bookkeeping of averaged weights; no network uses them."""
 
 
 def split_svd(tensors: Mapping[str, torch.Tensor]) -> dict[str, Tensors]:
-    """The parts `unet` (with mergers), `cam`, `image_encoder` and `vae` under their classes' names.
+    """Return the parts `unet` (with mergers), `cam`, `image_encoder` and `vae` under their classes' names.
 
-    `unet` has the keys of diffusers' `UNetSpatioTemporalConditionModel` and those of the mergers, `cam` the same names for the encoder half
-    and `controlnet_cond_embedding.*`. Raises ModelError with the keys that belong nowhere.
+    `cam` has the encoder's names and `controlnet_cond_embedding.*`. Raise ModelError for unknown keys.
     """
     groups, unknown = _by_prefix(tensors)
     image_encoder, image_vae, strange = _conditioner(groups["conditioner"])
@@ -62,7 +60,7 @@ def _by_prefix(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, Tensors],
 
 
 def _conditioner(tensors: Tensors) -> tuple[Tensors, Tensors, list[str]]:
-    """The image tower, the autoencoder that the condition's picture goes through, and the names that are neither."""
+    """Return the image tower, the autoencoder of the conditioning image, and the unknown names."""
     tower, autoencoder, unknown = {}, {}, []
     for name, tensor in tensors.items():
         if match := _IMAGE_TOWER.fullmatch(name):
@@ -75,10 +73,9 @@ def _conditioner(tensors: Tensors) -> tuple[Tensors, Tensors, list[str]]:
 
 
 def _vae(first_stage: Tensors, image_vae: Tensors) -> Tensors:
-    """Encoder and `quant_conv` of the condition's autoencoder where the file has one, the rest of the first stage.
+    """Combine the conditioning autoencoder's encoder and `quant_conv` with the rest of the first stage.
 
-    The condition's picture is what this package encodes. A file without `quant_conv` has an encoder that needs none: it gets one
-    that changes nothing.
+    This package encodes the conditioning image. Without a `quant_conv` in the file, add an identity one.
     """
     picture = {name: x for name, x in image_vae.items() if name.startswith(("encoder.", "quant_conv."))}
     vae = rename_temporal_vae({**first_stage, **picture})

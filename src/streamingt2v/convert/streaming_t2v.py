@@ -1,6 +1,6 @@
-"""`streaming_t2v.ckpt`, the published Lightning checkpoint, taken apart into this package's networks (method.md: The published checkpoint).
+"""Split `streaming_t2v.ckpt` into networks (method.md: The published checkpoint).
 
-Every key is accounted for: it belongs to a part, it is known to carry nothing, or it is an error that names it.
+Every key belongs to a part, is known to be unneeded, or is reported in an error.
 """
 
 from __future__ import annotations
@@ -22,20 +22,17 @@ PREFIXES = {
     "text_encoder.": "text_encoder",
     "vae.": "vae",
 }
-"""Prefix of the published names -> part. Upstream calls CAM `unet` and the base network `base_model`."""
+"""Prefix of published names -> part. Upstream calls CAM `unet` and the base network `base_model`."""
 
 FROZEN_PARTS = ("image_encoder", "text_encoder", "vae")
-"""Public models that training left as they were; `rename_vision` and the functions below give them their usual names."""
+"""Public models that training left unchanged."""
 
 _LEGACY_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _LEGACY_NAME = re.compile(r"(.*\.attentions\.\d+\.)(query|key|value|proj_attn)(\.\w+)")
 
 
 def split(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
-    """The parts that a checkpoint holds (values of `PREFIXES`), each under the names of this package's, diffusers' or transformers' class.
-
-    Raises ModelError with the keys that belong nowhere.
-    """
+    """Return the parts (values of `PREFIXES`) in their classes' names; raise ModelError for unknown keys."""
     parts: dict[str, dict[str, torch.Tensor]] = {}
     unknown = []
     for name, tensor in tensors.items():
@@ -49,31 +46,31 @@ def split(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tens
         unknown += [f"image_encoder.model.{name}" for name in strangers]
     if "vae" in parts:
         parts["vae"] = {_current_name(name): tensor for name, tensor in parts["vae"].items()}
-    # A table 0, 1, 2, ... that older versions of transformers saved.
+    # a table 0, 1, 2, ... that older versions of transformers saved
     parts.get("text_encoder", {}).pop("text_model.embeddings.position_ids", None)
     refuse_unknown(unknown)
     return parts
 
 
 def refuse_unknown(names: Sequence[str]) -> None:
-    """ModelError that lists the keys of a checkpoint which belong nowhere, if there are any."""
+    """Raise ModelError listing unknown checkpoint keys, if there are any."""
     if names:
         raise ModelError(f"unknown keys in the checkpoint: {_some(names)}")
 
 
 def load_part(module: nn.Module, tensors: Mapping[str, torch.Tensor], part: str) -> None:
-    """Load a part's tensors into its module, every one of them; ModelError as of `fitting`."""
+    """Load a part's tensors into its module; errors as in `fitting`."""
     module.load_state_dict(fitting(module, tensors, part))
 
 
 def fitting(module: nn.Module, tensors: Mapping[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
-    """A part's tensors under its module's names; ModelError lists what is missing, unknown or of another shape.
+    """Return a part's tensors under its module's names; raise ModelError if any does not fit.
 
     The module may be on the meta device.
     """
     own = module.state_dict()
     if part == "text_encoder" and not any(name.startswith("text_model.") for name in own):
-        # transformers has dropped this level; checkpoints keep it.
+        # checkpoints keep a level that transformers has dropped
         tensors = {name.removeprefix("text_model."): tensor for name, tensor in tensors.items()}
     problems = {
         "missing": [name for name in own if name not in tensors],
@@ -91,7 +88,7 @@ def fitting(module: nn.Module, tensors: Mapping[str, torch.Tensor], part: str) -
 
 
 def _current_name(name: str) -> str:
-    """Attention of an autoencoder saved by an older diffusers, under its name of today."""
+    """Return today's name of an attention weight saved by an older diffusers."""
     match = _LEGACY_NAME.fullmatch(name)
     return f"{match[1]}{_LEGACY_ATTENTION[match[2]]}{match[3]}" if match else name
 

@@ -1,1 +1,1 @@
-"""Estimates of memory, disk and time, before anything is loaded or downloaded."""
+"""Estimate memory, disk and time before anything is loaded or downloaded."""

@@ -1,4 +1,4 @@
-"""The devices of this machine, and which one, which data type and which savings a request gets where nothing is said."""
+"""Devices of this machine, and the defaults for device and data type."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from ..errors import RequestError
 
 DEVICES = ("cuda", "xpu", "mps")
-"""What is looked for, in this order, before the CPU."""
+"""Accelerators, in order of preference."""
 
 
 def free_memory(device: str) -> int:
-    """Bytes free on a device now. RequestError if it is not there."""
+    """Return the free bytes of a device; raise RequestError if it is not there."""
     if device.partition(":")[0] == "cpu":
         status = Path("/proc/meminfo")
         if status.exists():
@@ -26,10 +26,13 @@ def free_memory(device: str) -> int:
         raise RequestError(
             "device",
             device,
-            f"must be auto, cpu, or one of {', '.join(DEVICES)}, with its number behind a colon",
+            f"must be auto, cpu, or one of {', '.join(DEVICES)}, optionally with an index, as in cuda:1",
         )
     if not usable(kind):
-        fix = f"there is no usable {kind} device on this machine; leave it out, or plan for one elsewhere by plan --memory 24GB"
+        fix = (
+            f"there is no usable {kind} device on this machine; leave it out, "
+            "or plan for another machine with plan --memory 24GB"
+        )
         raise RequestError("device", device, fix)
     import torch
 
@@ -40,11 +43,11 @@ def free_memory(device: str) -> int:
         return int(module.mem_get_info(torch.device(device if ":" in device else f"{device}:0"))[0])
     except (RuntimeError, AssertionError, AttributeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RequestError("device", device, f"cannot be used here ({reason}); cpu always can") from error
+        raise RequestError("device", device, f"is not usable here ({reason}); cpu always is") from error
 
 
 def usable(kind: str) -> bool:
-    """Whether torch has such a device here and can compute on it."""
+    """Return whether torch can compute on such a device here."""
     if not _may_be_here(kind):
         return False
     import torch
@@ -58,7 +61,7 @@ def usable(kind: str) -> bool:
 
 
 def _may_be_here(kind: str) -> bool:
-    """Whether the system shows a trace of such a device: torch, which takes seconds to import, need not be asked where there is none."""
+    """Return False if the system shows no trace of such a device, which saves importing torch (seconds)."""
     if sys.platform == "darwin":
         return kind == "mps"
     if sys.platform != "linux":
@@ -71,35 +74,33 @@ def _may_be_here(kind: str) -> bool:
 
 
 def choose_device(asked: str = "auto") -> tuple[str, str]:
-    """(device, why). What is asked for stays; "auto" is the first accelerator, else the CPU. RequestError for one that is not here."""
+    """Return (device, reason); "auto" takes the first accelerator, else the CPU. Raise RequestError if
+    missing.
+    """
     if asked != "auto":
         if asked.partition(":")[0] != "cpu":
             free_memory(asked)
         return asked, "as asked"
     found = next((kind for kind in DEVICES if usable(kind)), None)
-    return (
-        (found, f"the first accelerator here: {name_of(found)}")
-        if found
-        else ("cpu", "there is no accelerator here")
-    )
+    return (found, f"the first accelerator: {name_of(found)}") if found else ("cpu", "no accelerator found")
 
 
 def choose_dtype(asked: str, device: str, half: str) -> tuple[str, str]:
-    """(data type, why). "auto" is float32 on a CPU and else the model's own half precision, if the device computes in it."""
+    """Return (data type, reason); "auto" is float32 on a CPU, else the model's half precision if usable."""
     if asked != "auto":
         return asked, "as asked"
     if device.partition(":")[0] == "cpu":
-        return "float32", "CPUs are slow in less"
+        return "float32", "CPUs are slower in half precision"
     if half == "bfloat16" and not _has_bfloat16(device):
         return (
             "float32",
-            f"the model is made for bfloat16, which {device} has not, and its text encoder overflows in float16",
+            f"the model needs bfloat16, which {device} lacks, and its text encoder overflows in float16",
         )
-    return half, "what the model's makers use; its autoencoder stays in float32"
+    return half, "the authors' choice; the autoencoder stays in float32"
 
 
 def name_of(device: str) -> str:
-    """What its maker calls it."""
+    """Return the device's product name."""
     import torch
 
     kind = device.partition(":")[0]

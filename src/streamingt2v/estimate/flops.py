@@ -1,4 +1,4 @@
-"""The arithmetic of one denoising step, and of a frame through the autoencoder, counted on the meta device: nothing is computed."""
+"""Count floating-point operations of a denoising step and of the autoencoder on the meta device."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..models.unet3d import StreamingUNet3D
 
 @lru_cache(maxsize=4)
 def step_flops(folder: Path, config: ModelConfig, predictions: int = 2) -> int:
-    """Count a step of stage 2 with CAM and so many predictions for guidance; 0 for a network that is not counted here."""
+    """Count one step of stage 2 with CAM, for `predictions` network calls; 0 for an uncounted network."""
     sizes = read_json(folder / "unet" / "config.json")
     count = {StreamingUNet3D.__name__: _modelscope_step, StreamingUNetSpatioTemporal.__name__: _svd_step}.get(
         sizes.get("_class_name")
@@ -30,7 +30,7 @@ def step_flops(folder: Path, config: ModelConfig, predictions: int = 2) -> int:
 
 @lru_cache(maxsize=4)
 def refine_step_flops(folder: Path, config: ModelConfig) -> int:
-    """Count a guided step of a window of stage 3; 0 for a model without, or whose network is not counted here."""
+    """Count one guided step of a window of stage 3; 0 without stage 3."""
     if config.refine is None:
         return 0
     sizes = read_json(folder / "refiner" / "config.json")
@@ -45,7 +45,7 @@ def refine_step_flops(folder: Path, config: ModelConfig) -> int:
 
 @lru_cache(maxsize=8)
 def decode_flops(folder: Path, height: int, width: int) -> int:
-    """Count the decoding of a frame of that size in pixels."""
+    """Count decoding one frame of this size in pixels."""
     vae = _vae(folder)
     latents = torch.empty(1, vae.config.latent_channels, *_latents(folder, height, width), device="meta")
     temporal = {"num_frames": 1} if isinstance(vae, diffusers.AutoencoderKLTemporalDecoder) else {}
@@ -54,7 +54,7 @@ def decode_flops(folder: Path, height: int, width: int) -> int:
 
 @lru_cache(maxsize=8)
 def encode_flops(folder: Path, height: int, width: int) -> int:
-    """Count the encoding of a frame of that size in pixels."""
+    """Count encoding one frame of this size in pixels."""
     vae = _vae(folder)
     return _counted(lambda: vae.encoder(torch.empty(1, 3, height, width, device="meta")))
 

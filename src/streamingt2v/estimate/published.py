@@ -1,4 +1,4 @@
-"""Published models by their sizes, for plans before anything is downloaded: read from data, so that no network is built."""
+"""Sizes of published models, for plans before a download; read from data, so no network is built."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..config import ModelConfig
-from .plan import Facts
+from .facts import Facts
 
 
 @lru_cache(maxsize=1)
@@ -22,15 +22,15 @@ def _data() -> dict[str, Any]:
 
 
 def names() -> tuple[str, ...]:
-    """Models of the registry whose sizes are known."""
+    """Return the registry models whose sizes are known."""
     return tuple(_data())
 
 
 @contextmanager
 def published(name: str, full: bool) -> Iterator[tuple[Path, ModelConfig, Facts]]:
-    """For the time of a block a model folder with settings and sizes alone, its configuration, and what its weights would tell.
+    """Yield a temporary model folder with settings only, its configuration and its facts.
 
-    full: with its third stage, where that is a network of its own.
+    full: include the third stage where it is a network of its own.
     """
     own = _data()[name]
     with TemporaryDirectory() as place:

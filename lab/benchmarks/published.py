@@ -1,4 +1,7 @@
-"""The published models without their weights: configurations at full size, for plans before anything is downloaded."""
+"""Published models at full size without weights, and the data that `plan` reads of them.
+
+python -m lab.benchmarks.published > src/streamingt2v/estimate/published.json
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,17 @@ from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from ..config import ModelConfig
-from ..models.apm import ImageTokens
-from ..models.cam import ConditionalAttentionModule
-from ..models.svd_cam import SpatioTemporalCam
-from ..models.svd_unet import StreamingUNetSpatioTemporal
-from ..models.unet3d import StreamingUNet3D
-from ..models.vid2vid_unet import Vid2VidUNet
-from .kinds import STREAMING_SVD, STREAMING_T2V, VID2VID_REFINE, refined_size
+from streamingt2v.config import ModelConfig
+from streamingt2v.convert.kinds import STREAMING_SVD, STREAMING_T2V, VID2VID_REFINE, refined_size
+from streamingt2v.models.apm import ImageTokens
+from streamingt2v.models.cam import ConditionalAttentionModule
+from streamingt2v.models.svd_cam import SpatioTemporalCam
+from streamingt2v.models.svd_unet import StreamingUNetSpatioTemporal
+from streamingt2v.models.unet3d import StreamingUNet3D
+from streamingt2v.models.vid2vid_unet import Vid2VidUNet
 
 NAMES = ("streaming-t2v", "streaming-svd")
-"""Models of the registry whose sizes are known."""
+"""Registry models whose sizes are known."""
 
 _FOUR: dict[str, Any] = {
     "down_block_types": ("DownEncoderBlock2D",) * 4,
@@ -33,16 +36,16 @@ _FOUR: dict[str, Any] = {
     "layers_per_block": 2,
 }
 _VIT_H = {
-    "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16, "patch_size": 14,
-    "image_size": 224, "projection_dim": 1024,
+    "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16,
+    "patch_size": 14, "image_size": 224, "projection_dim": 1024,
 }  # fmt: skip
 
 
 @contextmanager
 def skeleton(name: str, full: bool) -> Iterator[tuple[Path, dict[str, int]]]:
-    """For the time of a block a model folder with settings and sizes alone, and the numbers in each part.
+    """Yield a temporary model folder with settings only, and the parameter count of each part.
 
-    full: streaming-t2v gets MS-Vid2Vid-XL as its third stage.
+    full: include MS-Vid2Vid-XL as the third stage of streaming-t2v.
     """
     config = STREAMING_T2V if name == "streaming-t2v" else STREAMING_SVD
     if full and config is STREAMING_T2V:
@@ -63,11 +66,12 @@ def skeleton(name: str, full: bool) -> Iterator[tuple[Path, dict[str, int]]]:
 
 
 def facts(name: str, full: bool) -> dict[str, Any]:
-    """All that a plan needs to know of a published model, as plain JSON: settings, numbers in each part, floating-point operations.
+    """Return all that a plan needs of a published model as JSON: settings, parameter counts, FLOPs.
 
-    `estimate/published.json` holds it, so that a plan builds no networks; made by `python -m streamingt2v.convert.skeleton`.
+    `estimate/published.json` stores it; regenerate with
+    `python -m lab.benchmarks.published`.
     """
-    from ..estimate.flops import decode_flops, encode_flops, refine_step_flops, step_flops
+    from streamingt2v.estimate.flops import decode_flops, encode_flops, refine_step_flops, step_flops
 
     with skeleton(name, full) as (folder, parts):
         config = ModelConfig.load(folder)
@@ -96,7 +100,7 @@ def facts(name: str, full: bool) -> dict[str, Any]:
 
 
 def _networks(config: ModelConfig) -> dict[str, Any]:
-    """On the default device, which is the caller's to choose."""
+    """Build all networks on the default device."""
     vision: nn.Module = CLIPVisionModelWithProjection(CLIPVisionConfig(**_VIT_H))
     if config.backbone == "svd":
         unet = StreamingUNetSpatioTemporal(
