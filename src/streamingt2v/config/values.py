@@ -128,5 +128,5 @@ def _is_of(value: Any, kind: Any) -> bool:
     if origin in (tuple, list):
         return isinstance(value, list | tuple)
     if dataclasses.is_dataclass(origin):
-        return isinstance(value, origin | dict)  # type: ignore[operator]
+        return isinstance(value, origin | dict)
     return isinstance(value, int | float) if origin is float else isinstance(value, origin)

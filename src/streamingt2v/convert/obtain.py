@@ -277,9 +277,9 @@ def _composed(entry: Entry, get: _Getter) -> list[Step]:
     }
 
     def make(folders: list[Path], note: Note) -> Path:
-        settings = SeedConfig(**dict(zip(parts, map(str, folders), strict=True)), **dict(entry.settings))
+        values: dict[str, Any] = dict(zip(parts, map(str, folders), strict=True)) | dict(entry.settings)
+        SeedConfig(**values)  # a check
         target.mkdir(parents=True, exist_ok=True)
-        values = {name: value for name, value in vars(settings).items() if value is not None}
         durable.write_file(target / "seed.json", (json.dumps(values, indent=2) + "\n").encode())
         return target
 
