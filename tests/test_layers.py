@@ -16,7 +16,7 @@ LAYERS = (  # innermost first
     {"backbones"},
     {"checkpoints"},
     {"external"},
-    {"resolve", "stages"},
+    {"resolved", "resolve", "stages"},
     {"given"},
     {"face", "pipeline", "estimate"},
     {"runs"},

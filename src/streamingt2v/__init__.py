@@ -1,6 +1,6 @@
 """Long videos from text, made chunk by chunk: StreamingT2V (Henschel et al., CVPR 2025) on diffusers.
 
-The public names, loaded when they are first used, so that importing the package costs nothing.
+Public names are loaded when they are first used, so that importing the package is fast.
 """
 
 from importlib import import_module, metadata

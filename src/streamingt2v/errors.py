@@ -1,8 +1,8 @@
-"""Everything that can go wrong, as a tree.
+"""Errors that this package raises.
 
 StreamingT2VError
-├── RequestError        the request is wrong; said before any weights load (exit code 2)
-│   └── MissingExtra    an optional package is needed; the message is the line to type
+├── RequestError        the request is wrong; raised before any weights load (exit code 2)
+│   └── MissingExtra    an optional package is needed; the message tells how to install it
 ├── ModelError          a model folder or checkpoint is missing, incomplete or does not fit
 ├── MediaError          an image or video cannot be read
 └── RunError            a run folder cannot be written, read or resumed
@@ -10,11 +10,11 @@ StreamingT2VError
 
 
 class StreamingT2VError(Exception):
-    """Base of all errors that this package raises on purpose."""
+    """Base of all errors of this package."""
 
 
 class RequestError(StreamingT2VError, ValueError):
-    """An argument is wrong: the message names it, its value, and what to do instead."""
+    """An argument is wrong; the message names it, its value, and the fix."""
 
     def __init__(self, argument: str, value: object, fix: str):
         self.argument, self.value, self.fix = argument, value, fix

@@ -1,4 +1,4 @@
-"""What users of a pipeline call, under diffusers' names: loading, placing, components, one stream, and the same stream collected."""
+"""Public methods of a pipeline, under diffusers' names: loading, placing, components, streaming, calling."""
 
 from __future__ import annotations
 
@@ -26,15 +26,17 @@ from .video.reader import count_frames
 
 OutputType = Literal["np", "pil", "pt"]
 StepEnd = Callable[..., Any]
-"""Called as diffusers does: (pipeline, step, timestep, {}) after every denoising step; `step` counts from 0 within a chunk or window.
+"""Called with (pipeline, step, timestep, {}) after every denoising step; `step` counts from 0 within a chunk
+or window.
 
-timestep is None: each stage has a schedule of its own. Raising in it cancels. What it returns must be empty: latents are not handed out.
+timestep is None, because each stage has its own schedule. Raising in it cancels. It must return {} or None:
+latents cannot be changed.
 """
 
 
 @dataclass(frozen=True)
 class PipelineOutput:
-    """What calling the pipeline returns: one video. frames: as `output_type` says.
+    """One video. frames: in the form of `output_type`.
 
     "np": uint8 array (T, H, W, 3); "pt": float32 tensor (T, 3, H, W) in [0, 1]; "pil": list of T images.
     """
@@ -43,12 +45,12 @@ class PipelineOutput:
 
 
 def _part(owner: str, name: str, about: str) -> Any:
-    """A component as a settable attribute: of the pipeline's backbone, its text encoder, or the components themselves."""
+    """Return a property for a component of the backbone, of the text encoder, or of the components."""
 
     def holder(face: Face) -> Any:
         parts = face.components
         found = parts if owner == "components" else getattr(parts, owner)
-        if parts.backbone is None:  # then a pipeline of diffusers has them all
+        if parts.backbone is None:  # a pipeline of diffusers holds all parts
             found = parts.pipeline
         if found is None or not hasattr(found, name):
             raise AttributeError(f"model {face.name!r} has no {name} of its own")
@@ -64,7 +66,7 @@ def _part(owner: str, name: str, about: str) -> Any:
 
 
 class Face(ABC):
-    """See `pipeline.LongVideoPipeline`. refiners: who refines; None for this process alone."""
+    """Base of `pipeline.LongVideoPipeline`. refiners: workers of stage 3; None for this process alone."""
 
     unet = _part("backbone", "unet", "Denoising network of stages 1 and 2.")
     cam = _part("backbone", "cam", "Conditional attention module: short-term memory.")
@@ -82,12 +84,12 @@ class Face(ABC):
         cls, name_or_folder: str | Path = "tiny", device: str | None = None, dtype: torch.dtype | None = None, savings: Savings = PLAIN,
         refiner: bool = True, *, torch_dtype: torch.dtype | None = None, device_map: str | None = None,
     ) -> Self:  # fmt: skip
-        """Load the included model "tiny", one by its name or hub id, or a model folder. ModelError if it is missing or incomplete.
+        """Load a model by its name, hub id or folder. ModelError if it is missing or incomplete.
 
-        dtype: of weights and computation, default float32; the autoencoder stays in float32. torch_dtype: the older name of it.
-        device, device_map: where it works, default "cpu"; "auto" or "balanced" take the accelerator where there is one.
-        savings: of memory and time. refiner: False leaves the network of stage 3 out, for less memory and a sooner start.
-        RequestError for savings, devices or dtypes that cannot be.
+        dtype: of weights and computation, default float32; the autoencoder stays in float32. torch_dtype: its
+        older name. device, device_map: default "cpu"; "auto" or "balanced" choose the accelerator if there is
+        one. savings: options for less memory and time. refiner: False does not load the network of stage 3.
+        RequestError for options that do not exist or do not fit.
         """
         if dtype is not None and torch_dtype not in (None, dtype):
             raise RequestError("torch_dtype", torch_dtype, f"dtype is {dtype}; give one of them")
@@ -98,17 +100,17 @@ class Face(ABC):
         return cls(load(folder, place, kind, savings, refiner, config), str(name_or_folder))
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
-        """Write a model folder, weights in `dtype`; those in memory stay as they are. A save that fails leaves nothing."""
+        """Write a model folder with weights in `dtype`. A save that fails leaves nothing."""
         save(self.components, Path(folder), dtype)
 
     @property
     def device(self) -> torch.device:
-        """Where the networks work."""
+        """Device of the networks."""
         return self.components.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """What they compute in."""
+        """Dtype of the networks."""
         return self.components.dtype
 
     @property
@@ -126,11 +128,11 @@ class Face(ABC):
         backbone.vae = value
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Self:
-        """Move the networks to a device, or to a dtype, the autoencoder's excepted. Returns the pipeline.
+        """Move the networks to a device or dtype (the autoencoder keeps float32) and return the pipeline.
 
-        RequestError for a device that is not there, or with offloading or an engine, which place weights themselves.
+        RequestError for a missing device, and with offloading or an engine, which place weights themselves.
         """
-        if isinstance(device, torch.dtype):  # as torch has it: to(torch.float16)
+        if isinstance(device, torch.dtype):  # to(torch.float16)
             device, dtype = None, device
         move(self.components, None if device is None else best_device(str(device)), dtype)
         return self
@@ -138,15 +140,18 @@ class Face(ABC):
     def enable_model_cpu_offload(
         self, gpu_id: int | None = None, device: str | torch.device | None = None
     ) -> None:
-        """Keep networks in the machine's memory, and bring each to the device when it works.
+        """Keep networks in main memory, and move each to the device for its work.
 
-        device: default, the accelerator of this machine. RequestError where there is none.
+        device: default the accelerator. RequestError if there is none.
         """
         place = torch.device(best_device("auto") if device is None else device)
         offload_models(self.components, place if gpu_id is None else torch.device(place.type, gpu_id))
 
     def enable_vae_tiling(self) -> None:
-        """Encode and decode frames larger than a tile in tiles that overlap: less memory. RequestError for an autoencoder that cannot."""
+        """Encode and decode large frames in overlapping tiles, for less memory.
+
+        RequestError if the autoencoder cannot.
+        """
         set_in_vaes(self.components, "vae_tiling", True)
 
     def disable_vae_tiling(self) -> None:
@@ -154,7 +159,7 @@ class Face(ABC):
         set_in_vaes(self.components, "vae_tiling", False)
 
     def enable_vae_slicing(self) -> None:
-        """Encode and decode frames one by one: less memory. RequestError for an autoencoder that cannot."""
+        """Encode and decode frames one by one, for less memory. RequestError if the autoencoder cannot."""
         set_in_vaes(self.components, "vae_slicing", True)
 
     def disable_vae_slicing(self) -> None:
@@ -162,7 +167,7 @@ class Face(ABC):
         set_in_vaes(self.components, "vae_slicing", False)
 
     def resolve(self, request: Request | ResolvedRequest) -> ResolvedRequest:
-        """Decide every option of a request for this model. RequestError where it is wrong or the model cannot do it."""
+        """Decide every option of a request. RequestError if it is wrong or the model cannot do it."""
         asked = resolve(self.config, request) if isinstance(request, Request) else request
         if asked.refine is not None and self.components.refiner is None and self.refiners is None:
             raise RequestError(
@@ -177,16 +182,17 @@ class Face(ABC):
     ) -> Iterator[Chunk]:  # fmt: skip
         """Yield the video chunk by chunk, exactly `num_frames` frames; with `video` only the new ones.
 
-        prompt: text, with the fields of `Request` as options, or a request. image: path, PIL image, array (H, W, 3) or tensor
-        (3, H, W) to start from. video: path, list of images, array (T, H, W, 3) or tensor (T, 3, H, W) to extend. Integers are 0 to
-        255, floats 0 to 1. seed: default 33; or generator: the seed is drawn from it, so that it gives another video the next time.
-        callback_on_step_end: see `StepEnd`.
-        state: of the last chunk that was kept; the stream goes on after it with the same bytes as if never stopped.
-        on_step: called with (step, steps) after every denoising step of a chunk or a window; raising in it cancels.
-        prompt_at: asked, in the place of the request's prompts, for that of the chunk whose first frame it is given. For one frame it
-        must always give the same; it is first asked when the chunk begins.
-        RequestError for what the model cannot do, at once, before the first chunk is asked for. With `refine`, MediaError if the file
-        has fewer frames. Memory does not grow with the length.
+        prompt: text, with the fields of `Request` as options, or a request. image: path, PIL image, array (H,
+        W, 3) or tensor (3, H, W) to start from. video: path, list of images, array (T, H, W, 3) or tensor (T,
+        3, H, W) to extend. Integers are 0 to 255, floats 0 to 1. seed: default 33. generator: draws the seed,
+        so that every call makes another video. callback_on_step_end: see `StepEnd`. state: of the last chunk
+        kept; the stream continues after it with the same bytes as if never stopped. on_step: called with
+        (step, steps) after every denoising step of a chunk or window; raising in it cancels. prompt_at:
+        replaces the request's prompts; called with a chunk's first frame when the chunk starts, and must
+        always return the same for it.
+
+        RequestError at once if the model cannot do it; with `refine`, MediaError if the file has too few
+        frames. Memory does not grow with the length.
         """
         given = Given()
         try:
@@ -205,7 +211,7 @@ class Face(ABC):
         except BaseException:
             given.close()
             raise
-        return self._streamed(asked, state, self._told(on_step, callback_on_step_end), prompt_at, given)
+        return self._streamed(asked, state, self._combined(on_step, callback_on_step_end), prompt_at, given)
 
     def __call__(
         self,
@@ -215,7 +221,7 @@ class Face(ABC):
         output_type: OutputType = "np",
         **options: Any,
     ) -> PipelineOutput:
-        """Collect the stream of the same arguments, 80 frames by default: for videos that fit into memory."""
+        """Make a whole video, 80 frames by default, that fits into memory. Arguments as for `stream`."""
         if output_type not in get_args(OutputType):
             raise RequestError(
                 "output_type", output_type, f"must be one of {', '.join(get_args(OutputType))}"
@@ -238,11 +244,13 @@ class Face(ABC):
         """Yield the chunks of a resolved request."""
 
     def unknown_words(self, prompt: str) -> dict[str, str | None]:
-        """Words of a prompt that the model does not know, and the word used instead of each (None: left out)."""
+        """Return the words of a prompt that the model does not know, with the word used instead (None: left
+        out).
+        """
         return self.components.text.unknown_words(prompt)
 
     def surplus_tokens(self, prompt: str) -> int:
-        """How many tokens of a prompt are beyond what the model reads and so have no effect."""
+        """Return how many tokens of a prompt exceed what the model reads."""
         return self.components.text.surplus_tokens(prompt)
 
     def _streamed(
@@ -258,12 +266,12 @@ class Face(ABC):
         finally:
             given.close()
 
-    def _told(self, on_step: OnStep | None, step_end: StepEnd | None) -> OnStep | None:
-        """Both callbacks as one."""
+    def _combined(self, on_step: OnStep | None, step_end: StepEnd | None) -> OnStep | None:
+        """Combine both callbacks."""
         if step_end is None:
             return on_step
 
-        def told(step: int, steps: int) -> None:
+        def report(step: int, steps: int) -> None:
             if on_step is not None:
                 on_step(step, steps)
             if step_end(self, step - 1, None, {}):
@@ -273,7 +281,7 @@ class Face(ABC):
                     "latents cannot be changed here; return {} or nothing",
                 )
 
-        return told
+        return report
 
 
 def _seed(seed: int | None, generator: torch.Generator | None) -> int:
@@ -289,7 +297,7 @@ def _seed(seed: int | None, generator: torch.Generator | None) -> int:
 
 
 def _first_given(**values: Any) -> str | None:
-    """Name of the first value that is not None."""
+    """Return the name of the first value that is not None."""
     return next((name for name, value in values.items() if value is not None), None)
 
 

@@ -1,6 +1,6 @@
-"""Images and videos that are given in memory, as files: what a request names is a path, so that every face and a resume read the same.
+"""Write images and videos that are passed in memory to temporary files, since a request holds paths.
 
-Pixels are kept without loss, as 8 bits.
+Pixels are stored without loss, in 8 bits.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from .errors import RequestError
 from .video.lossless import write_lossless
 
 RATE = 8
-"""Frames a second of a video that is given without a file."""
+"""Frames per second of a video that is passed in memory."""
 
 
 class Given:
-    """Files made for one stream; they go when it ends."""
+    """Temporary files of one stream; `close` deletes them."""
 
     def __init__(self) -> None:
         self._folder: TemporaryDirectory[str] | None = None
 
     def image(self, image: Any) -> str | None:
-        """Path of an image: a path, a PIL image, an array (H, W, 3) or a tensor (3, H, W). RequestError for anything else.
+        """Return the path of an image: a path, a PIL image, an array (H, W, 3) or a tensor (3, H, W).
 
-        Integers are 0 to 255, floats 0 to 1.
+        Integers are 0 to 255, floats 0 to 1. RequestError for anything else.
         """
         if image is None or isinstance(image, str | Path):
             return None if image is None else str(image)
@@ -39,7 +39,11 @@ class Given:
         return str(path)
 
     def video(self, video: Any) -> str | None:
-        """Path of a video: a path, a list of images, an array (T, H, W, 3) or a tensor (T, 3, H, W). RequestError for anything else."""
+        """Return the path of a video: a path, a list of images, an array (T, H, W, 3) or a tensor (T, 3, H,
+        W).
+
+        RequestError for anything else.
+        """
         if video is None or isinstance(video, str | Path):
             return None if video is None else str(video)
         frames = _frames("video", video)
@@ -58,7 +62,7 @@ class Given:
 
 
 def _frames(name: str, given: Any) -> Sequence[np.ndarray]:
-    """uint8 (H, W, 3) each."""
+    """Return frames as uint8 (H, W, 3) each."""
     try:
         frames = [_frame(frame) for frame in given]
     except TypeError as error:
@@ -82,11 +86,8 @@ def _frame(frame: Any) -> np.ndarray:
     if isinstance(frame, Image.Image):
         return np.asarray(frame.convert("RGB"))
     if isinstance(frame, torch.Tensor):
-        return (
-            frame.detach().cpu().float().movedim(0, -1).numpy()
-            if frame.is_floating_point()
-            else frame.cpu().movedim(0, -1).numpy()
-        )
+        frame = frame.detach().cpu()
+        return (frame.float() if frame.is_floating_point() else frame).movedim(0, -1).numpy()
     if isinstance(frame, np.ndarray):
         return frame
     raise TypeError(type(frame))

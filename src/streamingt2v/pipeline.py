@@ -1,4 +1,4 @@
-"""The whole trip: a resolved request becomes a stream of chunks, through first chunk, extend, refine and interpolate."""
+"""Turn a resolved request into a stream of chunks: first chunk, extend, refine, interpolate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .video.reader import last_frames, read_video
 
 
 class LongVideoPipeline(Face):
-    """Long video from text, an image or a video, as a stream. `from_pretrained` makes one."""
+    """Make long videos from text, an image or a video, as a stream. Load one with `from_pretrained`."""
 
     def trip(
         self,
@@ -41,9 +41,10 @@ class LongVideoPipeline(Face):
     def _extended(
         self, asked: ResolvedRequest, words: Words, state: State | None, on_step: OnStep | None
     ) -> Iterator[Piece]:
-        """Stages 1 and 2: the first frames, then the memory goes on until there are enough.
+        """Yield the pieces of stages 1 and 2.
 
-        With a crossfade the last frames of a chunk are held back until the next one has shown them again. They are in the window.
+        With a crossfade the last frames of a chunk are held back until the next one shows them again. They
+        are in the window.
         """
         maker, total = extender(self.components, asked, on_step), asked.made_frames
         if state is None:
@@ -63,12 +64,14 @@ class LongVideoPipeline(Face):
             yield Piece(frames_TCHW[:kept], _state(memory, done, held), done == total)
 
     def _begun(self, asked: ResolvedRequest, words: Words, maker: Extender) -> tuple[torch.Tensor, Any, int]:
-        """First new frames (none of an extended video), the memory after them, and how many of them may be held back."""
+        """Return the first new frames (none for an extended video), the memory, and how many frames may be
+        held back.
+        """
         size = (asked.height, asked.width)
         if asked.start == "video":
             assert asked.request.video is not None
             last_TCHW = to_float(last_frames(asked.request.video, maker.config.frames, *size))
-            # of the video's very first frames, so that a video extended again and again keeps its looks
+            # from the video's start, so that a video extended repeatedly keeps its appearance
             *_, anchor_HWC = islice(read_video(asked.request.video, *size), maker.config.anchor + 1)
             return last_TCHW[:0], maker.memory(last_TCHW, to_float(anchor_HWC[None])), 0
         image = starting_image(self.components, asked, words)
@@ -81,14 +84,14 @@ class LongVideoPipeline(Face):
 
 
 def _prompts(asked: ResolvedRequest, prompt_at: PromptAt | None) -> PromptAt:
-    """The prompt of the chunk that makes a frame; prompt_at: whom to ask, by frames of the output, in the request's place."""
+    """Return the prompts by made frame. prompt_at: replaces the request's prompts, by frame of the output."""
     if prompt_at is None:
         return asked.prompt_at
     return lambda frame: prompt_at(asked.factor * asked.grid.start(frame))
 
 
 def _chunks(pieces: Iterator[Piece], state: State | None) -> Iterator[Chunk]:
-    """Finished pieces as numbered chunks; `state`: of the chunk before them."""
+    """Convert pieces to numbered chunks. state: of the chunk before them."""
     index, start = (int(state["chunk"]), int(state["frame"])) if state else (0, 0)
     for piece in pieces:
         after = start + len(piece.frames_TCHW)
@@ -98,7 +101,9 @@ def _chunks(pieces: Iterator[Piece], state: State | None) -> Iterator[Chunk]:
 
 
 def _kept(done: int, made: int, held: int, total: int | None) -> tuple[int, int]:
-    """(how many of `made` frames after `done` are finished, how many of the others wait): none waits where these are enough."""
+    """Return how many of `made` frames are finished and how many are held back; none is if these complete the
+    video.
+    """
     if total is not None and done + made >= total:
         return total - done, 0
     return made - held, held

@@ -1,17 +1,15 @@
-"""From a request and a model to what will be made: every option is decided here, once, before any weights load.
+"""Decide every option of a request for a model, once, before any weights load.
 
-The command line, the server, batch, plan, resume and bench call `resolve` at their door. What comes after reads the `ResolvedRequest`
-and never asks again what was asked for.
+The command line, the server, batch, plan, resume and bench all call `resolve`. Later code reads the
+`ResolvedRequest` only.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import zip_longest
 from pathlib import Path
-from typing import Literal
 
 from .checkpoints.find import find_model
 from .config import ExtendConfig, ModelConfig, RefineByConfig, RefineConfig, Request, SeedConfig
@@ -27,119 +25,25 @@ from .external.abilities import (
     redraws_from_keyframes,
     seed_abilities,
 )
-from .video.rates import Rate
-
-Start = Literal["chunk", "image", "video", "file"]
-
-
-@dataclass(frozen=True)
-class ChunkGrid:
-    """Where the chunks of stages 1 and 2 begin: at 0, at `second`, and then every `new` frames.
-
-    given: 1 where frame 0 is an image that no chunk makes, else 0.
-    """
-
-    second: int
-    new: int
-    given: int = 0
-
-    def start(self, frame: int) -> int:
-        """First frame of the chunk that makes `frame`; 0 for an image that is frame 0."""
-        return self.second + (frame - self.second) // self.new * self.new if frame >= self.second else 0
-
-    def following(self, frame: int) -> int:
-        """First frame of the first chunk that begins at `frame` or later."""
-        if frame <= 0 and not self.given:
-            return 0
-        return self.second - (min(0, self.second - frame) // self.new) * self.new
-
-    def count(self, frames: int) -> int:
-        """How many chunks make a video of so many frames."""
-        first = int(self.second > self.given)
-        return first + max(0, -(-(frames - self.second) // self.new))
-
-
-@dataclass(frozen=True)
-class ResolvedRequest:
-    """What will be made and how. Made by `resolve` alone.
-
-    request: as asked, checked. config: the model's. start: stage 1 makes the first "chunk"; the "image" is frame 0; the "video" is
-    extended; or the frames of a "file" are refined. num_frames: of the output, None without end; made_frames: of stages 1 to 3, of
-    which interpolation makes `factor` times as many. height, width: of stages 1 and 2; output_height, output_width: of the output.
-    fps: playback rate of the output, None for that of a video whose rate has not been read (see `with_media`).
-    extend: stages 1 and 2. first_chunk: the pipeline of diffusers that makes the first chunk, None for the model's own network;
-    image_maker: folder of the pipeline that makes the image which stage 1 starts from. refine, refine_by: stage 3, by the model's own
-    network or by a pipeline; by_keyframes: that pipeline redraws after keyframes. grid: where chunks begin, in made frames.
-    extend_by: the pipeline that makes all chunks, None for the model's own network.
-    """
-
-    request: Request
-    config: ModelConfig
-    start: Start
-    num_frames: int | None
-    made_frames: int | None
-    factor: int
-    height: int
-    width: int
-    output_height: int
-    output_width: int
-    fps: Rate | None
-    extend: ExtendConfig
-    first_chunk: SeedConfig | None
-    image_maker: str | None
-    refine: RefineConfig | None
-    refine_by: RefineByConfig | None
-    by_keyframes: bool
-    grid: ChunkGrid
-    extend_by: ExtendByConfig | None = None
-
-    @property
-    def output_size(self) -> tuple[int, int]:
-        """(height, width) of the output's frames."""
-        return self.output_height, self.output_width
-
-    @property
-    def refines(self) -> bool:
-        """Whether stage 3 runs."""
-        return self.refine is not None or self.refine_by is not None
-
-    @property
-    def unneeded(self) -> frozenset[str]:
-        """Folders of the model's networks that have no part in it."""
-        return frozenset() if self.refine is not None else frozenset({"refiner", "refiner_vae"})
-
-    @property
-    def pipeline_folders(self) -> list[Path]:
-        """Folders of others' pipelines and their settings, whose files the video depends on as well."""
-        first = self.first_chunk
-        folders = [self.image_maker]
-        if self.start == "chunk" and first is not None:
-            folders = [self.request.base, first.pipeline, first.adapter, first.picture]
-        if self.refine_by is not None:
-            folders.append(self.refine_by.pipeline)
-        return [Path(folder) for folder in dict.fromkeys(folders) if folder is not None]
-
-    def prompt_at(self, frame: int) -> str:
-        """Prompt of the chunk that makes a frame, as the request has it; frames as made."""
-        return self.request.prompt_at(self.factor * self.grid.start(frame))
+from .resolved import ChunkGrid, ResolvedRequest, Start
 
 
 def resolve(config: ModelConfig, request: Request) -> ResolvedRequest:
-    """What the model will make of the request. Reads no weights and opens no media.
+    """Return what the model will make. Reads no weights and opens no media.
 
-    RequestError where the request is wrong or the model cannot do it; ModelError if a pipeline that the model works with cannot be used.
+    RequestError if the request is wrong or the model cannot do it; ModelError if a pipeline of the model
+    cannot be used.
     """
     request = _located(request.validate())
     _check_starts(config, request)
     config = dataclasses.replace(config, seed=_first_chunk(config, request))
     _check_base(config, request)
     refine, refine_by = _refining(config, request)
+    if config.extend_by is not None:
+        config = _sized(config, request)
     height, width = (refine or refine_by or _Unrefined()).size(config.height, config.width)
     if config.extend_by is None:
         _check_size(config, request, height, width)
-    else:
-        config = _sized(config, request)
-        height, width = (refine or refine_by or _Unrefined()).size(config.height, config.width)
     factor = _factor(config, request)
     frames = request.num_frames if request.num_frames is None else -(-(request.num_frames - 1) // factor) + 1
     start = _start(config, request)
@@ -170,7 +74,7 @@ def resolve(config: ModelConfig, request: Request) -> ResolvedRequest:
 
 
 def _located(request: Request) -> Request:
-    """The request with the folder of its base, which may be a name or an id of the hub. RequestError if it is not here."""
+    """Replace the name or hub id of the request's base by its folder. RequestError if it is not there."""
     if request.base is None:
         return request
     try:
@@ -180,8 +84,8 @@ def _located(request: Request) -> Request:
 
 
 def resolve_for(model: str, request: Request) -> ResolvedRequest:
-    """The same for a model's name or folder; RequestError as well if there is no such model, or it is broken."""
-    from .external.as_model import read_model  # imports torch, which a plan does without
+    """Do `resolve` for a model by its name or folder. RequestError also if it is missing or broken."""
+    from .external.as_model import read_model  # imports torch
 
     try:
         return resolve(read_model(model)[1], request)
@@ -190,15 +94,11 @@ def resolve_for(model: str, request: Request) -> ResolvedRequest:
 
 
 def with_media(resolved: ResolvedRequest) -> ResolvedRequest:
-    """The same with what is read from the files that it names: rate of a video, number of frames to refine.
+    """Complete it from the files that it names: rate of a video, number of frames to refine.
 
-    RequestError if a file cannot be decoded, or has fewer frames than are to be refined.
+    RequestError if a file cannot be decoded, or has fewer frames than were asked for.
     """
-    from .video.reader import (
-        count_frames,
-        playback_rate,
-        read_image,
-    )  # what decodes is imported when it is needed
+    from .video.reader import count_frames, playback_rate, read_image  # slow to import
 
     request = resolved.request
     for name, path in request.files().items():
@@ -217,7 +117,7 @@ def with_media(resolved: ResolvedRequest) -> ResolvedRequest:
 
 
 def counted(resolved: ResolvedRequest, frames: int) -> ResolvedRequest:
-    """The same for a file to refine that has so many frames. RequestError if more are asked for."""
+    """Complete it for a file to refine of `frames` frames. RequestError if more were asked for."""
     asked = resolved.num_frames
     if asked is not None and asked > frames:
         raise RequestError(
@@ -244,7 +144,7 @@ def _grid(config: ModelConfig, start: Start) -> ChunkGrid:
 
 
 def _extending(config: ModelConfig, request: Request) -> ExtendConfig:
-    """How the chunks of stages 1 and 2 are made."""
+    """Return the settings of stages 1 and 2."""
     own = config.extend
     asked = config.guidance and request.guidance_scale is not None and request.refine is None
     scale = request.guidance_scale if asked and request.guidance_scale is not None else own.guidance_scale
@@ -252,7 +152,7 @@ def _extending(config: ModelConfig, request: Request) -> ExtendConfig:
 
 
 def _first_chunk(config: ModelConfig, request: Request) -> SeedConfig | None:
-    """Stage 1 by the request's base where it names one, else by the model's; with the facts of the pipeline filled in."""
+    """Return the pipeline of stage 1: the request's base, else the model's, checked."""
     if request.base is None:
         return checked_seed(config.seed) if config.seed is not None else None
     try:
@@ -262,7 +162,7 @@ def _first_chunk(config: ModelConfig, request: Request) -> SeedConfig | None:
 
 
 def _asked_first_chunk(config: ModelConfig, request: Request) -> SeedConfig | None:
-    """With steps and guidance as asked for; None where no pipeline makes the first chunk."""
+    """Return the pipeline of stage 1 with the request's steps and guidance; None if there is none."""
     own = config.seed
     if own is None or own.pipeline is None:
         return None
@@ -281,7 +181,7 @@ def _check_starts(config: ModelConfig, request: Request) -> None:
 
 
 def _check_base(config: ModelConfig, request: Request) -> None:
-    """RequestError where what the video starts from and what makes the first chunk do not fit together."""
+    """Raise RequestError if the start of the video and the maker of the first chunk do not fit together."""
     if request.base is not None and config.extend_by is not None:
         raise RequestError(
             "base",
@@ -308,7 +208,10 @@ def _needs_image(config: ModelConfig) -> bool:
 
 
 def _refining(config: ModelConfig, request: Request) -> tuple[RefineConfig | None, RefineByConfig | None]:
-    """Stage 3 as asked for. Steps and guidance are its own unless it is all there is to do; else they are those of stages 1 and 2."""
+    """Return the settings of stage 3.
+
+    The request's steps and guidance are for it only if the request refines a file.
+    """
     by = config.refine_by
     if by is not None:
         check_refiner(by)
@@ -341,15 +244,15 @@ def _abilities(refine: RefineByConfig) -> Abilities:
 
 
 class _Unrefined:
-    """In the place of stage 3's settings where there is none."""
+    """Stand-in for the settings of stage 3 if it does not run."""
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """As they come."""
+        """Return the size unchanged."""
         return height, width
 
 
 def _sized(config: ModelConfig, request: Request) -> ModelConfig:
-    """The model of a pipeline at the size asked for: any multiple of what its networks pack."""
+    """Return a pipeline's model at the size asked for: any multiple of what its networks need."""
     assert config.extend_by is not None, "a model of a pipeline"
     multiple = config.extend_by.multiple
     for name, asked in (("width", request.width), ("height", request.height)):
@@ -364,14 +267,14 @@ def _sized(config: ModelConfig, request: Request) -> ModelConfig:
 
 
 def _extend_by(config: ModelConfig, request: Request) -> ExtendByConfig | None:
-    """The pipeline that makes all chunks, with the way to go on, steps and guidance as asked for."""
+    """Return the pipeline that makes all chunks, with the request's way to continue, steps and guidance."""
     own = config.extend_by
     if own is None:
         if request.continue_by is not None:
             raise RequestError(
                 "continue_by",
                 request.continue_by,
-                f"model {config.name!r} goes on by its own network; leave it out",
+                f"model {config.name!r} continues by its own network; leave it out",
             )
         return None
     from .external.as_model import way_of  # imports torch
@@ -381,14 +284,9 @@ def _extend_by(config: ModelConfig, request: Request) -> ExtendByConfig | None:
     except ModelError as error:
         raise RequestError("continue_by", request.continue_by, str(error)) from error
     asks = request.refine is None
-    return dataclasses.replace(
-        own,
-        how=how,
-        steps=(request.num_inference_steps if asks else None) or own.steps,
-        guidance_scale=request.guidance_scale
-        if asks and request.guidance_scale is not None
-        else own.guidance_scale,
-    )
+    scale = request.guidance_scale if asks and request.guidance_scale is not None else own.guidance_scale
+    steps = (request.num_inference_steps if asks else None) or own.steps
+    return dataclasses.replace(own, how=how, steps=steps, guidance_scale=scale)
 
 
 def _check_size(config: ModelConfig, request: Request, height: int, width: int) -> None:
@@ -401,9 +299,9 @@ def _check_size(config: ModelConfig, request: Request, height: int, width: int) 
 
 
 def _factor(config: ModelConfig, request: Request) -> int:
-    """How many times the made frames the output has: above 1 for a playback rate above the model's; 1 for a file to refine.
+    """Return the interpolation factor: above 1 for a playback rate above the model's.
 
-    RequestError for a rate that is no multiple of the model's, or where nothing can be put between frames.
+    RequestError for a rate that is no multiple of the model's, or for a video that cannot be interpolated.
     """
     if request.refine is not None or request.fps is None or request.fps <= config.fps:
         return 1
@@ -424,7 +322,7 @@ def _factor(config: ModelConfig, request: Request) -> int:
 
 
 def _check_effects(config: ModelConfig, request: Request) -> None:
-    """RequestError for guidance, a negative prompt or later prompts that nothing would read."""
+    """Raise RequestError for guidance, a negative prompt or a schedule that would have no effect."""
     if request.refine is not None:
         return
     by_pipeline = config.seed is not None and request.video is None
@@ -444,20 +342,16 @@ def _check_effects(config: ModelConfig, request: Request) -> None:
         raise RequestError(
             "schedule",
             len(request.schedule),
-            f"model {config.name!r} goes on from images alone; leave it out",
+            f"model {config.name!r} continues from images alone; leave it out",
         )
 
 
 def _unguided(config: ModelConfig) -> str:
-    return (
-        "has its guidance in its weights"
-        if config.extend_by is not None
-        else "was distilled with its guidance"
-    )
+    return "has its guidance in its weights" if config.extend_by else "was distilled with its guidance"
 
 
 def _check_schedule(resolved: ResolvedRequest) -> None:
-    """RequestError for an entry that no chunk would use."""
+    """Raise RequestError for a schedule entry that no chunk would use."""
     grid, total = resolved.grid, resolved.made_frames
     entries = [-(-frame // resolved.factor) for frame, _ in resolved.request.schedule]
     starts = [grid.following(frame) for frame in entries]

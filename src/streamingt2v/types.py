@@ -1,7 +1,7 @@
-"""The few things that travel between stages.
+"""Types that stages exchange.
 
-Shape legend, used as a suffix of tensor names everywhere: B batch, C channels, T frames, H height, W width,
-L tokens, D width of a token. Pixels of a `Chunk` are uint8; inside the model frames are float32 in [-1, 1].
+Suffixes of tensor names tell their shape: B batch, C channels, T frames, H height, W width, L tokens, D width
+of a token. Pixels of a `Chunk` are uint8; inside the model, frames are float32 in [-1, 1].
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     import torch
 
 State = dict[str, Any]
-"""State of a stage after a chunk: a flat mapping of names to tensors (CPU) or plain JSON values."""
+"""State of a stage after a chunk: a flat mapping of names to CPU tensors or JSON values."""
 
 
 @dataclass(frozen=True)
 class TextCond:
-    """Embedded prompts for guidance: `positive_BLD` and `negative_BLD`, each (1, L, D) float."""
+    """Embedded prompts, each (1, L, D) float."""
 
     positive_BLD: torch.Tensor
     negative_BLD: torch.Tensor
@@ -27,10 +27,11 @@ class TextCond:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A run of consecutive finished frames.
+    """Consecutive finished frames.
 
-    frames_THWC: uint8 (T, H, W, 3), T >= 1. start: index of the first frame in the video. final: no chunk follows.
-    state: everything needed to go on after this chunk (see `pipeline.LongVideoPipeline.stream`); None if it cannot be resumed.
+    frames_THWC: uint8 (T, H, W, 3), T >= 1. start: index of the first frame in the video. final: no chunk
+    follows. state: everything needed to continue after this chunk (see `pipeline.LongVideoPipeline.stream`);
+    None if it cannot be resumed.
     """
 
     index: int
@@ -41,7 +42,7 @@ class Chunk:
 
     @property
     def frames(self) -> np.ndarray:
-        """The frames, uint8 (T, H, W, 3)."""
+        """Frames, uint8 (T, H, W, 3)."""
         return self.frames_THWC
 
     @property

@@ -197,7 +197,7 @@ def test_a_model_can_name_its_base_and_how_pictures_are_made(home, tmp_path):
 @pytest.mark.parametrize(
     "base, more, says",
     [
-        ("stable_diffusion", {}, "base=.*makes pictures, not videos"),
+        ("stable_diffusion", {}, "base=.*makes images, not videos"),
         ("toy", {}, "base=.*no pipeline of diffusers"),
         ("nowhere", {}, "base=.*nowhere.*no model"),
         ("modelscope", {"image": "red.png"}, "base=.*from text alone"),

@@ -175,9 +175,9 @@ def test_the_way_to_go_on_is_chosen_told_and_overruled(home):
     config = read_model(home / "ltx")[1]
     assert resolve(config, Request(PROMPT, 9)).extend_by.how == "conditions"
     assert resolve(config, Request(PROMPT, 9, continue_by="overlap")).extend_by.how == "overlap"
-    with pytest.raises(RequestError, match="does not go on by 'mask'; it has conditions"):
+    with pytest.raises(RequestError, match="cannot continue by 'mask'; it has conditions"):
         resolve(config, Request(PROMPT, 9, continue_by="mask"))
-    with pytest.raises(RequestError, match="goes on by its own network"):
+    with pytest.raises(RequestError, match="continues by its own network"):
         resolve(read_model("tiny")[1], Request(PROMPT, 9, continue_by="mask"))
 
 

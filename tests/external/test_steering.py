@@ -124,7 +124,7 @@ def test_steps_are_reported_and_cancelled(clean, noise):
 
 
 def test_a_window_shows_its_neighbour_up_to_the_cut(clean, noise):
-    first = SplicedWindow(2, lambda shape: noise, None, lambda step: 0)
+    first = SplicedWindow(2, lambda shape: noise, {}, lambda step: 0)
     loop(steered(diffusers.DDIMScheduler(), first), clean, noise)
     left = {index: latents[:, :, 3:] for index, latents in first.made.items()}
     second = SplicedWindow(2, lambda shape: noise, left, lambda step: step % 3, skip=1)
@@ -135,7 +135,7 @@ def test_a_window_shows_its_neighbour_up_to_the_cut(clean, noise):
 
 
 def test_noise_that_a_pipeline_adds_is_the_hands(clean, noise):
-    hand = SplicedWindow(2, lambda shape: noise, None, lambda step: 0)
+    hand = SplicedWindow(2, lambda shape: noise, {}, lambda step: 0)
     for kind in (diffusers.DDIMScheduler, diffusers.UniPCMultistepScheduler):
         scheduler = steered(kind(), hand)
         scheduler.set_timesteps(STEPS)

@@ -19,9 +19,10 @@ from streamingt2v.checkpoints.opening import opened
 from streamingt2v.cli import main
 from streamingt2v.config.refine import RefineByConfig
 from streamingt2v.errors import ModelError
+from streamingt2v.external.steering import Hand, SplicedWindow, late
 from streamingt2v.runs.state import pack_state, unpack_state
 from streamingt2v.samplers.noise import integer
-from streamingt2v.stages.refine_by_keyframes import KeyframeRefineStage, _Spliced
+from streamingt2v.stages.refine_by_keyframes import KeyframeRefineStage
 from streamingt2v.video.piece import Piece
 from streamingt2v.video.reader import read_video
 
@@ -92,7 +93,7 @@ def refined(pipe, total: int, pieces: int = 5, state=None, **changes) -> tuple[l
     config = RefineByConfig(
         "", **{"frames": 6, "overlap": 2, "scale": 2, "steps": 3, "strength": 0.7, **changes}
     )
-    stage = KeyframeRefineStage(open_pipeline, config, 0, total, (16, 16), "", torch.device("cpu"))
+    stage = KeyframeRefineStage(open_pipeline, config, 0, total, (16, 16), "", None, torch.device("cpu"))
     return list(stage.stream(parts, lambda frame: f"frame {frame}", state)), watched.calls
 
 
@@ -115,9 +116,8 @@ def test_every_frame_comes_once_after_a_pass_over_the_keyframes(pipe, total, win
     assert all(not np.array_equal(a, b) for a, b in pairwise(pictures)), (
         "each window has a picture of its own"
     )
-    assert {call["target_fps"] for call in calls} == {38} and len(calls[0]["scheduler"].made) == 2, (
-        "int(3 * 0.7) steps"
-    )
+    assert {call["target_fps"] for call in calls} == {38}
+    assert len(calls[0]["scheduler"].timesteps) == 2, "int(3 * 0.7) steps"
 
 
 def test_keyframes_are_made_in_groups(pipe):
@@ -125,27 +125,34 @@ def test_keyframes_are_made_in_groups(pipe):
     assert [call["num_frames"] for call in calls] == [3, 6, 6, 6, 1, 6]
 
 
-def test_after_every_step_the_overlap_is_the_windows_before_up_to_the_cut(pipe):
+def test_after_every_step_the_overlap_is_the_window_before_up_to_the_cut(pipe, monkeypatch):
+    hands: list[SplicedWindow] = []
+    init = SplicedWindow.__init__
+    monkeypatch.setattr(SplicedWindow, "__init__", lambda self, *a: (init(self, *a), hands.append(self))[0])
     _, calls = refined(pipe, 10)
-    left, right = (call["scheduler"].made for call in calls[1:])
-    for step, (before_CTHW, after_CTHW) in enumerate(zip(left, right, strict=True)):
+    left, right = (hand.made for hand in hands[1:])
+    assert left.keys() == right.keys()
+    for step in left:
         cut = integer(0, "blend", 1, step, 2)
-        same = [torch.equal(before_CTHW[:, 4 + j], after_CTHW[:, j]) for j in range(2)]
-        assert same == [j < cut for j in range(2)]
+        assert [torch.equal(left[step][4 + j], right[step][j]) for j in range(2)] == [
+            j < cut for j in range(2)
+        ]
     assert {integer(0, "blend", 1, step, 2) for step in range(20)} == {0, 1}, (
         "as published: never all of them"
     )
     latents = [call["latents"] for call in calls[1:]]
     assert torch.allclose(latents[0][:, :, 4:], latents[1][:, :, :2], atol=1e-5), (
-        "both begin from the same noised frames"
+        "both start from the same noise"
     )
 
 
-def test_it_begins_at_the_strength(pipe):
-    """Of 30 steps at 0.97 the last 29 (method.md: StreamingSVD)."""
-    spliced = _Spliced(pipe.scheduler, 0.97)
-    spliced.set_timesteps(30)
-    assert len(spliced.timesteps) == 29 and spliced.timesteps[-1] == spliced.inner.timesteps[-1]
+def test_it_starts_at_the_strength(pipe):
+    """Run the last 29 of 30 steps at strength 0.97 (method.md: StreamingSVD)."""
+    scheduler = late(pipe.scheduler, Hand(), 0.97)
+    scheduler.set_timesteps(30)
+    own = type(pipe.scheduler).from_config(pipe.scheduler.config)
+    own.set_timesteps(30)
+    assert scheduler.timesteps.tolist() == own.timesteps[1:].tolist()
 
 
 def test_the_pipelines_own_scheduler_is_put_back(pipe):

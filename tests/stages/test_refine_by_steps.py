@@ -109,7 +109,7 @@ def test_splicing_brings_windows_nearer_than_shared_noise_and_that_nearer_than_n
                 super().__init__(*args)
                 kept.append(self)
                 if patches.get("left") is False:
-                    self.left = None
+                    self.left = {}
                 if patches.get("shared") is False:
                     own = self.noise_of
                     self.noise_of = lambda shape: own(shape).roll(len(kept), -1) * (-1) ** len(kept)

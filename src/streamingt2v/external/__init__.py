@@ -1,1 +1,3 @@
-"""Pipelines of diffusers behind this package's own protocols: abilities read from signatures, and calling."""
+"""Adapt diffusers' pipelines to this package: what they can do, how they are called, and how they are
+steered.
+"""

@@ -1,4 +1,4 @@
-"""A model by its name, hub id or folder; a folder of a diffusers pipeline, which has no `model.json`, is a model by itself."""
+"""Find models; make a model configuration for a folder of a diffusers pipeline, which has no `model.json`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 from ..checkpoints.find import find_model
 from ..config import ExtendConfig, ModelConfig
 from ..config.external import ExtendByConfig
-from ..config.values import read_json
 from ..errors import ModelError
 from . import families
 from .abilities import abilities, check_class, pipeline_class
@@ -19,7 +18,12 @@ LARGEST_CROSSFADE = 4
 
 
 def read_model(name_or_folder: str | Path, half: bool = False) -> tuple[Path, ModelConfig]:
-    """Return the folder and the configuration of a model. No weights are read. ModelError if it is missing or broken."""
+    """Return folder and configuration of a model, by its name, hub id or folder.
+
+    ModelError if it is missing or broken.
+
+    half: accept folders with half-precision weights alone. No weights are read.
+    """
     folder = find_model(name_or_folder, half)
     if (folder / "model.json").is_file() or not (folder / "model_index.json").is_file():
         return folder, ModelConfig.load(folder)
@@ -27,20 +31,19 @@ def read_model(name_or_folder: str | Path, half: bool = False) -> tuple[Path, Mo
 
 
 def pipeline_model(folder: Path) -> ModelConfig:
-    """Return the configuration of a pipeline's folder as a model: its own size, rate and chunk length.
+    """Return a pipeline folder's configuration as a model: its own size, rate and chunk length.
 
-    ModelError if the pipeline makes no videos, cannot go on, lacks a package, or asks for what no request has.
+    ModelError if the pipeline makes no videos, cannot continue one, lacks a package, or needs what no request
+    has.
     """
     kind = pipeline_class(folder)
     check_class(kind, folder)
-    can, scheduler = abilities(kind), _json(folder / "scheduler" / "scheduler_config.json")
+    can = abilities(kind)
     if not can.video:
         raise ModelError(f"{folder}: {kind.__name__} makes images, not videos")
-    going_on = sibling(kind, scheduler)
-    if not ways(going_on):
-        raise ModelError(
-            f"{folder}: {kind.__name__} cannot go on with a video; use it for the first chunk with --base"
-        )
+    if not ways(_sibling(folder, kind)):
+        fix = "use it for the first chunk with --base"
+        raise ModelError(f"{folder}: {kind.__name__} cannot continue a video; {fix}")
     multiple = families.folder_multiple(folder, kind)
     height, width = (side // multiple * multiple for side in _size(folder, kind))
     extend = _extend(folder, kind, can.guidance)
@@ -64,40 +67,42 @@ def pipeline_model(folder: Path) -> ModelConfig:
 
 
 def way_of(config: ModelConfig, how: str | None = None) -> str:
-    """Return the name of the way in which a pipeline's model goes on: the one asked for, the configured one, or its best.
+    """Return the name of the way to continue: the one asked for, the configured one, or the pipeline's best.
 
-    ModelError for one that it does not have.
+    ModelError for one that the pipeline does not have.
     """
-    assert config.extend_by is not None, "a model of a pipeline"
+    assert config.extend_by is not None, "a model that is a pipeline"
     folder = Path(config.extend_by.pipeline)
     kind = pipeline_class(folder)
-    has = dict.fromkeys(
-        (*ways(sibling(kind, _json(folder / "scheduler" / "scheduler_config.json"))), *ways(kind))
-    )
+    has = dict.fromkeys((*ways(_sibling(folder, kind)), *ways(kind)))
     wanted = how or config.extend_by.how
     if wanted is not None and wanted not in has:
-        raise ModelError(f"{kind.__name__} does not go on by {wanted!r}; it has {', '.join(has)}")
+        raise ModelError(f"{kind.__name__} cannot continue by {wanted!r}; it has {', '.join(has)}")
     return wanted or next(iter(has))
 
 
 def told(way: str) -> str:
-    """Return a way to go on as a sentence's end."""
+    """Describe a way to continue, as the end of a sentence."""
     return WAYS[way].help
 
 
+def _sibling(folder: Path, kind: type) -> type:
+    return sibling(kind, families.component_config(folder, "scheduler"))
+
+
 def _size(folder: Path, kind: type) -> tuple[int, int]:
-    """Return the (height, width) that a pipeline makes by itself."""
+    """Return a pipeline's own (height, width)."""
     own = families.default_size(kind)
     if own is not None:
         return own
-    network = _json(folder / "transformer" / "config.json") or _json(folder / "unet" / "config.json")
+    network = families.component_config(folder, "transformer", "unet")
     square = network.get("sample_size")
     height, width = network.get("sample_height") or square, network.get("sample_width") or square
     if isinstance(square, list | tuple):
         height, width = square
     if not height or not width:
         return 512, 512
-    factor = _factor(_json(folder / "vae" / "config.json"))
+    factor = _factor(families.component_config(folder, "vae"))
     return int(height) * factor, int(width) * factor
 
 
@@ -108,16 +113,11 @@ def _factor(vae: dict[str, Any]) -> int:
 
 
 def _extend(folder: Path, kind: type, guidance: bool) -> ExtendConfig:
-    """Return a chunk as long as the pipeline's own clips, of which the first half shows the chunk before."""
+    """Return chunks as long as the pipeline's own clips, each half of it overlap."""
     ratio = families.folder_ratio(folder)
-    network = _json(folder / "transformer" / "config.json") or _json(folder / "unet" / "config.json")
+    network = families.component_config(folder, "transformer", "unet")
     own = families.default_frames(kind) or network.get("num_frames") or network.get("sample_frames") or 16
     frames = max(3, (int(own) - 1) // ratio * ratio + 1) if ratio > 1 else max(2, int(own))
     overlap = max(1, (frames // 2 - 1) // ratio * ratio + 1) if ratio > 1 else frames // 2
     crossfade = min(LARGEST_CROSSFADE, overlap - 1, frames - overlap - 1) // ratio * ratio
     return ExtendConfig(frames, overlap, guidance_scale=7.5 if guidance else 1.0, crossfade=max(0, crossfade))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    values = read_json(path) if path.is_file() else {}
-    return values if isinstance(values, dict) else {}

@@ -1,6 +1,8 @@
-"""Calls of diffusers' pipelines: arguments that their signatures take, randomness keyed by the request's seed, frames out.
+"""Call diffusers' pipelines: arguments by their signatures, randomness keyed by the request's seed, frames in
+this package's form.
 
-Their frames are arrays in [0, 1] of their own size and number; here are the ways to this package's, (T, 3, H, W) in [-1, 1].
+Pipelines return arrays in [0, 1] of their own size and number; this package's frames are (T, 3, H, W) in [-1,
+1].
 """
 
 from __future__ import annotations
@@ -17,25 +19,54 @@ import torch.nn.functional as F
 from ..errors import ModelError
 from ..samplers.noise import frame_noise, integer
 from ..video.piece import whole
+from .families import FRAME_COUNT
 from .latents import temporal_ratio
 
 NEEDS_NEGATIVE = ("EasyAnimate",)
-"""Families that fail where no negative prompt is given; an empty one does."""
+"""Families that fail without a negative prompt, even an empty one."""
 Open = Callable[[], AbstractContextManager[Any]]
-"""Gives a loaded pipeline of diffusers for the time of a `with`."""
+"""Opens a pipeline of diffusers for the time of a `with`."""
 
 
-def called(pipe: Any, wanted: Mapping[str, Any], seed: int) -> Any:
-    """Return what the pipeline gives for those of the arguments that it takes and that are not empty; frames and pictures as arrays."""
-    takes = inspect.signature(pipe.__call__).parameters
-    arguments = {name: value for name, value in wanted.items() if name in takes and value not in (None, "")}
+def call_arguments(
+    prompt: str,
+    negative_prompt: str,
+    size: tuple[int, int] | None = None,
+    frames: int | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """Return arguments for `called`, under all names that pipelines have for them. size: (height, width)."""
+    height, width = size or (None, None)
+    return {
+        "prompt": prompt,
+        "negative_prompt": negative_prompt,
+        "height": height,
+        "width": width,
+        **dict.fromkeys(FRAME_COUNT, frames),
+        "use_resolution_binning": False,  # keep the size that was asked for
+        "decode_chunk_size": 8,  # as published; some pipelines decode all frames at once
+        **more,
+    }
+
+
+def called(pipe: Any, wanted: Mapping[str, Any], seed: int | None = None) -> Any:
+    """Call a pipeline with those arguments that it takes and that are neither None nor empty text; frames
+    come as arrays.
+
+    seed: start from noise that belongs to frames, where the pipeline can be given it; None for the pipeline's
+    own noise.
+    """
+    takes = takes_of(pipe)
+    arguments = {
+        name: value
+        for name, value in wanted.items()
+        if name in takes and value is not None and not (isinstance(value, str) and not value)
+    }
     if type(pipe).__name__.startswith(NEEDS_NEGATIVE):
         arguments.setdefault("negative_prompt", "")
-    return pipe(
-        **arguments,
-        **_latents(pipe, arguments, seed),
-        **({"output_type": "np"} if "output_type" in takes else {}),
-    )
+    if "output_type" in takes:
+        arguments["output_type"] = "np"
+    return pipe(**arguments, **({} if seed is None else _latents(pipe, arguments, seed)))
 
 
 def takes_of(pipe: Any) -> Mapping[str, inspect.Parameter]:
@@ -44,19 +75,32 @@ def takes_of(pipe: Any) -> Mapping[str, inspect.Parameter]:
 
 
 @contextmanager
+def with_scheduler(pipe: Any, scheduler: Any) -> Iterator[None]:
+    """Replace a pipeline's scheduler for the time of a `with`."""
+    own = pipe.scheduler
+    pipe.scheduler = scheduler
+    try:
+        yield
+    finally:
+        pipe.scheduler = own
+
+
+@contextmanager
 def own_randomness(seed: int, stage: str, index: int = 0) -> Iterator[torch.Generator]:
-    """A generator keyed by seed, stage and index. What a pipeline draws without it, while loading or working, comes from the same key,
-    and the global generator is left as it was.
+    """Yield a generator keyed by seed, stage and index.
+
+    What a pipeline draws without it, while loading or working, comes from the same key. The global generator
+    is restored afterwards.
     """
     key = integer(seed, stage, index, -1, 2**63)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(key)
-        # on the CPU whatever computes, so that the numbers are the same on every device
+        # on the CPU, so that the numbers are the same on every device
         yield torch.Generator("cpu").manual_seed(key)
 
 
 def video_of(output: Any) -> torch.Tensor:
-    """The frames of the first video in a pipeline's output, asked for as arrays: (T, 3, H, W) in [-1, 1]. ModelError if it has none."""
+    """Return the first video of a pipeline's output: (T, 3, H, W) in [-1, 1]. ModelError if it has none."""
     videos = output.frames if hasattr(output, "frames") else getattr(output, "images", None)
     if videos is None or len(videos) == 0:
         raise ModelError(f"{type(output).__name__} holds no frames")
@@ -66,7 +110,10 @@ def video_of(output: Any) -> torch.Tensor:
 
 
 def covered(frames_TCHW: torch.Tensor, height: int, width: int, resample: str = "antialias") -> torch.Tensor:
-    """The largest centred part with the asked proportions, scaled to the size: "antialias" bicubic, or "nearest" as published."""
+    """Crop frames to the proportions of a size, centred, and scale them to it.
+
+    resample: "antialias" is bicubic, "nearest" as published.
+    """
     whole_rows, whole_columns = frames_TCHW.shape[-2:]
     rows, columns = window(whole_rows, whole_columns, height, width)
     top, left = (whole_rows - rows) // 2, (whole_columns - columns) // 2
@@ -79,20 +126,20 @@ def covered(frames_TCHW: torch.Tensor, height: int, width: int, resample: str = 
 
 
 def window(height: int, width: int, rows: int, columns: int) -> tuple[int, int]:
-    """Size of the largest part of height x width with the proportions rows : columns."""
+    """Return the size of the largest part of height x width with the proportions rows : columns."""
     return min(height, max(1, round(width * rows / columns))), min(
         width, max(1, round(height * columns / rows))
     )
 
 
 def frames_of_codec(pipe: Any, frames: int) -> int:
-    """The fewest frames, `frames` or more, that the pipeline's autoencoder packs without rest: r k + 1 for one that packs r into one."""
+    """Round a number of frames up to one that the pipeline's autoencoder can pack: r k + 1 for a ratio of r."""
     ratio = temporal_ratio(pipe)
     return -(-(frames - 1) // ratio) * ratio + 1
 
 
 def unit_to_float(frames_TCHW: torch.Tensor) -> torch.Tensor:
-    """Frames in [0, 1], as diffusers' arrays are, or bytes, as float32 in [-1, 1]. ModelError for anything else."""
+    """Convert frames in [0, 1], or bytes, to float32 in [-1, 1]. ModelError for anything else."""
     if frames_TCHW.ndim != 4 or frames_TCHW.shape[1] != 3:
         raise ModelError(f"the pipeline's frames have the shape {tuple(frames_TCHW.shape)}, not (T, 3, H, W)")
     scaled_TCHW = frames_TCHW.float() / 255 if frames_TCHW.dtype == torch.uint8 else frames_TCHW.float()
@@ -103,34 +150,19 @@ def unit_to_float(frames_TCHW: torch.Tensor) -> torch.Tensor:
 
 
 def _latents(pipe: Any, arguments: Mapping[str, Any], seed: int) -> dict[str, torch.Tensor]:
-    """The start as noise that belongs to frames, for the networks that denoise a whole clip as one tensor (3D UNets); else nothing."""
+    """Return starting noise that belongs to frames, for 3D UNets, which denoise a clip as one tensor; nothing
+    for others.
+    """
     prepare = getattr(pipe, "prepare_latents", None)
-    if (
-        not hasattr(pipe, "unet")
-        or prepare is None
-        or "latents" not in inspect.signature(pipe.__call__).parameters
-    ):
+    if not hasattr(pipe, "unet") or prepare is None or "latents" not in takes_of(pipe):
         return {}
-    given = {
-        "batch_size": 1,
-        "num_channels_latents": pipe.unet.config.in_channels,
-        "num_frames": arguments.get("num_frames"),
-    }
-    given |= {
-        "height": arguments.get("height"),
-        "width": arguments.get("width"),
-        "dtype": torch.float32,
-        "device": "cpu",
-    }
-    given |= {"generator": torch.Generator("cpu"), "latents": None}
-    if set(inspect.signature(prepare).parameters) != set(given) or None in (
-        given["num_frames"],
-        given["height"],
-        given["width"],
-    ):
+    size = {name: arguments.get(name) for name in ("num_frames", "height", "width")}
+    given = {"batch_size": 1, "num_channels_latents": pipe.unet.config.in_channels, **size}
+    given |= {"dtype": torch.float32, "device": "cpu", "generator": torch.Generator("cpu"), "latents": None}
+    if set(inspect.signature(prepare).parameters) != set(given) or None in size.values():
         return {}
-    shape = prepare(**given).shape  # the layout is the pipeline's: (1, C, T, h, w) or (1, T, C, h, w)
-    frames_axis = 2 if shape[2] == given["num_frames"] else 1
+    shape = prepare(**given).shape  # the pipeline's layout: (1, C, T, h, w) or (1, T, C, h, w)
+    frames_axis = 2 if shape[2] == size["num_frames"] else 1
     frame_shape = (*shape[1:frames_axis], *shape[frames_axis + 1 :])
     noise = frame_noise(seed, "seed", range(shape[frames_axis]), -1, frame_shape)
     return {"latents": noise.movedim(0, frames_axis - 1)[None].to(pipe.unet.device, pipe.unet.dtype)}

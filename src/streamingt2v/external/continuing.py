@@ -1,7 +1,8 @@
-"""Ways in which pipelines of diffusers go on with a video: natively, from its last frames as an image, or by a held overlap.
+"""Ways in which pipelines of diffusers continue a video: natively, from its last frame as an image, or with a
+held overlap.
 
-Which ways a pipeline has is read from its class; each is a row of `WAYS`, best first. All of them are given the last frames of
-the video (the window) and return a clip whose first frames show the window again.
+Each way is a row of `WAYS`, best first; a pipeline's class tells which it has. All of them take the last
+frames of the video (the window) and return a clip whose first frames show the window again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from PIL import Image
 
 from ..errors import ModelError
 from ..video.piece import to_uint8
-from .families import redraws_videos
+from .families import needed, redraws_videos
 from .latents import Moments, arrange, encode, temporal_ratio, time_axis, tokens_per_frame
 from .steering import Hand, HeldOverlap
 
@@ -29,27 +30,29 @@ SIBLINGS = {
     "SkyReelsV2DiffusionForcingPipeline": "SkyReelsV2DiffusionForcingVideoToVideoPipeline",
     "SkyReelsV2DiffusionForcingImageToVideoPipeline": "SkyReelsV2DiffusionForcingVideoToVideoPipeline",
 }
-"""Classes that go on natively, by the class whose folder holds all that they need."""
+"""Classes that continue videos natively, by the class whose folder holds all that they need."""
 REDRAWING = {
     "WanPipeline": "WanVideoToVideoPipeline",
     "CogVideoXPipeline": "CogVideoXVideoToVideoPipeline",
     "AnimateDiffPipeline": "AnimateDiffVideoToVideoPipeline",
     "TextToVideoSDPipeline": "VideoToVideoSDPipeline",
 }
-"""Classes that redraw videos by a strength, by the class whose folder holds all that they need."""
+"""Video-to-video classes with a strength, by the class whose folder holds all that they need."""
 UNSTEERED = (
     "SkyReelsV2DiffusionForcing", "HunyuanVideoFramepack", "CosmosTextToWorld", "CosmosVideoToWorld", "Helios",
 )  # fmt: skip
-"""Families that step on copies of their scheduler, or hold latents in a form of their own: no overlap can be held in them."""
+"""Families whose overlap cannot be held: they step on copies of their scheduler, or lay out their latents in
+their own way.
+"""
 
 
 @dataclass(frozen=True)
 class Window:
-    """What the next chunk goes on from.
+    """Input of the next chunk.
 
-    frames_TCHW: the last frames of the video, float in [-1, 1]; r m + 1 of them for an autoencoder that packs r. frames: how many
-    the chunk has, the window's included. anchor_CHW: the frame that looks are kept from. moments: of the first chunk's latents,
-    and share, how far the window's are pulled to them (0..1).
+    frames_TCHW: last frames of the video in [-1, 1]; r m + 1 of them for an autoencoder that packs r. frames:
+    length of the chunk, with the window. anchor_CHW: the frame that keeps the appearance. moments: of the
+    first chunk's latents; share: how far the window's are pulled to them (0..1).
     """
 
     frames_TCHW: torch.Tensor
@@ -60,18 +63,21 @@ class Window:
 
     @property
     def images(self) -> list[Image.Image]:
-        """The window's frames, as pipelines take them."""
+        """The window's frames as pipelines take them."""
         return [Image.fromarray(frame) for frame in to_uint8(self.frames_TCHW)]
 
     @property
     def anchor(self) -> Image.Image:
-        """The anchor frame, as pipelines take it."""
+        """The anchor frame as pipelines take it."""
         return Image.fromarray(to_uint8(self.anchor_CHW[None])[0])
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """How a pipeline is called for a chunk. shown: how many first frames of its clip show the window again."""
+    """Arguments and hand to make a chunk with.
+
+    shown: number of first frames of the clip that show the window again.
+    """
 
     arguments: Mapping[str, Any] = field(default_factory=dict)
     hand: Hand = field(default_factory=Hand)
@@ -80,7 +86,7 @@ class Continuation:
 
 @dataclass(frozen=True)
 class Way:
-    """A way to go on. remembers: whether it has a place for the anchor, so that looks last longer than a window."""
+    """A way to continue. remembers: it takes the anchor frame, so appearance lasts longer than a window."""
 
     name: str
     help: str
@@ -90,16 +96,16 @@ class Way:
 
 
 def ways(kind: type) -> tuple[str, ...]:
-    """Return the ways that a pipeline's class has, best first; empty if it cannot go on at all."""
+    """Return the ways that a pipeline's class has, best first; empty if it cannot continue a video."""
     takes = inspect.signature(kind.__call__).parameters
     return tuple(name for name, way in WAYS.items() if way.has(kind, takes))
 
 
 def sibling(kind: type, scheduler: Mapping[str, Any]) -> type:
-    """Return the class of diffusers that goes on natively with what `kind` is made of, or `kind` itself.
+    """Return the class that continues videos natively with the components of `kind`, or `kind` itself.
 
-    scheduler: the configuration of its scheduler. LTX's first weights shift their schedule by the size, which only the class that
-    they came with does.
+    scheduler: its scheduler's configuration. The first LTX weights shift their schedule by the size, which
+    only their own class does.
     """
     name = SIBLINGS.get(kind.__name__)
     if name is None or (name == "LTXConditionPipeline" and scheduler.get("use_dynamic_shifting")):
@@ -108,20 +114,20 @@ def sibling(kind: type, scheduler: Mapping[str, Any]) -> type:
 
 
 def redrawing_class(kind: type) -> type:
-    """Return the class that redraws videos with what `kind` is made of, or `kind` itself."""
+    """Return the video-to-video class with the components of `kind`, or `kind` itself."""
     name = REDRAWING.get(kind.__name__)
     return getattr(importlib.import_module("diffusers"), name) if name else kind
 
 
 def redraws(kind: type) -> bool:
-    """Tell whether stage 3 can use a class: by its strength, or by redrawing from noised latents."""
+    """Tell whether stage 3 can use a class: by its strength, or from noised latents."""
     kind = redrawing_class(kind)
     takes = inspect.signature(kind.__call__).parameters
     return redraws_videos(kind) or ("overlap" in ways(kind) and "conditions" not in takes)
 
 
 def as_sibling(pipe: Any, kind: type) -> Any:
-    """Return a pipeline of another class that shares this one's networks."""
+    """Return a pipeline of class `kind` that shares this one's networks."""
     if type(pipe) is kind:
         return pipe
     takes = inspect.signature(kind.__init__).parameters  # type: ignore[misc]
@@ -129,13 +135,13 @@ def as_sibling(pipe: Any, kind: type) -> Any:
 
 
 def window_length(pipe: Any, frames: int) -> int:
-    """Return the longest window of at most `frames` frames that the pipeline's autoencoder packs without rest, 1 at least."""
+    """Round a window's length down to one that the pipeline's autoencoder can pack, at least 1."""
     ratio = temporal_ratio(pipe)
     return max(1, (frames - 1) // ratio * ratio + 1)
 
 
 def held_overlap(pipe: Any, window: Window) -> Continuation:
-    """Hold the window's latents at every step."""
+    """Hold the window's latents at every step (`steering.HeldOverlap`)."""
     latents = encode(pipe, window.frames_TCHW)
     if window.moments is not None:
         latents = window.moments.pull(latents, window.share)
@@ -146,9 +152,11 @@ def held_overlap(pipe: Any, window: Window) -> Continuation:
 
 
 def _image(pipe: Any, window: Window) -> Continuation:
-    """Begin from the window's first frame, and hold the overlap where the pipeline can be steered."""
+    """Start from the window's first frame and hold the overlap; where it cannot be held, start from the last
+    frame.
+    """
     image = {"image": window.images[0]}
-    if type(pipe).__name__.startswith(UNSTEERED):
+    if unsteered(type(pipe)):
         return Continuation({"image": window.images[-1]}, Hand(), 1)
     held = held_overlap(pipe, window)
     return Continuation(image, held.hand, held.shown)
@@ -161,14 +169,14 @@ def _conditions(pipe: Any, window: Window) -> Continuation:
     elif hasattr(module, "LTXVideoCondition"):
         condition = module.LTXVideoCondition(video=window.images, frame_index=0, strength=1.0)
     else:
-        raise ModelError(
-            f"{type(pipe).__name__}: its conditions are of a kind that is not known; choose another way"
-        )
+        raise ModelError(f"{type(pipe).__name__}: its conditions are of an unknown kind; choose another way")
     return Continuation({"conditions": [condition]}, Hand(), len(window.frames_TCHW))
 
 
 def _mask(pipe: Any, window: Window) -> Continuation:
-    """Give the window as known pixels (black in the mask), what follows as unknown, and the anchor as a reference."""
+    """Pass the window as known pixels (black in the mask), the rest as unknown, and the anchor as a
+    reference.
+    """
     size, missing = window.images[0].size, window.frames - len(window.frames_TCHW)
     video = [*window.images, *[Image.new("RGB", size, (128, 128, 128))] * missing]
     known, unknown = Image.new("L", size, 0), Image.new("L", size, 255)
@@ -182,7 +190,9 @@ def _context(pipe: Any, window: Window) -> Continuation:
 
 
 def _history(pipe: Any, window: Window) -> Continuation:
-    """Give the anchor and the window as the history, of which the first frame is kept in sight; only new frames come back."""
+    """Pass the anchor and the window as history, whose first frame stays in view; the clip holds new frames
+    only.
+    """
     chunk = 33
     images = [window.anchor, *window.images[-(chunk - 1) :]]
     images = [*images[:1] * (chunk - len(images)), *images]
@@ -191,14 +201,15 @@ def _history(pipe: Any, window: Window) -> Continuation:
 
 
 def _forcing(pipe: Any, window: Window) -> Continuation:
-    """Diffusion forcing: the clip is the window as given, then the window again, then what follows."""
+    """Diffusion forcing: the clip is the window as given, the window again, and then new frames."""
     count = len(window.frames_TCHW)
     arguments = {"video": window.images, "overlap_history": count, "base_num_frames": window.frames}
     return Continuation(arguments, Hand(), 2 * count)
 
 
-def _steerable(kind: type, takes: Mapping[str, inspect.Parameter]) -> bool:
-    return not kind.__name__.startswith(UNSTEERED)
+def unsteered(kind: type) -> bool:
+    """Tell whether no hand can steer a class."""
+    return kind.__name__.startswith(UNSTEERED)
 
 
 def _names(*names: str) -> Callable[[type, Mapping[str, inspect.Parameter]], bool]:
@@ -214,8 +225,11 @@ def _starts_from_image(kind: type, takes: Mapping[str, inspect.Parameter]) -> bo
 
 def _needs_nothing(kind: type, takes: Mapping[str, inspect.Parameter]) -> bool:
     """A text-to-video pipeline whose overlap can be held."""
-    needed = {"image", "video"} & {n for n, p in takes.items() if p.default is inspect.Parameter.empty}
-    return _steerable(kind, takes) and not needed and "ImageToVideo" not in kind.__name__
+    return (
+        not unsteered(kind)
+        and not needed(kind).keys() & {"image", "video"}
+        and "ImageToVideo" not in kind.__name__
+    )
 
 
 WAYS: dict[str, Way] = {

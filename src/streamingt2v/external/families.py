@@ -1,9 +1,8 @@
-"""Facts about diffusers' families of video pipelines that their signatures do not tell, by the beginning of a class's name."""
+"""Facts about diffusers' video pipelines: from signatures, configurations, and a table of what neither tells."""
 
 from __future__ import annotations
 
 import inspect
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,20 +10,23 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ..config.values import read_json
+
 FRAME_COUNT = ("num_frames", "video_length", "frames")
-"""Names of the argument for the number of frames."""
+"""Names that pipelines have for the number of frames."""
 GIVEN = {
     "prompt", "image", "video", "negative_prompt", "height", "width", "strength", "generator", *FRAME_COUNT,
 }  # fmt: skip
-"""Arguments that this package has a value for."""
+"""Arguments that a request has a value for."""
 
 
 @dataclass(frozen=True)
 class Family:
     """Facts about a family of pipelines.
 
-    packages: importable modules that its classes use without a check. fps: playback rate that its videos are made for. negative: whether
-    a negative prompt has an effect as the pipeline is called. edits: what it does instead of making videos, None where it makes them.
+    packages: modules that its classes use without checking for them. fps: playback rate of its videos.
+    negative: a negative prompt has an effect. edits: what its classes do instead of making videos, None if
+    they make videos.
     """
 
     packages: tuple[str, ...] = ()
@@ -72,11 +74,11 @@ FAMILIES: dict[str, Family] = {
     "TextToVideoSD": Family((), 8),
     "VideoToVideoSD": Family((), 8),
 }
-"""First match counts, so that special cases stand before their family."""
+"""By the beginning of a class's name. The first match counts, so special cases stand before their family."""
 
 
 def family(kind: type) -> Family:
-    """Return what is known of a class; an unknown one has no special needs."""
+    """Return the facts about a class; the defaults if it is unknown."""
     return next((facts for name, facts in FAMILIES.items() if kind.__name__.startswith(name)), Family())
 
 
@@ -86,30 +88,33 @@ def missing_packages(kind: type) -> tuple[str, ...]:
 
 
 def unmet(kind: type) -> tuple[str, ...]:
-    """Return the arguments without a default that this package has no value for."""
+    """Return the arguments without a default that no request has a value for."""
+    return tuple(name for name in needed(kind) if name not in GIVEN)
+
+
+def needed(kind: type) -> dict[str, None]:
+    """Return the names of a class's arguments without a default, in order."""
     takes = list(inspect.signature(kind.__call__).parameters.values())[1:]
-    return tuple(
-        p.name
-        for p in takes
-        if p.default is inspect.Parameter.empty and p.name not in GIVEN and p.kind is not p.VAR_KEYWORD
-    )
+    return {p.name: None for p in takes if p.default is p.empty and p.kind is not p.VAR_KEYWORD}
 
 
 def redraws_videos(kind: type) -> bool:
-    """Tell whether a class makes videos from videos by a strength of noise: a condition's strength is another thing."""
+    """Tell whether a class refines videos by a strength of noise; the strength of a condition is something
+    else.
+    """
     takes = inspect.signature(kind.__call__).parameters
     return {"video", "strength"} <= takes.keys() and "conditions" not in takes and family(kind).edits is None
 
 
 def default_size(kind: type) -> tuple[int, int] | None:
-    """Return the (height, width) that a class makes unless told otherwise; None if it leaves them to its network."""
+    """Return a class's default (height, width); None if they depend on its network."""
     takes = inspect.signature(kind.__call__).parameters
     sizes = tuple(takes[name].default if name in takes else None for name in ("height", "width"))
     return (int(sizes[0]), int(sizes[1])) if all(isinstance(side, int) for side in sizes) else None  # type: ignore[arg-type]
 
 
 def default_frames(kind: type) -> int | None:
-    """Return how many frames a class makes unless told otherwise; None if it leaves that to its network."""
+    """Return a class's default number of frames; None if it depends on its network."""
     takes = inspect.signature(kind.__call__).parameters
     counts = (takes[name].default for name in FRAME_COUNT if name in takes)
     return next((count for count in counts if isinstance(count, int)), None)
@@ -125,19 +130,19 @@ def default_fps(kind: type) -> int:
 
 
 def folder_ratio(folder: Path) -> int:
-    """Return how many frames a pipeline folder's autoencoder packs into a latent one, read from its configuration."""
-    return ratio_of(_vae_config(folder))
+    """Return how many frames a folder's autoencoder packs into a latent frame."""
+    return ratio_of(component_config(folder, "vae"))
 
 
 def folder_multiple(folder: Path, kind: type) -> int:
-    """Return the number that the sides of a pipeline folder's videos must be multiples of."""
-    if kind.__name__.startswith(("LTX", "SanaVideo", "SanaImageToVideo", "Cosmos")):
-        return 32 if not kind.__name__.startswith("Cosmos") else 16
-    return 16 if ratio_of(_vae_config(folder)) > 1 else 8
+    """Return the number that height and width of a folder's videos must be multiples of."""
+    if kind.__name__.startswith(("LTX", "SanaVideo", "SanaImageToVideo")):
+        return 32
+    return 16 if kind.__name__.startswith("Cosmos") or folder_ratio(folder) > 1 else 8
 
 
 def ratio_of(config: Mapping[str, Any]) -> int:
-    """Return the temporal ratio that an autoencoder's configuration tells in one of several ways; 1 for none."""
+    """Read the temporal ratio from an autoencoder's configuration; 1 if it has none."""
     for name in ("temporal_compression_ratio", "scale_factor_temporal"):
         if isinstance(config.get(name), int):
             return int(config[name])
@@ -151,7 +156,15 @@ def ratio_of(config: Mapping[str, Any]) -> int:
     return 1
 
 
-def _vae_config(folder: Path) -> Mapping[str, Any]:
-    path = folder / "vae" / "config.json"
-    values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return values if isinstance(values, dict) else {}
+def component_config(folder: Path, *names: str) -> dict[str, Any]:
+    """Return the configuration of the first of these components that a pipeline folder has; empty if it has
+    none.
+
+    ModelError if the file is damaged.
+    """
+    for name in names:
+        path = folder / name / ("scheduler_config.json" if name == "scheduler" else "config.json")
+        values = read_json(path) if path.is_file() else None
+        if isinstance(values, dict) and values:
+            return values
+    return {}

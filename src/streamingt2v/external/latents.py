@@ -1,6 +1,7 @@
-"""Frames as the clean latents that a pipeline's denoising loop holds, for any autoencoder of diffusers.
+"""Encode frames to the clean latents of a pipeline's denoising loop, for any autoencoder of diffusers.
 
-Three things differ between families: shift and scale of the values, the order of axes, and whether they are packed into tokens.
+Families differ in the shift and scale of values, in the order of axes, and in whether latents are packed into
+tokens.
 """
 
 from __future__ import annotations
@@ -15,10 +16,8 @@ from ..errors import ModelError
 ORDERS = {"BCTHW": (0, 1, 2, 3, 4), "BTCHW": (0, 2, 1, 3, 4), "BTHWC": (0, 2, 3, 4, 1)}
 TIME = {"packed": 1, "frames": 0, "BCTHW": 2, "BTCHW": 1, "BTHWC": 1}
 LAYOUTS = (  # by the beginning of a class's name, first match; all others hold BCTHW
-    (
-        ("LTXImageToVideoPipeline", "LTX2ImageToVideoPipeline"),
-        "BCTHW",
-    ),  # unpacked at their steps, without the first frame
+    # unpacked at their steps, without the first frame
+    (("LTXImageToVideoPipeline", "LTX2ImageToVideoPipeline"), "BCTHW"),
     (("LTX",), "packed"),
     (("TextToVideoSD", "VideoToVideoSD", "I2VGenXL"), "frames"),
     (("CogVideoX", "ConsisID", "StableVideoDiffusion", "AnyFlow"), "BTCHW"),
@@ -28,7 +27,9 @@ RATIOS = ("vae_scale_factor_temporal", "vae_temporal_compression_ratio", "vae_te
 
 
 def temporal_ratio(pipe: Any) -> int:
-    """Return how many frames the pipeline's autoencoder packs into a latent one; 1 for one that works frame by frame."""
+    """Return how many frames the pipeline's autoencoder packs into a latent frame; 1 if it works frame by
+    frame.
+    """
     return next((int(getattr(pipe, name)) for name in RATIOS if hasattr(pipe, name)), 1)
 
 
@@ -40,7 +41,7 @@ def layout(pipe: Any) -> str:
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and spread of every latent channel, float32 (C,): the colour and contrast of a clip, in a few numbers."""
+    """Mean and standard deviation of every latent channel, float32 (C,): colour and contrast of a clip."""
 
     mean_C: torch.Tensor
     std_C: torch.Tensor
@@ -52,7 +53,7 @@ class Moments:
         return cls(flat.mean(1), flat.std(1, correction=0))
 
     def pull(self, latents_BCTHW: torch.Tensor, share: float) -> torch.Tensor:
-        """Move a clip's moments towards these: 0 leaves it as it is, 1 gives it these moments."""
+        """Move a clip's moments towards these. share: 0 changes nothing, 1 gives the clip these moments."""
         now = Moments.of(latents_BCTHW)
 
         def shaped(values_C: torch.Tensor) -> torch.Tensor:
@@ -65,7 +66,8 @@ class Moments:
 
 @torch.no_grad()
 def encode(pipe: Any, frames_TCHW: torch.Tensor) -> torch.Tensor:
-    """Encode frames, float (T, 3, H, W) in [-1, 1], to the latents (1, C, t, h, w) that the network is trained on.
+    """Encode frames, float (T, 3, H, W) in [-1, 1], to the latents (1, C, t, h, w) that the network is
+    trained on.
 
     For an autoencoder that packs r frames, T is r m + 1. ModelError for an autoencoder that cannot encode.
     """
@@ -96,7 +98,7 @@ def time_axis(pipe: Any) -> int:
 
 
 def tokens_per_frame(pipe: Any, latents_BCTHW: torch.Tensor) -> int:
-    """Return how many places along the time axis a latent frame takes: more than 1 for packed layouts alone."""
+    """Return how many places along the time axis a latent frame takes: more than 1 in packed layouts only."""
     if layout(pipe) != "packed":
         return 1
     return arrange(pipe, latents_BCTHW[:, :, :1]).shape[1]
@@ -109,14 +111,14 @@ def _mode(encoded: Any) -> torch.Tensor:
         if hasattr(encoded, name):
             return getattr(encoded, name)
     raise ModelError(
-        f"{type(encoded).__name__}: this autoencoder gives no latents; the overlap cannot be held"
+        f"{type(encoded).__name__}: this autoencoder returns no latents; the overlap cannot be held"
     )
 
 
 def _normalised(pipe: Any, latents_BCTHW: torch.Tensor) -> torch.Tensor:
-    """Return latents as the network is trained on them."""
+    """Shift and scale latents as the network is trained on them."""
     vae, config = pipe.vae, pipe.vae.config
-    buffers = dict(vae.named_buffers(recurse=False))  # where LTX keeps them; others in their configuration
+    buffers = dict(vae.named_buffers(recurse=False))  # LTX keeps them there, others in the configuration
     mean, std = buffers.get("latents_mean"), buffers.get("latents_std")
     if mean is None:
         mean, std = config.get("latents_mean"), config.get("latents_std")

@@ -1,10 +1,10 @@
 """Steer a diffusers pipeline's own denoising loop through its scheduler.
 
-A pipeline calls its scheduler after every prediction, whatever else it does, so the scheduler is the one place from which all
-loops can be steered: also those without a callback, and without a word about how their latents are laid out. `steered` makes
-a scheduler of a subclass of the pipeline's own (`isinstance`, configuration and signatures hold) that shows every step to a
-`Hand`, which may replace its result. Extending (section 4 of the paper, without its trained memories) and randomized blending
-(section 4.3) are two hands.
+Every pipeline calls its scheduler after each prediction, so all loops can be steered there: those without a
+callback too, and whatever the layout of their latents. `steered` makes a scheduler of a subclass of the
+pipeline's own (`isinstance`, configuration and signatures hold) that passes every step to a `Hand`, which may
+replace its result. Holding an overlap to extend a video, and randomized blending (paper, section 4.3), are
+two hands.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,23 +22,25 @@ OnStep = Callable[[int, int], None]
 
 
 class Hand:
-    """Look at every step of a denoising loop, and replace what you want. This one changes nothing."""
+    """Observe a denoising loop, and change its latents. The base class changes nothing."""
 
     def before(self, scheduler: Any, index: int, sample: torch.Tensor) -> None:
-        """See the latents that step `index` starts from."""
+        """Receive the latents that step `index` starts from."""
 
     def after(self, scheduler: Any, index: int, latents: torch.Tensor) -> torch.Tensor:
-        """Return the latents to go on with after step `index`, in the loop's own layout."""
+        """Return the latents to continue with after step `index`, in the loop's own layout."""
         return latents
 
     def noise(self, clean: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """Return the noise that the pipeline itself adds to clean latents before its first step (video to video)."""
+        """Return the noise to add to clean latents before the first step, where the pipeline adds it (video
+        to video).
+        """
         return noise
 
 
 @dataclass
 class Watch(Hand):
-    """Report progress: call `on_step` with (step, steps) after every step. Raising in it cancels the loop."""
+    """Call `on_step` with (step, steps) after every step. Raising in it cancels the loop."""
 
     on_step: OnStep
 
@@ -50,7 +52,7 @@ class Watch(Hand):
 
 @dataclass
 class Hands(Hand):
-    """Several hands, one after the other."""
+    """Apply several hands in order."""
 
     hands: tuple[Hand, ...]
 
@@ -74,13 +76,14 @@ class Hands(Hand):
 
 @dataclass
 class HeldOverlap(Hand):
-    """Hold the first frames of a chunk on the solver's own path to known latents.
+    """Hold the first frames of a chunk at known latents.
 
-    After every step the known frames are put back at the noise level of that step, always with the noise that the loop began with:
-    for deterministic solvers that is where a network that knew the answer would be, so the free frames see a clean past.
+    After every step they are set to the known latents at that step's noise level, always with the loop's
+    starting noise. For deterministic solvers these are the latents that a network which knows the answer
+    would reach.
 
-    known: clean latents of the first frames, in the loop's layout. axis: of time. total: latent frames of the whole chunk; some
-    loops keep the first ones out of their steps, which is seen from the shape.
+    known: clean latents of the first frames, in the loop's layout. axis: of time. total: places along `axis`
+    of the whole chunk; some loops leave the first ones out of their steps, which their shape shows.
     """
 
     known: torch.Tensor
@@ -89,7 +92,7 @@ class HeldOverlap(Hand):
     start_noise: torch.Tensor | None = field(default=None, init=False)
 
     def before(self, scheduler: Any, index: int, sample: torch.Tensor) -> None:
-        """Remember the noise that the loop starts from."""
+        """Keep the noise that the loop starts from."""
         if self.start_noise is None:
             self.start_noise = sample.detach().clone() / float(getattr(scheduler, "init_noise_sigma", 1.0))
 
@@ -110,17 +113,18 @@ class HeldOverlap(Hand):
 
 @dataclass
 class SplicedWindow(Hand):
-    """Randomized blending at every step (paper, section 4.3): before a random cut, show the latents of the window before.
+    """Splice the latents of the window before into this window's first frames, up to a random cut (paper,
+    section 4.3).
 
-    axis: of time. noise_of: noise of a shape that belongs to frames, not to windows. left: the window before's latents of the shared
-    frames after every step; None for the first window. cut: how many of the shared latent frames are taken from it at a step.
-    skip: leading latent frames that stay the window's own (the first latent of a causal autoencoder shows a single frame).
-    made: filled with this window's latents after every step, for the next window.
+    axis: of time. noise_of: returns noise of a shape that belongs to frames, not to windows. left: latents of
+    the window before after every step, of the shared frames; empty for the first window. cut: returns how
+    many places along `axis` are taken at a step. skip: leading places that stay this window's own (the first
+    latent of a causal autoencoder holds a single frame). made: latents of this window after every step.
     """
 
     axis: int
     noise_of: Callable[[torch.Size], torch.Tensor]
-    left: dict[int, torch.Tensor] | None
+    left: dict[int, torch.Tensor]
     cut: Callable[[int], int]
     skip: int = 0
     made: dict[int, torch.Tensor] = field(default_factory=dict, init=False)
@@ -130,23 +134,39 @@ class SplicedWindow(Hand):
         return self.noise_of(clean.shape).to(clean)
 
     def after(self, scheduler: Any, index: int, latents: torch.Tensor) -> torch.Tensor:
-        """Splice the window before in, up to the step's cut."""
-        cut = 0 if self.left is None else self.cut(index)
-        if self.left is not None and index in self.left and cut > self.skip:
+        """Splice, and record the result."""
+        if index in self.left and (count := self.cut(index) - self.skip) > 0:
             latents = latents.clone()
-            shared = self.left[index].narrow(self.axis, self.skip, cut - self.skip)
-            latents.narrow(self.axis, self.skip, cut - self.skip).copy_(shared)
+            latents.narrow(self.axis, self.skip, count).copy_(
+                self.left[index].narrow(self.axis, self.skip, count)
+            )
         self.made[index] = latents.detach().clone()
         return latents
+
+    def shared(self, start: int, length: int) -> dict[str, torch.Tensor]:
+        """Return a part of `made` along the time axis, by names that `left_in` reads; empty for no length."""
+        parts = {
+            step: latents.narrow(self.axis, start, length) for step, latents in self.made.items() if length
+        }
+        return {f"left.{step}": part.cpu().clone() for step, part in parts.items()}
+
+    @staticmethod
+    def left_in(kept: Mapping[str, torch.Tensor]) -> dict[int, torch.Tensor]:
+        """Read what `shared` returned for the window before."""
+        names = [name for name in kept if name.startswith("left.")]
+        return {int(name.removeprefix("left.")): kept[name] for name in names}
 
 
 @dataclass
 class Redraw(Hand):
-    """Make a text-to-video loop redraw a given video (SDEdit): what its first step gives is replaced by noised latents.
+    """Make a text-to-video loop refine a given video (SDEdit): replace the result of its first step by noised
+    latents.
 
-    So nothing is asked of a pipeline's own `latents` argument, and one prediction in a window is wasted. Use with `redrawing`.
+    This works whatever a pipeline's own `latents` argument means, and costs one prediction a window. Use with
+    `late(..., before=1)`.
 
-    hand: steers the steps after it. clean: latents of the video, in the loop's layout. noise: to put on them.
+    hand: steers the later steps. clean: latents of the video, in the loop's layout. noise_of: returns the
+    noise to add.
     """
 
     hand: Hand
@@ -161,23 +181,31 @@ class Redraw(Hand):
         return self.hand.after(scheduler, index, latents)
 
 
-def steered(scheduler: Any, hand: Hand) -> Any:
-    """Make a scheduler like the given one whose every step goes through `hand`. The given one stays as it is.
+def watched(hand: Hand, on_step: OnStep | None) -> Hand:
+    """Return a hand that also reports every step."""
+    return hand if on_step is None else Hands((hand, Watch(on_step)))
 
-    A deep copy of it is a plain scheduler again: pipelines copy theirs for a second modality, or for a latent frame of its own.
+
+def steered(scheduler: Any, hand: Hand) -> Any:
+    """Return a copy of a scheduler whose every step goes through `hand`.
+
+    A deep copy of the result is a plain scheduler again: some pipelines copy theirs for a second modality or
+    for each latent frame.
     """
     return _subclass(type(scheduler), hand).from_config(scheduler.config)
 
 
-def redrawing(scheduler: Any, hand: Redraw, strength: float) -> Any:
-    """Make a steered scheduler that runs only the last part of the schedule, and one step before it for `Redraw` to replace.
+def late(scheduler: Any, hand: Hand, strength: float, before: int = 0) -> Any:
+    """Return a steered scheduler that runs only the last part of the schedule.
 
-    strength: share of the schedule that is redone, above 0 and at most 1.
+    strength: share of the schedule that is run, above 0 and at most 1. before: further steps in front, e.g.
+    for `Redraw` to replace.
     """
     parent = _subclass(type(scheduler), hand)
     kind = parent.steered_class
 
-    class Redrawing(parent):  # type: ignore[misc, valid-type]
+    class Late(parent):  # type: ignore[misc, valid-type]
+        init_noise_sigma = 1.0  # latents are given with their noise
         timesteps: Any
         sigmas: Any
 
@@ -185,24 +213,22 @@ def redrawing(scheduler: Any, hand: Redraw, strength: float) -> Any:
         def set_timesteps(self, *args: Any, **kwargs: Any) -> None:
             self._hand_call = args, kwargs
             kind.set_timesteps(self, *args, **kwargs)
-            self._cut()
-
-        def _cut(self) -> None:
             steps = len(self.timesteps)
-            start = max(0, steps - max(1, int(steps * strength)) - 1)
+            start = max(0, steps - max(1, int(steps * strength)) - before)
             self.timesteps = self.timesteps[start:]
             if hasattr(self, "sigmas"):
                 self.sigmas = self.sigmas[start:]
 
         def forget(self) -> None:
-            """Start the solver anew after the first step: multistep solvers keep no prediction of what was replaced."""
+            """Restart the solver at the second step: multistep solvers must not use the prediction of the
+            first.
+            """
             args, kwargs = self._hand_call
-            kind.set_timesteps(self, *args, **kwargs)
-            self._cut()
+            self.set_timesteps(*args, **kwargs)
             if hasattr(kind, "set_begin_index"):
                 kind.set_begin_index(self, 1)
 
-    return _named(Redrawing, kind).from_config(scheduler.config)
+    return _named(Late, kind).from_config(scheduler.config)
 
 
 def noised(scheduler: Any, clean: torch.Tensor, noise: torch.Tensor, index: int) -> torch.Tensor:

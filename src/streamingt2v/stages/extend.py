@@ -1,7 +1,8 @@
-"""Stages 1 and 2: the first chunk, then chunk after chunk from the two memories, without end (method.md: Chunks, Sampling).
+"""Stages 1 and 2 by a network with CAM and APM: a first chunk, then chunk after chunk (method.md: Chunks,
+Sampling).
 
-A later chunk is generated with its overlap: its first frames show the memory's window again and are thrown away, the older
-chunk's are kept (method.md: Chunks). With a crossfade the last of the older frames turn into the newer ones, see `faded`.
+A later chunk overlaps the one before: its first frames show the memory's window again and are dropped. With a
+crossfade the last of the older frames are mixed with them, see `faded`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .protocols import Image, OnStep, Words
 
 
 class ExtendStage:
-    """Makes chunks with one backbone, scheduler and seed; see `protocols.Extender`. size: (height, width) of frames."""
+    """Make chunks with one backbone, scheduler and seed; see `protocols.Extender`. size: (height, width)."""
 
     def __init__(
         self,
@@ -34,57 +35,50 @@ class ExtendStage:
         size: tuple[int, int],
         on_step: OnStep | None = None,
     ):
-        self.backbone, self.scheduler, self.config, self.seed, self.size = (
-            backbone,
-            scheduler,
-            config,
-            seed,
-            size,
-        )
-        self.on_step = on_step
+        self.backbone, self.scheduler, self.config = backbone, scheduler, config
+        self.seed, self.size, self.on_step = seed, size, on_step
         self._condition: tuple[TextCond, torch.Tensor, Any] | None = None
 
     def first(self, words: Words, image: Image | None = None) -> torch.Tensor:
-        """Stage 1 by the backbone itself, without memories, from the text or the image: (T, 3, H, W) in [-1, 1]."""
+        """See `protocols.FirstChunk`: the backbone without memories, from the text or the image."""
         image_CHW = image(*self.size) if image is not None else None
         condition = self.backbone.condition(words.text_at(0), image_CHW, self.seed)
         return self._chunk(condition, None, range(self.config.frames), "seed")
 
     def memory(self, frames_TCHW: torch.Tensor, first_TCHW: torch.Tensor | None = None) -> StreamMemory:
-        """The memory after these frames. The anchor is one of them, or of the first frames of the video that they end."""
+        """See `protocols.Extender`."""
         anchor = self.config.anchor
         made = StreamMemory.start(frames_TCHW, self.config.overlap, min(anchor, len(frames_TCHW) - 1))
-        return (
-            made
-            if first_TCHW is None
-            else replace(made, anchor_CHW=first_TCHW[min(anchor, len(first_TCHW) - 1)])
-        )
+        if first_TCHW is None:
+            return made
+        return replace(made, anchor_CHW=first_TCHW[min(anchor, len(first_TCHW) - 1)])
 
     def restored(self, state: State) -> StreamMemory:
-        """The memory of a `state_dict`."""
+        """See `protocols.Extender`."""
         return StreamMemory.from_state(state)
 
     def next(self, memory: StreamMemory, words: Words, frame: int, again: int = 0) -> torch.Tensor:
-        """The new frames after `memory` (T - overlap, 3, H, W), with the prompt of `frame`.
+        """See `protocols.Extender`.
 
-        With `again`, before them as many of the window's last frames as the chunk shows them again.
-
-        Noise belongs to a frame, so what two neighbouring chunks both show begins in both from the same noise; the published code
-        draws every chunk's anew. Its frames are counted from `memory.position`, one overlap late, and so never below 0: a
-        memory that began with fewer frames than its window reaches back before frame 0.
+        Noise belongs to frames, so two chunks start from the same noise where they overlap; the published
+        code draws new noise for every chunk. A chunk's frames are counted from `memory.position`, one overlap
+        late, so that no index is negative.
         """
         condition = self._conditioned(words.text_at(frame), memory.anchor_CHW)
         frames = range(memory.position, memory.position + self.config.frames)
         return self._chunk(condition, memory.window_TCHW, frames, "extend", again)
 
     def _conditioned(self, text: TextCond, anchor_CHW: torch.Tensor) -> Any:
-        """The backbone's condition for text and anchor, made once for both."""
+        """Return the backbone's condition; it is made again only if text or anchor changed."""
         if self._condition is None or self._condition[0] is not text or self._condition[1] is not anchor_CHW:
             self._condition = text, anchor_CHW, self.backbone.condition(text, anchor_CHW, self.seed)
         return self._condition[2]
 
     def denoise(self, condition: Any, window_TCHW: torch.Tensor | None, noise: StepNoise) -> Iterator[Step]:
-        """The denoising of one chunk, step by step. noise: of step -1 is the start, (1, C, T, h, w); of later steps for eta above 0."""
+        """Denoise one chunk step by step.
+
+        noise: returns (1, C, T, h, w); step -1 is the start, others are for eta above 0.
+        """
         config = self.config
         guidance = (config.guidance_scale, config.guidance_rescale, config.time_guidance)
         predict = self.backbone.predictor(condition, window_TCHW, *guidance)
@@ -104,7 +98,7 @@ class ExtendStage:
     def _chunk(
         self, condition: Any, window_TCHW: torch.Tensor | None, frames: range, stage: str, again: int = 0
     ) -> torch.Tensor:
-        """The frames of a chunk that are not in its window already, and the last `again` of those that are."""
+        """Return a chunk's new frames, preceded by the last `again` frames of its window."""
         shape = self.backbone.latent_shape(*self.size)
 
         def noise(step: int) -> torch.Tensor:
@@ -116,9 +110,10 @@ class ExtendStage:
 
 
 def faded(older_TCHW: torch.Tensor, newer_TCHW: torch.Tensor) -> torch.Tensor:
-    """One frame sequence turning into another that shows the same: T frames with T even steps between, the first and last not pure.
+    """Cross-fade two sequences of T frames that show the same; no frame is purely one of them.
 
-    A chunk draws small things anew even where it shows its window again. Where it takes over at once they jump, all in the same frame.
+    A chunk draws details anew where it shows its window again; without the fade all of them would jump in one
+    frame.
     """
     share_T111 = (torch.arange(1, len(older_TCHW) + 1) / (len(older_TCHW) + 1))[:, None, None, None]
     return older_TCHW + share_T111 * (newer_TCHW - older_TCHW)

@@ -1,12 +1,13 @@
-"""Stages 1 and 2 by a pipeline of diffusers: its own clip first, then clip after clip, each going on from the last frames.
+"""Stages 1 and 2 by a pipeline of diffusers, without training: clip after clip, each continuing from the last
+frames.
 
-No training is needed. How a pipeline goes on is told in `external.continuing`; randomness is keyed by the request's seed and the
-position in the video, so that a chunk can be made again alone.
+`external.continuing` lists the ways to continue. Randomness is keyed by the request's seed and the position
+in the video, so any chunk can be made again from its memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,20 +17,27 @@ from PIL import Image
 from ..config import ExtendConfig
 from ..config.external import ExtendByConfig
 from ..errors import ModelError
-from ..external.calling import NEEDS_NEGATIVE, covered, own_randomness, takes_of, video_of
+from ..external.calling import (
+    call_arguments,
+    called,
+    covered,
+    frames_of_codec,
+    own_randomness,
+    video_of,
+    with_scheduler,
+)
 from ..external.continuing import (
-    UNSTEERED,
     WAYS,
     Continuation,
     Window,
     as_sibling,
     sibling,
+    unsteered,
     ways,
     window_length,
 )
-from ..external.families import FRAME_COUNT
-from ..external.latents import Moments, encode, temporal_ratio
-from ..external.steering import Hand, Hands, OnStep, Watch, steered
+from ..external.latents import Moments, encode
+from ..external.steering import Hand, OnStep, steered, watched
 from ..types import State
 from ..video.piece import to_float, to_uint8
 from .protocols import Image as StartImage
@@ -38,10 +46,11 @@ from .protocols import Words
 
 @dataclass(frozen=True)
 class PipelineMemory:
-    """What is kept of a video to go on from, in 8 bits as pipelines take frames.
+    """Memory of a video, in 8 bits as pipelines take frames.
 
-    anchor_HWC: the frame that looks are kept from. window_THWC: the last frames, uint8. position: number of frames so far. moments:
-    of the first chunk's latents, None where the way to go on has another long memory.
+    anchor_HWC: the frame that keeps the appearance. window_THWC: the last frames, uint8. position: number of
+    frames so far. moments: of the first chunk's latents, None where the way to continue has another long-term
+    memory.
     """
 
     anchor_HWC: torch.Tensor
@@ -61,22 +70,15 @@ class PipelineMemory:
         return PipelineMemory(self.anchor_HWC, window_THWC, self.position + len(frames_TCHW), self.moments)
 
     def state_dict(self) -> State:
-        """Flatten, without loss."""
-        kept = (
-            {}
-            if self.moments is None
-            else {"moments_mean": self.moments.mean_C, "moments_std": self.moments.std_C}
-        )
-        return {
-            "anchor_HWC": self.anchor_HWC,
-            "window_THWC": self.window_THWC,
-            "position": self.position,
-            **kept,
-        }
+        """Return it as a flat mapping, without loss."""
+        state = {"anchor_HWC": self.anchor_HWC, "window_THWC": self.window_THWC, "position": self.position}
+        if self.moments is not None:
+            state |= {"moments_mean": self.moments.mean_C, "moments_std": self.moments.std_C}
+        return state
 
     @classmethod
     def from_state(cls, state: State) -> PipelineMemory:
-        """Read what `state_dict` gives."""
+        """Read what `state_dict` returned."""
         moments = Moments(state["moments_mean"], state["moments_std"]) if "moments_mean" in state else None
         return cls(state["anchor_HWC"], state["window_THWC"], int(state["position"]), moments)
 
@@ -85,8 +87,8 @@ class PipelineMemory:
 class PipelineExtendStage:
     """Make chunk after chunk with a loaded pipeline; see `protocols.Extender`.
 
-    by: the way to go on, steps and guidance. config: chunk length, overlap, and how much of the overlap is released for a
-    crossfade. size: (height, width). fps: of the video, for pipelines that are told.
+    by: the way to continue, steps and guidance. config: chunk length, overlap and crossfade. size: (height,
+    width). fps: rate of the video, for pipelines that take it.
     """
 
     pipe: Any
@@ -98,7 +100,7 @@ class PipelineExtendStage:
     on_step: OnStep | None = None
 
     def first(self, words: Words, image: StartImage | None = None) -> torch.Tensor:
-        """Return the first chunk, (T, 3, H, W) in [-1, 1] on the grid of 8 bits."""
+        """See `protocols.FirstChunk`. ModelError if the pipeline returns too few frames."""
         given = {} if image is None else {"image": Image.fromarray(to_uint8(image(*self.size)[None])[0])}
         clip_TCHW = self._clip(self.pipe, words, 0, "first", 0, Continuation(given))
         if len(clip_TCHW) < self.config.frames:
@@ -108,7 +110,7 @@ class PipelineExtendStage:
         return clip_TCHW[: self.config.frames]
 
     def memory(self, frames_TCHW: torch.Tensor, first_TCHW: torch.Tensor | None = None) -> PipelineMemory:
-        """Return the memory after these frames; `first_TCHW`: the first ones of an extended video."""
+        """See `protocols.Extender`."""
         anchors_TCHW = frames_TCHW if first_TCHW is None else first_TCHW
         anchor_CHW = anchors_TCHW[min(self.config.anchor, len(anchors_TCHW) - 1)]
         missing = max(0, self.config.overlap - len(frames_TCHW))
@@ -119,11 +121,11 @@ class PipelineExtendStage:
         return PipelineMemory(frames[0][0], frames[1], len(frames_TCHW), self._moments(frames_TCHW))
 
     def restored(self, state: State) -> PipelineMemory:
-        """Return the memory of a `state_dict`."""
+        """See `protocols.Extender`."""
         return PipelineMemory.from_state(state)
 
     def next(self, memory: PipelineMemory, words: Words, frame: int, again: int = 0) -> torch.Tensor:
-        """Return the frames after `memory`, before them as many of its window's last frames as are shown `again`."""
+        """See `protocols.Extender`. ModelError if the pipeline returns no new frame."""
         pipe, overlap = as_sibling(self.pipe, self.continuing), self.config.overlap
         held = window_length(pipe, max(1, overlap - self.config.crossfade))
         anchor_CHW = to_float(memory.anchor_HWC[None].numpy())[0]
@@ -138,7 +140,9 @@ class PipelineExtendStage:
         return new_TCHW
 
     def _moments(self, frames_TCHW: torch.Tensor) -> Moments | None:
-        """Measure the first chunk, for later ones to keep its colours; None where the way to go on has another memory."""
+        """Measure the first chunk, whose colours later ones keep; None where the way to continue has another
+        memory.
+        """
         way = WAYS[self.way]
         if self.by.anchor == 0 or way.remembers or way.name not in ("image", "overlap"):
             return None
@@ -146,13 +150,13 @@ class PipelineExtendStage:
 
     @property
     def continuing(self) -> type:
-        """The class that goes on: the pipeline's own or one that shares its networks, as the way asks for it."""
+        """The class that continues videos: the pipeline's own, or one that shares its networks."""
         own = type(self.pipe)
         return own if self.by.how in ways(own) else sibling(own, self.pipe.scheduler.config)
 
     @property
     def way(self) -> str:
-        """The way to go on: the configured one, else the best that the pipeline has. ModelError if it has none."""
+        """The way to continue: the configured one, else the pipeline's best. ModelError if it has none."""
         has = ways(self.continuing)
         if self.by.how is not None and self.by.how not in has:
             raise ModelError(
@@ -160,61 +164,36 @@ class PipelineExtendStage:
             )
         if not has:
             raise ModelError(
-                f"{type(self.pipe).__name__} cannot go on with a video: it takes none, and its steps cannot be held"
+                f"{type(self.pipe).__name__} cannot continue a video: it takes none, and its steps cannot be held"
             )
         return self.by.how or has[0]
 
     def _clip(
         self, pipe: Any, words: Words, frame: int, stage: str, position: int, goes: Continuation
     ) -> torch.Tensor:
-        takes = takes_of(pipe)
+        """Call the pipeline for one chunk; return its clip at the stage's size, on the grid of 8 bits."""
         stage, position = ("first", 0) if self.by.noise == "first" else (stage, position)
-        with own_randomness(self.seed, stage, position) as generator:
-            arguments = {**self._arguments(words, frame), **goes.arguments, "generator": generator}
-            clip_TCHW = self._run(
-                pipe, {n: v for n, v in arguments.items() if n in takes and v is not None}, goes.hand
-            )
+        steered_by = nullcontext() if unsteered(type(pipe)) else self._steered(pipe, goes.hand)
+        with own_randomness(self.seed, stage, position) as generator, steered_by:
+            wanted = call_arguments(
+                words.prompt_at(frame), words.negative_prompt, self.size, frames_of_codec(pipe, self.config.frames),
+                num_inference_steps=self.by.steps, guidance_scale=self.by.guidance_scale, frame_rate=self.fps,
+                generator=generator, callback_on_step_end=self._callback(pipe),
+            )  # fmt: skip
+            clip_TCHW = video_of(called(pipe, {**wanted, **goes.arguments}))
         return to_float(to_uint8(covered(clip_TCHW, *self.size)))
 
-    def _run(self, pipe: Any, arguments: Mapping[str, Any], hand: Hand) -> torch.Tensor:
-        watched = type(pipe).__name__.startswith(UNSTEERED)
-        if watched:  # it steps on copies of its scheduler, but has a callback
-            return video_of(pipe(**arguments, **self._callback()))
-        hands = hand if self.on_step is None else Hands((hand, Watch(self.on_step)))
-        own = pipe.scheduler
-        pipe.scheduler = steered(own, hands)
-        try:
-            return video_of(pipe(**arguments))
-        finally:
-            pipe.scheduler = own
+    def _steered(self, pipe: Any, hand: Hand) -> AbstractContextManager[None]:
+        return with_scheduler(pipe, steered(pipe.scheduler, watched(hand, self.on_step)))
 
-    def _callback(self) -> dict[str, Any]:
-        if self.on_step is None:
-            return {}
+    def _callback(self, pipe: Any) -> Any:
+        """Return the callback that reports steps, for a pipeline that steps on copies of its scheduler."""
         on_step = self.on_step
+        if on_step is None or not unsteered(type(pipe)):
+            return None
 
         def after(pipe: Any, step: int, timestep: Any, kept: dict[str, Any]) -> dict[str, Any]:
             on_step(step + 1, max(step + 1, int(pipe.num_timesteps)))
             return kept
 
-        return {"callback_on_step_end": after}
-
-    def _arguments(self, words: Words, frame: int) -> dict[str, Any]:
-        """Return what every chunk is called with, under all names that pipelines have for it."""
-        height, width = self.size
-        needs = type(self.pipe).__name__.startswith(NEEDS_NEGATIVE)
-        ratio = temporal_ratio(self.pipe)
-        count = -(-(self.config.frames - 1) // ratio) * ratio + 1
-        return {
-            "prompt": words.prompt_at(frame),
-            "negative_prompt": words.negative_prompt or ("" if needs else None),
-            "height": height,
-            "width": width,
-            "num_inference_steps": self.by.steps,
-            "guidance_scale": self.by.guidance_scale,
-            "frame_rate": self.fps,
-            "use_resolution_binning": False,  # the size is what was asked for
-            "output_type": "np",
-            "decode_chunk_size": 8,
-            **dict.fromkeys(FRAME_COUNT, count),
-        }
+        return after

@@ -1,7 +1,7 @@
-"""Stage 1: the first chunk, by the model's own network or by any text- or image-to-video pipeline of diffusers (method.md: Chunks).
+"""Stage 1 by a text- or image-to-video pipeline of diffusers (method.md: Chunks).
 
-A pipeline makes clips of its own size, length and range. Here they become the model's: the first frames are kept, of each the largest
-centred part with the model's proportions, scaled to its size. Randomness is keyed by the request's seed, nothing else has a say.
+A pipeline makes clips of its own size, length and range. The first frames are kept, cropped to the model's
+proportions and scaled to its size. Randomness depends on the request's seed alone.
 """
 
 from __future__ import annotations
@@ -19,21 +19,24 @@ from ..config.external import SeedConfig
 from ..errors import ModelError
 from ..external.calling import (
     Open,
+    call_arguments,
     called,
     covered,
     frames_of_codec,
     own_randomness,
+    takes_of,
     unit_to_float,
     video_of,
     window,
 )
+from ..external.families import FRAME_COUNT
 from ..video.piece import to_uint8
 from .protocols import Image, Words
 
 
 @dataclass(frozen=True)
 class PipelineFirstChunk:
-    """Stage 1 by a pipeline. frames, height, width: what is wanted of it. seed: the request's."""
+    """Make the first chunk with a pipeline. frames, height, width: of the chunk."""
 
     open: Open
     config: SeedConfig
@@ -43,47 +46,38 @@ class PipelineFirstChunk:
     seed: int
 
     def first(self, words: Words, image: Image | None) -> torch.Tensor:
-        """See `protocols.FirstChunk`. ModelError if the pipeline gives fewer frames or others than it says."""
+        """See `protocols.FirstChunk`.
+
+        ModelError if the pipeline returns too few frames or is misconfigured.
+        """
         with own_randomness(self.seed, "base") as generator, self.open() as pipe:
-            wanted = self._arguments(pipe, words, image) | {"generator": generator}
+            takes = takes_of(pipe)
+            size = _own_size(pipe, takes, self.config) or (self.height, self.width)
+            wanted = call_arguments(
+                words.prompt_at(0), words.negative_prompt, size, self._frame_count(pipe, takes),
+                num_inference_steps=self.config.steps, guidance_scale=self.config.guidance_scale, generator=generator,
+                image=None if image is None else PIL.Image.fromarray(to_uint8(self._framed(image, *size))),
+            )  # fmt: skip
             clip_TCHW = video_of(called(pipe, wanted, self.seed))
         if len(clip_TCHW) < self.frames:
             fix = f"set seed.frames so that it gives {self.frames} or more"
             raise ModelError(f"{type(pipe).__name__} gave {len(clip_TCHW)} frames; {fix}")
         return covered(clip_TCHW[: self.frames], self.height, self.width, self.config.resample)
 
-    def _arguments(self, pipe: Any, words: Words, image: Image | None) -> dict[str, Any]:
-        """Return what the clip shows, its sizes, and how it is made, under all names that pipelines have for them."""
-        takes = inspect.signature(pipe.__call__).parameters
-        height, width = _own_size(pipe, takes, self.config) or (self.height, self.width)
-        count = self._frame_count(pipe, takes)
-        return {
-            "prompt": words.prompt_at(0),
-            "negative_prompt": words.negative_prompt,
-            "height": height,
-            "width": width,
-            "num_frames": count,
-            "video_length": count,
-            "num_inference_steps": self.config.steps,
-            "guidance_scale": self.config.guidance_scale,
-            "image": None
-            if image is None
-            else PIL.Image.fromarray(to_uint8(self._framed(image, height, width))),
-            "decode_chunk_size": 8,  # as published; some pipelines decode all frames at once
-        }
-
     def _frame_count(self, pipe: Any, takes: Mapping[str, inspect.Parameter]) -> int:
-        """Return the number of the settings, else the network's own, else the fewest that suffice."""
+        """Return the number of frames to ask for: the configured one, else the network's own, else the fewest
+        that suffice.
+        """
         if self.config.frames is not None:
             return self.config.frames
         enough = frames_of_codec(pipe, self.frames)
-        left_open = any(
-            name in takes and takes[name].default is None for name in ("num_frames", "video_length")
-        )
+        left_open = any(name in takes and takes[name].default is None for name in FRAME_COUNT)
         return max(enough, _own_frames(pipe)) if left_open else enough
 
     def _framed(self, image: Image, height: int, width: int) -> torch.Tensor:
-        """The image in the pipeline's frame (3, H, W): filling it, or filling what the model's frames are cut out of, beside bars."""
+        """Return the image in the pipeline's frame (3, H, W): cropped to it, or at the model's proportions
+        between black bars.
+        """
         if self.config.fit == "cover":
             return image(height, width)
         rows, columns = window(height, width, self.height, self.width)
@@ -94,10 +88,11 @@ class PipelineFirstChunk:
 
 
 def made_image(open_pipeline: Open, words: Words, seed: int, steps: int | None) -> Image:
-    """The image that a text-to-image pipeline makes of the prompt, at its own size."""
+    """Make the image to start from with a text-to-image pipeline, at its own size."""
     with own_randomness(seed, "picture") as generator, open_pipeline() as pipe:
-        wanted: dict[str, Any] = {"prompt": words.prompt_at(0), "negative_prompt": words.negative_prompt}
-        wanted |= {"num_inference_steps": steps, "generator": generator}
+        wanted = call_arguments(
+            words.prompt_at(0), words.negative_prompt, num_inference_steps=steps, generator=generator
+        )
         made = called(pipe, wanted, seed)
     made_TCHW = unit_to_float(torch.from_numpy(np.asarray(made.images[:1])).movedim(-1, -3))
     return lambda height, width: covered(made_TCHW, height, width)[0]
@@ -106,7 +101,9 @@ def made_image(open_pipeline: Open, words: Words, seed: int, steps: int | None) 
 def _own_size(
     pipe: Any, takes: Mapping[str, inspect.Parameter], config: SeedConfig
 ) -> tuple[int, int] | None:
-    """(height, width) that the pipeline is called with: the settings', else its own; None where it takes none or names none."""
+    """Return the (height, width) to call the pipeline with: the configured one, else its own; None if it
+    takes or names none.
+    """
     if "height" not in takes or "width" not in takes:
         return None
     if config.height is not None and config.width is not None:
@@ -124,7 +121,7 @@ def _own_size(
 
 
 def _own_frames(pipe: Any) -> int:
-    """Return how many frames the pipeline's network is made for, 0 where it does not say."""
+    """Return the number of frames that the pipeline's network is made for, 0 if unknown."""
     network = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
     sizes = getattr(network, "config", {})
     return sizes.get("num_frames") or sizes.get("sample_frames") or 0

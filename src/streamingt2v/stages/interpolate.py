@@ -1,10 +1,10 @@
-"""The last, optional step: frames between frames, for a higher rate (method.md: StreamingSVD).
+"""Insert frames for a higher playback rate (method.md: StreamingSVD).
 
-Motion is estimated by OpenCV's dense inverse search in both directions; both neighbours are moved along it to the moment between
-them and mixed. It runs on the CPU, looks at two frames at a time, and draws nothing at random.
+OpenCV's dense inverse search estimates motion in both directions; both neighbours are moved along it to the
+time between them, and mixed. It runs on the CPU, reads two frames at a time, and is deterministic.
 
-Rates and counts: a model of f frames a second, played at k f, makes every k-th frame of the file. The file has exactly the frames asked
-for, the first of the model's is its first, and nothing is made up after the last.
+For a rate of k times the model's, the model makes every k-th frame of the file, starting with the first. The
+file has exactly the frames asked for; none is extrapolated after the last.
 """
 
 from __future__ import annotations
@@ -23,17 +23,20 @@ from ..video.piece import Piece, to_uint8
 
 
 class InterpolateStage:
-    """`factor` - 1 frames, one or more, between any two of a stream. total: frames to give out in all, None without end."""
+    """Insert `factor` - 1 frames, one or more, between two.
+
+    total: number of frames to yield, None without end.
+    """
 
     def __init__(self, factor: int, total: int | None):
         self.factor, self.total = factor, total
         self._search = _motion_search()
 
     def stream(self, pieces: Iterable[Piece], state: State | None = None) -> Iterator[Piece]:
-        """The pieces with frames put in; the first begins with the stream's first frame, each later one after the last of the one before.
+        """Yield each piece with the frames that lead to it; stop at `total`.
 
-        The last is cut off at `total`. A piece's state is that of the piece taken in together with its last frame. state: of the last
-        piece kept; `pieces` then go on after the one that it came from.
+        A piece's state is that of the piece taken in, with its last frame. state: of the last piece kept;
+        `pieces` then continue after the one that it came from.
         """
         last_CHW: torch.Tensor | None = state["interpolate.last"] if state else None
         given = int(state["interpolate.given"]) if state else 0
@@ -49,7 +52,10 @@ class InterpolateStage:
             )
 
     def _between(self, last_CHW: torch.Tensor | None, frames_TCHW: torch.Tensor) -> torch.Tensor:
-        """The frames, each with those that lead to it from the one before; `last_CHW`: the one before the first, None at the start."""
+        """Return the frames with those that lead to each.
+
+        last_CHW: the frame before the first, None at the start.
+        """
         made = [frames_TCHW[:1]] if last_CHW is None else []
         seen_TCHW = frames_TCHW if last_CHW is None else torch.cat([last_CHW[None], frames_TCHW])
         for before_CHW, after_CHW in pairwise(seen_TCHW):
@@ -57,13 +63,13 @@ class InterpolateStage:
         return torch.cat(made)
 
     def _lead(self, before_CHW: torch.Tensor, after_CHW: torch.Tensor) -> torch.Tensor:
-        """The `factor` - 1 frames between two."""
+        """Return the `factor` - 1 frames between two."""
         forth_2HW, back_2HW = self._motion(before_CHW, after_CHW), self._motion(after_CHW, before_CHW)
         moments = [k / self.factor for k in range(1, self.factor)]
         return torch.stack([_at_moment(t, before_CHW, after_CHW, forth_2HW, back_2HW) for t in moments])
 
     def _motion(self, source_CHW: torch.Tensor, target_CHW: torch.Tensor) -> torch.Tensor:
-        """(2, H, W): by how many pixels right and down everything of `source` moves until `target`."""
+        """Return the motion from `source` to `target`, (2, H, W): pixels right and down."""
         grey = (
             np.ascontiguousarray(to_uint8(frame).astype(np.float32).mean(-1).round().astype(np.uint8))
             for frame in (source_CHW, target_CHW)
@@ -72,7 +78,7 @@ class InterpolateStage:
 
 
 def _motion_search() -> Any:
-    """OpenCV's dense inverse search. MissingExtra if it is not installed."""
+    """Return OpenCV's dense inverse search. MissingExtra if it is not installed."""
     try:
         import cv2
     except ImportError as error:
@@ -87,8 +93,8 @@ def _at_moment(
     forth_2HW: torch.Tensor,
     back_2HW: torch.Tensor,
 ) -> torch.Tensor:
-    """The frame at 0 < t < 1 between two. What moved is where a straight, even motion has it; both motions have a say in it, the one
-    that starts nearer the more.
+    """Return the frame at time 0 < t < 1 between two, for straight and even motion; the nearer frame's motion
+    weighs more.
     """
     to_before_2HW = -(1 - t) * t * forth_2HW + t * t * back_2HW
     to_after_2HW = (1 - t) * (1 - t) * forth_2HW - t * (1 - t) * back_2HW
@@ -96,7 +102,7 @@ def _at_moment(
 
 
 def _fetched(frame_CHW: torch.Tensor, offset_2HW: torch.Tensor) -> torch.Tensor:
-    """For each pixel the frame's value at that offset (right, down), interpolated between pixels; beyond the border the border's."""
+    """Sample the frame at each pixel's offset (right, down), bilinearly; the border is repeated outside."""
     height, width = frame_CHW.shape[-2:]
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     x_HW, y_HW = columns + offset_2HW[0], rows + offset_2HW[1]

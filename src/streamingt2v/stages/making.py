@@ -1,4 +1,4 @@
-"""Who does each stage of a resolved request: the model's own networks, or pipelines of diffusers."""
+"""Choose who does each stage of a resolved request: the model's own networks, or pipelines of diffusers."""
 
 from __future__ import annotations
 
@@ -23,28 +23,21 @@ from .refine import RefineStage
 from .refine_by_keyframes import KeyframeRefineStage
 from .refine_by_pipeline import PipelineRefineStage
 from .refine_by_steps import SplicedRefineStage
+from .refine_windows import WindowRefineStage
 
 
 def extender(parts: Components, asked: ResolvedRequest, on_step: OnStep | None = None) -> Extender:
-    """Who makes chunk after chunk."""
+    """Return who makes chunk after chunk."""
     size = (asked.height, asked.width)
     if asked.extend_by is not None:
-        given = (
-            parts.pipeline,
-            asked.extend_by,
-            asked.extend,
-            size,
-            asked.config.fps,
-            asked.request.seed,
-            on_step,
-        )
-        return PipelineExtendStage(*given)
+        by, seed = asked.extend_by, asked.request.seed
+        return PipelineExtendStage(parts.pipeline, by, asked.extend, size, asked.config.fps, seed, on_step)
     assert parts.backbone is not None, "a model of networks has them"
     return ExtendStage(parts.backbone, parts.scheduler, asked.extend, asked.request.seed, size, on_step)
 
 
 def first_chunk(parts: Components, asked: ResolvedRequest, own: Extender) -> FirstChunk:
-    """Who makes the first chunk; own: who makes the others, unless a pipeline does it."""
+    """Return who makes the first chunk: a pipeline, or `own`, who makes the others."""
     by = asked.first_chunk
     if by is None or by.pipeline is None:
         return own
@@ -53,7 +46,7 @@ def first_chunk(parts: Components, asked: ResolvedRequest, own: Extender) -> Fir
 
 
 def starting_image(parts: Components, asked: ResolvedRequest, words: Words) -> Image | None:
-    """What stage 1 starts from: the request's image, one made from its prompt, or nothing."""
+    """Return the image to start from: the request's, one made from its prompt, or None."""
     image, maker = asked.request.image, asked.image_maker
     if image is not None:
         return lambda height, width: to_float(read_image(image, height, width)[None])[0]
@@ -63,9 +56,9 @@ def starting_image(parts: Components, asked: ResolvedRequest, words: Words) -> I
 
 
 def frames_to_refine(asked: ResolvedRequest, state: State | None) -> Iterator[Piece]:
-    """The frames of the file to refine, one by one, in the size that they are refined to: what is there already is kept."""
+    """Yield the frames of the file to refine, scaled to the output's size."""
     path, total = asked.request.refine, asked.num_frames
-    assert path is not None and total is not None, "the door has seen to it"
+    assert path is not None and total is not None, "checked by resolve"
     done = int(state["read"]) if state else 0
     for frame_HWC in islice(read_video(path, *asked.output_size), done, total):
         done += 1
@@ -78,36 +71,32 @@ def refined(
     parts: Components, asked: ResolvedRequest, pieces: Iterator[Piece], words: Words, state: State | None, crew: Crew | None,
     on_step: OnStep | None,
 ) -> Iterator[Piece]:  # fmt: skip
-    """Stage 3 where it is asked for. crew: who refines with the model's own network; None for this process alone."""
+    """Refine pieces where the request asks for it.
+
+    crew: workers with the model's own refiner; None for this process alone.
+    """
     total, size, seed = asked.made_frames, asked.output_size, asked.request.seed
     if asked.refine is not None:
-        assert crew is not None or parts.refiner is not None, "the door has seen to it"
+        assert crew is not None or parts.refiner is not None, "checked by resolve"
         stage = RefineStage(crew or Alone(parts.refiner), asked.refine, seed, total, size, on_step)
         return stage.stream(pieces, words.text_at, state)
     if asked.refine_by is None:
         return pieces
-    given = (
-        _opener(parts, asked.refine_by.pipeline),
-        asked.refine_by,
-        seed,
-        total,
-        size,
-        asked.request.negative_prompt,
-    )
-    if asked.by_keyframes:
-        return KeyframeRefineStage(*given, parts.device).stream(pieces, words.prompt_at, state)
-    if asked.refine_by.seam in ("cut", "fade"):
-        return PipelineRefineStage(*given).stream(pieces, words.prompt_at, state)
-    return SplicedRefineStage(*given, on_step).stream(pieces, words.prompt_at, state)
+    opener, by = _opener(parts, asked.refine_by.pipeline), asked.refine_by
+    given = (opener, by, seed, total, size, asked.request.negative_prompt, on_step)
+    by_stage: WindowRefineStage = (
+        KeyframeRefineStage(*given, parts.device) if asked.by_keyframes
+        else PipelineRefineStage(*given) if by.seam in ("cut", "fade")
+        else SplicedRefineStage(*given)
+    )  # fmt: skip
+    return by_stage.stream(pieces, words.prompt_at, state)
 
 
 def interpolated(asked: ResolvedRequest, pieces: Iterator[Piece], state: State | None) -> Iterator[Piece]:
-    """The frames between frames, where a higher rate is asked for."""
-    return (
-        pieces
-        if asked.factor == 1
-        else InterpolateStage(asked.factor, asked.num_frames).stream(pieces, state)
-    )
+    """Insert frames where the request asks for a higher rate."""
+    if asked.factor == 1:
+        return pieces
+    return InterpolateStage(asked.factor, asked.num_frames).stream(pieces, state)
 
 
 def _opener(parts: Components, folder: str, adapter: str | None = None) -> Open:

@@ -1,4 +1,4 @@
-"""Memory of a long video: its anchor frame, its last few frames, its position."""
+"""Memory of a long video: anchor frame, last frames, position."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ..types import State
 
 @dataclass(frozen=True)
 class StreamMemory:
-    """Frames, not features, so it is small, can be saved, and serves every backbone. Its size does not grow with the video.
+    """Memory of constant size. It holds frames, not features, so it can be saved and serves every backbone.
 
-    anchor_CHW: the frame that appearance is kept from. window_TCHW: the last `overlap` frames. position: the number of frames so far,
-    which is the index of the next one. Frames are float32 on the CPU in [-1, 1], never quantised (method.md: Sampling).
+    anchor_CHW: the frame that keeps the appearance. window_TCHW: the last `overlap` frames. position: number
+    of frames so far. Frames are float32 on the CPU in [-1, 1], not quantised (method.md: Sampling).
     """
 
     anchor_CHW: torch.Tensor
@@ -24,16 +24,18 @@ class StreamMemory:
     def __post_init__(self) -> None:
         if self.window_TCHW.ndim != 4 or self.anchor_CHW.shape != self.window_TCHW.shape[1:]:
             raise ValueError(
-                f"window {tuple(self.window_TCHW.shape)} and anchor {tuple(self.anchor_CHW.shape)} do not fit together"
+                f"window {tuple(self.window_TCHW.shape)} and anchor {tuple(self.anchor_CHW.shape)} do not match"
             )
         if self.position < 1:
             raise ValueError(f"position={self.position} must be 1 or more")
 
     @classmethod
     def start(cls, frames_TCHW: torch.Tensor, overlap: int, anchor_index: int = 0) -> StreamMemory:
-        """The memory after a first chunk. With fewer frames than `overlap`, the first is repeated in front to fill the window.
+        """Return the memory after a first chunk.
 
-        Raises ValueError if there is no frame, `overlap` is below 1, or the anchor is outside of the frames.
+        If it is shorter than `overlap`, its first frame is repeated in front.
+
+        Raise ValueError if there is no frame, `overlap` is below 1, or the anchor is outside of the frames.
         """
         frames_TCHW = _checked(frames_TCHW)
         if overlap < 1:
@@ -45,7 +47,7 @@ class StreamMemory:
         return cls(frames_TCHW[anchor_index].clone(), window_TCHW.clone(), len(frames_TCHW))
 
     def advance(self, frames_TCHW: torch.Tensor) -> StreamMemory:
-        """The memory after these new frames, one or more; this one stays as it is."""
+        """Return the memory after one or more new frames."""
         frames_TCHW = _checked(frames_TCHW)
         if frames_TCHW.shape[1:] != self.anchor_CHW.shape:
             raise ValueError(
@@ -56,16 +58,16 @@ class StreamMemory:
 
     @property
     def overlap(self) -> int:
-        """Frames in the window."""
+        """Number of frames in the window."""
         return len(self.window_TCHW)
 
     def state_dict(self) -> State:
-        """A flat mapping, without loss; `from_state` reads it back."""
+        """Return it as a flat mapping, without loss."""
         return {"anchor_CHW": self.anchor_CHW, "window_TCHW": self.window_TCHW, "position": self.position}
 
     @classmethod
     def from_state(cls, state: State) -> StreamMemory:
-        """The memory of `state_dict`."""
+        """Read what `state_dict` returned."""
         return cls(state["anchor_CHW"], state["window_TCHW"], int(state["position"]))
 
 

@@ -1,4 +1,4 @@
-"""Protocols of whoever makes chunks: a network with CAM and APM, or a pipeline of diffusers that continues by its own means."""
+"""Protocols of makers of chunks: a network with CAM and APM, or a pipeline of diffusers."""
 
 from __future__ import annotations
 
@@ -15,64 +15,68 @@ OnStep = Callable[[int, int], None]
 """Called with (step, steps) after every denoising step of a chunk or window; raising in it cancels."""
 
 PromptAt = Callable[[int], str]
-"""Index of a frame -> prompt of the chunk that makes it."""
+"""Return the prompt of the chunk that makes a frame, by the frame's index."""
 
 Image = Callable[[int, int], torch.Tensor]
-"""(height, width) -> the image to start from, covering that size: (3, H, W) in [-1, 1]."""
+"""Return the image to start from, cropped and scaled to (height, width): (3, H, W) in [-1, 1]."""
 
 
 class Words:
-    """Prompts of a video by frame, as text and embedded.
+    """Prompts of a video by frame, as text and as embeddings.
 
-    encode: (prompt, negative prompt) -> embeddings; not called for whoever reads the text itself.
+    encode: (prompt, negative prompt) -> embeddings; called by `text_at` only.
     """
 
     def __init__(self, encode: Callable[[str, str], TextCond], negative_prompt: str, prompt_at: PromptAt):
         self.negative_prompt, self.prompt_at = negative_prompt, prompt_at
-        # the windows that are being refined at a time are some chunks behind, and have the prompts of theirs
+        # stage 3 lags behind by some chunks and reads earlier prompts
         self._embedded = lru_cache(maxsize=64)(lambda prompt: encode(prompt, negative_prompt))
 
     def text_at(self, frame: int) -> TextCond:
-        """Embedding of `prompt_at`; the same object for the same prompt."""
+        """Return the embedding of a frame's prompt; the same object for the same prompt."""
         return self._embedded(self.prompt_at(frame))
 
 
 class Memory(Protocol):
-    """Memory of a video; its size does not grow with the length. `stages.memory.StreamMemory` is one."""
+    """Memory of a video, of constant size; e.g. `stages.memory.StreamMemory`."""
 
     @property
     def window_TCHW(self) -> torch.Tensor:
-        """The last frames (T, 3, H, W) in [-1, 1], as many as a chunk overlaps."""
+        """Last frames (T, 3, H, W) in [-1, 1], as many as chunks overlap."""
 
     def advance(self, frames_TCHW: torch.Tensor) -> Any:
-        """The memory after these new frames."""
+        """Return the memory after these new frames."""
 
     def state_dict(self) -> State:
-        """A flat mapping, without loss."""
+        """Return it as a flat mapping, without loss."""
 
 
 class FirstChunk(Protocol):
-    """Makes the first chunk."""
+    """Maker of the first chunk."""
 
     def first(self, words: Words, image: Image | None) -> torch.Tensor:
-        """(T, 3, H, W) in [-1, 1]. image: to start from, for one that reads it."""
+        """Return the first chunk, (T, 3, H, W) in [-1, 1]. image: to start from, if the maker reads one."""
 
 
 class Extender(FirstChunk, Protocol):
-    """Makes chunk after chunk; nothing is carried between calls but the memory."""
+    """Maker of chunk after chunk; the memory alone is carried between calls."""
 
     @property
     def config(self) -> ExtendConfig:
         """Chunk length, overlap and crossfade."""
 
     def memory(self, frames_TCHW: torch.Tensor, first_TCHW: torch.Tensor | None = None) -> Any:
-        """The memory after these frames (T, 3, H, W). first_TCHW: the first frames of an extended video, if the others are its last."""
+        """Return the memory after these frames (T, 3, H, W).
+
+        first_TCHW: first frames of a user's video of which these are the last.
+        """
 
     def restored(self, state: State) -> Any:
-        """The memory of a `state_dict`."""
+        """Return the memory of a `state_dict`."""
 
     def next(self, memory: Any, words: Words, frame: int, again: int = 0) -> torch.Tensor:
-        """The frames after the memory's, (T, 3, H, W) in [-1, 1]. frame: index of the first, which says the prompt.
+        """Return the new frames after the memory, (T, 3, H, W) in [-1, 1].
 
-        Before them as many of the window's last frames as the chunk shows them `again`.
+        frame: index whose prompt is used. again: put this many of the window's last frames, as the chunk
+        shows them, in front.
         """

@@ -1,7 +1,8 @@
-"""Stage 3: windows of upscaled frames, noised and denoised again by a high-resolution network, joined by randomized blending.
+"""Stage 3 by the model's own refiner: windows of upscaled frames are noised, denoised, and joined by
+randomized blending.
 
-What is to be done comes from a `Wavefront`, who does it is a `Crew`: this process, or several. Each frame is encoded once, with the
-window that it first appears in. A window follows the prompt of the frame in the middle of those that it gives out.
+A `Wavefront` plans the work, a `Crew` does it: this process or several. Each frame is encoded once, with the
+first window it is in. A window uses the prompt of the middle of the frames that it gives out.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from .wavefront import Wavefront, Work
 
 TextAt = Callable[[int], TextCond]
 Answer = Callable[[torch.Tensor], Piece | None]
-"""Handler of a worker's result; returns a piece if it completes one."""
+"""Handle a worker's result; return a piece if it completes one."""
 
 
 class RefineStage:
-    """Refines a stream of pieces with one crew of `RefinerBackbone`s and one seed, to frames of `size` (height, width).
+    """Refine a stream with one crew of `RefinerBackbone`s and one seed, to frames of `size` (height, width).
 
-    total: frames in all, None without end. on_step: called with (step, steps) after every step of a window; raising in it cancels.
+    total: number of frames, None without end. on_step: called with (step, steps) after every denoising step
+    of a window; raising in it cancels.
     """
 
     def __init__(
@@ -42,24 +44,19 @@ class RefineStage:
         size: tuple[int, int],
         on_step: Callable[[int, int], None] | None = None,
     ):
-        self.crew, self.config, self.seed, self.total, self.size, self.on_step = (
-            crew,
-            config,
-            seed,
-            total,
-            size,
-            on_step,
-        )
+        self.crew, self.config, self.seed = crew, config, seed
+        self.total, self.size, self.on_step = total, size, on_step
         self.schedule = logsnr_cosine_interp()
         self.nodes = trailing_nodes(
             self.schedule, config.steps, levels=round(config.strength * len(self.schedule.sigmas))
         )
 
     def stream(self, pieces: Iterable[Piece], text_at: TextAt, state: State | None = None) -> Iterator[Piece]:
-        """Refined pieces of the same frames, in order and exactly once, a window's own frames each.
+        """Yield refined pieces of the same frames, in order and exactly once, one for each window.
 
-        A refined piece's state is that of the last piece taken in together with this stage's own. `state`: of the last one kept;
-        `pieces` then go on after the last piece that was taken in. A crew of several may take in more at a time, not other results.
+        state: of the last piece kept; `pieces` then continue after the last piece that was taken in. A
+        piece's state is that piece's and this stage's own. The number of workers changes how much is taken in
+        at a time, not the frames.
         """
         front = Wavefront(self.config, self.schedule, self.nodes, self.seed, self.total)
         if state:
@@ -68,10 +65,11 @@ class RefineStage:
 
 
 class _Inlet:
-    """Frames that have come and are not in the wavefront yet.
+    """Frames that wait to enter the wavefront.
 
-    number: of the next window. frames_TCHW: raw, from where the window before it ends. shared_BCTHW: latents of the frames that it
-    shares with the windows before. upstream: state of the last piece that was taken in.
+    number: of the next window. frames_TCHW: raw frames from the end of the window before. shared_BCTHW:
+    latents that the next window shares with those before. upstream: state of the last piece that was taken
+    in.
     """
 
     def __init__(self, source: Iterator[Piece], state: State | None):
@@ -81,26 +79,20 @@ class _Inlet:
         self.shared_BCTHW: torch.Tensor | None = self.upstream.get("refine.shared")
 
     def take(self, count: int) -> torch.Tensor:
-        """The next `count` raw frames; they stay here until `encoded`."""
+        """Return the next `count` raw frames; they stay here until `encoded`."""
         while self.frames_TCHW is None or len(self.frames_TCHW) < count:
             piece = next(self._source)
             self.upstream = piece.state
-            self.frames_TCHW = (
-                piece.frames_TCHW
-                if self.frames_TCHW is None
-                else torch.cat([self.frames_TCHW, piece.frames_TCHW])
-            )
+            waiting = [] if self.frames_TCHW is None else [self.frames_TCHW]
+            self.frames_TCHW = torch.cat([*waiting, piece.frames_TCHW])
         return self.frames_TCHW[:count]
 
     def encoded(self, latents_BCTHW: torch.Tensor, shared_with_next: int) -> torch.Tensor:
-        """The latents of the next window, now that those of the frames taken are there."""
-        assert self.frames_TCHW is not None, "they were taken"
+        """Return the latents of the next window, from those of the frames taken."""
+        assert self.frames_TCHW is not None, "taken before"
         self.frames_TCHW = self.frames_TCHW[latents_BCTHW.shape[2] :].clone()
-        window_BCTHW = (
-            latents_BCTHW
-            if self.shared_BCTHW is None
-            else torch.cat([self.shared_BCTHW, latents_BCTHW], dim=2)
-        )
+        shared = [] if self.shared_BCTHW is None else [self.shared_BCTHW]
+        window_BCTHW = torch.cat([*shared, latents_BCTHW], dim=2)
         self.shared_BCTHW = window_BCTHW[:, :, window_BCTHW.shape[2] - shared_with_next :].clone()
         self.number += 1
         return window_BCTHW
@@ -116,7 +108,7 @@ class _Inlet:
 
 @dataclass
 class _Refinement:
-    """One stream: hands out work while there are idle workers, and acts on what comes back."""
+    """One stream: submit work while workers are idle, and handle their results."""
 
     stage: RefineStage
     front: Wavefront
@@ -138,7 +130,7 @@ class _Refinement:
                     yield piece
 
     def _hand_out(self) -> bool:
-        """Give one more thing to do, the nearest to finished frames first; False if there is nothing."""
+        """Submit one task, those nearest to finished frames first; return False if there is none."""
         ready = [work for work in self.front.ready() if work.number not in self.asked]
         new = None if self.encoding else self.front.window(self.inlet.number)
         if not self.decoding and (latents_BCTHW := self.front.finished()) is not None:

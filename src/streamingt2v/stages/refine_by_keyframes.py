@@ -1,258 +1,127 @@
-"""Stage 3 by I2VGen-XL, StreamingSVD's enhancer: windows redrawn from a picture each, spliced at every step (method.md: StreamingSVD).
+"""Stage 3 by I2VGen-XL, StreamingSVD's enhancer: windows refined from one keyframe each, spliced at every
+step.
 
-A first pass redraws the first frames of some windows, as one short video, after the first frame of the whole. Each then is the picture
-that its window is redrawn after. Windows share their noise, and after every step the latents of an overlap come from the window before
-up to a random cut. The published program passes over all windows of the video at each step, and makes all keyframes at once; here
-a window listens to the one before it alone, and keyframes are made in groups, so that a video may have any length.
-
-The pipeline's own loop does the work: its scheduler is put into a frame that begins late and splices (`_Spliced`).
+A first pass refines the first frames of several windows as one short video, from the first frame of the
+whole. Each of them is the keyframe of its window. Windows share their noise, and after every step a window
+takes its left neighbour's latents up to a random cut. The published program runs all windows of a video side
+by side and makes all keyframes at once; here a window depends on the one before it alone, and keyframes are
+made in groups, so that a video may have any length (method.md: StreamingSVD).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from PIL import Image
 
 from ..backbones.modelscope import decode_frames, encode_frames
-from ..config.refine import RefineByConfig
-from ..external.calling import Open, covered, own_randomness
-from ..samplers.blend import window_at
+from ..external.calling import covered, own_randomness, with_scheduler
+from ..external.steering import SplicedWindow, late, noised, watched
+from ..samplers.blend import window_at, windows
 from ..samplers.noise import frame_noise, integer
-from ..types import State
-from ..video.piece import Piece, to_uint8, whole
-from .refine_by_pipeline import PromptAt
+from ..video.piece import to_uint8, whole
+from .refine_windows import Carry, WindowRefineStage, Work
 
 
 @dataclass(frozen=True)
-class Carry:
-    """State for the next window.
+class KeyframeRefineStage(WindowRefineStage):
+    """Refine windows from keyframes.
 
-    number: its own. start: of frames_TCHW, the unrefined frames that are there. first_CHW: the video's first, unrefined. keyframes_THWC:
-    redrawn, uint8, of this window and those after it. left_SCTHW: latents after each step, of the frames shared with the window before.
+    `Carry.kept` holds "first", the video's first frame (3, H, W), unrefined; "keyframes", uint8 (T, H, W, 3),
+    of the next window and those after it; and the latents that the next window is spliced with. device: where
+    the pipeline works.
     """
 
-    number: int = 0
-    start: int = 0
-    frames_TCHW: torch.Tensor | None = None
-    first_CHW: torch.Tensor | None = None
-    keyframes_THWC: torch.Tensor | None = None
-    left_SCTHW: torch.Tensor | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
-    def state_dict(self) -> State:
-        """Flat, under names of its own."""
-        values = {
-            "number": self.number,
-            "start": self.start,
-            "frames": self.frames_TCHW,
-            "first": self.first_CHW,
-        }
-        values |= {"keyframes": self.keyframes_THWC, "left": self.left_SCTHW}
-        return {f"refine.{name}": value for name, value in values.items() if value is not None}
-
-    @classmethod
-    def from_state(cls, state: State) -> Carry:
-        """The carry of `state_dict`."""
-        tensors = (state.get(f"refine.{name}") for name in ("frames", "first", "keyframes", "left"))
-        return cls(int(state["refine.number"]), int(state["refine.start"]), *tensors)
-
-    def fed(self, frames_TCHW: torch.Tensor) -> Carry:
-        """With these further unrefined frames."""
-        have_TCHW = frames_TCHW if self.frames_TCHW is None else torch.cat([self.frames_TCHW, frames_TCHW])
-        return replace(
-            self,
-            frames_TCHW=have_TCHW,
-            first_CHW=have_TCHW[0].clone() if self.first_CHW is None else self.first_CHW,
-        )
-
-    def frames(self, window: range) -> torch.Tensor:
-        """The unrefined frames of a window that is there."""
-        assert self.frames_TCHW is not None, "it was fed"
-        return self.frames_TCHW[window.start - self.start : window.stop - self.start]
-
-    @property
-    def stop(self) -> int:
-        """The frame after the last unrefined one."""
-        return self.start + (0 if self.frames_TCHW is None else len(self.frames_TCHW))
-
-
-@dataclass(frozen=True)
-class KeyframeRefineStage:
-    """Refines a stream of pieces with one pipeline and seed. total: frames in all, None without end. size: (height, width) of
-    what comes out. device: where the pipeline works."""
-
-    open: Open
-    config: RefineByConfig
-    seed: int
-    total: int | None
-    size: tuple[int, int]
-    negative_prompt: str
-    device: torch.device
-
-    def stream(
-        self, pieces: Iterable[Piece], text_at: PromptAt, state: State | None = None
-    ) -> Iterator[Piece]:
-        """Refined pieces of the same frames, in order and exactly once.
-
-        A piece's state is that of the last piece taken in together with the carry; see `refine.RefineStage.stream`. text_at: the prompt
-        of a frame; a window follows that of the middle of the frames it gives out.
-        """
-        carry = Carry.from_state(state) if state else Carry()
-        upstream: State = state or {}
-        source = iter(pieces)
-        with ExitStack() as stack:
-            pipe: Any = None
-            while (window := self._window(carry.number)) is not None:
-                while carry.stop < self._needed(carry, window):
-                    piece = next(source)
-                    carry, upstream = carry.fed(piece.frames_TCHW), piece.state
-                if pipe is None:  # once there is something to do, and with the global generator left alone
-                    with own_randomness(self.seed, "refine"):
-                        pipe = stack.enter_context(self.open())
-                if carry.keyframes_THWC is None:
-                    carry = replace(carry, keyframes_THWC=self._keyframes(pipe, carry, text_at))
-                frames_TCHW, carry = self._refine(pipe, carry, window, text_at)
-                yield Piece(
-                    frames_TCHW, {**upstream, **carry.state_dict()}, self._window(carry.number) is None
-                )
-
-    def _window(self, number: int) -> range | None:
-        return window_at(number, self.total, self.config.frames, self.config.overlap)
+    def _plan(self, pipe: Any) -> Iterator[range]:
+        return windows(self.total, self.config.frames, self.config.overlap)
 
     def _group(self, number: int) -> list[range]:
-        """The windows from this one on whose keyframes are made together."""
-        found = (self._window(number + k) for k in range(self.config.keyframe_group))
+        """Return the windows from this one on whose keyframes are made together."""
+        numbers, config = range(number, number + self.config.keyframe_group), self.config
+        found = (window_at(n, self.total, config.frames, config.overlap) for n in numbers)
         return [window for window in found if window is not None]
 
     def _needed(self, carry: Carry, window: range) -> int:
-        """Up to where frames must be there."""
-        return (
-            window.stop
-            if carry.keyframes_THWC is not None
-            else max(window.stop, self._group(carry.number)[-1].start + 1)
-        )
+        if "keyframes" in carry.kept:
+            return window.stop
+        return max(window.stop, self._group(carry.number)[-1].start + 1)
 
-    def _keyframes(self, pipe: Any, carry: Carry, text_at: PromptAt) -> torch.Tensor:
-        """The first frames of a group of windows, redrawn as one short video: uint8 (T, H, W, 3)."""
+    def _window(self, pipe: Any, carry: Carry, work: Work) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        frames_TCHW = carry.frames(work.window)
+        first_CHW = carry.kept["first"] if "first" in carry.kept else frames_TCHW[0].clone()
+        keyframes = carry.kept.get("keyframes")
+        if keyframes is None:
+            keyframes = self._keyframes(pipe, carry, first_CHW, work.text_at(work.window.start))
+        hand = self._hand(carry.number, work.window, SplicedWindow.left_in(carry.kept), "refine")
+        latents_BCTHW = self._redraw(pipe, frames_TCHW, carry.number, work.prompt, keyframes[0].numpy(), hand)
+        own = work.own
+        refined_TCHW = whole(decode_frames(pipe.vae, latents_BCTHW[:, :, :own], self.device))
+        left = hand.shared(own, len(work.window) - own) if work.following else {}
+        rest = {"keyframes": keyframes[1:].clone()} if len(keyframes) > 1 else {}
+        return refined_TCHW, {"first": first_CHW, **rest, **left}
+
+    def _keyframes(self, pipe: Any, carry: Carry, first_CHW: torch.Tensor, prompt: str) -> torch.Tensor:
+        """Refine the first frames of a group of windows as one short video: uint8 (T, H, W, 3)."""
         starts = [window.start for window in self._group(carry.number)]
-        assert carry.first_CHW is not None, "it was fed"
         frames_TCHW = torch.cat([carry.frames(range(start, start + 1)) for start in starts])
-        picture_HWC = to_uint8(self._enlarged(carry.first_CHW[None]))[0]
-        spliced = _Spliced(pipe.scheduler, self.config.strength)
-        latents_BCTHW = self._redraw(
-            pipe, frames_TCHW, starts, "keyframes", carry.number, text_at(starts[0]), picture_HWC, spliced
-        )
+        image_HWC = to_uint8(covered(first_CHW[None], *self.size))[0]
+        hand = self._hand(carry.number, starts, {}, "keyframes")
+        latents_BCTHW = self._redraw(pipe, frames_TCHW, carry.number, prompt, image_HWC, hand, "keyframes")
         return torch.from_numpy(to_uint8(whole(decode_frames(pipe.vae, latents_BCTHW, self.device))))
 
-    def _refine(
-        self, pipe: Any, carry: Carry, window: range, text_at: PromptAt
-    ) -> tuple[torch.Tensor, Carry]:
-        """Refined frames up to where the next window begins, and the carry for it."""
-        assert carry.keyframes_THWC is not None, "made before"
-        following = self._window(carry.number + 1)
-        ahead = following.start if following else window.stop
-        prompt, picture_HWC = text_at((window.start + ahead - 1) // 2), carry.keyframes_THWC[0].numpy()
-        spliced = _Spliced(pipe.scheduler, self.config.strength, carry.left_SCTHW, self._cuts(carry))
-        latents_BCTHW = self._redraw(
-            pipe, carry.frames(window), window, "refine", carry.number, prompt, picture_HWC, spliced
-        )
-        own = ahead - window.start
-        frames_TCHW = whole(decode_frames(pipe.vae, latents_BCTHW[:, :, :own], self.device))
-        left = torch.stack([step_CTHW[:, own:] for step_CTHW in spliced.made]).clone() if following else None
-        rest_TCHW = carry.frames(range(ahead, carry.stop)).clone()
-        keyframes = carry.keyframes_THWC[1:].clone()
-        return frames_TCHW, Carry(
-            carry.number + 1, ahead, rest_TCHW, carry.first_CHW, keyframes if len(keyframes) else None, left
-        )
+    def _hand(
+        self, number: int, places: Sequence[int], left: dict[int, torch.Tensor], stage: str
+    ) -> SplicedWindow:
+        """Return the hand for a window.
 
-    def _cuts(self, carry: Carry) -> list[int]:
-        """For every step how many frames of the overlap come from the window before: 0 to all but one, as published."""
-        if carry.left_SCTHW is None:
-            return []
-        shared = carry.left_SCTHW.shape[2]
-        return [
-            integer(self.seed, "blend", carry.number, step, max(1, shared))
-            for step in range(len(carry.left_SCTHW))
-        ]
+        As published, a cut leaves at least one shared frame to the later window.
+        """
+        shared = next(iter(left.values())).shape[0] if left else 0
+
+        def cut(step: int) -> int:
+            return integer(self.seed, "blend", number, step, max(1, shared))
+
+        def noise_of(shape_TCHW: torch.Size) -> torch.Tensor:
+            return frame_noise(self.seed, stage, places, -1, tuple(shape_TCHW[1:]))
+
+        return SplicedWindow(0, noise_of, left, cut)
 
     def _redraw(
-        self, pipe: Any, frames_TCHW: torch.Tensor, places: Sequence[int], stage: str, number: int, prompt: str, picture_HWC: Any,
-        spliced: _Spliced,
+        self, pipe: Any, frames_TCHW: torch.Tensor, number: int, prompt: str, image_HWC: Any, hand: SplicedWindow,
+        stage: str = "refine",
     ) -> torch.Tensor:  # fmt: skip
-        """Frames, enlarged and noised, denoised again after a picture: latents (1, C, T, h, w). places: of the frames in the video."""
-        large_TCHW = self._enlarged(frames_TCHW)
-        height, width = large_TCHW.shape[-2:]
-        clean_BCTHW = encode_frames(pipe.vae, large_TCHW, self.device)
-        noise_BCTHW = (
-            frame_noise(self.seed, stage, places, -1, tuple(clean_BCTHW[0, :, 0].shape))
-            .transpose(0, 1)[None]
-            .to(self.device)
-        )
-        spliced.set_timesteps(self.config.steps, device=self.device)
-        noised_BCTHW = spliced.inner.add_noise(clean_BCTHW, noise_BCTHW, spliced.timesteps[:1])
-        own, pipe.scheduler = pipe.scheduler, spliced
-        guided = {} if self.config.guidance_scale is None else {"guidance_scale": self.config.guidance_scale}
+        """Enlarge, noise and denoise frames, given a keyframe: latents (1, C, T, h, w)."""
+        large_TCHW, config = covered(frames_TCHW, *self.size), self.config
+        height, width = self.size
+        clean_TCHW = encode_frames(pipe.vae, large_TCHW, self.device)[0].transpose(0, 1)
+        scheduler = late(pipe.scheduler, watched(hand, self.on_step), config.strength)
+        scheduler.set_timesteps(config.steps, device=self.device)
+        noise_TCHW = hand.noise_of(clean_TCHW.shape).to(self.device)
+        noised_BCTHW = noised(scheduler, clean_TCHW, noise_TCHW, 0).transpose(0, 1)[None]
         positive_BLD, negative_BLD = embedded(pipe, [prompt, self.negative_prompt], self.device).chunk(2)
-        try:
-            with own_randomness(self.seed, stage, number) as generator:
-                return pipe(
-                    image=Image.fromarray(picture_HWC), height=height, width=width, num_frames=len(frames_TCHW), generator=generator,
-                    prompt_embeds=positive_BLD, negative_prompt_embeds=negative_BLD, num_inference_steps=self.config.steps,
-                    target_fps=self.config.target_fps or 38, latents=noised_BCTHW.to(pipe.unet.dtype), output_type="latent", **guided,
-                ).frames.float()  # fmt: skip
-        finally:
-            pipe.scheduler = own
-
-    def _enlarged(self, frames_TCHW: torch.Tensor) -> torch.Tensor:
-        return covered(frames_TCHW, *self.size)
+        guided = {} if config.guidance_scale is None else {"guidance_scale": config.guidance_scale}
+        with own_randomness(self.seed, stage, number) as generator, with_scheduler(pipe, scheduler):
+            return pipe(
+                image=Image.fromarray(image_HWC), height=height, width=width, num_frames=len(frames_TCHW), generator=generator,
+                prompt_embeds=positive_BLD, negative_prompt_embeds=negative_BLD, num_inference_steps=config.steps,
+                target_fps=config.target_fps or 38, latents=noised_BCTHW.to(pipe.unet.dtype), output_type="latent", **guided,
+            ).frames.float()  # fmt: skip
 
 
 @torch.no_grad()
 def embedded(pipe: Any, texts: list[str], device: torch.device) -> torch.Tensor:
-    """Texts (N, L, D) as I2VGen-XL reads them: the last but one layer, normalised. The pipeline's own way needs transformers 4."""
+    """Return texts (N, L, D) as I2VGen-XL reads them: the last layer but one, normalised.
+
+    Its own code needs transformers 4.
+    """
     length = pipe.tokenizer.model_max_length
     ids = pipe.tokenizer(
         texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
     ).input_ids
     hidden_NLD = pipe.text_encoder(ids.to(device), output_hidden_states=True).hidden_states[-2]
     return getattr(pipe.text_encoder, "text_model", pipe.text_encoder).final_layer_norm(hidden_NLD)
-
-
-class _Spliced:
-    """A scheduler for a pipeline's own loop that begins at a strength, and after every step takes the first frames from another window.
-
-    left_SCTHW: that window's latents of those frames after each step; cuts: how many of them are taken. made: the latents after each
-    step (C, T, h, w), on the CPU, in float32. What is not told here is the inner scheduler's.
-    """
-
-    def __init__(
-        self, inner: Any, strength: float, left_SCTHW: torch.Tensor | None = None, cuts: Sequence[int] = ()
-    ):
-        self.inner = type(inner).from_config(inner.config)
-        self.strength, self.left_SCTHW, self.cuts = strength, left_SCTHW, cuts
-        self.made: list[torch.Tensor] = []
-        self.init_noise_sigma = 1.0  # the latents that are given have their noise
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-    def set_timesteps(self, steps: int, device: Any = None) -> None:
-        """The last steps of so many, from the strength on."""
-        self.inner.set_timesteps(steps, device=device)
-        self.timesteps = self.inner.timesteps[len(self.inner.timesteps) - int(steps * self.strength) :]
-
-    def step(self, model_output: torch.Tensor, timestep: Any, sample_TCHW: torch.Tensor) -> Any:
-        """Step like the inner scheduler, for the frames (T, C, h, w) of one window."""
-        output = self.inner.step(model_output, timestep, sample_TCHW)
-        after_TCHW = output.prev_sample
-        if self.left_SCTHW is not None:
-            index = len(self.made)
-            taken_TCHW = self.left_SCTHW[index, :, : self.cuts[index]].transpose(0, 1).to(after_TCHW)
-            after_TCHW = torch.cat([taken_TCHW, after_TCHW[len(taken_TCHW) :]])
-        self.made.append(after_TCHW.transpose(0, 1).float().cpu())
-        output.prev_sample = after_TCHW
-        return output

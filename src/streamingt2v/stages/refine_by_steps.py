@@ -1,18 +1,19 @@
 """Stage 3 by a pipeline of diffusers with randomized blending at every step (paper, section 4.3).
 
-Windows are redrawn one after the other by the pipeline's own loop, which is steered through its scheduler: neighbouring windows
-begin from the same noise where they overlap, and after every step a window shows its neighbour's latents up to a cut that is drawn
-at random. Video-to-video pipelines do so with their `strength`; text-to-video pipelines redraw from noised latents.
+The pipeline's own loop refines one window after the other, steered through its scheduler: neighbouring
+windows start from the same noise where they overlap, and after every step a window takes its left neighbour's
+latents up to a random cut. Video-to-video pipelines start from their `strength`; text-to-video pipelines are
+given noised latents.
 
-An autoencoder that packs r frames into a latent one has a first latent that shows a single frame. Windows therefore begin at
-multiples of r, that latent stays a window's own, and the frame is given out by the window before.
+With an autoencoder that packs r frames into a latent, the first latent of a window holds a single frame.
+Windows therefore start at multiples of r, that latent stays the window's own, and the window before gives out
+that frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
@@ -20,50 +21,26 @@ import torch
 from PIL import Image
 
 from ..config.refine import RefineByConfig
-from ..external.calling import Open, called, covered, own_randomness, takes_of, video_of
+from ..external.calling import (
+    call_arguments,
+    called,
+    covered,
+    own_randomness,
+    takes_of,
+    video_of,
+    with_scheduler,
+)
 from ..external.continuing import as_sibling, redrawing_class
 from ..external.latents import arrange, encode, temporal_ratio, time_axis, tokens_per_frame
-from ..external.steering import Hands, OnStep, Redraw, SplicedWindow, Watch, redrawing, steered
+from ..external.steering import Redraw, SplicedWindow, late, steered, watched
 from ..samplers.noise import frame_noise, integer
-from ..types import State
-from ..video.piece import Piece, to_uint8
-
-PromptAt = Callable[[int], str]
-
-
-@dataclass(frozen=True)
-class SplicedCarry:
-    """What the next window needs: its number, the unrefined frames from its first on, and its neighbour's latents in their overlap."""
-
-    number: int = 0
-    frames_TCHW: torch.Tensor | None = None  # uint8, as pipelines take them
-    left: dict[int, torch.Tensor] = field(default_factory=dict)
-
-    def state_dict(self) -> State:
-        """Flatten to names of its own."""
-        frames = {} if self.frames_TCHW is None else {"refine.frames": self.frames_TCHW}
-        left = {f"refine.left.{step}": latents for step, latents in self.left.items()}
-        return {"refine.number": self.number, **frames, **left}
-
-    @classmethod
-    def from_state(cls, state: State) -> SplicedCarry:
-        """Read what `state_dict` gives."""
-        prefix = "refine.left."
-        left = {
-            int(name.removeprefix(prefix)): value for name, value in state.items() if name.startswith(prefix)
-        }
-        return cls(int(state["refine.number"]), state.get("refine.frames"), left)
-
-    def fed(self, frames_TCHW: torch.Tensor) -> SplicedCarry:
-        """Take further unrefined frames, float in [-1, 1], in."""
-        new_TCHW = torch.from_numpy(to_uint8(frames_TCHW)).movedim(-1, 1)
-        have_TCHW = new_TCHW if self.frames_TCHW is None else torch.cat([self.frames_TCHW, new_TCHW])
-        return SplicedCarry(self.number, have_TCHW, self.left)
+from ..video.piece import to_float, to_uint8
+from .refine_windows import Carry, WindowRefineStage, Work
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where windows are, in frames and in latents. ratio: frames to a latent."""
+    """Positions of windows, in frames and in latents. ratio: frames to a latent."""
 
     frames: int
     overlap: int
@@ -71,7 +48,9 @@ class Grid:
 
     @classmethod
     def fitting(cls, config: RefineByConfig, ratio: int) -> Grid:
-        """Return the grid nearest to the configured one that an autoencoder can pack: r m + 1 frames, at strides of r."""
+        """Return the grid nearest to the configured one that an autoencoder can pack: r m + 1 frames, at
+        strides of r.
+        """
         if ratio == 1:
             return cls(config.frames, config.overlap, 1)
         frames = max(1, round((config.frames - 1) / ratio)) * ratio + 1
@@ -80,17 +59,17 @@ class Grid:
 
     @property
     def stride(self) -> int:
-        """Frames between the beginnings of two windows."""
+        """Frames from the start of a window to the start of the next."""
         return self.frames - self.overlap
 
     @property
     def shared(self) -> int:
-        """Latent frames that two windows share; of a packing autoencoder the first is each one's own."""
+        """Latent frames that two windows share. The first of a packing autoencoder is each window's own."""
         return (self.overlap - 1) // self.ratio + 1 if self.overlap else 0
 
     @property
     def given_late(self) -> int:
-        """Frames at the beginning of a window that the one before gives out: the one that a first latent shows alone."""
+        """First frames of a window that the window before gives out."""
         return 0 if self.ratio == 1 else 1
 
     def windows(self, total: int | None) -> Iterator[range]:
@@ -103,111 +82,55 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class SplicedRefineStage:
-    """Refine a stream of pieces with one pipeline and seed.
+class SplicedRefineStage(WindowRefineStage):
+    """Refine windows that are spliced at every denoising step."""
 
-    total: frames in all, None without end. size: (height, width) of what comes out. on_step: called with (step, steps) after every
-    step of a window; raising in it cancels.
-    """
+    def _prepared(self, pipe: Any) -> Any:
+        return as_sibling(pipe, redrawing_class(type(pipe)))
 
-    open: Open
-    config: RefineByConfig
-    seed: int
-    total: int | None
-    size: tuple[int, int]
-    negative_prompt: str = ""
-    on_step: OnStep | None = None
+    def _grid(self, pipe: Any) -> Grid:
+        return Grid.fitting(self.config, temporal_ratio(pipe))
 
-    def stream(
-        self, pieces: Iterable[Piece], text_at: PromptAt, state: State | None = None
-    ) -> Iterator[Piece]:
-        """Yield refined pieces of the same frames, in order and exactly once.
+    def _plan(self, pipe: Any) -> Iterator[range]:
+        return self._grid(pipe).windows(self.total)
 
-        A piece's state is that of the last piece taken in together with the carry. text_at: gives the prompt of a frame; a window
-        follows that of the middle of the frames it gives out.
-        """
-        carry = SplicedCarry.from_state(state) if state else SplicedCarry()
-        upstream: State = state or {}
-        source, started = iter(pieces), carry.number
-        with ExitStack() as stack:
-            with own_randomness(self.seed, "refine"):
-                whole = stack.enter_context(self.open())
-            pipe = as_sibling(whole, redrawing_class(type(whole)))
-            grid = Grid.fitting(self.config, temporal_ratio(pipe))
-            last = None if self.total is None else sum(1 for _ in grid.windows(self.total)) - 1
-            for number, window in enumerate(grid.windows(self.total)):
-                if number < started:
-                    continue
-                carry, upstream = self._fed(carry, upstream, source, window)
-                final = number == last
-                frames_TCHW, carry = self._window(pipe, grid, carry, window, final, text_at)
-                if len(frames_TCHW):
-                    yield Piece(frames_TCHW, {**_kept(upstream), **carry.state_dict()}, final)
+    def _late(self, pipe: Any) -> int:
+        return self._grid(pipe).given_late
 
-    def _fed(
-        self, carry: SplicedCarry, upstream: State, source: Iterator[Piece], window: range
-    ) -> tuple[SplicedCarry, State]:
-        """Take pieces in until the window has its frames."""
-        while carry.frames_TCHW is None or len(carry.frames_TCHW) < len(window):
-            piece = next(source)
-            carry, upstream = carry.fed(piece.frames_TCHW), piece.state
-        return carry, upstream
+    def _taken(self, frames_TCHW: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(to_uint8(frames_TCHW)).movedim(-1, 1)  # pipelines read 8 bits
 
-    def _window(
-        self, pipe: Any, grid: Grid, carry: SplicedCarry, window: range, final: bool, text_at: PromptAt
-    ) -> tuple[torch.Tensor, SplicedCarry]:
-        """Return the frames that the window gives out, and the carry for the next one."""
-        assert carry.frames_TCHW is not None, "the window was fed"
-        first = grid.given_late if carry.number else 0
-        stop = len(window) if final else grid.stride + grid.given_late
-        prompt = text_at((window.start + first + window.start + stop - 1) // 2)
-        refined_TCHW, left = self._redrawn(pipe, grid, carry, carry.frames_TCHW[: len(window)], prompt)
-        rest_TCHW = carry.frames_TCHW[grid.stride :].clone()
-        return refined_TCHW[first:stop], SplicedCarry(carry.number + 1, rest_TCHW, {} if final else left)
-
-    def _redrawn(
-        self, pipe: Any, grid: Grid, carry: SplicedCarry, frames_TCHW: torch.Tensor, prompt: str
-    ) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
-        """Return a window's refined frames, and its latents after every step where the next window overlaps it."""
-        height, width = self.size
-        missing_TCHW = frames_TCHW[-1:].expand(grid.frames - len(frames_TCHW), -1, -1, -1)
-        whole_TCHW = torch.cat([frames_TCHW, missing_TCHW]).float() / 127.5 - 1
-        images = to_uint8(covered(whole_TCHW, height, width))
-        large_TCHW = torch.from_numpy(images).movedim(-1, 1).float() / 127.5 - 1
-        latents = encode(pipe, large_TCHW)
+    def _window(self, pipe: Any, carry: Carry, work: Work) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        grid, config = self._grid(pipe), self.config
+        images = to_uint8(self._enlarged(carry.frames(work.window), grid.frames))
+        latents = encode(pipe, to_float(images))
         places = tokens_per_frame(pipe, latents)
         hand = self._hand(pipe, grid, carry, places)
+        steps = watched(hand, self.on_step)
         with own_randomness(self.seed, "refine", carry.number) as generator:
-            wanted = {
-                "prompt": prompt,
-                "negative_prompt": self.negative_prompt,
-                "height": height,
-                "width": width,
-                "num_inference_steps": self.config.steps,
-                "guidance_scale": self.config.guidance_scale,
-                "generator": generator,
-            }
+            wanted = call_arguments(
+                work.prompt, self.negative_prompt, self.size, grid.frames, generator=generator,
+                num_inference_steps=config.steps, guidance_scale=config.guidance_scale,
+            )  # fmt: skip
             if "strength" in takes_of(pipe):
-                wanted |= {
-                    "video": [Image.fromarray(frame) for frame in images],
-                    "strength": self.config.strength,
-                }
-                scheduler = steered(pipe.scheduler, self._watched(hand))
+                wanted |= {"video": [Image.fromarray(image) for image in images], "strength": config.strength}
+                scheduler = steered(pipe.scheduler, steps)
             else:
-                wanted |= dict.fromkeys(("num_frames", "video_length", "frames"), grid.frames)
-                redraw = Redraw(self._watched(hand), arrange(pipe, latents), hand.noise_of)
-                scheduler = redrawing(pipe.scheduler, redraw, self.config.strength)
+                redraw = Redraw(steps, arrange(pipe, latents), hand.noise_of)
+                scheduler = late(pipe.scheduler, redraw, config.strength, before=1)
             with with_scheduler(pipe, scheduler):
-                refined_TCHW = covered(
-                    video_of(called(pipe, wanted, self.seed))[: len(frames_TCHW)], height, width
-                )
-        begin, length = grid.stride // grid.ratio * places, grid.shared * places
-        left = {step: made.narrow(hand.axis, begin, length).cpu().clone() for step, made in hand.made.items()}
-        return refined_TCHW, left if grid.shared else {}
+                made_TCHW = video_of(called(pipe, wanted, self.seed))[: len(work.window)]
+        kept = hand.shared(grid.stride // grid.ratio * places, grid.shared * places) if work.following else {}
+        return covered(made_TCHW, *self.size), kept
 
-    def _hand(self, pipe: Any, grid: Grid, carry: SplicedCarry, places: int) -> SplicedWindow:
+    def _enlarged(self, frames_TCHW: torch.Tensor, count: int) -> torch.Tensor:
+        """Return the frames at the output's size, padded with the last one to `count`."""
+        last_TCHW = frames_TCHW[-1:].expand(count - len(frames_TCHW), -1, -1, -1)
+        return covered(torch.cat([frames_TCHW, last_TCHW]).float() / 127.5 - 1, *self.size)
+
+    def _hand(self, pipe: Any, grid: Grid, carry: Carry, places: int) -> SplicedWindow:
         first = carry.number * (grid.stride // grid.ratio)
-        count = (grid.frames - 1) // grid.ratio + 1
+        latent_frames = (grid.frames - 1) // grid.ratio + 1
         skip = grid.given_late
 
         def cut(step: int) -> int:
@@ -215,23 +138,9 @@ class SplicedRefineStage:
             return (skip + drawn) * places
 
         def noise_of(shape: torch.Size) -> torch.Tensor:
-            return _frame_noise(self.seed, first, count, shape, time_axis(pipe), places)
+            return _frame_noise(self.seed, first, latent_frames, shape, time_axis(pipe), places)
 
-        return SplicedWindow(time_axis(pipe), noise_of, carry.left or None, cut, skip * places)
-
-    def _watched(self, hand: SplicedWindow) -> Any:
-        return hand if self.on_step is None else Hands((hand, Watch(self.on_step)))
-
-
-@contextmanager
-def with_scheduler(pipe: Any, scheduler: Any) -> Iterator[None]:
-    """Let a pipeline work with another scheduler for a while."""
-    own = pipe.scheduler
-    pipe.scheduler = scheduler
-    try:
-        yield
-    finally:
-        pipe.scheduler = own
+        return SplicedWindow(time_axis(pipe), noise_of, SplicedWindow.left_in(carry.kept), cut, skip * places)
 
 
 def _frame_noise(
@@ -239,15 +148,11 @@ def _frame_noise(
 ) -> torch.Tensor:
     """Return noise of a shape that belongs to latent frames, counted through the video.
 
-    Pipelines add their noise in one layout and step in another, so the axis of time is looked up where `axis` does not fit.
+    Pipelines add their noise in one layout and step in another, so the time axis is searched where `axis`
+    does not fit.
     """
     if shape[axis] != count * places:
         axis = next(i for i in (2, 1, 0) if i < len(shape) and shape[i] == count)
     rest = (*shape[:axis], *shape[axis + 1 :])
     noise = frame_noise(seed, "refine", range(first, first + count), -1, (places, *rest))
     return noise.flatten(0, 1).movedim(0, axis)
-
-
-def _kept(upstream: State) -> State:
-    """Drop an older window's latents from a state."""
-    return {name: value for name, value in upstream.items() if not name.startswith("refine.")}

@@ -1,9 +1,9 @@
-"""The state of a refinement in the making: windows on their way through the solver's steps, joined as they go.
+"""State of a refinement in progress: windows at different steps of the solver, joined after every step.
 
-In the joint form a step of a window needs its neighbours' predictions of that step, in the causal form its left neighbours' alone. So
-work is free in any order that respects this: a window can be some steps ahead of the next one, and nothing is held but the
-windows between the newest at the first step and the oldest at the last. Noise and cuts are functions of (seed, frame or overlap, step),
-hence the order of work has no say in the result: it is that of the whole video in memory, bit for bit.
+A step of a window needs the predictions of its neighbours at that step: of both sides in the joint form, of
+the left in the causal form. Any order of work that respects this gives the same bytes as refining the whole
+video in memory, because noise and cuts are functions of (seed, frame or overlap, step). Only windows between
+the oldest unfinished one and the newest are held.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Part(NamedTuple):
     latents_BCTHW: torch.Tensor
 
     def of(self, frames: range) -> Part:
-        """Return what it has of these frames."""
+        """Return the part that lies in these frames."""
         both = range(max(frames.start, self.frames.start), min(frames.stop, self.frames.stop))
         return Part(
             both, self.latents_BCTHW[:, :, both.start - self.frames.start : both.stop - self.frames.start]
@@ -37,7 +37,7 @@ class Part(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Input of the network for a window at a step."""
+    """Input of the network, for a window at a step."""
 
     number: int
     step: int
@@ -47,10 +47,10 @@ class Work(NamedTuple):
 
 @dataclass
 class Track:
-    """A window on its way, (1, C, T, h, w) each.
+    """A window in progress; latents are (1, C, T, h, w).
 
-    latents_BCTHW: VE latents at `step`; once the window has proposed, what is left of them to complete the step with (`sdedit.rest`), or
-    None where nothing is. previous_BCTHW: clean prediction of the step before as long as it is needed.
+    latents_BCTHW: VE latents at `step`; after the window's prediction, what completes the step
+    (`sdedit.rest`), or None. previous_BCTHW: clean prediction of the step before, while it is needed.
     """
 
     step: int
@@ -59,9 +59,11 @@ class Track:
 
 
 class Wavefront:
-    """All windows in flight. `admit` them in order, answer what is `ready` by `put`, take what is `finished` and `release` it.
+    """All windows in progress.
 
-    total: frames in all, None without end. Everything is on the CPU.
+    `admit` them in order, answer what is `ready` by `put`, take what is `finished` and `release` it.
+
+    total: number of frames, None without end. All tensors are on the CPU.
     """
 
     def __init__(
@@ -74,29 +76,30 @@ class Wavefront:
     ):
         self.config, self.schedule, self.nodes, self.seed, self.total = config, schedule, nodes, seed, total
         self.last = len(nodes) - 1
-        self.released = 0  # windows that are done and gone
+        self.released = 0  # windows that are finished and dropped
         self._tracks: dict[int, Track] = {}  # by number, ascending
-        self._proposals: dict[
-            tuple[int, int], Part
-        ] = {}  # by (window, step): what it offers to those that share frames with it
+        # predictions, or latents after the step, for windows that share frames; by (window, step)
+        self._proposals: dict[tuple[int, int], Part] = {}
 
     def window(self, number: int) -> range | None:
-        """The frames of a window, None after the last."""
+        """Return the frames of a window, None after the last."""
         return window_at(number, self.total, self.config.frames, self.config.overlap)
 
     def own(self, number: int) -> range:
-        """The frames that a window gives out: up to where the next one begins."""
+        """Return the frames that a window gives out: those before the next one starts."""
         window, following = self._window(number), self.window(number + 1)
         return range(window.start, following.start if following else window.stop)
 
     def admit(self, number: int, clean_BCTHW: torch.Tensor) -> None:
-        """The next window, by the latents of what is to be refined."""
+        """Add the next window, from its clean latents."""
         noise = self._noise(number, clean_BCTHW, -1)
         noised_BCTHW = self.schedule.diffuse(clean_BCTHW, noise, self.nodes[0].timestep)
         self._tracks[number] = Track(0, begin(noised_BCTHW, self.nodes))
 
     def ready(self) -> list[Work]:
-        """All that the network can be asked now, the steps nearest to the end first, so that little is in flight."""
+        """Return all predictions that can be made now, the latest steps first, so that few windows are in
+        progress.
+        """
         waiting = [
             (-track.step, number)
             for number, track in self._tracks.items()
@@ -105,31 +108,35 @@ class Wavefront:
         return [self._work(number) for _, number in sorted(waiting)]
 
     def put(self, work: Work, velocity_BCTHW: torch.Tensor) -> None:
-        """The network's v-prediction for a work. Windows that were waiting for it go on to their next step."""
+        """Take the network's v-prediction; advance the windows that waited for it."""
         clean_BCTHW = self.schedule.clean_from_v(work.latents_BCTHW, velocity_BCTHW, work.timestep)
         self._proposals[work.number, work.step] = Part(
             self._window(work.number), self._proposed(work.number, clean_BCTHW)
         )
         for number, waiting in self._tracks.items():
-            heard = self._heard(number, waiting.step)
+            heard = self._inputs(number, waiting.step)
             if waiting.step < self.last and all((other, waiting.step) in self._proposals for other in heard):
                 self._pass(number)
         self._forget()
 
     def finished(self) -> torch.Tensor | None:
-        """Final latents (1, C, T, h, w) of the oldest window's own frames; None while they are in the making."""
+        """Return the final latents (1, C, T, h, w) of the oldest window's own frames; None if they are not
+        ready.
+        """
         if (self.released, self.last) not in self._proposals:
             return None
         return self._joined(self.released, self.last, self.own(self.released))
 
     def release(self) -> None:
-        """Let go of the oldest window, whose frames have been taken."""
+        """Drop the oldest window, whose frames have been taken."""
         del self._tracks[self.released]
         self.released += 1
         self._forget()
 
     def state_dict(self) -> State:
-        """Flat, under names of its own: some latents for each window in flight, whatever the length of the video."""
+        """Return it as a flat mapping: some latents for each window in progress, whatever the length of the
+        video.
+        """
         tracks, proposals = self._tracks.items(), self._proposals.items()
         return {
             "refine.released": self.released,
@@ -149,7 +156,7 @@ class Wavefront:
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from a `state_dict`."""
+        """Read what `state_dict` returned."""
         self.released = int(state["refine.released"])
         for number, step in state["refine.tracks"]:
             self._tracks[number] = Track(
@@ -162,15 +169,15 @@ class Wavefront:
 
     def _work(self, number: int) -> Work:
         track = self._tracks[number]
-        assert track.latents_BCTHW is not None, "it has not proposed yet"
+        assert track.latents_BCTHW is not None, "no prediction yet"
         node = self.nodes[track.step]
-        # contiguous: some kernels sum in another order where the layout is another
+        # contiguous: some kernels sum in another order for another layout
         return Work(number, track.step, node.timestep, model_input(track.latents_BCTHW, node).contiguous())
 
     def _proposed(self, number: int, clean_BCTHW: torch.Tensor) -> torch.Tensor:
-        """Return what a window offers at its step; it keeps no more than it needs to go on."""
+        """Return what a window offers to others at its step; keep only what completes the step."""
         track = self._tracks[number]
-        assert track.latents_BCTHW is not None, "it has not proposed yet"
+        assert track.latents_BCTHW is not None, "no prediction yet"
         if track.step == self.last:
             track.latents_BCTHW = track.previous_BCTHW = None
             return clean_BCTHW
@@ -183,7 +190,7 @@ class Wavefront:
         return clean_BCTHW
 
     def _pass(self, number: int) -> None:
-        """To the next step, by what all that are heard have proposed."""
+        """Advance a window by one step, from the proposals of all windows that it depends on."""
         track = self._tracks[number]
         joined_BCTHW = self._joined(number, track.step, self._window(number))
         if self.config.splice == "latents":
@@ -200,8 +207,8 @@ class Wavefront:
         return frame_noise(self.seed, stage, self._window(number), step, shape).transpose(0, 1)[None]
 
     def _joined(self, number: int, step: int, frames: range) -> torch.Tensor:
-        """`frames` of a window, from the proposals of all that it hears at a step."""
-        heard = self._heard(number, step)
+        """Return `frames` of a window, joined from the proposals of all windows that it depends on."""
+        heard = self._inputs(number, step)
         parts = [self._proposals[other, step].of(frames) for other in heard]
         if self.config.blend == "linear":
             return cross_fade(
@@ -213,7 +220,7 @@ class Wavefront:
         )
 
     def _seam(self, number: int, step: int) -> int:
-        """Return where this window takes over from the one before, at a step."""
+        """Return the first frame that is taken from this window instead of the one before, at a step."""
         left, right = self._window(number - 1), self._window(number)
         return seam(
             number - 1,
@@ -223,8 +230,10 @@ class Wavefront:
             lambda overlap, high: integer(self.seed, "blend", overlap, step, high),
         )
 
-    def _heard(self, number: int, step: int) -> range:
-        """Numbers of the windows whose proposals a window needs at a step. At the last step its own frames are all that is wanted."""
+    def _inputs(self, number: int, step: int) -> range:
+        """Return the windows whose proposals a window needs at a step; at the last step only its own frames
+        are joined.
+        """
         if self.config.blend == "none" or (self.config.blend == "linear" and step < self.last):
             return range(number, number + 1)
         first = last = number
@@ -239,7 +248,7 @@ class Wavefront:
         return window is not None and window.start < self._window(number).stop
 
     def _forget(self) -> None:
-        """Drop or shorten proposals that fewer windows need than before."""
+        """Drop or shorten proposals that no window, or only later ones, still need."""
         for (number, step), part in list(self._proposals.items()):
             needing = next(self._needing(number, step), None)
             if needing is None:
@@ -249,22 +258,22 @@ class Wavefront:
                 self._proposals[number, step] = Part(left.frames, left.latents_BCTHW.clone())
 
     def _needing(self, number: int, step: int) -> Iterator[int]:
-        """The windows, from the left, that have not gone beyond a step yet and hear this one's proposal there."""
+        """Yield the windows, from the left, that still need this one's proposal at a step."""
         other = number
         while other > 0 and self._window(other - 1).stop > self._window(number).start:
             other -= 1
         while other == number or self._shares(other, number):
-            if self._step(other) <= step and number in self._heard(other, step):
+            if self._step(other) <= step and number in self._inputs(other, step):
                 yield other
             other += 1
 
     def _step(self, number: int) -> int:
-        """The step that a window is at: beyond the last when it is gone, the first before it comes."""
+        """Return the step that a window is at: after the last if it was released, 0 if it was not admitted."""
         if number < self.released:
             return self.last + 1
         return self._tracks[number].step if number in self._tracks else 0
 
     def _window(self, number: int) -> range:
         window = self.window(number)
-        assert window is not None, "asked only of windows that there are"
+        assert window is not None, "the window exists"
         return window

@@ -1,0 +1,78 @@
+"""Video pipelines of diffusers: real classes at toy size, with random weights. `TOYS` by name.
+
+A builder returns a pipeline in memory; `saved` writes its folder. Sizes are the smallest that the autoencoder and network allow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import transformer_toys, unets, wan
+
+
+@dataclass(frozen=True)
+class Toy:
+    """A pipeline to try. size: (height, width). image: it needs one to start from. more: further arguments of a call."""
+
+    build: Callable[[], Any]
+    size: tuple[int, int]
+    frames: int = 9
+    image: bool = False
+    video: bool = False
+    more: tuple[tuple[str, Any], ...] = ()
+
+
+def saved(name: str, folder: Path) -> Path:
+    """Write the folder of a toy."""
+    torch.manual_seed(0)
+    TOYS[name].build().save_pretrained(folder)
+    return folder
+
+
+TOYS = {
+    "modelscope": Toy(unets.modelscope, (32, 32)),
+    "modelscope_video": Toy(unets.modelscope_video, (32, 32), video=True),
+    "animatediff": Toy(unets.animatediff, (32, 32)),
+    "animatediff_dpm": Toy(unets.animatediff_dpm, (32, 32)),
+    "animatediff_video": Toy(unets.animatediff_video, (32, 32), video=True),
+    "svd": Toy(unets.svd, (32, 32), image=True, frames=6),
+    "cogvideox": Toy(transformer_toys.cogvideox, (32, 32)),
+    "cogvideox_dpm": Toy(transformer_toys.cogvideox_dpm, (32, 32)),
+    "cogvideox_image": Toy(transformer_toys.cogvideox_image, (32, 32), image=True),
+    "cogvideox_video": Toy(transformer_toys.cogvideox_video, (32, 32), video=True),
+    "wan": Toy(wan.wan, (16, 16)),
+    "wan_unipc": Toy(wan.wan_unipc, (16, 16)),
+    "wan22": Toy(wan.wan22, (16, 16)),
+    "wan_image": Toy(wan.wan_image, (16, 16), image=True),
+    "wan22_image": Toy(wan.wan22_image, (16, 16), image=True),
+    "wan_vace": Toy(wan.wan_vace, (16, 16)),
+    "wan_video": Toy(wan.wan_video, (16, 16), video=True),
+    "anyflow": Toy(wan.anyflow, (16, 16)),
+    "skyreels": Toy(wan.skyreels, (16, 16)),
+    "skyreels_image": Toy(wan.skyreels_image, (16, 16), image=True),
+    "skyreels_df": Toy(wan.skyreels_df, (16, 16), more=(("base_num_frames", 9),)),
+    "skyreels_df_image": Toy(wan.skyreels_df_image, (16, 16), image=True, more=(("base_num_frames", 9),)),
+    "skyreels_df_video": Toy(
+        wan.skyreels_df_video,
+        (16, 16),
+        frames=17,
+        video=True,
+        more=(("overlap_history", 5), ("base_num_frames", 9)),
+    ),
+    "ltx": Toy(transformer_toys.ltx, (32, 32)),
+    "ltx_image": Toy(transformer_toys.ltx_image, (32, 32), image=True),
+    "ltx_condition": Toy(transformer_toys.ltx_condition, (32, 32)),
+    "mochi": Toy(transformer_toys.mochi, (16, 16), frames=13),
+    "latte": Toy(transformer_toys.latte, (16, 16), frames=16),
+    "hunyuan": Toy(transformer_toys.hunyuan, (16, 16)),
+    "hunyuan_skyreels_image": Toy(transformer_toys.hunyuan_skyreels_image, (16, 16), image=True),
+    "easyanimate": Toy(transformer_toys.easyanimate, (16, 16)),
+    "allegro": Toy(transformer_toys.allegro, (16, 16), frames=16),
+    "sana": Toy(wan.sana, (32, 32), more=(("use_resolution_binning", False),)),
+    "helios": Toy(wan.helios, (16, 16), frames=33),
+}
