@@ -114,7 +114,7 @@ def _llama() -> tuple[Any, Any]:
     return tokenizer, transformers.LlamaModel(config).eval()
 
 
-def _clip77() -> tuple[Any, Any]:
+def clip77() -> tuple[Any, Any]:
     tokenizer = parts.text.build_tokenizer()
     config = transformers.CLIPTextConfig(
         vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
@@ -123,7 +123,7 @@ def _clip77() -> tuple[Any, Any]:
     return tokenizer, transformers.CLIPTextModel(config).eval()
 
 
-def _hunyuan_vae() -> Any:
+def hunyuan_vae() -> Any:
     torch.manual_seed(10)
     return diffusers.AutoencoderKLHunyuanVideo(
         latent_channels=4, down_block_types=("HunyuanVideoDownBlock3D",) * 4, up_block_types=("HunyuanVideoUpBlock3D",) * 4,
@@ -133,13 +133,13 @@ def _hunyuan_vae() -> Any:
 
 def _hunyuan(kind: str, in_channels: int = 4) -> Any:
     tokenizer, encoder = _llama()
-    tokenizer_2, encoder_2 = _clip77()
+    tokenizer_2, encoder_2 = clip77()
     torch.manual_seed(11)
     net = diffusers.HunyuanVideoTransformer3DModel(
         in_channels=in_channels, out_channels=4, num_attention_heads=2, attention_head_dim=10, num_layers=1, num_single_layers=1,
         num_refiner_layers=1, text_embed_dim=WIDTH, pooled_projection_dim=WIDTH, rope_axes_dim=(2, 4, 4),
     ).eval()  # fmt: skip
-    return getattr(diffusers, kind)(encoder, tokenizer, net, _hunyuan_vae(), flow(), encoder_2, tokenizer_2)
+    return getattr(diffusers, kind)(encoder, tokenizer, net, hunyuan_vae(), flow(), encoder_2, tokenizer_2)
 
 
 def hunyuan() -> Any:
