@@ -114,7 +114,7 @@ def test_a_schedule_takes_over_at_its_frame(pipe):
         ("text", 40, [33], "33.*the last begins at 32"),
         ("text", 8, [1], "1.*the last begins at 0"),
         ("text", 40, [0, 1, 17, 32], None),
-        ("text", 40, [17, 24], "17.*takes over with the same chunk, at 24.*the chunk before begins at 16"),
+        ("text", 40, [17, 24], "17.*starts with the same chunk, at 24.*the chunk before begins at 16"),
         ("text", None, [10**12 + 1, 10**12 + 8], "1000000000001.*the same chunk, at 1000000000008"),
         ("image", 40, [0, 2, 17, 33], None),
         ("image", 40, [0, 1], "0.*the same chunk, at 1, so this one would never be used$"),

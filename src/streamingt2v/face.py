@@ -81,9 +81,16 @@ class Face(ABC):
 
     @classmethod
     def from_pretrained(
-        cls, name_or_folder: str | Path = "tiny", device: str | None = None, dtype: torch.dtype | None = None, savings: Savings = PLAIN,
-        refiner: bool = True, *, torch_dtype: torch.dtype | None = None, device_map: str | None = None,
-    ) -> Self:  # fmt: skip
+        cls,
+        name_or_folder: str | Path = "tiny",
+        device: str | None = None,
+        dtype: torch.dtype | None = None,
+        savings: Savings = PLAIN,
+        refiner: bool = True,
+        *,
+        torch_dtype: torch.dtype | None = None,
+        device_map: str | None = None,
+    ) -> Self:
         """Load a model by its name, hub id or folder. ModelError if it is missing or incomplete.
 
         dtype: of weights and computation, default float32; the autoencoder stays in float32. torch_dtype: its
@@ -176,10 +183,19 @@ class Face(ABC):
         return asked
 
     def stream(
-        self, prompt: str | Request | ResolvedRequest, state: State | None = None, on_step: OnStep | None = None,
-        prompt_at: PromptAt | None = None, *, image: Any = None, video: Any = None, generator: torch.Generator | None = None,
-        seed: int | None = None, callback_on_step_end: StepEnd | None = None, **options: Any,
-    ) -> Iterator[Chunk]:  # fmt: skip
+        self,
+        prompt: str | Request | ResolvedRequest,
+        state: State | None = None,
+        on_step: OnStep | None = None,
+        prompt_at: PromptAt | None = None,
+        *,
+        image: Any = None,
+        video: Any = None,
+        generator: torch.Generator | None = None,
+        seed: int | None = None,
+        callback_on_step_end: StepEnd | None = None,
+        **options: Any,
+    ) -> Iterator[Chunk]:
         """Yield the video chunk by chunk, exactly `num_frames` frames; with `video` only the new ones.
 
         prompt: text, with the fields of `Request` as options, or a request. image: path, PIL image, array (H,

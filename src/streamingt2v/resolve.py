@@ -191,7 +191,9 @@ def _check_base(config: ModelConfig, request: Request) -> None:
     if request.base is not None and request.video is not None:
         raise RequestError("base", request.base, "an extended video needs no first chunk; leave the base out")
     if request.base is not None and request.image is not None and not config.reads_image:
-        fix = "makes its chunk from text alone, so the image would be frame 0 and the base without effect; leave one of them out"
+        fix = (
+            "reads no image, so the image would be frame 0 and the base have no effect; leave one of them out"
+        )
         raise RequestError("base", request.base, fix)
     makes_image = config.seed is not None and config.seed.picture is not None
     if request.files() or makes_image or not _needs_image(config):
@@ -367,5 +369,5 @@ def _check_schedule(resolved: ResolvedRequest) -> None:
         if start == following:
             before = grid.start(start - 1)
             earlier = f"; the chunk before begins at {before}" if before or not grid.given else ""
-            fix = f"the next entry takes over with the same chunk, at {start}, so this one would never be used{earlier}"
+            fix = f"the next entry starts with the same chunk, at {start}; this one would never be used{earlier}"
             raise RequestError("schedule", frame, fix)

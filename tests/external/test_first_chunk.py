@@ -200,7 +200,7 @@ def test_a_model_can_name_its_base_and_how_pictures_are_made(home, tmp_path):
         ("stable_diffusion", {}, "base=.*makes images, not videos"),
         ("toy", {}, "base=.*no pipeline of diffusers"),
         ("nowhere", {}, "base=.*nowhere.*no model"),
-        ("modelscope", {"image": "red.png"}, "base=.*from text alone"),
+        ("modelscope", {"image": "red.png"}, "base=.*reads no image"),
         ("modelscope", {"video": "red.png"}, "base=.*needs no first chunk"),
         ("svd", {"image": None}, "image=None.*made from an image"),
         ("modelscope", {"schedule": ((17, "a dog"), (20, "a horse"))}, "schedule"),

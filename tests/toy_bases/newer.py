@@ -96,7 +96,9 @@ def hunyuan15() -> Any:
         temporal_compression_ratio=4, downsample_match_channel=False, upsample_match_channel=False,
     ).eval()  # fmt: skip
     guider = diffusers.ClassifierFreeGuidance(guidance_scale=1.0)
-    return diffusers.HunyuanVideo15Pipeline(encoder, tokenizer, net, vae, flow(), encoder_2, tokenizer_2, guider)
+    return diffusers.HunyuanVideo15Pipeline(
+        encoder, tokenizer, net, vae, flow(), encoder_2, tokenizer_2, guider
+    )
 
 
 def motif() -> Any:
@@ -118,7 +120,9 @@ def kandinsky5() -> Any:
         in_visual_dim=4, in_text_dim=WIDTH, in_text_dim2=WIDTH, time_dim=32, out_visual_dim=4, patch_size=(1, 2, 2), model_dim=48,
         ff_dim=32, num_text_blocks=1, num_visual_blocks=1, axes_dims=(8, 8, 8), visual_cond=False,
     ).eval()  # fmt: skip
-    return diffusers.Kandinsky5T2VPipeline(net, hunyuan_vae(), encoder, tokenizer, encoder_2, tokenizer_2, flow())
+    return diffusers.Kandinsky5T2VPipeline(
+        net, hunyuan_vae(), encoder, tokenizer, encoder_2, tokenizer_2, flow()
+    )
 
 
 class Unguarded:
@@ -155,7 +159,12 @@ def framepack() -> Any:
         rope_axes_dim=(2, 4, 4), has_image_proj=True, image_proj_dim=16, has_clean_x_embedder=True,
     ).eval()  # fmt: skip
     vision = transformers.SiglipVisionConfig(
-        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=16
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=16,
     )
     processor = transformers.SiglipImageProcessor(size={"height": 32, "width": 32})
     encoder_3 = transformers.SiglipVisionModel(vision).eval()

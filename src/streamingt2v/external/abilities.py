@@ -81,9 +81,8 @@ def checked_seed(seed: SeedConfig) -> SeedConfig:
         fix = "give a motion adapter in its seed.json, or a pipeline that makes videos"
         raise ModelError(f"{seed.pipeline}: its pipeline makes images, not videos; {fix}")
     if seed.guidance_scale is not None and not can.guidance:
-        raise ModelError(
-            f"seed.guidance_scale={seed.guidance_scale}: the pipeline in {seed.pipeline} has none; leave it out"
-        )
+        fix = f"the pipeline in {seed.pipeline} has none; leave it out"
+        raise ModelError(f"seed.guidance_scale={seed.guidance_scale}: {fix}")
     if seed.image is False and can.image == "needed":
         raise ModelError(f"seed.image=False: the pipeline in {seed.pipeline} needs an image; leave it out")
     for name, asks in (("image", seed.image), ("picture", seed.picture)):

@@ -133,7 +133,7 @@ def window(height: int, width: int, rows: int, columns: int) -> tuple[int, int]:
 
 
 def frames_of_codec(pipe: Any, frames: int) -> int:
-    """Round a number of frames up to one that the pipeline's autoencoder can pack: r k + 1 for a ratio of r."""
+    """Round a number of frames up to one that the autoencoder can pack: r k + 1 for a ratio of r."""
     ratio = temporal_ratio(pipe)
     return -(-(frames - 1) // ratio) * ratio + 1
 

@@ -39,7 +39,8 @@ REDRAWING = {
 }
 """Video-to-video classes with a strength, by the class whose folder holds all that they need."""
 UNSTEERED = (
-    "SkyReelsV2DiffusionForcing", "HunyuanVideoFramepack", "CosmosTextToWorld", "CosmosVideoToWorld", "Helios",
+    "SkyReelsV2DiffusionForcing", "HunyuanVideoFramepack", "CosmosTextToWorld", "CosmosVideoToWorld",
+    "Helios", "AnyFlowFAR",
 )  # fmt: skip
 """Families whose overlap cannot be held: they step on copies of their scheduler, or lay out their latents in
 their own way.
@@ -236,11 +237,16 @@ WAYS: dict[str, Way] = {
     way.name: way
     for way in (
         Way("conditions", "the window as a condition on the first frames", _names("conditions"), _conditions),
-        Way("mask", "the window as known pixels of a masked video", _names("video", "mask", "reference_images"), _mask, True),
-        Way("history", "the window as the pipeline's own history", _names("video", "history_sizes"), _history, True),
-        Way("forcing", "the window as the clean past of diffusion forcing", _names("video", "overlap_history"), _forcing),
-        Way("context", "the window as clean context", _names("video", "video_latents", "use_mean_velocity"), _context),
-        Way("world", "the window as the video to predict from", _names("video", "image", "sigma_conditioning"), _context),
+        Way("mask", "the window as known pixels of a masked video",
+            _names("video", "mask", "reference_images"), _mask, True),
+        Way("history", "the window as the pipeline's own history",
+            _names("video", "history_sizes"), _history, True),
+        Way("forcing", "the window as the clean past of diffusion forcing",
+            _names("video", "overlap_history"), _forcing),
+        Way("context", "the window as clean context",
+            _names("video", "video_latents", "use_mean_velocity"), _context),
+        Way("world", "the window as the video to predict from",
+            _names("video", "image", "sigma_conditioning"), _context),
         Way("predict", "the window's end as the video to predict from",
             _names("video", "image", "num_latent_conditional_frames"), _context),
         Way("image", "an image to start from, and the overlap held", _starts_from_image, _image),

@@ -1,4 +1,4 @@
-"""Facts about diffusers' video pipelines: from signatures, configurations, and a table of what neither tells."""
+"""Facts about diffusers' video pipelines, from signatures, configurations and a table."""
 
 from __future__ import annotations
 

@@ -232,7 +232,7 @@ def late(scheduler: Any, hand: Hand, strength: float, before: int = 0) -> Any:
 
 
 def noised(scheduler: Any, clean: torch.Tensor, noise: torch.Tensor, index: int) -> torch.Tensor:
-    """Return clean latents as they are before step `index` of a schedule; after its last step they are clean."""
+    """Add the noise of step `index` of a schedule to clean latents; after its last step they stay clean."""
     if index >= len(scheduler.timesteps):
         return clean
     kind = getattr(scheduler, "steered_class", type(scheduler))

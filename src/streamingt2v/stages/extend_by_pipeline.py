@@ -163,9 +163,8 @@ class PipelineExtendStage:
                 f"extend_by.how={self.by.how!r}: {self.continuing.__name__} has {', '.join(has) or 'none'}"
             )
         if not has:
-            raise ModelError(
-                f"{type(self.pipe).__name__} cannot continue a video: it takes none, and its steps cannot be held"
-            )
+            fix = "it takes none, and its overlap cannot be held"
+            raise ModelError(f"{type(self.pipe).__name__} cannot continue a video: {fix}")
         return self.by.how or has[0]
 
     def _clip(
@@ -176,10 +175,16 @@ class PipelineExtendStage:
         steered_by = nullcontext() if unsteered(type(pipe)) else self._steered(pipe, goes.hand)
         with own_randomness(self.seed, stage, position) as generator, steered_by:
             wanted = call_arguments(
-                words.prompt_at(frame), words.negative_prompt, self.size, frames_of_codec(pipe, self.config.frames),
-                num_inference_steps=self.by.steps, guidance_scale=self.by.guidance_scale, frame_rate=self.fps,
-                generator=generator, callback_on_step_end=self._callback(pipe),
-            )  # fmt: skip
+                words.prompt_at(frame),
+                words.negative_prompt,
+                self.size,
+                frames_of_codec(pipe, self.config.frames),
+                num_inference_steps=self.by.steps,
+                guidance_scale=self.by.guidance_scale,
+                frame_rate=self.fps,
+                generator=generator,
+                callback_on_step_end=self._callback(pipe),
+            )
             clip_TCHW = video_of(called(pipe, {**wanted, **goes.arguments}))
         return to_float(to_uint8(covered(clip_TCHW, *self.size)))
 

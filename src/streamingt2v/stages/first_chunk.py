@@ -54,10 +54,15 @@ class PipelineFirstChunk:
             takes = takes_of(pipe)
             size = _own_size(pipe, takes, self.config) or (self.height, self.width)
             wanted = call_arguments(
-                words.prompt_at(0), words.negative_prompt, size, self._frame_count(pipe, takes),
-                num_inference_steps=self.config.steps, guidance_scale=self.config.guidance_scale, generator=generator,
+                words.prompt_at(0),
+                words.negative_prompt,
+                size,
+                self._frame_count(pipe, takes),
+                num_inference_steps=self.config.steps,
+                guidance_scale=self.config.guidance_scale,
+                generator=generator,
                 image=None if image is None else PIL.Image.fromarray(to_uint8(self._framed(image, *size))),
-            )  # fmt: skip
+            )
             clip_TCHW = video_of(called(pipe, wanted, self.seed))
         if len(clip_TCHW) < self.frames:
             fix = f"set seed.frames so that it gives {self.frames} or more"

@@ -68,9 +68,14 @@ def frames_to_refine(asked: ResolvedRequest, state: State | None) -> Iterator[Pi
 
 
 def refined(
-    parts: Components, asked: ResolvedRequest, pieces: Iterator[Piece], words: Words, state: State | None, crew: Crew | None,
+    parts: Components,
+    asked: ResolvedRequest,
+    pieces: Iterator[Piece],
+    words: Words,
+    state: State | None,
+    crew: Crew | None,
     on_step: OnStep | None,
-) -> Iterator[Piece]:  # fmt: skip
+) -> Iterator[Piece]:
     """Refine pieces where the request asks for it.
 
     crew: workers with the model's own refiner; None for this process alone.
@@ -85,10 +90,12 @@ def refined(
     opener, by = _opener(parts, asked.refine_by.pipeline), asked.refine_by
     given = (opener, by, seed, total, size, asked.request.negative_prompt, on_step)
     by_stage: WindowRefineStage = (
-        KeyframeRefineStage(*given, parts.device) if asked.by_keyframes
-        else PipelineRefineStage(*given) if by.seam in ("cut", "fade")
+        KeyframeRefineStage(*given, parts.device)
+        if asked.by_keyframes
+        else PipelineRefineStage(*given)
+        if by.seam in ("cut", "fade")
         else SplicedRefineStage(*given)
-    )  # fmt: skip
+    )
     return by_stage.stream(pieces, words.prompt_at, state)
 
 

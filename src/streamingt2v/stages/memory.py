@@ -23,9 +23,8 @@ class StreamMemory:
 
     def __post_init__(self) -> None:
         if self.window_TCHW.ndim != 4 or self.anchor_CHW.shape != self.window_TCHW.shape[1:]:
-            raise ValueError(
-                f"window {tuple(self.window_TCHW.shape)} and anchor {tuple(self.anchor_CHW.shape)} do not match"
-            )
+            shapes = tuple(self.window_TCHW.shape), tuple(self.anchor_CHW.shape)
+            raise ValueError(f"window and anchor do not match: {shapes}")
         if self.position < 1:
             raise ValueError(f"position={self.position} must be 1 or more")
 
@@ -50,9 +49,8 @@ class StreamMemory:
         """Return the memory after one or more new frames."""
         frames_TCHW = _checked(frames_TCHW)
         if frames_TCHW.shape[1:] != self.anchor_CHW.shape:
-            raise ValueError(
-                f"frames of {tuple(frames_TCHW.shape[1:])} do not fit a memory of {tuple(self.anchor_CHW.shape)}"
-            )
+            shapes = tuple(frames_TCHW.shape[1:]), tuple(self.anchor_CHW.shape)
+            raise ValueError(f"frames do not fit the memory: {shapes}")
         window_TCHW = torch.cat([self.window_TCHW, frames_TCHW])[-self.overlap :].clone()
         return StreamMemory(self.anchor_CHW, window_TCHW, self.position + len(frames_TCHW))
 
@@ -73,9 +71,8 @@ class StreamMemory:
 
 def _checked(frames_TCHW: torch.Tensor) -> torch.Tensor:
     if frames_TCHW.ndim != 4 or len(frames_TCHW) == 0 or not frames_TCHW.is_floating_point():
-        raise ValueError(
-            f"frames must be float (T, C, H, W) with T >= 1, not {frames_TCHW.dtype} {tuple(frames_TCHW.shape)}"
-        )
+        found = f"{frames_TCHW.dtype} {tuple(frames_TCHW.shape)}"
+        raise ValueError(f"frames must be float (T, C, H, W) with T >= 1, not {found}")
     frames_TCHW = frames_TCHW.detach().to("cpu", torch.float32).contiguous()
     low, high = frames_TCHW.aminmax()
     if not (low >= -1 and high <= 1):  # NaN fails as well

@@ -92,9 +92,15 @@ class KeyframeRefineStage(WindowRefineStage):
         return SplicedWindow(0, noise_of, left, cut)
 
     def _redraw(
-        self, pipe: Any, frames_TCHW: torch.Tensor, number: int, prompt: str, image_HWC: Any, hand: SplicedWindow,
+        self,
+        pipe: Any,
+        frames_TCHW: torch.Tensor,
+        number: int,
+        prompt: str,
+        image_HWC: Any,
+        hand: SplicedWindow,
         stage: str = "refine",
-    ) -> torch.Tensor:  # fmt: skip
+    ) -> torch.Tensor:
         """Enlarge, noise and denoise frames, given a keyframe: latents (1, C, T, h, w)."""
         large_TCHW, config = covered(frames_TCHW, *self.size), self.config
         height, width = self.size
@@ -107,10 +113,19 @@ class KeyframeRefineStage(WindowRefineStage):
         guided = {} if config.guidance_scale is None else {"guidance_scale": config.guidance_scale}
         with own_randomness(self.seed, stage, number) as generator, with_scheduler(pipe, scheduler):
             return pipe(
-                image=Image.fromarray(image_HWC), height=height, width=width, num_frames=len(frames_TCHW), generator=generator,
-                prompt_embeds=positive_BLD, negative_prompt_embeds=negative_BLD, num_inference_steps=config.steps,
-                target_fps=config.target_fps or 38, latents=noised_BCTHW.to(pipe.unet.dtype), output_type="latent", **guided,
-            ).frames.float()  # fmt: skip
+                image=Image.fromarray(image_HWC),
+                height=height,
+                width=width,
+                num_frames=len(frames_TCHW),
+                generator=generator,
+                prompt_embeds=positive_BLD,
+                negative_prompt_embeds=negative_BLD,
+                num_inference_steps=config.steps,
+                target_fps=config.target_fps or 38,
+                latents=noised_BCTHW.to(pipe.unet.dtype),
+                output_type="latent",
+                **guided,
+            ).frames.float()
 
 
 @torch.no_grad()

@@ -268,7 +268,7 @@ class Wavefront:
             other += 1
 
     def _step(self, number: int) -> int:
-        """Return the step that a window is at: after the last if it was released, 0 if it was not admitted."""
+        """Return a window's step: after the last if it was released, 0 if it was not admitted."""
         if number < self.released:
             return self.last + 1
         return self._tracks[number].step if number in self._tracks else 0
