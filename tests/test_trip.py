@@ -117,7 +117,7 @@ def test_a_schedule_takes_over_at_its_frame(pipe):
         ("text", 40, [17, 24], "17.*starts with the same chunk, at 24.*the chunk before begins at 16"),
         ("text", None, [10**12 + 1, 10**12 + 8], "1000000000001.*the same chunk, at 1000000000008"),
         ("image", 40, [0, 2, 17, 33], None),
-        ("image", 40, [0, 1], "0.*the same chunk, at 1, so this one would never be used$"),
+        ("image", 40, [0, 1], "0.*the same chunk, at 1, so it would never be used$"),
         ("image", 40, [34], "34.*the last begins at 33"),
         ("image", 1, [0], "0: no chunk begins there or later, so this entry would never be used$"),
         ("video", 40, [0, 1, 9], None),

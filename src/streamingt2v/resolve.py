@@ -369,5 +369,5 @@ def _check_schedule(resolved: ResolvedRequest) -> None:
         if start == following:
             before = grid.start(start - 1)
             earlier = f"; the chunk before begins at {before}" if before or not grid.given else ""
-            fix = f"the next entry starts with the same chunk, at {start}; this one would never be used{earlier}"
+            fix = f"the next entry starts with the same chunk, at {start}, so it would never be used{earlier}"
             raise RequestError("schedule", frame, fix)
