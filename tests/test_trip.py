@@ -256,7 +256,7 @@ def test_settings_of_refining_reach_stage_3_of_the_whole_trip_too(pipe):
     [
         ({"preset": "preview"}, "refine"), ({"preset": "preview", "refine": None, "form": "joint"}, "form"),
         ({"strength": 0.0}, "strength"), ({"strength": 1.5}, "strength"), ({"form": "other"}, "form"),
-        ({"schedule": ((8, "A cat"),)}, "schedule"), ({"refine": "nowhere.mp4"}, "refine"), ({"video": "in.mp4"}, "video"),
+        ({"schedule": ((9, "A cat"),)}, "schedule"), ({"refine": "nowhere.mp4"}, "refine"), ({"video": "in.mp4"}, "video"),
     ],
 )  # fmt: skip
 def test_a_wrong_request_to_refine_is_refused(pipe, tmp_path, wrong, name):
@@ -315,14 +315,14 @@ def test_a_text_file_is_no_image(pipe, tmp_path):
 def test_steps_are_told_and_an_error_in_the_callback_cancels(pipe):
     told = []
 
-    def on_step(step: int, steps: int) -> None:
-        told.append((step, steps))
+    def on_step(step: int, steps: int, stage: str) -> None:
+        told.append((step, steps, stage))
         if len(told) == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         list(pipe.stream(Request(PROMPT, 40), on_step=on_step))
-    assert told == [(1, 2), (2, 2), (1, 2)]
+    assert told == [(1, 2, "first_chunk"), (2, 2, "first_chunk"), (1, 2, "extend")]
 
 
 def test_saved_and_loaded_again_gives_the_same_video(pipe, tmp_path):

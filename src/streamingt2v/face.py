@@ -20,7 +20,7 @@ from .external.as_model import read_model
 from .given import Given
 from .ray_backend import Crew
 from .resolve import ResolvedRequest, counted, resolve
-from .stages.protocols import OnStep, PromptAt
+from .stages.protocols import OnStageStep, PromptAt, Stage
 from .types import Chunk, State
 from .video.reader import count_frames
 
@@ -186,7 +186,7 @@ class Face(ABC):
         self,
         prompt: str | Request | ResolvedRequest,
         state: State | None = None,
-        on_step: OnStep | None = None,
+        on_step: OnStageStep | None = None,
         prompt_at: PromptAt | None = None,
         *,
         image: Any = None,
@@ -203,8 +203,7 @@ class Face(ABC):
         3, H, W) to extend. Integers are 0 to 255, floats 0 to 1. seed: default 33. generator: draws the seed,
         so that every call makes another video. callback_on_step_end: see `StepEnd`. state: of the last chunk
         kept; the stream continues after it with the same bytes as if never stopped. on_step: called with
-        (step, steps) after every denoising step of a chunk or window; raising in it cancels. prompt_at:
-        replaces the request's prompts; called with a chunk's first frame when the chunk starts, and must
+        (step, steps, stage) after every denoising step; raising in it cancels. prompt_at: replaces the request's prompts; called with a chunk's first frame when the chunk starts, and must
         always return the same for it.
 
         RequestError at once if the model cannot do it; with `refine`, MediaError if the file has too few
@@ -254,7 +253,7 @@ class Face(ABC):
         self,
         asked: ResolvedRequest,
         state: State | None = None,
-        on_step: OnStep | None = None,
+        on_step: OnStageStep | None = None,
         prompt_at: PromptAt | None = None,
     ) -> Iterator[Chunk]:
         """Yield the chunks of a resolved request."""
@@ -273,7 +272,7 @@ class Face(ABC):
         self,
         asked: ResolvedRequest,
         state: State | None,
-        on_step: OnStep | None,
+        on_step: OnStageStep | None,
         prompt_at: PromptAt | None,
         given: Given,
     ) -> Iterator[Chunk]:
@@ -282,14 +281,14 @@ class Face(ABC):
         finally:
             given.close()
 
-    def _combined(self, on_step: OnStep | None, step_end: StepEnd | None) -> OnStep | None:
+    def _combined(self, on_step: OnStageStep | None, step_end: StepEnd | None) -> OnStageStep | None:
         """Combine both callbacks."""
         if step_end is None:
             return on_step
 
-        def report(step: int, steps: int) -> None:
+        def report(step: int, steps: int, stage: Stage) -> None:
             if on_step is not None:
-                on_step(step, steps)
+                on_step(step, steps, stage)
             if step_end(self, step - 1, None, {}):
                 raise RequestError(
                     "callback_on_step_end",

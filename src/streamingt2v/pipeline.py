@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -12,7 +12,7 @@ from .face import Face
 from .resolve import ResolvedRequest
 from .stages.extend import faded
 from .stages.making import extender, first_chunk, frames_to_refine, interpolated, refined, starting_image
-from .stages.protocols import Extender, Memory, OnStep, PromptAt, Words
+from .stages.protocols import Extender, Memory, OnStageStep, OnStep, PromptAt, Stage, Words
 from .types import Chunk, State
 from .video.piece import Piece, to_float, to_uint8
 from .video.reader import last_frames, read_video
@@ -25,7 +25,7 @@ class LongVideoPipeline(Face):
         self,
         asked: ResolvedRequest,
         state: State | None = None,
-        on_step: OnStep | None = None,
+        on_step: OnStageStep | None = None,
         prompt_at: PromptAt | None = None,
     ) -> Iterator[Chunk]:
         """Yield the chunks of a resolved request; see `stream`."""
@@ -35,20 +35,24 @@ class LongVideoPipeline(Face):
             if asked.start == "file"
             else self._extended(asked, words, state, on_step)
         )
-        pieces = refined(self.components, asked, pieces, words, state, self.refiners, on_step)
+        on_refine = _of_stage(on_step, lambda: "refine")
+        pieces = refined(self.components, asked, pieces, words, state, self.refiners, on_refine)
         return _chunks(interpolated(asked, pieces, state), state)
 
     def _extended(
-        self, asked: ResolvedRequest, words: Words, state: State | None, on_step: OnStep | None
+        self, asked: ResolvedRequest, words: Words, state: State | None, on_step: OnStageStep | None
     ) -> Iterator[Piece]:
         """Yield the pieces of stages 1 and 2.
 
         With a crossfade the last frames of a chunk are held back until the next one shows them again. They
         are in the window.
         """
-        maker, total = extender(self.components, asked, on_step), asked.made_frames
+        stage: Stage = "first_chunk" if state is None else "extend"
+        maker = extender(self.components, asked, _of_stage(on_step, lambda: stage))
+        total = asked.made_frames
         if state is None:
             frames_TCHW, memory, held = self._begun(asked, words, maker)
+            stage = "extend"
             done, held = _kept(0, len(frames_TCHW), held, total)
             if done:
                 yield Piece(frames_TCHW[:done], _state(memory, done, held), done == total)
@@ -81,6 +85,11 @@ class LongVideoPipeline(Face):
             return frames_TCHW, maker.memory(frames_TCHW), 0
         frames_TCHW = first_chunk(self.components, asked, maker).first(words, image)
         return frames_TCHW, maker.memory(frames_TCHW), min(maker.config.crossfade, len(frames_TCHW) - 1)
+
+
+def _of_stage(on_step: OnStageStep | None, stage: Callable[[], Stage]) -> OnStep | None:
+    """Return the callback for one stage; `stage` is asked at each step."""
+    return None if on_step is None else lambda step, steps: on_step(step, steps, stage())
 
 
 def _prompts(asked: ResolvedRequest, prompt_at: PromptAt | None) -> PromptAt:

@@ -125,7 +125,9 @@ def counted(resolved: ResolvedRequest, frames: int) -> ResolvedRequest:
         )
     asked = frames if asked is None else asked
     request = dataclasses.replace(resolved.request, num_frames=asked)
-    return dataclasses.replace(resolved, request=request, num_frames=asked, made_frames=asked)
+    resolved = dataclasses.replace(resolved, request=request, num_frames=asked, made_frames=asked)
+    _check_schedule(resolved)
+    return resolved
 
 
 def _start(config: ModelConfig, request: Request) -> Start:
@@ -138,6 +140,8 @@ def _start(config: ModelConfig, request: Request) -> Start:
 
 def _grid(config: ModelConfig, start: Start) -> ChunkGrid:
     new = config.extend.frames - config.extend.overlap
+    if start == "file":  # stage 3 asks for the prompt of any frame
+        return ChunkGrid(0, 1)
     if start == "image":
         return ChunkGrid(1, new, given=1)
     return ChunkGrid(0 if start == "video" else config.extend.frames, new)

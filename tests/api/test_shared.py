@@ -128,6 +128,7 @@ def test_jobs_of_the_version_before_are_kept(tmp_path):
             "DROP TABLE begun",
             "ALTER TABLE changes DROP COLUMN event",
             "ALTER TABLE jobs DROP COLUMN reached",
+            "ALTER TABLE jobs DROP COLUMN stage",
             "PRAGMA application_id = 0",
             "PRAGMA user_version = 1",
         ):

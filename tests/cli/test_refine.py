@@ -32,14 +32,16 @@ def test_refine_makes_as_many_frames_as_the_video_has_at_its_rate(fake_pipeline,
 def test_options_reach_the_request_to_refine(fake_pipeline, capsys):
     a_video("in.mp4", 12, 8)
     asked = "--frames 9 --form joint --strength 0.4 --steps 3 --guidance-scale 2.5".split()
-    asked += "--negative-prompt dull --seed 7".split()
+    asked += "--negative-prompt dull --seed 7 --schedule story.txt".split()
+    Path("story.txt").write_text("4: A dog on the beach")
     assert run(capsys, "refine", "in.mp4", PROMPT, *asked, "--run-dir", "kept")[0] == 0
     with RunFolder.open("kept") as kept:
         path = str(Path("in.mp4").absolute())
         wanted = Request(
             PROMPT, 9, 7, negative_prompt="dull", preset="full", num_inference_steps=3, guidance_scale=2.5
         )
-        assert kept.request == dataclasses.replace(wanted, refine=path, form="joint", strength=0.4)
+        wanted = dataclasses.replace(wanted, refine=path, form="joint", strength=0.4)
+        assert kept.request == dataclasses.replace(wanted, schedule=((4, "A dog on the beach"),))
 
 
 def test_a_stopped_refinement_goes_on_to_the_same_file(fake_pipeline, capsys):

@@ -94,7 +94,7 @@ def test_a_scheduled_prompt_changes_what_follows_and_nothing_before(home):
 def test_a_chunk_is_cancelled_within(home):
     seen: list[int] = []
 
-    def stop(step: int, steps: int) -> None:
+    def stop(step: int, steps: int, stage: str) -> None:
         seen.append(step)
         if len(seen) == 3:  # of the second chunk's first step
             raise KeyboardInterrupt

@@ -73,11 +73,16 @@ def test_a_preview_is_refined_from_its_own_frames(service):
     assert again.frames_done == 28, "the frames that were extended are refined as well"
 
 
-def test_what_cannot_be_refined_is_refused(service):
+def test_each_part_is_refined_with_its_own_prompt(service):
     changed = service.wait(service.submit(Request("A cat", 24, schedule=((8, "A dog"),))).id)
-    assert not service.can_refine(changed)
-    with pytest.raises(RequestError, match="full video"):
-        service.refine(changed.id)
+    assert service.can_refine(changed)
+    refined = service.wait(service.refine(changed.id).id)
+    assert refined.request.schedule == ((8, "A dog"),) and refined.frames_done == 24
+    longer = service.wait(service.extend(changed.id, "A dog", 24, schedule=((8, "A bird"),)).id)
+    assert service.refine(longer.id).request.schedule == ((32, "A bird"),), "frames of the whole file"
+
+
+def test_what_cannot_be_refined_is_refused(service):
     lost = service.wait(service.submit(Request("A cat", 12)).id)
     next((service.files.of(lost.id) / "frames").iterdir()).unlink()
     with pytest.raises(NotReady):

@@ -23,7 +23,7 @@ from ..video.rates import Rate, rate_as_number
 DEFAULT_FRAMES = 80
 _PROMPT, _ID = "A cat running on the street", "video_0123456789abcdef01234567"
 _SAME = "prompt seed negative_prompt num_inference_steps guidance_scale fps form strength".split()
-_OF_JOB = "id kind model status progress frames_done step steps".split()
+_OF_JOB = "id kind model status progress frames_done stage step steps".split()
 _OF_REQUEST = "prompt seed preset negative_prompt num_inference_steps guidance_scale".split()
 
 
@@ -283,7 +283,8 @@ class Video(BaseModel):
     negative_prompt: str
     num_inference_steps: int | None
     guidance_scale: float | None
-    step: int = Field(description="Denoising steps done of the current chunk.")
+    stage: str | None = Field(description="Stage of a job in progress: first_chunk, extend or refine.")
+    step: int = Field(description="Denoising steps done of the current chunk or window.")
     steps: int
     cancelling: bool = Field(description="Told to stop; does so within one denoising step.")
     first_frame_seconds: float | None = Field(description="From the request to the first playable frames.")

@@ -44,6 +44,7 @@ CONTINUE_HELP = (
 )
 FPS_HELP = "Playback rate. Above the model's rate, frames are interpolated. Default: the model's, or VIDEO's."
 STRENGTH_HELP = "How much stage 3 changes the frames, above 0 up to 1. Default: the model's."
+ScheduleOption = Annotated[Path | None, Option(help="File of later prompts: lines 'FRAME: prompt', or JSON.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +59,7 @@ class RequestOptions:
     guidance_scale: Annotated[float | None, Option(help=GUIDANCE_HELP)] = None
     form: Annotated[Form | None, Option(help=FORM_HELP)] = None
     strength: Annotated[float | None, Option(help=STRENGTH_HELP)] = None
-    schedule: Annotated[
-        Path | None, Option(help="File of later prompts: lines 'FRAME: prompt', or JSON.")
-    ] = None
+    schedule: ScheduleOption = None
     width: Annotated[
         int | None, Option(help="Width in pixels, for diffusers pipelines only. Default: the model's.")
     ] = None
@@ -82,6 +81,7 @@ class RefineOptions:
     guidance_scale: Annotated[float | None, Option(help=GUIDANCE_HELP)] = None
     form: Annotated[Form | None, Option(help=FORM_HELP)] = None
     strength: Annotated[float | None, Option(help=STRENGTH_HELP)] = None
+    schedule: ScheduleOption = None
 
 
 MODEL_HELP = "Model: a name (see `models`), a hub id OWNER/REPO[@REVISION], or a folder."
@@ -188,11 +188,11 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
 
 
-def build_request(prompt: str, options: RequestOptions, **start: str | None) -> Request:
-    """Return the validated request; read its schedule file. start: `image`, `video` or `base`."""
+def build_request(prompt: str, options: RequestOptions | RefineOptions, **more: str | None) -> Request:
+    """Return the validated request; read its schedule file. more: further fields, e.g. `image`."""
     values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
     schedule = read_schedule(options.schedule) if options.schedule is not None else ()
-    return Request(prompt=prompt, **(long_names(values) | {"schedule": schedule} | start)).validate()
+    return Request(prompt=prompt, **(long_names(values) | {"schedule": schedule} | more)).validate()
 
 
 def long_names(values: dict[str, Any]) -> dict[str, Any]:

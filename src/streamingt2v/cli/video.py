@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shlex
 import shutil
@@ -28,7 +27,6 @@ from .options import (
     RequestOptions,
     ScreenOptions,
     build_request,
-    long_names,
     takes_options,
 )
 from .places import Places, check_files, choose_places, places_of_run
@@ -122,9 +120,7 @@ def refine(
     Example: streamingt2v refine cat.mp4 "A cat running on the street" -o sharp.mp4
     """
     began = time.monotonic()
-    wanted = Request(
-        prompt=prompt, refine=str(video), preset="full", **long_names(dataclasses.asdict(request))
-    ).validate()
+    wanted = build_request(prompt, request, refine=str(video), preset="full")
     _make(wanted, model, output, run_dir, screen, began, workers, yes)
 
 

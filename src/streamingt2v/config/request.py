@@ -125,10 +125,6 @@ class Request:
             raise RequestError("form", self.form, f"must be one of {', '.join(FORMS)}")
         if self.strength is not None and not 0 < self.strength <= 1:
             raise RequestError("strength", self.strength, "must be above 0 and at most 1")
-        if self.refine is not None and self.schedule:
-            raise RequestError(
-                "schedule", self.schedule[0][0], "a video is refined with one prompt; leave it out"
-            )
 
     def files(self) -> dict[str, str]:
         """Return the input files: "image", "video" or "refine" -> path."""

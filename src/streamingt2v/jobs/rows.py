@@ -72,7 +72,7 @@ def _damaged(values: dict[str, Any]) -> Job:
     kept: dict[str, Any] = {name: str(values[name]) for name in ("id", "model")}
     for name in ("number", "revision"):
         kept[name] = values[name] if isinstance(values[name], int) else 0
-    kept |= dict.fromkeys(("source", "started_at", "completed_at", "expires_at", "first_seconds"))
+    kept |= dict.fromkeys(("source", "stage", "started_at", "completed_at", "expires_at", "first_seconds"))
     kept |= dict.fromkeys(("width", "height", "fps", "frames_total"), 1)
     kept |= dict.fromkeys(("frames_done", "step", "steps", "created_at", "worked_seconds"), 0)
     return Job(

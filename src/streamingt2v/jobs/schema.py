@@ -7,7 +7,7 @@ from pathlib import Path
 from .database import Database
 from .room import StorageError
 
-_VERSION = 4
+_VERSION = 5
 _OURS = 0x53543256  # "ST2V", the application id since version 4
 _SCHEMA = """
 CREATE TABLE jobs (
@@ -20,7 +20,7 @@ CREATE TABLE jobs (
     revision INTEGER NOT NULL,
     width INTEGER NOT NULL, height INTEGER NOT NULL, fps INTEGER NOT NULL,
     frames_total INTEGER NOT NULL, frames_done INTEGER NOT NULL DEFAULT 0,
-    step INTEGER NOT NULL DEFAULT 0, steps INTEGER NOT NULL DEFAULT 0,
+    stage TEXT, step INTEGER NOT NULL DEFAULT 0, steps INTEGER NOT NULL DEFAULT 0,
     source TEXT,
     cancelling INTEGER NOT NULL DEFAULT 0,
     deleted INTEGER NOT NULL DEFAULT 0,
@@ -64,7 +64,14 @@ ALTER TABLE jobs ADD COLUMN reached INTEGER NOT NULL DEFAULT 0;
 UPDATE jobs SET reached = frames_done;
 CREATE TABLE begun (name TEXT PRIMARY KEY);
 """
-_STEPS = {0: _SCHEMA + _SESSIONS, 1: _FROM_1 + _FROM_2 + _FROM_3, 2: _FROM_2 + _FROM_3, 3: _FROM_3}
+_FROM_4 = "ALTER TABLE jobs ADD COLUMN stage TEXT;"
+_STEPS = {
+    0: _SCHEMA + _SESSIONS,
+    1: _FROM_1 + _FROM_2 + _FROM_3 + _FROM_4,
+    2: _FROM_2 + _FROM_3 + _FROM_4,
+    3: _FROM_3 + _FROM_4,
+    4: _FROM_4,
+}
 
 
 def prepare(path: Path, database: Database) -> None:

@@ -164,10 +164,10 @@ class JobService:
         return self._add("extension", dataclasses.replace(job.request, **new), job.model, id, key)
 
     def refine(self, id: str, key: Key | None = None) -> Job:
-        """Queue a job that runs stage 3 on the lossless frames of the ended preview `id`.
+        """Queue a job that runs stage 3 on the lossless frames of the ended preview `id`, with all its prompts.
 
-        Raises like `submit`, and NoSuchJob; RequestError if the model has no refiner or the prompt changed on
-        the way (stage 3 takes one prompt); NotReady if the frames were not kept.
+        Raises like `submit`, and NoSuchJob; RequestError if the model has no refiner; NotReady if the frames
+        were not kept.
         """
         job, known = self.get(id), self.store.of_key(key)
         if known is not None:
@@ -176,10 +176,13 @@ class JobService:
             raise RequestError("preset", job.request.preset, f"{id} is refined already")
         self._check_refinable(job)
         old = job.request
-        asked = Request(
-            old.prompt, job.frames_done, old.seed, negative_prompt=old.negative_prompt, preset="full"
-        )
         before = job.frames_done - job.new_frames
+        prompts = PromptLog.read(self.files.run(id) / PROMPTS).merged(old.schedule)
+        schedule = tuple((before + at, text) for at, text in prompts if at < job.new_frames)
+        asked = Request(
+            old.prompt, job.frames_done, old.seed, schedule=schedule, negative_prompt=old.negative_prompt,
+            preset="full",
+        )  # fmt: skip
         with self.upload() as path:
             kept, source = self.files.kept(id), job.request.video
             frames = chain(
@@ -201,9 +204,6 @@ class JobService:
         config = self.configs.get(job.model)
         if config is None or (config.refine is None and config.refine_by is None):
             raise RequestError("model", job.model, "has no refiner")
-        if job.request.schedule or PromptLog.read(self.files.run(job.id) / PROMPTS).changes:
-            fix = "changed on the way, and stage 3 takes one prompt: make the full video instead"
-            raise RequestError("prompt", job.request.prompt, fix)
         if not job.ended or not job.new_frames or self.files.kept(job.id).count != job.new_frames:
             raise NotReady(f"the frames of {job.id} are not all there; make the full video instead")
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ..pipeline import LongVideoPipeline
     from ..resolve import ResolvedRequest
     from ..runs.run import RunFolder
+    from ..stages.protocols import Stage
     from ..types import Chunk
     from ..video.reader import Frame
 
@@ -221,6 +222,7 @@ class Work:
         self._worker, self._store, self._job = worker, worker.store, job
         self._began = self._told = time.monotonic()
         self._run: RunFolder | None = None
+        self._stage: Stage | None = None
         self.keeps_frames = False
         """Keep lossless frames, to refine them later."""
 
@@ -241,11 +243,12 @@ class Work:
             run.commit_source(self._watched(read_video(run.request.video, run.height, run.width)))
             self._report(frames_done=run.source_frames)
 
-    def on_step(self, step: int, steps: int) -> None:
+    def on_step(self, step: int, steps: int, stage: Stage) -> None:
         """Report a finished denoising step."""
         self.check()
-        if time.monotonic() - self._told >= REPORT_SECONDS:
-            self._report(step=step, steps=steps)
+        if stage != self._stage or time.monotonic() - self._told >= REPORT_SECONDS:
+            self._stage = stage
+            self._report(stage=stage, step=step, steps=steps)
 
     def on_chunk(self, chunk: Chunk) -> None:
         """Report a committed chunk and keep its lossless frames."""

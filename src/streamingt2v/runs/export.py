@@ -9,7 +9,7 @@ from ..config import Request
 from ..errors import RequestError
 from ..pipeline import LongVideoPipeline
 from ..resolve import with_media
-from ..stages.protocols import OnStep
+from ..stages.protocols import OnStageStep
 from ..types import Chunk
 from .render import Summary, create_run, reload_pipeline, render
 from .run import RunFolder
@@ -25,13 +25,13 @@ def export(
     *,
     overwrite: bool = False,
     on_chunk: OnChunk | None = None,
-    on_step: OnStep | None = None,
+    on_step: OnStageStep | None = None,
 ) -> Summary:
     """Make a request's video as an MP4; every chunk is saved before the next one is made.
 
     run_dir: the run's folder, kept afterwards; default: OUTPUT with the suffix .run, deleted at the end.
     After a kill, `resume` it for the same bytes. on_chunk: called with every chunk once it is saved. on_step:
-    called with (step, steps). An exception in either stops the run, which can be resumed.
+    called with (step, steps, stage). An exception in either stops the run, which can be resumed.
 
     RequestError for what the model cannot do, an existing file, or a pipeline that was not loaded by name or
     folder (`resume` could not load it again); RunError if run folder or file cannot be written.
@@ -56,7 +56,7 @@ def resume(
     output: str | Path | None = None,
     *,
     on_chunk: OnChunk | None = None,
-    on_step: OnStep | None = None,
+    on_step: OnStageStep | None = None,
 ) -> Summary:
     """Finish an interrupted run, to the bytes that it would have had. output: default, the run's own.
 

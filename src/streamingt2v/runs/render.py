@@ -26,7 +26,7 @@ from ..errors import ModelError, RequestError, RunError
 from ..pipeline import LongVideoPipeline
 from ..ray_backend import Pool, check_ray
 from ..resolve import ResolvedRequest, resolve_for
-from ..stages.protocols import OnStep, PromptAt
+from ..stages.protocols import OnStageStep, PromptAt
 from ..texts import shortened
 from ..types import Chunk, State
 from ..video.reader import read_video
@@ -197,7 +197,7 @@ def render(
     output: Path | None = None,
     on_chunk: Callable[[Chunk], None] | None = None,
     workers: int = 1,
-    on_step: OnStep | None = None,
+    on_step: OnStageStep | None = None,
     new_prompt: NewPrompt | None = None,
 ) -> Summary:
     """Make the chunks that the run still lacks, and write its file to `output` (None: the run's own path).

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
 from ..config import ExtendConfig
 from ..types import State, TextCond
+
+Stage = Literal["first_chunk", "extend", "refine"]
+OnStageStep = Callable[[int, int, Stage], None]
+"""Called with (step, steps, stage) after every denoising step of a chunk or window; raising in it cancels."""
 
 OnStep = Callable[[int, int], None]
 """Called with (step, steps) after every denoising step of a chunk or window; raising in it cancels."""

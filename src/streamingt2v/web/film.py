@@ -95,4 +95,6 @@ def _prompts(service: JobService, job: Job) -> tuple[list[tuple[int, str]], str 
     log = PromptLog.read(service.files.run(job.id) / PROMPTS)
     taken = log.changes[-1].number if log.changes else 0
     newest = service.store.new_prompt(job.id, taken)
-    return [(0, job.request.prompt), *log.merged(job.request.schedule)], newest[1] if newest else None
+    first = job.frames_done - job.new_frames if job.kind == "extension" else 0  # frames of the source
+    later = [(first + frame, prompt) for frame, prompt in log.merged(job.request.schedule)]
+    return [(first, job.request.prompt), *later], newest[1] if newest else None
