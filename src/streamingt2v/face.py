@@ -203,8 +203,9 @@ class Face(ABC):
         3, H, W) to extend. Integers are 0 to 255, floats 0 to 1. seed: default 33. generator: draws the seed,
         so that every call makes another video. callback_on_step_end: see `StepEnd`. state: of the last chunk
         kept; the stream continues after it with the same bytes as if never stopped. on_step: called with
-        (step, steps, stage) after every denoising step; raising in it cancels. prompt_at: replaces the request's prompts; called with a chunk's first frame when the chunk starts, and must
-        always return the same for it.
+        (step, steps, stage) after every denoising step; raising in it cancels. prompt_at: replaces the
+        request's prompts; called with a chunk's first frame when the chunk starts, and must always return the
+        same for it.
 
         RequestError at once if the model cannot do it; with `refine`, MediaError if the file has too few
         frames. Memory does not grow with the length.
