@@ -106,6 +106,13 @@ def test_what_makes_no_sense_is_refused(pipe, given, argument):
         pipe(PROMPT, **{**SHORT, **given})
 
 
+def test_several_prompts_and_unknown_arguments_are_refused(pipe):
+    with pytest.raises(RequestError, match=r"^prompt='list': give one prompt"):
+        pipe([PROMPT, PROMPT], **SHORT)
+    with pytest.raises(RequestError, match=r"^arguments=\['eta', 'num_videos_per_prompt'\]"):
+        pipe(PROMPT, **SHORT, eta=0.0, num_videos_per_prompt=2)
+
+
 def test_options_beside_a_request_are_refused(pipe):
     for more in ({"image": "x.png"}, {"num_frames": 3}, {"seed": 1}):
         with pytest.raises(RequestError, match=next(iter(more))):

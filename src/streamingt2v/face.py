@@ -15,6 +15,7 @@ from PIL import Image
 from .checkpoints.load import Components, best_device, load, move, offload_models, save, set_in_vaes
 from .config import ModelConfig, Request
 from .config.runtime import PLAIN, Savings
+from .config.values import reject_unknown
 from .errors import RequestError
 from .external.as_model import read_model
 from .given import Given
@@ -213,8 +214,15 @@ class Face(ABC):
         given = Given()
         try:
             if isinstance(prompt, str):
+                reject_unknown(Request, options, "arguments")
                 files = {"image": given.image(image), "video": given.video(video)}
                 prompt = Request(prompt, **{"seed": _seed(seed, generator), **files, **options})
+            elif not isinstance(prompt, Request | ResolvedRequest):
+                raise RequestError(
+                    "prompt",
+                    type(prompt).__name__,
+                    "give one prompt as text, or a Request: one video is made",
+                )
             elif beside := _first_given(image=image, video=video, generator=generator, seed=seed, **options):
                 raise RequestError(
                     beside,

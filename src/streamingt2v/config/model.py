@@ -195,6 +195,7 @@ def find_model(name_or_folder: str | Path) -> Path:
     )
     if not folder.is_dir():
         raise ModelError(
-            f"no model {str(name_or_folder)!r}: give {' or '.join(EMBEDDED)}, or a folder with a model.json"
+            f"no model {str(name_or_folder)!r}: give a name of `streamingt2v models`, an id of the hub"
+            " (OWNER/REPOSITORY), or a model folder"
         )
     return folder
