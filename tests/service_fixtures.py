@@ -12,6 +12,17 @@ if TYPE_CHECKING:
     from streamingt2v.jobs.service import JobService
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _workers_start_quickly() -> Iterator[None]:
+    """Fork the workers of services, see `forking`."""
+    import forking
+    from streamingt2v.jobs import supervisor
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(supervisor, "subprocess", forking)
+        yield
+
+
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory) -> Path:
     from toy import write_toy_model

@@ -1,4 +1,4 @@
-"""A model folder of the real classes at toy size with random weights: whole trips in seconds."""
+"""A model folder of the real classes at toy size, with random weights: whole videos in less than a second."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ from streamingt2v.train.teacher import student_scheduler
 SIZE = 32
 
 
-def write_toy_model(folder: Path, refiner: bool = True) -> Path:
-    """A model of 32 x 32 pixels, 16-frame chunks and 2 steps; every zero-initialised part gets random weights."""
+def write_toy_model(folder: Path, refiner: bool = True, channels: tuple[int, ...] = (16, 32)) -> Path:
+    """Write a model of 32 x 32 pixels, 16-frame chunks and 2 steps; parts that start at zero get random weights.
+
+    channels: of the denoising networks' levels.
+    """
     torch.manual_seed(0)
     tokenizer = text.build_tokenizer()
     clip = text.build_clip(
@@ -34,14 +37,14 @@ def write_toy_model(folder: Path, refiner: bool = True) -> Path:
     )
     vision = CLIPVisionModelWithProjection(clip.config.vision_config)
     autoencoder = vae.build_vae(vae.VaeConfig(size=SIZE, channels=(16, 16, 16, 16)))
-    unet = _awake(StreamingUNet3D.from_base(_unet(), 16, text.TEXT_LENGTH, 4))
+    unet = _awake(StreamingUNet3D.from_base(_unet(channels), 16, text.TEXT_LENGTH, 4))
     cam = _awake(ConditionalAttentionModule.from_base(unet, (16, 16, 16, 16)))
     backbone = ModelScopeBackbone(autoencoder, unet, cam, vision, ImageTokens(32, 16, 4, 32))
     extend = ExtendConfig(frames=16, overlap=8, steps=2, guidance_scale=3.0, eta=0.5)
     refine = RefineConfig(frames=16, overlap=4, strength=0.5, steps=2, guidance_scale=2.0)
     config = ModelConfig("toy", SIZE, SIZE, 8, extend, refine if refiner else None)
     words = assemble.build_vocabulary(data.noun_names(12))
-    enhancer = RefinerBackbone(autoencoder, _unet()) if refiner else None
+    enhancer = RefinerBackbone(autoencoder, _unet(channels)) if refiner else None
     save(
         Components(
             config,
@@ -56,7 +59,7 @@ def write_toy_model(folder: Path, refiner: bool = True) -> Path:
 
 
 def write_distilled_model(folder: Path) -> Path:
-    """The same with other weights, as if it was distilled: 2 steps and no guidance."""
+    """Write the toy model with other weights and the settings of a distilled one: 2 steps, no guidance."""
     made = load(write_toy_model(folder))
     for network in (made.backbone.unet, made.backbone.cam):
         learned = copy.deepcopy(network)
@@ -69,12 +72,12 @@ def write_distilled_model(folder: Path) -> Path:
     return folder
 
 
-def _unet() -> UNet3DConditionModel:
-    return base.build_unet((16, 32), SIZE // 8, 32, head_dim=16)
+def _unet(channels: tuple[int, ...]) -> UNet3DConditionModel:
+    return base.build_unet(channels, SIZE // 8, 32, head_dim=16)
 
 
 def _awake(module: torch.nn.Module) -> torch.nn.Module:
-    """Give parameters that start at zero a small random value, so that nothing is without effect."""
+    """Give parameters that start at zero a small random value, so that every part has an effect."""
     with torch.no_grad():
         for parameter in module.parameters():
             if not parameter.any():

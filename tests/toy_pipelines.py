@@ -190,15 +190,26 @@ def temporal_vae() -> diffusers.AutoencoderKLTemporalDecoder:
     return stir(diffusers.AutoencoderKLTemporalDecoder(**sizes))  # type: ignore[return-value]
 
 
-def svd_backbone(**changes: Any) -> SvdBackbone:
-    """StreamingSVD's network with every part in effect."""
-    unet = stir(StreamingUNetSpatioTemporal(**SVD_UNET, merger_head_dim=16))
-    cam = stir(SpatioTemporalCam(**SVD_SIZES, conditioning_channels=(8, 16)), seed=1)
+def svd_backbone(sizes: dict[str, Any] | None = None, **changes: Any) -> SvdBackbone:
+    """Build StreamingSVD's networks with every part in effect.
+
+    sizes: changes of the denoising networks' configurations. changes: of the backbone's.
+    """
+    own = SVD_UNET | (sizes or {})
+    unet = stir(StreamingUNetSpatioTemporal(**own, merger_head_dim=16))
+    cam = stir(
+        SpatioTemporalCam(**{name: own[name] for name in SVD_SIZES}, conditioning_channels=(8, 16)), seed=1
+    )
     return SvdBackbone(temporal_vae(), unet, cam, _clip_vision(32, 16), SvdConfig(**changes))  # type: ignore[arg-type]
 
 
-def streaming_svd(folder: Path, seed: SeedConfig | None = None, refine: RefineConfig | None = None) -> Path:
-    """A model folder of 16 x 16 pixels, chunks of 6 frames that overlap by 2, and 2 steps."""
+def streaming_svd(
+    folder: Path,
+    seed: SeedConfig | None = None,
+    refine: RefineConfig | None = None,
+    sizes: dict[str, Any] | None = None,
+) -> Path:
+    """Write a model of 16 x 16 pixels, chunks of 6 frames that overlap by 2, and 2 steps."""
     extend = ExtendConfig(
         frames=6, overlap=2, steps=2, guidance_scale=3.0, eta=0.0, anchor=3, sigmas=(700.0, 54.5, 4.2, 0.002)
     )
@@ -208,7 +219,9 @@ def streaming_svd(folder: Path, seed: SeedConfig | None = None, refine: RefineCo
     if refine is not None:  # its network reads text, and its autoencoder single frames
         text_encoder = TextEncoder(*_clip_text())
         refiner = RefinerBackbone(stir(diffusers.AutoencoderKL(**SPATIAL_VAE)), _unet3d())  # type: ignore[arg-type]
-    parts = Components(config, text_encoder, svd_backbone(), diffusers.EulerDiscreteScheduler(**EDM), refiner)
+    parts = Components(
+        config, text_encoder, svd_backbone(sizes), diffusers.EulerDiscreteScheduler(**EDM), refiner
+    )
     save(parts, folder, torch.float32)
     return folder
 

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import forking
 from streamingt2v import Request
 from streamingt2v.api.replica import OpenReplica, replicas_for
 from streamingt2v.cli import main
@@ -100,9 +101,7 @@ def url(toy, tmp_path, monkeypatch):
         "--model",
         str(toy),
     ]
-    process = subprocess.Popen(
-        [*command, "--data-dir", str(tmp_path / "data")], stderr=subprocess.PIPE, text=True
-    )
+    process = forking.Popen([*command, "--data-dir", str(tmp_path / "data")], stderr=forking.PIPE, text=True)
     said = []
     for line in process.stderr:
         said.append(line)

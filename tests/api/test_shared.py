@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import forking
 from streamingt2v import Request, RunError
 from streamingt2v.jobs.service import JobService
 from streamingt2v.jobs.settings import Settings
@@ -40,10 +40,10 @@ def settings(toy, tmp_path) -> Settings:
 
 
 @contextmanager
-def started(settings: Settings) -> Iterator[tuple[subprocess.Popen, list[int]]]:
+def started(settings: Settings) -> Iterator[tuple[forking.Popen, list[int]]]:
     """Run a service in its own process; yield the process and the process ids of its workers."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVICE, settings.to_json()], stdout=subprocess.PIPE, text=True
+    process = forking.Popen(
+        [sys.executable, "-c", SERVICE, settings.to_json()], stdout=forking.PIPE, text=True
     )
     try:
         assert process.stdout is not None

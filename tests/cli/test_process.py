@@ -1,7 +1,6 @@
 """The command line in its own process, with real classes at toy size."""
 
 import json
-import os
 import shlex
 import signal
 import subprocess
@@ -14,13 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
+import forking
 from streamingt2v.cli import main
 from streamingt2v.runs.run import RunFolder
 from streamingt2v.video.reader import count_frames, probe_video
 from streamingt2v.video.writer import write_video
 from toy import write_toy_model
 
-COMMAND = [str(Path(sys.executable).with_name("streamingt2v"))]
+COMMAND = str(Path(sys.executable).with_name("streamingt2v"))
 PROMPT = "A cat running on the street"
 
 
@@ -29,13 +29,10 @@ def model(tmp_path_factory) -> Path:
     return write_toy_model(tmp_path_factory.mktemp("model") / "toy")
 
 
-def start(folder: Path, *arguments: object) -> subprocess.Popen:
+def start(folder: Path, *arguments: object) -> forking.Popen:
     """Start the command in `folder`."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    words = [*COMMAND, *map(str, arguments)]
-    return subprocess.Popen(
-        words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-m", "streamingt2v", *arguments]
+    return forking.Popen(command, cwd=folder, stdout=forking.PIPE, stderr=forking.PIPE, text=True)
 
 
 def run(folder: Path, *arguments: object) -> tuple[int, str, str]:
@@ -48,8 +45,10 @@ def run(folder: Path, *arguments: object) -> tuple[int, str, str]:
 def test_all_three_stages_from_a_picture_with_json(tmp_path, model):
     Image.new("RGB", (50, 40), "orange").save(tmp_path / "start.png")
     options = ["--image", "start.png", "--frames", 21, "--preset", "full", "--model", model, "--json"]
-    code, out, err = run(tmp_path, "generate", PROMPT, *options, "-o", "out.mp4")
-    assert code == 0, err
+    words = [COMMAND, "generate", PROMPT, *map(str, options), "-o", "out.mp4"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    out, err = done.stdout, done.stderr
+    assert done.returncode == 0, err
     values = json.loads(out)  # nothing else is on stdout
     assert values["frames"] == count_frames(tmp_path / "out.mp4") == 21
     assert (values["width"], values["height"]) == (64, 64)

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionModelWithProjection
 
+import forking
 import published
 from lab.tiny import text
 from streamingt2v.checkpoints.load import load
@@ -375,7 +375,7 @@ def test_memory_stays_within_the_kept_tensors(checkpoint, tokenizer, tmp_path):
         str(tmp_path / "model"),
         str(tokenizer),
     ]
-    grown = float(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[-1])
+    grown = float(forking.run(words, check=True).stdout.split()[-1])
     assert grown < 1.2 * kept, f"{grown:.0f} MiB for {kept:.0f} MiB of tensors"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import forking
 from streamingt2v import MediaError, Request, RequestError, RunError
 from streamingt2v.client import Client
 from streamingt2v.jobs.files import NotReady
@@ -213,7 +213,7 @@ def test_a_folder_has_one_service_which_cleans_it(toy, tmp_path):
     service.__exit__()
 
 
-def start(toy: Path, folder: Path) -> tuple[subprocess.Popen, str]:
+def start(toy: Path, folder: Path) -> tuple[forking.Popen, str]:
     """Start the command `serve`; return its process and address."""
     command = [
         sys.executable,
@@ -227,7 +227,7 @@ def start(toy: Path, folder: Path) -> tuple[subprocess.Popen, str]:
         "--data-dir",
         str(folder),
     ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = forking.Popen(command, stderr=forking.PIPE, text=True)
     for line in process.stderr:
         if "listening on" in line:
             return process, line.split()[-1]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
+import forking
 from streamingt2v.video.reader import count_frames
 from toy import write_toy_model
 
@@ -52,7 +52,7 @@ def digest(path: Path) -> str:
 @pytest.fixture(scope="module")
 def whole(model, tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("whole") / "run"
-    subprocess.run(generate(model, run), check=True)
+    forking.run(generate(model, run), check=True)
     return run.with_suffix(".mp4")
 
 
@@ -60,7 +60,7 @@ def whole(model, tmp_path_factory) -> Path:
 def test_killed_and_resumed(model, whole, tmp_path, committed, later):
     """Kill the process `later` seconds after so many commits: during the next chunk or its commit."""
     run = tmp_path / "run"
-    process = subprocess.Popen(generate(model, run))
+    process = forking.Popen(generate(model, run))
     journal = run / "journal.jsonl"
     deadline = time.monotonic() + 120
     while not (journal.is_file() and journal.read_text().count("\n") >= committed):
@@ -70,7 +70,7 @@ def test_killed_and_resumed(model, whole, tmp_path, committed, later):
     process.kill()
     assert process.wait() != 0, "it was to be killed before its end"
     assert not run.with_suffix(".mp4").exists()
-    subprocess.run([sys.executable, "-m", "streamingt2v", "resume", str(run), "--quiet"], check=True)
+    forking.run([sys.executable, "-m", "streamingt2v", "resume", str(run), "--quiet"], check=True)
     assert count_frames(run.with_suffix(".mp4")) == FRAMES
     assert digest(run.with_suffix(".mp4")) == digest(whole)
     assert {path.name for path in tmp_path.iterdir()} == {"run", "run.mp4"}, "nothing half-written is left"

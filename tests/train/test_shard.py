@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+import forking
 from lab.tiny import base, recipes
 from streamingt2v.train.memory import MemoryTask
 from toy_training import LOOP, assert_equal_up_to_rounding, gradients, settings, weights
@@ -99,7 +99,7 @@ def run_two_processes(one: Path, two: Path, script: Path) -> None:
         json.dumps(SPLIT),
         json.dumps(FEWER),
     ]
-    subprocess.run(
+    forking.run(
         [sys.executable, "-m", *words],
         check=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},

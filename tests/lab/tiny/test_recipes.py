@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
+import socket
 import sys
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import forking
 from lab.tiny import assemble, base, recipes, refiner, rival, vae
 from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.errors import ModelError, RequestError
@@ -123,21 +124,22 @@ def test_the_projection_of_the_text_is_trained_alone(trained, tmp_path):
 
 
 def train_in_two_processes(name: str, out: Path, trained: Path, **more: object) -> None:
-    words = [
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        "-m",
-        "lab.tiny",
-        name,
-        "-o",
-        str(out),
-        "-q",
-    ]
+    words = [name, "-o", str(out), "-q"]
     for key, value in {**settings(name, trained), **SHORT}.items():
         words += ["--set", f"{key}={','.join(map(str, value)) if isinstance(value, tuple) else value}"]
     words += [word for key, value in more.items() for word in (f"--{key.replace('_', '-')}", str(value))]
-    subprocess.run([sys.executable, "-m", *words], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    # the variables that `torchrun` sets
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    processes = [
+        forking.Popen(
+            [sys.executable, "-m", "lab.tiny", *words],
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
 
 
 @pytest.mark.usefixtures("no_pictures")
