@@ -34,11 +34,11 @@ demo: $(READY) ## make demo.mp4: 240 frames of a prompt through all three stages
 
 test: $(READY) ## run all tests, as continuous integration does
 	@echo "Running the tests"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --max-worker-restart 0
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 test-fast: $(READY) ## the tests that start no Ray, server, browser or training: under 2 minutes on two cores
 	@echo "Running the fast tests"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --max-worker-restart 0 -m 'not slow'
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0 -m 'not slow'
 
 check: $(READY) ## lint, types, and the tests of the house's rules
 	@echo "Checking with ruff, mypy and the import-direction test"

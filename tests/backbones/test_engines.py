@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import os
 import sys
 from dataclasses import replace
@@ -221,10 +222,11 @@ def test_damage_in_the_cache_is_mended_and_a_wrong_conversion_refused(tmp_path, 
 
 def test_what_cannot_be_converted_is_told():
     """OpenVINO knows no network that gives one answer twice."""
-    network = Twice()
+    network, level = Twice(), logging.getLogger().level
     engines.take_over({"unet": network}, "openvino")
     with pytest.raises(ModelError, match=r"cannot convert Twice: .*; use --engine torch"):
         network(torch.ones(3))
+    assert logging.getLogger().level == level, "warnings of others are logged no more"
 
 
 def spread(given: tuple) -> tuple:

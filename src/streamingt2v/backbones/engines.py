@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 import sys
 import warnings
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -181,7 +182,7 @@ def _only_core() -> Any:
 def _convert(flat: _Flat, tensors: tuple[torch.Tensor, ...]) -> Any:
     """Convert a network. ModelError if OpenVINO cannot."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _log_as_before():
             warnings.simplefilter("ignore", FutureWarning)  # raised inside torch.export
             model = _openvino().convert_model(torch.export.export(flat, tensors))
     except Exception as error:  # torch's and OpenVINO's errors share no base class
@@ -191,6 +192,18 @@ def _convert(flat: _Flat, tensors: tuple[torch.Tensor, ...]) -> Any:
         ) from error
     model.reshape({place: list(x.shape) for place, x in enumerate(tensors)})  # fixed sizes compute faster
     return model
+
+
+@contextmanager
+def _log_as_before() -> Iterator[None]:
+    """Restore the root logger, which OpenVINO leaves without warnings after a conversion that failed."""
+    root = logging.getLogger()
+    level, filters, handlers = root.level, root.filters[:], root.handlers[:]
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.filters, root.handlers = filters, handlers
 
 
 def _keep(model: Any, folder: Path) -> None:

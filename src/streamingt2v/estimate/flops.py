@@ -18,14 +18,19 @@ from ..models.svd_unet import StreamingUNetSpatioTemporal
 from ..models.unet3d import StreamingUNet3D
 
 
-@lru_cache(maxsize=4)
 def step_flops(folder: Path, config: ModelConfig, predictions: int = 2) -> int:
     """Count one step of stage 2 with CAM, for `predictions` network calls; 0 for an uncounted network."""
+    size = config.height, config.width
+    return _step_flops(folder, size, config.extend.frames, config.extend.overlap, predictions)
+
+
+@lru_cache(maxsize=8)
+def _step_flops(folder: Path, size: tuple[int, int], frames: int, overlap: int, predictions: int) -> int:
     sizes = read_json(folder / "unet" / "config.json")
     count = {StreamingUNet3D.__name__: _modelscope_step, StreamingUNetSpatioTemporal.__name__: _svd_step}.get(
         sizes.get("_class_name")
     )
-    return count(folder, config, sizes, predictions) if count else 0
+    return count(folder, sizes, _latents(folder, *size), frames, overlap, predictions) if count else 0
 
 
 @lru_cache(maxsize=4)
@@ -59,42 +64,30 @@ def encode_flops(folder: Path, height: int, width: int) -> int:
     return _counted(lambda: vae.encoder(torch.empty(1, 3, height, width, device="meta")))
 
 
-def _modelscope_step(folder: Path, config: ModelConfig, sizes: dict[str, Any], predictions: int) -> int:
-    height, width = _latents(folder, config.height, config.width)
-    net, cam = (
-        _on_meta(StreamingUNet3D, folder / "unet"),
-        _on_meta(ConditionalAttentionModule, folder / "cam"),
-    )
-    latents = torch.empty(
-        predictions, sizes["in_channels"], config.extend.frames, height, width, device="meta"
-    )
+def _modelscope_step(
+    folder: Path, sizes: dict[str, Any], size: tuple[int, int], frames: int, overlap: int, predictions: int
+) -> int:
+    net = _on_meta(StreamingUNet3D, folder / "unet")
+    cam = _on_meta(ConditionalAttentionModule, folder / "cam")
+    latents = torch.empty(predictions, sizes["in_channels"], frames, *size, device="meta")
     text = torch.empty(predictions, sizes["num_text_tokens"], sizes["cross_attention_dim"], device="meta")
-    embedding = torch.empty(
-        1, config.extend.overlap, sizes["block_out_channels"][0], height, width, device="meta"
-    )
-    timestep = torch.zeros((), device="meta")
-    return _counted(
-        lambda: net(latents, timestep, text, cam_features=cam(latents, timestep, text, embedding))
-    )
+    embedding = torch.empty(1, overlap, sizes["block_out_channels"][0], *size, device="meta")
+    t = torch.zeros((), device="meta")
+    return _counted(lambda: net(latents, t, text, cam_features=cam(latents, t, text, embedding)))
 
 
-def _svd_step(folder: Path, config: ModelConfig, sizes: dict[str, Any], predictions: int) -> int:
-    height, width = _latents(folder, config.height, config.width)
-    net, cam = (
-        _on_meta(StreamingUNetSpatioTemporal, folder / "unet"),
-        _on_meta(SpatioTemporalCam, folder / "cam"),
-    )
-    sample = torch.empty(
-        predictions, config.extend.frames, sizes["in_channels"], height, width, device="meta"
-    )
-    picture = torch.empty(predictions, 1, sizes["cross_attention_dim"], device="meta")
+def _svd_step(
+    folder: Path, sizes: dict[str, Any], size: tuple[int, int], frames: int, overlap: int, predictions: int
+) -> int:
+    net = _on_meta(StreamingUNetSpatioTemporal, folder / "unet")
+    cam = _on_meta(SpatioTemporalCam, folder / "cam")
+    sample = torch.empty(predictions, frames, sizes["in_channels"], *size, device="meta")
+    image = torch.empty(predictions, 1, sizes["cross_attention_dim"], device="meta")
     added = torch.empty(predictions, 3, device="meta")
-    embedding = torch.empty(
-        1, config.extend.overlap, sizes["block_out_channels"][0], height, width, device="meta"
-    )
+    embedding = torch.empty(1, overlap, sizes["block_out_channels"][0], *size, device="meta")
     t = torch.zeros((), device="meta")
     return _counted(
-        lambda: net(sample, t, picture, added, cam_features=cam(sample, t, picture, added, embedding))
+        lambda: net(sample, t, image, added, cam_features=cam(sample, t, image, added, embedding))
     )
 
 
