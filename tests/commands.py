@@ -1,4 +1,4 @@
-"""The command line in this process, for tests: what it prints, its files, and ways to stop it."""
+"""Run the command line in this process; read its output and files, and interrupt it."""
 
 import os
 import shlex
@@ -11,11 +11,14 @@ from streamingt2v.cli import main
 from streamingt2v.video.writer import write_video
 
 PROMPT = "A cat running on the street"
-JSON_FIELDS = "output frames fps width height seed model preset seconds first_frame_seconds new_frames_per_second peak_rss_mb run_dir notes".split()
+JSON_FIELDS = [
+    *("output", "frames", "fps", "width", "height", "seed", "model", "preset", "seconds"),
+    *("first_frame_seconds", "new_frames_per_second", "peak_rss_mb", "run_dir", "notes"),
+]
 
 
 def run(capsys, *arguments: object) -> tuple[int, str, str]:
-    """Exit code, stdout, stderr of a command."""
+    """Run a command; return exit code, stdout and stderr."""
     capsys.readouterr()
     code = main([str(a) for a in arguments])
     return (code, *capsys.readouterr())
@@ -26,13 +29,13 @@ def listing() -> set[str]:
 
 
 def resume_line(stderr: str) -> list[str]:
-    """The arguments of the `streamingt2v resume ...` line that was printed."""
+    """Return the arguments of the printed `streamingt2v resume ...` line."""
     line = next(line for line in stderr.splitlines() if "streamingt2v resume" in line)
     return shlex.split(line.partition("streamingt2v ")[2])
 
 
 def interrupt_at(chunk: int, number: int = signal.SIGINT):
-    """A hook for the pipeline that gets the process a signal before that chunk."""
+    """Return a hook for the pipeline that signals this process before a chunk."""
 
     def hook(index: int) -> None:
         if index == chunk:

@@ -1,4 +1,4 @@
-"""What tests share: no network, and a stand-in pipeline for the tests of everything around the model."""
+"""Shared fixtures: no network, and a fake pipeline for tests of everything around the model."""
 
 from __future__ import annotations
 
@@ -8,15 +8,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-if TYPE_CHECKING:
-    pass
-
-os.environ["HF_HUB_OFFLINE"] = "1"  # before any library reads it: no test may download
+os.environ["HF_HUB_OFFLINE"] = "1"  # libraries read it when they are imported
 
 CHUNK = 8
 
@@ -24,7 +20,7 @@ pytest_plugins = ["service_fixtures", "hub_fixtures"]
 
 
 def pytest_configure() -> None:
-    gc.disable()  # what tests import stays, and would be searched again and again as more comes
+    gc.disable()  # imports make many objects that stay: do not scan them again and again
 
 
 def pytest_collection_finish() -> None:
@@ -34,10 +30,10 @@ def pytest_collection_finish() -> None:
 
 @dataclass
 class FakePipeline:
-    """Chunks of noise that depend on (seed, frame) alone, with the interface of `LongVideoPipeline` that the runner uses.
+    """Yield chunks of noise that depends on seed and frame alone, as `LongVideoPipeline` would.
 
-    before_chunk: called with a chunk's index before it is yielded; tests raise in it. loads: the arguments of every load.
-    folder: what stands for the folder of its weights.
+    before_chunk: called with a chunk's index before the chunk is made; tests raise in it.
+    loads: arguments of each load. folder: replaces the model's folder.
     """
 
     before_chunk: Callable[[int], None] = lambda index: None
@@ -82,7 +78,7 @@ class FakePipeline:
 
 @pytest.fixture
 def fake_pipeline(monkeypatch, tmp_path_factory) -> FakePipeline:
-    """The pipeline that every command of the test gets instead of the model "tiny"."""
+    """Return the pipeline that commands get instead of the model "tiny"."""
     import streamingt2v.checkpoints.find
     import streamingt2v.runs.render
     from streamingt2v.config import find_model
@@ -108,13 +104,13 @@ def fake_pipeline(monkeypatch, tmp_path_factory) -> FakePipeline:
 
 @pytest.fixture
 def in_empty_folder(tmp_path, monkeypatch):
-    """What is written without a folder is written there."""
+    """Work in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(scope="session")
 def moving():
-    """moving(frames, height=16, width=32, start=0): uint8 (T, H, W, 3), smooth, every frame unlike the others."""
+    """Return moving(frames, height, width, start): smooth uint8 (T, H, W, 3), all frames different."""
 
     def make(frames: int, height: int = 16, width: int = 32, start: int = 0) -> np.ndarray:
         t = np.arange(start, start + frames).reshape(-1, 1, 1)
@@ -128,7 +124,7 @@ def moving():
 
 
 SLOW_FIXTURES = {"service", "url", "client", "browser"}
-"""They start a worker, a server or a browser."""
+"""Fixtures that start a worker, a server or a browser."""
 
 SLOW_MODULES = {
     "api": {"test_replicas", "test_sessions", "test_shared"},
@@ -143,11 +139,11 @@ SLOW_MODULES = {
     "tiny": {"test_recipes"},
     "train": {"test_distill", "test_own_clips", "test_shard"},
 }
-"""Folder -> modules whose tests start processes, Ray or trainings, convert networks for an engine, or make videos by dozens."""
+"""Folder -> modules that start processes, Ray or trainings, convert networks, or make dozens of videos."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by what they start, for `make test-fast`, and run slow files first: two workers end together."""
+    """Mark slow tests for `make test-fast`, and run their files first, so that all workers end together."""
     slow = set()
     for item in items:
         in_slow_module = item.path.stem in SLOW_MODULES.get(item.path.parent.name, ())

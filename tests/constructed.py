@@ -1,4 +1,4 @@
-"""Videos of which every metric's answer is known beforehand."""
+"""Videos with known values of every metric."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from streamingt2v.metrics.metric import Metric, Result, Tools, measure
 
 
 def texture(height: int = 64, width: int = 64, seed: int = 0) -> np.ndarray:
-    """A smooth random picture that wraps around, uint8 (H, W, 3)."""
+    """Return a smooth periodic random image, uint8 (H, W, 3)."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     waves = [
@@ -23,17 +23,17 @@ def texture(height: int = 64, width: int = 64, seed: int = 0) -> np.ndarray:
 
 
 def moving(frames: int, dx: int = 2, dy: int = 1, seed: int = 0) -> np.ndarray:
-    """The texture moving by whole pixels, and around the borders."""
+    """Return the texture moving by whole pixels, wrapping around."""
     return np.stack([np.roll(texture(seed=seed), (k * dy, k * dx), (0, 1)) for k in range(frames)])
 
 
 def flat(*levels: float, size: int = 32) -> np.ndarray:
-    """Frames of one grey each."""
+    """Return frames of one grey each."""
     return np.stack([np.full((size, size, 3), level, np.uint8) for level in levels])
 
 
 def constant_flow(dx: float, dy: float) -> Flow:
-    """An estimator that always sees the same motion."""
+    """Return an estimator that always reports the same motion."""
     return Flow(
         "constant",
         lambda a, b: np.broadcast_to(np.array([dx, dy], np.float32)[:, None, None], (2, *a.shape[:2])),

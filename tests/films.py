@@ -1,4 +1,4 @@
-"""Video files of every kind, made by the tests that read them."""
+"""Write video files of every kind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ PIXELS = {"gif": "rgb8", "apng": "rgb24"}
 
 
 def written(path, format, codec, frames, **options):
-    """The frames as a file of that container."""
+    """Write the frames with this container and codec."""
     with av.open(str(path), "w", format=format, **options) as out:
         stream = out.add_stream(codec, rate=25)
         stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], PIXELS.get(format, "yuv420p")
@@ -23,7 +23,7 @@ def written(path, format, codec, frames, **options):
 
 
 def jpeg2000_with_a_giant(path, frames, side, at=4):
-    """A film of small frames in JPEG 2000, one of which says that it is `side` pixels wide and high."""
+    """Write small JPEG 2000 frames, one of which claims to be `side` pixels wide and high."""
     small = written(path.with_suffix(".small.mov"), "mov", "jpeg2000", frames)
     with av.open(str(small)) as source, av.open(str(path), "w", format="mov") as out:
         stream = out.add_stream_from_template(source.streams.video[0])

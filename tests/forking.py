@@ -1,7 +1,7 @@
-"""Processes that start in milliseconds: forked from a server that has the libraries imported.
+"""Start processes in milliseconds: fork them from a server that has the libraries imported.
 
-A command of the package spends five seconds on imports. Most tests that need a process (to kill it, to break its connections) are about
-what happens later: they take `Popen` and `run` from here. A few take those of `subprocess`, and start as users do.
+A command of the package takes five seconds to import them. Most tests that need a process kill it or break
+its connections: they use `Popen` and `run` from here. A few use `subprocess`, and start as users do.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ IMPORTS = (
     "streamingt2v.web.app",
 )
 ADDRESS = "TEST_FORKS"
-"""Environment variable: path of the server's socket. Workers of pytest-xdist and forked processes share one server."""
+"""Environment variable: path of the server's socket, shared by all processes of a test run."""
 
 
 class Popen:
-    """The part of `subprocess.Popen` that tests use, for `[sys.executable, "-m", module, ...]` and `[..., "-c", code, ...]`."""
+    """Part of `subprocess.Popen`, for `[sys.executable, "-m", module, ...]` or `[..., "-c", code, ...]`."""
 
     def __init__(
         self,
@@ -157,7 +157,7 @@ def run(
 
 
 def _connected() -> socket.socket:
-    """Connect to the server. The first to ask starts it; it ends with the pytest that is at the root of all."""
+    """Connect to the server; start it if there is none. It ends with the main process of pytest."""
     root = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
     path = os.environ.setdefault(ADDRESS, f"{tempfile.gettempdir()}/streamingt2v-forks-{root}")
     with open(f"{path}.lock", "w") as lock:

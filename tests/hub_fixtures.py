@@ -1,4 +1,4 @@
-"""A hub of the test's own for the real client library in this process, and its environment for other processes."""
+"""A local hub for the real client library, in this process and in others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hub_server import Hub
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    """A local hub that this process asks, with an empty cache and no token."""
+    """Start a local hub that this process uses, with an empty cache and no token."""
     from huggingface_hub import constants
 
     with Hub() as server:
@@ -21,7 +21,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
             "HF_HUB_OFFLINE": False, "ENDPOINT": server.url,
             "HUGGINGFACE_CO_URL_TEMPLATE": server.url + "/{repo_id}/resolve/{revision}/{filename}",
             "HF_HUB_CACHE": str(tmp_path / "hf" / "hub"),
-            "HF_TOKEN_PATH": str(tmp_path / "hf" / "token"), "HF_STORED_TOKENS_PATH": str(tmp_path / "hf" / "stored"),
+            "HF_TOKEN_PATH": str(tmp_path / "hf" / "token"),
+            "HF_STORED_TOKENS_PATH": str(tmp_path / "hf" / "stored"),
         }.items():  # fmt: skip
             monkeypatch.setattr(constants, name, value)
         monkeypatch.delenv("HF_TOKEN", raising=False)
@@ -30,7 +31,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
 
 
 def hub_environment(url: str, folder: Path) -> dict[str, str]:
-    """For a process that asks the hub at `url`, with cache and home in `folder`."""
+    """Return the environment of a process that uses the hub at `url`, with its cache and home in `folder`."""
     own = {
         "HF_ENDPOINT": url,
         "HF_HUB_OFFLINE": "0",

@@ -1,8 +1,8 @@
-"""A small hub on the loopback interface that speaks the Hugging Face hub's protocol, for its real client library.
+"""A local server with the Hugging Face hub's protocol, for its real client library.
 
-Repositories are named files in memory or on the disk. Large ones are served as the hub serves LFS files: a redirect, with the hash and the
-size in `X-Linked-*`, to a place that knows byte ranges. What goes wrong with a real one can be set: gates, tokens, cut connections,
-statuses, slowness. What was sent is counted.
+Files are in memory or on the disk. Large ones are served as LFS files: by a redirect, with hash and size in
+`X-Linked-*`, to an address that supports byte ranges. Tests set failures (gates, tokens, cut connections,
+statuses, slowness) and read the number of bytes sent.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class HubFile:
 
 @dataclass
 class Repository:
-    """A model's files at one commit. revisions: branches and tags -> commit, of which all have the same files."""
+    """A model's files at one commit. revisions: branch or tag -> commit; all have the same files."""
 
     files: dict[str, HubFile]
     commit: str
@@ -80,10 +80,10 @@ class Repository:
 
 
 class Hub(ThreadingHTTPServer):
-    """repositories: by id. tokens: that are valid, and the gated repositories each may read.
+    """A hub. repositories: by id. tokens: each valid token, and the gated repositories that it may read.
 
-    bytes_sent: of contents, by path. asked: every request as "METHOD path". To set: `rate` (bytes a second), `cut_after` (bytes after which
-    each answer of a content breaks off), `status` (what every request gets), `ranges` (whether byte ranges are known).
+    bytes_sent: of contents, by path. asked: every request as "METHOD path". To set: `rate` (bytes per
+    second), `cut_after` (bytes after which a download breaks off), `status` (of every answer), `ranges`.
     """
 
     daemon_threads = True
@@ -105,7 +105,7 @@ class Hub(ThreadingHTTPServer):
 
     @property
     def elsewhere(self) -> str:
-        """Return where contents of LFS files are: to clients another host, which gets no token."""
+        """Return the address of LFS contents: to clients another host, which gets no token."""
         return f"http://localhost:{self.server_port}/cdn/"
 
     def __enter__(self) -> Hub:
@@ -119,7 +119,7 @@ class Hub(ThreadingHTTPServer):
     def put(
         self, hub_id: str, files: dict[str, bytes | Path] | Path, *, large: int = 10_000, **facts: object
     ) -> Repository:
-        """A repository of these files, or of a folder's; those of `large` bytes and more are LFS files. facts: see `Repository`."""
+        """Add a repository; files of `large` bytes or more are LFS. facts: see `Repository`."""
         if isinstance(files, Path):
             files = {
                 path.relative_to(files).as_posix(): path

@@ -1,4 +1,4 @@
-"""Toy checkpoints in the published layouts, made from real classes: their names turned back by rules of the tests' own."""
+"""Toy checkpoints in the published layouts: real classes, renamed by rules of the tests' own."""
 
 from __future__ import annotations
 
@@ -59,11 +59,13 @@ def vision(projection: int = 64) -> CLIPVisionModelWithProjection:
 
 
 def streaming_t2v() -> dict[str, torch.nn.Module]:
-    """Networks of every part, all of them in effect."""
+    """Build the networks; every part has an effect."""
     vocabulary = len(text.build_tokenizer())
     clip = CLIPTextConfig(
-        vocab_size=vocabulary, hidden_size=64, intermediate_size=48, num_hidden_layers=2, num_attention_heads=1, projection_dim=64,
-        max_position_embeddings=text.TEXT_LENGTH, hidden_act="gelu", bos_token_id=vocabulary - 2, eos_token_id=vocabulary - 1,
+        vocab_size=vocabulary, hidden_size=64, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=1, projection_dim=64,
+        max_position_embeddings=text.TEXT_LENGTH, hidden_act="gelu", bos_token_id=vocabulary - 2,
+        eos_token_id=vocabulary - 1,
     )  # fmt: skip
     levels = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
     return {
@@ -81,7 +83,7 @@ def streaming_t2v() -> dict[str, torch.nn.Module]:
 
 
 def streaming_t2v_names(networks: dict[str, torch.nn.Module]) -> Tensors:
-    """All parts as one state dict with the published names."""
+    """Return all parts as one state dict with the published names."""
     parts = {part: network.state_dict() for part, network in networks.items()}
     text_level = "" if next(iter(parts["text_encoder"])).startswith("text_model.") else "text_model."
     return {
@@ -99,7 +101,7 @@ def vid2vid(**changes: Any) -> Vid2VidUNet:
 
 
 def vid2vid_names(network: Vid2VidUNet) -> Tensors:
-    """Its weights under the published names; temporal projections as convolutions of length 1."""
+    """Return its weights under the published names; temporal projections are convolutions of length 1."""
     layers = network.config["layers_per_block"]
     return {
         vid2vid_name(name, layers): x[..., None] if _is_temporal(name) and x.ndim == 2 else x
@@ -141,7 +143,7 @@ def vid2vid_inner(kind: str, words: list[str]) -> str:
 
 
 def streaming_svd() -> dict[str, torch.nn.Module]:
-    """Networks of every part, all of them in effect."""
+    """Build the networks; every part has an effect."""
     vae = AutoencoderKLTemporalDecoder(
         down_block_types=("DownEncoderBlock2D",) * 4, block_out_channels=CHANNELS, layers_per_block=1
     )
@@ -155,7 +157,7 @@ def streaming_svd() -> dict[str, torch.nn.Module]:
 
 
 def streaming_svd_names(parts: dict[str, Tensors]) -> Tensors:
-    """All parts as one state dict with the names that `checkpoints.svd` expects."""
+    """Return all parts as one state dict with the published names."""
     vae = {ldm_vae_name(name, len_ups(parts["vae"])): unsquared(name, x) for name, x in parts["vae"].items()}
     quant = {name: vae.pop(name) for name in list(vae) if name.startswith("quant_conv.")}
     picture = {name: x for name, x in vae.items() if name.startswith("encoder.")}
@@ -169,7 +171,7 @@ def streaming_svd_names(parts: dict[str, Tensors]) -> Tensors:
 
 
 def write(path: Path, tensors: Tensors) -> Path:
-    """A checkpoint as a trainer saves it, with its bookkeeping around the weights."""
+    """Write a checkpoint as a trainer does, with its bookkeeping around the weights."""
     torch.save(
         {"epoch": 3, "global_step": 7, "state_dict": tensors, "callbacks": {"x": [1, 2.0, None]}}, path
     )
@@ -183,21 +185,24 @@ def prefixed(prefix: str, tensors: Tensors) -> Tensors:
 # ---------------------------------------------------------------- names turned back
 
 _RESNET = [
-    ("norm1", "in_layers.0"), ("conv1", "in_layers.2"), ("time_emb_proj", "emb_layers.1"), ("norm2", "out_layers.0"),
+    ("norm1", "in_layers.0"), ("conv1", "in_layers.2"), ("time_emb_proj", "emb_layers.1"),
+    ("norm2", "out_layers.0"),
     ("conv2", "out_layers.3"), ("conv_shortcut", "skip_connection"),
 ]  # fmt: skip
 
 
 def sgm_names(tensors: Tensors) -> Tensors:
-    """A spatio-temporal U-Net of diffusers, or its encoder half, under Stability's names."""
+    """Rename a spatio-temporal U-Net of diffusers, or its encoder half, to Stability's names."""
     layers = len({name.split(".")[3] for name in tensors if name.startswith("down_blocks.0.resnets.")})
     return {sgm_name(name, layers): x for name, x in tensors.items()}
 
 
 def sgm_name(name: str, layers: int) -> str:
     for theirs, ours in {
-        "conv_in": "input_blocks.0.0", "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
-        "add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2", "conv_norm_out": "out.0",
+        "conv_in": "input_blocks.0.0", "time_embedding.linear_1": "time_embed.0",
+        "time_embedding.linear_2": "time_embed.2",
+        "add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2",
+        "conv_norm_out": "out.0",
         "conv_out": "out.2", "cross_attention_merger_down_blocks": "cross_attention_merger_input_blocks",
     }.items():  # fmt: skip
         if name.startswith(theirs + "."):
@@ -243,9 +248,12 @@ def ldm_vae_name(name: str, levels: int) -> str:
     name = re.sub(r"up_blocks\.(\d+)", lambda match: f"up.{levels - 1 - int(match[1])}", name)
     name = re.sub(r"down_blocks\.(\d+)", r"down.\1", name)
     for theirs, ours in {
-        "mid_block.resnets.0": "mid.block_1", "mid_block.resnets.1": "mid.block_2", "mid_block.attentions.0.group_norm": "mid.attn_1.norm",
-        "mid_block.attentions.0.to_out.0": "mid.attn_1.proj_out", "mid_block.attentions.0.to_": "mid.attn_1.", ".resnets.": ".block.",
-        "downsamplers.0.": "downsample.", "upsamplers.0.": "upsample.", "spatial_res_block.": "", "time_mixer.": "",
+        "mid_block.resnets.0": "mid.block_1", "mid_block.resnets.1": "mid.block_2",
+        "mid_block.attentions.0.group_norm": "mid.attn_1.norm",
+        "mid_block.attentions.0.to_out.0": "mid.attn_1.proj_out", "mid_block.attentions.0.to_": "mid.attn_1.",
+        ".resnets.": ".block.",
+        "downsamplers.0.": "downsample.", "upsamplers.0.": "upsample.", "spatial_res_block.": "",
+        "time_mixer.": "",
         "conv_shortcut": "nin_shortcut",
     }.items():  # fmt: skip
         name = name.replace(theirs, ours)
@@ -255,12 +263,12 @@ def ldm_vae_name(name: str, levels: int) -> str:
 
 
 def unsquared(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """Attention's matrices as the convolutions of size 1 that they were."""
+    """Return matrices of attention as convolutions of size 1."""
     return tensor[..., None, None] if ".attentions." in name and tensor.ndim == 2 else tensor
 
 
 def openclip_names(tensors: Tensors) -> Tensors:
-    """transformers' image tower under OpenCLIP's names, with what is left of a text tower."""
+    """Rename the image tower of transformers to OpenCLIP's names; add remains of a text tower."""
     stem = {
         "vision_model.embeddings.class_embedding": "visual.class_embedding",
         "vision_model.embeddings.position_embedding.weight": "visual.positional_embedding",

@@ -1,4 +1,4 @@
-"""Repositories of a local hub in the published layouts, with networks at toy size."""
+"""Fill a local hub with repositories in the published layouts, with networks at toy size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MODELSCOPE = "damo-vilab/text-to-video-ms-1.7b"
 
 
 def put_streaming_t2v(hub: Hub, folder: Path) -> None:
-    """The checkpoint, and the repository of its tokenizer."""
+    """Put the checkpoint and the repository of its tokenizer."""
     networks = published.streaming_t2v()
     checkpoint = pickled({"state_dict": published.streaming_t2v_names(networks)})
     hub.put("PAIR/StreamingT2V", {"streaming_t2v.ckpt": checkpoint, "README.md": b"x"})
@@ -38,7 +38,7 @@ def put_streaming_svd(hub: Hub) -> None:
 
 
 def put_pipeline(hub: Hub, hub_id: str, kind: str, folder: Path, **extra: bytes) -> None:
-    """A pipeline of `toy_pipelines`, with files beside it that nobody needs."""
+    """Put a pipeline of `toy_pipelines`, with surplus files beside it."""
     where = getattr(toy_pipelines, kind)(folder / kind)
     files: dict[str, bytes | Path] = {
         path.relative_to(where).as_posix(): path.read_bytes() for path in where.rglob("*") if path.is_file()

@@ -1,4 +1,4 @@
-"""The golden vectors that the tests carry; see `golden/README.md`."""
+"""Read the golden vectors; see `golden/README.md`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Tensors = dict[str, torch.Tensor]
 
 @functools.cache
 def golden(name: str) -> Tensors:
-    """Tensors of one recording, float16 as float32; names begin with inputs., outputs., traces. or weights."""
+    """Return one recording's tensors in float32; names begin with inputs., outputs., traces. or weights."""
     packed = (FOLDER / f"{name}.safetensors.xz").read_bytes()
     return {
         key: x.float() if x.dtype == torch.float16 else x for key, x in load(lzma.decompress(packed)).items()
@@ -27,7 +27,7 @@ def golden(name: str) -> Tensors:
 
 
 def config(name: str) -> dict[str, Any]:
-    """The recording's configuration."""
+    """Return the recording's configuration."""
     return json.loads((FOLDER / "configs.json").read_text())[name]
 
 
@@ -42,12 +42,12 @@ def known(sizes: dict[str, Any], cls: type) -> dict[str, Any]:
 
 
 def checkpoint_keys() -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the published checkpoint."""
+    """Return names and shapes of the published checkpoint."""
     return {name: _shape(shape) for name, shape in _table("checkpoint_keys.tsv.gz")}
 
 
 def vid2vid_keys() -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Names of the published enhancer's network: diffusers' name, and the published shape."""
+    """Return, for each published name of the enhancer, diffusers' name and the published shape."""
     return {name: (new, _shape(shape)) for name, new, shape in _table("vid2vid_keys.tsv.gz")}
 
 
@@ -61,7 +61,7 @@ def _shape(text: str) -> tuple[int, ...]:
 
 
 def assert_near(actual: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> None:
-    """Max abs error within `tolerance` of the expected root mean square, or of 1 if that is smaller."""
+    """Assert a max abs error of at most `tolerance` times max(1, root mean square of `expected`)."""
     assert actual.shape == expected.shape
     error = float((actual.double() - expected.double()).abs().max())
     allowed = tolerance * max(1.0, float(expected.double().square().mean().sqrt()))

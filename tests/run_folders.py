@@ -1,4 +1,4 @@
-"""Runs of a stand-in for a pipeline, for tests of run folders."""
+"""Run folders of a fake pipeline."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ TOTAL = sum(LENGTHS)
 
 
 class Killed(BaseException):
-    """Stands for the end of the process: nothing of it may be caught."""
+    """Simulate the end of the process: no code may catch it."""
 
 
 def story(request, state=None, lengths=LENGTHS):
-    """A stand-in for a pipeline's stream: every frame depends on all before it, through the state alone."""
+    """Yield chunks whose frames depend on all frames before them, through the state alone."""
     first, start = (state["next"], state["frame"]) if state else (0, 0)
     memory = state["memory"] if state else torch.arange(16 * 32 * 3).reshape(16, 32, 3).double() % 61
     for index in range(first, len(lengths)):
@@ -46,7 +46,7 @@ def create(path, request=None, **more):
 
 
 def complete(run, output=None):
-    """Complete a new or opened run, like the command line."""
+    """Complete a new or opened run, as the command line does."""
     if not run.source_done:
         run.commit_source(read_video(run.request.video, run.height, run.width))
     if not run.finished:

@@ -1,4 +1,4 @@
-"""A job service with a toy model and a real worker process, and the API on a real port."""
+"""A job service with a toy model and a worker process, and the API on a real port."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def toy(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def service(toy, tmp_path_factory) -> Iterator[JobService]:
-    """One for all tests that do not break it."""
+    """Start one service for all tests that do not break it."""
     from streamingt2v.jobs.service import JobService
     from streamingt2v.jobs.settings import Settings
 
@@ -59,5 +59,5 @@ def client(url):
 
 @pytest.fixture(scope="module")
 def video(client) -> dict:
-    """A finished one; a file of tests may delete it."""
+    """Make a video; tests of this file may delete it."""
     return client.wait(client.create("A cat running on the street", num_frames=24)["id"])

@@ -1,4 +1,4 @@
-"""The HTTP API on a real port, for the time of a `with`, and what clients send to it."""
+"""Serve the HTTP API on a real port for the time of a `with`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from streamingt2v.jobs.service import JobService
 
 
 def served(service: JobService, token: str | None = None, **options) -> AbstractContextManager[str]:
-    """The address of an API on the service."""
+    """Serve the API of a service; yield its address."""
     return listening(create_app(service, token, **options))
 
 
 @contextmanager
 def listening(app: ASGIApp) -> Iterator[str]:
-    """The address of an application."""
+    """Serve an application; yield its address."""
     config = uvicorn.Config(app, port=0, http=Connection, log_level="warning", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
@@ -40,7 +40,7 @@ def listening(app: ASGIApp) -> Iterator[str]:
 
 
 def picture(kind: str = "PNG", size: tuple[int, int] = (40, 60)) -> bytes:
-    """A red one, as a file of that kind."""
+    """Return a red image as a file of this kind."""
     buffer = io.BytesIO()
     Image.new("RGB", size, "red").save(buffer, kind)
     return buffer.getvalue()

@@ -1,5 +1,6 @@
-"""Names and shapes of `model.safetensors` of PAIR/StreamingSVD, written out from its published configuration: SVD-XT's numbers in the
-structure of Stability's classes that the configuration names. Nothing here knows diffusers' classes or this package's rules.
+"""Names and shapes in `model.safetensors` of PAIR/StreamingSVD, from its published configuration.
+
+SVD-XT's sizes in the structure of Stability's classes; independent of diffusers and of this package.
 """
 
 from __future__ import annotations

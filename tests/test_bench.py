@@ -48,8 +48,8 @@ def test_watching_leaves_the_networks_as_they_were(setting):
 
 
 def test_the_command_says_it_all(setting):
-    words = f"bench --model {setting.model} --frames 24 --steps 1 --repeats 1 --lengths 16 --compare steps=2 --json --quiet".split()
-    done = CliRunner().invoke(app, words)
+    words = f"bench --model {setting.model} --frames 24 --steps 1 --repeats 1 --lengths 16 --compare steps=2"
+    done = CliRunner().invoke(app, [*words.split(), "--json", "--quiet"])
     assert done.exit_code == 0, done.output
     said = json.loads(done.stdout.splitlines()[-1])
     assert said["cold"][0]["frames"] == 16 and said["cold"][0]["peak_rss_mb"] > 50

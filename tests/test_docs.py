@@ -1,4 +1,4 @@
-"""Documentation that cannot lie: commands parse, Python imports what exists, settings load, links lead somewhere."""
+"""Documentation is right: commands parse, imports exist, settings load, links lead somewhere."""
 
 import ast
 import dataclasses

@@ -1,4 +1,4 @@
-"""Python and curl of the user's pages run as written, with a toy model, fewer frames and a test server's address."""
+"""Run Python and curl of the user's pages with a toy model, fewer frames and a test server's address."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The model that comes with the package: its size, its load, its trip, and that it follows a prompt at all."""
+"""The embedded model: its size, that it loads and makes videos, and that it follows a prompt."""
 
 from __future__ import annotations
 

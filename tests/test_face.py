@@ -1,4 +1,4 @@
-"""The pipeline as diffusers' users meet it: their names, their kinds of images, and the same stream underneath."""
+"""The pipeline with diffusers' names and kinds of images gives the same stream."""
 
 from __future__ import annotations
 
@@ -92,13 +92,16 @@ def test_a_video_may_be_a_path_or_in_memory(pipe, moving, tmp_path):
 @pytest.mark.parametrize(
     ("given", "argument"),
     [
-        ({"image": 5}, "image"), ({"image": np.zeros((4, 4))}, "image"), ({"image": np.full((4, 4, 3), 2.0)}, "image"),
+        ({"image": 5}, "image"), ({"image": np.zeros((4, 4))}, "image"),
+        ({"image": np.full((4, 4, 3), 2.0)}, "image"),
         ({"image": np.full((4, 4, 3), np.nan)}, "image"), ({"image": np.full((4, 4, 3), -1)}, "image"),
         ({"image": "nowhere.png"}, "image"), ({"video": []}, "video"), ({"video": 3}, "video"),
         ({"image": [Image.new("RGB", (4, 4))]}, "image"),
         ({"video": [np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5, 3), np.uint8)]}, "video"),
-        ({"generator": torch.Generator(), "seed": 3}, "seed"), ({"generator": [torch.Generator()]}, "generator"),
-        ({"output_type": "latent"}, "output_type"), ({"num_frames": 0}, "num_frames"), ({"num_inference_steps": 0}, "num_inference_steps"),
+        ({"generator": torch.Generator(), "seed": 3}, "seed"),
+        ({"generator": [torch.Generator()]}, "generator"),
+        ({"output_type": "latent"}, "output_type"), ({"num_frames": 0}, "num_frames"),
+        ({"num_inference_steps": 0}, "num_inference_steps"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused(pipe, given, argument):
@@ -177,7 +180,8 @@ def test_dtypes_and_devices_are_named_as_diffusers_does(folder, fresh):
     frames = [one(PROMPT, **SHORT).frames for one in (half, moved)]
     assert np.array_equal(*frames)
     for wrong, argument in (
-        ({"dtype": torch.float16, "torch_dtype": torch.float32}, "torch_dtype"), ({"device": "cpu", "device_map": "meta"}, "device_map"),
+        ({"dtype": torch.float16, "torch_dtype": torch.float32}, "torch_dtype"),
+        ({"device": "cpu", "device_map": "meta"}, "device_map"),
         ({"device": "cuda:77"}, "device"), ({"device_map": "everywhere"}, "device"),
     ):  # fmt: skip
         with pytest.raises(RequestError, match=f"^{argument}="):

@@ -34,7 +34,7 @@ MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for p
 
 
 def imported_modules(name: str, source: str, modules: set[str]) -> set[str]:
-    """Names, within the package, of the modules that the module `name` imports anywhere; "" is the package itself."""
+    """Return names, within the package, of modules that `name` imports anywhere; "" is the package."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -113,7 +113,7 @@ LABORATORY = re.compile(r"(?:^|[^\w./-])lab\.(?:world|tiny|compare|benchmarks)\b
 
 
 def named_laboratory(source: str) -> list[str]:
-    """Imports of `lab`, and texts of code that name its modules; what a user is told to type is none (`python -m lab...`)."""
+    """Return imports of `lab` and strings that name its modules, except commands to type."""
     tree, found = ast.parse(source), []
     documentation = {id(node.body[0].value) for node in ast.walk(tree) if _has_docstring(node)}
     for node in ast.walk(tree):

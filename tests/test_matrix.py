@@ -1,4 +1,4 @@
-"""Every kind of model by every way in: `generate --model FOLDER` over all stages, from text and from a picture, to a file."""
+"""Run `generate --model FOLDER` for every kind of model, over all stages, from text and from an image."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FRAMES = 11
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
-    """A model folder for every way to the first chunk, each with three stages; those of pipelines share one network's files."""
+    """Write a three-stage model for every way to the first chunk; those with pipelines share one network."""
     home = tmp_path_factory.mktemp("models")
     write_toy_model(home / "own-network")
     settings = json.loads((home / "own-network" / "model.json").read_text())

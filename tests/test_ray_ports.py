@@ -1,4 +1,4 @@
-"""Addresses that the processes of a Ray started here listen on."""
+"""A Ray that is started here listens on loopback addresses only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ for crew in (Farm(make, 2), Pool(make, 1)):
     with crew:
         time.sleep(2)
         me = psutil.Process()
-        seen = {c.laddr.ip for p in [me, *me.children(recursive=True)] for c in p.net_connections("inet") if c.status == "LISTEN"}
+        open = [c for p in [me, *me.children(recursive=True)] for c in p.net_connections("inet")]
+        seen = {c.laddr.ip for c in open if c.status == "LISTEN"}
         print("AT", *sorted(seen), os.environ["RAY_AUTH_MODE"])
 """
 

@@ -67,7 +67,7 @@ def plain(home) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_goes_the_whole_trip(home, plain, dtype):
-    """Every network but the autoencoder is held in it, with a pipeline as base as well; the frames are close to those in float32."""
+    """All networks but the autoencoder are in it, also with a base; frames are close to those in float32."""
     pipe = LongVideoPipeline.from_pretrained(home / "toy", dtype=dtype)
     held = {name: {x.dtype for x in part.parameters()} for name, part in networks_of(pipe.components).items()}
     assert held.pop("vae") == {torch.float32} and all(kinds == {dtype} for kinds in held.values())
@@ -92,7 +92,9 @@ def test_half_precision_on_stable_video_diffusions_network(home, plain):
 
 def test_a_network_that_overflows_is_told(home):
     """The weights of this toy are too large for float16."""
-    with pytest.raises(ModelError, match=r"contain NaN or infinity: the dtype overflows; use bfloat16 or float32"):
+    with pytest.raises(
+        ModelError, match=r"contain NaN or infinity: the dtype overflows; use bfloat16 or float32"
+    ):
         video(LongVideoPipeline.from_pretrained(home / "svd", dtype=torch.float16), request_of(home, "svd"))
 
 
@@ -182,7 +184,7 @@ def test_a_base_gets_the_same_savings(home):
 
 @pytest.mark.parametrize("model", ["toy", "svd"])
 def test_layer_by_layer_every_weight_is_brought_in_time(home, plain, tmp_path, monkeypatch, model):
-    """With weights on the disk while they rest, what a hook does not bring would be whatever lies in memory."""
+    """With idle weights on the disk, a weight that no hook loads would be random memory."""
     made, apply = load(home / model), placing.apply_group_offloading
     for name, network in networks_of(
         made
@@ -210,7 +212,7 @@ def test_network_by_network_those_that_work_are_there_and_no_others(home, plain,
 def offloaded(networks: dict[str, torch.nn.Module], monkeypatch) -> set[frozenset[str]]:
     """Offloads them, network by network, and tells which were there at the same time, as soon as they work.
 
-    Moves are written down in the place of a second device; the layers of a network that is not there may not work.
+    Moves are recorded instead of a second device; layers of a network that is not there may not compute.
     """
     device, there, most = torch.device("meta"), set(), set()
 

@@ -1,4 +1,4 @@
-"""The whole trip with the real classes at toy size: exact counts, one stream whatever way it is taken, the same bytes when resumed."""
+"""Whole videos with the real classes at toy size: exact counts, equal streams, equal bytes when resumed."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_stream_taken_up_after_any_chunk_goes_on_bit_for_bit(pipe, preset, for
 
 @pytest.mark.parametrize("preset", ["preview", "full"])
 def test_a_longer_video_begins_as_the_shorter_one(pipe, preset):
-    """Chunks do not know how long the video gets; only refinement's last window, anchored to the end, does."""
+    """Chunks do not depend on the video's length; only refinement's last window, at the end, does."""
     short, long = (collect(pipe.stream(Request(PROMPT, n, preset=preset))) for n in (24, 60))
     same = 24 if preset == "preview" else 8
     assert np.array_equal(short[:same], long[:same])
@@ -140,7 +140,7 @@ def test_a_schedule_entry_that_no_chunk_would_use_is_refused(pipe, tmp_path, sta
 def test_each_window_is_refined_with_the_prompt_of_its_middle_and_prompts_are_embedded_once(
     pipe, monkeypatch
 ):
-    """40 frames: windows give out 0-11, 12-23 and 24-39; their middles 5, 17 and 31 are of the chunks at 0, 16 and 24."""
+    """40 frames: the middles 5, 17, 31 of the windows' frames belong to the chunks at 0, 16 and 24."""
     embedded, refined = [], []
     text, refiner = pipe.components.text, pipe.components.refiner
 
@@ -256,7 +256,8 @@ def test_settings_of_refining_reach_stage_3_of_the_whole_trip_too(pipe):
     [
         ({"preset": "preview"}, "refine"), ({"preset": "preview", "refine": None, "form": "joint"}, "form"),
         ({"strength": 0.0}, "strength"), ({"strength": 1.5}, "strength"), ({"form": "other"}, "form"),
-        ({"schedule": ((9, "A cat"),)}, "schedule"), ({"refine": "nowhere.mp4"}, "refine"), ({"video": "in.mp4"}, "video"),
+        ({"schedule": ((9, "A cat"),)}, "schedule"), ({"refine": "nowhere.mp4"}, "refine"),
+        ({"video": "in.mp4"}, "video"),
     ],
 )  # fmt: skip
 def test_a_wrong_request_to_refine_is_refused(pipe, tmp_path, wrong, name):
@@ -380,9 +381,12 @@ def test_a_broken_file_is_named(folder, tmp_path, name, content):
 @pytest.mark.parametrize(
     "part, wrong",
     [
-        ("extend", {"overlap": 16}), ("extend", {"overlap": 0}), ("extend", {"steps": 0}), ("extend", {"eta": 2}),
-        ("extend", {"frames": "16"}), ("refine", {"overlap": 16}), ("refine", {"strength": 0}), ("refine", {"guidance_scale": -1}),
-        ("refine", {"form": "both"}), ("refine", {"blend": "soft"}), ("refine", {"law": "mine"}), ("refine", {"splice": ""}),
+        ("extend", {"overlap": 16}), ("extend", {"overlap": 0}), ("extend", {"steps": 0}),
+        ("extend", {"eta": 2}),
+        ("extend", {"frames": "16"}), ("refine", {"overlap": 16}), ("refine", {"strength": 0}),
+        ("refine", {"guidance_scale": -1}),
+        ("refine", {"form": "both"}), ("refine", {"blend": "soft"}), ("refine", {"law": "mine"}),
+        ("refine", {"splice": ""}),
         ("refine", {"shared_noise": 1}), ("refine", {"batch": 0}),
         ("", {"height": 33}), ("", {"width": 0}), ("", {"fps": 0}), ("", {"height": 36}), ("", {"colour": 1}),
     ],

@@ -1,4 +1,4 @@
-"""Files refined through the command: the same bytes whoever does the work and wherever it stops. Ray's test is skipped without Ray."""
+"""Refine files by the command: the same bytes with any number of workers and after any stop."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ SIZE = 32
 
 
 def write_toy_model(folder: Path, refiner: bool = True, channels: tuple[int, ...] = (16, 32)) -> Path:
-    """Write a model of 32 x 32 pixels, 16-frame chunks and 2 steps; parts that start at zero get random weights.
+    """Write a model of 32 x 32 pixels, 16-frame chunks and 2 steps; no weights are zero.
 
     channels: of the denoising networks' levels.
     """

@@ -1,4 +1,4 @@
-"""Networks of the real classes at toy sizes, from a seed, with every zero-initialised layer filled in."""
+"""Networks of the real classes at toy sizes, seeded, without any zero-initialised layer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ JOINT = {"merger_head_dim": 4, "num_text_tokens": 5, "num_image_tokens": 3}
 
 
 def stir(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Random values for all parameters, zero-initialised ones too; evaluation mode."""
+    """Set all parameters to random values, also those that start at zero; set evaluation mode."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -39,20 +39,20 @@ def stir(network: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def stock(**changes: Any) -> UNet3DConditionModel:
-    """diffusers' own network."""
+    """Build diffusers' own network."""
     return stir(UNet3DConditionModel(**{**BASE, **changes}))  # type: ignore[return-value]
 
 
 def streaming(**changes: Any) -> StreamingUNet3D:
-    """The base network with CAM and APM joined on, all of it in effect."""
+    """Build the base network with CAM and APM; every part has an effect."""
     return stir(StreamingUNet3D(**{**BASE, **JOINT, **changes}))  # type: ignore[return-value]
 
 
 def cam(**changes: Any) -> ConditionalAttentionModule:
-    """CAM for 2x pixels to latents."""
+    """Build CAM for an autoencoder of factor 2."""
     return stir(ConditionalAttentionModule(**{**SIZES, "conditioning_channels": (4, 8), **changes}), seed=1)  # type: ignore[return-value]
 
 
 def randn(*shape: int, seed: int = 0) -> torch.Tensor:
-    """Seeded normal values."""
+    """Return seeded normal values."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))

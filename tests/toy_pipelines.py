@@ -1,4 +1,4 @@
-"""Folders of diffusers pipelines, and of a StreamingSVD model, of the real classes at toy size with random weights."""
+"""Write diffusers pipelines and a StreamingSVD model of the real classes at toy size, with random weights."""
 
 from __future__ import annotations
 
@@ -40,8 +40,10 @@ SVD_UNET = {
     "sample_size": 16,
 }
 EDM: dict[str, Any] = {  # as the published folder of Stable Video Diffusion has it
-    "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "prediction_type": "v_prediction", "steps_offset": 1,
-    "timestep_type": "continuous", "timestep_spacing": "leading", "sigma_min": 0.002, "sigma_max": 700.0, "use_karras_sigmas": True,
+    "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction", "steps_offset": 1,
+    "timestep_type": "continuous", "timestep_spacing": "leading", "sigma_min": 0.002, "sigma_max": 700.0,
+    "use_karras_sigmas": True,
 }  # fmt: skip
 SPATIAL_VAE: dict[str, Any] = {
     "block_out_channels": (8, 8), "norm_num_groups": 2, "latent_channels": 4,
@@ -66,8 +68,10 @@ def modelscope_video_to_video(folder: Path) -> Path:
 def i2vgen_xl(folder: Path) -> Path:
     tokenizer, encoder = _clip_text()
     unet = diffusers.I2VGenXLUNet(
-        sample_size=16, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, cross_attention_dim=WIDTH, attention_head_dim=4,
-        down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"), up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
+        sample_size=16, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
+        cross_attention_dim=WIDTH, attention_head_dim=4,
+        down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
+        up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
     )  # fmt: skip
     extractor = transformers.CLIPImageProcessor(crop_size=32, size=32)
     scheduler = diffusers.DDIMScheduler(
@@ -86,8 +90,10 @@ def cogvideox_video_to_video(folder: Path) -> Path:
 def stable_diffusion(folder: Path) -> Path:
     tokenizer, encoder = _clip_text()
     unet = diffusers.UNet2DConditionModel(
-        sample_size=20, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, cross_attention_dim=WIDTH, attention_head_dim=4,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        sample_size=20, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
+        cross_attention_dim=WIDTH, attention_head_dim=4,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
     )  # fmt: skip
     parts = (
         stir(diffusers.AutoencoderKL(**SPATIAL_VAE)),
@@ -103,7 +109,8 @@ def stable_diffusion(folder: Path) -> Path:
 
 def motion_adapter(folder: Path) -> Path:
     adapter = diffusers.MotionAdapter(
-        block_out_channels=(8, 16), motion_layers_per_block=1, motion_norm_num_groups=4, motion_num_attention_heads=2,
+        block_out_channels=(8, 16), motion_layers_per_block=1, motion_norm_num_groups=4,
+        motion_num_attention_heads=2,
         motion_mid_block_layers_per_block=1,
     )  # fmt: skip
     stir(adapter).save_pretrained(folder)
@@ -133,11 +140,14 @@ def svd(folder: Path) -> Path:
 def cogvideox(folder: Path) -> Path:
     tokenizer, encoder = _t5()
     transformer = diffusers.CogVideoXTransformer3DModel(
-        num_attention_heads=4, attention_head_dim=8, in_channels=4, out_channels=4, time_embed_dim=2, text_embed_dim=WIDTH, num_layers=1,
-        sample_width=4, sample_height=4, sample_frames=9, patch_size=2, temporal_compression_ratio=4, max_text_seq_length=226,
+        num_attention_heads=4, attention_head_dim=8, in_channels=4, out_channels=4, time_embed_dim=2,
+        text_embed_dim=WIDTH, num_layers=1,
+        sample_width=4, sample_height=4, sample_frames=9, patch_size=2, temporal_compression_ratio=4,
+        max_text_seq_length=226,
     )  # fmt: skip
     vae = diffusers.AutoencoderKLCogVideoX(
-        down_block_types=("CogVideoXDownBlock3D",) * 4, up_block_types=("CogVideoXUpBlock3D",) * 4, block_out_channels=(8,) * 4,
+        down_block_types=("CogVideoXDownBlock3D",) * 4, up_block_types=("CogVideoXUpBlock3D",) * 4,
+        block_out_channels=(8,) * 4,
         latent_channels=4, layers_per_block=1, norm_num_groups=2, temporal_compression_ratio=4,
     )  # fmt: skip
     return _saved(
@@ -167,13 +177,16 @@ def wan(folder: Path) -> Path:
 def ltx_image(folder: Path) -> Path:
     tokenizer, encoder = _t5()
     transformer = diffusers.LTXVideoTransformer3DModel(
-        in_channels=8, out_channels=8, num_attention_heads=4, attention_head_dim=8, cross_attention_dim=WIDTH, num_layers=1,
+        in_channels=8, out_channels=8, num_attention_heads=4, attention_head_dim=8, cross_attention_dim=WIDTH,
+        num_layers=1,
         caption_channels=WIDTH,
     )  # fmt: skip
     vae = diffusers.AutoencoderKLLTXVideo(
-        latent_channels=8, block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4, layers_per_block=(1,) * 5,
+        latent_channels=8, block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4,
+        layers_per_block=(1,) * 5,
         decoder_layers_per_block=(1,) * 5, spatio_temporal_scaling=(True, True, False, False), patch_size=1,
-        decoder_spatio_temporal_scaling=(True, True, False, False), decoder_inject_noise=(False,) * 5, upsample_residual=(False,) * 4,
+        decoder_spatio_temporal_scaling=(True, True, False, False), decoder_inject_noise=(False,) * 5,
+        upsample_residual=(False,) * 4,
         upsample_factor=(1,) * 4,
     )  # fmt: skip
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
@@ -228,8 +241,10 @@ def streaming_svd(
 
 def _unet3d() -> diffusers.UNet3DConditionModel:
     unet = diffusers.UNet3DConditionModel(
-        sample_size=16, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, cross_attention_dim=WIDTH, attention_head_dim=4,
-        down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"), up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
+        sample_size=16, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
+        cross_attention_dim=WIDTH, attention_head_dim=4,
+        down_block_types=("CrossAttnDownBlock3D", "DownBlock3D"),
+        up_block_types=("UpBlock3D", "CrossAttnUpBlock3D"),
     )  # fmt: skip
     return stir(unet)  # type: ignore[return-value]
 

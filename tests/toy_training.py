@@ -1,4 +1,4 @@
-"""Toy settings of the training recipes, and what their runs leave."""
+"""Toy settings of the training recipes; read what their runs wrote."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TEXT = {"width": 32, "text_layers": 1, "vision_layers": 1, "heads": 2}
 
 
 def settings(name: str, root: Path) -> dict:
-    """Toy settings of a recipe, the folders of those before it in `root`."""
+    """Return toy settings of a recipe; `root` holds the folders of those before it."""
     made = {"text": root / "text", "vae": root / "vae", "base": root / "base"}
     return {
         "text": TEXT,
@@ -42,7 +42,7 @@ def settings(name: str, root: Path) -> dict:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    """All exported weights in the folder."""
+    """Return all exported weights in the folder."""
     files = sorted(folder.rglob("*.safetensors"))
     assert files, f"{folder} holds no export"
     return {
@@ -53,7 +53,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def gradients(out: Path) -> torch.Tensor:
-    """The mean of the gradients so far, as AdamW has it in the checkpoint: unlike its steps, it does not blow up what is all but zero."""
+    """Return AdamW's mean of the gradients from the checkpoint; its steps would amplify values near zero."""
     state = torch.load(out / "checkpoint.pt", weights_only=True)["optimizer"]["state"]
     return torch.cat([state[index]["exp_avg"].flatten() for index in sorted(state)])
 

@@ -1,4 +1,4 @@
-"""Cut the full recordings down to what the tests carry:  python tests/golden/cut.py FOLDER_OF_RECORDINGS CHECKPOINT_KEYS.tsv"""
+"""Cut the full recordings for the tests: `python tests/golden/cut.py RECORDINGS CHECKPOINT_KEYS.tsv`."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def g3(full: Tensors) -> Tensors:
 
 
 def g4(full: Tensors) -> Tensors:
-    """Three of the kept steps: the first, the second (where the multistep correction starts), and the last."""
+    """Keep three steps: the first, the second (where multistep correction starts), and the last."""
     return {
         name: x[[0, 1, -1]] if name.endswith("_per_kept_step") else x
         for name, x in full.items()
