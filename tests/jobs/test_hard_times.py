@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import errno
-import os
-import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import pytest
 
 from serving import served
 from streamingt2v import Request
+from streamingt2v.jobs import supervisor
 from streamingt2v.jobs.patience import Patience
 from streamingt2v.jobs.room import Reserve, StorageFull, is_full
 from streamingt2v.jobs.service import JobService
@@ -89,20 +89,38 @@ def test_a_full_disk_costs_no_job_and_can_be_emptied(toy, small_disk, capfd):
         assert service.supervisor.restarts == 0
 
 
+DEADLY = """
+import os, signal, sys
+from streamingt2v.jobs import worker
+
+class Deadly(worker.Worker):
+    def _warm_up(self):
+        pass  # imports torch
+
+    def _make(self, job):
+        if job.request.prompt == "deadly":
+            self.store.report(job.id, frames_done=8)  # as its run folder does each time
+            os.kill(os.getpid(), signal.SIGKILL)
+        super()._make(job)
+
+worker.Worker = Deadly
+sys.exit(worker.main())
+"""
+
+
 @pytest.mark.slow
-def test_a_job_that_kills_its_worker_fails_and_the_next_one_is_made(toy, tmp_path):
-    """It has frames already, which are told again each time."""
-    with JobService(Settings(tmp_path / "data", (str(toy),), tries=2)) as service:
-        service.wait_until_ready()
-        deadly, next_ = service.submit(LONG), service.submit(replace(LONG, num_frames=8))
-        until(lambda: service.get(deadly.id).frames_done >= 16)
-        while (job := service.get(deadly.id)).status in ("queued", "in_progress"):
-            if job.status == "in_progress":
-                with suppress(ProcessLookupError):
-                    os.kill(service.supervisor.pids[0], signal.SIGKILL)
-            time.sleep(0.01)
-        assert (job.status, job.error_code) == ("failed", "worker_died")
+def test_a_job_that_kills_its_worker_fails_after_five_tries_and_the_next_one_is_made(
+    toy, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(supervisor, "WORKER", (sys.executable, "-c", DEADLY))
+    monkeypatch.setattr(supervisor, "LONGEST_PAUSE", 0.1)
+    with JobService(Settings(tmp_path / "data", (str(toy),))) as service:
+        deadly, next_ = (service.submit(Request(prompt, 8)) for prompt in ("deadly", "A cat"))
+        failed = service.wait(deadly.id)
+        assert (failed.status, failed.error_code) == ("failed", "worker_died")
+        assert "5 times" in failed.error_message
         assert service.wait(next_.id).status == "completed"
+        assert service.supervisor.restarts == 6, "the first start made new frames, so it was no try"
 
 
 def test_a_full_disk_leaves_a_reserve_for_what_ends_something(tmp_path, monkeypatch):

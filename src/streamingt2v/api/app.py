@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import sys
-import tempfile
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -15,42 +11,28 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Response
 from fastapi import Request as HttpRequest
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from .. import __version__
-from ..errors import MediaError, RequestError, RunError, StreamingT2VError
-from ..jobs.files import NotReady
-from ..jobs.job import Conflict, NoSuchJob, QueueFull
 from ..jobs.notices import Notices
-from ..jobs.room import is_full
 from ..jobs.service import JobService
 from . import delivery, realtime, videos
 from .context import Context, In
 from .doors import BodyLimit, Guard, Heads, Outside, problem
 from .metrics import Metrics
+from .refusals import KINDS, Refusals
 from .schemas import ErrorBody, Model, ModelList, NewPrompt, Remix, State, VideoCreate, VideoExtension
 from .uploads import Uploads
 
-log = logging.getLogger(__name__)
-TELL_SECONDS = 10.0  # between log messages about failed requests
 STATIC = Path(str(files("streamingt2v.api") / "static"))
 router = APIRouter(tags=["server"])
 _POLICY = (
     "default-src 'self'; media-src 'self' blob:; frame-ancestors 'self'; base-uri 'none'; form-action 'self'"
 )
-_REFUSED: dict[type[StreamingT2VError], tuple[int, str, dict[str, str]]] = {
-    NoSuchJob: (404, "not_found", {}),
-    QueueFull: (429, "queue_full", {"Retry-After": "5"}),
-    Conflict: (409, "conflict", {}),
-    NotReady: (409, "not_ready", {"Retry-After": "1"}),
-    MediaError: (400, "invalid_media", {}),
-    StreamingT2VError: (507, "storage_error", {}),
-}
 
 
 def create_app(
@@ -78,12 +60,13 @@ def create_app(
         docs_url=None,  # its page loads external scripts
         separate_input_output_schemas=False,
     )
-    app.state.context = Context(service, notices, Uploads(service, allowed_hosts), metrics)
+    app.state.context = Context(
+        service, notices, Uploads(service, allowed_hosts), metrics, Refusals(service.settings)
+    )
     for part in (router, videos.router, delivery.router, realtime.router):
         app.include_router(part)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    invalid = (RequestError, ValidationError, RequestValidationError)
-    for kind in (*_REFUSED, *invalid, HTTPException, OSError, ClientDisconnect, Exception):
+    for kind in (*KINDS, HTTPException, ClientDisconnect):
         app.add_exception_handler(kind, _refuse)
     app.add_middleware(BodyLimit, service.limits.upload_bytes)
     app.add_middleware(Guard, token)
@@ -143,51 +126,15 @@ async def watch(video_id: str) -> Response:
 
 async def _refuse(http: HttpRequest, error: Exception) -> Response:
     """Return any error in the same form, without details of this machine."""
-    if isinstance(error, RequestError):
-        return problem(400, _without_folders(http, str(error)), "invalid_request", error.argument)
-    if isinstance(error, ValidationError | RequestValidationError):
-        first = error.errors()[0]
-        where = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
-        return problem(
-            400, f"{'.'.join(where)[:200]}: {first['msg']}", "invalid_request", ".".join(where) or None
-        )
     if isinstance(error, HTTPException):
         if error.status_code == 405:  # list the methods of all routes at the path
             error.headers = {"Allow": ", ".join(sorted(_methods(http)))}
         return problem(error.status_code, str(error.detail), "http_error", None, dict(error.headers or {}))
     if isinstance(error, ClientDisconnect):
         return problem(400, "the connection ended before the body did", "invalid_request")
-    _tell(http, error)
-    if is_full(error):
-        later = {"Retry-After": "30"}
-        return problem(
-            507, "the disk is full; delete videos, or try again later", "storage_full", None, later
-        )
-    for kind, (status, code, headers) in _REFUSED.items():
-        if isinstance(error, kind):
-            said = "the server cannot store it; its log says why" if status >= 500 else str(error)
-            return problem(status, _without_folders(http, said), code, None, headers)
-    return problem(500, "it failed; the server's log says why", "internal_error")
-
-
-def _tell(http: HttpRequest, error: Exception) -> None:
-    """Log an error whose details clients do not see, at most once in `TELL_SECONDS`."""
-    state = http.app.state
-    is_told = isinstance(error, RunError | OSError) and not isinstance(error, NotReady)
-    if is_told and time.monotonic() > getattr(state, "told", 0.0) + TELL_SECONDS:
-        state.told = time.monotonic()
-        log.error("a request failed: %s", error)
-
-
-def _without_folders(http: HttpRequest, text: str) -> str:
-    """Return a message without this machine's paths; paths that the client sent stay."""
     context: Context = http.app.state.context
-    settings = context.service.settings
-    models = (Path(model).parent for model in settings.models if Path(model).is_absolute())
-    here = (settings.folder, tempfile.gettempdir(), Path.home(), sys.prefix, Path(__file__).parents[2])
-    for folder in sorted({str(path) for path in (*here, *models)} - {"/"}, key=len, reverse=True):
-        text = re.sub(rf"{re.escape(folder)}(/[^\s:,;'\"]*)?", lambda found: Path(found[0]).name, text)
-    return text
+    said = context.refusals.of(error)
+    return problem(said.status, said.message, said.code, said.param, dict(said.headers))
 
 
 def _methods(http: HttpRequest) -> set[str]:

@@ -17,6 +17,7 @@ from ..jobs.job import Job, NoSuchJob, QueueFull
 from ..jobs.notices import Notices
 from ..jobs.service import JobService
 from .metrics import Metrics
+from .refusals import Refusals
 from .schemas import ErrorBody
 from .uploads import Uploads
 
@@ -38,6 +39,7 @@ class Context:
     notices: Notices
     uploads: Uploads
     metrics: Metrics
+    refusals: Refusals
 
     _turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
     _waiting: list[None] = field(default_factory=list)

@@ -50,12 +50,12 @@ async def content(
         return FileResponse(
             await context.drawn(context.service.files.spritesheet, job), media_type="image/jpeg"
         )
-    if job.ended and (
-        context.service.files.finished(job.id).is_file() or not context.service.files.segments(job)
-    ):
-        return FileResponse(
-            context.service.files.video(job), media_type="video/mp4", filename=f"{job.id}.mp4"
-        )
+    files = context.service.files
+    segments = await run_in_threadpool(files.segments, job)
+    if job.ended and (files.finished(job.id).is_file() or not segments):
+        return FileResponse(files.video(job), media_type="video/mp4", filename=f"{job.id}.mp4")
+    if not all(path.is_file() for path in segments):  # before the response has begun
+        raise FileNotFoundError(f"{job.id}: a segment is missing")
     context.check_room("streams")
     return StreamingResponse(_growing(context, job), media_type="video/mp4")
 

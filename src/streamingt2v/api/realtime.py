@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from ..errors import RequestError, StreamingT2VError
-from ..jobs.job import Job, NoSuchJob, QueueFull
+from ..jobs.job import Job, NoSuchJob
 from ..jobs.notices import Ending
 from ..runs.folder import INIT, JOURNAL, PROMPTS
 from ..runs.journal import Entry, Journal
@@ -83,7 +83,7 @@ async def realtime_video(socket: WebSocket) -> None:
     try:
         with context.counted("sessions"):
             await _Session(socket, context).run()
-    except StreamingT2VError as error:
+    except (StreamingT2VError, OSError) as error:
         await _refuse(socket, error, _TRY_AGAIN)
     except WebSocketDisconnect:
         pass
@@ -231,7 +231,7 @@ class _Session:
                     await run_in_threadpool(self.context.service.cancel, id)
                 raise
             except (ValidationError, StreamingT2VError) as error:
-                await self.socket.send_json({"type": "error", "request_id": id, **_said(error)})
+                await self.socket.send_json({"type": "error", "request_id": id, **_said(self.socket, error)})
 
     async def _interact(self, id: str, message: dict[str, Any]) -> None:
         asked = SessionInteraction.model_validate(message).interaction
@@ -262,20 +262,14 @@ async def _message(socket: WebSocket) -> dict[str, Any]:
 
 async def _refuse(socket: WebSocket, error: Exception, code: int) -> None:
     with suppress(RuntimeError, WebSocketDisconnect):  # the client may have gone
-        await socket.send_json({"type": "error", **_said(error)})
+        await socket.send_json({"type": "error", **_said(socket, error)})
         await socket.close(code)
 
 
-def _said(error: Exception) -> dict[str, Any]:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        param = plain(".".join(map(str, first["loc"])), 200)
-        return {"code": "invalid_request", "message": first["msg"], "param": param}
+def _said(socket: WebSocket, error: Exception) -> dict[str, Any]:
     if isinstance(error, TimeoutError):
         message = f"no session.start or session.resume within {START_SECONDS:.0f} s"
         return {"code": "timeout", "message": message}
-    if isinstance(error, RequestError):
-        return {"code": "invalid_request", "message": str(error), "param": error.argument}
-    if isinstance(error, QueueFull):
-        return {"code": "queue_full", "message": str(error)}
-    return {"code": "refused", "message": str(error)}
+    context: Context = socket.app.state.context
+    said = context.refusals.of(error)
+    return {"code": said.code, "message": plain(said.message, 2000), "param": plain(said.param, 200)}

@@ -26,7 +26,7 @@ from .. import texts
 from ..config.schedule import parse_schedule
 from ..errors import MediaError, RequestError
 from ..jobs.inspection import Found, identify_file, inspect
-from ..jobs.job import Key
+from ..jobs.job import Key, QueueFull
 from ..jobs.service import JobService
 from ..jobs.settings import Limits
 from .schemas import ImageReference
@@ -73,6 +73,7 @@ class Uploads:
 
     def __init__(self, service: JobService, allowed_hosts: frozenset[str] = frozenset()):
         self._service, self._limits, self._allowed = service, service.limits, allowed_hosts
+        self._receiving = 0
 
     @asynccontextmanager
     async def body(self, http: HttpRequest, *files: str) -> AsyncIterator[Body]:
@@ -84,6 +85,8 @@ class Uploads:
             yield Body(await _json(http))
             return
         async with AsyncExitStack() as stack:
+            if files:
+                await stack.enter_async_context(self._turn())
             yield await self._form(http, files, stack)
 
     @asynccontextmanager
@@ -92,11 +95,24 @@ class Uploads:
         if reference is None:
             yield None
             return
-        data = await self._content(reference.image_url)
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._turn())
+            data = await self._content(reference.image_url)
             path = await self._new(stack)
             await run_in_threadpool(path.write_bytes, data)
             yield await self._checked("input_reference", path)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Receive files in the block. Raises QueueFull if too many are received or stored."""
+        if self._receiving >= self._limits.uploads:
+            raise QueueFull(self._limits.uploads, "uploads are received")
+        self._receiving += 1
+        try:
+            await run_in_threadpool(self._service.check_uploads)
+            yield
+        finally:
+            self._receiving -= 1
 
     async def _form(self, http: HttpRequest, files: tuple[str, ...], stack: AsyncExitStack) -> Body:
         watched = _Watched(http)

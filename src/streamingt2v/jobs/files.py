@@ -159,6 +159,15 @@ class ServiceFiles:
             shutil.copyfile(file, target)
         return target
 
+    def upload_bytes(self) -> int:
+        """Return the bytes of all incoming files and of those that jobs start from."""
+        sizes = {}
+        for path in (*self.uploads.iterdir(), *self._jobs.glob("*/input.*")):
+            with suppress(FileNotFoundError):
+                info = path.stat()
+                sizes[info.st_ino] = info.st_size  # a job's input may be a link to an incoming file
+        return sum(sizes.values())
+
     def delete(self, id: str) -> None:
         """Delete all files of a job. Raises StorageError if some remain."""
         with explained(self.of(id)):
@@ -197,7 +206,7 @@ class ServiceFiles:
         path = self.run(job.id) / PLAYLIST
         if not path.is_file():
             raise _not_ready(job, "frames")
-        text = path.read_text()
+        text = path.read_text(errors="replace")
         return text if not job.ended or _END in text else f"{text}{_END}\n"
 
     def segments(self, job: Job) -> list[Path]:

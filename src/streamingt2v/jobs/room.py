@@ -89,6 +89,8 @@ def explained(path: Path) -> Iterator[None]:
         if code == sqlite3.SQLITE_FULL or (code in _MAY_BE_FULL and _is_scarce(path.parent)):
             raise StorageFull(f"{path.parent}: the disk is full") from error
         raise StorageError(f"{path}: cannot be used: {error}") from error
+    except UnicodeDecodeError as error:  # SQLite quotes a damaged schema in its message
+        raise StorageError(f"{path}: is damaged") from error
     except OSError as error:
         if is_full(error):
             raise StorageFull(f"{path.parent}: the disk is full") from error

@@ -334,6 +334,11 @@ class JobService:
             self.files.delete(id)
             self.store.settle(id)
 
+    def check_uploads(self) -> None:
+        """Raise QueueFull if the stored uploads reach their limit."""
+        if self.files.upload_bytes() >= self.limits.upload_total:
+            raise QueueFull(self.limits.upload_total >> 20, "MiB of uploads are stored")
+
     @contextmanager
     def upload(self) -> Iterator[Path]:
         """Yield a temporary path for an upload, which may get a suffix; delete the file afterwards.

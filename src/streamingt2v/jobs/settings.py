@@ -18,8 +18,9 @@ class Limits:
 
     queue: waiting jobs. frames: new frames of a job. prompt: characters of a prompt. schedule: scheduled
     prompts of a job. steps: denoising steps of a chunk. sessions: open WebSockets. streams: open event
-    streams and growing downloads. upload_bytes: size of a body. upload_seconds, upload_pixels: length and
-    frame size of an uploaded video. changes: prompt changes of a job.
+    streams and growing downloads. uploads: bodies with files received at once. upload_bytes: size of a body.
+    upload_seconds, upload_pixels: length and frame size of an uploaded video. upload_total: bytes of all
+    uploads that are stored. changes: prompt changes of a job.
     """
 
     queue: int = 64
@@ -29,9 +30,11 @@ class Limits:
     steps: int = 200
     sessions: int = 16
     streams: int = 512
+    uploads: int = 16
     upload_bytes: int = 64 * 2**20
     upload_seconds: int = 600
     upload_pixels: int = 4096 * 2304
+    upload_total: int = 4 * 2**30
     changes: int = 1000
 
     def __post_init__(self) -> None:

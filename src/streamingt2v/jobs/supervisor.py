@@ -21,6 +21,7 @@ from .store import JobStore
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.1
 LONGEST_PAUSE = 30.0  # before a worker that ends at once is restarted
+WORKER = (sys.executable, "-m", "streamingt2v.jobs.worker")
 END_SECONDS = 25.0  # for workers to release their jobs
 
 
@@ -129,7 +130,7 @@ class Supervisor:
 
     def _spawn(self, slot: int) -> subprocess.Popen:
         # in its own session, so that the terminal's signals reach only the server, which ends its workers
-        command = [sys.executable, "-m", "streamingt2v.jobs.worker", str(slot)]
+        command = [*WORKER, str(slot)]
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
         )
