@@ -37,5 +37,9 @@ class MediaError(StreamingT2VError):
     """An image or video cannot be opened or decoded."""
 
 
+class MediaWarning(UserWarning):
+    """A video is damaged and was read only in part."""
+
+
 class RunError(StreamingT2VError):
     """A run folder cannot be created, written, read or resumed."""

@@ -62,7 +62,7 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch, capsys):
 def test_two_models_of_one_name_are_refused(tmp_path):
     from streamingt2v.jobs.settings import Limits, Settings
 
-    with pytest.raises(RequestError, match="one name"):
+    with pytest.raises(RequestError, match="same name"):
         Settings(tmp_path, ("tiny", "elsewhere/tiny"))
     settings = Settings(tmp_path, ("tiny",), keep_seconds=None, limits=Limits(queue=3))
     assert Settings.from_json(settings.to_json()) == settings and "\n" not in settings.to_json()

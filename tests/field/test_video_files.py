@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from films import written
+from streamingt2v.cli import main
 from streamingt2v.config import ModelConfig, Request
+from streamingt2v.errors import MediaWarning
 from streamingt2v.runs.media import plan_media
 from streamingt2v.video import reader
-from streamingt2v.video.container import MediaWarning
 from streamingt2v.video.look import look
 from streamingt2v.video.pixels import Graph, Shown
 
@@ -228,3 +229,14 @@ def test_a_stream_joined_of_two_or_cut_within_goes_on(tmp_path, moving):
 def test_filters_take_frames_of_another_size_anew():
     small, large = hdr(100), av.VideoFrame(64, 64, "yuv420p10le")
     assert not Graph(small, ("format", "rgb24")).fits(large)
+
+
+def test_damage_is_told_once(tmp_path, moving, fake_pipeline, capsys):
+    parts = [
+        written(tmp_path / f"{n}.ts", "mpegts", "libx264", moving(16, 32, 48, start=40 * n)).read_bytes()
+        for n in range(2)
+    ]
+    (tmp_path / "joined.ts").write_bytes(b"".join(parts))
+    options = ["--frames", "8", "--steps", "1", "-o", str(tmp_path / "o.mp4")]
+    assert main(["extend", str(tmp_path / "joined.ts"), "A cat", *options]) == 0
+    assert capsys.readouterr().err.count("lack a part") == 1

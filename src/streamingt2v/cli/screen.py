@@ -18,7 +18,7 @@ import typer
 
 from ..config.request import SHORT_NAMES
 from ..config.units import readable
-from ..errors import RequestError, StreamingT2VError
+from ..errors import MediaWarning, RequestError, StreamingT2VError
 from ..texts import shortened
 from . import streams
 from .memory import is_out_of_memory
@@ -182,6 +182,7 @@ def interruptible() -> Iterator[None]:
 def plain_warnings() -> Iterator[None]:
     """Print warnings as one line on stderr, without source lines."""
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MediaWarning)  # notes tell the damage
         warnings.showwarning = lambda message, *where, **more: print(f"warning: {message}", file=sys.stderr)
         yield
 

@@ -54,12 +54,14 @@ _LIMITS = {
     "steps": "max_steps",
     "sessions": "max_sessions",
     "streams": "max_streams",
+    "uploads": "max_uploads",
     "upload_bytes": "max_upload_mb",
     "upload_seconds": "max_upload_seconds",
     "upload_pixels": "max_upload_pixels",
+    "upload_total": "max_stored_mb",
 }
 """Fields of `Limits` and their options."""
-_UNITS = {"max_upload_mb": 2**20}
+_UNITS = {"max_upload_mb": 2**20, "max_stored_mb": 2**20}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,11 +88,15 @@ class ServiceOptions:
     max_streams: Annotated[
         int, Option(help="Most open event streams and downloads of unfinished videos.")
     ] = 512
+    max_uploads: Annotated[int, Option(help="Most requests with files received at once.")] = 16
     max_upload_mb: Annotated[int, Option(help="Largest request including files, in MiB.")] = 64
     max_upload_seconds: Annotated[int, Option(help="Longest uploaded video, in seconds.")] = 600
     max_upload_pixels: Annotated[int, Option(help="Most pixels per frame of an uploaded video.")] = (
         4096 * 2304
     )
+    max_stored_mb: Annotated[
+        int, Option(help="Most stored uploads together, in MiB; more are refused until videos are deleted.")
+    ] = 4096
 
 
 @takes_options

@@ -14,13 +14,14 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 from .. import durable
-from ..errors import MediaError, ModelError, RequestError, RunError, StreamingT2VError
+from ..errors import MediaError, MediaWarning, ModelError, RequestError, RunError, StreamingT2VError
 from ..runs.folder import REQUEST
 from ..runs.quiet import hide_progress_bars
 from .files import ServiceFiles
@@ -300,6 +301,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the server ends this process
     worker = Worker(Settings.from_json(sys.stdin.readline()), int(sys.argv[1]))
     threading.Thread(target=_end_with_stdin, args=(worker.ending,), daemon=True).start()
+    warnings.simplefilter("ignore", MediaWarning)  # a job's notes tell the damage
     hide_progress_bars()
     try:
         worker.run()

@@ -21,7 +21,7 @@ from av.container import InputContainer
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-from ..errors import MediaError
+from ..errors import MediaError, MediaWarning
 from . import stills
 from .kinds import DEMUXERS, PLAIN_FILES, kind_of_file
 from .pixels import deinterlaced
@@ -29,10 +29,6 @@ from .stills import Picture, check_pixels, reason
 
 Decoded = av.VideoFrame | Picture
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own decoders drop the alpha channel
-
-
-class MediaWarning(UserWarning):
-    """Warn that a video is damaged and was read only in part."""
 
 
 @dataclass

@@ -14,9 +14,9 @@ from os import PathLike
 
 import numpy as np
 
-from ..errors import RequestError
+from ..errors import MediaWarning, RequestError
 from . import stills
-from .container import MediaWarning, decoded, open_video, pixel_stretch, stretch_of
+from .container import decoded, open_video, pixel_stretch, stretch_of
 from .look import look
 from .pixels import Frame, Shown, cover, size_shown
 from .rates import Rate, rate_of
