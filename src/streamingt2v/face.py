@@ -181,6 +181,11 @@ class Face(ABC):
             raise RequestError(
                 "preset", "full", "this pipeline was loaded without its refiner; load it with refiner=True"
             )
+        parts = self.components
+        if parts.savings.lora and not parts.adapted and not asked.uses_pipelines:
+            raise RequestError(
+                "lora", parts.savings.lora[0], f"does not fit model {self.name!r}; leave it out"
+            )
         return asked
 
     def stream(

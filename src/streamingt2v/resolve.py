@@ -219,7 +219,7 @@ def _refining(config: ModelConfig, request: Request) -> tuple[RefineConfig | Non
     The request's steps and guidance are for it only if the request refines a file.
     """
     by = config.refine_by
-    if by is not None:
+    if by is not None and (request.preset == "full" or Path(by.pipeline).exists()):
         check_refiner(by)
     if request.preset != "full":
         return None, None

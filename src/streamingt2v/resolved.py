@@ -91,6 +91,14 @@ class ResolvedRequest:
         return frozenset() if self.refine is not None else frozenset({"refiner", "refiner_vae"})
 
     @property
+    def uses_pipelines(self) -> bool:
+        """Return whether diffusers pipelines make any frames."""
+        first = self.first_chunk if self.start == "chunk" else None
+        return bool(
+            (first is not None and first.pipeline) or self.image_maker or self.refine_by or self.extend_by
+        )
+
+    @property
     def pipeline_folders(self) -> list[Path]:
         """Folders of further pipelines and settings that the video depends on."""
         first = self.first_chunk

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..config import EMBEDDED
+from ..config import EMBEDDED, ModelConfig
 from ..config import find_model as find_folder
 from ..config.places import home
 from ..errors import ModelError
@@ -34,6 +34,30 @@ def find_model(name_or_folder: str | Path, half: bool = False) -> Path:
         return found
     size = f" (a download of {entry.download_bytes / 1e9:.3g} GB)" if entry and entry.download_bytes else ""
     raise ModelError(f"{name} is not on this machine; get it by: streamingt2v get {name}{size}")
+
+
+def locate(config: ModelConfig) -> ModelConfig:
+    """Return the configuration with folders in place of names and hub ids that are on this machine."""
+    return config.with_paths(found_or_same)
+
+
+def found_or_same(text: str) -> str:
+    """Return the folder of a name or hub id; another text, or one that is not on this machine, unchanged."""
+    try:
+        return str(find_model(text)) if _is_name(text) else text
+    except ModelError:
+        return text
+
+
+def missing_parts(config: ModelConfig) -> list[str]:
+    """List the names and hub ids of pipelines in a configuration that are not on this machine."""
+    texts: list[str] = []
+    locate(config).with_paths(lambda text: texts.append(text) or text)
+    return [text for text in texts if _is_name(text)]
+
+
+def _is_name(text: str) -> bool:
+    return text not in EMBEDDED and not Path(text).exists() and known_as(text) is not None
 
 
 def known_as(name: str) -> tuple[Entry | None, str, str | None] | None:

@@ -17,12 +17,8 @@ def fingerprint(folder: Path, *others: Path) -> str:
     """
     whole = hashlib.sha256()
     for part in (folder, *others):
-        files = [
-            path
-            for pattern in ("*", "*/*")
-            for path in part.glob(pattern)
-            if path.suffix in _READ and path.is_file()
-        ]
+        found = [part] if part.is_file() else [*part.glob("*"), *part.glob("*/*")]
+        files = [path for path in found if path.is_file() and (path == part or path.suffix in _READ)]
         for path in sorted(files):
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()

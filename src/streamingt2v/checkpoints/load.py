@@ -33,7 +33,8 @@ from ..models.svd_cam import SpatioTemporalCam
 from ..models.svd_unet import StreamingUNetSpatioTemporal
 from ..models.unet3d import StreamingUNet3D
 from ..models.vid2vid_unet import Vid2VidUNet, check_latent_size
-from .find import find_model
+from .adapting import adapt_unet
+from .find import find_model, locate
 from .opening import load_pipeline
 from .placing import align, offload, offload_pipeline, save_in_vae
 from .writing import write_part
@@ -52,7 +53,7 @@ class PartLoader:
         part = _part(self.folder, name)
         try:
             model, report = from_pretrained(
-                part, torch_dtype=dtype, local_files_only=True, output_loading_info=True
+                part, dtype=dtype, local_files_only=True, output_loading_info=True
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise ModelError(f"{part}: {error}") from error
@@ -75,7 +76,7 @@ class Components:
     """All parts of a model.
 
     backbone: None where a diffusers `pipeline` makes all chunks on `place` (device, dtype). refiner: None if
-    the model has none or it was not loaded. savings: memory options in use.
+    the model has none or it was not loaded. savings: options in use; adapted: the network of stage 2 has their LoRA.
     """
 
     config: ModelConfig
@@ -86,6 +87,7 @@ class Components:
     savings: Savings = PLAIN
     pipeline: Any = None
     place: tuple[torch.device, torch.dtype] = (torch.device("cpu"), torch.float32)
+    adapted: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -108,14 +110,17 @@ def load(
     naming what is missing, RequestError for memory options that the device or model cannot use.
     """
     folder = find_model(name_or_folder)
-    config = config or ModelConfig.load(folder)
+    config = config or locate(ModelConfig.load(folder))
     savings.check(device, config, str(dtype).removeprefix("torch."))
     if config.extend_by is not None:
-        pipeline = load_pipeline(config.extend_by.pipeline, device, dtype, savings=savings)
+        by = config.extend_by.pipeline
+        pipeline = load_pipeline(by, device, dtype, savings=savings, lora="must")
         place = torch.device(device), dtype
         return Components(config, NoText(), None, None, None, savings, pipeline, place)
     made = _read(folder, config, PartLoader(folder, torch.device(device), savings), dtype, refiner)
     made.savings = savings
+    if savings.lora and isinstance(made.backbone, ModelScopeBackbone):
+        made.adapted = adapt_unet(made.backbone.unet, savings)
     _put_on(lambda: networks_of(made), torch.device(device), savings)
     return made
 
@@ -272,6 +277,10 @@ def save(components: Components, folder: Path, dtype: torch.dtype = torch.float1
     """
     if components.config.refine is not None and components.refiner is None:
         raise ModelError("the model was loaded without its refiner; load it with refiner=True to save it")
+    if components.adapted:
+        raise RequestError(
+            "lora", components.savings.lora[0], "is not saved; load the model without it to save it"
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as made:
         whole = Path(made) / "model"

@@ -20,6 +20,9 @@ Read = Callable[[str], str]
 """Return the text of a small file of the repository."""
 
 INDEX = "model_index.json"
+DENOISERS = ("transformer", "transformer_2", "unet")
+"""Parts of pipelines that denoise."""
+
 HALVES = ("fp16", "bf16")
 """Half-precision variants of diffusers, preferred first."""
 

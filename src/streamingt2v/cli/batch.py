@@ -156,7 +156,7 @@ def _words(options: Any) -> list[str]:
 
 def _checked(wanted: Request, model: ModelOptions) -> Request:
     asked = resolve_for(model.model, wanted)
-    model.savings.check(model.device, asked.config, model.dtype)
+    model.savings.check(model.device, asked.config, model.dtype, asked.uses_pipelines)
     return with_media(asked).request
 
 

@@ -104,6 +104,19 @@ TilingOption = Annotated[
     bool, Option("--vae-tiling", help="Encode and decode large frames in tiles: less memory, faint seams.")
 ]
 EngineOption = Annotated[Engine, Option(help=ENGINE_HELP)]
+QuantizeOption = Annotated[
+    str | None,
+    Option(
+        metavar="8bit|4bit|FILE.gguf",
+        help="Quantize diffusers pipelines: less memory, slightly other frames.",
+    ),
+]
+LoraOption = Annotated[
+    list[str] | None,
+    Option(
+        metavar="PATH[:SCALE]", help="LoRA for the pipeline or network that makes chunks; can be repeated."
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +130,8 @@ class ModelOptions:
     vae_slicing: SlicingOption = False
     vae_tiling: TilingOption = False
     engine: EngineOption = "torch"
+    quantize: QuantizeOption = None
+    lora: LoraOption = None
 
     @property
     def savings(self) -> Savings:

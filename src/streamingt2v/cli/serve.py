@@ -21,7 +21,9 @@ from .options import (
     DeviceOption,
     DtypeOption,
     EngineOption,
+    LoraOption,
     OffloadOption,
+    QuantizeOption,
     SlicingOption,
     TilingOption,
     takes_options,
@@ -76,6 +78,8 @@ class ServiceOptions:
     vae_slicing: SlicingOption = False
     vae_tiling: TilingOption = False
     engine: EngineOption = "torch"
+    quantize: QuantizeOption = None
+    lora: LoraOption = None
     workers: Annotated[
         int, Option(help="Worker processes; each makes one video at a time and holds a model in memory.")
     ] = 1

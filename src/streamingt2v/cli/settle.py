@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..config import EMBEDDED, read_json
+from ..config import EMBEDDED, ModelConfig, read_json
 from ..errors import RequestError
 from ..estimate.device import choose_device, choose_dtype, free_memory
 from .screen import Screen
@@ -42,12 +42,29 @@ def settle(
         wants_half = options.dtype in ("float16", "bfloat16") or (options.dtype == "auto" and device != "cpu")
         for option, name in [*(("model", name) for name in names), *([("base", base)] if base else [])]:
             obtain({option: name}, show, full=fetch == "full", half=wants_half, yes=yes)
+            for part in _parts(name, full=fetch == "full") if option == "model" else ():
+                obtain({option: part}, show, full=False, half=wants_half, yes=yes)
         half = "bfloat16" if any(half_of(name) == "bfloat16" for name in (*names, base) if name) else half
     dtype, because = choose_dtype(options.dtype, device, half)
     if auto:
         show.later(f"on {device} ({why}) in {dtype} ({because})")
     offload = "none" if options.offload == "auto" and device.partition(":")[0] == "cpu" else options.offload
     return replace(options, device=device, dtype=dtype, offload=offload)
+
+
+def _parts(name: str, full: bool) -> list[str]:
+    """List the names and hub ids in a model's settings that are missing; those of stage 3 only if `full`."""
+    from ..checkpoints.find import find_model, missing_parts
+    from ..errors import ModelError
+
+    try:
+        folder = find_model(name)
+    except ModelError:  # refused later, with the others
+        return []
+    if not (folder / "model.json").is_file():
+        return []
+    config = ModelConfig.load(folder)
+    return missing_parts(config if full else replace(config, refine_by=None))
 
 
 def settle_offload(options: Options, asked: ResolvedRequest, show: Screen) -> Options:
@@ -62,6 +79,7 @@ def settle_offload(options: Options, asked: ResolvedRequest, show: Screen) -> Op
     found = plan(
         find_model(options.model), _counted(asked), name=options.model, device=options.device,
         dtype=options.dtype, seconds_per_step=1.0, memory=free_memory(options.device),
+        savings=replace(options.savings, offload="none"),
     )  # fmt: skip
     level = next((level for level in found.levels if level.fits), None)
     if level is None:

@@ -172,7 +172,7 @@ def _make(
         how = asked.extend_by.how
         show.note(f"{asked.config.name} continues by {how}: {told(how)}; see --continue-by")
     model = settle_offload(model, asked, show)
-    model.savings.check(model.device, asked.config, model.dtype)
+    model.savings.check(model.device, asked.config, model.dtype, asked.uses_pipelines)
     _check_workers(workers, asked)
     asked = with_media(asked)
     _check_disk(asked, places)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import pairwise
@@ -157,9 +158,16 @@ class ModelConfig:
 
     def save(self, folder: Path, place: Path | None = None) -> None:
         """Write `model.json`. place: the final folder, which paths are relative to; None for `folder`."""
-        moved = {name: own.relative_to(place or folder) for name in _LOCATED if (own := getattr(self, name))}
-        values = dataclasses.asdict(dataclasses.replace(self, **moved))
+        values = dataclasses.asdict(self._each_located(lambda own: own.relative_to(place or folder)))
         durable.write_file(folder / "model.json", (json.dumps(values, indent=2) + "\n").encode())
+
+    def with_paths(self, change: Callable[[str], str]) -> ModelConfig:
+        """Return the configuration with every name of a pipeline changed."""
+        return self._each_located(lambda own: own.with_paths(change))
+
+    def _each_located(self, change: Callable[[Any], Any]) -> ModelConfig:
+        own = {name: change(part) for name in _LOCATED if (part := getattr(self, name)) is not None}
+        return dataclasses.replace(self, **own)
 
     @classmethod
     def load(cls, folder: Path) -> ModelConfig:
@@ -178,9 +186,7 @@ class ModelConfig:
                 for name, kind in _OPTIONAL.items()
                 if (part := values.pop(name, None)) is not None
             }
-            for name in parts.keys() & _LOCATED:
-                parts[name] = parts[name].within(folder)
-            return cls(**values, extend=extend, **parts)
+            return cls(**values, extend=extend, **parts)._each_located(lambda own: own.within(folder))
         except (TypeError, AttributeError, RequestError, ModelError) as error:
             raise ModelError(f"{path}: {error}") from error
 

@@ -52,19 +52,24 @@ def check_sampling(stage: str, steps: int, guidance_scale: float, guidance_resca
 
 
 class Located:
-    """Mixin of settings that name folders, in the fields `PATHS`, relative to the settings' file."""
+    """Mixin of settings that name pipelines, in the fields `PATHS`.
+
+    Each is a folder relative to the settings' file, or a name or hub id as in `--model`.
+    """
 
     PATHS: ClassVar[tuple[str, ...]] = ("pipeline",)
 
     def within(self, folder: Path) -> Self:
-        """Return the settings with absolute paths, resolved from `folder`."""
-        return self._with_paths(lambda path: str((folder / path).absolute()))
+        """Return the settings with absolute paths of what exists, resolved from `folder`."""
+        return self.with_paths(
+            lambda path: str(found) if (found := (folder / path).absolute()).exists() else path
+        )
 
     def relative_to(self, folder: Path) -> Self:
-        """Return the settings with paths relative to `folder`."""
-        return self._with_paths(lambda path: relative(path, folder))
+        """Return the settings with absolute paths made relative to `folder`."""
+        return self.with_paths(lambda path: relative(path, folder) if Path(path).is_absolute() else path)
 
-    def _with_paths(self, change: Callable[[str], str]) -> Self:
+    def with_paths(self, change: Callable[[str], str]) -> Self:
         paths = {name: change(path) for name in self.PATHS if (path := getattr(self, name)) is not None}
         return dataclasses.replace(self, **paths)  # type: ignore[type-var]
 

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.variants import INDEX, parts_of, weights_of
+from ..checkpoints.variants import DENOISERS, INDEX, parts_of, weights_of
 from ..config import ModelConfig, read_json
 from ..errors import ModelError
+
+_QUANTIZED = {"8bit": 1.0, "4bit": 0.5}
+"""Bytes a parameter."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,20 @@ def facts_of(folder: Path, config: ModelConfig) -> Facts:
     )
 
 
-def pipeline_bytes(folder: Path, size: int) -> dict[str, int]:
-    """Return the bytes of each part of a pipeline at `size` bytes a parameter; autoencoders in float32."""
+def pipeline_bytes(folder: Path, size: int, quantize: str | None = None) -> dict[str, int]:
+    """Return the bytes of each part of a pipeline at `size` bytes a parameter; autoencoders in float32.
+
+    quantize: see `Savings`; a GGUF file counts by its own size.
+    """
     index = read_json(folder / INDEX)
-    parts = {part: part_numbers(folder / part) for part in parts_of(index)}
-    return {part: count * (4 if part.startswith("vae") else size) for part, count in parts.items() if count}
+    counts = {part: part_numbers(folder / part) for part in parts_of(index)}
+    found = {part: count * (4 if part.startswith("vae") else size) for part, count in counts.items() if count}
+    for part in found.keys() if quantize else ():
+        if part in DENOISERS and quantize not in _QUANTIZED:
+            found[part] = Path(quantize).stat().st_size
+        elif part in DENOISERS or (part.startswith("text_encoder") and quantize in _QUANTIZED):
+            found[part] = int(counts[part] * _QUANTIZED[quantize])
+    return found
 
 
 def part_numbers(folder: Path) -> int:

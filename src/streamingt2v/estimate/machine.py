@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
+from ..checkpoints.packages import EXTRAS, installed
 from ..config.places import free_bytes
 from ..config.units import readable
 from .device import DEVICES, choose_device, free_memory, name_of, usable
-
-PACKAGES = {
-    "cv2": "interpolate", "openvino": "openvino", "ray": "ray", "fastapi": "server", "scenedetect": "eval",
-    "sentencepiece": "bases", "ftfy": "bases", "peft": "bases", "bitsandbytes": "quantize",
-    "torchao": "quantize", "gguf": "quantize",
-}  # fmt: skip
-"""Optional packages -> the extra that installs each."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +37,7 @@ def examine(*folders: Path) -> Machine:
     return Machine(
         device, why, {kind: name_of(kind) for kind in DEVICES if usable(kind)}, cores,
         free_memory(device), free_memory("cpu"), disks,
-        {name: find_spec(name) is not None for name in PACKAGES},
+        {name: installed(name) for name in EXTRAS},
     )  # fmt: skip
 
 
@@ -57,6 +50,6 @@ def verdicts(machine: Machine) -> list[str]:
     if machine.device != "cpu":
         lines.append(f"memory: {readable(machine.ram_free)} free")
     lines += [f"disk: {readable(free)} free for {folder}" for folder, free in machine.disk_free.items()]
-    missing = sorted({PACKAGES[name] for name, there in machine.packages.items() if not there})
+    missing = sorted({EXTRAS[name] for name, there in machine.packages.items() if not there})
     lines += [f"not installed: pip install 'streamingt2v[{extra}]'" for extra in missing]
     return lines

@@ -111,9 +111,10 @@ def plan(
     if savings.engine == "openvino":
         copies = CONVERTED | ({} if resolved.extend.time_guidance else {"unet": 2})
         held |= {part: held[part] * (1 + copies[part]) for part in copies.keys() & held.keys()}
-    external = _pipelines(resolved, BYTES[dtype])
+    external = _pipelines(resolved, BYTES[dtype], savings)
     if config.extend_by is not None:
-        external["chunks"] = pipeline_bytes(Path(config.extend_by.pipeline), BYTES[dtype])
+        by = Path(config.extend_by.pipeline)
+        external["chunks"] = pipeline_bytes(by, BYTES[dtype], savings.quantize)
     external |= {
         stage: {part: count * BYTES[dtype] for part, count in parts.items()}
         for stage, parts in beside.items()
@@ -182,21 +183,22 @@ def _level(
     return Level(offload, memory, 0 if offload == "none" else _resting(held, external), memory <= free)
 
 
-def _pipelines(resolved: ResolvedRequest, size: int) -> dict[str, dict[str, int]]:
+def _pipelines(resolved: ResolvedRequest, size: int, savings: Savings) -> dict[str, dict[str, int]]:
     """Return the bytes of external pipelines' weights by stage and part."""
     found: dict[str, dict[str, int]] = {}
+    bits = None if savings.gguf else savings.quantize
     if (
         resolved.start == "chunk"
         and (first := resolved.first_chunk) is not None
         and first.pipeline is not None
     ):
-        found["base"] = pipeline_bytes(Path(first.pipeline), size)
+        found["base"] = pipeline_bytes(Path(first.pipeline), size, savings.quantize)
         if first.adapter is not None:
             found["base"]["adapter"] = part_numbers(Path(first.adapter)) * size
     if resolved.image_maker is not None:
-        found["image"] = pipeline_bytes(Path(resolved.image_maker), size)
+        found["image"] = pipeline_bytes(Path(resolved.image_maker), size, bits)
     if resolved.refine_by is not None:
-        found["refine"] = pipeline_bytes(Path(resolved.refine_by.pipeline), size)
+        found["refine"] = pipeline_bytes(Path(resolved.refine_by.pipeline), size, bits)
     return found
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..checkpoints.find import find_model, found_or_same, known_as
+from ..checkpoints.packages import command, tokenizer_packages
 from ..config.external import SeedConfig
 from ..config.refine import RefineByConfig
 from ..config.values import read_json
@@ -41,6 +43,8 @@ def pipeline_class(folder: Path) -> type:
     ModelError if it is no such folder, or diffusers has no such class.
     """
     path = folder / "model_index.json"
+    if not folder.exists() and known_as(str(folder)):
+        find_model(str(folder))  # whose error names the command that gets it
     if not path.is_file():
         raise ModelError(f"{folder} is no pipeline of diffusers: it has no model_index.json")
     values = read_json(path)
@@ -58,7 +62,8 @@ def read_base(folder: Path) -> SeedConfig:
     the folder.
     """
     own = SeedConfig.load(folder / SEED_FILE) if (folder / SEED_FILE).is_file() else SeedConfig()
-    return dataclasses.replace(own.within(folder), pipeline=own.within(folder).pipeline or str(folder))
+    located = own.within(folder).with_paths(found_or_same)
+    return located if own.pipeline is not None else dataclasses.replace(located, pipeline=str(folder))
 
 
 def checked_seed(seed: SeedConfig) -> SeedConfig:
@@ -97,11 +102,9 @@ def check_class(kind: type, folder: Path) -> None:
     """Raise ModelError for a pipeline that needs a package that is not installed, or an argument that no
     request has.
     """
-    if missing := missing_packages(kind):
-        what = "'streamingt2v[bases]'" if missing == ("ftfy",) else " ".join(missing)
-        raise ModelError(
-            f"{folder}: {kind.__name__} needs the package {', '.join(missing)}: pip install {what}"
-        )
+    if missing := [*missing_packages(kind), *tokenizer_packages(folder)]:
+        names = ", ".join(missing)
+        raise ModelError(f"{folder}: {kind.__name__} needs the package {names}: {command(missing)}")
     facts = family(kind)
     if facts.edits is not None:
         raise ModelError(f"{folder}: {kind.__name__} {facts.edits}; it makes no videos from a prompt")

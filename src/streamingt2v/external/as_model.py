@@ -6,7 +6,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.find import find_model
+from ..checkpoints.find import find_model, locate
 from ..config import ExtendConfig, ModelConfig
 from ..config.external import ExtendByConfig
 from ..errors import ModelError
@@ -26,7 +26,7 @@ def read_model(name_or_folder: str | Path, half: bool = False) -> tuple[Path, Mo
     """
     folder = find_model(name_or_folder, half)
     if (folder / "model.json").is_file() or not (folder / "model_index.json").is_file():
-        return folder, ModelConfig.load(folder)
+        return folder, locate(ModelConfig.load(folder))
     return folder, pipeline_model(folder)
 
 

@@ -37,7 +37,7 @@ PROMPT = "A cat running on the street"
 
 @dataclass(frozen=True)
 class Setting:
-    """Options for a video. threads: torch's on a CPU, None: its own choice. The last four: see `Savings`."""
+    """Options for a video. threads: torch's on a CPU, None: its own choice. The last six: see `Savings`."""
 
     model: str = "tiny"
     preset: Preset = "preview"
@@ -50,6 +50,8 @@ class Setting:
     vae_slicing: bool = False
     vae_tiling: bool = False
     engine: Engine = "torch"
+    quantize: str | None = None
+    lora: tuple[str, ...] = ()
 
     @property
     def savings(self) -> Savings:

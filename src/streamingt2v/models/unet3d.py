@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from diffusers.configuration_utils import register_to_config
+from diffusers.loaders.peft import PeftAdapterMixin
 from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
 from diffusers.utils.accelerate_utils import apply_forward_hook
 
@@ -18,7 +19,7 @@ from .context import Contexts, install, sites
 from .stock import extended, extends
 
 
-class StreamingUNet3D(UNet3DConditionModel):
+class StreamingUNet3D(UNet3DConditionModel, PeftAdapterMixin):
     """The base network. Without image tokens and CAM features it equals the stock one and makes the first
     chunk.
 

@@ -108,7 +108,7 @@ def create_run(
         metadata=_grid(asked) | dict(metadata or {}),
         device=device if device is not None else str(pipe.components.device),
         dtype=dtype if dtype is not None else str(pipe.components.dtype).removeprefix("torch."),
-        weights=_weights(model, asked),
+        weights=_weights(model, asked, pipe.components.savings),
         sound=media.sound,
         notes=[*prompt_notes(pipe, asked.request), *media.notes],
         temporary=temporary,
@@ -135,7 +135,7 @@ def resolve_run(run: RunFolder) -> ResolvedRequest:
     """Resolve an opened run's request. RunError if its model is gone, or its files have changed."""
     try:
         asked = resolve_for(run.model, run.request)
-        now = _weights(run.model, asked)
+        now = _weights(run.model, asked, run.header.savings)
     except (ModelError, RequestError) as error:
         raise RunError(f"{run.path}: its model cannot be loaded: {error}") from error
     if run.header.weights not in (None, now):
@@ -281,9 +281,9 @@ def _threads_of(run: RunFolder) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _weights(model: str, asked: ResolvedRequest) -> str:
-    """Return the fingerprint of the model's folder and those of the pipelines that it uses."""
-    return fingerprint(find_model(model), *asked.pipeline_folders)
+def _weights(model: str, asked: ResolvedRequest, savings: Savings) -> str:
+    """Return the fingerprint of the model's folder, of the pipelines that it uses and of added weights."""
+    return fingerprint(find_model(model), *asked.pipeline_folders, *savings.files)
 
 
 def lasting_name(model: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from ..checkpoints.load import Components
-from ..checkpoints.opening import opened
+from ..checkpoints.opening import Lora, opened
 from ..errors import MediaError
 from ..external.calling import Open
 from ..ray_backend import Alone, Crew
@@ -41,7 +41,7 @@ def first_chunk(parts: Components, asked: ResolvedRequest, own: Extender) -> Fir
     by = asked.first_chunk
     if by is None or by.pipeline is None:
         return own
-    opener = _opener(parts, by.pipeline, by.adapter)
+    opener = _opener(parts, by.pipeline, by.adapter, "may" if parts.adapted else "must")
     return PipelineFirstChunk(opener, by, asked.extend.frames, asked.height, asked.width, asked.request.seed)
 
 
@@ -106,5 +106,5 @@ def interpolated(asked: ResolvedRequest, pieces: Iterator[Piece], state: State |
     return InterpolateStage(asked.factor, asked.num_frames).stream(pieces, state)
 
 
-def _opener(parts: Components, folder: str, adapter: str | None = None) -> Open:
-    return lambda: opened(folder, parts.device, parts.dtype, adapter, parts.savings)
+def _opener(parts: Components, folder: str, adapter: str | None = None, lora: Lora = "no") -> Open:
+    return lambda: opened(folder, parts.device, parts.dtype, adapter, parts.savings, lora)
