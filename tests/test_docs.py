@@ -179,16 +179,10 @@ def test_source_files_cite_headings_of_the_method():
     titles = set(re.findall(r"^## (.+)$", (ROOT / "docs" / "method.md").read_text(), re.MULTILINE))
     cited = set()
     for path in [*(ROOT / "src").rglob("*.py"), *(ROOT / "lab").rglob("*.py")]:
-<<<<<<< HEAD
         text = " ".join(path.read_text().split())
         for places in re.findall(r"\(method\.md: ([^;)]+)", text):
             cited |= set(places.split(", "))
         assert not re.search(r"\bspec \d", text), path
-=======
-        for places in re.findall(r"\(method\.md: ([^;)]+)", path.read_text()):
-            cited |= set(" ".join(places.split()).split(", "))
-        assert not re.search(r"\bspec \d", path.read_text()), path
->>>>>>> c8783b9 (Docs of quantization, LoRA and hub ids)
     assert len(cited) > 8 and cited <= titles
 
 
