@@ -203,16 +203,14 @@ def rival_marks(maker: Maker) -> dict[str, object]:
 
 
 def work(maker: Maker, some: Sequence[Task], jobs: int) -> Iterator[results.Item]:
-    """Yield all videos as they finish, from this process or `jobs` others, each with its share of the
-    cores.
-    """
+    """Yield all videos as they finish, from this process or from `jobs` others that share the cores."""
     if jobs == 1:
         yield from map(maker.make, some)
         return
-    # spawn, not fork: forking after PyTorch started threads may hang
-    with multiprocessing.get_context("spawn").Pool(
-        min(jobs, len(some)), _begin, (maker.source, threads_of(jobs))
-    ) as pool:
+    # forks of a process that imported PyTorch and started no threads of it; forks of this one may hang
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lab.compare.comparison"])
+    with context.Pool(min(jobs, len(some)), _begin, (maker.source, threads_of(jobs))) as pool:
         yield from pool.imap_unordered(_make, some)
 
 
