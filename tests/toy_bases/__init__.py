@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from . import transformer_toys, unets, wan
+from . import newer, transformer_toys, unets, wan
 
 
 @dataclass(frozen=True)
@@ -75,4 +75,13 @@ TOYS = {
     "allegro": Toy(transformer_toys.allegro, (16, 16), frames=16),
     "sana": Toy(wan.sana, (32, 32), more=(("use_resolution_binning", False),)),
     "helios": Toy(wan.helios, (16, 16), frames=33),
+    "ltx2": Toy(newer.ltx2, (32, 32)),
+    "ltx2_image": Toy(newer.ltx2_image, (32, 32), image=True),
+    "hunyuan15": Toy(newer.hunyuan15, (16, 16)),
+    "motif": Toy(newer.motif, (16, 16)),
+    "kandinsky5": Toy(newer.kandinsky5, (16, 16)),
+    "cosmos2": Toy(newer.cosmos2, (32, 32), image=True),
+    "framepack": Toy(newer.framepack, (32, 32), image=True),
+    "anyflow_far": Toy(newer.anyflow_far, (16, 16)),
 }
+NEWER = ("ltx2", "ltx2_image", "hunyuan15", "motif", "kandinsky5", "cosmos2", "framepack", "anyflow_far")

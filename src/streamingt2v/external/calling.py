@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,8 @@ def called(pipe: Any, wanted: Mapping[str, Any], seed: int | None = None) -> Any
     }
     if type(pipe).__name__.startswith(NEEDS_NEGATIVE):
         arguments.setdefault("negative_prompt", "")
+    if "chunk_partition" in takes:
+        arguments.setdefault("chunk_partition", _partition(pipe, arguments))
     if "output_type" in takes:
         arguments["output_type"] = "np"
     return pipe(**arguments, **({} if seed is None else _latents(pipe, arguments, seed)))
@@ -147,6 +150,19 @@ def unit_to_float(frames_TCHW: torch.Tensor) -> torch.Tensor:
     if not (low >= -1e-3 and high <= 1 + 1e-3):
         raise ModelError(f"the pipeline's frames lie in [{float(low):.4g}, {float(high):.4g}], not in [0, 1]")
     return scaled_TCHW.clamp(0, 1) * 2 - 1
+
+
+def _partition(pipe: Any, arguments: Mapping[str, Any]) -> list[int]:
+    """Return latent frames of each part that an autoregressive pipeline makes in turn; a given video ends one of them."""
+    ratio, own = temporal_ratio(pipe), pipe.transformer.config.chunk_partition
+    total = (arguments["num_frames"] - 1) // ratio + 1
+    context = (arguments["video"].shape[1] - 1) // ratio + 1 if "video" in arguments else 0
+    sizes, parts = chain(own, repeat(max(own))), []
+    for left in (context, total - context):
+        while left:
+            parts.append(min(left, next(sizes)))
+            left -= parts[-1]
+    return parts
 
 
 def _latents(pipe: Any, arguments: Mapping[str, Any], seed: int) -> dict[str, torch.Tensor]:

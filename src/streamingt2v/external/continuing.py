@@ -132,7 +132,10 @@ def as_sibling(pipe: Any, kind: type) -> Any:
     if type(pipe) is kind:
         return pipe
     takes = inspect.signature(kind.__init__).parameters  # type: ignore[misc]
-    return kind(**{name: part for name, part in pipe.components.items() if name in takes})
+    own = {**pipe.config, **pipe.components}
+    made = kind(**{name: value for name, value in own.items() if name in takes})
+    made.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}))
+    return made
 
 
 def window_length(pipe: Any, frames: int) -> int:
@@ -190,6 +193,11 @@ def _context(pipe: Any, window: Window) -> Continuation:
     return Continuation({"video": window.images}, Hand(), len(window.frames_TCHW))
 
 
+def _clean(pipe: Any, window: Window) -> Continuation:
+    video_BTCHW = (window.frames_TCHW[None] + 1) / 2
+    return Continuation({"video": video_BTCHW}, Hand(), len(window.frames_TCHW))
+
+
 def _history(pipe: Any, window: Window) -> Continuation:
     """Pass the anchor and the window as history, whose first frame stays in view; the clip holds new frames
     only.
@@ -244,7 +252,7 @@ WAYS: dict[str, Way] = {
         Way("forcing", "the window as the clean past of diffusion forcing",
             _names("video", "overlap_history"), _forcing),
         Way("context", "the window as clean context",
-            _names("video", "video_latents", "use_mean_velocity"), _context),
+            _names("video", "video_latents", "use_mean_velocity"), _clean),
         Way("world", "the window as the video to predict from",
             _names("video", "image", "sigma_conditioning"), _context),
         Way("predict", "the window's end as the video to predict from",

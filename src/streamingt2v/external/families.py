@@ -35,6 +35,7 @@ class Family:
     edits: str | None = None
 
 
+COSMOS = ("cosmos_guardrail", "torchvision")
 FAMILIES: dict[str, Family] = {
     "WanAnimate": Family(("ftfy",), 30, edits="animates a character after a pose video"),
     "WanVideoToVideo": Family(("ftfy",), 16),
@@ -54,9 +55,9 @@ FAMILIES: dict[str, Family] = {
     "HunyuanVideo15": Family((), 24),
     "HunyuanVideo": Family((), 24, negative=False),
     "HunyuanSkyreels": Family((), 24),
-    "Cosmos2_5_Transfer": Family(("cosmos_guardrail",), 16, edits="follows a control video"),
-    "Cosmos2": Family(("cosmos_guardrail",), 16),
-    "Cosmos": Family(("cosmos_guardrail",), 30),
+    "Cosmos2_5_Transfer": Family(COSMOS, 16, edits="follows a control video"),
+    "Cosmos2": Family(COSMOS, 16),
+    "Cosmos": Family(COSMOS, 30),
     "Mochi": Family((), 30),
     "Motif": Family((), 24),
     "Allegro": Family((), 15),

@@ -192,7 +192,7 @@ def steered(scheduler: Any, hand: Hand) -> Any:
     A deep copy of the result is a plain scheduler again: some pipelines copy theirs for a second modality or
     for each latent frame.
     """
-    return _subclass(type(scheduler), hand).from_config(scheduler.config)
+    return _like(_subclass(type(scheduler), hand), scheduler)
 
 
 def late(scheduler: Any, hand: Hand, strength: float, before: int = 0) -> Any:
@@ -228,7 +228,17 @@ def late(scheduler: Any, hand: Hand, strength: float, before: int = 0) -> Any:
             if hasattr(kind, "set_begin_index"):
                 kind.set_begin_index(self, 1)
 
-    return _named(Late, kind).from_config(scheduler.config)
+    return _like(_named(Late, kind), scheduler)
+
+
+def _like(kind: Any, scheduler: Any) -> Any:
+    """Return a scheduler of class `kind` with a scheduler's configuration."""
+    config = dict(scheduler.config)
+    takes = inspect.signature(kind.steered_class.__init__).parameters
+    added = {name: config.pop(name) for name in list(config) if name not in takes and name[0] != "_"}
+    made = kind.from_config(config)
+    made.register_to_config(**added)  # by the pipeline, which reads it again
+    return made
 
 
 def noised(scheduler: Any, clean: torch.Tensor, noise: torch.Tensor, index: int) -> torch.Tensor:
