@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from streamingt2v.external.latents import Moments, arrange, encode, time_axis
 from streamingt2v.external.steering import Hand, steered
 
 STEERED = [n for n in toy_bases.TOYS if not n.startswith("skyreels_df") and not n.endswith("_video")]
-HELD = [n for n in STEERED if n not in ("allegro", "svd", "helios")]
+HELD = [n for n in STEERED if n not in ("allegro", "svd", "helios", "framepack", "anyflow_far")]
 NATIVE = {
     "ltx": "conditions",
     "ltx_condition": "conditions",
@@ -37,14 +36,7 @@ NATIVE = {
 }
 
 
-@cache
-def pipeline(name: str) -> Any:
-    torch.manual_seed(0)
-    pipe = toy_bases.TOYS[name].build()
-    pipe.set_progress_bar_config(disable=True)
-    if name == "allegro":
-        pipe.vae.enable_tiling()
-    return pipe
+pipeline = toy_bases.built
 
 
 def clip(frames: int, size: tuple[int, int], seed: int = 0) -> torch.Tensor:
@@ -91,12 +83,12 @@ def steered_call(name: str, hand: Hand, **more: Any) -> torch.Tensor:
         pipe.scheduler = plain
 
 
-@pytest.mark.parametrize("name", STEERED)
+@pytest.mark.parametrize("name", toy_bases.lanes(STEERED))
 def test_an_idle_hand_leaves_a_pipelines_bytes_unchanged(name):
     assert torch.equal(call(pipeline(name), name), steered_call(name, Hand()))
 
 
-@pytest.mark.parametrize("name", HELD)
+@pytest.mark.parametrize("name", toy_bases.lanes(HELD))
 def test_the_overlap_is_held_bitwise_and_repeats(name):
     """After the last step the first latents are those of the window, and what follows has seen them."""
     pipe, toy = pipeline(name), toy_bases.TOYS[name]

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import diffusers
 import pytest
-import torch
 
 import toy_bases
 from streamingt2v.external import families
 from streamingt2v.external.latents import temporal_ratio
 
 
-@pytest.mark.parametrize("name", toy_bases.TOYS)
+@pytest.mark.parametrize("name", toy_bases.lanes(toy_bases.TOYS))
 def test_the_ratio_of_a_folder_is_the_pipelines(name):
-    torch.manual_seed(0)
-    pipe = toy_bases.TOYS[name].build()
+    pipe = toy_bases.built(name)
     config = {**pipe.vae.config, "_class_name": type(pipe.vae).__name__}
     assert families.ratio_of(config) == temporal_ratio(pipe)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import pytest
@@ -22,12 +21,7 @@ NAMES = (
 )  # fmt: skip
 
 
-@cache
-def pipeline(name: str) -> Any:
-    torch.manual_seed(0)
-    pipe = toy_bases.TOYS[name].build()
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+pipeline = toy_bases.built
 
 
 def words(prompt: str = "A cat running") -> Words:

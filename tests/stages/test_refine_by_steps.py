@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import pytest
@@ -22,12 +21,7 @@ VIDEO = ("animatediff_video", "cogvideox_video", "wan_video", "modelscope_video"
 TEXT = ("wan", "hunyuan", "ltx", "mochi", "skyreels", "animatediff", "easyanimate", "cogvideox")
 
 
-@cache
-def pipeline(name: str) -> Any:
-    torch.manual_seed(0)
-    pipe = toy_bases.TOYS[name].build()
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+pipeline = toy_bases.built
 
 
 def stage_of(name: str, total: int | None, **changes: Any) -> SplicedRefineStage:

@@ -5,11 +5,13 @@ A builder returns a pipeline in memory; `saved` writes its folder. Sizes are the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from . import newer, transformer_toys, unets, wan
@@ -17,14 +19,34 @@ from . import newer, transformer_toys, unets, wan
 
 @dataclass(frozen=True)
 class Toy:
-    """A pipeline to try. size: (height, width). image: it needs one to start from. more: further arguments of a call."""
+    """A pipeline to try.
+
+    size: (height, width). chunk: frames and overlap. image: it needs one to start from. more: further arguments of a call.
+    """
 
     build: Callable[[], Any]
     size: tuple[int, int]
     frames: int = 9
+    chunk: tuple[int, int] = (17, 9)
     image: bool = False
     video: bool = False
     more: tuple[tuple[str, Any], ...] = ()
+
+
+@cache
+def built(name: str) -> Any:
+    """Return a toy in memory, once a process."""
+    torch.manual_seed(0)
+    pipe = TOYS[name].build()
+    pipe.set_progress_bar_config(disable=True)
+    if name == "allegro":
+        pipe.vae.enable_tiling()
+    return pipe
+
+
+def lanes(names: Iterable[str]) -> list[Any]:
+    """Return names as parameters of a test, those of newer families in the slow lane."""
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in NEWER else []) for name in names]
 
 
 def saved(name: str, folder: Path) -> Path:
@@ -40,7 +62,7 @@ TOYS = {
     "animatediff": Toy(unets.animatediff, (32, 32)),
     "animatediff_dpm": Toy(unets.animatediff_dpm, (32, 32)),
     "animatediff_video": Toy(unets.animatediff_video, (32, 32), video=True),
-    "svd": Toy(unets.svd, (32, 32), image=True, frames=6),
+    "svd": Toy(unets.svd, (32, 32), image=True, frames=6, chunk=(6, 3)),
     "cogvideox": Toy(transformer_toys.cogvideox, (32, 32)),
     "cogvideox_dpm": Toy(transformer_toys.cogvideox_dpm, (32, 32)),
     "cogvideox_image": Toy(transformer_toys.cogvideox_image, (32, 32), image=True),
@@ -67,14 +89,14 @@ TOYS = {
     "ltx": Toy(transformer_toys.ltx, (32, 32)),
     "ltx_image": Toy(transformer_toys.ltx_image, (32, 32), image=True),
     "ltx_condition": Toy(transformer_toys.ltx_condition, (32, 32)),
-    "mochi": Toy(transformer_toys.mochi, (16, 16), frames=13),
-    "latte": Toy(transformer_toys.latte, (16, 16), frames=16),
+    "mochi": Toy(transformer_toys.mochi, (16, 16), frames=13, chunk=(13, 7)),
+    "latte": Toy(transformer_toys.latte, (16, 16), frames=16, chunk=(16, 8)),
     "hunyuan": Toy(transformer_toys.hunyuan, (16, 16)),
     "hunyuan_skyreels_image": Toy(transformer_toys.hunyuan_skyreels_image, (16, 16), image=True),
     "easyanimate": Toy(transformer_toys.easyanimate, (16, 16)),
     "allegro": Toy(transformer_toys.allegro, (16, 16), frames=16),
     "sana": Toy(wan.sana, (32, 32), more=(("use_resolution_binning", False),)),
-    "helios": Toy(wan.helios, (16, 16), frames=33),
+    "helios": Toy(wan.helios, (16, 16), frames=33, chunk=(42, 9)),
     "ltx2": Toy(newer.ltx2, (32, 32)),
     "ltx2_image": Toy(newer.ltx2_image, (32, 32), image=True),
     "hunyuan15": Toy(newer.hunyuan15, (16, 16)),
