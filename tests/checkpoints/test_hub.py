@@ -342,6 +342,14 @@ def test_the_registry_names_each_model_once_and_says_what_was_checked():
         ), entry.name
 
 
+def test_models_that_are_pipelines_say_what_they_need_and_where_they_ran():
+    whole = [entry for entry in ENTRIES if entry.role == "model" and entry.steps]
+    assert len(whole) >= 10 and all("run at toy size here" in entry.verified for entry in whole)
+    wan = find_entry("Wan-AI/Wan2.2-T2V-A14B-Diffusers")
+    assert wan.weights == {"none": 2 * sum(dict(wan.networks).values()), "model": 2 * 14_288_491_584}
+    assert wan.to_json()["weights"] == wan.weights and find_entry("tiny").weights == {}
+
+
 def test_the_server_speaks_to_the_hubs_own_downloader(tmp_path, hub):
     """The tests' server works as a hub for the official client."""
     assert isinstance(hub, Hub)

@@ -25,7 +25,8 @@ class Entry:
     use: the option that selects it. revision: pinned commit; None takes the latest. file: the file needed
     from the repository. convert: the `convert` kind that makes a model folder of it. parts: (setting, hub id)
     of a base made of several repositories; settings: its other settings. half: half-precision type
-    recommended by the authors. verified: which figures were checked, and how.
+    recommended by the authors. networks: their parameters, where a diffusers pipeline is the whole model; steps,
+    guidance_scale: recommended for it. verified: which figures were checked, and how.
     """
 
     name: str
@@ -46,16 +47,26 @@ class Entry:
     parts: tuple[tuple[str, str], ...] = ()
     settings: tuple[tuple[str, Any], ...] = ()
     half: Literal["float16", "bfloat16"] = "float16"
+    networks: tuple[tuple[str, int], ...] = ()
+    steps: int | None = None
+    guidance_scale: float | None = None
     verified: str = "no: from the model's card"
 
+    @property
+    def weights(self) -> dict[str, int]:
+        """Bytes of weights on the device at a time in half precision, by level of offloading; empty if unknown."""
+        sizes = [2 * count for _, count in self.networks]
+        return {"none": sum(sizes), "model": max(sizes)} if sizes else {}
+
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self) | {"networks": dict(self.networks), "weights": self.weights}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Entry:
         """Build an entry of `registry.json`."""
         parts = tuple((name, hub_id) for name, hub_id in values.get("parts", ()))
-        return cls(**{**values, "parts": parts, "settings": tuple(values.get("settings", {}).items())})
+        tables = {name: tuple(values.get(name, {}).items()) for name in ("settings", "networks")}
+        return cls(**{**values, "parts": parts, **tables})
 
 
 ENTRIES = tuple(

@@ -118,15 +118,21 @@ def models(*, screen: ScreenOptions) -> None:
     for entry in ENTRIES:
         size = f"{entry.width}x{entry.height}" if entry.width else "?"
         lines.append(
-            f"{entry.name:14} {entry.role:9} {size:10} {entry.frames or '?':>4} frames  {entry.about}"
+            f"{entry.name:20} {entry.role:9} {size:10} {entry.frames or '?':>4} frames  {entry.about}"
         )
         place = entry.hub_id or "not on the Hugging Face hub"
-        lines.append(f"{'':14} licence: {entry.licence}; use: {entry.use}; {place}")
+        lines.append(f"{'':20} licence: {entry.licence}; use: {entry.use}; {place}")
         numbers = [
             ("parameters", entry.parameters, 1e9, "billion"),
             ("download", entry.download_bytes, 1e9, "GB"),
         ]
         known = [f"{what} {value / unit:.2f} {name}" for what, value, unit, name in numbers if value]
-        lines.append(f"{'':14} {', '.join([*known, f'checked: {entry.verified}'])}")
+        if entry.weights:
+            whole, largest = (size / 1e9 for size in entry.weights.values())
+            known.append(f"weights in memory {whole:.1f} GB, {largest:.1f} GB with --offload model")
+        if entry.steps:
+            scale = f", guidance {entry.guidance_scale:g}" if entry.guidance_scale else ""
+            known.append(f"recommended: {entry.steps} steps{scale}, {entry.half}")
+        lines.append(f"{'':20} {', '.join([*known, f'checked: {entry.verified}'])}")
     show = Screen(screen.quiet, screen.json)
     show.result("\n".join(lines), {"models": [entry.to_json() for entry in ENTRIES]})
