@@ -20,7 +20,8 @@ from streamingt2v.config.refine import RefineByConfig
 
 ROOT = Path(__file__).parents[1]
 USERS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+REPOSITORY = PROJECT["urls"]["Repository"]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "lab" / "docs").glob("*.md")])
 PROGRAM = typer.main.get_command(app)
 
@@ -184,6 +185,18 @@ def test_source_files_cite_headings_of_the_method():
             cited |= set(places.split(", "))
         assert not re.search(r"\bspec \d", text), path
     assert len(cited) > 8 and cited <= titles
+
+
+def test_extras_that_are_named_exist():
+    from streamingt2v.checkpoints.packages import EXTRAS
+
+    named = set(EXTRAS.values())
+    for path in [*PAGES, *(ROOT / "src").rglob("*.py")]:
+        text = path.read_text()
+        named |= set(re.findall(r"MissingExtra\(.+, \"(\w+)\"\)", text))
+        for names in re.findall(r"streamingt2v\[([a-z,]+)\]", text):
+            named |= set(names.split(","))
+    assert named <= set(PROJECT["optional-dependencies"])
 
 
 def test_make_targets_that_are_named_exist():
