@@ -103,17 +103,23 @@ def trained_rivals(folders: Iterable[Path], components: Components) -> dict[str,
 
     ModelError if a folder holds no rival or one of another base; RequestError for duplicates.
     """
+    backbones = rival_backbones(folders, components)
+    return {name: Method(partial(_with_rival, backbone)) for name, backbone in backbones.items()}
+
+
+def rival_backbones(folders: Iterable[Path], components: Components) -> dict[str, RivalBackbone]:
+    """Return the base with each rival; errors as in `trained_rivals`."""
     own: Any = components.backbone
-    methods: dict[str, Method] = {}
+    found: dict[str, RivalBackbone] = {}
     for folder in folders:
         rival = load_rival(folder, own.unet)
-        backbone = RivalBackbone(own, rival, components.config.extend.frames)
-        if NAMES[kind_of(rival)] in methods:
+        name = NAMES[kind_of(rival)]
+        if name in found:
             raise RequestError(
                 "rivals", str(folder), f"is the second of kind {kind_of(rival)!r}; give one of each"
             )
-        methods[NAMES[kind_of(rival)]] = Method(partial(_with_rival, backbone))
-    return methods
+        found[name] = RivalBackbone(own, rival, components.config.extend.frames)
+    return found
 
 
 def _with_rival(backbone: RivalBackbone, components: Components, request: Request) -> Iterator[Frame]:

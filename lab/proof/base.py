@@ -26,7 +26,9 @@ from .sampling import clean_of, make_scheduler, sample, save_sheet
 from .words import TEXT_LENGTH, WIDTH, load_text, tokenize
 
 
-def build_unet(channels: tuple[int, ...] = (64, 128, 192), side: int = 8) -> UNet3DConditionModel:
+def build_unet(
+    channels: tuple[int, ...] = (64, 128, 192), side: int = 8, head_dim: int = 32
+) -> UNet3DConditionModel:
     """Build a stock network with attention at all levels but the deepest, as ModelScope's has."""
     inner = len(channels) - 1
     return UNet3DConditionModel(
@@ -38,7 +40,7 @@ def build_unet(channels: tuple[int, ...] = (64, 128, 192), side: int = 8) -> UNe
         block_out_channels=channels,
         layers_per_block=1,
         cross_attention_dim=WIDTH,
-        attention_head_dim=32,
+        attention_head_dim=head_dim,
         norm_num_groups=16,
     )
 
@@ -212,7 +214,7 @@ def sheet(
     save_sheet(code, made, path)
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     p = argparse.ArgumentParser()
     p.add_argument("out")
     for name, kind, default in (
@@ -242,7 +244,7 @@ def main() -> None:
         p.add_argument(f"--{name}", type=kind, default=default)
     p.add_argument("--channels", type=lambda s: tuple(map(int, s.split(","))), default=(64, 128, 192))
     torch.set_num_threads(1)
-    Trainer(p.parse_args()).go()
+    Trainer(p.parse_args(words)).go()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ deviation 1.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +79,16 @@ def fit(pictures: int = 4000) -> PatchCode:
     )
 
 
-if __name__ == "__main__":
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--images", type=int, default=4000)
+    asked = parser.parse_args(words)
     torch.set_num_threads(1)
-    code = fit()
-    save_file({"weight": code.weight.contiguous(), "mean": code.mean.contiguous()}, sys.argv[1])
+    code = fit(asked.images)
+    asked.file.parent.mkdir(parents=True, exist_ok=True)
+    save_file({"weight": code.weight.contiguous(), "mean": code.mean.contiguous()}, asked.file)
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,6 @@ returns PSNR and the share of the true gradient energy that remains.
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from diffusers import AutoencoderKL
 from torch import nn
 
 from .code import CHANNELS, PatchCode, load_code, to_pixels
+from .run import Run, RunConfig, quick_arithmetic
 
 
 def build_vae() -> AutoencoderKL:
@@ -42,9 +42,7 @@ class Coding(nn.Module):
         super().__init__()
         self.vae = vae
 
-    def forward(
-        self, pixels: torch.Tensor, latents: torch.Tensor, encoder: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, pixels: torch.Tensor, latents: torch.Tensor, encoder: bool) -> torch.Tensor:
         loss = torch.zeros(())
         if encoder:
             coded = self.vae.encode(pixels).latent_dist
@@ -52,8 +50,7 @@ class Coding(nn.Module):
         disturb = 0.06 * torch.rand(len(latents), 1, 1, 1) * torch.randn_like(latents)
         error = self.vae.decode(latents + disturb).sample.float() - pixels
         edges = sum(error.diff(dim=d).abs().mean() for d in (2, 3))
-        squared = (error**2).mean()
-        return loss + error.abs().mean() + edges + squared, 10 * torch.log10(4 / squared.detach())
+        return loss + error.abs().mean() + edges + (error**2).mean()
 
 
 def pictures(rng: np.random.Generator, count: int) -> torch.Tensor:
@@ -72,28 +69,23 @@ def pictures(rng: np.random.Generator, count: int) -> torch.Tensor:
     return torch.stack(frames[:count])
 
 
-def train(out: Path, code: PatchCode, minutes: float, init: Path | None = None, batch: int = 16) -> None:
-    """Train for `minutes` of processor time."""
+def train(out: Path, code: PatchCode, minutes: float, steps: int = 10**9, batch: int = 16) -> None:
+    """Train for `minutes` or `steps`, resuming earlier work."""
     torch.manual_seed(0)
-    vae = AutoencoderKL.from_pretrained(init / "vae").float() if init else build_vae()
+    vae = build_vae()
     module = Coding(vae)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01)
-    rng, step, kept = np.random.default_rng(3 if init is None else 4), 0, torch.zeros(0, 3, 64, 64)
-    while (spent := time.process_time() / 60 / minutes) < 1:
-        optimizer.param_groups[0]["lr"] = 1e-3 * min(1, (step + 1) / 50) * min(1.0, 2 * (1 - spent) + 0.01)
-        if step % 4 == 0:
-            kept = torch.cat([kept, pictures(rng, batch)])[-2000:]
-        pixels = kept[torch.from_numpy(rng.integers(len(kept), size=batch))]
-        with torch.autocast("cpu", torch.bfloat16):
-            loss, psnr = module(pixels, code.encode(pixels), step % 3 == 0)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        step += 1
-        if step % 50 == 0:
-            print(step, round(spent, 2), round(loss.item(), 4), round(psnr.item(), 2), flush=True)
-            vae.save_pretrained(out / "vae")
-    vae.save_pretrained(out / "vae")
+    run = Run(RunConfig(out, 1e-3, steps, minutes, warmup=50, decay=0.5, look_minutes=3, muon=False), module)
+    kept = torch.zeros(0, 3, 64, 64)
+
+    def loss() -> torch.Tensor:
+        nonlocal kept
+        if run.step % 4 == 0 or not len(kept):
+            kept = torch.cat([kept, pictures(run.rng, batch)])[-2000:]
+        pixels = kept[torch.from_numpy(run.rng.integers(len(kept), size=batch))]
+        with quick_arithmetic(torch.device("cpu")):
+            return module(pixels, code.encode(pixels), run.step % 3 == 0)
+
+    run.go(loss, lambda: vae.save_pretrained(out / "vae"))
 
 
 @torch.no_grad()
@@ -116,13 +108,20 @@ def energy(pixels: torch.Tensor) -> float:
     return float(sum((pixels.diff(dim=d) ** 2).mean() for d in (-1, -2)))
 
 
-if __name__ == "__main__":
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--code", type=Path, required=True)
-    parser.add_argument("--init", type=Path)
     parser.add_argument("--minutes", type=float, default=60)
-    asked = parser.parse_args()
+    parser.add_argument("--steps", type=int, default=10**9)
+    parser.add_argument("--check", type=int, default=96, help="images or clips to test on")
+    parser.add_argument("--batch", type=int, default=16)
+    asked = parser.parse_args(words)
     torch.set_num_threads(1)
-    train(asked.out, load_code(asked.code), asked.minutes, asked.init)
-    print(check(AutoencoderKL.from_pretrained(asked.out / "vae").float(), load_code(asked.code)))
+    code = load_code(asked.code)
+    train(asked.out, code, asked.minutes, asked.steps, asked.batch)
+    print(check(AutoencoderKL.from_pretrained(asked.out / "vae").float(), code, asked.check))
+
+
+if __name__ == "__main__":
+    main()

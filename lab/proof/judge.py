@@ -9,7 +9,6 @@ It trains on randomly degraded true clips and never sees generated ones.
 from __future__ import annotations
 
 import argparse
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from lab.world2 import clip, vocabulary
 
 from .code import to_pixels
 from .pool import start_of
+from .run import Run, RunConfig
 
 NAMES: dict[str, tuple[str, ...]] = {
     "noun": tuple(n.name for n in vocabulary.NOUNS),
@@ -167,50 +167,33 @@ def worse(pixels_BTCHW: torch.Tensor) -> torch.Tensor:
 
 def loss_of(
     out: dict[str, torch.Tensor], covers: torch.Tensor, labels: dict[str, torch.Tensor], moving: bool
-) -> tuple[torch.Tensor, dict[str, float]]:
-    total, right = ((out["cover"] - covers) ** 2).mean() * 20, {}
+) -> torch.Tensor:
+    total = ((out["cover"] - covers) ** 2).mean() * 20
     for name in NAMES:
         if name == "motion":
-            if moving:
-                total = total + F.cross_entropy(out[name], labels[name])
-                right[name] = float((out[name].argmax(-1) == labels[name]).float().mean())
+            total = total + moving * F.cross_entropy(out[name], labels[name])
             continue
         each = F.cross_entropy(
             out[name].flatten(0, 1), labels[name].repeat_interleave(covers.shape[1]), reduction="none"
         )
         asked = (covers > IN_SIGHT).flatten().float() if name in OF_THE_THING else torch.ones_like(each)
         total = total + (each * asked).sum() / asked.sum().clamp(min=1)
-        hit = (out[name].argmax(-1) == labels[name][:, None]).flatten().float()
-        right[name] = float((hit * asked).sum() / asked.sum().clamp(min=1))
-    return total, right
+    return total
 
 
-def train(out: Path, minutes: float, init: Path | None = None) -> None:
-    """Train for `minutes` of processor time."""
+def train(out: Path, minutes: float, steps: int = 10**9) -> None:
+    """Train for `minutes` or `steps`, resuming earlier work."""
     torch.manual_seed(0)
-    judge = load_judge(init) if init else Judge()
-    judge.train()
-    optimizer = torch.optim.AdamW(judge.parameters(), lr=1.5e-3, weight_decay=0.01)
-    rng, step = np.random.default_rng(12 if init is None else 13), 0
-    while (spent := time.process_time() / 60 / minutes) < 1:
-        optimizer.param_groups[0]["lr"] = 1.5e-3 * min(1, (step + 1) / 50) * min(1.0, 2 * (1 - spent) + 0.01)
-        moving = step % 3 == 0
-        pixels, covers, labels = _batch(rng, 8 if moving else 24, FRAMES if moving else 3)
-        total, right = loss_of(judge(worse(pixels)), covers, labels, moving)
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-        step += 1
-        if step % 60 < 2:
-            print(
-                step,
-                round(spent, 2),
-                round(total.item(), 3),
-                {name: round(value, 2) for name, value in right.items()},
-                flush=True,
-            )
-            judge.save_pretrained(out / "judge")
-    judge.save_pretrained(out / "judge")
+    judge = Judge()
+    config = RunConfig(out, 1.5e-3, steps, minutes, warmup=50, decay=0.5, look_minutes=3, seed=12, muon=False)
+    run = Run(config, judge)
+
+    def loss() -> torch.Tensor:
+        moving = run.step % 3 == 0
+        pixels, covers, labels = _batch(run.rng, 8 if moving else 24, FRAMES if moving else 3)
+        return loss_of(judge(worse(pixels)), covers, labels, moving)
+
+    run.go(loss, lambda: judge.save_pretrained(out / "judge"))
 
 
 @torch.no_grad()
@@ -226,12 +209,17 @@ def check(judge: Judge, clips: int = 96) -> dict[str, float]:
     return {name: round(float(np.mean(row)), 3) for name, row in hits.items()}
 
 
-if __name__ == "__main__":
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=20)
-    parser.add_argument("--init", type=Path)
-    asked = parser.parse_args()
+    parser.add_argument("--steps", type=int, default=10**9)
+    parser.add_argument("--check", type=int, default=96, help="images or clips to test on")
+    asked = parser.parse_args(words)
     torch.set_num_threads(1)
-    train(asked.out, asked.minutes, asked.init)
-    print(check(load_judge(asked.out)))
+    train(asked.out, asked.minutes, asked.steps)
+    print(check(load_judge(asked.out), asked.check))
+
+
+if __name__ == "__main__":
+    main()

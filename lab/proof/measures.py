@@ -85,6 +85,34 @@ def seams(frames_THWC: np.ndarray, borders: Sequence[int]) -> float:
     return float(change[at].mean()) / inside if inside > 0 else float("inf")
 
 
+def comes_back(before: np.ndarray, after: np.ndarray, others: Sequence[np.ndarray]) -> bool:
+    """Return whether `after` shows the scenery of `before` rather than that of any other video.
+
+    All uint8 (T, H, W, 3) of one scene, time of day and prompt, with a camera that stands. What they have in
+    common is subtracted; chance is 1 in len(others) + 1.
+    """
+    looks = np.stack([_borders(frames) for frames in (before, *others)])
+    common = looks.mean(0)
+    seen = _borders(after) - common
+    likeness = [np.sum(seen * (look - common)) / (np.linalg.norm(look - common) + 1e-9) for look in looks]
+    return int(np.argmax(likeness)) == 0
+
+
+def _borders(frames_THWC: np.ndarray) -> np.ndarray:
+    """Return the mean image at half size, left and right borders alone: the subject stands in the middle."""
+    mean = frames_THWC.astype(np.float32).mean(0)
+    height, width = (side // 2 * 2 for side in mean.shape[:2])
+    small = mean[:height, :width].reshape(height // 2, 2, width // 2, 2, 3).mean((1, 3))
+    edge = max(1, round(_BORDER * small.shape[1]))
+    return np.concatenate([small[:, :edge], small[:, -edge:]], 1)
+
+
+def sharpness(frames_THWC: np.ndarray) -> float:
+    """Return the mean squared gradient of a video's pixels in [0, 255]."""
+    frames = frames_THWC.astype(np.float32)
+    return float(sum((np.diff(frames, axis=axis) ** 2).mean() for axis in (1, 2)))
+
+
 def hidden_spans(covers_T: np.ndarray, least: int = 9, covered: float = 1.0) -> list[tuple[int, int]]:
     """Return spans (first, end) of at least `least` frames with less than `covered` pixels of the subject."""
     hidden = np.concatenate([[False], covers_T < covered, [False]]).astype(int)

@@ -314,7 +314,7 @@ def go_on(
     return z
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     p = argparse.ArgumentParser()
     p.add_argument("out")
     for name, kind, default in (
@@ -337,7 +337,7 @@ def main() -> None:
     ):
         p.add_argument(f"--{name}", type=kind, default=default)
     torch.set_num_threads(1)
-    trainer = Trainer(p.parse_args())
+    trainer = Trainer(p.parse_args(words))
     trainer.run.go(trainer.loss, trainer.look)
 
 

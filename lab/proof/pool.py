@@ -56,7 +56,7 @@ def draw(rng: np.random.Generator, code: PatchCode, frames: int, size: int = 64)
 
 
 class Pool:
-    """`fresh`: share of new clips in a batch.
+    """`fresh`: share of new clips in a batch. `side`: of the images in pixels.
 
     `workers`: processes that draw continuously, for devices that learn faster than clips are drawn; a batch
     takes what is ready.
@@ -70,8 +70,10 @@ class Pool:
         fresh: float,
         rng: np.random.Generator,
         workers: int = 0,
+        side: int = 64,
     ):
         self.code, self.frames, self.size, self.fresh, self.rng = code, frames, size, fresh, rng
+        self.side = side
         self.examples: list[Example] = []
         self.pending: list[Future[list[Example]]] = []
         self.workers = ProcessPoolExecutor(workers, get_context("spawn")) if workers else None
@@ -92,7 +94,7 @@ class Pool:
         new = count if len(self.examples) < 4 * count else int(self.fresh * count + self.rng.random())
         drawn: list[Example] = []
         while len(drawn) < new:
-            drawn += draw(self.rng, self.code, self.frames)
+            drawn += draw(self.rng, self.code, self.frames, self.side)
         return drawn
 
     def _drawn_ahead(self, count: int) -> list[Example]:
@@ -111,10 +113,10 @@ class Pool:
     def _ask(self) -> None:
         assert self.workers is not None
         seed = int(self.rng.integers(2**62))
-        self.pending.append(self.workers.submit(_draw_some, seed, self.code, self.frames))
+        self.pending.append(self.workers.submit(_draw_some, seed, self.code, self.frames, self.side))
 
 
-def _draw_some(seed: int, code: PatchCode, frames: int, clips: int = 8) -> list[Example]:
+def _draw_some(seed: int, code: PatchCode, frames: int, side: int, clips: int = 8) -> list[Example]:
     torch.set_num_threads(1)
     rng = np.random.default_rng(seed)
-    return [example for _ in range(clips) for example in draw(rng, code, frames)]
+    return [example for _ in range(clips) for example in draw(rng, code, frames, side)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -28,7 +29,8 @@ from .muon import Muon
 class RunConfig:
     """`lr` rises over `warmup` steps and falls to 0 over the last `decay` share of `steps` or `minutes`.
 
-    The run ends at `steps` or `minutes`, whichever comes first; earlier parts of a resumed run count.
+    The run ends at `steps` or `minutes`, whichever comes first; earlier parts of a resumed run count. muon:
+    use Muon, else AdamW.
     """
 
     out: Path
@@ -44,6 +46,7 @@ class RunConfig:
     agree_every: int = 8
     seed: int = 0
     log_every: int = 20
+    muon: bool = True
 
 
 def device_of_this_process() -> torch.device:
@@ -68,7 +71,11 @@ class Run:
         self.rank, self.world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         self.own = {n: p for n, p in module.named_parameters() if p.requires_grad}
         self.average = {n: p.detach().clone() for n, p in self.own.items()}
-        self.optimizer = Muon(self.own.items(), config.lr)
+        self.optimizer: torch.optim.Optimizer = (
+            Muon(self.own.items(), config.lr)
+            if config.muon
+            else torch.optim.AdamW(self.own.values(), config.lr, betas=(0.9, 0.99), weight_decay=0.01)
+        )
         self.step, self.spent = 0, 0.0
         self.counts: dict[str, int] = {}
         self._load()
@@ -84,7 +91,12 @@ class Run:
         self.counts[name] = self.counts.get(name, 0) + number
 
     def go(self, loss: Callable[[], torch.Tensor], look: Callable[[], None]) -> None:
-        """Train to the end. `look` is called with the averaged weights in the module."""
+        """Train to the end. `look` is called with the averaged weights in the module.
+
+        SIGTERM saves a checkpoint after the current step and exits with code 143.
+        """
+        stopping: list[int] = []
+        before_this = signal.signal(signal.SIGTERM, lambda number, frame: stopping.append(number))
         if self.world > 1:
             dist.init_process_group("gloo")
             self._agree()
@@ -102,9 +114,13 @@ class Run:
             if time.monotonic() - saved > self.config.save_minutes * 60:
                 self.save()
                 saved = time.monotonic()
+            if stopping:
+                self.save()
+                raise SystemExit(143)
             if self.rank == 0 and time.monotonic() - looked > self.config.look_minutes * 60:
                 self._with_average(look)
                 looked = time.monotonic()
+        signal.signal(signal.SIGTERM, before_this)
         self.save()
         if self.rank == 0:
             self._with_average(look)

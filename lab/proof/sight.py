@@ -10,7 +10,6 @@ as in CLIP with a frozen text tower (Zhai et al. 2022).
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from lab.world2 import clip, vocabulary
 from streamingt2v.models.apm import CLIP_MEAN, CLIP_STD
 
 from .code import to_pixels
+from .run import Run, RunConfig
 from .words import WIDTH, load_text, tokenize
 
 LOOKS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -61,19 +61,16 @@ class Sight(nn.Module):
 
     def forward(
         self, pixels_B2CHW: torch.Tensor, text_BD: torch.Tensor, labels: torch.Tensor
-    ) -> tuple[torch.Tensor, list[float]]:
+    ) -> torch.Tensor:
         embeds = self.vision(pixel_values=normalised(pixels_B2CHW.flatten(0, 1))).image_embeds
         first, second = F.normalize(embeds, dim=-1).unflatten(0, (-1, 2)).unbind(1)
         target, scale = torch.arange(len(first)), self.scale.exp().clamp(max=50)
         pairs = scale * first @ second.T
         words = scale * first @ F.normalize(self.text_projection(text_BD), dim=-1).T
         loss = F.cross_entropy(pairs, target) + 0.5 * F.cross_entropy(words, target)
-        right = [float((pairs.argmax(1) == target).float().mean())]
         for i, head in enumerate(self.heads):
-            scores = head(embeds)
-            loss = loss + F.cross_entropy(scores, labels[:, i].repeat_interleave(2))
-            right.append(float((scores.argmax(1) == labels[:, i].repeat_interleave(2)).float().mean()))
-        return loss, right
+            loss = loss + F.cross_entropy(head(embeds), labels[:, i].repeat_interleave(2))
+        return loss
 
 
 def normalised(pixels_NCHW: torch.Tensor) -> torch.Tensor:
@@ -82,15 +79,16 @@ def normalised(pixels_NCHW: torch.Tensor) -> torch.Tensor:
     return ((pixels_NCHW + 1) / 2 - mean) / std
 
 
-def train(out: Path, text_folder: Path, minutes: float, batch: int = 48) -> None:
-    """Train for `minutes` of processor time."""
+def train(out: Path, text_folder: Path, minutes: float, steps: int = 10**9, batch: int = 48) -> None:
+    """Train for `minutes` or `steps`, resuming earlier work."""
     torch.manual_seed(0)
     tokenizer, text = load_text(text_folder)
     sight = Sight()
-    optimizer = torch.optim.AdamW(sight.parameters(), lr=1e-3, weight_decay=0.05)
-    rng, step = np.random.default_rng(5), 0
-    while (spent := time.process_time() / 60 / minutes) < 1:
-        optimizer.param_groups[0]["lr"] = 1e-3 * min(1, (step + 1) / 100) * min(1.0, 2 * (1 - spent) + 0.01)
+    config = RunConfig(out, 1e-3, steps, minutes, decay=0.5, look_minutes=3, seed=5, muon=False)
+    run = Run(config, sight)
+    rng = run.rng
+
+    def loss() -> torch.Tensor:
         specs = [
             clip.sample(
                 int(rng.integers(2**62)),
@@ -107,17 +105,9 @@ def train(out: Path, text_folder: Path, minutes: float, batch: int = 48) -> None
         labels = torch.tensor([[names.index(getattr(s, name)) for name, names in LOOKS] for s in specs])
         with torch.no_grad():
             said = text(tokenize(tokenizer, [s.caption for s in specs])).pooler_output
-        loss, right = sight(
-            pixels + 0.1 * torch.rand(batch, 1, 1, 1, 1) * torch.randn_like(pixels), said, labels
-        )
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        step += 1
-        if step % 40 == 0:
-            print(step, round(spent, 2), round(loss.item(), 3), [round(r, 2) for r in right], flush=True)
-            _save(sight, out)
-    _save(sight, out)
+        return sight(pixels + 0.1 * torch.rand(batch, 1, 1, 1, 1) * torch.randn_like(pixels), said, labels)
+
+    run.go(loss, lambda: _save(sight, out))
 
 
 def _save(sight: Sight, out: Path) -> None:
@@ -127,12 +117,17 @@ def _save(sight: Sight, out: Path) -> None:
     )
 
 
-if __name__ == "__main__":
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=20)
-    asked = parser.parse_args()
+    parser.add_argument("--steps", type=int, default=10**9)
+    parser.add_argument("--batch", type=int, default=48)
+    asked = parser.parse_args(words)
     torch.set_num_threads(1)
-    asked.out.mkdir(parents=True, exist_ok=True)
-    train(asked.out, asked.text, asked.minutes)
+    train(asked.out, asked.text, asked.minutes, asked.steps, asked.batch)
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,7 @@ The tower then stays frozen while the base trains; the image tower is matched to
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +122,14 @@ def train(out: Path, steps: int = 900, batch: int = 96) -> None:
     tokenizer.save_pretrained(out / "tokenizer")
 
 
-if __name__ == "__main__":
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--steps", type=int, default=900)
+    asked = parser.parse_args(words)
     torch.set_num_threads(1)
-    train(Path(sys.argv[1]))
+    train(asked.out, asked.steps)
+
+
+if __name__ == "__main__":
+    main()

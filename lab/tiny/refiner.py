@@ -99,7 +99,7 @@ class RefinerTask:
         soft = torch.tensor([rng.random() < self.config.soften for rng in rngs]).view(-1, 1, 1, 1, 1)
         return {
             "latents": data.encode_clips(pixels),
-            "start": data.encode_clips(torch.where(soft, _softened(pixels), pixels)),
+            "start": data.encode_clips(torch.where(soft, softened(pixels), pixels)),
             "weight": diffusion.foreground_weight(masks),
             "ids": tokenize(self.tokenizer, objective.drop_captions([s.caption for s in specs], rngs)),
         }
@@ -137,7 +137,7 @@ def refine(module: RefinerModule, batch: Batch, steps: int = 4) -> torch.Tensor:
     return list(solve(predict_clean, noised, nodes, noise))[-1].latents_BCTHW
 
 
-def _softened(pixels_BTCHW: torch.Tensor) -> torch.Tensor:
+def softened(pixels_BTCHW: torch.Tensor) -> torch.Tensor:
     """Shrink to half size and enlarge again, like stage 3's input."""
     flat, size = pixels_BTCHW.flatten(0, 1), pixels_BTCHW.shape[-2:]
     small = F.interpolate(flat, scale_factor=0.5, mode="bilinear", antialias=True)

@@ -1,5 +1,9 @@
 """Training and measuring of the embedded model: data, base, memories, runs that are resumed."""
 
+import os
+import signal
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +12,9 @@ import torch
 from diffusers.models.controlnets.controlnet import ControlNetConditioningEmbedding
 from torch import nn
 
-from lab.proof import base, code, continuing, measures, memory, muon, pool, whole
+from lab.compare.comparison import TRUTH, WITHOUT_ANCHOR
+from lab.compare.results import Item, ItemFile, save_rows
+from lab.proof import base, code, continuing, export, measures, memory, muon, page, pool, whole
 from lab.proof.run import Run, RunConfig
 from lab.proof.sampling import make_scheduler
 from lab.world2 import clip
@@ -79,11 +85,39 @@ def test_a_run_ends_after_its_minutes_and_its_rate_falls_to_nothing(tmp_path):
 
 
 def test_the_whole_training_names_settings_that_its_parts_have(tmp_path):
-    one_by_one, beside = whole.commands(tmp_path, 30, 2)
-    for module, _, *options in [*one_by_one, *beside]:
-        source = Path(whole.__file__).with_name(f"{module}.py").read_text()
-        named = [option.removeprefix("--") for option in options if option.startswith("--")]
-        assert all(f'"{name}"' in source or f'"--{name}"' in source for name in named), (module, named)
+    for toy in (False, True):
+        for part in whole.parts(tmp_path, 30, 2, toy):
+            source = Path(whole.__file__).with_name(f"{part.module}.py").read_text()
+            named = [word.removeprefix("--") for word in part.words if word.startswith("--")]
+            assert all(f'"{name}"' in source or f'"--{name}"' in source for name in named), (part, named)
+    assert sum(share for name, share in whole.SHARES.items() if name not in whole.BESIDE) < 1
+
+
+def test_the_whole_training_stops_at_its_deadline_and_marks_nothing_done(tmp_path, monkeypatch):
+    monkeypatch.setattr(whole, "_command", lambda part: ["sleep", "60"])
+    crew = whole.Crew(tmp_path, time.monotonic() + 0.1, here=False)
+    with pytest.raises(SystemExit) as stopped:
+        crew.run(whole.Part("cam", "memory", []))
+    assert stopped.value.code == whole.AGAIN and not list(crew.done.iterdir())
+    monkeypatch.setattr(whole, "_command", lambda part: ["true"])
+    crew.deadline += 60
+    crew.run(whole.Part("cam", "memory", []))
+    assert [path.name for path in crew.done.iterdir()] == ["cam"]
+
+
+def test_a_run_that_is_told_to_end_saves_first(tmp_path):
+    module = nn.Linear(2, 1)
+    run = Run(RunConfig(tmp_path, steps=9), module)
+
+    def loss() -> torch.Tensor:
+        if run.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return module(torch.ones(1, 2)).pow(2).mean()
+
+    with pytest.raises(SystemExit) as stopped:
+        run.go(loss, lambda: None)
+    assert stopped.value.code == 143
+    assert torch.load(tmp_path / "checkpoint-0.pt", weights_only=True)["step"] == 3
 
 
 def test_a_run_stops_at_a_gradient_that_is_none():
@@ -170,3 +204,57 @@ def test_a_border_that_jumps_is_a_seam():
 
 def test_spans_out_of_sight():
     assert measures.hidden_spans(np.array([5.0] * 3 + [0] * 10 + [5] * 2 + [0] * 4)) == [(3, 13)]
+
+
+def test_scenery_that_comes_back_is_told_from_other_arrangements():
+    spec = clip.sample((90, 1), noun="cat", motion="jump", scene="street", time="day")
+    video, *others = (clip.render(replace(spec, arrangement=i), clip.frame_times(4))[0] for i in (5, 6, 7, 8))
+    later = clip.render(replace(spec, arrangement=5), clip.frame_times(4, 9.0))[0]
+    elsewhere = clip.render(replace(spec, arrangement=6), clip.frame_times(4, 9.0))[0]
+    assert measures.comes_back(video, later, others)
+    assert not measures.comes_back(video, elsewhere, others)
+
+
+def test_words_outside_of_the_world_lead_inside():
+    words = export.build_vocabulary()
+    assert not words.known & words.nearest.keys() and set(words.nearest.values()) <= words.known
+    assert words.translate("A tiger walking in the city at dusk") == "a cat running in the street at sunset"
+    assert words.replacements("A cat with stripes on the street") == {}
+
+
+def results(folder: Path, better: float) -> Path:
+    """Measurements of two prompts; those with APM are better by so much."""
+    file = ItemFile(folder, {"model": "toy"})
+    numbers = {
+        "first": {"noun": 1.0, "scene": 1.0, "motion": 1.0, "sharpness": 0.7},
+        "scroll": {"speed": 1.0, "one_way": 1.0},
+        "seams": {"seam": 1.0},
+        "hidden": {"came_back": 1.0, "looks_kept": 0.9},
+        "back": {"arrangement_kept": 0.9},
+        "long": {"noun_end": 1.0, "scene_end": 1.0, "anchor_end": 0.9, "colour_end": 0.5},
+    }
+    for part, values in numbers.items():
+        for method in (TRUTH, page.SHIPPED, WITHOUT_ANCHOR, page.NOTHING):
+            less = better * (method in (WITHOUT_ANCHOR, page.NOTHING))
+            worse = {"seam": 1.0 + 3 * (method == page.NOTHING), "colour_end": 0.5 + less}
+            for prompt in range(2):
+                key = (part, method, prompt, 0)
+                made = {name: worse.get(name, value - less) for name, value in values.items()}
+                file.add(Item(*key, "A cat", 4, made, {}, {}, {}, 1.0))
+                save_rows(np.zeros((4, 8, 3), np.uint8), page.image_of(folder, "rows", key))
+                save_rows(np.zeros((8, 4 * 8, 3), np.uint8), page.image_of(folder, "films", key))
+    page.save_truth(folder, {"noun": 1.0, "scene": 1.0, "motion": 1.0})
+    return folder
+
+
+@pytest.mark.parametrize("better", [0.5, 0.0])
+def test_the_page_of_results_begins_with_images_and_says_what_fails(tmp_path, better):
+    pytest.importorskip("matplotlib")
+    place = tmp_path / "docs" / "results.md"
+    page.main([str(results(tmp_path / "results", better)), str(place)])
+    text = place.read_text()
+    assert len(text.splitlines()) <= page.MOST_LINES and text.index("![") < text.index("## ")
+    shown = ["results-first.webp", "results-long.webp", "results-slices.png"]
+    assert all((place.parent / "images" / name).stat().st_size < 2e6 and name in text for name in shown)
+    assert ("Does not hold: as shipped is surely better than CAM alone" in text) == (better == 0)
+    assert ("CAM 1.00, nothing 4.00 | holds" in text) and ("and in 20 points more" in text)

@@ -9,7 +9,7 @@ from ..backbones.vocabulary import Vocabulary
 from ..config import find_model
 
 _SMALL = frozenset(
-    "among and from going is moving of the there to video still up down at by in on an a".split()
+    "among and from going is moving of the there to video still up down at by in on an a with while".split()
 )
 
 

@@ -6,7 +6,7 @@ import torch
 from diffusers import DDIMScheduler
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 
-from lab.compare import baselines, fifo, freenoise
+from lab.compare import apart, baselines, fifo, freenoise
 from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.errors import RequestError
 from toy import write_toy_model
@@ -187,3 +187,32 @@ def test_a_perfect_predictor_gives_out_the_first_chunk():
     )
     torch.testing.assert_close(queue.latents_BCTHW[:, :, :7], expected[:, :, :7], atol=1e-4, rtol=1e-4)
     assert [timesteps[0, -1] for timesteps in seen] == [levels.timesteps[i] for i in (1, 3, 5, 7)]
+
+
+def test_chunks_with_noise_apart_repeat_exactly_and_keep_their_length(pipe):
+    first, again, longer = (
+        np.stack(list(apart.apart(pipe.components, Request("a cat", frames)))) for frames in (21, 21, 24)
+    )
+    assert first.shape[0] == 21
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(first, longer[:21])
+
+
+def test_a_held_overlap_is_the_window_noised_to_the_step(pipe):
+    components = apart.with_held_overlap(pipe.components)
+    backbone, window = components.backbone, randn(8, 3, 32, 32).clamp(-1, 1)
+    seen = []
+    backbone.unet.register_forward_pre_hook(lambda _, given: seen.append(given[0].clone()))
+    try:
+        predict = backbone.predictor(backbone.condition(components.text("a cat"), None), window, 2.0, 0.0)
+        start, later = randn(1, *backbone.latent_shape(32, 32)[:1], 16, 4, 4), randn(1, 16, 16, 4, 4)
+        for latents, t in ((start, 999), (later, 1)):
+            predict(latents, torch.tensor(t))
+    finally:
+        backbone.unet._forward_pre_hooks.clear()
+    clean = apart.encode_frames(backbone.vae, window, backbone.device)
+    for latents, shown, t in ((start, seen[0], 999), (later, seen[1], 1)):
+        signal = backbone.alphas[t]
+        held = signal.sqrt() * clean + (1 - signal).sqrt() * start[:, :, :8]
+        torch.testing.assert_close(shown[:1, :, :8], held, atol=1e-5, rtol=1e-5)
+        assert torch.equal(shown[:1, :, 8:], latents[:, :, 8:])

@@ -1,0 +1,75 @@
+"""Distil an assembled model to four plain steps: `streamingt2v.train.distill` on captions of the world.
+
+python -m lab.proof.distill OUT --model DIR [--minutes 60]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lab.world2 import clip
+from streamingt2v.train.data import Clip
+from streamingt2v.train.distill import DistillTask, Settings
+from streamingt2v.train.draws import generators
+from streamingt2v.train.folder import Source
+
+from .code import to_pixels
+from .run import Run, RunConfig, device_of_this_process, quick_arithmetic
+
+
+class WorldClips:
+    """Clips of the world as a `train.data.ClipDataset`."""
+
+    key = "world2"
+
+    def draw(self, rng: np.random.Generator, offsets: Sequence[int], height: int, width: int) -> Clip:
+        """See `ClipDataset.draw`; clips are square."""
+        spec = clip.sample(int(rng.integers(2**62)))
+        times = rng.uniform(0, 8) + np.array(offsets) / clip.FPS
+        return Clip(to_pixels(clip.render(spec, times, height)[0]), spec.caption)
+
+
+def main(words: list[str] | None = None) -> None:
+    p = argparse.ArgumentParser()
+    p.add_argument("out", type=Path)
+    for name, kind, default in (
+        ("model", str, None),
+        ("student_steps", int, 4),
+        ("videos", int, 160),
+        ("chunks", int, 6),
+        ("together", int, 1),
+        ("rank", int, 8),
+        ("batch", int, 8),
+        ("lr", float, 1e-3),
+        ("steps", int, 10**9),
+        ("minutes", float, 60),
+        ("save_minutes", float, 8),
+        ("look_minutes", float, 15),
+    ):
+        p.add_argument(f"--{name}", type=kind, default=default)
+    a = p.parse_args(words)
+    torch.set_num_threads(1)
+    device, cache = device_of_this_process(), a.out / "teacher"
+    cache.mkdir(parents=True, exist_ok=True)
+    names = "student_steps videos chunks together rank".split()
+    settings = Settings(cache=cache, still=0.1, **{name: getattr(a, name) for name in names})
+    task = DistillTask(Source(a.model), WorldClips(), settings)
+    task.module.eval().to(device)
+    names = "lr steps minutes save_minutes look_minutes".split()
+    run = Run(RunConfig(a.out, decay=0.4, muon=False, **{n: getattr(a, n) for n in names}), task.module)
+
+    def loss() -> torch.Tensor:
+        batch = task.batch(generators(0, run.step, range(a.batch)), run.step)
+        with quick_arithmetic(device):
+            return task.module({name: value.to(device) for name, value in batch.items()})["loss"].mean()
+
+    run.go(loss, lambda: task.export(a.out))
+
+
+if __name__ == "__main__":
+    main()
