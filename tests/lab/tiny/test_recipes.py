@@ -131,7 +131,12 @@ def train_in_two_processes(name: str, out: Path, trained: Path, **more: object) 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     # the variables that `torchrun` sets
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+    }
     processes = [
         forking.Popen(
             [sys.executable, "-m", "lab.tiny", *words],
