@@ -44,6 +44,9 @@ def test_a_token_must_keep_people_out_and_fit_into_a_header(token):
         (["--workers", "0"], "--workers"),
         (["--keep-hours", "-1"], "--keep-hours"),
         (["--data-dir", "/dev/null/x"], "--data-dir"),
+        (["--max-uploads", "0"], "--max-uploads"),
+        (["--max-stored-mb", "0"], "--max-stored-mb"),
+        *((["--allow-host", host], "--allow-host") for host in ("x:y", "x:99999", "a@b", "[", "x/y", "")),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_loaded(tmp_path, monkeypatch, capsys, options, argument):

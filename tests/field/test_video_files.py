@@ -240,3 +240,12 @@ def test_damage_is_told_once(tmp_path, moving, fake_pipeline, capsys):
     options = ["--frames", "8", "--steps", "1", "-o", str(tmp_path / "o.mp4")]
     assert main(["extend", str(tmp_path / "joined.ts"), "A cat", *options]) == 0
     assert capsys.readouterr().err.count("lack a part") == 1
+
+
+def test_an_unknown_codec_is_told_in_one_line(tmp_path, moving, fake_pipeline, capsys):
+    path = film(tmp_path / "a.mp4", list(moving(9)))
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzZ"))
+    for words in (["extend", str(path), "A cat"], ["refine", str(path), "A cat"]):
+        assert main([*words, "--frames", "8", "-o", str(tmp_path / "o.mp4")]) != 0
+        said = capsys.readouterr().err
+        assert "codec is not supported" in said and "Traceback" not in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import threading
@@ -257,6 +258,24 @@ class TestToken:
             "multipart/form-data; boundary=x",
         ):
             assert guarded.post("/enter", content=body, headers={"Content-Type": kind}).status_code == 401
+
+    @pytest.mark.parametrize("gone", [False, True])
+    def test_a_form_that_does_not_end_is_not_waited_for(self, jobs, gone, monkeypatch):
+        monkeypatch.setattr("streamingt2v.web.door.READ_SECONDS", 0.05)
+        monkeypatch.setattr("streamingt2v.web.door.WRONG_SECONDS", 0.0)
+        sent = []
+
+        async def receive():
+            if gone:
+                return {"type": "http.disconnect"}
+            await asyncio.sleep(60)
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/enter", "query_string": b"", "headers": []}
+        asyncio.run(create_demo(jobs, TOKEN)(scope, receive, send))
+        assert sent[0]["status"] == 401
 
     @pytest.mark.parametrize("origin", ["http://[", "null", "", "http://"])
     def test_an_origin_that_is_none_is_not_let_in(self, guarded, origin):

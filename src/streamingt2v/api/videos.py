@@ -168,7 +168,8 @@ def _create(
     image = str(start.path) if start and start.found.kind == "image" else None
     video = str(start.path) if start and start.found.kind == "video" else None
     request = asked.request(service.configs[model], image, video, start.found.rate if start else None)
-    return service.submit(request, model, body.key(key, "create"), start.found.frames if start else None)
+    counted = (start.found.frames, start.found.rate) if start else None
+    return service.submit(request, model, body.key(key, "create"), counted)
 
 
 def _extend(service: JobService, asked: VideoExtension, body: Body, name: str | None) -> Job:
@@ -189,7 +190,7 @@ def _extend(service: JobService, asked: VideoExtension, body: Body, name: str | 
         asked.prompt, asked.frames(upload.found.rate or service.configs[model].fps), video=str(upload.path)
     )
     request = request if asked.seed is None else replace(request, seed=asked.seed)
-    return service.submit(request, model, key, upload.found.frames)
+    return service.submit(request, model, key, (upload.found.frames, upload.found.rate))
 
 
 def _shown(response: Response, job: Job) -> Video:

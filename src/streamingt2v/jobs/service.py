@@ -24,6 +24,7 @@ from ..resolve import ResolvedRequest, resolve_for
 from ..runs.folder import PROMPTS
 from ..runs.prompts import PromptLog
 from ..video.lossless import write_lossless
+from ..video.rates import Rate
 from ..video.reader import count_frames, playback_rate, read_video
 from .files import NotReady, ServiceFiles
 from .job import Job, Key, Kind, QueueFull
@@ -31,6 +32,9 @@ from .sessions import Sessions
 from .settings import Settings
 from .store import JobStore, Size
 from .supervisor import Supervisor
+
+Counted = tuple[int, Rate | None]
+"""Frames of a video, and frames a second (None: unknown)."""
 
 WATCH_SECONDS = 0.1  # between looks of `watch`
 STRAY_SECONDS = 3600.0  # in a shared folder, younger strays may be uploads in progress at another server
@@ -127,11 +131,15 @@ class JobService:
             time.sleep(WATCH_SECONDS)
 
     def submit(
-        self, request: Request, model: str | None = None, key: Key | None = None, counted: int | None = None
+        self,
+        request: Request,
+        model: str | None = None,
+        key: Key | None = None,
+        counted: Counted | None = None,
     ) -> Job:
         """Queue a job and return it, or the existing job of the same key. Files of the request are copied.
 
-        counted: number of frames of the request's video if known (see `inspection`); None counts them.
+        counted: what is known of the request's video (see `inspection`); None decodes it.
 
         Raises RequestError for what the model cannot do or exceeds `limits`, MediaError for an unreadable
         file, QueueFull, and Conflict if the key was used for another request.
@@ -161,7 +169,8 @@ class JobService:
             "base": None,
         }
         new |= {"prompt": prompt, "num_frames": frames, "seed": seed, "schedule": schedule, "fps": None}
-        return self._add("extension", dataclasses.replace(job.request, **new), job.model, id, key)
+        request = dataclasses.replace(job.request, **new)
+        return self._add("extension", request, job.model, id, key, (job.frames_done, job.fps))
 
     def refine(self, id: str, key: Key | None = None) -> Job:
         """Queue a job that runs stage 3 on the lossless frames of the ended preview `id`, with all its prompts.
@@ -190,7 +199,8 @@ class JobService:
             )
             path = path.with_suffix(".mkv")
             write_lossless(path, frames, job.fps)
-            return self._add("refinement", dataclasses.replace(asked, refine=str(path)), job.model, id, key)
+            asked = dataclasses.replace(asked, refine=str(path))
+            return self._add("refinement", asked, job.model, id, key, (job.frames_done, job.fps))
 
     def can_refine(self, job: Job) -> bool:
         """Return whether `refine` accepts the job."""
@@ -228,7 +238,7 @@ class JobService:
         kept: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if preset not in (None, job.request.preset):  # these options belong to the old preset
             kept |= dict.fromkeys(("width", "height", "form", "strength"))
-        counted = job.frames_total - (job.request.num_frames or 0)
+        counted = job.frames_total - (job.request.num_frames or 0), job.fps
         request = dataclasses.replace(job.request, schedule=schedule, **kept)
         return self._add("remix", request, job.model, id, key, counted)
 
@@ -306,7 +316,7 @@ class JobService:
         model: str,
         source: str | None,
         key: Key | None,
-        counted: int | None = None,
+        counted: Counted | None = None,
     ) -> Job:
         known = self.store.of_key(key)
         if known is not None:
@@ -385,15 +395,12 @@ class JobService:
             raise RequestError(name, f"{prompt[:20]}...", fix)
 
 
-def _size(asked: ResolvedRequest, counted: int | None) -> Size:
-    """Return the size of the whole video. counted: frames of the source video; None counts them.
-
-    Raises MediaError if the source cannot be read.
-    """
+def _size(asked: ResolvedRequest, counted: Counted | None) -> Size:
+    """Return the size of the whole video. Raises MediaError if its source has to be decoded and cannot."""
     request = asked.request
     source = request.video or request.refine
-    rate = playback_rate(source) if source is not None and request.fps is None else None
-    before = 0 if request.video is None else count_frames(request.video) if counted is None else counted
+    frames, rate = (0, None) if source is None else counted or (count_frames(source), playback_rate(source))
+    before = frames if request.video is not None else 0
     assert asked.num_frames is not None, "checked before"
     fps = asked.fps or rate or asked.config.fps
     return asked.output_width, asked.output_height, fps, before + asked.num_frames

@@ -15,7 +15,7 @@ from http.cookies import CookieError, SimpleCookie
 from string import Template
 from urllib.parse import parse_qs
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -24,6 +24,7 @@ ENTER = "/enter"
 COOKIE = "streamingt2v"
 MOST_BYTES = 8192  # of the form with the token
 WRONG_SECONDS = 1.0  # delay after a wrong token
+READ_SECONDS = 15.0  # for the form with the token
 _STYLE = """:root { color-scheme: light dark }
 body { font: 1rem/1.5 system-ui, sans-serif; margin: 0 1rem }
 body { display: grid; place-content: center; min-height: 90vh }
@@ -107,10 +108,14 @@ class Door:
 async def _posted_token(request: Request) -> bytes:
     """Return the token of a posted form; empty for anything else."""
     body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MOST_BYTES:
-            return b""
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > MOST_BYTES:
+                    return b""
+    except (TimeoutError, ClientDisconnect):
+        return b""
     try:
         fields = parse_qs(body.decode("ascii"), max_num_fields=4)
     except ValueError:
