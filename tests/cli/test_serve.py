@@ -52,7 +52,7 @@ def test_a_token_must_keep_people_out_and_fit_into_a_header(token):
 def test_what_is_wrong_is_said_before_anything_is_loaded(tmp_path, monkeypatch, capsys, options, argument):
     monkeypatch.delenv(serve.TOKEN, raising=False)
     monkeypatch.chdir(tmp_path)
-    assert main(["serve", *options]) == 2
+    assert main(["serve", "--port", "0", *options]) == 2
     assert argument in capsys.readouterr().err
 
 
