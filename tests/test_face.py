@@ -278,3 +278,8 @@ def test_a_model_that_is_a_pipeline_has_the_same_face(tmp_path):
     pipe.enable_vae_slicing()
     assert inner.vae.use_slicing
     assert pipe.to(torch.bfloat16).dtype == inner.unet.dtype == torch.bfloat16 and str(pipe.device) == "cpu"
+
+
+def test_a_pipeline_tells_what_it_is(pipe):
+    config, said = pipe.config, repr(pipe)
+    assert said.startswith("LongVideoPipeline(") and f"{config.width}x{config.height}" in said and "cpu" in said

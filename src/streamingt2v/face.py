@@ -80,6 +80,13 @@ class Face(ABC):
         self.components, self.name, self.refiners = components, name, refiners
         self.config: ModelConfig = components.config
 
+    def __repr__(self) -> str:
+        c = self.config
+        return (
+            f"{type(self).__name__}({self.name!r}, {c.width}x{c.height} at {c.fps} fps, "
+            f"chunks of {c.extend.frames} frames, on {self.components.device})"
+        )
+
     @classmethod
     def from_pretrained(
         cls,

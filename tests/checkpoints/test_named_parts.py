@@ -58,7 +58,12 @@ def test_generate_downloads_what_a_model_names(hub: Hub, tmp_path, model, capsys
     code, _, err = run(capsys, *command)
     assert code == 2 and "--model 'owner/base': is a download of" in err
     code, _, err = run(capsys, *command, "--yes")  # the folder has no weights of its own
-    assert (code, "is incomplete" in err, "owner/base: " in err, "refiner" in err) == (1, True, True, False), err
+    assert (code, "is incomplete" in err, "owner/base: " in err, "refiner" in err) == (
+        1,
+        True,
+        True,
+        False,
+    ), err
 
 
 def test_every_face_names_the_command_that_gets_a_missing_model(hub: Hub, tmp_path, capsys):

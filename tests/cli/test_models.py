@@ -93,9 +93,7 @@ def test_plan_tells_what_is_needed(capfd):
     assert values["memory"] == values["weights"] + values["working"] and values["download"] == 0
     assert main(arguments) == 0
     out = capfd.readouterr().out
-    assert (
-        "memory" in out and "disk" in out and "min for 116 steps (the given seconds per step; " in out
-    )
+    assert "memory" in out and "disk" in out and "min for 116 steps (the given seconds per step; " in out
 
 
 def test_plan_counts_a_published_model_that_is_not_here(capfd, monkeypatch):

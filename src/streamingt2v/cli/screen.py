@@ -115,7 +115,10 @@ class Progress:
         if self.total is None:
             return f"{self.done} frames, {self.rate:.1f} fps"
         left = f", {_clock((self.total - self.done) / self.rate)} left" if self.done > self.first else ""
-        return f"{self.done}/{self.total} frames, {self.rate:.1f} fps{left}"
+        rate = (
+            f", {self.rate:.1f} fps" if self.done > self.first else ""
+        )  # nothing was made yet, or was left to make
+        return f"{self.done}/{self.total} frames{rate}{left}"
 
 
 class _Lines(Progress):
