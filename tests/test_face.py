@@ -282,4 +282,6 @@ def test_a_model_that_is_a_pipeline_has_the_same_face(tmp_path):
 
 def test_a_pipeline_tells_what_it_is(pipe):
     config, said = pipe.config, repr(pipe)
-    assert said.startswith("LongVideoPipeline(") and f"{config.width}x{config.height}" in said and "cpu" in said
+    assert (
+        said.startswith("LongVideoPipeline(") and f"{config.width}x{config.height}" in said and "cpu" in said
+    )
