@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from films import jpeg2000_with_a_giant, written
-from streamingt2v.errors import MediaError
+from streamingt2v.errors import MediaError, MediaWarning
 from streamingt2v.video import container, reader
 from streamingt2v.video.kinds import DEMUXERS, HEAD_BYTES, PICTURES, kind_of
 
@@ -105,7 +105,7 @@ def test_a_pattern_of_names_is_a_name(tmp_path):
 
 def test_a_frame_of_too_many_pixels_is_never_decoded(tmp_path, moving):
     path = jpeg2000_with_a_giant(tmp_path / "a.mov", moving(6, 32, 32), 13_000)
-    with pytest.warns(container.MediaWarning):
+    with pytest.warns(MediaWarning):
         assert max(frame.width for frame in container.decoded(path)) == 32
 
 

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from streamingt2v.errors import MediaError, RequestError
-from streamingt2v.video import container as containers
+from streamingt2v.errors import MediaError, MediaWarning, RequestError
 from streamingt2v.video import reader, stills
 from streamingt2v.video.writer import write_video
 
@@ -186,7 +185,7 @@ def test_a_truncated_video_gives_its_good_frames_and_a_warning(video):
         between = container.streams.video[0].index_entries[50].pos
     for size in (start + 900, start + 1500, between - 1, between, between + 1, len(data) - 1):
         video.write_bytes(data[:size])
-        with pytest.warns(containers.MediaWarning, match="is damaged"):
+        with pytest.warns(MediaWarning, match="is damaged"):
             frames = list(reader.read_video(video))
         assert 0 < len(frames) < len(whole)
         assert all(np.array_equal(a, b) for a, b in zip(frames, whole, strict=False))

@@ -120,6 +120,8 @@ def _report(records: Iterable[Record], show: Screen) -> dict[str, Any]:
     for record in records:
         total[record["status"]] += 1
         total["new_frames"] += record.get("new_frames", 0)
+        for note in record.get("notes", ()):
+            show.note(f"note: {record['name']}: {note}")
         how = f"{record['frames']} frames" if record["status"] == "done" else f"failed: {record['error']}"
         show.result(
             f"{record['name']}: {how}", {name: value for name, value in record.items() if name != "asked"}

@@ -198,8 +198,11 @@ def _draw(reports: list[Report], rows: list[MiddleRows], curves: Path | None, sl
     if curves is not None:
         draw_curves([Track(r.video.stem, r.result.curves, borders=r.borders) for r in reports], curves)
     if slice_ is not None:
-        pairs = zip(reports, rows, strict=True)
-        draw_slices([Track(r.video.stem, row_TWC=row.row_TWC, borders=r.borders) for r, row in pairs], slice_)
+        tracks = [
+            Track(r.video.stem, row_TWC=row.row_TWC, borders=r.borders, frames=r.frames)
+            for r, row in zip(reports, rows, strict=True)
+        ]
+        draw_slices(tracks, slice_)
 
 
 def means(reports: list[Report]) -> dict[str, float]:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import MissingExtra
-from ..video.images import save_picture
+from ..video.images import MOST_ROWS, Thinned, save_picture
 from ..video.reader import Frame
 
 if TYPE_CHECKING:
@@ -40,28 +40,32 @@ CLOSEST = 10
 
 @dataclass(frozen=True)
 class Track:
-    """A video to draw. curves: (T,), NaN for gaps. row_TWC: of pixels. borders: first frames of chunks."""
+    """A video to draw. curves: (T,), NaN for gaps. row_TWC: of pixels. borders: first frames of chunks.
+
+    frames: that row_TWC shows, at equal distances; None: all its rows.
+    """
 
     label: str
     curves: dict[str, np.ndarray] = field(default_factory=dict)
     row_TWC: np.ndarray | None = None
     borders: Sequence[int] = ()
+    frames: int | None = None
 
 
 class MiddleRows:
-    """Collect the middle row of every frame: the columns of a slice through time."""
+    """Collect the middle rows of the frames, `MOST_ROWS` at most: the columns of a slice through time."""
 
     def __init__(self) -> None:
-        self._rows: list[Frame] = []
+        self._rows = Thinned(MOST_ROWS)
 
     def add(self, frame_HWC: Frame) -> None:
         """Take the middle row of the next frame."""
-        self._rows.append(frame_HWC[len(frame_HWC) // 2].copy())
+        self._rows.add(frame_HWC[len(frame_HWC) // 2])
 
     @property
     def row_TWC(self) -> np.ndarray:
-        """Return the rows so far, uint8 (T, W, 3)."""
-        return np.stack(self._rows)
+        """Return the rows so far, uint8 (T, W, 3); of long videos every second, fourth, ... frame's."""
+        return np.stack(self._rows.kept)
 
 
 def check_installed(argument: str) -> None:
@@ -107,10 +111,10 @@ def curves_figure(tracks: Sequence[Track]) -> Figure:
 def slices_figure(tracks: Sequence[Track], height: int = 96) -> Figure:
     """Return the figure that `draw_slices` writes."""
     with_rows = [(track, track.row_TWC) for track in tracks if track.row_TWC is not None]
-    frames = max(len(row_TWC) for _, row_TWC in with_rows)
+    frames = max(track.frames or len(row_TWC) for track, row_TWC in with_rows)
     figure, panels = _figure(len(with_rows), frames, height / DPI + 0.4)
     for (track, row_TWC), panel in zip(with_rows, panels, strict=True):
-        extent = (0, len(row_TWC), 0, 1)
+        extent = (0, track.frames or len(row_TWC), 0, 1)
         panel.imshow(row_TWC.transpose(1, 0, 2), extent=extent, aspect="auto", interpolation="nearest")
         panel.set(xlim=(0, frames), yticks=[])
         panel.set_title(track.label, loc="left", fontsize="medium")

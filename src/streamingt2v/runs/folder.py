@@ -97,6 +97,16 @@ def check_output(output: Path) -> None:
         raise RunError(f"{folder}: cannot be written")
 
 
+@contextmanager
+def explained(path: Path, what: str) -> Iterator[None]:
+    """Turn an OSError into a RunError that says what failed."""
+    try:
+        yield
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename and Path(error.filename) != path else ""
+        raise RunError(f"{path}: {what}: {error.strerror or error}{where}") from error
+
+
 def _our_files(folder: Path) -> set[str]:
     return {file.name for file in folder.iterdir() if is_ours(file.name) or may_be_stray(file.name)}
 

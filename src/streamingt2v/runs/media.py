@@ -11,14 +11,20 @@ from ..video.reader import image_notes
 from ..video.sound import can_be_copied
 from .header import KeptSound
 
+_UNEQUAL = "the video's frames last unequally long"
+
 
 @dataclass(frozen=True)
 class MediaPlan:
-    """Frame rate of the output, the part of the source's sound that it keeps, and notes, a line each."""
+    """Plan of the output. sound: the part of the source's that it keeps. notes: a line each.
+
+    keeps_times: every frame is shown when the source shows it, instead of at a constant rate.
+    """
 
     fps: Rate
     sound: KeptSound
     notes: tuple[str, ...]
+    keeps_times: bool = False
 
 
 def plan_media(request: Request, config: ModelConfig) -> MediaPlan:
@@ -33,12 +39,14 @@ def plan_media(request: Request, config: ModelConfig) -> MediaPlan:
     seen = look(source)
     fps = request.fps or seen.rate or config.fps
     keeps_pace = seen.rate in (None, fps)
-    notes = [*seen.notes, *_pace_notes(request, config, seen, fps), *_sound_notes(request, seen, keeps_pace)]
+    keeps_times = request.refine is not None and request.fps is None and not seen.steady
+    notes = [*seen.notes, *_sound_notes(request, seen, keeps_pace)]
+    notes += [f"{_UNEQUAL}; each keeps its time"] if keeps_times else _pace_notes(request, config, seen, fps)
     sound: KeptSound = "none"
     if seen.sounds and keeps_pace:
         is_whole = request.refine is not None and request.num_frames in (None, seen.frames)
         sound = "whole" if is_whole else "under"
-    return MediaPlan(fps, sound, tuple(notes))
+    return MediaPlan(fps, sound, tuple(notes), keeps_times)
 
 
 def _pace_notes(request: Request, config: ModelConfig, seen: Look, fps: Rate) -> list[str]:
@@ -47,8 +55,8 @@ def _pace_notes(request: Request, config: ModelConfig, seen: Look, fps: Rate) ->
     if rate is None:
         return [f"the video names no rate; it is played at {_rounded(fps)} frames a second"]
     if not seen.steady:
-        same = f"all are given the same time, {_rounded(fps)} a second; the duration stays"
-        notes.append(f"the video's frames last unequally long; {same}")
+        same = f"all are given the same time, {_rounded(fps)} a second"
+        notes.append(f"{_UNEQUAL}; {same}")
     faster = f"{float(fps / rate):.3g} times"
     if request.video is not None and (rate != config.fps or fps != rate):
         rates = f"{_rounded(rate)} frames a second, the model makes {config.fps}; at {_rounded(fps)}"

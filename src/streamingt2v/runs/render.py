@@ -110,6 +110,7 @@ def create_run(
         dtype=dtype if dtype is not None else str(pipe.components.dtype).removeprefix("torch."),
         weights=_weights(model, asked, pipe.components.savings),
         sound=media.sound,
+        keeps_times=media.keeps_times,
         notes=[*prompt_notes(pipe, asked.request), *media.notes],
         temporary=temporary,
         overwrite=overwrite,

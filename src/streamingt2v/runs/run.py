@@ -20,8 +20,8 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from ..config import Request
 from ..config.runtime import PLAIN, Savings
 from ..errors import MediaError, RunError
 from ..types import Chunk, State
+from ..video.look import frame_times
 from ..video.pixels import Frame
 from ..video.rates import Rate, rate_to_json
 from ..video.sound import Sound
@@ -53,6 +54,7 @@ from .folder import (
     VIDEO,
     check_output,
     delete_run,
+    explained,
     locked,
     taken,
 )
@@ -105,6 +107,7 @@ class RunFolder:
         savings: Savings = PLAIN,
         weights: str | None = None,
         sound: KeptSound = "none",
+        keeps_times: bool = False,
         notes: Sequence[str] = (),
         temporary: bool = False,
         overwrite: bool = False,
@@ -117,7 +120,7 @@ class RunFolder:
         """
         path = Path(path).absolute()
         init = init_segment(VideoSpec(height, width, fps))
-        with _explained(path, "cannot be made a run folder"):
+        with explained(path, "cannot be made a run folder"):
             if output is not None:
                 check_output(Path(output))
             with taken(path) as lock:
@@ -127,6 +130,7 @@ class RunFolder:
                     model=model,
                     weights=weights,
                     sound=sound,
+                    keeps_times=keeps_times,
                     notes=tuple(notes),
                     device=device,
                     dtype=dtype,
@@ -157,7 +161,7 @@ class RunFolder:
         path = Path(path).absolute()
         if not (path / REQUEST).is_file():
             raise RunError(f"{path}: is no run folder (it has no {REQUEST})")
-        with _explained(path, "cannot be opened"):
+        with explained(path, "cannot be opened"):
             lock = locked(path)
             try:
                 run = cls(path, Header.read(path / REQUEST), Journal.read(path / JOURNAL), lock)
@@ -212,7 +216,7 @@ class RunFolder:
         chunks = self._journal.of_kind("chunk")
         if not chunks or chunks[-1].state is None:
             return None
-        with _explained(self.path, "cannot be read"):
+        with explained(self.path, "cannot be read"):
             return unpack_state((self.path / chunks[-1].state).read_bytes())
 
     @property
@@ -227,7 +231,7 @@ class RunFolder:
 
     def change_prompt(self, change: Change) -> None:
         """Save a prompt change; call it before the chunk begins that it applies to."""
-        with _explained(self.path, "cannot keep the changed prompt"):
+        with explained(self.path, "cannot keep the changed prompt"):
             self._prompts.append(change)
 
     def changed_versions(self) -> dict[str, tuple[str, str]]:
@@ -275,22 +279,33 @@ class RunFolder:
             raise RunError(f"{self.path}: has no frames yet")
         init = (self.path / INIT).read_bytes()
         segments = (init + (self.path / entry.segment).read_bytes() for entry in self._journal.entries)
-        write_mp4(Path(output), segments, self._metadata(), self._sound())
+        times = self._times()
+        write_mp4(Path(output), segments, self._metadata(), self._sound(times), times)
         return Path(output)
 
-    def _sound(self) -> Sound | None:
-        """Return the audio for the committed frames. RunError if its file has changed or is gone."""
-        source = self.request.video or self.request.refine
-        if source is None or self.header.sound == "none":
+    def _sound(self, times: Sequence[Fraction] | None) -> Sound | None:
+        """Return the audio for the committed frames."""
+        if self.header.sound == "none":
             return None
-        name = "video" if self.request.video is not None else "refine"
-        if not Path(source).is_file() or input_hashes(self.request)[name] != self.header.inputs[name]:
-            raise RunError(
-                f"{source}: has changed or is gone, but its sound goes into the video; put it back"
-            )
+        if self.header.sound == "whole" and self.finished:
+            return Sound(self._source())
         frames = self.source_frames if self.request.video is not None else self.frames_committed
-        is_whole = self.header.sound == "whole" and self.finished
-        return Sound(Path(source), None if is_whole else frames / Fraction(self.fps))
+        return Sound(self._source(), times[frames] if times is not None else frames / Fraction(self.fps))
+
+    def _times(self) -> list[Fraction] | None:
+        """Return the source's frame times, where the run keeps them."""
+        return frame_times(self._source()) if self.header.keeps_times else None
+
+    def _source(self) -> Path:
+        """Return the extended or refined video. RunError if it has changed or is gone."""
+        name, source = (
+            ("video", self.request.video) if self.request.video else ("refine", self.request.refine)
+        )
+        path = Path(source or "")
+        if not path.is_file() or input_hashes(self.request)[name] != self.header.inputs[name]:
+            wanted = "its sound and times go into the video"
+            raise RunError(f"{path}: has changed or is gone, but {wanted}; put it back")
+        return path
 
     def wrote(self, output: Path) -> bool:
         """Tell, by its metadata, whether a file is the finished video of this run."""
@@ -301,7 +316,7 @@ class RunFolder:
 
     def discard(self) -> None:
         """Delete the run's files, and the folder if nothing else is in it."""
-        with _explained(self.path, "cannot be deleted"):
+        with explained(self.path, "cannot be deleted"):
             delete_run(self.path)
             self.close()
             with suppress(OSError):
@@ -314,7 +329,7 @@ class RunFolder:
         if hashlib.sha256(segment.init).hexdigest() != self.header.init_sha256:
             fix = f"resume with the versions in {REQUEST}"
             raise RunError(f"{self.path}: this encoder's segments do not fit the earlier ones; {fix}")
-        with _explained(self.path, f"cannot keep frames {entry.start} to {entry.start + entry.frames - 1}"):
+        with explained(self.path, f"cannot keep frames {entry.start} to {entry.start + entry.frames - 1}"):
             try:
                 durable.write_named_later(self.path / entry.segment, segment.media)
                 if entry.state is not None and state is not None:
@@ -375,13 +390,3 @@ class RunFolder:
             "versions": header.versions,
             **header.metadata,
         }
-
-
-@contextmanager
-def _explained(path: Path, what: str) -> Iterator[None]:
-    """Turn an OSError into a RunError that says what failed."""
-    try:
-        yield
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename and Path(error.filename) != path else ""
-        raise RunError(f"{path}: {what}: {error.strerror or error}{where}") from error

@@ -28,6 +28,7 @@ from .pixels import deinterlaced
 from .stills import Picture, check_pixels, reason
 
 Decoded = av.VideoFrame | Picture
+_MOST_WAITING = 16  # frames with errors that may turn out to be the last ones
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own decoders drop the alpha channel
 
 
@@ -35,10 +36,12 @@ _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own decoders dr
 class Damage:
     """Damage found while decoding.
 
-    packets: that could not be decoded. torn: packets that may lack a part. frames: decoded with errors.
-    end: why the file ends early. interlaced: some frames were interlaced (no damage; not in the text).
+    early: frames before the first that decodes. packets: that could not be decoded. torn: packets that may
+    lack a part. frames: decoded with errors. end: why the file ends early. interlaced: some frames were
+    interlaced (no damage; not in the text).
     """
 
+    early: int = 0
     packets: int = 0
     torn: int = 0
     frames: int = 0
@@ -47,7 +50,9 @@ class Damage:
 
     def __str__(self) -> str:
         """Describe the damage; empty if there is none."""
-        parts = [f"{_counted(self.packets, 'packet')} could not be decoded"] if self.packets else []
+        early = f"the first {_counted(self.early, 'frame')} could not be decoded"
+        parts = [early] if self.early else []
+        parts += [f"{_counted(self.packets, 'packet')} could not be decoded"] if self.packets else []
         parts += [f"{_counted(self.torn, 'packet')} may lack a part"] if self.torn else []
         parts += [f"{_counted(self.frames, 'frame')} came with errors"] if self.frames else []
         return "; ".join([*parts, *([self.end] if self.end else [])])
@@ -155,13 +160,13 @@ def _frames(path: str | PathLike[str], damage: Damage) -> Iterator[av.VideoFrame
     with open_video(path) as (container, stream):
         begun = False
         for frame in _packets(path, container, stream, damage):
-            if frame.is_corrupt:
-                if (
-                    begun
-                ):  # a recording may start in the middle of a group, with frames that lack their reference
-                    waiting.append(frame)
+            if frame.is_corrupt and not begun:  # e.g. without its reference, in a recording that was cut
+                damage.early += 1
                 continue
-            damage.frames += len(waiting)
+            if frame.is_corrupt and len(waiting) < _MOST_WAITING:
+                waiting.append(frame)
+                continue
+            damage.frames += len(waiting) + frame.is_corrupt
             yield from waiting
             waiting, begun = [], True
             damage.interlaced = damage.interlaced or frame.interlaced_frame
@@ -176,20 +181,26 @@ def _packets(
     path: str | PathLike[str], container: InputContainer, stream: VideoStream, damage: Damage
 ) -> Iterator[av.VideoFrame]:
     """Yield the frames of all packets that the decoder accepts; count the others in `damage`."""
-    packets, decoder, begun = container.demux(stream), _decoder(stream), False
+    packets, decoder, begun, keyed, early = container.demux(stream), _decoder(stream), False, False, 0
     while True:
+        failed = False
         try:
             packet = _next(packets, damage)
-            damage.torn += begun and packet is not None and packet.is_corrupt
+            damage.torn += packet is not None and packet.is_corrupt
             frames = decoder.decode(packet)
         except MemoryError as error:
             raise MediaError(f"{path}: out of memory while decoding a frame") from error
         except av.error.EOFError:
             frames = []
         except (av.FFmpegError, OSError):
-            frames = []
-            damage.packets += begun
-        begun = begun or bool(frames)
+            frames, failed = [], True
+        if not begun:  # packets before the first key frame are lost; some formats mark no key frames
+            keyed = keyed or (packet is not None and packet.is_keyframe)
+            early += failed or not keyed
+            begun = bool(frames)
+            damage.early += early if begun and keyed else 0
+        else:
+            damage.packets += failed
         yield from frames
         if packet is None or not packet.size:
             return

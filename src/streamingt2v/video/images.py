@@ -61,19 +61,30 @@ def _row(frame: Frame, row: int | None) -> Frame:
     y = len(frame) // 2 if row is None else row
     if not 0 <= y < len(frame):
         raise RequestError("row", row, f"must be between 0 and {len(frame) - 1}")
-    return frame[y].copy()
+    return frame[y]
+
+
+class Thinned:
+    """Keep all items, or of more than `most` every second, fourth, ...: memory stays bounded."""
+
+    def __init__(self, most: int):
+        self.kept: list[Frame] = []
+        self.step, self.count, self._most = 1, 0, most
+
+    def add(self, item: Frame) -> None:
+        """Take the next item; a view is copied when it is kept."""
+        if self.count % self.step == 0:
+            self.kept.append(item.copy())
+        self.count += 1
+        if len(self.kept) > self._most:
+            self.kept, self.step = self.kept[::2], 2 * self.step
 
 
 def _thinned(items: Iterable[Frame], most: int) -> list[Frame]:
-    """Return all items, or of more than `most` every second, fourth, ...: memory stays bounded."""
-    kept: list[Frame] = []
-    step = 1
-    for number, item in enumerate(items):
-        if number % step == 0:
-            kept.append(item)
-        if len(kept) > most:
-            kept, step = kept[::2], 2 * step
-    return kept
+    thinned = Thinned(most)
+    for item in items:
+        thinned.add(item)
+    return thinned.kept
 
 
 def _thumbnail(frame: Frame) -> Frame:

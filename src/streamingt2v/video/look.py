@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,7 +13,7 @@ from typing import Any
 
 from ..errors import MediaError
 from .container import Damage, Decoded, decoded, is_moving_image, open_video, pixel_stretch
-from .pixels import colours_of, has_alpha, is_wide, size_shown
+from .pixels import colours_of, has_alpha, is_askew, is_wide, size_shown
 from .rates import Rate, rate_of, rate_of_times, rate_to_json
 from .sound import codec_of
 from .stills import Picture
@@ -76,6 +77,28 @@ def look_closely(path: str | PathLike[str], watch: Callable[[Decoded, int], None
     return Look(seen.count, height, width, rate, steady, sounds, tuple(notes))
 
 
+def frame_times(path: str | PathLike[str]) -> list[Fraction]:
+    """Return the seconds at which each frame appears, the first at 0, then the end of the last. Decodes the file.
+
+    MediaError if a frame has no time, or times do not rise.
+    """
+    times: list[Fraction] = []
+    last = Fraction(0)
+    for frame in decoded(path, Damage()):
+        if isinstance(frame, Picture):
+            times.append(frame.time)
+            last = frame.seconds
+        elif frame.pts is not None and frame.time_base is not None:
+            times.append(frame.pts * frame.time_base)
+            last = (frame.duration or 0) * frame.time_base
+        else:
+            raise MediaError(f"{path}: a frame has no time stamp")
+    gaps = sorted(b - a for a, b in itertools.pairwise(times))
+    if not gaps or gaps[0] <= 0:
+        raise MediaError(f"{path}: its time stamps do not rise")
+    return [time - times[0] for time in [*times, times[-1] + (last if last > 0 else gaps[len(gaps) // 2])]]
+
+
 class _Seen:
     """Facts gathered from the frames."""
 
@@ -96,6 +119,10 @@ class _Seen:
             return
         if frame.pts is not None and frame.time_base is not None:
             self._times.append(frame.pts * frame.time_base)
+        if is_askew(frame):
+            self.notes["the video is to be shown at a slant; it is rotated to the nearest quarter turn"] = (
+                None
+            )
         if is_wide(frame):
             self.notes[f"the video's {colours_of(frame)} colours are converted to BT.709 (SDR)"] = None
         elif has_alpha(frame) and not frame.format.has_palette:
@@ -107,9 +134,11 @@ class _Seen:
             total = self._last.time + self._last.seconds
             durations = {b - a for a, b in zip(self._times, [*self._times[1:], total], strict=True)}
             return rate_of(self.count / total), len(durations) == 1
-        if self.count > 1 and len(self._times) == self.count and not damaged:
-            return rate_of_times(self._times, tick, named)
-        return (named[0] if named else None), True
+        rate, steady = named[0] if named else None, True
+        if self.count > 1 and len(self._times) == self.count:
+            mean, steady = rate_of_times(self._times, tick, named)
+            rate = rate if damaged else mean  # lost frames do not change the pace of the others
+        return rate, steady
 
 
 def _headers(path: str | PathLike[str]) -> tuple[Fraction, list[Rate], Fraction, tuple[str, ...]]:

@@ -157,6 +157,12 @@ def colours_of(frame: av.VideoFrame) -> str:
     return " ".join(filter(None, (light, _WIDE.get(frame.color_primaries, ""))))
 
 
+def is_askew(frame: av.VideoFrame) -> bool:
+    """Tell whether a frame is to be shown rotated by something else than quarter turns."""
+    a, b, c, d = _display_matrix(frame)
+    return bool(a or d) and bool(b or c)
+
+
 def has_alpha(frame: av.VideoFrame) -> bool:
     """Tell whether a frame can be transparent."""
     return frame.format.has_palette or any(part.is_alpha for part in frame.format.components)

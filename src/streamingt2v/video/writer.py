@@ -13,7 +13,8 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from os import PathLike
@@ -35,6 +36,7 @@ from .sound import Sound, Timed, with_sound
 
 LONGEST_SEGMENT = 32
 """Frames in a segment where this package chooses the length."""
+_FINEST = 1_000_000  # ticks a second
 
 # crf 16 looks like the source. No B-frames, so that segments join. One thread, no macroblock tree and no
 # processor-specific code: else a few encodings in a hundred have other bytes (x264's SIMD tree is inexact).
@@ -120,16 +122,21 @@ def encode_segment(frames: Iterable[Frame], spec: VideoSpec, index: int, start: 
 
 
 def write_mp4(
-    path: Path, segments: Iterable[bytes], metadata: Mapping[str, Any], sound: Sound | None = None
+    path: Path,
+    segments: Iterable[bytes],
+    metadata: Mapping[str, Any],
+    sound: Sound | None = None,
+    times: Sequence[Fraction] | None = None,
 ) -> int:
     """Copy segments (each init + media) into a seekable MP4, with `sound`; return the number of frames.
 
-    metadata: JSON values for the comment; "prompt" is also the title. The file appears atomically, after its
-    packets were compared with the segments'. RunError if it cannot be written.
+    metadata: JSON values for the comment; "prompt" is also the title. times: seconds at which each frame appears,
+    and the end of the last; None: the segments' constant rate. The file appears atomically, after its packets
+    were compared with the segments'. RunError if it cannot be written.
     """
     try:
         with replacing(path) as part:
-            count, digest = _remux(part, segments, metadata, sound)
+            count, digest = _remux(part, segments, metadata, sound, times)
             if _packets(part) != (count, digest):
                 raise RunError(f"{path}: differs from its segments; is another process writing it?")
     except (OSError, av.FFmpegError) as error:
@@ -243,7 +250,11 @@ def _offset_of(kind: bytes, data: bytes) -> int:
 
 
 def _remux(
-    part: Path, segments: Iterable[bytes], metadata: Mapping[str, Any], sound: Sound | None
+    part: Path,
+    segments: Iterable[bytes],
+    metadata: Mapping[str, Any],
+    sound: Sound | None,
+    times: Sequence[Fraction] | None,
 ) -> tuple[int, str]:
     """Write the MP4; return number and digest of its video packets."""
     count, digest, rest = 0, hashlib.sha256(), iter(segments)
@@ -253,7 +264,11 @@ def _remux(
             return count, digest.hexdigest()
         with av.open(io.BytesIO(first), "r") as source:
             stream = container.add_stream_from_template(source.streams.video[0])
-        for _, packet in with_sound(_pictures(itertools.chain([first], rest), stream), container, sound):
+        pictures = _pictures(itertools.chain([first], rest), stream)
+        if times is not None:
+            stream.time_base = _time_base(times)
+            pictures = _retimed(pictures, times, stream.time_base)
+        for _, packet in with_sound(pictures, container, sound):
             if packet.stream is stream:
                 count += 1
                 digest.update(bytes(packet))
@@ -270,6 +285,22 @@ def _pictures(segments: Iterable[bytes], stream: VideoStream) -> Iterator[Timed]
                     time = (packet.dts or 0) * Fraction(packet.time_base)
                     packet.stream = stream
                     yield time, packet
+
+
+def _time_base(times: Sequence[Fraction]) -> Fraction:
+    """Return the time base in which all times are whole, or MPEG's where that is too fine."""
+    ticks = math.lcm(*(time.denominator for time in times))
+    return Fraction(1, ticks if ticks <= _FINEST else 90_000)
+
+
+def _retimed(pictures: Iterator[Timed], times: Sequence[Fraction], base: Fraction) -> Iterator[Timed]:
+    """Give the packets other times. They come in the order of display: segments have no B-frames."""
+    for number, (_, packet) in enumerate(pictures):
+        begins, ends = times[number : number + 2]
+        packet.time_base = base
+        packet.pts = packet.dts = round(begins / base)
+        packet.duration = round(ends / base) - packet.pts
+        yield begins, packet
 
 
 @contextlib.contextmanager
