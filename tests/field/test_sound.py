@@ -5,38 +5,21 @@ from __future__ import annotations
 from fractions import Fraction
 
 import av
-import numpy as np
 import pytest
 
+from films import with_tone
 from streamingt2v.config import Request
 from streamingt2v.errors import RunError
 from streamingt2v.runs.render import create_run, render
 from streamingt2v.runs.run import RunFolder
+from streamingt2v.video.sound import Sound, try_sound
+from streamingt2v.video.writer import write_mp4, write_video
 
 HOW = {"device": "cpu", "dtype": "float32"}
 
 
 def film(path, moving, frames, rate, codec="aac", seconds=None):
-    """Write a video with a tone of that length (default: the video's)."""
-    seconds = float(frames / Fraction(rate)) if seconds is None else seconds
-    with av.open(str(path), "w") as out:
-        stream, tone = out.add_stream("mpeg4", rate=rate), out.add_stream(codec, rate=48000, layout="mono")
-        stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
-        for frame in moving(frames):
-            out.mux(
-                stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuv420p"))
-            )
-        out.mux(stream.encode(None))
-        size = tone.codec_context.frame_size or 960
-        for start in range(0, round(48000 * seconds), size):
-            wave = 0.3 * np.sin(np.arange(start, start + size) / 17)[None].astype(np.float32)
-            fitting = av.AudioResampler(tone.format.name, "mono", 48000)
-            heard = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
-            heard.sample_rate, heard.pts, heard.time_base = 48000, start, Fraction(1, 48000)
-            for each in fitting.resample(heard):
-                out.mux(tone.encode(each))
-        out.mux(tone.encode(None))
-    return path
+    return with_tone(path, moving(frames), rate, codec, seconds)
 
 
 def heard_in(path):
@@ -118,3 +101,23 @@ def test_at_another_rate_it_is_left_out_and_told(tmp_path, moving, fake_pipeline
         assert any("left out" in note for note in run.header.notes)
     with av.open(str(tmp_path / "o.mp4")) as container:
         assert not container.streams.audio
+
+
+@pytest.mark.parametrize(
+    "codec, samples, layout",
+    [
+        ("pcm_s16le", 44100, "stereo"),
+        ("pcm_mulaw", 8000, "mono"),
+        ("pcm_f32le", 96000, "octagonal"),
+        ("libmp3lame", 8000, "mono"),
+        ("flac", 48000, "6.1"),
+    ],
+)
+def test_every_codec_and_layout_goes_into_an_mp4(tmp_path, moving, codec, samples, layout):
+    source = with_tone(tmp_path / "a.mkv", moving(25), 25, codec, samples=samples, layout=layout)
+    write_video(tmp_path / "silent.mp4", moving(25), 25)
+    segment = (tmp_path / "silent.mp4").read_bytes()
+    write_mp4(tmp_path / "o.mp4", [segment], {}, Sound(source))
+    now, packets, _ = heard_in(tmp_path / "o.mp4")
+    assert now == ("flac" if codec == "flac" else "aac") and 0.75 < packets[-1][0] < 1.01
+    assert bool(try_sound(source)) == (codec != "flac")

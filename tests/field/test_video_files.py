@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import struct
 from fractions import Fraction
 
 import av
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from films import written
+from films import L_SHAPE, display_matrix, film, written
 from streamingt2v.cli import main
 from streamingt2v.config import ModelConfig, Request
 from streamingt2v.errors import MediaWarning
@@ -21,35 +20,6 @@ from streamingt2v.video.look import look
 from streamingt2v.video.pixels import Graph, Shown
 
 CONFIG = ModelConfig("field", height=32, width=48, fps=8)
-L_SHAPE = np.zeros((48, 64, 3), np.uint8)
-L_SHAPE[:24, :32] = [255, 0, 0]
-L_SHAPE[:24, 32:] = [0, 255, 0]
-L_SHAPE[24:, :32] = [0, 0, 255]
-
-
-def film(
-    path, frames, rate=8, codec="libx264", pix_fmt="yuv420p", times=None, format=None, stretch=None, **tags
-):
-    """Write a file of one video stream. times: in milliseconds."""
-    with av.open(str(path), "w", format=format) as out:
-        stream = out.add_stream(codec, rate=rate)
-        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], pix_fmt
-        if stretch is not None:
-            stream.codec_context.sample_aspect_ratio = stretch
-        if times is not None:
-            stream.codec_context.time_base = Fraction(1, 1000)
-        for name, value in tags.items():
-            setattr(stream.codec_context, name, value)
-        for number, frame in enumerate(frames):
-            picture = av.VideoFrame.from_ndarray(
-                frame, format="rgba" if frame.shape[2] == 4 else "rgb24"
-            ).reformat(format=pix_fmt)
-            picture.pts, picture.time_base = (
-                (number, 1 / Fraction(rate)) if times is None else (times[number], Fraction(1, 1000))
-            )
-            out.mux(stream.encode(picture))
-        out.mux(stream.encode(None))
-    return path
 
 
 @pytest.mark.parametrize(
@@ -88,13 +58,7 @@ def placed(array, a, b, c, d):
 def test_all_eight_orientations(tmp_path, name):
     a, b, c, d = MATRICES[name]
     path = film(tmp_path / "a.mp4", [L_SHAPE] * 2)
-    data = bytearray(path.read_bytes())
-    place = data.index(struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30), data.index(b"tkhd"))
-    one = 1 << 16
-    data[place : place + 36] = struct.pack(
-        ">9i", a * one, b * one, 0, c * one, d * one, 0, 64 * one, 0, 1 << 30
-    )
-    path.write_bytes(data)
+    display_matrix(path, a, b, c, d)
     right, seen = placed(L_SHAPE, a, b, c, d), next(reader.read_video(path))
     assert seen.shape == right.shape
     corners = np.ix_([2, -3], [2, -3])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..config import ModelConfig, Request
+from ..errors import MediaError
 from ..video.look import Look, look
 from ..video.rates import Rate
 from ..video.reader import image_notes
-from ..video.sound import can_be_copied
+from ..video.sound import try_sound
 from .header import KeptSound
 
 _UNEQUAL = "the video's frames last unequally long"
@@ -38,14 +40,10 @@ def plan_media(request: Request, config: ModelConfig) -> MediaPlan:
         return MediaPlan(request.fps or config.fps, "none", tuple(notes))
     seen = look(source)
     fps = request.fps or seen.rate or config.fps
-    keeps_pace = seen.rate in (None, fps)
     keeps_times = request.refine is not None and request.fps is None and not seen.steady
-    notes = [*seen.notes, *_sound_notes(request, seen, keeps_pace)]
+    sound, notes = _plan_sound(request, seen, source, seen.rate in (None, fps))
+    notes = [*seen.notes, *notes]
     notes += [f"{_UNEQUAL}; each keeps its time"] if keeps_times else _pace_notes(request, config, seen, fps)
-    sound: KeptSound = "none"
-    if seen.sounds and keeps_pace:
-        is_whole = request.refine is not None and request.num_frames in (None, seen.frames)
-        sound = "whole" if is_whole else "under"
     return MediaPlan(fps, sound, tuple(notes), keeps_times)
 
 
@@ -70,17 +68,24 @@ def _pace_notes(request: Request, config: ModelConfig, seen: Look, fps: Rate) ->
     return notes
 
 
-def _sound_notes(request: Request, seen: Look, keeps_pace: bool) -> list[str]:
+def _plan_sound(request: Request, seen: Look, source: str, keeps_pace: bool) -> tuple[KeptSound, list[str]]:
+    """Return the part of the sound to keep, and notes."""
     if not seen.sounds:
-        return []
+        return "none", []
     if not keeps_pace:
-        return ["the video's sound is left out, since its frames are played at another rate"]
+        return "none", ["the video's sound is left out, since its frames are played at another rate"]
+    try:
+        encoded = try_sound(Path(source))
+    except MediaError:
+        codecs = ", ".join(seen.sounds)
+        return "none", [f"the video's sound ({codecs}) is left out: it cannot be put into an MP4"]
     notes = []
     if request.video is not None:
         notes.append("the video's sound is kept under its own frames; the new ones are silent")
-    if encoded := [codec for codec in seen.sounds if not can_be_copied(codec)]:
+    if encoded:
         notes.append(f"the video's sound ({', '.join(encoded)}) is encoded as AAC, which an MP4 can hold")
-    return notes
+    is_whole = request.refine is not None and request.num_frames in (None, seen.frames)
+    return "whole" if is_whole else "under", notes
 
 
 def _rounded(rate: Rate) -> str:

@@ -23,7 +23,7 @@ from av.video.stream import VideoStream
 
 from ..errors import MediaError, MediaWarning
 from . import stills
-from .kinds import DEMUXERS, PLAIN_FILES, kind_of_file
+from .kinds import DEMUXERS, JPEG, PLAIN_FILES, kind_of_file
 from .pixels import deinterlaced
 from .stills import Picture, check_pixels, reason
 
@@ -75,13 +75,18 @@ def open_container(path: str | PathLike[str]) -> Iterator[InputContainer]:
     # FFmpeg already decodes some frames while it opens a file, so the limits are needed here too
     options = {"protocol_whitelist": PLAIN_FILES, "format_whitelist": ",".join(DEMUXERS), **_limits()}
     kind = kind_of_file(Path(path))
+    is_image = kind is not None and kind.media == "image"
+    what = "is an image" if is_image else "is no video of a supported type"
+    problem = MediaError(f"{path}: {what}; give a video (playlists are not followed)")
+    if (
+        is_image and kind != JPEG
+    ):  # FFmpeg takes others for videos of a frame; a JPEG may begin a stream of them
+        raise problem
     demuxer = kind.demuxer if kind is not None else None  # None: FFmpeg guesses among DEMUXERS
     try:
         container = av.open(f"file:{path}", format=demuxer, options=options)
     except av.error.ArgumentError as error:
-        is_image = kind is not None and kind.media == "image"
-        what = "is an image" if is_image else "is no video of a supported type"
-        raise MediaError(f"{path}: {what}; give a video (playlists are not followed)") from error
+        raise problem from error
     except (av.FFmpegError, OSError) as error:
         raise MediaError(f"{path}: cannot be read as a video: {reason(error)}") from error
     with container:

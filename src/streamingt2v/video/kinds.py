@@ -37,6 +37,8 @@ class Kind:
     demuxer: str | None = None
 
 
+JPEG = Kind("image", ".jpg")
+
 _Sign = Callable[[bytes], bool]
 _ISO_BOXES = [name.encode() for name in "ftyp styp moov moof mdat wide free skip pnot sidx uuid".split()]
 _STILL_BRANDS = (b"avif", b"heic", b"heix", b"mif1", b"jpeg", b"jp2 ", b"jpx ")
@@ -84,7 +86,7 @@ def _is_transport_stream(head: bytes) -> bool:
 _TABLE: tuple[tuple[_Sign, Kind], ...] = (
     (lambda head: head.startswith(b"\x89PNG\r\n\x1a\n") and b"acTL" in head[:256], Kind("video", ".png")),
     (_begins(b"\x89PNG\r\n\x1a\n"), Kind("image", ".png")),
-    (_begins(b"\xff\xd8\xff"), Kind("image", ".jpg")),
+    (_begins(b"\xff\xd8\xff"), JPEG),
     (_is_moving_webp, Kind("video", ".webp")),
     (_riff(b"WEBP"), Kind("image", ".webp")),
     (_begins(b"GIF87a", b"GIF89a"), Kind("video", ".gif")),

@@ -132,8 +132,11 @@ class _Seen:
         """Return the frame rate, and whether it is steady."""
         if self._last is not None:  # moving images store how long each frame lasts, the last one too
             total = self._last.time + self._last.seconds
-            durations = {b - a for a, b in zip(self._times, [*self._times[1:], total], strict=True)}
-            return rate_of(self.count / total), len(durations) == 1
+            mean = rate_of(self.count / total)
+            if mean is None or self.count == 1:
+                return mean, True
+            rate, steady = rate_of_times(self._times, tick, [mean])
+            return (rate, True) if steady else (mean, False)
         rate, steady = named[0] if named else None, True
         if self.count > 1 and len(self._times) == self.count:
             mean, steady = rate_of_times(self._times, tick, named)
@@ -144,7 +147,7 @@ class _Seen:
 def _headers(path: str | PathLike[str]) -> tuple[Fraction, list[Rate], Fraction, tuple[str, ...]]:
     """Return pixel aspect ratio, rates that the header names, time base, and the codecs of the audio."""
     if is_moving_image(path):
-        return Fraction(1), [], Fraction(1, 1000), ()
+        return Fraction(1), [], Fraction(1, 100), ()  # GIFs round to hundredths of a second
     with open_video(path) as (container, stream):
         rates = (stream.guessed_rate, stream.average_rate, stream.base_rate)
         named = [rate for value in rates if (rate := rate_of(value)) is not None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,7 +14,8 @@ from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 
-from .container import is_moving_image, open_video
+from ..errors import MediaError
+from .container import is_moving_image, open_video, reason
 
 Timed = tuple[Fraction, av.Packet]
 
@@ -26,13 +28,9 @@ class Sound:
     seconds: Fraction | None = None
 
 
-_COPIED = {"aac", "mp3", "mp2", "ac3", "eac3", "opus", "flac", "alac", "dts", "truehd"}
+_COPIED = {"aac", "mp3", "mp2", "ac3", "eac3", "opus", "flac", "alac", "dts"}
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
-
-
-def can_be_copied(codec: str) -> bool:
-    """Tell whether players in general take this codec in an MP4."""
-    return codec in _COPIED
+_AAC_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
 
 
 def codec_of(stream: AudioStream) -> str:
@@ -40,22 +38,38 @@ def codec_of(stream: AudioStream) -> str:
     return stream.codec_context.codec.canonical_name
 
 
+def try_sound(path: Path) -> list[str]:
+    """Return the codecs of a video's audio that must be encoded again. MediaError if it cannot go into an MP4."""
+    buffer = io.BytesIO()
+    try:
+        with open_video(path) as (container, _), av.open(buffer, "w", format="mp4") as target:
+            tracks = [Track(stream, target) for stream in _known(container)]
+            target.start_encoding()
+            return [codec_of(track.source) for track in tracks if not track.is_copied]
+    except (av.FFmpegError, ValueError) as error:
+        raise MediaError(f"{path}: its sound cannot be put into an MP4: {reason(error)}") from error
+
+
 class Track:
     """An audio track, copied or encoded again into a container."""
 
     def __init__(self, source: AudioStream, target: OutputContainer):
         self.source = source
-        self._copied = can_be_copied(codec_of(source))
-        if self._copied:
+        codec = codec_of(source)
+        # players take no MP3 below 16 kHz in an MP4
+        self.is_copied = codec in _COPIED and (codec != "mp3" or source.rate >= 16000)
+        if self.is_copied:
             self.stream = target.add_stream_from_template(source)
             return
         rate = source.rate if source.rate in _AAC_RATES else 48000
-        self.stream = target.add_stream("aac", rate=rate, layout=source.layout.name)
-        self._fitting = AudioResampler(format=self.stream.format.name, layout=source.layout.name, rate=rate)
+        layout = _AAC_LAYOUTS.get(source.layout.nb_channels, "stereo")  # files may name none
+        self.stream = target.add_stream("aac", rate=rate, layout=layout)
+        self.stream.codec_context.open()
+        self._fitting = AudioResampler(format=self.stream.format.name, layout=layout, rate=rate)
 
     def packets(self, packet: av.Packet) -> Iterator[av.Packet]:
         """Yield what to write for a packet of the source; an empty one ends the track."""
-        if self._copied:
+        if self.is_copied:
             if packet.size:
                 packet.stream = self.stream
                 yield packet
@@ -79,13 +93,16 @@ def with_sound(pictures: Iterator[Timed], target: OutputContainer, sound: Sound 
         return
     with open_video(sound.path) as (container, stream):
         begins = (stream.start_time or 0) * (stream.time_base or Fraction(0))
-        known = [each for each in container.streams.audio if each.codec_context is not None]
-        tracks = {each.index: Track(each, target) for each in known}
+        tracks = {each.index: Track(each, target) for each in _known(container)}
         if not tracks:
             yield from pictures
             return
         audio = _audio(container, tracks, begins, sound.seconds)
         yield from heapq.merge(pictures, audio, key=lambda timed: timed[0])
+
+
+def _known(container: InputContainer) -> list[AudioStream]:
+    return [stream for stream in container.streams.audio if stream.codec_context is not None]
 
 
 def _audio(

@@ -12,7 +12,7 @@ from os import PathLike
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from ..errors import MediaError
 from .kinds import PICTURES
@@ -87,6 +87,8 @@ def check_pixels(path: str | PathLike[str], width: int, height: int) -> None:
 
 def reason(error: BaseException) -> str:
     """Return an error's text without the path, which our messages name already."""
+    if isinstance(error, UnidentifiedImageError):  # e.g. HEIC
+        return "it is no image of a supported type; convert it to PNG or JPEG"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
