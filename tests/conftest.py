@@ -25,9 +25,7 @@ def pytest_configure() -> None:
 
 def pytest_collection_finish() -> None:
     gc.freeze()
-    gc.set_threshold(
-        100_000, 20, 100
-    )  # networks are made of many objects: a tenth of the time at the default
+    gc.set_threshold(100_000, 20, 100)  # networks are many objects; the default takes a tenth of the time
     gc.enable()
 
 
