@@ -6,6 +6,7 @@ its connections: they use `Popen` and `run` from here. A few use `subprocess`, a
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import json
 import os
@@ -254,6 +255,7 @@ def _run(request: dict[str, Any], files: list[int]) -> int:
         traceback.print_exc()
         code = 1
     threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
     for file in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             file.flush()

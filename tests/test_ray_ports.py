@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 
 import pytest
-
-import forking
 
 PROGRAM = """
 import os, time
@@ -30,7 +29,14 @@ for crew in (Farm(make, 2), Pool(make, 1)):
 def test_a_ray_of_our_own_listens_on_this_machine_alone():
     pytest.importorskip("ray")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    done = forking.run([sys.executable, "-c", PROGRAM], timeout=200, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env=environment,
+        check=False,
+    )
     said = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("AT")]
     assert len(said) == 2, done.stderr
     for *found, mode in said:

@@ -14,7 +14,6 @@ from types import SimpleNamespace
 
 import pytest
 
-import forking
 from streamingt2v import Request
 from streamingt2v.api.replica import OpenReplica, replicas_for
 from streamingt2v.cli import main
@@ -101,7 +100,9 @@ def url(toy, tmp_path, monkeypatch):
         "--model",
         str(toy),
     ]
-    process = forking.Popen([*command, "--data-dir", str(tmp_path / "data")], stderr=forking.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, "--data-dir", str(tmp_path / "data")], stderr=subprocess.PIPE, text=True
+    )
     said = []
     for line in process.stderr:
         said.append(line)
@@ -112,7 +113,7 @@ def url(toy, tmp_path, monkeypatch):
     threading.Thread(target=process.stderr.read, daemon=True).start()
     yield found[1]
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 0
+    assert process.wait(120) == 0
 
 
 def replica_pids() -> list[int]:
