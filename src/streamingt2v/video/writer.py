@@ -29,6 +29,7 @@ from av.video.stream import VideoStream
 
 from ..durable import replacing
 from ..errors import RequestError, RunError
+from ..texts import parse_json
 from .container import is_moving_image, open_video
 from .pixels import Frame
 from .rates import Rate
@@ -167,7 +168,7 @@ def read_metadata(path: str | PathLike[str]) -> dict[str, Any]:
     with open_video(path) as (container, _):
         comment = container.metadata.get("comment", "")
     try:
-        values = json.loads(comment)
+        values = parse_json(comment)
     except ValueError:
         return {}
     return values if isinstance(values, dict) else {}

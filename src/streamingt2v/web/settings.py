@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from ..api.schemas import Model
 from ..config import FORMS, ModelConfig, Request
 from ..errors import RequestError
 from ..jobs.service import JobService
+from ..texts import shortened
 from .examples import EXAMPLES
 from .words import known_words
 
@@ -70,9 +72,12 @@ def settings_of_file(metadata: Mapping[str, Any], models: Mapping[str, ModelConf
         ).validate()
         rate = _asked_rate(metadata, models.get(str(metadata.get("model"))))
         request = dataclasses.replace(request, fps=rate).validate()
-    except (TypeError, ValueError) as error:
+        model = shortened(str(metadata.get("model")))
+        found = settings_of(request, model) | {"remarks": _remarks(metadata, models)}
+        json.dumps(found, allow_nan=False, ensure_ascii=False).encode()  # it must be possible to answer
+        return found
+    except (TypeError, ValueError, AttributeError, KeyError, OverflowError, RecursionError) as error:
         raise RequestError("video", "settings", f"its settings cannot be read: {error}") from error
-    return settings_of(request, str(metadata.get("model"))) | {"remarks": _remarks(metadata, models)}
 
 
 def _asked_rate(metadata: Mapping[str, Any], config: ModelConfig | None) -> int | None:
@@ -85,16 +90,16 @@ def _asked_rate(metadata: Mapping[str, Any], config: ModelConfig | None) -> int 
 def _remarks(metadata: Mapping[str, Any], models: Mapping[str, ModelConfig]) -> list[str]:
     """Return one sentence for each stored setting that the form cannot restore."""
     remarks = [
-        f"It began from {what}, {metadata[name]}; choose it again."
+        f"It began from {what}, {shortened(str(metadata[name]))}; choose it again."
         for name, what in (("image", "an image"), ("video", "a video"))
         if metadata.get(name)
     ]
     if metadata.get("refine"):
-        remarks.append(
-            f"It is a refined {metadata['refine']}; these settings make a new video from the prompt."
-        )
+        refined = shortened(str(metadata["refine"]))
+        remarks.append(f"It is a refined {refined}; these settings make a new video from the prompt.")
     if metadata.get("base"):
-        remarks.append(f"Its first chunk was made by {metadata['base']}, which the page cannot choose.")
+        base = shortened(str(metadata["base"]))
+        remarks.append(f"Its first chunk was made by {base}, which the page cannot choose.")
     if str(metadata.get("model")) not in models:
-        remarks.append(f"Its model, {metadata.get('model')}, is not on this server.")
+        remarks.append(f"Its model, {shortened(str(metadata.get('model')))}, is not on this server.")
     return remarks
