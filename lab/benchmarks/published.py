@@ -6,6 +6,7 @@ python -m lab.benchmarks.published > src/streamingt2v/estimate/published.json
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,8 +19,15 @@ from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from streamingt2v.config import ModelConfig
-from streamingt2v.convert.kinds import STREAMING_SVD, STREAMING_T2V, VID2VID_REFINE, refined_size
+from streamingt2v.checkpoints.writing import write_part
+from streamingt2v.config import EMBEDDED, ModelConfig, find_model
+from streamingt2v.convert.kinds import (
+    STREAMING_SVD,
+    STREAMING_T2V,
+    VID2VID_REFINE,
+    refined_size,
+    save_scheduler,
+)
 from streamingt2v.models.apm import ImageTokens
 from streamingt2v.models.cam import ConditionalAttentionModule
 from streamingt2v.models.svd_cam import SpatioTemporalCam
@@ -47,10 +55,7 @@ def skeleton(name: str, full: bool) -> Iterator[tuple[Path, dict[str, int]]]:
 
     full: include MS-Vid2Vid-XL as the third stage of streaming-t2v.
     """
-    config = STREAMING_T2V if name == "streaming-t2v" else STREAMING_SVD
-    if full and config is STREAMING_T2V:
-        height, width = refined_size(config.height, config.width, factor=8, levels=4)
-        config = replace(config, refine=replace(VID2VID_REFINE, height=height, width=width))
+    config = config_of(name, full)
     with torch.device("meta"):
         networks = _networks(config)
     with TemporaryDirectory() as place:
@@ -97,6 +102,37 @@ def facts(name: str, full: bool) -> dict[str, Any]:
                 f"{height}x{width}": encode_flops(folder, height, width) for height, width in sorted(sizes)
             },
         }
+
+
+def config_of(name: str, full: bool) -> ModelConfig:
+    """Return a published model's settings. full: streaming-t2v gets MS-Vid2Vid-XL."""
+    config = STREAMING_T2V if name == "streaming-t2v" else STREAMING_SVD
+    if full and config is STREAMING_T2V:
+        height, width = refined_size(config.height, config.width, factor=8, levels=4)
+        config = replace(config, refine=replace(VID2VID_REFINE, height=height, width=width))
+    return config
+
+
+def write_random(
+    name: str, folder: Path, full: bool, device: str, dtype: torch.dtype = torch.float16
+) -> Path:
+    """Write a published model at full size with random weights: right in memory and time, noise to look at.
+
+    Networks are built on `device`. The tokenizer is the embedded model's.
+    """
+    config = config_of(name, full)
+    torch.manual_seed(0)
+    with torch.device(device):
+        networks = _networks(config)
+    folder.mkdir(parents=True)
+    config.save(folder)
+    for part in list(networks):
+        write_part(folder / part, networks[part], networks[part].state_dict(), dtype)
+        del networks[part]
+    save_scheduler(name, folder)
+    if name == "streaming-t2v":
+        shutil.copytree(find_model(EMBEDDED[0]) / "tokenizer", folder / "tokenizer")
+    return folder
 
 
 def _networks(config: ModelConfig) -> dict[str, Any]:

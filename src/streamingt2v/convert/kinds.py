@@ -192,6 +192,20 @@ def _check_tokenizer(tokenizer: Any, config: Any) -> None:
     tokenizer.model_max_length = min(tokenizer.model_max_length, config.max_position_embeddings)
 
 
+def save_scheduler(kind: str, folder: Path) -> None:
+    """Write the published schedule of ModelScope (method.md: Sampling) or SVD-XT; checkpoints lack it."""
+    shared = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+    scheduler = (
+        DDIMScheduler(**shared, clip_sample=False, set_alpha_to_one=False)
+        if kind == "streaming-t2v"
+        else EulerDiscreteScheduler(
+            **shared, prediction_type="v_prediction", use_karras_sigmas=True, sigma_min=0.002, sigma_max=700.0,
+            timestep_spacing="leading", timestep_type="continuous",
+        )
+    )  # fmt: skip
+    scheduler.save_pretrained(folder / "scheduler")
+
+
 def _streaming_t2v(
     tensors: Tensors, folder: Path, target: Path, dtype: torch.dtype | None, tokenizer: Any, note: Note
 ) -> None:  # fmt: skip
@@ -208,9 +222,7 @@ def _streaming_t2v(
     _check_tokenizer(tokenizer, networks["text_encoder"].config)
     _write_parts(folder, target, networks, parts, dtype, note)
     tokenizer.save_pretrained(folder / "tokenizer")
-    # the published schedule of ModelScope (method.md: Sampling); it is not in the checkpoint
-    schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
-    DDIMScheduler(**schedule, clip_sample=False, set_alpha_to_one=False).save_pretrained(folder / "scheduler")
+    save_scheduler("streaming-t2v", folder)
     STREAMING_T2V.save(folder)
 
 
@@ -225,12 +237,7 @@ def _streaming_svd(
         "vae": sizes.temporal_vae(parts["vae"]),
     }
     _write_parts(folder, target, networks, parts, dtype, note)
-    # the published schedule of SVD-XT; it is not in the checkpoint
-    EulerDiscreteScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
-        use_karras_sigmas=True, sigma_min=0.002, sigma_max=700.0, steps_offset=1, timestep_spacing="leading",
-        timestep_type="continuous",
-    ).save_pretrained(folder / "scheduler")  # fmt: skip
+    save_scheduler("streaming-svd", folder)
     STREAMING_SVD.save(folder)
 
 
