@@ -84,7 +84,6 @@ def _write_toy(model: str, folder: Path) -> None:
     sys.path.insert(0, str(ROOT / "tests"))  # toy networks are the tests'
     import toy_bases
     import toy_pipelines
-
     from streamingt2v.external.as_model import pipeline_model
 
     if model == "streaming-svd":

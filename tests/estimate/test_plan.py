@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -238,3 +239,21 @@ def test_pipelines_count_with_the_one_set_of_weights_that_is_loaded(tmp_path, mo
         weights = base / part / "diffusion_pytorch_model.safetensors"
         shutil.copy(weights, base / part / "diffusion_pytorch_model.fp16.safetensors")
     assert asked(base=str(base), image=None).stages == based.stages
+
+
+def test_measured_speeds_are_those_of_the_docs_and_nothing_is_claimed_for_gpus():
+    from streamingt2v.estimate.duration import measured_speeds
+
+    page = (Path(__file__).parents[2] / "docs" / "performance.md").read_text()
+    for preset, engine in (
+        ("preview", "torch"),
+        ("full", "torch"),
+        ("preview", "openvino"),
+        ("full", "openvino"),
+    ):
+        found = measured_speeds("tiny", preset, engine, "cpu")
+        assert len(found) >= 2
+        for line in found:
+            assert f"| {float(line.split()[0])} |" in page and "docs/performance.md" in line
+    for device, model in (("cuda", "tiny"), ("cuda:1", "streaming-t2v"), ("cpu", "streaming-t2v")):
+        assert measured_speeds(model, "preview", "torch", device)[0].startswith("nothing for ")

@@ -187,6 +187,7 @@ def _lines(found: Plan) -> list[str]:
     lines += [
         f"disk    about {readable(found.disk)} while the video is made, of {readable(found.disk_free)} free",
         f"time    {duration(found.seconds)} for {steps} ({found.seconds_from})",
+        *(f"        measured: {line}" for line in found.measured),
     ]
     return lines
 

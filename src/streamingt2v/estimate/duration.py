@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
+from importlib.resources import files
 
 from ..resolve import ResolvedRequest
 from .facts import Facts
@@ -23,6 +25,21 @@ def count_chunks(resolved: ResolvedRequest) -> int:
     """Return the number of chunks of stages 1-2."""
     assert resolved.made_frames is not None, "checked before"
     return 0 if resolved.start == "file" else resolved.grid.count(resolved.made_frames)
+
+
+def measured_speeds(model: str, preset: str, engine: str, device: str) -> tuple[str, ...]:
+    """Return what `speeds.json` has for a setting, in words with the source; one line that says so for nothing."""
+    rows = json.loads((files("streamingt2v.estimate") / "speeds.json").read_text())
+    kind = device.partition(":")[0]
+    asked = {"model": model, "preset": preset, "engine": engine, "device": kind}
+    found = tuple(
+        f"{row['frames_per_second']:g} new frames/s on {row['on']} (docs/performance.md)"
+        for row in rows
+        if asked.items() <= row.items()
+    )
+    return found or (
+        f"nothing for {model} with {engine} on {kind}; `streamingt2v bench` measures this machine",
+    )
 
 
 def estimate_seconds(

@@ -19,7 +19,7 @@ from ..config.units import readable
 from ..errors import RequestError
 from ..resolve import ResolvedRequest
 from .device import free_memory
-from .duration import count_steps, estimate_seconds
+from .duration import count_steps, estimate_seconds, measured_speeds
 from .facts import Facts, facts_of, part_numbers, pipeline_bytes
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -50,6 +50,7 @@ class Plan:
     besides (estimate). stages: peak of each stage on the device, external pipelines counted by their weights
     alone. levels: the same by offloading level. memory_asked: the memory is that of another machine. disk: of
     the output and its temporary files. seconds: None if unknown; seconds_from: source of the estimate.
+    measured: speeds measured on other machines, with their source.
     """
 
     model: str
@@ -74,6 +75,7 @@ class Plan:
     refine_steps: int
     seconds: float | None
     seconds_from: str
+    measured: tuple[str, ...]
 
     @property
     def memory(self) -> int:
@@ -139,6 +141,7 @@ def plan(
         0 if savings.offload == "none" else _resting(held, external), max(working.values()),
         stages_of(held, external, working, savings.offload), levels, free, memory is not None,
         output_bytes(resolved), free_bytes(output), steps, refine_steps, seconds, seconds_from,
+        measured_speeds(config.name, resolved.request.preset, savings.engine, device),
     )  # fmt: skip
     if memory is None:
         _refuse(found)
