@@ -128,7 +128,7 @@ SLOW_FIXTURES = {"service", "url", "client", "browser"}
 """Fixtures that start a worker, a server or a browser."""
 
 SLOW_MODULES = {
-    "api": {"test_replicas", "test_sessions", "test_shared"},
+    "api": {"test_nouns", "test_replicas", "test_sessions", "test_shared"},
     "backbones": {"test_engines"},
     "cli": {"test_process"},
     "compare": {"test_baselines", "test_comparison", "test_rivals"},
@@ -136,8 +136,9 @@ SLOW_MODULES = {
     "jobs": {"test_service"},
     "runs": {"test_batch", "test_kills"},
     "stages": {"test_seams"},
-    "tests": {"test_bench", "test_matrix", "test_workers"},
+    "tests": {"test_bench", "test_matrix", "test_ray_ports", "test_workers"},
     "tiny": {"test_recipes"},
+    "web": {"test_end"},
     "train": {"test_distill", "test_own_clips", "test_shard"},
 }
 """Folder -> modules that start processes, Ray or trainings, convert networks, or make dozens of videos."""

@@ -41,6 +41,8 @@ IMPORTS = (
 ADDRESS = "TEST_FORKS"
 """Environment variable: path of the server's socket, shared by all processes of a test run."""
 
+_ENVIRONMENT = dict(os.environ)  # of the server, whatever tests set later
+
 
 class Popen:
     """Part of `subprocess.Popen`, for `[sys.executable, "-m", module, ...]` or `[..., "-c", code, ...]`."""
@@ -168,7 +170,7 @@ def _connected() -> socket.socket:
         Path(path).unlink(missing_ok=True)
         server = subprocess.Popen(
             [sys.executable, __file__, path, str(root)],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=_ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             start_new_session=True,
         )
         while server.poll() is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import os
 import sys
 from dataclasses import replace
 from functools import partial
@@ -234,8 +233,10 @@ def spread(given: tuple) -> tuple:
 
 
 MODELS_COME_AND_GO = """
-import os, signal, torch
+import os, pathlib, signal, sys, torch
+from streamingt2v.backbones import engines
 from streamingt2v.backbones.engines import Converted
+engines._cache = lambda: pathlib.Path(sys.argv[1])
 signal.signal(signal.SIGINT, lambda *_: print("interrupted"))
 networks = [Converted(torch.nn.Linear(2, 3)) for _ in range(3)]
 for network in networks:
@@ -250,8 +251,7 @@ os.kill(os.getpid(), signal.SIGINT)
 
 def test_ctrl_c_is_handled_after_models_that_went_in_any_order(tmp_path):
     """OpenVINO gives a thread a stack for signals; a stale one ends the process without a word."""
-    environment = os.environ | {"HF_HOME": str(tmp_path)}
-    done = forking.run([sys.executable, "-c", MODELS_COME_AND_GO], env=environment)
+    done = forking.run([sys.executable, "-c", MODELS_COME_AND_GO, tmp_path])
     assert (done.returncode, done.stdout.strip()) == (0, "interrupted"), done.stderr
 
 

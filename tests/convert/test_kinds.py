@@ -357,6 +357,7 @@ print(peak_rss_mb() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's figures of memory")
 def test_memory_stays_within_the_kept_tensors(checkpoint, tokenizer, tmp_path):
     """Convert 300 MB, half of them an optimizer's, with a memory growth below 1.2 times the kept half."""
