@@ -8,23 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
-import torch
-
-from streamingt2v.backbones.modelscope import Condition, encode_frames
 from streamingt2v.checkpoints.load import Components
 from streamingt2v.config import Request
-from streamingt2v.samplers.denoise import Predict
 from streamingt2v.stages.extend import ExtendStage
 from streamingt2v.stages.protocols import Words
 from streamingt2v.video.piece import to_uint8
 from streamingt2v.video.reader import Frame
 
-from .baselines import WithoutBoth
 from .freenoise import check_text_alone
-
-HELD = "overlap held, no training"
 
 
 def apart(components: Components, request: Request) -> Iterator[Frame]:
@@ -52,43 +44,3 @@ def apart(components: Components, request: Request) -> Iterator[Frame]:
             return
         frames_TCHW = stage(number).next(memory, words, made)
         memory = memory.advance(frames_TCHW)
-
-
-def with_held_overlap(components: Components) -> Components:
-    """Return the model with the training-free memory `HeldOverlap`."""
-    own: Any = components.backbone
-    backbone = HeldOverlap(own.vae, own.unet, own.cam, own.image_encoder, own.image_tokens)
-    backbone.alphas = components.scheduler.alphas_cumprod
-    return replace(components, backbone=backbone)
-
-
-class HeldOverlap(WithoutBoth):
-    """Show the window to the base without training: its latents replace the overlap's, noised to each step.
-
-    As in RePaint (Lugmayr et al. 2022) without resampling; the noise is that of the chunk's start. For
-    schedulers whose timesteps index `alphas_cumprod`.
-    """
-
-    alphas: torch.Tensor
-
-    def predictor(
-        self,
-        condition: Condition,
-        window_TCHW: torch.Tensor | None,
-        scale: float,
-        rescale: float,
-        time_guidance: float = 0.0,
-    ) -> Predict:
-        predict = super().predictor(condition, window_TCHW, scale, rescale, time_guidance)
-        if window_TCHW is None:
-            return predict
-        held = encode_frames(self.vae, window_TCHW, self.device)
-        count, kept = held.shape[2], {}
-
-        def holding(latents_BCTHW: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-            noise = kept.setdefault("noise", latents_BCTHW[:, :, :count])
-            signal = self.alphas[int(timestep)].to(latents_BCTHW)
-            known = signal.sqrt() * held.to(latents_BCTHW) + (1 - signal).sqrt() * noise
-            return predict(torch.cat([known, latents_BCTHW[:, :, count:]], 2), timestep)
-
-        return holding

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from streamingt2v.backbones.modelscope import Condition, ModelScopeBackbone
+from streamingt2v.backbones.modelscope import Condition, ModelScopeBackbone, encode_frames
 from streamingt2v.checkpoints.load import Components
 from streamingt2v.config import ExtendConfig, Request
 from streamingt2v.errors import RequestError
@@ -98,6 +98,46 @@ def _frames(components: Components, request: Request) -> Iterator[Frame]:
         yield from chunk.frames
 
 
+def with_held_overlap(components: Components) -> Components:
+    """Return the model with the training-free memory `HeldOverlap`."""
+    own: Any = components.backbone
+    backbone = HeldOverlap(own.vae, own.unet, own.cam, own.image_encoder, own.image_tokens)
+    backbone.alphas = components.scheduler.alphas_cumprod
+    return replace(components, backbone=backbone)
+
+
+class HeldOverlap(WithoutBoth):
+    """Show the window to the base without training: its latents replace the overlap's, noised to each step.
+
+    As in RePaint (Lugmayr et al. 2022) without resampling; the noise is that of the chunk's start. For
+    schedulers whose timesteps index `alphas_cumprod`.
+    """
+
+    alphas: torch.Tensor
+
+    def predictor(
+        self,
+        condition: Condition,
+        window_TCHW: torch.Tensor | None,
+        scale: float,
+        rescale: float,
+        time_guidance: float = 0.0,
+    ) -> Predict:
+        predict = super().predictor(condition, window_TCHW, scale, rescale, time_guidance)
+        if window_TCHW is None:
+            return predict
+        held = encode_frames(self.vae, window_TCHW, self.device)
+        count, kept = held.shape[2], {}
+
+        def holding(latents_BCTHW: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+            noise = kept.setdefault("noise", latents_BCTHW[:, :, :count])
+            signal = self.alphas[int(timestep)].to(latents_BCTHW)
+            known = signal.sqrt() * held.to(latents_BCTHW) + (1 - signal).sqrt() * noise
+            return predict(torch.cat([known, latents_BCTHW[:, :, count:]], 2), timestep)
+
+        return holding
+
+
 def trained_rivals(folders: Iterable[Path], components: Components) -> dict[str, Method]:
     """Return methods named by `rivals.NAMES`, from rival folders in order, for this model.
 
@@ -139,11 +179,14 @@ def enlarged(components: Components, request: Request) -> Iterator[Frame]:
         yield from to_uint8(frame_TCHW.clamp(-1, 1))
 
 
+HELD = "overlap held, no training"
+
 METHODS: dict[str, Method] = {
     "CAM and APM": Method(streamed(ModelScopeBackbone)),
     "CAM alone": Method(streamed(WithoutApm)),
     "APM alone": Method(streamed(WithoutCam)),
     "nothing": Method(streamed(WithoutBoth)),
+    HELD: Method(lambda components, request: _frames(with_held_overlap(components), request)),
     "FreeNoise": Method(
         free_noise, False, lambda config, frames: config.steps * math.ceil(frames / config.frames)
     ),

@@ -17,7 +17,6 @@ import torch
 from diffusers import DDIMScheduler, UNet3DConditionModel
 from diffusers.models.resnet import TemporalConvLayer
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
-from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from .code import CHANNELS, load_code
 from .pool import Example, Pool
@@ -181,7 +180,11 @@ class Trainer:
         out = self.run.config.out
         self.unet.save_pretrained(out / "unet")
         path = out / "samples" / f"{self.run.step:06d}.png"
-        sheet(self.unet, self.text, self.tokenizer, self.code, self.scheduler, self.a.frames, path)
+        captions = [*LOOKED_AT, *MORE, *LOOKED_AT, *MORE] if self.a.frames == 1 else list(LOOKED_AT)
+        made = sample(
+            self.unet, self.text, self.tokenizer, self.scheduler, captions, self.a.frames, self.a.look_steps
+        )
+        save_sheet(self.code, made, path)
 
 
 LOOKED_AT = (
@@ -206,14 +209,6 @@ MORE = (
 )
 
 
-def sheet(
-    unet, text: CLIPTextModel, tokenizer: PreTrainedTokenizerFast, code, scheduler, frames: int, path: Path
-) -> None:  # type: ignore[no-untyped-def]
-    captions = [*LOOKED_AT, *MORE, *LOOKED_AT, *MORE] if frames == 1 else list(LOOKED_AT)
-    made = sample(unet, text, tokenizer, scheduler, captions, frames)
-    save_sheet(code, made, path)
-
-
 def main(words: list[str] | None = None) -> None:
     p = argparse.ArgumentParser()
     p.add_argument("out")
@@ -236,6 +231,7 @@ def main(words: list[str] | None = None) -> None:
         ("decay", float, 0.0),
         ("save_minutes", float, 8),
         ("look_minutes", float, 15),
+        ("look_steps", int, 10),
         ("agree_every", int, 8),
         ("compile", int, 1),
         ("workers", int, 0),

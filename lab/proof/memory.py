@@ -284,7 +284,8 @@ class Trainer:
         window = self.pixels(true[:, :, :OVERLAP], torch.zeros(len(true), device=self.device))
         ids = tokenize(self.tokenizer, [c.spec.caption for c in clips]).to(self.device)
         start = torch.randn(true.shape, generator=noise).to(self.device)
-        made = go_on(self.module, self.scheduler, start, self.text(ids).last_hidden_state, window, anchor)
+        text = self.text(ids).last_hidden_state
+        made = go_on(self.module, self.scheduler, start, text, window, anchor, self.a.look_steps)
         rows = torch.stack([true, made], 1).flatten(0, 1).cpu()
         save_sheet(self.code, rows, out / "samples" / f"{self.run.step:06d}.png", columns=16)
 
@@ -297,7 +298,7 @@ def go_on(
     text: torch.Tensor,
     window: torch.Tensor,
     anchor: torch.Tensor,
-    steps: int = 8,
+    steps: int,
 ) -> torch.Tensor:
     """Generate latents from windows, anchors and captions, without guidance."""
     from diffusers import DPMSolverMultistepScheduler
@@ -334,6 +335,7 @@ def main(words: list[str] | None = None) -> None:
         ("plain", int, 0),
         ("save_minutes", float, 8),
         ("look_minutes", float, 15),
+        ("look_steps", int, 8),
     ):
         p.add_argument(f"--{name}", type=kind, default=default)
     torch.set_num_threads(1)

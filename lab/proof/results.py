@@ -17,8 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from lab.compare.apart import HELD, apart, with_held_overlap
-from lab.compare.baselines import METHODS, WithoutApm, WithoutBoth, rival_backbones, with_backbone
+from lab.compare.apart import apart
+from lab.compare.baselines import (
+    HELD,
+    METHODS,
+    WithoutApm,
+    WithoutBoth,
+    rival_backbones,
+    with_backbone,
+    with_held_overlap,
+)
 from lab.compare.comparison import OURS, TRUTH, WITHOUT_ANCHOR
 from lab.compare.results import Item, ItemFile, Key, plain, save_rows
 from lab.world2 import clip

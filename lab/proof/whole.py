@@ -39,11 +39,11 @@ AGAIN = 75  # exit code: stopped by the clock, run again
 TOY = {
     "code": "--images 40",
     "words": "--steps 2",
-    "base": "--steps 2 --batch 1 --picture_batch 2 --compile 0 --channels 32,32,32",
+    "base": "--steps 2 --batch 1 --picture_batch 2 --compile 0 --channels 32,32,32 --look_steps 1",
     "decoder": "--steps 2 --batch 4 --check 2",
     "judge": "--steps 1 --check 1",
     "sight": "--steps 2 --batch 2",
-    "memory": "--steps 1 --batch 1",
+    "memory": "--steps 1 --batch 1 --look_steps 1",
     "refiner": "--steps 2 --batch 1 --picture_batch 2 --channels 16,32,32",
     "export": "--guidance_scale 1 --time_guidance 0",
     "distill": "--steps 2 --batch 1 --videos 2 --chunks 2",

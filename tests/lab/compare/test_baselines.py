@@ -199,7 +199,7 @@ def test_chunks_with_noise_apart_repeat_exactly_and_keep_their_length(pipe):
 
 
 def test_a_held_overlap_is_the_window_noised_to_the_step(pipe):
-    components = apart.with_held_overlap(pipe.components)
+    components = baselines.with_held_overlap(pipe.components)
     backbone, window = components.backbone, randn(8, 3, 32, 32).clamp(-1, 1)
     seen = []
     backbone.unet.register_forward_pre_hook(lambda _, given: seen.append(given[0].clone()))
@@ -210,7 +210,7 @@ def test_a_held_overlap_is_the_window_noised_to_the_step(pipe):
             predict(latents, torch.tensor(t))
     finally:
         backbone.unet._forward_pre_hooks.clear()
-    clean = apart.encode_frames(backbone.vae, window, backbone.device)
+    clean = baselines.encode_frames(backbone.vae, window, backbone.device)
     for latents, shown, t in ((start, seen[0], 999), (later, seen[1], 1)):
         signal = backbone.alphas[t]
         held = signal.sqrt() * clean + (1 - signal).sqrt() * start[:, :, :8]
