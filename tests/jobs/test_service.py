@@ -70,7 +70,7 @@ def test_cancelling_stops_in_the_middle_and_keeps_what_there_is(service, preset)
     ended = service.wait(job.id)
     assert ended.status == "cancelled" and time.monotonic() - began < 10
     assert 0 < count_frames(service.video(job.id)) == ended.frames_done < 4000
-    assert service.playlist(job.id).endswith("#EXT-X-ENDLIST\n")
+    assert service.files.playlist(ended).endswith("#EXT-X-ENDLIST\n")
     with pytest.raises(Conflict, match="cancelled"):
         service.change_prompt(job.id, "A dog")
 

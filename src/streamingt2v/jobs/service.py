@@ -162,11 +162,8 @@ class JobService:
         """
         job = self.get(id)
         seed = job.request.seed + 1 if seed is None else seed
-        new: dict[str, Any] = {
-            "video": str(self.files.video(job)),
-            "image": None,
-            "refine": None,
-            "base": None,
+        new: dict[str, Any] = dict.fromkeys(("image", "refine", "base")) | {
+            "video": str(self.files.video(job))
         }
         new |= {"prompt": prompt, "num_frames": frames, "seed": seed, "schedule": schedule, "fps": None}
         request = dataclasses.replace(job.request, **new)
@@ -300,14 +297,6 @@ class JobService:
     def video(self, id: str) -> Path:
         """Return the MP4 of an ended job, cancelled ones included. Raises NotReady if there is none (yet)."""
         return self.files.video(self.get(id))
-
-    def playlist(self, id: str) -> str:
-        """Return the HLS playlist so far. Raises NotReady before the first frames."""
-        return self.files.playlist(self.get(id))
-
-    def segment(self, id: str, name: str) -> Path:
-        """Return the path of a segment that the playlist names."""
-        return self.files.segment(self.get(id), name)
 
     def _add(
         self,
