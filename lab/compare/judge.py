@@ -79,4 +79,4 @@ class Judge(ModelMixin, ConfigMixin):
 def load_judge(folder: Path | None = None) -> Judge:
     """Load a judge; default: the one that results are measured with."""
     folder = folder or JUDGE
-    return Judge.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True).eval()
+    return Judge.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()

@@ -177,7 +177,7 @@ def load_rival(folder: Path, unet: StreamingUNet3D) -> Rival:
     kind = classes.get(str(read_json(path).get("_class_name")))
     if kind is None:
         raise ModelError(f"{path}: is of no rival; there are {', '.join(classes)}")
-    rival: Any = kind.from_pretrained(folder / "rival", torch_dtype=torch.float32, local_files_only=True)
+    rival: Any = kind.from_pretrained(folder / "rival", dtype=torch.float32, local_files_only=True)
     if rival.config["base"] != mark_of(unet):
         raise ModelError(
             f"{folder}: the rival was trained on another base than this model's; train it again on this one"

@@ -12,6 +12,7 @@ from hub_server import Hub
 from published_hub import put_pipeline, put_streaming_svd, put_streaming_t2v, put_vid2vid
 from streamingt2v.checkpoints.find import find_model
 from streamingt2v.checkpoints.load import load
+from streamingt2v.checkpoints.opening import load_pipeline
 from streamingt2v.checkpoints.variants import needed_files, variant_of, weight_set
 from streamingt2v.config import ModelConfig
 from streamingt2v.convert.obtain import order
@@ -122,6 +123,22 @@ def test_of_a_pipeline_only_what_is_needed_comes(hub: Hub, tmp_path, capsys, kin
     whole = {path.relative_to(tmp_path / kind) for path in (tmp_path / kind).rglob("*") if path.is_file()}
     assert {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()} == whole
     assert find_model("owner/name") == folder == find_model(f"owner/name@{folder.name}")
+
+
+def test_a_pipeline_that_has_only_half_precision_files_loads(hub: Hub, tmp_path, capsys):
+    folder = toy_pipelines.modelscope(tmp_path / "source")
+    for file in list(folder.rglob("*.safetensors")):
+        file.rename(file.with_name(f"{file.stem}.fp16.safetensors"))
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    hub.put("owner/half", {path.relative_to(folder).as_posix(): path.read_bytes() for path in files})
+    got = Path(answer(capsys, "owner/half")["folder"])
+    assert load_pipeline(got, "cpu", torch.float32).unet.dtype == torch.float32
+
+
+def test_quiet_prints_nothing_of_the_hub(hub: Hub, tmp_path, capsys):
+    put_vid2vid(hub)
+    code, out, err = run(capsys, "get", "vid2vid", "--yes", "--quiet")
+    assert (code, err) == (0, "") and hub.bytes_sent
 
 
 def test_a_damaged_index_is_told(hub: Hub, capsys):

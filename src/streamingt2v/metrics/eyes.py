@@ -67,7 +67,7 @@ def _ids(tokenizer: Any, text: str, length: int) -> torch.Tensor:
 
 
 def _frozen(kind: Any, folder: str | Path) -> Any:
-    network = kind.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+    network = kind.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     return network.eval().requires_grad_(False)
 
 
