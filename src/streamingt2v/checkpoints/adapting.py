@@ -57,7 +57,7 @@ def _from_gguf(file: Path, folder: Path, denoisers: list[str], parts: dict[str, 
     import diffusers
 
     kind = getattr(diffusers, parts[denoisers[0]][1], None) if denoisers else None
-    if not hasattr(kind, "from_single_file"):
+    if kind is None or not hasattr(kind, "from_single_file"):
         raise RequestError("quantize", str(file), f"{folder} has no network that diffusers loads from GGUF")
     config = diffusers.GGUFQuantizationConfig(compute_dtype=dtype)
     try:

@@ -51,9 +51,15 @@ def found_or_same(text: str) -> str:
 
 def missing_parts(config: ModelConfig) -> list[str]:
     """List the names and hub ids of pipelines in a configuration that are not on this machine."""
-    texts: list[str] = []
-    locate(config).with_paths(lambda text: texts.append(text) or text)
-    return [text for text in texts if _is_name(text)]
+    missing: list[str] = []
+
+    def look(text: str) -> str:
+        if _is_name(text):
+            missing.append(text)
+        return text
+
+    locate(config).with_paths(look)
+    return missing
 
 
 def _is_name(text: str) -> bool:

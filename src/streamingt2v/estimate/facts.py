@@ -57,7 +57,9 @@ def pipeline_bytes(folder: Path, size: int, quantize: str | None = None) -> dict
     index = read_json(folder / INDEX)
     counts = {part: part_numbers(folder / part) for part in parts_of(index)}
     found = {part: count * (4 if part.startswith("vae") else size) for part, count in counts.items() if count}
-    for part in found.keys() if quantize else ():
+    if quantize is None:
+        return found
+    for part in found:
         if part in DENOISERS and quantize not in _QUANTIZED:
             found[part] = Path(quantize).stat().st_size
         elif part in DENOISERS or (part.startswith("text_encoder") and quantize in _QUANTIZED):
