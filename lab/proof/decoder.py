@@ -21,12 +21,12 @@ from .code import CHANNELS, PatchCode, load_code, to_pixels
 from .run import Run, RunConfig, quick_arithmetic
 
 
-def build_vae() -> AutoencoderKL:
+def build_vae(channels: tuple[int, ...] = (32, 48, 96, 128)) -> AutoencoderKL:
     """Build an autoencoder that divides height and width by 8, widest at its lowest resolution."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(32, 48, 96, 128),
+        block_out_channels=channels,
         layers_per_block=1,
         latent_channels=CHANNELS,
         norm_num_groups=16,
@@ -69,10 +69,12 @@ def pictures(rng: np.random.Generator, count: int) -> torch.Tensor:
     return torch.stack(frames[:count])
 
 
-def train(out: Path, code: PatchCode, minutes: float, steps: int = 10**9, batch: int = 16) -> None:
+def train(
+    out: Path, code: PatchCode, minutes: float, steps: int, batch: int, channels: tuple[int, ...]
+) -> None:
     """Train for `minutes` or `steps`, resuming earlier work."""
     torch.manual_seed(0)
-    vae = build_vae()
+    vae = build_vae(channels)
     module = Coding(vae)
     run = Run(RunConfig(out, 1e-3, steps, minutes, warmup=50, decay=0.5, look_minutes=3, muon=False), module)
     kept = torch.zeros(0, 3, 64, 64)
@@ -116,10 +118,11 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=10**9)
     parser.add_argument("--check", type=int, default=96, help="images or clips to test on")
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--channels", type=lambda s: tuple(map(int, s.split(","))), default=(32, 48, 96, 128))
     asked = parser.parse_args(words)
     torch.set_num_threads(1)
     code = load_code(asked.code)
-    train(asked.out, code, asked.minutes, asked.steps, asked.batch)
+    train(asked.out, code, asked.minutes, asked.steps, asked.batch, asked.channels)
     print(check(AutoencoderKL.from_pretrained(asked.out / "vae").float(), code, asked.check))
 
 

@@ -8,6 +8,7 @@ from streamingt2v.web.words import known_words, read_as
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_one_command_leads_from_nothing_to_a_model_and_its_page(tmp_path):
     command = [str(tmp_path), "--toy", "1", "--here", "1", "--minutes", "1000", "--workers", "0"]
     whole.main(command)
