@@ -20,7 +20,7 @@ from .errors import RequestError
 from .external.as_model import read_model
 from .given import Given
 from .ray_backend import Crew
-from .resolve import ResolvedRequest, counted, resolve
+from .resolve import ResolvedRequest, at_clip_size, counted, resolve
 from .stages.protocols import OnStageStep, PromptAt, Stage
 from .types import Chunk, State
 from .video.reader import count_frames
@@ -241,7 +241,7 @@ class Face(ABC):
                     "beside a request",
                     "a request holds all of it; give a prompt as text, or change the request",
                 )
-            asked = self.resolve(prompt)
+            asked = at_clip_size(self.resolve(prompt)) if state is None else self.resolve(prompt)
             if asked.request.refine is not None and asked.num_frames is None:
                 asked = counted(asked, count_frames(asked.request.refine))
         except BaseException:

@@ -94,7 +94,7 @@ def resolve_for(model: str, request: Request) -> ResolvedRequest:
 
 
 def with_media(resolved: ResolvedRequest) -> ResolvedRequest:
-    """Complete it from the files that it names: rate of a video, number of frames to refine.
+    """Complete it from the files that it names: rate and size of a video, number of frames to refine.
 
     RequestError if a file cannot be decoded, or has fewer frames than were asked for.
     """
@@ -106,14 +106,32 @@ def with_media(resolved: ResolvedRequest) -> ResolvedRequest:
             if name == "image":
                 read_image(path, 8, 8)
                 continue
-            resolved = dataclasses.replace(
-                resolved, fps=request.fps or playback_rate(path) or resolved.config.fps
-            )
+            resolved = at_clip_size(resolved)
+            fps = request.fps or playback_rate(path) or resolved.config.fps
+            resolved = dataclasses.replace(resolved, fps=fps)
             if name == "refine":
                 resolved = counted(resolved, count_frames(path))
         except MediaError as error:
             raise RequestError(name, path, str(error).removeprefix(f"{path}: ")) from error
     return resolved
+
+
+def at_clip_size(resolved: ResolvedRequest) -> ResolvedRequest:
+    """Extend a video in its own shape and size, up to the pipeline's own area, if the pipeline makes any size.
+
+    MediaError if the video cannot be read.
+    """
+    request, by = resolved.request, resolved.config.extend_by
+    if request.video is None or by is None or not by.free_size or request.height or request.width:
+        return resolved
+    from .video.reader import probe_video  # slow to import
+
+    clip = probe_video(request.video)
+    scale = min(1, (resolved.height * resolved.width / (clip.height * clip.width)) ** 0.5)
+    height, width = (
+        max(1, int(scale * side + 1e-6) // by.multiple) * by.multiple for side in (clip.height, clip.width)
+    )
+    return resolve(resolved.config, dataclasses.replace(request, height=height, width=width))
 
 
 def counted(resolved: ResolvedRequest, frames: int) -> ResolvedRequest:
@@ -261,6 +279,8 @@ def _sized(config: ModelConfig, request: Request) -> ModelConfig:
     """Return a pipeline's model at the size asked for: any multiple of what its networks need."""
     assert config.extend_by is not None, "a model of a pipeline"
     multiple = config.extend_by.multiple
+    if not config.extend_by.free_size:
+        _check_size(config, request, config.height, config.width)
     for name, asked in (("width", request.width), ("height", request.height)):
         if asked is not None and asked % multiple:
             nearest = f"{max(1, asked // multiple) * multiple} or {-(-asked // multiple) * multiple}"

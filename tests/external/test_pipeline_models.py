@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.cli import main
 from streamingt2v.errors import ModelError, RequestError
 from streamingt2v.external.as_model import pipeline_model, read_model
-from streamingt2v.resolve import resolve
+from streamingt2v.resolve import resolve, with_media
 from streamingt2v.runs.state import pack_state, unpack_state
 from streamingt2v.video.reader import read_video
+from streamingt2v.video.writer import write_video
 
 PROMPT = "A cat running on the street"
 NAMES = ("wan", "ltx", "wan_image", "anyflow", "cogvideox", "skyreels_df")
@@ -27,8 +29,6 @@ def as_model(folder: Path, name: str) -> Path:
     toy_bases.saved(name, folder)
     config = pipeline_model(folder)
     height, width = toy_bases.TOYS[name].size
-    from dataclasses import replace
-
     extend = replace(config.extend, frames=9, overlap=5, crossfade=0)
     by = replace(config.extend_by, steps=2)
     replace(config, height=height, width=width, extend=extend, extend_by=by).save(folder)
@@ -169,6 +169,25 @@ def test_sizes_are_free_within_what_networks_pack(home):
         resolve(config, Request(PROMPT, 9, width=50, height=48))
     pipe = LongVideoPipeline.from_pretrained(home / "wan")
     assert collect(pipe.stream(Request(PROMPT, 9, width=48, height=32))).shape == (9, 32, 48, 3)
+
+
+def test_a_clip_is_extended_in_its_own_shape_up_to_the_pipelines_area(home, tmp_path):
+    config = replace(read_model(home / "wan")[1], height=64, width=64)
+
+    def size_of(rows: int, columns: int, config=config, **more) -> tuple[int, int]:
+        clip = str(tmp_path / "clip.mkv")
+        write_video(clip, [np.full((rows, columns, 3), 9, np.uint8)] * 3, 8)
+        asked = with_media(resolve(config, Request(PROMPT, 9, video=clip, **more)))
+        assert resolve(config, asked.request).output_size == asked.output_size and asked.fps == 8
+        return asked.output_size
+
+    assert size_of(32, 96) == (32, 96) and size_of(40, 100) == (32, 96)
+    assert size_of(128, 128) == (64, 64) and size_of(64, 256) == (32, 128)
+    assert size_of(32, 96, width=48, height=64) == (64, 48), "as asked"
+    own = replace(config, extend_by=replace(config.extend_by, free_size=False))
+    assert size_of(32, 96, own) == (64, 64)
+    with pytest.raises(RequestError, match=r"width=96.*makes 64"):
+        resolve(own, Request(PROMPT, 9, width=96))
 
 
 def test_the_way_to_go_on_is_chosen_told_and_overruled(home):

@@ -46,7 +46,7 @@ class ExtendByConfig(Located):
     for all, which is calmer but repeats. anchor: how far a window's latents are pulled to the first chunk's
     mean and spread (0..1) where the method has no other long-term memory. steps, guidance_scale: None for the
     pipeline's defaults. image: whether it starts from an image. negative_prompt: whether one has an effect.
-    multiple: divisor of the frame sides.
+    multiple: divisor of the frame sides. free_size: the network makes other sizes than its own.
     """
 
     pipeline: str
@@ -54,6 +54,7 @@ class ExtendByConfig(Located):
     image: Literal["no", "optional", "needed"] = "no"
     negative_prompt: bool = True
     multiple: int = 2
+    free_size: bool = True
     noise: Literal["own", "first"] = "own"
     anchor: float = 0.5
     steps: int | None = None

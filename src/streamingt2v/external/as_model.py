@@ -48,11 +48,13 @@ def pipeline_model(folder: Path) -> ModelConfig:
     height, width = (side // multiple * multiple for side in _size(folder, kind))
     extend = _extend(folder, kind, can.guidance)
     takes = inspect.signature(kind.__call__).parameters
+    network = families.component_config(folder, "transformer", "unet")
     by = ExtendByConfig(
         str(folder.absolute()),
         image=can.image,
         negative_prompt="negative_prompt" in takes and families.family(kind).negative,
         multiple=multiple,
+        free_size=not network.get("use_learned_positional_embeddings"),
     )
     return ModelConfig(
         folder.name,
