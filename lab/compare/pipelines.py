@@ -1,11 +1,14 @@
 """Compare ways to go on and to refine when the included model is a stock pipeline of diffusers.
 
-    python -m lab.compare.pipelines -o FOLDER [--prompts 40] [--frames 80] [--videos 20] [--page lab/docs/pipelines.md]
+    python -m lab.compare.pipelines -o FOLDER [--prompts 40] [--frames 80] [--videos 20] [--page PAGE.md]
 
-Extending: `TextToVideoSDPipeline` of the included model's networks. Every chunk draws its own noise, the same for all ways, and there
-is no crossfade. Nothing, the last frame, or the overlap is held (with and without the first chunk's mean and spread); beside them CAM
-and APM. Refining: `VideoToVideoSDPipeline` at strength 0.45, windows of 16 frames that share 4, scored as `lab/benchmarks/seams.py`
-does. What FOLDER holds already is not made again. Prints the tables; --page writes them with slices through time.
+Extending: `TextToVideoSDPipeline` of the included model's networks, 4 steps. Every chunk draws its own noise,
+the same for all ways and of the kind that the network was trained on (half of it common to the chunk's
+frames), and there is no crossfade. Nothing, the last frame, or the overlap is held (with and without the
+first chunk's mean and spread); beside them CAM and APM. Refining: `VideoToVideoSDPipeline` at strength 0.45
+(4 steps), windows of 16 frames that share 4, joined by a cut at a random frame or by randomized blending at
+every step, scored as `lab/benchmarks/seams.py` does. What FOLDER holds already is not made again. Prints the
+tables; --page writes them with slices through time.
 """
 
 from __future__ import annotations
@@ -53,14 +56,19 @@ from .statistics import bootstrap, paired
 
 CHUNK, OVERLAP, SIDE, STEPS = 16, 8, 64, 4
 FACTOR, MIXED = 8, 0.5
-"""Pixels a side of a latent; share of noise that the frames of a chunk have in common, as the network was trained."""
+"""Pixels a side of a latent; share of noise that the frames of a chunk have in common, as the network was
+trained.
+"""
 VALUES = ("seam", "mawe", "colour_end")
 REFERENCE = {"extend": "overlap", "refine": "cut"}
-REFINING = RefineByConfig("", frames=16, overlap=4, scale=2, strength=0.45, steps=20, guidance_scale=2.0)
+REFINING = RefineByConfig("", frames=16, overlap=4, scale=2, strength=0.45, steps=10, guidance_scale=2.0)
 
 
 class Mixed(PipelineExtendStage):
-    """Go on with the overlap held. Noise is drawn apart for every chunk, of the kind that the network was trained on."""
+    """Go on with the overlap held.
+
+    Noise is drawn apart for every chunk, of the kind that the network was trained on.
+    """
 
     def _clip(
         self, pipe: Any, words: Words, frame: int, stage: str, position: int, goes: Continuation
@@ -182,10 +190,9 @@ def refine_items(
     """Refine and score the clips of stage 3 that are not done."""
     assert pipe.config.refine is not None, "the included model refines"
     joined = seams.ways(pipe.config.refine)["causal"]
-    own = replace(joined, strength=REFINING.strength, steps=9)  # the last 9 of 20 steps
     length, size = asked.refined_frames, (2 * SIDE, 2 * SIDE)
     for number in range(asked.videos):
-        ways = [w for w in ("cut", "fade", "steps", "own network") if ("refine", w, number) not in done]
+        ways = [way for way in ("cut", "steps") if ("refine", way, number) not in done]
         if not ways:
             continue
         spec = clip.sample((11, number), noun_names(12))
@@ -193,18 +200,12 @@ def refine_items(
         soft_TCHW = F.interpolate(to_float(sharp), (SIDE, SIDE), mode="bilinear", antialias=True)
         true = seams.changes(sharp)
         for way in ways:
-            if way == "own network":
-                video = seams.refined(pipe, own, soft_TCHW, spec.caption, number)
-            else:
-                kind: Any = SplicedRefineStage if way == "steps" else PipelineRefineStage
-                config = replace(REFINING, seam=way)
-                stage = kind(lambda: nullcontext(second), config, number, length, size)
-                pieces = stage.stream(
-                    [Piece(soft_TCHW, {}, True)], lambda frame, caption=spec.caption: caption
-                )
-                video = to_uint8(torch.cat([piece.frames_TCHW for piece in pieces]))
+            kind: Any = SplicedRefineStage if way == "steps" else PipelineRefineStage
+            stage = kind(lambda: nullcontext(second), replace(REFINING, seam=way), number, length, size)
+            pieces = stage.stream([Piece(soft_TCHW, {}, True)], lambda frame, caption=spec.caption: caption)
+            video = to_uint8(torch.cat([piece.frames_TCHW for piece in pieces]))
             change = np.divide(seams.changes(video), true, out=np.zeros_like(true), where=true > 0)
-            score, worst = seams.scores(change, own)
+            score, worst = seams.scores(change, joined)
             keep_slice(asked.out, "refine", way, number, video[:, SIDE])
             yield {"part": "refine", "way": way, "number": number, "score": score, "worst": worst}
 
@@ -216,7 +217,9 @@ def keep_slice(folder: Path, part: str, way: str, number: int, row_TWC: np.ndarr
 
 
 def table(items: list[dict], part: str, values: tuple[str, ...]) -> tuple[list[str], list[list[str]]]:
-    """Return head and lines: means, and how much more than the reference on the same videos; intervals are of 95 %."""
+    """Return head and lines: means, and how much more than the reference on the same videos; intervals are of
+    95 %.
+    """
     names = list(dict.fromkeys(item["way"] for item in items if item["part"] == part))
     by = {n: {i["number"]: i for i in items if i["part"] == part and i["way"] == n} for n in names}
     reference, lines = by.get(REFERENCE[part], {}), []
@@ -235,7 +238,7 @@ def write_page(page: Path, items: list[dict], asked: argparse.Namespace) -> None
     """Write the tables, and slices through time of the first videos."""
     sections = [
         "# The included model as a stock pipeline",
-        f"Written by `python -m lab.compare.pipelines --prompts {asked.prompts} --frames {asked.frames} --videos {asked.videos}"
+        f"Written by `python -m lab.compare.pipelines -o FOLDER --prompts {asked.prompts} --frames {asked.frames} --videos {asked.videos}"
         f" --page {page}`, whose help tells how. Seam and score: 1.0 where no seam is to be seen; MAWE and colour: lower is better.",
     ]
     for part, values in (("extend", VALUES), ("refine", ("score", "worst"))):

@@ -29,7 +29,14 @@ class LongVideoPipeline(Face):
         prompt_at: PromptAt | None = None,
     ) -> Iterator[Chunk]:
         """Yield the chunks of a resolved request; see `stream`."""
-        words = Words(self.components.text, asked.request.negative_prompt, _prompts(asked, prompt_at))
+        count, grid = asked.request.transition_chunks, asked.grid
+        prompts = _prompts(asked, prompt_at)
+        words = Words(
+            self.components.text,
+            asked.request.negative_prompt,
+            prompts,
+            lambda frame: grid.latest(frame, count),
+        )
         pieces = (
             frames_to_refine(asked, state)
             if asked.start == "file"

@@ -349,6 +349,9 @@ def _factor(config: ModelConfig, request: Request) -> int:
 
 def _check_effects(config: ModelConfig, request: Request) -> None:
     """Raise RequestError for guidance, a negative prompt or a schedule that would have no effect."""
+    if request.transition_chunks > 1 and not request.schedule:
+        fix = "there is no later prompt; give a schedule, or leave it out"
+        raise RequestError("transition_chunks", request.transition_chunks, fix)
     if request.refine is not None:
         return
     by_pipeline = config.seed is not None and request.video is None
@@ -364,12 +367,22 @@ def _check_effects(config: ModelConfig, request: Request) -> None:
             request.negative_prompt,
             f"model {config.name!r} {why} and reads none; leave it out",
         )
+    if request.transition_chunks > 1 and not _interpolates(config):
+        fix = f"model {config.name!r} reads no prompts that can be interpolated; leave it out"
+        raise RequestError("transition_chunks", request.transition_chunks, fix)
     if request.schedule and not config.reads_text:
         raise RequestError(
             "schedule",
             len(request.schedule),
             f"model {config.name!r} continues from images alone; leave it out",
         )
+
+
+def _interpolates(config: ModelConfig) -> bool:
+    """Tell whether stages 1 and 2 can read a mixture of prompts."""
+    if config.extend_by is None:
+        return config.reads_text
+    return hasattr(pipeline_class(Path(config.extend_by.pipeline)), "encode_prompt")
 
 
 def _unguided(config: ModelConfig) -> str:

@@ -28,6 +28,13 @@ class ChunkGrid:
         """Return the first frame of the chunk that makes `frame`; 0 for an image that is frame 0."""
         return self.second + (frame - self.second) // self.new * self.new if frame >= self.second else 0
 
+    def latest(self, frame: int, count: int) -> list[int]:
+        """Return the first frames of the chunk that makes `frame` and of those before it, `count` at most."""
+        starts = [self.start(frame)]
+        while len(starts) < count and starts[-1] > 0:
+            starts.append(self.start(starts[-1] - 1))
+        return starts
+
     def following(self, frame: int) -> int:
         """Return the first frame of the first chunk that starts at `frame` or later."""
         if frame <= 0 and not self.given:

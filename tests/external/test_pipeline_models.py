@@ -24,22 +24,11 @@ NAMES = ("wan", "ltx", "wan_image", "anyflow", "cogvideox", "skyreels_df")
 FRAMES = {"wan": 9, "ltx": 9, "wan_image": 9, "anyflow": 9, "cogvideox": 9, "skyreels_df": 9}
 
 
-def as_model(folder: Path, name: str) -> Path:
-    """A toy with a `model.json` of short chunks at toy size."""
-    toy_bases.saved(name, folder)
-    config = pipeline_model(folder)
-    height, width = toy_bases.TOYS[name].size
-    extend = replace(config.extend, frames=9, overlap=5, crossfade=0)
-    by = replace(config.extend_by, steps=2)
-    replace(config, height=height, width=width, extend=extend, extend_by=by).save(folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
     home = tmp_path_factory.mktemp("pipelines")
     for name in NAMES:
-        as_model(home / name, name)
+        toy_bases.model_folder(name, home / name, (9, 5))
     from PIL import Image
 
     Image.new("RGB", (48, 32), (200, 90, 30)).save(home / "image.png")
@@ -151,6 +140,54 @@ def test_a_users_clip_is_extended(home, tmp_path):
         == 0
     )
     assert sum(1 for _ in read_video(longer)) == 20
+
+
+def test_a_batch_makes_what_single_runs_make(home, tmp_path):
+    table, model = tmp_path / "table.jsonl", str(home / "wan")
+    rows = [{"name": name, "prompt": PROMPT, "frames": 12, "seed": seed} for seed, name in enumerate("ab")]
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["batch", str(table), "-o", str(tmp_path / "out"), "--model", model, "--quiet"]) == 0
+    single = ["generate", PROMPT, "--frames", "12", "--seed", "1", "--model", model, "--quiet"]
+    assert main([*single, "-o", str(tmp_path / "b.mp4")]) == 0
+    assert (tmp_path / "out" / "b.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    assert (tmp_path / "out" / "a.mp4").read_bytes() != (tmp_path / "b.mp4").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_server_makes_what_single_runs_make(home, tmp_path, service_of):
+    with service_of(home / "wan") as service:
+        job = service.wait(service.submit(Request(PROMPT, 12, seed=1)).id)
+        single = [
+            "generate",
+            PROMPT,
+            "--frames",
+            "12",
+            "--seed",
+            "1",
+            "--model",
+            str(home / "wan"),
+            "--quiet",
+        ]
+        assert main([*single, "-o", str(tmp_path / "b.mp4")]) == 0
+        made = [list(read_video(path)) for path in (service.video(job.id), tmp_path / "b.mp4")]
+        assert np.array_equal(*made) and len(made[0]) == 12
+
+
+@pytest.fixture
+def service_of(tmp_path):
+    """Return a function: a service with one model and a real worker."""
+    from contextlib import contextmanager
+
+    from streamingt2v.jobs.service import JobService
+    from streamingt2v.jobs.settings import Settings
+
+    @contextmanager
+    def start(model: Path):
+        with JobService(Settings(tmp_path / "service", (str(model),))) as service:
+            service.wait_until_ready()
+            yield service
+
+    return start
 
 
 def test_a_pipelines_own_facts_make_its_configuration(tmp_path):

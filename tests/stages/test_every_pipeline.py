@@ -54,7 +54,7 @@ def model(monkeypatch):
         image = abilities.abilities(type(pipe)).image
         config = ModelConfig(
             name, height, width, 8, extend, backbone="pipeline",
-            extend_by=ExtendByConfig("", image=image, **{"steps": 1, "guidance_scale": 3.0, **by}),
+            extend_by=ExtendByConfig("", image=image, **{"steps": 2 if name == "mochi" else 1, "guidance_scale": 3.0, **by}),
         )  # fmt: skip
         return LongVideoPipeline(Components(config, NoText(), None, None, None, pipeline=pipe), name)
 
@@ -106,6 +106,23 @@ def test_resumed_with_a_new_prompt_and_cancelled_within_a_chunk(model, name):
 
     with pytest.raises(KeyboardInterrupt):
         next(pipe.stream(PROMPT, on_step=stop, **more))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in DEAF])
+def test_a_prompt_turns_into_another_over_chunks(model, name):
+    """The first chunk after the change lies between both prompts: neither of them, and again the same."""
+    second, more = toy_bases.TOYS[name].chunk[0], arguments(name)
+    whale = ((second, "A whale floating in the deep sea"),)
+    pipe = model(name)
+
+    def chunk(**options: Any) -> np.ndarray:
+        return frames_of(pipe.stream(PROMPT, num_frames=second + 2, **more, **options))[second:]
+
+    mixed = chunk(schedule=whale, transition_chunks=2)
+    assert np.array_equal(mixed, chunk(schedule=whale, transition_chunks=2))
+    for other in (chunk(), chunk(schedule=whale)):
+        assert not np.array_equal(mixed, other)
 
 
 @pytest.mark.parametrize("name", KINDS)

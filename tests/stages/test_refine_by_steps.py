@@ -69,7 +69,7 @@ def test_windows_give_every_frame_once(frames, overlap, ratio, total):
     assert given_out == list(range(total))
 
 
-@pytest.mark.parametrize("name", [*VIDEO, *TEXT])
+@pytest.mark.parametrize("name", toy_bases.lanes([*VIDEO, *TEXT, "ltx2", "hunyuan15", "motif", "kandinsky5"]))
 def test_exact_counts_and_the_same_bytes_after_a_resume(name):
     total = 17
     stage = stage_of(name, total, steps=2)

@@ -6,13 +6,16 @@ A builder returns a pipeline in memory; `saved` writes its folder. Sizes are the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from streamingt2v.config import ExtendConfig
+from streamingt2v.external.as_model import pipeline_model
 
 from . import newer, transformer_toys, unets, wan
 
@@ -53,6 +56,15 @@ def saved(name: str, folder: Path) -> Path:
     """Write the folder of a toy."""
     torch.manual_seed(0)
     TOYS[name].build().save_pretrained(folder)
+    return folder
+
+
+def model_folder(name: str, folder: Path, chunk: tuple[int, int] | None = None) -> Path:
+    """Write a toy with a `model.json` of its toy size, short chunks and two steps."""
+    saved(name, folder)
+    config, (height, width) = pipeline_model(folder), TOYS[name].size
+    extend, by = ExtendConfig(*(chunk or TOYS[name].chunk)), replace(config.extend_by, steps=2)
+    replace(config, height=height, width=width, extend=extend, extend_by=by).save(folder)
     return folder
 
 

@@ -42,6 +42,7 @@ CONTINUE_HELP = (
     "How a diffusers pipeline continues a video: conditions, mask, history, forcing, context, image or "
     "overlap. Default: the best one it supports."
 )
+TRANSITION_HELP = "Chunks over which a scheduled prompt replaces the one before, by interpolated embeddings."
 FPS_HELP = "Playback rate. Above the model's rate, frames are interpolated. Default: the model's, or VIDEO's."
 STRENGTH_HELP = "How much stage 3 changes the frames, above 0 up to 1. Default: the model's."
 ScheduleOption = Annotated[Path | None, Option(help="File of later prompts: lines 'FRAME: prompt', or JSON.")]
@@ -67,6 +68,7 @@ class RequestOptions:
         int | None, Option(help="Height in pixels, for diffusers pipelines only. Default: the model's.")
     ] = None
     continue_by: Annotated[str | None, Option(help=CONTINUE_HELP)] = None
+    transition_chunks: Annotated[int, Option(help=TRANSITION_HELP)] = 1
     fps: Annotated[int | None, Option(help=FPS_HELP)] = None
 
 

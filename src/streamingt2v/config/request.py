@@ -19,6 +19,7 @@ SHORT_NAMES = {"num_frames": "frames", "num_inference_steps": "steps"}
 
 MOST_FRAMES, MOST_FPS, MOST_PIXELS, MOST_GUIDANCE, MOST_CHARACTERS = 2**31 - 1, 1000, 2**14, 1e6, 10_000
 """Upper limits; anything above is a typing mistake."""
+MOST_TRANSITION = 64
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Request:
     num_inference_steps, guidance_scale: of stages 1 and 2, with `refine` of stage 3. form, strength: of stage
     3, see `RefineConfig`. fps: playback rate; at a multiple of the model's rate frames are interpolated, and
     `num_frames` still counts all. continue_by: continuation method of a pipeline model, a name of
-    `external.continuing.WAYS`.
+    `external.continuing.WAYS`. transition_chunks: over how many chunks a new prompt replaces the one before,
+    by interpolated embeddings; 1 for at once.
 
     Chunks of F frames, N = F - overlap of them new, start at 0, F, F + N, F + 2 N, ...; after an image that
     is frame 0 (see `ModelConfig.reads_image`) at 1, 1 + N, 1 + 2 N, ...; after a video, counted from its
@@ -58,6 +60,7 @@ class Request:
     form: Form | None = None
     strength: float | None = None
     continue_by: str | None = None
+    transition_chunks: int = 1
 
     def validate(self) -> Request:
         """Return the request; raise RequestError if it is invalid. Files are checked to exist, not read."""
@@ -95,6 +98,9 @@ class Request:
             value = getattr(self, name)
             if value is not None and not 1 <= value <= most:
                 raise RequestError(name, value, f"must be 1 or more, and {most} at most")
+        if not 1 <= self.transition_chunks <= MOST_TRANSITION:
+            fix = f"must be between 1 and {MOST_TRANSITION}"
+            raise RequestError("transition_chunks", self.transition_chunks, fix)
         _check_schedule(self.schedule, self.num_frames)
         return self
 

@@ -7,8 +7,9 @@ Pipelines return arrays in [0, 1] of their own size and number; this package's f
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import chain, repeat
 from typing import Any
@@ -75,6 +76,44 @@ def called(pipe: Any, wanted: Mapping[str, Any], seed: int | None = None) -> Any
 def takes_of(pipe: Any) -> Mapping[str, inspect.Parameter]:
     """Return the parameters of a pipeline's call."""
     return inspect.signature(pipe.__call__).parameters
+
+
+def mixing(pipe: Any, shares: Sequence[tuple[str, float]]) -> Any:
+    """Return a pipeline with this one's parts that reads the first prompt as a mixture of all, by their shares."""
+    mixed, encode = copy.copy(pipe), pipe.encode_prompt
+    signature, own = inspect.signature(encode), shares[0][0]
+
+    def encode_prompt(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs)
+        asked = given.arguments.get("prompt")
+        if asked not in (own, [own]):  # the negative prompt, for some pipelines
+            return encode(*args, **kwargs)
+        parts = []
+        for prompt, _ in shares:
+            given.arguments["prompt"] = [prompt] if isinstance(asked, list) else prompt
+            parts.append(encode(*given.args, **given.kwargs))
+        return _mean(parts, [share for _, share in shares])
+
+    mixed.encode_prompt = encode_prompt
+    return mixed
+
+
+def _mean(parts: Sequence[Any], shares: Sequence[float]) -> Any:
+    """Return the weighted mean of embeddings, padded to one length; of masks and lengths the largest."""
+    first = parts[0]
+    if isinstance(first, tuple | list):
+        return type(first)(_mean(several, shares) for several in zip(*parts, strict=True))
+    if not isinstance(first, torch.Tensor):
+        return first
+    sizes = [max(part.shape[axis] for part in parts) for axis in range(first.ndim)]
+    ends = [[(0, size - have) for size, have in zip(sizes, part.shape, strict=True)] for part in parts]
+    padded = [
+        F.pad(part, [n for pair in reversed(end) for n in pair])
+        for part, end in zip(parts, ends, strict=True)
+    ]
+    if not first.is_floating_point():
+        return torch.stack(padded).amax(0)
+    return sum(share * part for share, part in zip(shares, padded, strict=True))
 
 
 @contextmanager

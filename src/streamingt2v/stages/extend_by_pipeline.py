@@ -22,6 +22,7 @@ from ..external.calling import (
     called,
     covered,
     frames_of_codec,
+    mixing,
     own_randomness,
     video_of,
     with_scheduler,
@@ -172,6 +173,8 @@ class PipelineExtendStage:
     ) -> torch.Tensor:
         """Call the pipeline for one chunk; return its clip at the stage's size, on the grid of 8 bits."""
         stage, position = ("first", 0) if self.by.noise == "first" else (stage, position)
+        if len(shares := words.shares_at(frame)) > 1:
+            pipe = mixing(pipe, shares)
         steered_by = nullcontext() if unsteered(type(pipe)) else self._steered(pipe, goes.hand)
         with own_randomness(self.seed, stage, position) as generator, steered_by:
             wanted = call_arguments(

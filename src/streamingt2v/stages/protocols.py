@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Literal, Protocol
 
@@ -28,17 +28,38 @@ Image = Callable[[int, int], torch.Tensor]
 class Words:
     """Prompts of a video by frame, as text and as embeddings.
 
-    encode: (prompt, negative prompt) -> embeddings; called by `text_at` only.
+    encode: (prompt, negative prompt) -> embeddings; called by `text_at` only. latest: frame -> frames whose
+    prompts it mixes, its own first: those of the latest chunks while one prompt turns into another.
     """
 
-    def __init__(self, encode: Callable[[str, str], TextCond], negative_prompt: str, prompt_at: PromptAt):
-        self.negative_prompt, self.prompt_at = negative_prompt, prompt_at
+    def __init__(
+        self,
+        encode: Callable[[str, str], TextCond],
+        negative_prompt: str,
+        prompt_at: PromptAt,
+        latest: Callable[[int], Sequence[int]] = lambda frame: [frame],
+    ):
+        self.negative_prompt, self.prompt_at, self._latest = negative_prompt, prompt_at, latest
         # stage 3 lags behind by some chunks and reads earlier prompts
-        self._embedded = lru_cache(maxsize=64)(lambda prompt: encode(prompt, negative_prompt))
+        embedded = lru_cache(maxsize=64)(lambda prompt: encode(prompt, negative_prompt))
+        self._mixed = lru_cache(maxsize=64)(lambda shares: _mixed(embedded, shares))
+
+    def shares_at(self, frame: int) -> tuple[tuple[str, float], ...]:
+        """Return the prompts that a frame mixes with their shares, its own first."""
+        prompts = [self.prompt_at(other) for other in self._latest(frame)]
+        return tuple((prompt, prompts.count(prompt) / len(prompts)) for prompt in dict.fromkeys(prompts))
 
     def text_at(self, frame: int) -> TextCond:
-        """Return the embedding of a frame's prompt; the same object for the same prompt."""
-        return self._embedded(self.prompt_at(frame))
+        """Return the embedding of a frame's prompts; the same object for the same prompts."""
+        return self._mixed(self.shares_at(frame))
+
+
+def _mixed(embedded: Callable[[str], TextCond], shares: tuple[tuple[str, float], ...]) -> TextCond:
+    texts = [embedded(prompt) for prompt, _ in shares]
+    if len(texts) == 1:
+        return texts[0]
+    parts = [share * text.positive_BLD for text, (_, share) in zip(texts, shares, strict=True)]
+    return TextCond(torch.stack(parts).sum(0), texts[0].negative_BLD)
 
 
 class Memory(Protocol):
