@@ -134,7 +134,7 @@ def stock(pipe: LongVideoPipeline) -> tuple[Any, Any]:
 
 def extenders(pipe: LongVideoPipeline, first: Any, seed: int) -> dict[str, Any]:
     """Return who goes on in which way."""
-    config, parts = ExtendConfig(CHUNK, OVERLAP, steps=STEPS, guidance_scale=1.0), pipe.components
+    config, parts = ExtendConfig(CHUNK, OVERLAP, steps=STEPS, guidance_scale=1.0, eta=0.0), pipe.components
     size = (SIDE, SIDE)
 
     def by(anchor: float) -> ExtendByConfig:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import toy_bases
-from streamingt2v import LongVideoPipeline
+from streamingt2v import LongVideoPipeline, resolve
 from streamingt2v.backbones.text import NoText
 from streamingt2v.checkpoints.load import Components
 from streamingt2v.config import ExtendConfig, ModelConfig
@@ -48,7 +48,8 @@ def model(monkeypatch):
 
     def make(name: str, **by: Any) -> LongVideoPipeline:
         pipe, (height, width) = pipeline(name), toy_bases.TOYS[name].size
-        monkeypatch.setattr(as_model, "pipeline_class", lambda folder: type(pipe))
+        for module in (as_model, resolve):
+            monkeypatch.setattr(module, "pipeline_class", lambda folder: type(pipe))
         monkeypatch.setattr(as_model.families, "component_config", lambda *names: dict(pipe.scheduler.config))
         extend = ExtendConfig(*toy_bases.TOYS[name].chunk)
         image = abilities.abilities(type(pipe)).image

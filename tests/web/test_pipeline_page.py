@@ -41,7 +41,7 @@ def test_text_image_extension_prompt_and_stop(page, service, tmp_path):
     page.click("[data-for=extend] button")
     page.wait_for_url(lambda url: first.id not in url)
     wait_for(page, "completed")
-    assert job_of(page, service).frames_done == 8
+    assert job_of(page, service).frames_done == 13 + 8
 
     file = tmp_path / "cat.png"
     file.write_bytes(picture())
