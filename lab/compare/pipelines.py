@@ -1,14 +1,13 @@
 """Compare ways to go on and to refine when the included model is a stock pipeline of diffusers.
 
-    python -m lab.compare.pipelines -o FOLDER [--prompts 40] [--frames 80] [--videos 20] [--page PAGE.md]
+python -m lab.compare.pipelines -o FOLDER [--prompts 40] [--frames 80] [--videos 12] [--page PAGE.md]
 
 Extending: `TextToVideoSDPipeline` of the included model's networks, 4 steps. Every chunk draws its own noise,
 the same for all ways and of the kind that the network was trained on (half of it common to the chunk's
-frames), and there is no crossfade. Nothing, the last frame, or the overlap is held (with and without the
-first chunk's mean and spread); beside them CAM and APM. Refining: `VideoToVideoSDPipeline` at strength 0.45
-(4 steps), windows of 16 frames that share 4, joined by a cut at a random frame or by randomized blending at
-every step, scored as `lab/benchmarks/seams.py` does. What FOLDER holds already is not made again. Prints the
-tables; --page writes them with slices through time.
+frames), and there is no crossfade. Nothing, the last frame, or the overlap is held; beside them CAM and APM.
+Refining: `VideoToVideoSDPipeline` at strength 0.45 (4 steps), windows of 16 frames that share 4, joined by a
+cut at a random frame or by randomized blending at every step, scored as `lab/benchmarks/seams.py` does. What
+FOLDER holds already is not made again. Prints the tables; --page writes them with slices through time.
 """
 
 from __future__ import annotations
@@ -137,14 +136,11 @@ def extenders(pipe: LongVideoPipeline, first: Any, seed: int) -> dict[str, Any]:
     config, parts = ExtendConfig(CHUNK, OVERLAP, steps=STEPS, guidance_scale=1.0, eta=0.0), pipe.components
     size = (SIDE, SIDE)
 
-    def by(anchor: float) -> ExtendByConfig:
-        return ExtendByConfig("", how="overlap", steps=STEPS, guidance_scale=1.0, anchor=anchor)
-
+    by = ExtendByConfig("", how="overlap", steps=STEPS, guidance_scale=1.0, anchor=0)
     return {
-        "nothing": Nothing(first, by(0), config, size, 8, seed),
-        "last frame": LastFrame(first, by(0), config, size, 8, seed),
-        "overlap": Mixed(first, by(0), config, size, 8, seed),
-        "overlap and moments": Mixed(first, by(0.5), config, size, 8, seed),
+        "nothing": Nothing(first, by, config, size, 8, seed),
+        "last frame": LastFrame(first, by, config, size, 8, seed),
+        "overlap": Mixed(first, by, config, size, 8, seed),
         "CAM and APM": Cam(parts.backbone, parts.scheduler, config, seed, size),
     }
 
@@ -236,30 +232,28 @@ def table(items: list[dict], part: str, values: tuple[str, ...]) -> tuple[list[s
 
 def write_page(page: Path, items: list[dict], asked: argparse.Namespace) -> None:
     """Write the tables, and slices through time of the first videos."""
+    command = (
+        f"-o FOLDER --prompts {asked.prompts} --frames {asked.frames} --videos {asked.videos} --page {page}"
+    )
     sections = [
         "# The included model as a stock pipeline",
-        f"Written by `python -m lab.compare.pipelines -o FOLDER --prompts {asked.prompts} --frames {asked.frames} --videos {asked.videos}"
-        f" --page {page}`, whose help tells how. Seam and score: 1.0 where no seam is to be seen; MAWE and colour: lower is better.",
+        f"Written by `python -m lab.compare.pipelines {command}`, whose help describes the comparison.",
+        "Seam and score: 1.0 where no seam is to be seen. MAWE and colour: lower is better.",
     ]
-    for part, values in (("extend", VALUES), ("refine", ("score", "worst"))):
-        (page.parent / "images").mkdir(parents=True, exist_ok=True)
+    (page.parent / "images").mkdir(parents=True, exist_ok=True)
+    for part, title, values, starts in (
+        ("extend", "Extending", VALUES, range(CHUNK, asked.frames, CHUNK - OVERLAP)),
+        ("refine", "Refining", ("score", "worst"), range(12, asked.refined_frames, 12)),
+    ):
         image = f"images/pipelines-{part}.png"
-        names = list(dict.fromkeys(item["way"] for item in items if item["part"] == part))
-        borders = (
-            range(CHUNK, asked.frames, CHUNK - OVERLAP)
-            if part == "extend"
-            else range(12, asked.refined_frames, 12)
-        )
+        names = dict.fromkeys(item["way"] for item in items if item["part"] == part)
+        files = {name: asked.out / "slices" / f"{part}-{name.replace(' ', '-')}-0.png" for name in names}
         tracks = [
-            Track(name, row_TWC=np.asarray(Image.open(file)), borders=borders)
-            for name in names
-            if (file := asked.out / "slices" / f"{part}-{name.replace(' ', '-')}-0.png").is_file()
+            Track(name, row_TWC=np.asarray(Image.open(file)), borders=starts) for name, file in files.items()
         ]
-        if not tracks:
-            continue
         draw_slices(tracks, page.parent / image)
-        sections += [f"## {part.capitalize()}ing".replace("eing", "ing"), markdown(*table(items, part, values)),
-                     "The middle row of every frame of the first video:", f"![Slices through time]({image})"]  # fmt: skip
+        sections += [f"## {title}", markdown(*table(items, part, values))]
+        sections += ["The middle row of every frame of the first video:", f"![Slices through time]({image})"]
     durable.write_file(page, "\n\n".join(sections).encode() + b"\n")
 
 
@@ -271,7 +265,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder of finished items and slices")
     parser.add_argument("--prompts", type=int, default=40)
     parser.add_argument("--frames", type=int, default=80)
-    parser.add_argument("--videos", type=int, default=20, help="clips that are refined")
+    parser.add_argument("--videos", type=int, default=12, help="clips to refine")
     parser.add_argument(
         "--refined-frames", type=int, default=52, help="of each, windows without a rest: 16 + 12 k"
     )
