@@ -155,6 +155,19 @@ def test_nobody_to_ask_is_an_error_that_names_yes(hub: Hub, tmp_path, capsys):
     assert hub.bytes_sent == {}
 
 
+@pytest.mark.parametrize("variable", ["HF_HOME", "STREAMINGT2V_HOME"])
+def test_folders_are_tried_before_the_download(hub: Hub, capsys, monkeypatch, variable):
+    put_vid2vid(hub)
+    unwritable = Path("/proc/nowhere")
+    if variable == "HF_HOME":
+        monkeypatch.setattr("streamingt2v.checkpoints.hub.constants.HF_HUB_CACHE", str(unwritable))
+    else:
+        monkeypatch.setenv(variable, str(unwritable))
+    code, _, err = run(capsys, "get", "vid2vid", "--yes")
+    assert code == 2 and "cannot be written" in err and f"set {variable} to" in err
+    assert hub.bytes_sent == {}
+
+
 @pytest.mark.parametrize("answered", [True, False])
 def test_it_asks_once(hub: Hub, capsys, monkeypatch, answered):
     put_vid2vid(hub)

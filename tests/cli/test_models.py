@@ -43,6 +43,8 @@ def test_convert_writes_a_folder_and_tells_it(checkpoint, tmp_path, capfd):
         (["vid2vid", "CHECKPOINT", "y", "--tokenizer", "."], "--tokenizer '.': vid2vid reads no text"),
         (["vid2vid", "CHECKPOINT", "y", "--revision", "main"], "--revision 'main'"),
         (["vid2vid", "CHECKPOINT", "CHECKPOINT"], "DST "),
+        (["vid2vid", "CHECKPOINT", "/proc/y"], "DST '/proc/y': cannot be written"),
+        (["vid2vid", "CHECKPOINT", "y" * 300], "use a shorter name"),
     ],
 )
 def test_what_is_wrong_is_said_first(checkpoint, tmp_path, monkeypatch, capfd, arguments, message):

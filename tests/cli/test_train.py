@@ -71,7 +71,12 @@ def test_train_refuses_wrong_settings(recorded_training, capsys, setting, fix):
 
 @pytest.mark.parametrize(
     ("words", "fix"),
-    [(("base", *WORDS), "must be one of cam"), (("cam", *WORDS, "--data", "none"), "no such file")],
+    [
+        (("base", *WORDS), "must be one of cam"),
+        (("cam", *WORDS, "--data", "none"), "no such file"),
+        (("cam", *WORDS, "-o", "/proc/trained"), "--output '/proc/trained': cannot be written"),
+        (("cam", *WORDS, "-o", "x" * 300), "use a shorter name"),
+    ],
 )
 def test_train_refuses_what_it_cannot_train(recorded_training, capsys, words, fix):
     code, _, err = run(capsys, "train", *words)

@@ -167,6 +167,106 @@ def test_a_changed_prompt_leaves_a_trace_and_waiting_is_announced(page, service)
     until(page, "!location.href.includes('video=')")
 
 
+def arrivals(seed: int) -> list[tuple[float, int]]:
+    """Return (seconds, frames done) of a video of 80 frames whose chunks arrive irregularly."""
+    random = np.random.default_rng(seed)
+    done, at, told = 0, random.uniform(1, 60), []
+    while done < 80:
+        done = min(80, done + int(random.choice([4, 8, 12, 16])))
+        told.append((at, done))
+        at += random.uniform(1, 60)
+    return told
+
+
+MEASURED = [(52, 12), (92, 24), (139, 36), (180, 48), (227, 60), (270, 64), (303, 80)]  # a full video
+SIMULATION = """async (films) => {
+  const { Pace } = await import("/page/static/pace.js");
+  return films.map((arrivals) => {
+    let clock = 0, done = 0;
+    const pace = new Pace(() => null, () => clock), said = [];
+    const job = () => ({ status: done < 80 ? "in_progress" : "completed", num_frames: 80, frames_done: done,
+                         frames_per_second: done && clock ? done / clock : null });
+    for (; done < 80; clock += 0.5) {
+      const due = arrivals.filter(([at, frames]) => at <= clock && frames > done);
+      const fresh = due.map(([at, frames]) => ({ frames: frames - done, age: clock - at, new: true }));
+      done = due.at(-1)?.[1] ?? done;
+      pace.update(job(), fresh.slice(0, 1));
+      const left = pace.left();
+      if (left) said.push([clock, left.seconds, left.late]);
+    }
+    return said;
+  });
+}"""
+
+
+def test_the_time_left_never_rises(page):
+    films = [MEASURED, *(arrivals(seed) for seed in range(20))]
+    for film, said in zip(films, page.evaluate(SIMULATION, films), strict=True):
+        seconds = [left for _, left, _ in said]
+        assert seconds == sorted(seconds, reverse=True) and seconds[0] > 0, film
+    end = MEASURED[-1][0]
+    measured = page.evaluate(SIMULATION, [MEASURED])[0]
+    later = [(at, left) for at, left, late in measured if at > 100 and not late]
+    assert all(abs(end - at - left) < 0.4 * (end - 100) for at, left in later), "and it is near the truth"
+
+
+def test_notes_are_shown(page, service):
+    ask(page, prompt=" ".join([PROMPT] * 20), frames=8)
+    page.wait_for_selector('.notes:has-text("too long")', timeout=WAIT)
+    assert job_of(page, service).notes[0] in page.inner_text(".notes")
+
+
+def test_fields_without_effect_are_hidden(page, address):
+    settings = page.request.get(f"{address}/page/settings.json").json()
+    settings["models"][0]["takes"] = {"preview": ["schedule"], "full": ["schedule", "negative_prompt"]}
+    page.route("**/page/settings.json", lambda route: route.fulfill(json=settings))
+    page.reload()
+    page.wait_for_selector("#gallery li")
+    page.click("#advanced > summary")
+    assert page.locator("#guidance").is_hidden() and page.locator("#schedule").is_visible()
+    assert "full video only" in page.inner_text(".field:has(#negative)")
+    assert "full video only" not in page.inner_text(".field:has(#schedule)")
+
+
+def test_refusals_of_the_server_are_shown_as_it_says_them(page):
+    error = {"message": "4096 MiB of uploads are stored already; try again later", "code": "queue_full"}
+    page.route("**/v1/videos", lambda route: route.fulfill(status=429, json={"error": error}))
+    ask(page)
+    page.wait_for_selector("#notice .wrong", timeout=WAIT)
+    assert page.inner_text("#notice") == "4096 MiB of uploads are stored already; try again later."
+
+
+def test_axe_finds_nothing_serious(page, service):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    job = service.wait(service.submit(Request(PROMPT, 48, schedule=((24, "A dog"),))).id)
+
+    def check(where: str) -> None:
+        found = [v for v in axe.run(page).response["violations"] if v["impact"] in ("serious", "critical")]
+        assert not found, (where, [(v["id"], [node["html"] for node in v["nodes"]]) for v in found])
+
+    for width, height in ((1280, 900), (390, 844)):
+        page.set_viewport_size({"width": width, "height": height})
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            page.goto(page.url.partition("?")[0])
+            page.click("#advanced > summary")
+            page.click("#own > summary")
+            ask(page, prompt="", frames=0)
+            page.wait_for_selector("#notice .wrong")
+            check(f"form, {width}, {scheme}")
+            page.goto(f"{page.url.partition('?')[0]}?video={job.id}")
+            page.wait_for_selector(".closer .strip img", timeout=WAIT)
+            page.click("[data-do=extend]")
+            check(f"finished video, {width}, {scheme}")
+    running = service.submit(Request(PROMPT, 400, preset="full"))
+    page.goto(f"{page.url.partition('?')[0]}?video={running.id}")
+    page.wait_for_selector(".stage[data-frames]", timeout=WAIT)
+    page.click("[data-do=change]")
+    check("video in progress")
+    assert page.inner_text(".stages").split("\n") == ["First chunk", "Extend", "Refine"]
+    service.delete(running.id)
+
+
 def test_back_and_refining_and_a_link_on_a_phone(page, service):
     job = service.wait(service.submit(Request(PROMPT, 16, seed=5)).id)
     page.goto(f"{page.url.partition('?')[0]}?video={job.id}")

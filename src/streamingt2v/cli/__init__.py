@@ -35,7 +35,9 @@ def _start(
         print(context.get_help())
 
 
-MAKES_FILES = [[name] for name in ("generate", "extend", "refine", "resume", "batch", "train", "convert")]
+MAKES_FILES = [
+    [name] for name in ("generate", "extend", "refine", "resume", "batch", "train", "get", "convert")
+]
 """Commands that succeed once their files are written, even if stdout fails."""
 
 for _command in (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import time
 from collections.abc import Iterable
@@ -166,8 +165,6 @@ def _check_workers(device: str, options: BatchOptions) -> None:
     gpus = options.gpus_per_worker
     if device.startswith("cuda:") and options.workers > 1:
         raise RequestError("device", device, "workers choose their own GPUs; use cuda")
-    if gpus is not None and math.isnan(gpus):
-        raise RequestError("gpus_per_worker", gpus, "must be a number")
     if gpus is not None and (options.workers == 1 or device != "cuda"):
         raise RequestError("gpus_per_worker", gpus, "needs --workers above 1 and --device cuda; leave it out")
     if options.workers > 1:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from ..errors import MediaError, RequestError
+from ..texts import check_text
 from .options import ScreenOptions, takes_options
 from .places import check_each
 from .screen import Screen
@@ -55,7 +56,8 @@ def evaluate(
         Option(help="Frames per chunk, to locate seams. Default: stored in the file.", min=1, max=2**31 - 1),
     ] = None,
     overlap: Annotated[
-        int | None, Option(help="Frames that consecutive chunks share; requires --chunk.")
+        int | None,
+        Option(help="Frames that consecutive chunks share; requires --chunk.", min=0, max=2**31 - 1),
     ] = None,
     clip: Annotated[
         str | None,
@@ -64,7 +66,8 @@ def evaluate(
         ),
     ] = None,
     flow_size: Annotated[
-        int | None, Option(help="Scale frames to this side for motion metrics. Default: full size.", max=8192)
+        int | None,
+        Option(help="Scale frames to this side for motion metrics. Default: full size.", min=1, max=8192),
     ] = None,
     curves: Annotated[
         Path | None, Option(help="Also write a PNG of the curves over time, with seams.")
@@ -85,6 +88,11 @@ def evaluate(
     from ..metrics.chart import MiddleRows, check_installed
 
     names = _names(metrics)
+    if prompt is not None:
+        try:
+            check_text(prompt)
+        except ValueError as error:
+            raise RequestError("prompt", prompt, str(error)) from None
     _check_used(names, {"prompt": prompt, "clip": clip, "flow_size": flow_size, "curves": curves})
     check_each({"curves": (curves, ".png"), "slice": (slice_, ".png")}, overwrite)
     for name, path in (("curves", curves), ("slice", slice_)):

@@ -9,6 +9,7 @@ from typer import Argument, Option
 
 from ..errors import ModelError, RequestError
 from .options import Dtype, ScreenOptions, takes_options
+from .places import check_name, try_folder
 from .screen import Screen
 
 Kind = Literal["streaming-t2v", "streaming-svd", "vid2vid"]
@@ -46,7 +47,9 @@ def convert(
 
     from ..convert import kinds
 
+    check_name("target", target)
     kinds.check_target(kind, target)
+    try_folder("target", target)
     place = _published_file(kind, source, target, dtype in ("float16", "bfloat16"), revision, offline, show)
     if kind == "streaming-t2v" and tokenizer is None:
         tokenizer = _published_tokenizer(offline, show)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from ..config import Form, Preset, Request
 from ..config.request import SHORT_NAMES
 from ..config.runtime import Engine, Savings
 from ..config.schedule import read_schedule
+from ..errors import RequestError
 
 MOST_WORKERS, MOST_THREADS = 1024, 1024
 
@@ -179,6 +181,9 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
         parameters += [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in fresh]
 
     def spread(**values: Any) -> None:
+        for name, value in values.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise RequestError(name, value, "must be a finite number")
         for name, group in groups.items():
             values[name] = group(
                 **{field.name: values.pop(field.name) for field in dataclasses.fields(group)}

@@ -104,13 +104,13 @@ def check_each(files: Mapping[str, tuple[Path | None, str]], overwrite: bool) ->
 
 def check_file(name: str, path: Path, suffix: str, overwrite: bool) -> None:
     """Raise RequestError unless the path has the suffix, is writable, and is new or may be replaced."""
-    _check_name(name, path)
+    check_name(name, path)
     if not path.is_dir() and path.suffix.lower() != suffix:
         raise RequestError(name, str(path), f"must end in {suffix}, e.g. {path.with_suffix(suffix)}")
     _check_place(name, path, overwrite)
 
 
-def _check_name(name: str, path: Path) -> None:
+def check_name(name: str, path: Path) -> None:
     """Raise RequestError for an invalid name, on which `Path.exists` and others would raise OSError."""
     try:
         path.lstat()
@@ -121,7 +121,7 @@ def _check_name(name: str, path: Path) -> None:
 
 
 def _check_place(name: str, path: Path, overwrite: bool) -> None:
-    _check_name(name, path)
+    check_name(name, path)
     if path.is_dir():
         raise RequestError(name, str(path), "is a folder; name a file")
     if not path.parent.is_dir():
@@ -142,8 +142,8 @@ def _check_place(name: str, path: Path, overwrite: bool) -> None:
         raise RequestError(name, str(path), _why(error)) from error
 
 
-def try_folder(name: str, folder: Path) -> None:
-    """Raise RequestError unless files can be created in the folder; leaves nothing behind."""
+def try_folder(name: str, folder: Path, way_out: str = "choose another place") -> None:
+    """Raise RequestError unless files can be created in the folder; leave nothing behind."""
     made: list[Path] = []
     try:
         for missing in reversed([f for f in (folder, *folder.parents) if not f.exists()]):
@@ -152,15 +152,15 @@ def try_folder(name: str, folder: Path) -> None:
         with tempfile.NamedTemporaryFile(prefix=".trial-of-a-name-as-long-as-", dir=folder):
             pass
     except OSError as error:
-        raise RequestError(name, str(folder), _why(error)) from error
+        raise RequestError(name, str(folder), _why(error, way_out)) from error
     finally:
         for empty in reversed(made):
             with suppress(OSError):
                 empty.rmdir()
 
 
-def _why(error: OSError) -> str:
-    way_out = "use a shorter name" if error.errno == errno.ENAMETOOLONG else "choose another place"
+def _why(error: OSError, way_out: str = "choose another place") -> str:
+    way_out = "use a shorter name" if error.errno == errno.ENAMETOOLONG else way_out
     return f"cannot be written: {error.strerror or error}; {way_out}"
 
 
@@ -168,7 +168,7 @@ def _check_run_folder(folder: Path) -> None:
     """Raise RequestError unless the folder is missing, empty or holds only leftovers of a run."""
     from ..runs.folder import REQUEST, in_the_way
 
-    _check_name("run_dir", folder)
+    check_name("run_dir", folder)
     if not folder.exists() and not folder.is_symlink():
         return
     if (folder / REQUEST).is_file():

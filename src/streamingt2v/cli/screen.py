@@ -30,7 +30,7 @@ MOST_SHOWN = 400  # characters of a wrong value in messages
 LINE_EVERY_SECONDS = 10.0  # between progress lines without a terminal
 ARGUMENTS = {
     "prompt": "PROMPT", "prompts": "PROMPTS", "video": "VIDEO", "refine": "VIDEO", "recipe": "RECIPE",
-    "kind": "KIND", "source": "SRC", "name": "NAME|ID", "target": "DST",
+    "kind": "KIND", "source": "SRC", "name": "NAME|ID", "target": "DST", "disk": "disk", "folder": "folder",
 }  # fmt: skip
 
 

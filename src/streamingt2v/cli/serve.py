@@ -18,6 +18,7 @@ from ..config.runtime import Savings
 from ..errors import MissingExtra, RequestError
 from ..ray_backend import Replicas, check_ray_serve
 from .options import (
+    MOST_WORKERS,
     DeviceOption,
     DtypeOption,
     EngineOption,
@@ -43,7 +44,7 @@ _MODEL_HELP = "Downloaded model to serve: a name, hub id or folder; repeatable, 
 HostOption = Annotated[
     str, Option(help="Address to listen on. Addresses reachable from other machines require a token.")
 ]
-PortOption = Annotated[int, Option(help="Port to listen on; 0: any free port.")]
+PortOption = Annotated[int, Option(help="Port to listen on; 0: any free port.", min=0, max=65535)]
 TokenOption = Annotated[
     str | None,
     Option(help=f"Access token. Prefer the environment variable {TOKEN}, which `ps` does not show."),
@@ -81,25 +82,45 @@ class ServiceOptions:
     quantize: QuantizeOption = None
     lora: LoraOption = None
     workers: Annotated[
-        int, Option(help="Worker processes; each makes one video at a time and holds a model in memory.")
+        int,
+        Option(
+            help="Worker processes; each makes one video at a time and holds a model in memory.",
+            min=1,
+            max=MOST_WORKERS,
+        ),
     ] = 1
-    keep_hours: Annotated[float, Option(help="Hours to keep a job after it ends; 0: forever.")] = 168.0
-    max_queue: Annotated[int, Option(help="Most jobs in the queue; more are refused.")] = 64
-    max_frames: Annotated[int, Option(help="Most frames per job.")] = 4800
-    max_prompt: Annotated[int, Option(help="Most characters per prompt.")] = 2000
-    max_steps: Annotated[int, Option(help="Most denoising steps per chunk.")] = 200
-    max_sessions: Annotated[int, Option(help="Most open WebSocket sessions.")] = 16
+    keep_hours: Annotated[
+        float, Option(help="Hours to keep a job after it ends; 0: forever.", min=0, max=1e6)
+    ] = 168.0
+    max_queue: Annotated[
+        int, Option(help="Most jobs in the queue; more are refused.", min=1, max=1000000)
+    ] = 64
+    max_frames: Annotated[int, Option(help="Most frames per job.", min=1, max=1000000000)] = 4800
+    max_prompt: Annotated[int, Option(help="Most characters per prompt.", min=1, max=100000)] = 2000
+    max_steps: Annotated[int, Option(help="Most denoising steps per chunk.", min=1, max=1000)] = 200
+    max_sessions: Annotated[int, Option(help="Most open WebSocket sessions.", min=1, max=100000)] = 16
     max_streams: Annotated[
-        int, Option(help="Most open event streams and downloads of unfinished videos.")
+        int, Option(help="Most open event streams and downloads of unfinished videos.", min=1, max=100000)
     ] = 512
-    max_uploads: Annotated[int, Option(help="Most requests with files received at once.")] = 16
-    max_upload_mb: Annotated[int, Option(help="Largest request including files, in MiB.")] = 64
-    max_upload_seconds: Annotated[int, Option(help="Longest uploaded video, in seconds.")] = 600
-    max_upload_pixels: Annotated[int, Option(help="Most pixels per frame of an uploaded video.")] = (
-        4096 * 2304
-    )
+    max_uploads: Annotated[
+        int, Option(help="Most requests with files received at once.", min=1, max=10**5)
+    ] = 16
+    max_upload_mb: Annotated[
+        int, Option(help="Largest request including files, in MiB.", min=1, max=1000000)
+    ] = 64
+    max_upload_seconds: Annotated[
+        int, Option(help="Longest uploaded video, in seconds.", min=1, max=1000000)
+    ] = 600
+    max_upload_pixels: Annotated[
+        int, Option(help="Most pixels per frame of an uploaded video.", min=1, max=1000000000)
+    ] = 4096 * 2304
     max_stored_mb: Annotated[
-        int, Option(help="Most stored uploads together, in MiB; more are refused until videos are deleted.")
+        int,
+        Option(
+            help="Most stored uploads together, in MiB; more are refused until videos are deleted.",
+            min=1,
+            max=10**9,
+        ),
     ] = 4096
 
 
@@ -114,10 +135,15 @@ def serve(
     ] = None,
     replicas: Annotated[
         int,
-        Option(help="Servers behind one address, each with --workers. More than 1 needs the extra 'ray'."),
+        Option(
+            help="Servers behind one address, each with --workers. More than 1 needs the extra 'ray'.",
+            min=1,
+            max=MOST_WORKERS,
+        ),
     ] = 1,
     max_replicas: Annotated[
-        int | None, Option(help="Most servers while jobs wait.  [default: --replicas]")
+        int | None,
+        Option(help="Most servers while jobs wait.  [default: --replicas]", min=1, max=MOST_WORKERS),
     ] = None,
     service: ServiceOptions,
 ) -> None:

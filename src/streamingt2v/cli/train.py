@@ -13,6 +13,7 @@ from typer import Argument, Option
 
 from ..errors import RequestError
 from .options import ScreenOptions, takes_options
+from .places import check_name, try_folder
 from .screen import Screen, Stopped, describe
 
 NAMES = ("cam", "apm", "distill")
@@ -44,7 +45,8 @@ def train(
         ),
     ] = None,
     stop_after: Annotated[
-        int | None, Option(help="Stop after this many steps; run the command again to resume.", min=1)
+        int | None,
+        Option(help="Stop after this many steps; run the command again to resume.", min=1, max=10**12),
     ] = None,
     screen: ScreenOptions,
 ) -> None:
@@ -56,8 +58,10 @@ def train(
     if recipe not in NAMES:
         fix = f"must be one of {', '.join(NAMES)}; the included model's other recipes are in the repository"
         raise RequestError("recipe", recipe, fix)
+    check_name("data", data)
     if not data.exists():
         raise RequestError("data", str(data), "no such file or folder")
+    try_folder("output", output)
     from ..train.recipes import RECIPES, run_recipe
     from ..train.settings import by_name, parsed
 

@@ -44,6 +44,7 @@ Workers = Annotated[
     int,
     Option(
         help="Processes that refine in parallel, with the same result. More than 1 needs the extra 'ray'.",
+        min=1,
         max=MOST_WORKERS,
     ),
 ]

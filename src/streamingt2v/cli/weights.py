@@ -13,6 +13,7 @@ from ..config import EMBEDDED, Preset
 from ..config.units import readable
 from ..errors import ModelError, RequestError
 from .options import Dtype, ScreenOptions, takes_options
+from .places import try_folder
 from .screen import Screen
 
 if TYPE_CHECKING:
@@ -79,8 +80,13 @@ def obtain(names: dict[str, str], show: Screen, *, full: bool, half: bool, yes: 
 
 
 def _carried_out(needed: Order, show: Screen, yes: bool) -> Path:
+    from ..checkpoints.hub import constants
+    from ..config.places import home
+
     missing = needed.missing
     needed.check_room()
+    for variable, folder in (("HF_HOME", Path(constants.HF_HUB_CACHE)), ("STREAMINGT2V_HOME", home())):
+        try_folder("folder", folder, f"set {variable} to another folder")
     if missing or any(step.made_bytes for step in needed.steps):
         show.note(needed.describe())
     if missing and not yes:

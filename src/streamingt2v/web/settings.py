@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from ..api.schemas import Model
-from ..config import FORMS, ModelConfig, Request
-from ..errors import RequestError
+from ..config import FORMS, ModelConfig, Preset, Request
+from ..errors import RequestError, StreamingT2VError
 from ..jobs.service import JobService
+from ..resolve import resolve
 from ..texts import shortened
 from .examples import EXAMPLES
 from .words import known_words
@@ -22,6 +23,9 @@ _FIELDS = (
     "prompt num_frames seed negative_prompt schedule preset num_inference_steps guidance_scale fps form "
     "strength"
 ).split()
+_TRIALS: dict[str, Any] = {
+    "negative_prompt": "blurry", "guidance_scale": 2.0, "schedule": ((1, "A dog"),), "strength": 0.5, "form": FORMS[0]
+}  # fmt: skip
 _OLD_NAMES = {"frames": "num_frames", "steps": "num_inference_steps"}  # in older files
 
 
@@ -46,7 +50,23 @@ def page_settings(service: JobService) -> dict[str, Any]:
 def _model(name: str, config: ModelConfig) -> dict[str, Any]:
     """Return the API's description of a model and the default lengths of its videos."""
     chunks = config.extend.frames + PREVIEW_CHUNKS * (config.extend.frames - config.extend.overlap)
-    return Model.of(name, config).model_dump() | {"frames": {"preview": chunks, "full": FULL_FRAMES}}
+    more = {"frames": {"preview": chunks, "full": FULL_FRAMES}, "takes": _fields_with_effect(config)}
+    return Model.of(name, config).model_dump() | more
+
+
+def _fields_with_effect(config: ModelConfig) -> dict[str, list[str]]:
+    """Return, by preset, the optional fields that the model does not refuse."""
+
+    def takes(preset: Preset, name: str, value: Any) -> bool:
+        try:
+            resolve(config, Request("A cat", 2 * config.extend.frames, preset=preset, **{name: value}))
+        except StreamingT2VError as error:
+            return getattr(error, "argument", None) != name
+        return True
+
+    return {
+        preset: [name for name, v in _TRIALS.items() if takes(preset, name, v)] for preset in get_args(Preset)
+    }
 
 
 def settings_of(request: Request, model: str) -> dict[str, Any]:

@@ -36,7 +36,7 @@ function refused({ message = "that did not work", param = null }, status) {
   // "seed=-1: must be 0 or more" -> "must be 0 or more"
   const head = /^[\w.]+(?:=(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^:]*?))?: /s;
   const said = param ? message.replace(head, "") : message;
-  return new Refused(status === 429 ? "the queue is full; try again in a moment" : said, param?.split(".")[0], status);
+  return new Refused(said, param?.split(".")[0], status);
 }
 
 /** Return an error as the nodes of a sentence. */

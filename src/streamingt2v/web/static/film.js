@@ -3,7 +3,8 @@ import { path } from "./api.js";
 
 const AHEAD = 60; // seconds to buffer ahead
 const BEHIND = 20; // seconds to keep behind when the buffer is full
-const SLOWEST = 0.07; // limit of browsers
+const STUCK = 1000; // milliseconds without motion
+const SLOWEST = 0.1; // browsers play no slower than 0.0625
 const Source = window.ManagedMediaSource ?? window.MediaSource;
 
 /** Player on a <video>. changed: called after every change. */
@@ -142,6 +143,18 @@ export class Film {
     if (Math.abs(video.playbackRate - rate) > 0.02) video.playbackRate = rate;
     if (this.wanted && !this.waiting && video.paused && this.segments.length) video.play().catch(() => { this.wanted = false; this.changed(); });
     if ((!this.wanted || this.waiting) && !video.paused) video.pause();
+    this.#unstick(left);
+  }
+
+  /** Browsers sometimes stop at the border of two segments although both are loaded: seek a little forward. */
+  #unstick(left) {
+    const { video } = this, at = video.currentTime, now = performance.now();
+    if (at !== this.last?.at || video.paused) this.last = { at, now };
+    this.stuck = now - this.last.now > STUCK;
+    if (this.stuck && left > 0.2) {
+      this.last = null;
+      video.currentTime = at + 0.05;
+    }
   }
 
   #ended() {

@@ -5,6 +5,7 @@ const form = document.querySelector("#form");
 const notice = document.querySelector("#notice");
 const NUMBERS = { num_frames: "whole", seed: "whole", num_inference_steps: "whole", fps: "any", guidance_scale: "any", strength: "any" };
 const FIELDS = ["prompt", "model", "negative_prompt", "form", ...Object.keys(NUMBERS)];
+const OPTIONAL = ["negative_prompt", "guidance_scale", "schedule", "strength", "form"]; // not of every model
 const files = { image: null, video: null };
 const A = { image: "an image", video: "a video" };
 const READ_AFTER = 350; // milliseconds after the last key
@@ -49,8 +50,16 @@ function describeModel() {
   document.querySelector("#rate").textContent = `${fps} frames are one second`;
   document.querySelector("#sizes").textContent = Object.values(sizes).map((size) => size.replace("x", " × ")).join(", full ");
   document.querySelector("#full").disabled = !sizes.full;
+  for (const name of OPTIONAL) {
+    const place = form.elements[name].closest(".field"), [preview, full] = ["preview", "full"].map((preset) => has(name, preset));
+    place.hidden = !preview && !full;
+    place.querySelector(".only")?.toggleAttribute("hidden", preview || !full);
+  }
   if (files.video) describeVideo();
 }
+
+/** Whether the model uses an optional field; the others are hidden. */
+const has = (name, preset) => !OPTIONAL.includes(name) || model().takes[preset].includes(name);
 
 /** Show which words of the prompt the model replaces or ignores. */
 async function readPrompt() {
@@ -78,10 +87,10 @@ function values(preset) {
   const asked = { preset };
   for (const name of FIELDS) {
     const text = form.elements[name].value.trim();
-    if (text) asked[name] = NUMBERS[name] ? number(name, text) : text;
+    if (text && has(name, preset)) asked[name] = NUMBERS[name] ? number(name, text) : text;
   }
   asked.num_frames ??= model().frames[preset];
-  if (form.schedule.value.trim()) asked.schedule = form.schedule.value; // the API reads it as typed
+  if (form.schedule.value.trim() && has("schedule", preset)) asked.schedule = form.schedule.value; // the API reads it as typed
   return asked;
 }
 

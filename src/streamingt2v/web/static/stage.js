@@ -6,6 +6,11 @@ import { Pace, clock } from "./pace.js";
 
 const ENDED = ["completed", "failed", "cancelled"];
 const MODE = "streamingt2v-at-the-end";
+const STAGES = {
+  first_chunk: { name: "First chunk", doing: "Making the first chunk" },
+  extend: { name: "Extend", doing: "Extending" },
+  refine: { name: "Refine", doing: "Refining" },
+};
 const find = (selector) => document.querySelector(`#see ${selector}`);
 const stage = find(".stage"), video = find("video"), noise = find("canvas"), range = find(".bar input"), mode = find(".legend select");
 const film = new Film(video, paint);
@@ -23,13 +28,14 @@ export function begin(given) {
 /** Follow a job. */
 export function open(id) {
   close();
+  pace = new Pace(calls.hint);
   stage.dataset.status = "opening";
   events = new EventSource(pagePath(id, "/events"));
   events.addEventListener("film", (event) => show(JSON.parse(event.data)));
   events.addEventListener("done", () => { events.close(); calls.changed(); });
   // EventSource reconnects by itself, unless the server refused
   events.onerror = () => { if (events.readyState === EventSource.CLOSED) missing(id); else say("The server does not answer; reconnecting"); };
-  events.onopen = () => { pace = new Pace(calls.hint); seen.clear(); };
+  events.onopen = () => { pace = Object.assign(new Pace(calls.hint), { shown: pace.shown }); seen.clear(); };
 }
 
 /** Show nothing. */
@@ -40,7 +46,7 @@ export function close() {
   seen.clear();
   stage.dataset.status = "empty";
   stage.removeAttribute("data-frames");
-  for (const name of [".controls", ".legend", ".prompts", ".words", ".notes"]) find(name).hidden = true;
+  for (const name of [".controls", ".legend", ".stages", ".prompts", ".words", ".notes"]) find(name).hidden = true;
   clearLook();
   turn(null);
   say("");
@@ -114,11 +120,15 @@ function tick() {
   if (!job) return;
   const ended = ENDED.includes(job.status);
   film.follow(mode.value, pace.next());
-  figure("frames", `${job.frames_done} of ${job.num_frames}`);
-  figure("rate", job.frames_per_second ? `${job.frames_per_second.toFixed(job.frames_per_second < 10 ? 2 : 0)}` : "–");
+  figure("frames", ended && job.frames_done === job.num_frames ? `${job.num_frames}` : `${job.frames_done} of ${job.num_frames}`);
+  const rate = pace.speed() ?? job.frames_per_second;
+  figure("rate", rate ? `${rate.toFixed(rate < 10 ? 2 : 0)} frames/s` : "–");
   const left = ended ? null : pace.left();
-  figure("left", left === null ? "–" : `about ${clock(left)}`);
+  figure("left", left === null ? "–" : left.late ? "longer than expected" : `about ${clock(left.seconds)}`);
+  find("[data-figure=left]").parentElement.hidden = ended;
+  showStages(ended);
   say(status(ended));
+  announce(ended || !job.frames_done ? status(ended).replace(/ · .*/, "") : "The first frames play");
 }
 
 function status(ended) {
@@ -132,14 +142,28 @@ function status(ended) {
   }
 }
 
-/** Name the phase. In a full video several stages work at once, so steps are not shown. */
+/** Name the stage. Several windows are refined at once, so their steps are not shown. */
 function doing() {
-  const own = job.preset === "preview" || job.kind === "refinement";
-  const work = job.kind === "refinement" ? "Refining" : job.preset === "full" ? "Making and refining" : "Making";
-  if (!job.frames_done && !job.step) return `Starting: ${job.kind === "create" ? "reading the prompt" : "reading the video"}`;
-  const next = Math.min(job.num_frames, job.frames_done + pace.size());
-  const frames = job.frames_done ? `frames ${job.frames_done} to ${next - 1}` : "the first frames";
-  return `${work} ${frames}${own && job.steps ? ` · step ${job.step} of ${job.steps}` : ""}`;
+  if (job.frames_done >= job.num_frames) return "Finishing the file";
+  if (!job.stage) return job.kind === "create" || job.kind === "remix" ? "Starting" : "Reading the video";
+  const step = job.stage !== "refine" && job.step ? ` · step ${job.step} of ${job.steps}` : "";
+  return `${STAGES[job.stage].doing}${step}${job.frames_done ? ` · frame ${job.frames_done} comes next` : ""}`;
+}
+
+/** Show the stages of the video, and which one works now. */
+function showStages(ended) {
+  const model = calls.settings.models.find(({ id }) => id === job.model), names = [];
+  if (job.kind !== "refinement") {
+    if (job.kind !== "extension") names.push("first_chunk");
+    if (job.kind === "extension" || !model || job.num_frames > model.chunk_frames) names.push("extend");
+    if (job.preset === "full") names.push("refine");
+  }
+  const list = find(".stages");
+  list.hidden = ended || names.length < 2 || job.status !== "in_progress";
+  if (list.dataset.of === names.join() + job.stage) return;
+  list.dataset.of = names.join() + job.stage;
+  list.replaceChildren(...names.map((name) => make("li", {}, STAGES[name].name)));
+  list.children[names.indexOf(job.stage)]?.setAttribute("aria-current", "step");
 }
 
 /** Show the player: three marks on one bar, and what it waits for. */
@@ -171,6 +195,7 @@ function playback() {
   if (film.complete || !film.wanted) return null;
   const next = pace.next(), when = next === null ? "" : next < 1 ? ", any moment now" : `, in about ${clock(next)}`;
   if (film.waiting) return `Waiting for frame ${job.frames_done}${when}`;
+  if (film.stuck || video.readyState < HTMLMediaElement.HAVE_FUTURE_DATA) return "Loading";
   if (film.mode === "loop") return `Looping; frame ${job.frames_done} comes${when.replace(",", "") || " later"}`;
   if (film.mode === "pace" && video.playbackRate < 0.95) return `At ${Math.round(100 * video.playbackRate)} % speed, as fast as it is made`;
   return null;
@@ -192,6 +217,7 @@ function put(selector, text) {
 }
 
 const figure = (name, text) => { find(`[data-figure=${name}]`).textContent = text; };
+const announce = (text) => { const place = find("#announced"); if (place.textContent !== text) place.textContent = text; };
 const say = (text) => { const place = find(".status"); if (place.textContent !== text) place.textContent = text; };
 
 function complain(error) {
