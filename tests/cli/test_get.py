@@ -164,7 +164,7 @@ def test_folders_are_tried_before_the_download(hub: Hub, capsys, monkeypatch, va
     else:
         monkeypatch.setenv(variable, str(unwritable))
     code, _, err = run(capsys, "get", "vid2vid", "--yes")
-    assert code == 2 and "cannot be written" in err and f"set {variable} to" in err
+    assert code == 2 and "cannot be written" in err and f"set {variable} to" in err, err
     assert hub.bytes_sent == {}
 
 

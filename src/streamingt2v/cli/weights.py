@@ -43,6 +43,7 @@ def get(
 
     show = Screen(screen.quiet, screen.json)
     half = dtype in ("float16", "bfloat16")
+    _try_folders(name)
     needed = order(name, full=preset == "full", half=half, dtype=dtype, fresh="/" in name, argument="name")
     fetched = needed.missing if needed else 0
     if needed is None:
@@ -71,6 +72,7 @@ def obtain(names: dict[str, str], show: Screen, *, full: bool, half: bool, yes: 
         return
     from ..convert.obtain import order
 
+    _try_folders(*names.values())
     made = [
         order(name, full=full and option == "model", half=half, argument=option)
         for option, name in names.items()
@@ -79,14 +81,25 @@ def obtain(names: dict[str, str], show: Screen, *, full: bool, half: bool, yes: 
         _carried_out(needed, show, yes)
 
 
-def _carried_out(needed: Order, show: Screen, yes: bool) -> Path:
+def _try_folders(*names: str) -> None:
+    """Raise RequestError if a model is missing and folders for downloads and models are not writable."""
+    from ..checkpoints.find import find_model
     from ..checkpoints.hub import constants
     from ..config.places import home
 
-    missing = needed.missing
-    needed.check_room()
+    try:
+        for name in names:
+            find_model(name)
+        return
+    except ModelError:
+        pass
     for variable, folder in (("HF_HOME", Path(constants.HF_HUB_CACHE)), ("STREAMINGT2V_HOME", home())):
         try_folder("folder", folder, f"set {variable} to another folder")
+
+
+def _carried_out(needed: Order, show: Screen, yes: bool) -> Path:
+    missing = needed.missing
+    needed.check_room()
     if missing or any(step.made_bytes for step in needed.steps):
         show.note(needed.describe())
     if missing and not yes:
