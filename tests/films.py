@@ -56,11 +56,16 @@ def film(
     return path
 
 
-def with_tone(path, frames, rate, codec="aac", seconds=None, samples=48000, layout="mono"):
+def with_tone(
+    path, frames, rate, codec="aac", seconds=None, samples=48000, layout="mono", codec_of_frames="mpeg4"
+):
     """Write a video with a tone of that length (default: the video's)."""
     seconds = float(len(frames) / Fraction(rate)) if seconds is None else seconds
     with av.open(str(path), "w") as out:
-        stream, tone = out.add_stream("mpeg4", rate=rate), out.add_stream(codec, rate=samples, layout=layout)
+        stream, tone = (
+            out.add_stream(codec_of_frames, rate=rate),
+            out.add_stream(codec, rate=samples, layout=layout),
+        )
         stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv420p"
         for frame in frames:
             image = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuv420p")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import av
+import numpy as np
 import pytest
 
 from films import with_tone
@@ -121,3 +122,21 @@ def test_every_codec_and_layout_goes_into_an_mp4(tmp_path, moving, codec, sample
     now, packets, _ = heard_in(tmp_path / "o.mp4")
     assert now == ("alac" if codec == "alac" else "aac") and 0.75 < packets[-1][0] < 1.1
     assert bool(try_sound(source)) == (codec != "alac")
+
+
+def test_damaged_and_joined_sound_stays_in_time(tmp_path, moving):
+    part = with_tone(tmp_path / "a.ts", moving(50), 25, "mp2", codec_of_frames="libx264").read_bytes()
+    packets = [part[at : at + 188] for at in range(0, len(part), 188)]
+    kept = np.random.default_rng(1).random(len(packets)) > 0.05
+    kept[:6] = True
+    files = {
+        "joined": part + part,
+        "torn": b"".join(p for p, keep in zip(packets, kept, strict=True) if keep),
+    }
+    write_video(tmp_path / "silent.mp4", moving(100), 25)
+    for name, data in files.items():
+        (tmp_path / f"{name}.ts").write_bytes(data)
+        sound = Sound(tmp_path / f"{name}.ts")
+        write_mp4(tmp_path / "o.mp4", [(tmp_path / "silent.mp4").read_bytes()], {}, sound)
+        _, heard, _ = heard_in(tmp_path / "o.mp4")
+        assert (3.8 if name == "joined" else 1.5) < heard[-1][0] < (4.1 if name == "joined" else 2.1)

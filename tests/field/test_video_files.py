@@ -15,8 +15,10 @@ from streamingt2v.cli import main
 from streamingt2v.config import ModelConfig, Request
 from streamingt2v.errors import MediaWarning
 from streamingt2v.runs.media import plan_media
+from streamingt2v.runs.render import create_run, render
+from streamingt2v.runs.run import RunFolder
 from streamingt2v.video import reader
-from streamingt2v.video.look import look
+from streamingt2v.video.look import frame_times, look
 from streamingt2v.video.pixels import Graph, Shown
 
 CONFIG = ModelConfig("field", height=32, width=48, fps=8)
@@ -213,3 +215,30 @@ def test_an_unknown_codec_is_told_in_one_line(tmp_path, moving, fake_pipeline, c
         assert main([*words, "--frames", "8", "-o", str(tmp_path / "o.mp4")]) != 0
         said = capsys.readouterr().err
         assert "codec is not supported" in said and "Traceback" not in said
+
+
+def test_what_is_lost_at_the_start_is_told(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (24, 96, 128, 3), np.uint8)
+    data = written(tmp_path / "a.ts", "mpegts", "libx264", noise).read_bytes()
+    (tmp_path / "torn.ts").write_bytes(data[: 20 * 188] + data[21 * 188 :])  # within the first key frame
+    seen = look(tmp_path / "torn.ts")
+    assert seen.frames == 23 and "the first 1 frame could not be decoded" in seen.notes[0]
+
+
+def test_a_varying_rate_is_kept_by_refine_after_a_kill_too(tmp_path, moving, fake_pipeline):
+    times = list(itertools.accumulate([0, 40, 100, 40, 40, 200, 40, 80, 40, 40, 40, 120]))
+    path = film(tmp_path / "a.mkv", list(moving(12)), 25, times=times)
+    asked = fake_pipeline.resolve(Request("A cat", num_frames=12, refine=str(path), preset="full"))
+    where = {"device": "cpu", "dtype": "float32"}
+    for name in ("whole", "killed"):
+        run = create_run(fake_pipeline, asked, tmp_path / name, "tiny", tmp_path / f"{name}.mp4", **where)
+        if name == "killed":
+            run.commit(next(fake_pipeline.stream(asked)))
+            run.close()
+            run = RunFolder.open(tmp_path / name)
+            part = look(run.export(tmp_path / "part.mp4"))
+            assert part.frames == 8 and frame_times(tmp_path / "part.mp4") == frame_times(path)[:9]
+        with run:
+            render(fake_pipeline, run, asked)
+        assert frame_times(tmp_path / f"{name}.mp4")[:-1] == frame_times(path)[:-1]
+    assert (tmp_path / "killed.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()

@@ -94,3 +94,16 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(chart, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"streamingt2v\[eval\]"):
         chart.check_installed("slice")
+
+
+def test_slices_of_long_videos_are_thinned_at_their_scale(monkeypatch):
+    monkeypatch.setattr(chart, "MOST_ROWS", 8)
+    rows = MiddleRows()
+    for number in range(40):
+        rows.add(np.full((4, 6, 3), number, np.uint8))
+    assert rows.row_TWC[:, 0, 0].tolist() == [0, 8, 16, 24, 32]
+    figure = slices_figure([Track("long", row_TWC=rows.row_TWC, frames=40)])
+    assert figure.axes[0].get_images()[0].get_extent() == [0, 40, 0, 1] and figure.axes[0].get_xlim() == (
+        0,
+        40,
+    )

@@ -78,7 +78,7 @@ def look_closely(path: str | PathLike[str], watch: Callable[[Decoded, int], None
 
 
 def frame_times(path: str | PathLike[str]) -> list[Fraction]:
-    """Return the seconds at which each frame appears, the first at 0, then the end of the last. Decodes the file.
+    """Return when each frame appears, in seconds from the first, then when the last one ends.
 
     MediaError if a frame has no time, or times do not rise.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import io
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 
 from ..errors import MediaError
-from .container import is_moving_image, open_video, reason
+from .container import Damage, decoded, is_moving_image, open_video, reason
 
 Timed = tuple[Fraction, av.Packet]
 
@@ -29,6 +30,7 @@ class Sound:
 
 
 _COPIED = {"aac", "mp3", "mp2", "ac3", "eac3", "opus", "flac", "alac", "dts"}
+_RESTART, _PRIMING, _CLOSEST = Fraction(1, 2), Fraction(1, 10), Fraction(1, 1000)  # seconds
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _AAC_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
 
@@ -39,7 +41,7 @@ def codec_of(stream: AudioStream) -> str:
 
 
 def try_sound(path: Path) -> list[str]:
-    """Return the codecs of a video's audio that must be encoded again. MediaError if it cannot go into an MP4."""
+    """Return the codecs of a video's audio to be encoded again. MediaError if it does not fit an MP4."""
     buffer = io.BytesIO()
     try:
         with open_video(path) as (container, _), av.open(buffer, "w", format="mp4") as target:
@@ -53,8 +55,10 @@ def try_sound(path: Path) -> list[str]:
 class Track:
     """An audio track, copied or encoded again into a container."""
 
-    def __init__(self, source: AudioStream, target: OutputContainer):
-        self.source = source
+    def __init__(self, source: AudioStream, target: OutputContainer, begins: Fraction = Fraction(0)):
+        self.source, self.tick = source, source.time_base or Fraction(1, 1000)
+        self._shift = round(begins / self.tick)
+        self._last: tuple[int, int] | None = None  # begin and end of the packet before
         codec = codec_of(source)
         # players take no MP3 below 16 kHz in an MP4
         self.is_copied = codec in _COPIED and (codec != "mp3" or source.rate >= 16000)
@@ -66,6 +70,22 @@ class Track:
         self.stream = target.add_stream("aac", rate=rate, layout=layout)
         self.stream.codec_context.open()
         self._fitting = AudioResampler(format=self.stream.format.name, layout=layout, rate=rate)
+
+    def place(self, packet: av.Packet) -> bool:
+        """Put a packet's times on the output's clock; False: drop it (before the first frame, repeated)."""
+        time = packet.dts if packet.dts is not None else packet.pts
+        if time is None:
+            return False
+        delay, begin = (packet.pts if packet.pts is not None else time) - time, time - self._shift
+        if self._last is not None:
+            begun, ended = self._last
+            if (ended - begin) * self.tick > _RESTART:  # joined files: the clock starts again
+                self._shift, begin = self._shift + begin - ended, ended
+            if (begin - begun) * self.tick < _CLOSEST:  # damage; the MP4's clock may be coarser
+                return False
+        self._last = begin, begin + (packet.duration or 0)
+        packet.dts, packet.pts = begin, begin + delay
+        return self._last[1] * self.tick > -_PRIMING
 
     def packets(self, packet: av.Packet) -> Iterator[av.Packet]:
         """Yield what to write for a packet of the source; an empty one ends the track."""
@@ -91,36 +111,37 @@ def with_sound(pictures: Iterator[Timed], target: OutputContainer, sound: Sound 
     if sound is None or is_moving_image(sound.path):
         yield from pictures
         return
-    with open_video(sound.path) as (container, stream):
-        begins = (stream.start_time or 0) * (stream.time_base or Fraction(0))
-        tracks = {each.index: Track(each, target) for each in _known(container)}
+    with open_video(sound.path) as (container, _):
+        begins = _first_time(sound.path)
+        tracks = {each.index: Track(each, target, begins) for each in _known(container)}
         if not tracks:
             yield from pictures
             return
-        audio = _audio(container, tracks, begins, sound.seconds)
+        audio = _audio(container, tracks, sound.seconds)
         yield from heapq.merge(pictures, audio, key=lambda timed: timed[0])
+
+
+def _first_time(path: Path) -> Fraction:
+    """Return the time of the first frame that decodes; the header's start may be a lost one's."""
+    with contextlib.closing(decoded(path, Damage())) as frames:
+        first = next(frames)
+    if isinstance(first, av.VideoFrame) and first.pts is not None and first.time_base is not None:
+        return first.pts * first.time_base
+    return Fraction(0)
 
 
 def _known(container: InputContainer) -> list[AudioStream]:
     return [stream for stream in container.streams.audio if stream.codec_context is not None]
 
 
-def _audio(
-    container: InputContainer, tracks: dict[int, Track], begins: Fraction, seconds: Fraction | None
-) -> Iterator[Timed]:
-    """Yield the packets of the tracks with their times, `begins` being 0."""
+def _audio(container: InputContainer, tracks: dict[int, Track], seconds: Fraction | None) -> Iterator[Timed]:
+    """Yield the packets of the tracks with their times."""
     time = Fraction(0)
     for packet in container.demux([track.source for track in tracks.values()]):
         track = tracks[packet.stream.index]
-        tick = track.source.time_base
         if packet.size:
-            if packet.pts is None or tick is None:
+            if not track.place(packet) or (seconds is not None and packet.pts * track.tick >= seconds):
                 continue
-            shift = round(begins / tick)
-            packet.pts -= shift
-            packet.dts = packet.pts if packet.dts is None else packet.dts - shift
-            if seconds is not None and packet.pts * tick >= seconds:
-                continue
-            time = packet.dts * tick
+            time = packet.dts * track.tick
         for made in track.packets(packet):
             yield time, made

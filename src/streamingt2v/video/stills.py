@@ -72,7 +72,7 @@ def is_moving(path: str | PathLike[str]) -> bool:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Return opaque upright RGB in sRGB. MediaError for pixels whose meaning is unknown."""
+    """Return opaque upright RGB in sRGB. ValueError for pixels whose meaning is unknown."""
     image = ImageOps.exif_transpose(image)
     opaque = _without_transparency(_in_eight_bits(image))
     return opaque if opaque.mode == "RGB" else opaque.convert("RGB")
@@ -99,7 +99,7 @@ def _in_eight_bits(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         return _from_numbers(image)
     if image.mode not in _READABLE:
-        raise MediaError(f"its pixel type ({image.mode}) is not supported; save it as 8-bit RGB")
+        raise ValueError(f"its pixel type ({image.mode}) is not supported; save it as 8-bit RGB")
     return _in_srgb(image)
 
 
@@ -114,7 +114,7 @@ def _from_numbers(image: Image.Image) -> Image.Image:
         levels = np.rint(values * 255)
     else:
         span = f"{values.min():g} to {values.max():g}"
-        raise MediaError(
+        raise ValueError(
             f"its pixels (mode {image.mode}) go from {span}, with no known white; save it as 8-bit"
         )
     grey = Image.fromarray(levels.astype(np.uint8))

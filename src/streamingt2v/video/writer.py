@@ -131,7 +131,7 @@ def write_mp4(
 ) -> int:
     """Copy segments (each init + media) into a seekable MP4, with `sound`; return the number of frames.
 
-    metadata: JSON values for the comment; "prompt" is also the title. times: seconds at which each frame appears,
+    metadata: JSON values for the comment; "prompt" is also the title. times: seconds when each frame appears,
     and the end of the last; None: the segments' constant rate. The file appears atomically, after its packets
     were compared with the segments'. RunError if it cannot be written.
     """
