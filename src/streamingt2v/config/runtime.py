@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ..errors import RequestError
 from . import ModelConfig
@@ -45,6 +45,10 @@ class Savings:
     def of(cls, options: object) -> Savings:
         """Return the options of an object with the same attribute names."""
         return cls(**{field.name: getattr(options, field.name) for field in fields(cls)})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return asdict(self) | {"lora": list(self.lora)}
 
     @property
     def gguf(self) -> Path | None:

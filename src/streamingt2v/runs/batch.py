@@ -69,7 +69,7 @@ class Setting:
             "model": self.model,
             "device": self.device,
             "dtype": self.dtype,
-            "savings": asdict(self.savings),
+            "savings": self.savings.to_json(),
         }
 
     def folder(self, job: Job) -> Path:
@@ -228,7 +228,7 @@ def _begun_otherwise(job: Job, setting: Setting) -> str | None:
         "model": header.model,
         "device": header.device,
         "dtype": header.dtype,
-        "savings": asdict(header.savings),
+        "savings": header.savings.to_json(),
     }
     wanted = setting.asked(job)
     return None if begun == wanted else f"{folder} was begun from {_difference(begun, wanted)}"
