@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import io
 from collections.abc import Iterator
@@ -71,21 +70,21 @@ class Track:
         self.stream.codec_context.open()
         self._fitting = AudioResampler(format=self.stream.format.name, layout=layout, rate=rate)
 
-    def place(self, packet: av.Packet) -> bool:
-        """Put a packet's times on the output's clock; False: drop it (before the first frame, repeated)."""
+    def place(self, packet: av.Packet) -> Fraction | None:
+        """Put a packet on the output's clock, return its time; None to drop it (early or repeated)."""
         time = packet.dts if packet.dts is not None else packet.pts
         if time is None:
-            return False
+            return None
         delay, begin = (packet.pts if packet.pts is not None else time) - time, time - self._shift
         if self._last is not None:
             begun, ended = self._last
             if (ended - begin) * self.tick > _RESTART:  # joined files: the clock starts again
                 self._shift, begin = self._shift + begin - ended, ended
             if (begin - begun) * self.tick < _CLOSEST:  # damage; the MP4's clock may be coarser
-                return False
+                return None
         self._last = begin, begin + (packet.duration or 0)
         packet.dts, packet.pts = begin, begin + delay
-        return self._last[1] * self.tick > -_PRIMING
+        return begin * self.tick if self._last[1] * self.tick > -_PRIMING else None
 
     def packets(self, packet: av.Packet) -> Iterator[av.Packet]:
         """Yield what to write for a packet of the source; an empty one ends the track."""
@@ -123,8 +122,7 @@ def with_sound(pictures: Iterator[Timed], target: OutputContainer, sound: Sound 
 
 def _first_time(path: Path) -> Fraction:
     """Return the time of the first frame that decodes; the header's start may be a lost one's."""
-    with contextlib.closing(decoded(path, Damage())) as frames:
-        first = next(frames)
+    first = next(decoded(path, Damage()))
     if isinstance(first, av.VideoFrame) and first.pts is not None and first.time_base is not None:
         return first.pts * first.time_base
     return Fraction(0)
@@ -140,8 +138,9 @@ def _audio(container: InputContainer, tracks: dict[int, Track], seconds: Fractio
     for packet in container.demux([track.source for track in tracks.values()]):
         track = tracks[packet.stream.index]
         if packet.size:
-            if not track.place(packet) or (seconds is not None and packet.pts * track.tick >= seconds):
+            placed = track.place(packet)
+            if placed is None or (seconds is not None and placed >= seconds):
                 continue
-            time = packet.dts * track.tick
+            time = placed
         for made in track.packets(packet):
             yield time, made
