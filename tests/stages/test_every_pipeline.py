@@ -26,6 +26,7 @@ KINDS = {
 DEAF = (
     "latte",
     "cosmos2",
+    "skyreels",
     "kandinsky5",
     "anyflow",
     "anyflow_far",
