@@ -89,7 +89,7 @@ def test_a_video_that_no_disk_of_this_machine_holds_is_refused(fake_pipeline, ca
     monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=10**9))
     assert run(capsys, *MAKE, "--frames", "80")[0] == 0
     code, _, err = run(capsys, *MAKE, "--overwrite", "--frames", "2000000000")
-    assert code == 2 and "--frames 2000000000: needs at least" in err and listing() == {"o.mp4"}
+    assert code == 2 and "--frames 2000000000: need at least" in err and listing() == {"o.mp4"}
 
 
 @pytest.mark.parametrize(

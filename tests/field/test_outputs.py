@@ -141,7 +141,7 @@ def test_a_link_to_nothing_is_refused_as_cp_does(fake_pipeline, capsys):
     for name in ("o.mp4", "round.mp4"):
         for more in ([], ["--overwrite"]):
             code, _, err = run(capsys, "generate", PROMPT, "-o", name, *more)
-            assert code == 2 and "link that leads to nothing" in err
+            assert code == 2 and "is a broken link" in err
     assert fake_pipeline.loads == [] and listing() == {"o.mp4", "round.mp4"}
 
 

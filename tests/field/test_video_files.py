@@ -148,7 +148,8 @@ def hdr(nits):
 
 
 def test_what_is_brighter_than_a_screen_is_brought_into_it():
-    levels = [int(Shown(None)(hdr(nits))[16, 16, 1]) for nits in (0, 1, 18, 100, 203, 1000, 4000)]
+    shown = Shown(None)
+    levels = [int(shown(hdr(nits))[16, 16, 1]) for nits in (0, 1, 18, 100, 203, 1000, 4000)]
     assert levels == sorted(levels) and levels[0] == 0 and 170 < levels[3] < 230 and levels[4] > 250
 
 
