@@ -72,7 +72,7 @@ def test_a_refinement_is_not_gone_on_with_when_its_video_is_another(fake_pipelin
         (["none.mp4"], "VIDEO 'none.mp4': no such file"),
         (["text.mp4"], "VIDEO 'text.mp4': cannot be read"),
         (["in.mp4", "--strength", 2], "--strength 2.0: must be above 0"),
-        (["in.mp4", "--workers", 0], "--workers 0: must be 1 or more"),
+        (["in.mp4", "--workers", 0], "'--workers': Input should be greater than or equal to 1"),
         (["in.mp4", "--workers", 2], "pip install 'streamingt2v[ray]'"),
     ],
 )
