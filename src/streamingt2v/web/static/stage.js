@@ -192,7 +192,7 @@ function paint() {
 
 /** Return why playback does not run at full speed. */
 function playback() {
-  if (film.complete || !film.wanted) return null;
+  if (film.complete || !film.wanted || job.frames_done >= job.num_frames) return null;
   const next = pace.next(), when = next === null ? "" : next < 1 ? ", any moment now" : `, in about ${clock(next)}`;
   if (film.waiting) return `Waiting for frame ${job.frames_done}${when}`;
   if (film.stuck || video.readyState < HTMLMediaElement.HAVE_FUTURE_DATA) return "Loading";
