@@ -275,9 +275,9 @@ def test_torch_compile_gives_the_same_answers(monkeypatch):
     ("savings", "device", "dtype", "fix"),
     [
         (Savings(engine="fast"), "cpu", "float32", "must be one of torch, compile, openvino"),  # type: ignore[arg-type]
-        (OPENVINO, "cuda:1", "float32", "on the cpu alone"),
+        (OPENVINO, "cuda:1", "float32", "runs on the cpu only"),
         (OPENVINO, "cpu", "bfloat16", "in float32, not in bfloat16"),
-        (Savings("model", engine="compile"), "cuda", "float32", "leave out --offload"),
+        (Savings("model", engine="compile"), "cuda", "float32", "leave one of them out"),
     ],
 )
 def test_what_an_engine_cannot_do_is_told_before_any_weights_are_read(home, savings, device, dtype, fix):

@@ -160,7 +160,10 @@ WRONG_TABLES = {
         b'{"prompt": "a", "seed": ' + b"9" * 5000 + b"}",
         "line 1: a number of 5000 digits",
     ),
-    "a long name.csv": (b"prompt,name\na," + b"x" * 250 + b"\n", "has 250 bytes; at most 200 are allowed (line 2)"),
+    "a long name.csv": (
+        b"prompt,name\na," + b"x" * 250 + b"\n",
+        "has 250 bytes; at most 200 are allowed (line 2)",
+    ),
 }
 
 

@@ -59,7 +59,7 @@ def test_holds_its_frames_alone():
         (lambda: StreamMemory.start(frames(4) * 3, 2), r"\[-1, 1\]"),
         (lambda: StreamMemory.start(frames(4) * torch.nan, 2), r"\[-1, 1\]"),
         (lambda: StreamMemory.start(frames(4), 2).advance(torch.zeros(1, 3, 4, 4)), "do not fit"),
-        (lambda: StreamMemory(torch.zeros(3, 2, 2), torch.zeros(2, 3, 4, 4), 2), "do not fit"),
+        (lambda: StreamMemory(torch.zeros(3, 2, 2), torch.zeros(2, 3, 4, 4), 2), "do not match"),
         (lambda: StreamMemory(torch.zeros(3, 2, 2), torch.zeros(2, 3, 2, 2), 0), "position=0"),
     ],
 )

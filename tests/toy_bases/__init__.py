@@ -110,12 +110,12 @@ TOYS = {
     "sana": Toy(wan.sana, (32, 32), more=(("use_resolution_binning", False),)),
     "helios": Toy(wan.helios, (16, 16), frames=33, chunk=(42, 9)),
     "ltx2": Toy(newer.ltx2, (32, 32)),
-    "ltx2_image": Toy(newer.ltx2_image, (32, 32), image=True),
+    "ltx2_image": Toy(newer.ltx2_image, (32, 32), frames=25, image=True),
     "hunyuan15": Toy(newer.hunyuan15, (16, 16)),
     "motif": Toy(newer.motif, (16, 16)),
     "kandinsky5": Toy(newer.kandinsky5, (16, 16)),
     "cosmos2": Toy(newer.cosmos2, (32, 32), image=True),
     "framepack": Toy(newer.framepack, (32, 32), image=True),
-    "anyflow_far": Toy(newer.anyflow_far, (16, 16)),
+    "anyflow_far": Toy(newer.anyflow_far, (16, 16), frames=17),
 }
 NEWER = ("ltx2", "ltx2_image", "hunyuan15", "motif", "kandinsky5", "cosmos2", "framepack", "anyflow_far")

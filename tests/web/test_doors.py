@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -274,7 +275,8 @@ class TestToken:
             sent.append(message)
 
         scope = {"type": "http", "method": "POST", "path": "/enter", "query_string": b"", "headers": []}
-        asyncio.run(create_demo(jobs, TOKEN)(scope, receive, send))
+        with ThreadPoolExecutor(1) as thread:  # this one may have a browser's event loop
+            thread.submit(asyncio.run, create_demo(jobs, TOKEN)(scope, receive, send)).result()
         assert sent[0]["status"] == 401
 
     @pytest.mark.parametrize("origin", ["http://[", "null", "", "http://"])

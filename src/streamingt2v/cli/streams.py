@@ -59,7 +59,7 @@ def _stream(old: TextIO | None, number: int) -> TextIO:
     if old is not None:
         old.flush()
     encoding = (old and old.encoding) or "utf-8"
-    buffer = io.BufferedWriter(_Patient(number, "w", closefd=False))
+    buffer = io.BufferedWriter(_Patient(number, "w", closefd=False))  # type: ignore[type-var]  # typeshed's stream also reads
     return io.TextIOWrapper(buffer, encoding, _RAW, line_buffering=number == 2 or bool(old and old.isatty()))
 
 
