@@ -43,6 +43,13 @@ def test_threads_are_the_free_cores(stat, threads, busy, expected):
     assert machine.choose_threads({}) == expected == torch.get_num_threads()
 
 
+def test_what_is_busy_for_a_moment_does_not_count(monkeypatch, threads):
+    samples = iter([1.0, 0.5, 3.7, 0.0])
+    monkeypatch.setattr(machine, "free_cores", lambda: next(samples))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    assert machine.choose_threads({}) == 4 and next(samples) == 0.0  # it stopped at the third
+
+
 @pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])
 def test_a_users_number_wins(stat, threads, name):
     torch.set_num_threads(2)
