@@ -197,6 +197,8 @@ def main() -> int:
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--model", default="tiny")
     options = parser.parse_args()
+    if options.what == "kills":
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # runs compare only with the same number of threads
     return kills(options) if options.what == "kills" else first(options)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import random
 import signal
 import subprocess
@@ -76,6 +77,7 @@ def killed_and_resumed(
 
 
 def main() -> int:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # two runs compare only with the same number of threads
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--frames", type=int, default=120)
