@@ -27,6 +27,7 @@ from pathlib import Path
 
 import httpx2
 
+from lab.benchmarks.listening import serving
 from streamingt2v.client import Client
 from streamingt2v.jobs.files import ServiceFiles
 from streamingt2v.jobs.store import JobStore
@@ -39,18 +40,7 @@ class Server:
     """The command `serve` on a folder: started, killed, restarted."""
 
     def __init__(self, folder: Path, model: str):
-        self._command = [
-            sys.executable,
-            "-m",
-            "streamingt2v",
-            "serve",
-            "--port",
-            "0",
-            "--model",
-            model,
-            "--data-dir",
-            str(folder),
-        ]
+        self._command = serving(model, folder)
         self._folder = folder
         self.start()
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import httpx2
 import psutil
 
-from lab.benchmarks.listening import started
+from lab.benchmarks.listening import serving, started
 
 PROMPT = "A cat running on the street"
 
@@ -73,20 +73,8 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "data"
-        command = [
-            sys.executable,
-            "-m",
-            "streamingt2v",
-            "serve",
-            "--port",
-            "0",
-            "--model",
-            options.model,
-            "--data-dir",
-            str(folder),
-        ]
         began = time.monotonic()
-        process, url = started(command, Path(name) / "log")
+        process, url = started(serving(options.model, folder), Path(name) / "log")
         try:
             seen, answers = asyncio.run(measure(url, options, psutil.Process(process.pid), folder))
         finally:

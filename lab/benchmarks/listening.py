@@ -5,9 +5,16 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+
+
+def serving(model: str, folder: Path) -> list[str]:
+    """Return the command that serves `model` on a free port and keeps its jobs in `folder`."""
+    words = ("serve", "--port", "0", "--model", model, "--data-dir", str(folder))
+    return [sys.executable, "-m", "streamingt2v", *words]
 
 
 def started(

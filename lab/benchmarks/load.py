@@ -23,7 +23,7 @@ from pathlib import Path
 
 import httpx2
 
-from lab.benchmarks.listening import started
+from lab.benchmarks.listening import serving, started
 
 ENDED = ("completed", "failed", "cancelled")
 
@@ -39,20 +39,8 @@ class Tally:
 
 
 def start(options: argparse.Namespace, folder: Path) -> tuple[subprocess.Popen, str]:
-    """Yield the server and its address."""
-    command = [
-        sys.executable,
-        "-m",
-        "streamingt2v",
-        "serve",
-        "--port",
-        "0",
-        "--model",
-        options.model,
-        "--data-dir",
-        str(folder / "data"),
-    ]
-    return started(command, folder / "log")
+    """Start the server; return it and its address."""
+    return started(serving(options.model, folder / "data"), folder / "log")
 
 
 async def one_client(

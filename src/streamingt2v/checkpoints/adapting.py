@@ -135,7 +135,6 @@ def _refusal(text: str, name: str) -> Any:
         RuntimeError,
         AttributeError,
         TypeError,
-        NotImplementedError,
     ) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RequestError("lora", text, f"does not fit {name}: {reason}") from error

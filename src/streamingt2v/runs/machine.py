@@ -17,8 +17,8 @@ SAMPLES = 4
 SLACK = 0.4
 """Share of a core that small things may use, such as a server that is asked how far a job is."""
 SPINS = "10000"
-"""How long a thread spins before it sleeps. On a quiet machine as fast as OpenMP's 300000; with a neighbour that starts
-during a run 6 times as fast (lab/benchmarks/busy.py)."""
+"""How long a thread spins before it sleeps. On a quiet machine 0.94 of the speed of OpenMP's 300000, beside a
+neighbour 6 times its speed (lab/benchmarks/busy.py)."""
 ITS_OWN = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
 STAT = Path("/proc/stat")
 
@@ -45,7 +45,7 @@ def choose_threads(environment: Mapping[str, str] = os.environ) -> int:
 
 
 def _most_free(cores: int) -> float | None:
-    """Return the most of up to `SAMPLES` samples: what answers a request or ends a run is busy for a moment only."""
+    """Return the most of up to `SAMPLES` samples: a request or the end of a run is busy for a moment only."""
     found: list[float] = []
     for _ in range(SAMPLES):
         free = free_cores()
