@@ -27,6 +27,7 @@ from lab.compare import rivals
 from streamingt2v.models.apm import ImageTokens, preprocess
 from streamingt2v.models.cam import ConditionalAttentionModule
 from streamingt2v.models.unet3d import StreamingUNet3D
+from streamingt2v.train.precision import is_quick_in_bfloat16
 
 from .base import clean_loss
 from .code import load_code
@@ -309,7 +310,7 @@ def go_on(
     solver.set_timesteps(steps)
     z = noise
     for t in solver.timesteps:
-        with torch.autocast(z.device.type, torch.bfloat16):
+        with torch.autocast(z.device.type, torch.bfloat16, enabled=is_quick_in_bfloat16(z.device)):
             velocity = module(z, t.expand(len(z)), text, window, anchor).float()
         z = solver.step(velocity, t, z).prev_sample
     return z

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import torch
 
+from streamingt2v.train.precision import is_quick_in_bfloat16
+
 
 class Muon(torch.optim.Optimizer):
     """`lr` is AdamW's: matrix steps are scaled to AdamW's usual size (Liu et al. 2025)."""
@@ -59,8 +61,8 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """Return approximately the nearest orthogonal matrix (Newton-Schulz iteration in bfloat16)."""
-    x = matrix.bfloat16()
+    """Return approximately the nearest orthogonal matrix (Newton-Schulz, in bfloat16 where quick)."""
+    x = matrix.bfloat16() if is_quick_in_bfloat16(matrix.device) else matrix.float()
     if wide := x.shape[0] > x.shape[1]:
         x = x.T
     x = x / (x.norm() + 1e-7)

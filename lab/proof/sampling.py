@@ -10,6 +10,8 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UNet3DConditio
 from PIL import Image
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
+from streamingt2v.train.precision import is_quick_in_bfloat16
+
 from .code import PatchCode
 from .words import tokenize
 
@@ -65,7 +67,7 @@ def sample(
         device
     )
     for t in solver.timesteps:
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=is_quick_in_bfloat16(device)):
             negative, positive = unet(torch.cat([z, z]), t, words).sample.float().chunk(2)
         guided = negative + guidance * (positive - negative)
         axes = tuple(range(1, z.ndim))
