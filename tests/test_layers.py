@@ -143,8 +143,8 @@ def test_the_product_does_without_the_laboratory():
 
 @pytest.mark.parametrize(
     "source",
-    ["import lab.world", "from lab import tiny", "def f():\n    import_module('lab.tiny.recipes')", "run([python, '-m', 'lab.tiny'])",
-     "exec('from lab import world')", "__import__('lab')"],
+    ["import lab.world", "from lab import tiny", "def f():\n    import_module('lab.tiny.recipes')",
+     "run([python, '-m', 'lab.tiny'])", "exec('from lab import world')", "__import__('lab')"],
 )  # fmt: skip
 def test_a_way_into_the_laboratory_is_found(source):
     assert named_laboratory(source)

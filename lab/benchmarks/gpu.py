@@ -1,4 +1,4 @@
-"""Measure full-size models with random weights on a GPU: speed and memory by offloading, data type and engine.
+"""Measure speed and memory of full-size models with random weights on a GPU.
 
     python -m lab.benchmarks.gpu [--device cuda] [--models streaming-t2v streaming-svd wan] [--out gpu.json]
     python -m lab.benchmarks.gpu --toy                 # the same at toy size on the CPU, to test the script
@@ -183,7 +183,7 @@ def conditions(device: str) -> dict[str, str]:
 def table(results: list[dict[str, Any]]) -> str:
     """Format results as a Markdown table."""
     lines = [
-        "| model | preset | procedure | dtype | offload | engine | first chunk, s | further chunk, s | peak, GB |",
+        "| model | preset | procedure | dtype | offload | engine | first chunk, s | further, s | peak, GB |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for result in results:

@@ -1,6 +1,6 @@
 """From a wheel in an empty environment to a video: one command each, against a local hub with toy weights.
 
-    python lab/benchmarks/one_command.py                  # builds the wheel, installs it into a new environment
+    python lab/benchmarks/one_command.py                  # builds the wheel, installs it elsewhere
     python lab/benchmarks/one_command.py --fresh          # with all dependencies from the package index
     python lab/benchmarks/one_command.py --here --steps 1 # this environment's package, quick
 

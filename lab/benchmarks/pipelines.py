@@ -65,7 +65,8 @@ def main() -> None:
             rows.append(measure(name, asked.frames, Path(folder)))
             row = rows[-1]
             print(
-                f"{name:12} {row['frames']} frames, {row['rss_early'] / 1e6:.0f} to {row['rss_end'] / 1e6:.0f} MB, "
+                f"{name:12} {row['frames']} frames, "
+                f"{row['rss_early'] / 1e6:.0f} to {row['rss_end'] / 1e6:.0f} MB, "
                 f"state {row['state_first']} to {row['state_last']} bytes",
                 flush=True,
             )

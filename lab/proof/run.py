@@ -59,8 +59,8 @@ def device_of_this_process() -> torch.device:
 def quick_arithmetic(device: torch.device) -> AbstractContextManager[Any]:
     """Use bfloat16 where the hardware has it; on a CPU also plain attention.
 
-    Plain attention has the faster backward over 16 frames or 64 cells. On a CPU without bfloat16 units (AVX2),
-    a step in bfloat16 took 23 times as long as one in float32.
+    Plain attention has the faster backward over 16 frames or 64 cells. On a CPU without bfloat16 units
+    (AVX2), a step in bfloat16 took 23 times as long as one in float32.
     """
     stack = ExitStack()
     if is_quick_in_bfloat16(device):

@@ -117,7 +117,7 @@ def with_media(resolved: ResolvedRequest) -> ResolvedRequest:
 
 
 def at_clip_size(resolved: ResolvedRequest) -> ResolvedRequest:
-    """Extend a video in its own shape and size, up to the pipeline's own area, if the pipeline makes any size.
+    """Extend a video in its own size, up to the pipeline's own area, if the pipeline makes any size.
 
     MediaError if the video cannot be read.
     """

@@ -1,4 +1,5 @@
-"""StreamingSVD's network: equal to the stock one where nothing is joined on; CAM without effect while its mergers are new."""
+"""StreamingSVD's network: equal to the stock one where nothing is joined on;
+CAM without effect while its mergers are new."""
 
 from __future__ import annotations
 
@@ -53,7 +54,8 @@ def test_equals_stock_network(frames, height, width):
 
 
 def test_cam_is_a_copy_of_the_encoder_and_its_new_part_has_no_effect():
-    """Without frames in effect, CAM's middle is what the base network's own middle gives for the same frames alone."""
+    """Without frames in effect, CAM's middle is what the base network's own middle gives for the same frames
+    alone."""
     theirs, caught = stock(), []
     copy = SpatioTemporalCam.from_base(theirs, conditioning_channels=(8, 16)).eval()
     theirs.mid_block.register_forward_hook(lambda module, args, output: caught.append(output))
@@ -119,7 +121,8 @@ def test_every_feature_of_cam_has_an_effect_and_only_the_overlap_is_looked_at():
 
 
 def test_one_chunk_without_cam_is_that_of_the_published_pipeline():
-    """The backbone's prediction and our loop against diffusers' own pipeline on the same parts, noise and picture."""
+    """The backbone's prediction and our loop against diffusers' own pipeline on the same parts,
+    noise and picture."""
     backbone = svd_backbone(first_guidance=1.0, augmentation=0.0)
     scheduler = diffusers.EulerDiscreteScheduler(**EDM)
     theirs = diffusers.UNetSpatioTemporalConditionModel(**SVD_UNET).eval()
@@ -136,7 +139,8 @@ def test_one_chunk_without_cam_is_that_of_the_published_pipeline():
     noise = randn(1, 4, 6, 16, 16)
     pipe.set_progress_bar_config(disable=True)
     expected = pipe(
-        (picture_CHW[None] + 1) / 2, 32, 32, 6, num_inference_steps=2, fps=7, noise_aug_strength=0.0, latents=noise.transpose(1, 2),
+        (picture_CHW[None] + 1) / 2, 32, 32, 6, num_inference_steps=2, fps=7, noise_aug_strength=0.0,
+        latents=noise.transpose(1, 2),
         output_type="pt",
     ).frames[0]  # fmt: skip
     predict = backbone.predictor(condition, None, 3.0, 0.0)

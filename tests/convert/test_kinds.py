@@ -360,7 +360,8 @@ print(peak_rss_mb() - before)
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's figures of memory")
 def test_memory_stays_within_the_kept_tensors(checkpoint, tokenizer, tmp_path):
-    """Convert 300 MB, half of them an optimizer's, with a memory growth far below all of it: below 1.4 times the kept half."""
+    """Convert 300 MB, half of them an optimizer's, with a memory growth far below all of it:
+    below 1.4 times the kept half."""
     names = torch.load(checkpoint, weights_only=True)["state_dict"]
     big = "text_encoder.text_model.embeddings.token_embedding.weight"
     names[big] = torch.zeros(600_000, names[big].shape[1])  # 154 MB

@@ -51,7 +51,8 @@ def call(pipe: Any, name: str, **more: Any) -> torch.Tensor:
     toy = toy_bases.TOYS[name]
     height, width = toy.size
     wanted = {
-        "prompt": "A cat running", "negative_prompt": "a dog", "height": height, "width": width, "num_frames": toy.frames,
+        "prompt": "A cat running", "negative_prompt": "a dog", "height": height, "width": width,
+        "num_frames": toy.frames,
         "frames": toy.frames, "num_inference_steps": 3, "output_type": "np", **dict(toy.more),
     }  # fmt: skip
     if toy.image:
@@ -141,9 +142,12 @@ def test_ways_are_read_from_the_class():
     import diffusers
 
     found = {n: ways(getattr(diffusers, n)) for n in (
-        "WanPipeline", "WanImageToVideoPipeline", "WanVACEPipeline", "LTXPipeline", "LTXConditionPipeline", "HunyuanVideoPipeline",
-        "HeliosPipeline", "SkyReelsV2DiffusionForcingVideoToVideoPipeline", "SkyReelsV2DiffusionForcingPipeline", "AnyFlowPipeline",
-        "LucyEditPipeline", "CogVideoXImageToVideoPipeline", "Cosmos2VideoToWorldPipeline", "StableDiffusionPipeline",
+        "WanPipeline", "WanImageToVideoPipeline", "WanVACEPipeline", "LTXPipeline", "LTXConditionPipeline",
+        "HunyuanVideoPipeline",
+        "HeliosPipeline", "SkyReelsV2DiffusionForcingVideoToVideoPipeline",
+        "SkyReelsV2DiffusionForcingPipeline", "AnyFlowPipeline",
+        "LucyEditPipeline", "CogVideoXImageToVideoPipeline", "Cosmos2VideoToWorldPipeline",
+        "StableDiffusionPipeline",
     )}  # fmt: skip
     assert found["WanPipeline"] == found["LTXPipeline"] == found["HunyuanVideoPipeline"] == ("overlap",)
     assert found["WanImageToVideoPipeline"] == found["CogVideoXImageToVideoPipeline"] == ("image",)
@@ -169,7 +173,8 @@ def test_moments_are_pulled_half_way():
     "name", ["wan", "cogvideox", "ltx", "mochi", "hunyuan", "modelscope", "animatediff", "sana"]
 )
 def test_what_the_decoder_is_given_is_brought_back(name, monkeypatch):
-    """Encoded frames, arranged as the loop has them and held over all frames, are what the decoder gets, undone by the pipeline."""
+    """Encoded frames, arranged as the loop has them and held over all frames, are what the decoder gets,
+    undone by the pipeline."""
     pipe, toy = pipeline(name), toy_bases.TOYS[name]
     frames = clip(toy.frames, toy.size, 5)
     held = held_overlap(pipe, Window(frames, toy.frames, frames[0]))

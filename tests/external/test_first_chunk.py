@@ -1,4 +1,5 @@
-"""The first chunk by pipelines of diffusers, and StreamingSVD: whole trips with the real classes at toy size, saved and loaded."""
+"""The first chunk by pipelines of diffusers, and StreamingSVD:
+whole trips with the real classes at toy size, saved and loaded."""
 
 from __future__ import annotations
 
@@ -80,7 +81,8 @@ def request_of(home: Path, base: str, frames: int, **more) -> Request:
 
 @pytest.mark.parametrize("base", BASES)
 def test_any_base_seeds_the_stream(toy, home, base):
-    """Exactly the frames asked for, chunks where the grid has them, and other frames than the network's own or another seed's."""
+    """Exactly the frames asked for, chunks where the grid has them,
+    and other frames than the network's own or another seed's."""
     request = request_of(home, base, 21)
     chunks = list(toy.stream(request))
     assert [len(chunk.frames) for chunk in chunks] == [16, 5]
@@ -142,7 +144,8 @@ def test_a_chunk_by_modelscopes_pipeline_is_that_of_the_same_network_here(home, 
 
 @pytest.mark.parametrize("base", ["modelscope", "svd"])
 def test_a_run_with_a_base_resumes_to_the_same_bytes(home, toy, tmp_path, base, monkeypatch):
-    """Stopped after the first chunk, opened again, and gone on with: the same frames; the base is not needed again."""
+    """Stopped after the first chunk, opened again, and gone on with: the same frames;
+    the base is not needed again."""
     request = request_of(home, base, 20)
     whole = collect(toy.stream(request))
     with create_run(toy, toy.resolve(request), tmp_path / "run", str(home / "toy")) as run:
@@ -217,7 +220,8 @@ def test_a_base_that_does_not_fit_is_refused_before_weights_load(toy, home, base
 @pytest.mark.parametrize(
     "values",
     [
-        {"frames": 0}, {"fit": "squeeze"}, {"resample": "cubic"}, {"height": 32}, {"colour": 1}, {"guidance_scale": 2.0},
+        {"frames": 0}, {"fit": "squeeze"}, {"resample": "cubic"}, {"height": 32}, {"colour": 1},
+        {"guidance_scale": 2.0},
         {"adapter": "nowhere"}, {"picture": "nowhere"}, {"image": False}, [],
     ],
 )  # fmt: skip
@@ -415,7 +419,8 @@ def test_generate_with_streaming_svd_from_the_command_line(home, tmp_path, capsy
 
 
 def test_a_picture_of_another_shape_fills_the_frame_or_stands_beside_bars(home):
-    """Published (method.md: Chunks): a square model's picture in SVD's wide frame stands between black bars, which are cut off again."""
+    """Published (method.md: Chunks): a square model's picture in SVD's wide frame stands between black bars,
+    which are cut off again."""
 
     def framed(fit: str) -> torch.Tensor:
         seed = PipelineFirstChunk(lambda: pytest.fail(), SeedConfig(fit=fit), 6, 32, 32, 0)

@@ -22,7 +22,8 @@ def test_killed_and_resumed_to_the_same_bytes(name, tmp_path, rgb_image):
     model = toy_bases.model_folder(name, tmp_path / "model")
     image = ["--image", rgb_image] if TOYS[name].image else []
     command = [
-        sys.executable, "-m", "streamingt2v", "generate", "A cat running", "--quiet", "--model", str(model), *image,
+        sys.executable, "-m", "streamingt2v", "generate", "A cat running", "--quiet", "--model", str(model),
+        *image,
         "--frames", str(TOYS[name].chunk[0] + 40),
     ]  # fmt: skip
     whole, killed = tmp_path / "whole.mp4", tmp_path / "killed.mp4"

@@ -1,4 +1,5 @@
-"""A folder of a diffusers pipeline as a model: the whole trip with the real classes at toy size, saved and loaded."""
+"""A folder of a diffusers pipeline as a model: the whole trip with the real classes at toy size,
+saved and loaded."""
 
 from __future__ import annotations
 

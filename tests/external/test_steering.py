@@ -1,4 +1,5 @@
-"""A pipeline's loop steered through its scheduler: nothing changes unasked, and what is held stays on the solver's own path."""
+"""A pipeline's loop steered through its scheduler: nothing changes unasked,
+and what is held stays on the solver's own path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Damaged databases and job folders: every request is answered, other jobs go on, and no other file is touched."""
+"""Damaged databases and job folders: every request is answered, other jobs go on,
+and no other file is touched."""
 
 from __future__ import annotations
 

@@ -68,7 +68,8 @@ def test_attention_mask_is_refused():
 
 @pytest.mark.parametrize("name, shape", [("256", (256, 256)), ("64x96", (64, 96))])
 def test_golden_preprocessing(name, shape):
-    """Smaller and larger than CLIP's input; the recorded corner depends on the recorded part of the image only."""
+    """Smaller and larger than CLIP's input; the recorded corner depends on the recorded part of the image
+    only."""
     image = torch.zeros(1, 3, *shape)
     corner = golden("g2b")[f"inputs.image_{name}"]
     image[:, :, : corner.shape[2], : corner.shape[3]] = corner

@@ -21,7 +21,8 @@ def _no_grad():
 
 @pytest.mark.parametrize("make", [stock, streaming])
 def test_starts_as_the_base_encoder(make):
-    """A new CAM's frame encoder ends in zeros, so its features are the base network's own of the overlap frames."""
+    """A new CAM's frame encoder ends in zeros, so its features are the base network's own of the overlap
+    frames."""
     base = make()
     module = ConditionalAttentionModule.from_base(base, conditioning_channels=(4, 8)).eval()
     latents = randn(2, 4, 6, 4, 4)

@@ -65,7 +65,8 @@ def test_everything_joined_has_an_effect():
 
 
 def test_contexts_made_beforehand_are_the_same():
-    """Keys and values do not depend on latents or timestep, and one context serves a batch of the same text."""
+    """Keys and values do not depend on latents or timestep, and one context serves a batch of the same
+    text."""
     net, latents = streaming(), randn(2, 4, 3, 4, 4)
     contexts = net.contexts(TEXT, IMAGE)
     assert len(contexts) == len(list(sites(net))) == 4
@@ -127,7 +128,8 @@ def test_guidance_of_one_is_the_positive_half(monkeypatch):
 
 @pytest.mark.parametrize("autocast", [False, True])
 def test_train_step_reaches_all_new_parts(autocast):
-    """From a fresh network: the last layers of the mergers and every alpha get a gradient, also in bfloat16."""
+    """From a fresh network: the last layers of the mergers and every alpha get a gradient,
+    also in bfloat16."""
     net = StreamingUNet3D.from_base(stock(), **JOINT).train()
     module = ConditionalAttentionModule.from_base(net, conditioning_channels=(4, 8)).train()
     latents = randn(2, 4, 6, 4, 4)

@@ -1,4 +1,5 @@
-"""The enhancer's geometry, against its forward pass written out from the description (method.md: The enhancer's network)."""
+"""The enhancer's geometry, against its forward pass written out from the description
+(method.md: The enhancer's network)."""
 
 from itertools import pairwise
 
@@ -40,7 +41,8 @@ def layer(block, index, x, emb, text, frames):
 
 
 def written_out(net, sample, timestep, text):
-    """The published forward pass on stock layers: rows are padded and cut by hand, with plain convolutions."""
+    """The published forward pass on stock layers: rows are padded and cut by hand,
+    with plain convolutions."""
     batch, _, frames, _, _ = sample.shape
     emb = net.time_embedding(net.time_proj(torch.full((batch,), timestep))).repeat_interleave(frames, 0)
     text = text.repeat_interleave(frames, 0)

@@ -59,7 +59,8 @@ def test_every_frame_comes_from_one_window_that_has_it(plan, law, seed):
 
 @pytest.mark.parametrize("law, choices", [("code", 4), ("paper", 5)])
 def test_marginals(law, choices):
-    """Frame j of an overlap of O comes from the left window with probability (O-1-j)/O as coded, (O-j)/(O+1) in the paper."""
+    """Frame j of an overlap of O comes from the left window with probability (O-1-j)/O as coded,
+    (O-j)/(O+1) in the paper."""
     windows, draws = tuple(blend.windows(12, 8, 4)), 4000
     left = Counter()
     for step in range(draws):
@@ -98,7 +99,8 @@ def test_windows_by_number_are_all_there_and_without_end_begin_alike(plan):
 @pytest.mark.parametrize("law", ["code", "paper"])
 @pytest.mark.parametrize("shared", [1, 2, 3, 5])
 def test_the_laws_over_all_draws(law, shared):
-    """Every draw counted once: frame j is the left window's in (O-1-j)/O of the cases as coded, (O-j)/(O+1) in the paper."""
+    """Every draw counted once: frame j is the left window's in (O-1-j)/O of the cases as coded,
+    (O-j)/(O+1) in the paper."""
     left, right = range(8), range(8 - shared, 16 - shared)
     highs: list[int] = []
     blend.seam(0, left, right, law, lambda number, high: highs.append(high) or 0)

@@ -44,7 +44,8 @@ def step_noise(index):
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_repeats_itself_and_leaves_the_scheduler_alone(name):
-    """The result depends on the arguments only: neither on a global generator nor on what a scheduler did before."""
+    """The result depends on the arguments only: neither on a global generator nor on what a scheduler did
+    before."""
     scheduler, eta = SCHEDULERS[name]
     before = copy.deepcopy(vars(scheduler))
     torch.manual_seed(1)

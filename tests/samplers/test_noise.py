@@ -25,7 +25,8 @@ def test_does_not_depend_on_chunking_or_order(seed, frames, cut, step):
 
 
 def test_same_numbers_on_every_machine():
-    """Pinned, so that a video made today can be resumed with a later version; float64 leaves room for the last bit only."""
+    """Pinned, so that a video made today can be resumed with a later version;
+    float64 leaves room for the last bit only."""
     values = frame_noise(33, "extend", [0, 17], 4, (3,))
     expected = torch.tensor([[0.08334778, 0.44658259, 0.18573792], [-0.89659607, 0.25940785, -1.16518152]])
     assert torch.allclose(values, expected, rtol=0, atol=3e-7)

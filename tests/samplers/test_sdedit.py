@@ -37,7 +37,8 @@ def test_schedule_has_the_published_values():
 
 
 def test_golden_randomized_blending():
-    """Schedule, start, guidance and rescale by window, blending with recorded offsets, and the SDE solver (golden g4)."""
+    """Schedule, start, guidance and rescale by window, blending with recorded offsets,
+    and the SDE solver (golden g4)."""
     made, settings = golden("g4"), config("g4")
     schedule = logsnr_cosine_interp()
     nodes = trailing_nodes(schedule, settings["steps"], settings["total_noise_levels"])

@@ -1,4 +1,5 @@
-"""Whole streams by every kind of pipeline of diffusers: real classes at toy size, from text or image to frames."""
+"""Whole streams by every kind of pipeline of diffusers: real classes at toy size,
+from text or image to frames."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from streamingt2v.runs.state import pack_state, unpack_state
 
 PROMPT = "A cat running on the street"
 KINDS = {
-    "ltx": "conditions", "wan_vace": "mask", "helios": "history", "skyreels_df": "forcing", "anyflow": "context",
+    "ltx": "conditions", "wan_vace": "mask", "helios": "history", "skyreels_df": "forcing",
+    "anyflow": "context",
     "cosmos2": "world", "wan_image": "image", "wan": "overlap",
 }  # fmt: skip
 """One class for each way to continue: these make longer videos and resume after every chunk."""
@@ -54,10 +56,9 @@ def model(monkeypatch):
         monkeypatch.setattr(as_model.families, "component_config", lambda *names: dict(pipe.scheduler.config))
         extend = ExtendConfig(*toy_bases.TOYS[name].chunk)
         image = abilities.abilities(type(pipe)).image
-        config = ModelConfig(
-            name, height, width, 8, extend, backbone="pipeline",
-            extend_by=ExtendByConfig("", image=image, **{"steps": 2 if name == "mochi" else 1, "guidance_scale": 3.0, **by}),
-        )  # fmt: skip
+        given = {"steps": 2 if name == "mochi" else 1, "guidance_scale": 3.0, **by}
+        by_pipeline = ExtendByConfig("", image=image, **given)
+        config = ModelConfig(name, height, width, 8, extend, backbone="pipeline", extend_by=by_pipeline)
         return LongVideoPipeline(Components(config, NoText(), None, None, None, pipeline=pipe), name)
 
     return make

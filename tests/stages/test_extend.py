@@ -1,4 +1,5 @@
-"""Chunks: made on the device of the network, whatever that is, and led away from what each frame would be alone."""
+"""Chunks: made on the device of the network, whatever that is,
+and led away from what each frame would be alone."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ TEXT = TextCond(torch.zeros(1, 5, 12), torch.zeros(1, 5, 12))
 
 
 class Elsewhere(ModelScopeBackbone):
-    """A backbone on another device, without autoencoder and image encoder. `decoded`: the devices of the latents that came back."""
+    """A backbone on another device, without autoencoder and image encoder.
+    `decoded`: the devices of the latents that came back."""
 
     def __init__(self) -> None:
         super().__init__(None, streaming().to(META), cam().to(META), None, ImageTokens(6, 8, 3, 12).to(META))  # type: ignore[arg-type]

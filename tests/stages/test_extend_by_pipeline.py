@@ -15,8 +15,10 @@ from streamingt2v.stages.extend_by_pipeline import PipelineExtendStage
 from streamingt2v.stages.protocols import Words
 
 NAMES = (
-    "modelscope", "animatediff", "cogvideox", "cogvideox_image", "wan", "wan_unipc", "wan22", "wan_image", "wan22_image", "wan_vace",
-    "anyflow", "skyreels", "skyreels_image", "skyreels_df", "ltx_condition", "ltx_image", "mochi", "latte", "hunyuan",
+    "modelscope", "animatediff", "cogvideox", "cogvideox_image", "wan", "wan_unipc", "wan22", "wan_image",
+    "wan22_image", "wan_vace",
+    "anyflow", "skyreels", "skyreels_image", "skyreels_df", "ltx_condition", "ltx_image", "mochi", "latte",
+    "hunyuan",
     "hunyuan_skyreels_image", "easyanimate", "sana", "helios",
 )  # fmt: skip
 

@@ -1,4 +1,5 @@
-"""Frames between frames: exact counts, the model's own frames among them, motion that is followed, and a stream that resumes."""
+"""Frames between frames: exact counts, the model's own frames among them, motion that is followed,
+and a stream that resumes."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ def frames(count: int, first: int = 0) -> torch.Tensor:
 @settings(max_examples=40, deadline=None)
 @given(start=st.integers(1, 20), overlap=st.integers(1, 9), chunks=st.lists(st.integers(1, 12), max_size=6))
 def test_window_is_the_last_frames(start, overlap, chunks):
-    """However the video is cut into chunks; a start shorter than the overlap repeats its first frame in front."""
+    """However the video is cut into chunks; a start shorter than the overlap repeats its first frame in
+    front."""
     memory = StreamMemory.start(frames(start), overlap)
     done = start
     for count in chunks:

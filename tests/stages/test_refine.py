@@ -1,4 +1,5 @@
-"""Stage 3 as a stream: equal to the whole video in memory bit for bit, in any order of work, and from any piece on."""
+"""Stage 3 as a stream: equal to the whole video in memory bit for bit, in any order of work,
+and from any piece on."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ WEIGHT = randn(3, 3, 3, 3, 3) * 0.1
 
 
 class Toy:
-    """A refiner whose latents are the pixels, and whose network looks at neighbouring frames, so that window borders matter."""
+    """A refiner whose latents are the pixels, and whose network looks at neighbouring frames,
+    so that window borders matter."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, int]] = []
@@ -179,7 +181,8 @@ def configs(draw, **fixed: Any) -> RefineConfig:
 @settings(max_examples=80, deadline=None)
 @given(config=configs(), total=st.integers(1, 40), length=st.integers(1, 12))
 def test_the_stream_is_the_whole_video_in_memory_bit_for_bit(config, total, length):
-    """Every form, law, splice and control, any window, overlap (frames in many windows too), step count and length."""
+    """Every form, law, splice and control, any window, overlap (frames in many windows too),
+    step count and length."""
     made = streamed(config, total, length)
     assert torch.equal(pixels(made), offline(config, total))
     assert [piece.final for piece in made] == [False] * (len(made) - 1) + [True]
@@ -190,7 +193,8 @@ def test_the_stream_is_the_whole_video_in_memory_bit_for_bit(config, total, leng
     config=configs(form="joint", splice="clean", blend="random", shared_noise=True), total=st.integers(1, 40)
 )
 def test_the_joint_form_is_the_published_one(config, total):
-    """One video-wide solver around all windows' predictions, blended at each step (method.md: Refining, Randomized blending)."""
+    """One video-wide solver around all windows' predictions, blended at each step
+    (method.md: Refining, Randomized blending)."""
     toy, made = Toy(), stage(config, total)
     windows = list(blend.windows(total, config.frames, config.overlap))
     owns = [range(w.start, after.start) for w, after in pairwise(windows)] + [windows[-1]]

@@ -1,4 +1,5 @@
-"""I2VGen-XL as stage 3: keyframes first, windows spliced at every step; with the real pipeline at toy size."""
+"""I2VGen-XL as stage 3: keyframes first, windows spliced at every step;
+with the real pipeline at toy size."""
 
 from __future__ import annotations
 
@@ -106,7 +107,8 @@ def _parts(frames_TCHW, length):
 
 @pytest.mark.parametrize(("total", "windows"), [(1, 1), (6, 1), (7, 2), (14, 3)])
 def test_every_frame_comes_once_after_a_pass_over_the_keyframes(pipe, total, windows):
-    """First the first frames of all windows, as one short video after the first frame; then window by window after its keyframe."""
+    """First the first frames of all windows, as one short video after the first frame;
+    then window by window after its keyframe."""
     pieces, calls = refined(pipe, total)
     frames_TCHW = torch.cat([piece.frames_TCHW for piece in pieces])
     assert frames_TCHW.shape == (total, 3, 16, 16) and frames_TCHW.abs().max() <= 1

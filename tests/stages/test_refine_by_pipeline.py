@@ -1,4 +1,5 @@
-"""Stage 3 by pipelines: windows joined in pixels, exact counts, a stream that resumes; with real pipelines at toy size."""
+"""Stage 3 by pipelines: windows joined in pixels, exact counts, a stream that resumes;
+with real pipelines at toy size."""
 
 from __future__ import annotations
 
@@ -149,7 +150,8 @@ def test_one_refiner_is_enough():
 
 
 def test_a_video_is_refined_as_asked(home, tmp_path):
-    """`refine` with a pipeline: steps, guidance and strength of the request reach it; with `generate` steps are those of stages 1 and 2."""
+    """`refine` with a pipeline: steps, guidance and strength of the request reach it;
+    with `generate` steps are those of stages 1 and 2."""
     pipe = with_refiner(home, pipeline="../modelscope_video_to_video", frames=3, overlap=1)
     rng = np.random.default_rng(0)
     write_video(

@@ -1,6 +1,7 @@
 """Video pipelines of diffusers: real classes at toy size, with random weights. `TOYS` by name.
 
-A builder returns a pipeline in memory; `saved` writes its folder. Sizes are the smallest that the autoencoder and network allow.
+A builder returns a pipeline in memory; `saved` writes its folder. Sizes are the smallest
+that the autoencoder and network allow.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from . import newer, transformer_toys, unets, wan
 class Toy:
     """A pipeline to try.
 
-    size: (height, width). chunk: frames and overlap. image: it needs one to start from. more: further arguments of a call.
+    size: (height, width). chunk: frames and overlap. image: it needs one to start from.
+    more: further arguments of a call.
     """
 
     build: Callable[[], Any]

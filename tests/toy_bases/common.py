@@ -21,7 +21,8 @@ def unipc() -> Any:
 
 def vision_config() -> Any:
     return transformers.CLIPVisionConfig(
-        hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=16,
+        hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=32,
+        patch_size=16,
         projection_dim=16,
     )  # fmt: skip
 

@@ -1,4 +1,5 @@
-"""Toys of families with large text encoders: a small Llama stands in for Gemma 3 and Qwen 2.5 VL, T5 for T5Gemma 2."""
+"""Toys of families with large text encoders: a small Llama stands in for Gemma 3 and Qwen 2.5 VL,
+T5 for T5Gemma 2."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ def _llama(start: int = 0) -> tuple[Any, Any]:
         )
     torch.manual_seed(20)
     config = transformers.LlamaConfig(
-        hidden_size=WIDTH, intermediate_size=16, num_hidden_layers=3, num_attention_heads=2, vocab_size=len(tokenizer),
+        hidden_size=WIDTH, intermediate_size=16, num_hidden_layers=3, num_attention_heads=2,
+        vocab_size=len(tokenizer),
         max_position_embeddings=2048, pad_token_id=0,
     )  # fmt: skip
     return tokenizer, transformers.LlamaModel(config).eval()
@@ -43,33 +45,43 @@ def _ltx2(kind: str) -> Any:
     tokenizer, encoder = _llama()
     torch.manual_seed(21)
     vae = diffusers.AutoencoderKLLTX2Video(
-        latent_channels=4, block_out_channels=(8,) * 3, decoder_block_out_channels=(8,) * 3, layers_per_block=(1,) * 4,
-        decoder_layers_per_block=(1,) * 4, spatio_temporal_scaling=(True,) * 3, decoder_spatio_temporal_scaling=(True,) * 3,
-        decoder_inject_noise=(False,) * 4, downsample_type=("spatiotemporal",) * 3, upsample_residual=(False,) * 3,
+        latent_channels=4, block_out_channels=(8,) * 3, decoder_block_out_channels=(8,) * 3,
+        layers_per_block=(1,) * 4,
+        decoder_layers_per_block=(1,) * 4, spatio_temporal_scaling=(True,) * 3,
+        decoder_spatio_temporal_scaling=(True,) * 3,
+        decoder_inject_noise=(False,) * 4, downsample_type=("spatiotemporal",) * 3,
+        upsample_residual=(False,) * 3,
         upsample_factor=(1,) * 3, patch_size=1, patch_size_t=1,
     ).eval()  # fmt: skip
     net = diffusers.LTX2VideoTransformer3DModel(
-        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=8, cross_attention_dim=16, audio_in_channels=4,
-        audio_out_channels=4, audio_num_attention_heads=2, audio_attention_head_dim=4, audio_cross_attention_dim=8, num_layers=1,
+        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=8, cross_attention_dim=16,
+        audio_in_channels=4,
+        audio_out_channels=4, audio_num_attention_heads=2, audio_attention_head_dim=4,
+        audio_cross_attention_dim=8, num_layers=1,
         caption_channels=WIDTH, rope_double_precision=False, rope_type="split",
     ).eval()  # fmt: skip
     side = {f"{name}_connector_{part}": value for name in ("video", "audio") for part, value in (
-        ("num_attention_heads", 4), ("attention_head_dim", 8), ("num_layers", 1), ("num_learnable_registers", None),
+        ("num_attention_heads", 4), ("attention_head_dim", 8), ("num_layers", 1),
+        ("num_learnable_registers", None),
     )}  # fmt: skip
     connectors = LTX2TextConnectors(
         caption_channels=WIDTH, text_proj_in_factor=4, connector_rope_base_seq_len=32, rope_theta=10000.0,
         rope_double_precision=False, causal_temporal_positioning=False, rope_type="split", **side,
     ).eval()  # fmt: skip
     audio = diffusers.AutoencoderKLLTX2Audio(
-        base_channels=4, output_channels=2, ch_mult=(1,), num_res_blocks=1, attn_resolutions=None, in_channels=2, resolution=32,
-        latent_channels=2, norm_type="pixel", causality_axis="height", mid_block_add_attention=False, mel_bins=8,
+        base_channels=4, output_channels=2, ch_mult=(1,), num_res_blocks=1, attn_resolutions=None,
+        in_channels=2, resolution=32,
+        latent_channels=2, norm_type="pixel", causality_axis="height", mid_block_add_attention=False,
+        mel_bins=8,
     ).eval()  # fmt: skip
     vocoder = LTX2Vocoder(
-        in_channels=16, hidden_channels=8, out_channels=2, upsample_kernel_sizes=[4, 4], upsample_factors=[2, 2],
+        in_channels=16, hidden_channels=8, out_channels=2, upsample_kernel_sizes=[4, 4],
+        upsample_factors=[2, 2],
         resnet_kernel_sizes=[3], resnet_dilations=[[1, 3, 5]],
     ).eval()  # fmt: skip
     return getattr(diffusers, kind)(
-        scheduler=flow(), vae=vae, audio_vae=audio, text_encoder=encoder, tokenizer=tokenizer, connectors=connectors,
+        scheduler=flow(), vae=vae, audio_vae=audio, text_encoder=encoder, tokenizer=tokenizer,
+        connectors=connectors,
         transformer=net, vocoder=vocoder,
     )  # fmt: skip
 
@@ -87,8 +99,10 @@ def hunyuan15() -> Any:
     tokenizer_2, encoder_2 = parts._t5()
     torch.manual_seed(22)
     net = diffusers.HunyuanVideo15Transformer3DModel(
-        in_channels=9, out_channels=4, num_attention_heads=2, attention_head_dim=8, num_layers=1, num_refiner_layers=1,
-        mlp_ratio=2.0, patch_size=1, patch_size_t=1, text_embed_dim=WIDTH, text_embed_2_dim=WIDTH, image_embed_dim=12,
+        in_channels=9, out_channels=4, num_attention_heads=2, attention_head_dim=8, num_layers=1,
+        num_refiner_layers=1,
+        mlp_ratio=2.0, patch_size=1, patch_size_t=1, text_embed_dim=WIDTH, text_embed_2_dim=WIDTH,
+        image_embed_dim=12,
         rope_axes_dim=(2, 2, 4), target_size=16, task_type="t2v",
     ).eval()  # fmt: skip
     vae = diffusers.AutoencoderKLHunyuanVideo15(
@@ -105,7 +119,8 @@ def motif() -> Any:
     tokenizer, encoder = parts._t5("UMT5")
     torch.manual_seed(23)
     net = diffusers.MotifVideoTransformer3DModel(
-        in_channels=33, out_channels=16, num_attention_heads=2, attention_head_dim=12, num_layers=1, num_single_layers=1,
+        in_channels=33, out_channels=16, num_attention_heads=2, attention_head_dim=12, num_layers=1,
+        num_single_layers=1,
         patch_size=1, patch_size_t=1, text_embed_dim=WIDTH, rope_axes_dim=(4, 4, 4),
     ).eval()  # fmt: skip
     guider = diffusers.AdaptiveProjectedGuidance()
@@ -117,7 +132,8 @@ def kandinsky5() -> Any:
     tokenizer_2, encoder_2 = clip77()
     torch.manual_seed(24)
     net = diffusers.Kandinsky5Transformer3DModel(
-        in_visual_dim=4, in_text_dim=WIDTH, in_text_dim2=WIDTH, time_dim=32, out_visual_dim=4, patch_size=(1, 2, 2), model_dim=48,
+        in_visual_dim=4, in_text_dim=WIDTH, in_text_dim2=WIDTH, time_dim=32, out_visual_dim=4,
+        patch_size=(1, 2, 2), model_dim=48,
         ff_dim=32, num_text_blocks=1, num_visual_blocks=1, axes_dims=(8, 8, 8), visual_cond=False,
     ).eval()  # fmt: skip
     return diffusers.Kandinsky5T2VPipeline(
@@ -141,8 +157,10 @@ def cosmos2() -> Any:
     tokenizer, encoder = parts._t5()
     torch.manual_seed(25)
     net = diffusers.CosmosTransformer3DModel(
-        in_channels=17, out_channels=16, num_attention_heads=2, attention_head_dim=16, num_layers=1, mlp_ratio=2,
-        text_embed_dim=WIDTH, adaln_lora_dim=4, max_size=(8, 32, 32), patch_size=(1, 2, 2), rope_scale=(2.0, 1.0, 1.0),
+        in_channels=17, out_channels=16, num_attention_heads=2, attention_head_dim=16, num_layers=1,
+        mlp_ratio=2,
+        text_embed_dim=WIDTH, adaln_lora_dim=4, max_size=(8, 32, 32), patch_size=(1, 2, 2),
+        rope_scale=(2.0, 1.0, 1.0),
         concat_padding_mask=False, extra_pos_embed_type="learnable",
     ).eval()  # fmt: skip
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True)
@@ -154,7 +172,8 @@ def framepack() -> Any:
     tokenizer_2, encoder_2 = clip77()
     torch.manual_seed(26)
     net = diffusers.HunyuanVideoFramepackTransformer3DModel(
-        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=10, num_layers=1, num_single_layers=1,
+        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=10, num_layers=1,
+        num_single_layers=1,
         num_refiner_layers=1, patch_size=2, patch_size_t=1, text_embed_dim=WIDTH, pooled_projection_dim=WIDTH,
         rope_axes_dim=(2, 4, 4), has_image_proj=True, image_proj_dim=16, has_clean_x_embedder=True,
     ).eval()  # fmt: skip

@@ -27,12 +27,14 @@ def modelscope_video() -> Any:
 def _animatediff(kind: str, scheduler: Any) -> Any:
     tokenizer, encoder = parts._clip_text()
     unet = diffusers.UNet2DConditionModel(
-        sample_size=20, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, cross_attention_dim=WIDTH,
+        sample_size=20, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
+        cross_attention_dim=WIDTH,
         attention_head_dim=4, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
     )  # fmt: skip
     adapter = diffusers.MotionAdapter(
-        block_out_channels=(8, 16), motion_layers_per_block=1, motion_norm_num_groups=4, motion_num_attention_heads=2,
+        block_out_channels=(8, 16), motion_layers_per_block=1, motion_norm_num_groups=4,
+        motion_num_attention_heads=2,
         motion_mid_block_layers_per_block=1,
     )  # fmt: skip
     vae = stir(diffusers.AutoencoderKL(**parts.SPATIAL_VAE))

@@ -20,8 +20,8 @@ WAN_VAE = {
     "num_res_blocks": 1,
     "temperal_downsample": [False, True, True],
 }
-WAN_NET = {"num_attention_heads": 2, "attention_head_dim": 12, "text_dim": WIDTH, "freq_dim": 32, "ffn_dim": 32, "num_layers": 1,
-           "rope_max_seq_len": 32}  # fmt: skip
+WAN_NET = {"num_attention_heads": 2, "attention_head_dim": 12, "text_dim": WIDTH, "freq_dim": 32,
+           "ffn_dim": 32, "num_layers": 1, "rope_max_seq_len": 32}  # fmt: skip
 
 
 def wan_vae() -> Any:
@@ -146,11 +146,13 @@ def sana() -> Any:
     tokenizer = parts.text.build_tokenizer()
     torch.manual_seed(14)
     config = transformers.Gemma2Config(
-        vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=16, num_hidden_layers=1,
+        num_attention_heads=2,
         num_key_value_heads=2, head_dim=8,
     )  # fmt: skip
     net = diffusers.SanaVideoTransformer3DModel(
-        num_attention_heads=2, attention_head_dim=12, num_layers=1, num_cross_attention_heads=2, cross_attention_head_dim=12,
+        num_attention_heads=2, attention_head_dim=12, num_layers=1, num_cross_attention_heads=2,
+        cross_attention_head_dim=12,
         cross_attention_dim=24, caption_channels=WIDTH, sample_size=30,
     ).eval()  # fmt: skip
     encoder = transformers.Gemma2Model(config).eval()

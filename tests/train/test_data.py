@@ -1,4 +1,5 @@
-"""Anybody's clips: folders of videos with captions, read at the model's rate, a function of the generator alone."""
+"""Anybody's clips: folders of videos with captions, read at the model's rate,
+a function of the generator alone."""
 
 import csv
 import json

@@ -124,7 +124,8 @@ def test_a_sampler_that_draws_noise_is_refused(tmp_path):
 
 
 def test_a_student_comes_nearer_to_its_teacher_and_is_a_whole_model(model, tmp_path):
-    """The chunk that it learned from is, in half the steps, nearer to the teacher's than what the teacher itself makes in these."""
+    """The chunk that it learned from is, in half the steps, nearer to the teacher's than what the teacher
+    itself makes in these."""
     settings = {
         "model": str(model),
         "cache": tmp_path / "videos",

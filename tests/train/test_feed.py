@@ -1,4 +1,5 @@
-"""Batches in their order: drawn ahead or not, used once or several times, from the beginning or from the middle."""
+"""Batches in their order: drawn ahead or not, used once or several times,
+from the beginning or from the middle."""
 
 import os
 

@@ -1,4 +1,5 @@
-"""`train` on a folder of anybody's videos: memories and a student of a model, resumed as if never stopped, and whole models at the end."""
+"""`train` on a folder of anybody's videos: memories and a student of a model, resumed as if never stopped,
+and whole models at the end."""
 
 from __future__ import annotations
 
@@ -91,7 +92,8 @@ def test_stopped_and_resumed_equals_never_stopped_and_leaves_a_whole_model(name,
 
 
 def test_memories_are_begun_on_a_pipeline_of_diffusers(model, clips, tmp_path):
-    """The pipeline is as published: without memories, without an image encoder, with a sampler that predicts noise."""
+    """The pipeline is as published: without memories, without an image encoder,
+    with a sampler that predicts noise."""
     pipeline = tmp_path / "pipeline"
     for part in ("vae", "text_encoder", "tokenizer"):
         (pipeline / part).parent.mkdir(exist_ok=True)

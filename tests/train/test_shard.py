@@ -1,4 +1,5 @@
-"""Two processes that have a part of the weights each (`shard`): the steps of one, half of the numbers, and one format of checkpoints."""
+"""Two processes that have a part of the weights each (`shard`):
+the steps of one, half of the numbers, and one format of checkpoints."""
 
 from __future__ import annotations
 
@@ -40,37 +41,43 @@ def size(tensors):
 class Counted(loop.Split):
     def __init__(self, module, device):
         super().__init__(module, device)
-        self.found = {"left": size(module.parameters()), "own": size(self.own), "trained": size(self._trained), "at once": 0}
+        trained, own = size(self._trained), size(self.own)
+        self.found = {"left": size(module.parameters()), "own": own, "trained": trained, "at once": 0}
         register_optimizer_step_post_hook(lambda optimizer, *_: self.count(optimizer))
 
     def prepare(self, accelerator, optimizer):
         network, optimizer = super().prepare(accelerator, optimizer)
         parts = [p for p in network.parameters() if isinstance(p, DTensor)]
-        self.found.update(split=size(parts), here=size(p.to_local() for p in parts), whole=size(network.parameters()) - size(parts))
+        whole = size(network.parameters()) - size(parts)
+        self.found.update(split=size(parts), here=size(p.to_local() for p in parts), whole=whole)
         def look(module, *_):
             if isinstance(module, FSDPModule):
-                gathered = size(p for p in network.parameters() if not isinstance(p, DTensor)) - self.found["whole"]
-                self.found["at once"] = max(self.found["at once"], gathered)
+                gathered = size(p for p in network.parameters() if not isinstance(p, DTensor))
+                self.found["at once"] = max(self.found["at once"], gathered - self.found["whole"])
         nn.modules.module.register_module_forward_hook(look)
         return network, optimizer
 
     def count(self, optimizer):
         if optimizer.param_groups[0]["params"][0] is self.own[0]:
-            self.found["moments"] = size(optimizer.state[p]["exp_avg"] for p in self.own if p in optimizer.state)
+            state = optimizer.state
+            self.found["moments"] = size(state[p]["exp_avg"] for p in self.own if p in state)
         last.update(self.found)
 
 loop.Split, last = Counted, {}
-one, two, config, fewer = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]), json.loads(sys.argv[4])
+one, two = map(Path, sys.argv[1:3])
+config, fewer = map(json.loads, sys.argv[3:])
 for name, stop_after in (("base", 2), ("cam", None), ("apm", None)):
     last.clear()
-    recipes.run_recipe(name, two / name, settings(name, one) | fewer[name], {**config, "shard": True}, stop_after)
+    own, how = settings(name, one) | fewer[name], {**config, "shard": True}
+    recipes.run_recipe(name, two / name, own, how, stop_after)
     (two / f"{name}.{dist.get_rank()}.json").write_text(json.dumps(last))
 """
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> tuple[Path, Path]:
-    """The recipes by one process, and: `base` begun by two and gone on with by one, `cam` the other way round, `apm` by two alone."""
+    """The recipes by one process, and: `base` begun by two and gone on with by one,
+    `cam` the other way round, `apm` by two alone."""
     root = tmp_path_factory.mktemp("runs")
     one, two = root / "one", root / "two"
     with pytest.MonkeyPatch.context() as patch:

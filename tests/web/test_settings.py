@@ -14,8 +14,8 @@ from streamingt2v.video.writer import read_metadata
 from streamingt2v.web.settings import settings_of_file
 
 NAMES = (
-    "prompt num_frames frames seed negative_prompt schedule preset num_inference_steps steps guidance_scale fps "
-    "form strength model image video refine base"
+    "prompt num_frames frames seed negative_prompt schedule preset num_inference_steps steps guidance_scale "
+    "fps form strength model image video refine base"
 ).split()
 LEAVES = st.one_of(
     st.none(),

@@ -49,7 +49,7 @@ _KINDS: dict[type[Exception], Refusal] = {
     OSError: Refusal(507, "storage_error", _UNREADABLE),
     Exception: Refusal(500, "internal_error", "it failed; the server's log says why"),
 }
-"""Kinds of errors, those first that are kinds of others; without a message, the error's own is for clients."""
+"""Kinds of errors, subclasses first; without a message, the error's own is for clients."""
 
 KINDS = (*_KINDS, ValidationError, RequestValidationError)
 """Errors that `Refusals.of` maps."""

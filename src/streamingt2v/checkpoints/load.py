@@ -76,7 +76,7 @@ class Components:
     """All parts of a model.
 
     backbone: None where a diffusers `pipeline` makes all chunks on `place` (device, dtype). refiner: None if
-    the model has none or it was not loaded. savings: options in use; adapted: the network of stage 2 has their LoRA.
+    the model has none or it was not loaded. savings: options in use; adapted: the network has their LoRA.
     """
 
     config: ModelConfig

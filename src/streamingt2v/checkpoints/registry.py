@@ -25,8 +25,8 @@ class Entry:
     use: the option that selects it. revision: pinned commit; None takes the latest. file: the file needed
     from the repository. convert: the `convert` kind that makes a model folder of it. parts: (setting, hub id)
     of a base made of several repositories; settings: its other settings. half: half-precision type
-    recommended by the authors. networks: their parameters, where a diffusers pipeline is the whole model; steps,
-    guidance_scale: recommended for it. verified: which figures were checked, and how.
+    recommended by the authors. networks: their parameters, where a diffusers pipeline is the whole model;
+    steps, guidance_scale: recommended for it. verified: which figures were checked, and how.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Entry:
 
     @property
     def weights(self) -> dict[str, int]:
-        """Bytes of weights on the device at a time in half precision, by level of offloading; empty if unknown."""
+        """Bytes of half-precision weights on the device at a time, by offloading; empty if unknown."""
         sizes = [2 * count for _, count in self.networks]
         return {"none": sum(sizes), "model": max(sizes)} if sizes else {}
 

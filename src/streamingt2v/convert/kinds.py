@@ -199,8 +199,8 @@ def save_scheduler(kind: str, folder: Path) -> None:
         DDIMScheduler(**shared, clip_sample=False, set_alpha_to_one=False)
         if kind == "streaming-t2v"
         else EulerDiscreteScheduler(
-            **shared, prediction_type="v_prediction", use_karras_sigmas=True, sigma_min=0.002, sigma_max=700.0,
-            timestep_spacing="leading", timestep_type="continuous",
+            **shared, prediction_type="v_prediction", use_karras_sigmas=True, sigma_min=0.002,
+            sigma_max=700.0, timestep_spacing="leading", timestep_type="continuous",
         )
     )  # fmt: skip
     scheduler.save_pretrained(folder / "scheduler")

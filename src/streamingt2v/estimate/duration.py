@@ -28,7 +28,7 @@ def count_chunks(resolved: ResolvedRequest) -> int:
 
 
 def measured_speeds(model: str, preset: str, engine: str, device: str) -> tuple[str, ...]:
-    """Return what `speeds.json` has for a setting, in words with the source; one line that says so for nothing."""
+    """Return what `speeds.json` has for a setting, in words with the source, or that it has nothing."""
     rows = json.loads((files("streamingt2v.estimate") / "speeds.json").read_text())
     kind = device.partition(":")[0]
     asked = {"model": model, "preset": preset, "engine": engine, "device": kind}

@@ -79,7 +79,7 @@ def takes_of(pipe: Any) -> Mapping[str, inspect.Parameter]:
 
 
 def mixing(pipe: Any, shares: Sequence[tuple[str, float]]) -> Any:
-    """Return a pipeline with this one's parts that reads the first prompt as a mixture of all, by their shares."""
+    """Return a pipeline with the same parts that reads the first prompt as a mixture of all."""
     mixed, encode = copy.copy(pipe), pipe.encode_prompt
     signature, own = inspect.signature(encode), shares[0][0]
 
@@ -192,7 +192,7 @@ def unit_to_float(frames_TCHW: torch.Tensor) -> torch.Tensor:
 
 
 def _partition(pipe: Any, arguments: Mapping[str, Any]) -> list[int]:
-    """Return latent frames of each part that an autoregressive pipeline makes in turn; a given video ends one of them."""
+    """Return latent frames of each part that an autoregressive pipeline makes; a given video ends one."""
     ratio, own = temporal_ratio(pipe), pipe.transformer.config.chunk_partition
     total = (arguments["num_frames"] - 1) // ratio + 1
     context = (arguments["video"].shape[1] - 1) // ratio + 1 if "video" in arguments else 0

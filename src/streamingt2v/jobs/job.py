@@ -42,11 +42,11 @@ class Job:
     """A snapshot of a job. Times are Unix times in seconds.
 
     model: the name that clients use. frames_total: of the finished video, including a source that it extends;
-    frames_done: playable now. stage, step of steps: denoising progress of the current chunk or window. source:
-    id of the job that was extended, remixed or refined. revision: increases with every change of any job.
-    cancelling: it was told to stop, and will within one denoising step. first_seconds: from the request to
-    the first new frames. worked_seconds: time spent on it. notes: parts of the request that have no effect,
-    or another one than expected. error_code, error_message: why it failed.
+    frames_done: playable now. stage, step of steps: denoising progress of the current chunk or window.
+    source: id of the job that was extended, remixed or refined. revision: increases with every change of any
+    job. cancelling: it was told to stop, and will within one denoising step. first_seconds: from the request
+    to the first new frames. worked_seconds: time spent on it. notes: parts of the request that have no
+    effect, or another one than expected. error_code, error_message: why it failed.
     """
 
     id: str

@@ -170,7 +170,7 @@ class JobService:
         return self._add("extension", request, job.model, id, key, (job.frames_done, job.fps))
 
     def refine(self, id: str, key: Key | None = None) -> Job:
-        """Queue a job that runs stage 3 on the lossless frames of the ended preview `id`, with all its prompts.
+        """Queue stage 3 on the lossless frames of the ended preview `id`, with all its prompts.
 
         Raises like `submit`, and NoSuchJob; RequestError if the model has no refiner; NotReady if the frames
         were not kept.

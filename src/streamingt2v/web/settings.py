@@ -24,7 +24,8 @@ _FIELDS = (
     "strength"
 ).split()
 _TRIALS: dict[str, Any] = {
-    "negative_prompt": "blurry", "guidance_scale": 2.0, "schedule": ((1, "A dog"),), "strength": 0.5, "form": FORMS[0]
+    "negative_prompt": "blurry", "guidance_scale": 2.0, "schedule": ((1, "A dog"),), "strength": 0.5,
+    "form": FORMS[0],
 }  # fmt: skip
 _OLD_NAMES = {"frames": "num_frames", "steps": "num_inference_steps"}  # in older files
 

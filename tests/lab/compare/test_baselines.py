@@ -1,4 +1,5 @@
-"""Other ways to make a long video: what is taken away has no effect any more, and the rivals keep to their papers."""
+"""Other ways to make a long video: what is taken away has no effect any more,
+and the rivals keep to their papers."""
 
 import numpy as np
 import pytest
@@ -94,7 +95,7 @@ def test_rivals_refuse_what_they_cannot(pipe, name, change):
         )
 
 
-# --- FreeNoise --------------------------------------------------------------------------------------------------------------
+# --- FreeNoise ------------------------------------------------------------------------------------
 
 
 def test_noise_repeats_in_shuffled_pieces():
@@ -133,7 +134,7 @@ def test_temporal_attention_is_where_it_is_looked_for():
     assert sum(isinstance(module, TransformerTemporalModel) for module in streaming().modules()) > 3
 
 
-# --- FIFO-Diffusion ---------------------------------------------------------------------------------------------------------
+# --- FIFO-Diffusion -------------------------------------------------------------------------------
 
 
 def test_frames_at_timesteps_of_their_own_are_those_of_a_batch():

@@ -196,7 +196,8 @@ def quality():
 @pytest.fixture
 def run(quality, tmp_path, monkeypatch, capsys):
     model = write_toy_model(tmp_path / "toy")
-    small = f"--model {model} --frames 24 --long-frames 24 --seeds 5 --truth 2 --page {tmp_path}/docs/results.md".split()
+    small = f"--model {model} --frames 24 --long-frames 24 --seeds 5 --truth 2".split()
+    small += ["--page", f"{tmp_path}/docs/results.md"]
 
     def run(*more: str) -> dict:
         monkeypatch.setattr(sys, "argv", ["quality.py", str(tmp_path / "out"), *small, *more])
@@ -240,7 +241,8 @@ def test_the_benchmark_goes_on_where_it_was_stopped_and_writes_its_page(run, tmp
 
 @pytest.fixture
 def one_thread():
-    """Sums on a CPU differ in their last bits by how many threads share them, and two processes share the machine's."""
+    """Sums on a CPU differ in their last bits by how many threads share them,
+    and two processes share the machine's."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -14,7 +14,8 @@ SEEN = {"noun": True, "scene": True, "motion": False}
 
 
 def items(method: str, **values: float) -> list[Item]:
-    """20 videos of a method whose numbers lie a little around the given ones, in the same way for every method."""
+    """20 videos of a method whose numbers lie a little around the given ones,
+    in the same way for every method."""
     around, curves = np.random.default_rng(0).normal(0, 1e-3, 20), {"anchor": [1.0, 0.5, None]}
     numbers = [{n: v + float(difference) for n, v in values.items()} for difference in around]
     return [
@@ -55,7 +56,8 @@ def test_losses_follow_what_is_better_and_leave_the_reference_out():
     ours = items("ours", mawe=2.0, anchor=0.9, seam=1.1, flow_score=3.0, flicker=1.0)
     rival = items("rival", mawe=1.0, anchor=0.8, seam=0.95, flow_score=9.0, flicker=1.0)
     truth = items("truth", mawe=0.1, anchor=1.0, seam=1.0, flow_score=1.0, flicker=0.1)
-    # mawe is better lower, seam nearer to 1, anchor higher; flow_score has no better side; equal flicker is no loss
+    # mawe is better lower, seam nearer to 1, anchor higher; flow_score has no better side;
+    # equal flicker is no loss
     assert results.losses([*ours, *rival, *truth], "ours", "truth") == ["`mawe`: rival", "`seam`: rival"]
 
 

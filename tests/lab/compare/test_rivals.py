@@ -1,4 +1,5 @@
-"""Rivals that are trained: without effect at first, then learning, and told of a window what their kind is told, no more."""
+"""Rivals that are trained: without effect at first, then learning,
+and told of a window what their kind is told, no more."""
 
 from __future__ import annotations
 

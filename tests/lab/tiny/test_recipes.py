@@ -1,4 +1,5 @@
-"""Every recipe for a few steps at toy size: stopped and resumed it does what a run never stopped does, and its exports assemble."""
+"""Every recipe for a few steps at toy size: stopped and resumed it does what a run never stopped does,
+and its exports assemble."""
 
 from __future__ import annotations
 
@@ -150,7 +151,8 @@ def train_in_two_processes(name: str, out: Path, trained: Path, **more: object) 
 @pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("name", ["text", "base", "judge"])
 def test_two_processes_take_the_steps_of_one_and_one_goes_on_with_them(name, trained, tmp_path):
-    """Contrast over all samples; a process without a share (a batch of one picture); shares of different size (three pictures)."""
+    """Contrast over all samples; a process without a share (a batch of one picture);
+    shares of different size (three pictures)."""
     recipes.run_recipe(name, tmp_path / "one", settings(name, trained), SHORT, stop_after=1)
     train_in_two_processes(name, tmp_path / "two", trained, stop_after=1)
     assert_equal_up_to_rounding(gradients(tmp_path / "two"), gradients(tmp_path / "one"))

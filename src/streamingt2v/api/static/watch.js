@@ -60,7 +60,8 @@ async function follow() {
     const blocks = text.split("\n\n");
     text = blocks.pop();
     for (const block of blocks) {
-      const field = (name) => block.split("\n").find((line) => line.startsWith(`${name}: `))?.slice(name.length + 2);
+      const lines = block.split("\n");
+      const field = (name) => lines.find((line) => line.startsWith(`${name}: `))?.slice(name.length + 2);
       if (field("event") === "video") show(JSON.parse(field("data")));
       if (field("event") === "done") return false;
     }
@@ -87,7 +88,8 @@ at("download").onclick = async () => {
 at("change").onsubmit = async (event) => {
   event.preventDefault();
   const body = JSON.stringify({ prompt: at("next").value });
-  const answer = await call("/prompt", { method: "POST", body, headers: { "Content-Type": "application/json" } });
+  const headers = { "Content-Type": "application/json" };
+  const answer = await call("/prompt", { method: "POST", body, headers });
   if (answer.ok) at("prompt").textContent = changed = at("next").value;
   else at("status").textContent = (await answer.json()).error.message;
   at("next").value = "";

@@ -1,9 +1,23 @@
 // Requests to the HTTP API, and its errors as sentences.
 
 const LABELS = {
-  prompt: "Prompt", num_frames: "Length", frames: "Length", model: "Base model", input_reference: "The file", file: "The file",
-  image: "Image", video: "The video", negative_prompt: "Negative prompt", seed: "Seed", num_inference_steps: "Steps", steps: "Steps",
-  guidance_scale: "Guidance", schedule: "Later prompts", preset: "Full video", fps: "Playback rate", strength: "Refining strength",
+  prompt: "Prompt",
+  num_frames: "Length",
+  frames: "Length",
+  model: "Base model",
+  input_reference: "The file",
+  file: "The file",
+  image: "Image",
+  video: "The video",
+  negative_prompt: "Negative prompt",
+  seed: "Seed",
+  num_inference_steps: "Steps",
+  steps: "Steps",
+  guidance_scale: "Guidance",
+  schedule: "Later prompts",
+  preset: "Full video",
+  fps: "Playback rate",
+  strength: "Refining strength",
   form: "Windows are joined",
 };
 
@@ -15,11 +29,15 @@ export class Refused extends Error {
   }
 }
 
-/** Send a request and return the JSON of its answer; throw Refused. body: FormData or a JSON value. method: GET, or POST with a body. */
+/**
+ * Send a request and return the JSON of its answer; throw Refused.
+ * body: FormData or a JSON value. method: GET, or POST with a body.
+ */
 export async function ask(address, body, method) {
   const options = { method: method ?? (body === undefined ? "GET" : "POST") };
   if (body instanceof FormData) options.body = body;
-  else if (body !== undefined) Object.assign(options, { body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
+  else if (body !== undefined)
+    Object.assign(options, { body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
   let answer, values;
   try {
     answer = await fetch(address, options);

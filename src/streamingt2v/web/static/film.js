@@ -1,4 +1,4 @@
-// Player of an unfinished video: appends announced segments, and waits, slows down or loops at the end of what is made.
+// Player of an unfinished video: appends announced segments, and waits, slows down or loops at the end.
 import { path } from "./api.js";
 
 const AHEAD = 60; // seconds to buffer ahead
@@ -35,8 +35,16 @@ export class Film {
 
   /** Add new segments of a job. complete: the job has ended. */
   update({ id, fps, num_frames, status }, segments, complete) {
-    if (this.id !== id) { this.close(); this.id = id; }
-    Object.assign(this, { fps, total: num_frames / fps, complete, whole: ["completed", "cancelled"].includes(status) });
+    if (this.id !== id) {
+      this.close();
+      this.id = id;
+    }
+    Object.assign(this, {
+      fps,
+      total: num_frames / fps,
+      complete,
+      whole: ["completed", "cancelled"].includes(status),
+    });
     this.segments.push(...segments);
     if (this.segments.length && !this.media && !this.plain) this.#open();
     this.#step();
@@ -64,7 +72,10 @@ export class Film {
     this.#step();
   }
 
-  /** Set what happens at the end of what is made: "wait", "pace" or "loop". seconds: until more is expected; null if unknown. */
+  /**
+   * Set what happens at the end of what is made: "wait", "pace" or "loop".
+   * seconds: until more is expected; null if unknown.
+   */
   follow(mode, seconds) {
     this.mode = mode;
     this.expected = seconds;
@@ -128,7 +139,10 @@ export class Film {
   }
 
   #all() {
-    return this.segments.every(({ start, frames }) => has(this.video, (start + frames / 2) / this.fps)) || this.buffered >= this.made - 0.1;
+    return (
+      this.segments.every(({ start, frames }) => has(this.video, (start + frames / 2) / this.fps)) ||
+      this.buffered >= this.made - 0.1
+    );
   }
 
   /** Play, wait, slow down or loop. */
@@ -138,15 +152,22 @@ export class Film {
     const atEnd = !this.complete && this.made - video.currentTime < 1.5 / this.fps;
     if (atEnd && this.mode === "loop" && this.wanted && this.made > 1 / this.fps) video.currentTime = 0;
     this.waiting = atEnd && this.mode !== "loop";
-    const pace = this.mode === "pace" && !this.complete && this.expected !== null ? left / Math.max(this.expected, 0.1) : 1;
+    const pace =
+      this.mode === "pace" && !this.complete && this.expected !== null
+        ? left / Math.max(this.expected, 0.1)
+        : 1;
     const rate = Math.min(1, Math.max(SLOWEST, pace));
     if (Math.abs(video.playbackRate - rate) > 0.02) video.playbackRate = rate;
-    if (this.wanted && !this.waiting && video.paused && this.segments.length) video.play().catch(() => { this.wanted = false; this.changed(); });
+    if (this.wanted && !this.waiting && video.paused && this.segments.length)
+      video.play().catch(() => {
+        this.wanted = false;
+        this.changed();
+      });
     if ((!this.wanted || this.waiting) && !video.paused) video.pause();
     this.#unstick(left);
   }
 
-  /** Browsers sometimes stop at the border of two segments although both are loaded: seek a little forward. */
+  /** Seek a little forward where a browser stops at the border of two loaded segments. */
   #unstick(left) {
     const { video } = this, at = video.currentTime, now = performance.now();
     if (at !== this.last?.at || video.paused) this.last = { at, now };
@@ -180,7 +201,8 @@ function has(video, seconds) {
 
 function bufferedTo(video, seconds) {
   for (let at = 0; at < video.buffered.length; at++) {
-    if (video.buffered.start(at) <= seconds + 0.05 && seconds < video.buffered.end(at)) return video.buffered.end(at);
+    if (video.buffered.start(at) <= seconds + 0.05 && seconds < video.buffered.end(at))
+      return video.buffered.end(at);
   }
   return seconds;
 }
@@ -189,7 +211,9 @@ function bufferedTo(video, seconds) {
 function codec(head) {
   for (let at = 0; at + 8 < head.length; at++) {
     if (head[at] === 0x61 && head[at + 1] === 0x76 && head[at + 2] === 0x63 && head[at + 3] === 0x43) {
-      return "avc1." + [...head.slice(at + 5, at + 8)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+      return (
+        "avc1." + [...head.slice(at + 5, at + 8)].map((byte) => byte.toString(16).padStart(2, "0")).join("")
+      );
     }
   }
   return "avc1.42E01E";

@@ -3,7 +3,14 @@ import { Refused, ask, make, pagePath, readAs, sentence } from "./api.js";
 
 const form = document.querySelector("#form");
 const notice = document.querySelector("#notice");
-const NUMBERS = { num_frames: "whole", seed: "whole", num_inference_steps: "whole", fps: "any", guidance_scale: "any", strength: "any" };
+const NUMBERS = {
+  num_frames: "whole",
+  seed: "whole",
+  num_inference_steps: "whole",
+  fps: "any",
+  guidance_scale: "any",
+  strength: "any",
+};
 const FIELDS = ["prompt", "model", "negative_prompt", "form", ...Object.keys(NUMBERS)];
 const OPTIONAL = ["negative_prompt", "guidance_scale", "schedule", "strength", "form"]; // not of every model
 const files = { image: null, video: null };
@@ -14,12 +21,22 @@ let reading = 0, settings = null, clip = null; // clip: properties of the chosen
 /** Set up the form from the server's settings. made: called with each new job. */
 export function begin(given, made) {
   settings = given;
-  form.model.replaceChildren(...settings.models.map(({ id }) => make("option", { value: id, textContent: id })));
+  form.model.replaceChildren(
+    ...settings.models.map(({ id }) => make("option", { value: id, textContent: id })),
+  );
   form.model.value = settings.default_model;
-  form.elements.form.append(...settings.forms.map((name) => make("option", { value: name, textContent: name })));
+  form.elements.form.append(
+    ...settings.forms.map((name) => make("option", { value: name, textContent: name })),
+  );
   form.prompt.maxLength = settings.limits.prompt;
-  form.model.onchange = () => { describeModel(); readPrompt(); };
-  form.prompt.addEventListener("input", () => { clearTimeout(reading); reading = setTimeout(readPrompt, READ_AFTER); });
+  form.model.onchange = () => {
+    describeModel();
+    readPrompt();
+  };
+  form.prompt.addEventListener("input", () => {
+    clearTimeout(reading);
+    reading = setTimeout(readPrompt, READ_AFTER);
+  });
   document.querySelector("#words").addEventListener("click", addWord);
   describeModel();
   readPrompt();
@@ -35,7 +52,10 @@ export function begin(given, made) {
   document.querySelector("#draw").onclick = () => { form.seed.value = newSeed(); };
   takes("image");
   takes("video");
-  document.querySelector("#settings input").onchange = ({ target }) => { restore(target.files[0]); target.value = ""; };
+  document.querySelector("#settings input").onchange = ({ target }) => {
+    restore(target.files[0]);
+    target.value = "";
+  };
 }
 
 const newSeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
@@ -48,10 +68,13 @@ function describeModel() {
   const { fps, frames, sizes } = model();
   form.num_frames.placeholder = `${frames.preview}, full ${frames.full}`;
   document.querySelector("#rate").textContent = `${fps} frames are one second`;
-  document.querySelector("#sizes").textContent = Object.values(sizes).map((size) => size.replace("x", " × ")).join(", full ");
+  document.querySelector("#sizes").textContent = Object.values(sizes)
+    .map((size) => size.replace("x", " × "))
+    .join(", full ");
   document.querySelector("#full").disabled = !sizes.full;
   for (const name of OPTIONAL) {
-    const place = form.elements[name].closest(".field"), [preview, full] = ["preview", "full"].map((preset) => has(name, preset));
+    const place = form.elements[name].closest(".field"),
+      [preview, full] = ["preview", "full"].map((preset) => has(name, preset));
     place.hidden = !preview && !full;
     place.querySelector(".only")?.toggleAttribute("hidden", preview || !full);
   }
@@ -69,9 +92,13 @@ async function readPrompt() {
   if (!knows) return;
   if (chips.dataset.of !== id) {
     chips.dataset.of = id;
-    chips.replaceChildren(...knows.map((word) => make("li", {}, make("button", { type: "button", textContent: word }))));
+    chips.replaceChildren(
+      ...knows.map((word) => make("li", {}, make("button", { type: "button", textContent: word }))),
+    );
   }
-  const words = prompt.trim() ? await ask(`/page/words.json?${new URLSearchParams({ model: id, prompt })}`).catch(() => null) : null;
+  const words = prompt.trim()
+    ? await ask(`/page/words.json?${new URLSearchParams({ model: id, prompt })}`).catch(() => null)
+    : null;
   if (prompt === form.prompt.value) place.querySelector("p").textContent = readAs(words);
 }
 
@@ -90,14 +117,18 @@ function values(preset) {
     if (text && has(name, preset)) asked[name] = NUMBERS[name] ? number(name, text) : text;
   }
   asked.num_frames ??= model().frames[preset];
-  if (form.schedule.value.trim() && has("schedule", preset)) asked.schedule = form.schedule.value; // the API reads it as typed
+  // the API reads it as typed
+  if (form.schedule.value.trim() && has("schedule", preset)) asked.schedule = form.schedule.value;
   return asked;
 }
 
 function number(name, text) {
   const value = Number(text.replace(",", "."));
   if (!Number.isFinite(value) || (NUMBERS[name] === "whole" && !Number.isInteger(value))) {
-    throw new Refused(`must be a ${NUMBERS[name] === "whole" ? "whole " : ""}number, not “${text.slice(0, 20)}”`, name);
+    throw new Refused(
+      `must be a ${NUMBERS[name] === "whole" ? "whole " : ""}number, not “${text.slice(0, 20)}”`,
+      name,
+    );
   }
   return value;
 }
@@ -116,8 +147,10 @@ async function submit(preset, made) {
 }
 
 function body(asked) {
-  if (files.image && files.video) throw new Refused("start from an image or extend a video, not both; remove one of them", "image");
-  const data = new FormData(), file = files.image ?? files.video;
+  if (files.image && files.video)
+    throw new Refused("start from an image or extend a video, not both; remove one of them", "image");
+  const data = new FormData(),
+    file = files.image ?? files.video;
   for (const [name, value] of Object.entries(asked)) data.append(name, value);
   if (file) data.append("input_reference", file);
   return data;
@@ -141,7 +174,12 @@ export function fill(given) {
   for (const name of FIELDS) form.elements[name].value = given[name] ?? (name === "seed" ? 33 : "");
   if (!form.model.value) form.model.value = settings.default_model; // not on this server
   form.schedule.value = (given.schedule ?? []).map(([frame, prompt]) => `${frame}: ${prompt}`).join("\n");
-  if (["negative_prompt", "num_inference_steps", "guidance_scale", "fps", "strength", "form"].some((name) => given[name]) || given.schedule?.length) {
+  if (
+    ["negative_prompt", "num_inference_steps", "guidance_scale", "fps", "strength", "form"].some(
+      (name) => given[name],
+    ) ||
+    given.schedule?.length
+  ) {
     document.querySelector("#advanced").open = true;
   }
   describeModel();
@@ -157,7 +195,10 @@ export function useExample(example) {
     Object.keys(files).forEach(takeOut);
     tell("This example uses no file, so yours was removed. ");
     const back = make("button", { type: "button", className: "link", textContent: "Undo" });
-    back.onclick = () => { tell(); for (const kind of ["image", "video"]) if (taken[kind]) take(kind, taken[kind]); };
+    back.onclick = () => {
+      tell();
+      for (const kind of ["image", "video"]) if (taken[kind]) take(kind, taken[kind]);
+    };
     notice.firstChild.append(back);
   }
   form.prompt.focus();
@@ -208,7 +249,8 @@ async function take(kind, file) {
   try {
     const seen = await look(file);
     if (files[kind] !== file) return;
-    if (seen.kind !== kind) throw new Refused(`${file.name} is ${A[seen.kind]}; choose ${A[kind]} here`, kind);
+    if (seen.kind !== kind)
+      throw new Refused(`${file.name} is ${A[seen.kind]}; choose ${A[kind]} here`, kind);
     place.querySelector("button").hidden = false;
     clip = seen;
     if (kind === "image") await showImage(place, file);
@@ -222,7 +264,9 @@ async function take(kind, file) {
 /** Have the server inspect a file. */
 async function look(file) {
   if (file.size > settings.limits.upload_bytes) {
-    throw new Refused(`${file.name} has ${(file.size / 2 ** 20).toFixed(0)} MiB; this server accepts ${(settings.limits.upload_bytes / 2 ** 20).toFixed(0)}`);
+    const mebibytes = (bytes) => (bytes / 2 ** 20).toFixed(0);
+    const most = mebibytes(settings.limits.upload_bytes);
+    throw new Refused(`${file.name} has ${mebibytes(file.size)} MiB; this server accepts ${most}`);
   }
   const data = new FormData();
   data.append("file", file);
@@ -243,12 +287,15 @@ function describeVideo() {
   const [w, h] = own.sizes.preview.split("x").map(Number);
   const kept = Math.min((w / h) / (width / height), (width / height) / (w / h));
   const rate = fps && Number(fps.toFixed(3));
+  const part = kept > 0.995 ? "whole frame" : `middle ${Math.round(100 * kept)} % of the frame`;
+  const [preview, full] = [own.sizes.preview, own.sizes.full ?? own.sizes.preview]
+    .map((size) => size.replace("x", " × "));
   const said = [
     `${files.video.name}: ${frames} frames of ${width} × ${height}${rate ? `, ${rate} per second` : ""}.`,
-    `The result is ${own.sizes.preview.replace("x", " × ")}, as full video ${(own.sizes.full ?? own.sizes.preview).replace("x", " × ")};`
-      + (kept > 0.995 ? " the whole frame is kept." : ` the middle ${Math.round(100 * kept)} % of the frame is kept.`),
+    `The result is ${preview}, as full video ${full}; the ${part} is kept.`,
   ];
-  if (rate && rate !== own.fps) said.push(`It plays at ${rate} frames per second; the model makes motion for ${own.fps}.`);
+  if (rate && rate !== own.fps)
+    said.push(`It plays at ${rate} frames per second; the model makes motion for ${own.fps}.`);
   if (sound) said.push("The new frames have no sound.");
   document.querySelector("#video .hint").textContent = said.join(" ");
 }
@@ -259,7 +306,8 @@ async function restore(file) {
   tell(`Reading ${file.name}…`);
   try {
     const seen = await look(file);
-    if (seen.kind !== "video") throw new Refused(`${file.name} is an image; only videos hold settings`, "file");
+    if (seen.kind !== "video")
+      throw new Refused(`${file.name} is an image; only videos hold settings`, "file");
     if (!seen.settings) {
       await take("video", file);
       tell(`${file.name} holds no settings, so it is now the video to extend.`);
@@ -281,8 +329,11 @@ addEventListener("drop", (event) => {
   else restore(file);
 });
 addEventListener("dragover", (event) => {
-  if (![...(event.dataTransfer?.types ?? [])].includes("Files") || event.target.matches?.("input[type=file]")) return;
+  if (![...(event.dataTransfer?.types ?? [])].includes("Files") || event.target.matches?.("input[type=file]"))
+    return;
   event.preventDefault();
   document.body.dataset.dropping = "";
 });
-addEventListener("dragleave", (event) => { if (!event.relatedTarget) delete document.body.dataset.dropping; });
+addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) delete document.body.dataset.dropping;
+});

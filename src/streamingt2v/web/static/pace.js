@@ -3,8 +3,8 @@
 const KEPT = 5; // arrivals used for a forecast
 
 /**
- * Forecast of one job. hint(job): null, or {first, rate} of an earlier job like it: seconds to its first frames,
- * frames per second. now: clock, in seconds.
+ * Forecast of one job. hint(job): null, or {first, rate} of an earlier job like it: seconds to its first
+ * frames, frames per second. now: clock, in seconds.
  */
 export class Pace {
   constructor(hint = () => null, now = () => performance.now() / 1000) {
@@ -15,7 +15,8 @@ export class Pace {
   update(job, segments) {
     this.job = job;
     if (job.status === "in_progress") this.began ??= this.now();
-    for (const { frames, age, new: made } of segments) if (made) this.arrivals.push({ at: this.now() - age, frames });
+    for (const { frames, age, new: made } of segments)
+      if (made) this.arrivals.push({ at: this.now() - age, frames });
     // of the last arrival: it falls afterwards
     if (segments.length || this.rate === null) this.rate = job.frames_per_second;
   }
@@ -31,12 +32,13 @@ export class Pace {
     return each === null ? null : Math.max(0, each - this.#since());
   }
 
-  /** {seconds, late} until the end; null if unknown. It never rises: a wrong forecast is held, and late if far off. */
+  /** {seconds, late} until the end, or null. Never rises: a wrong forecast is held, and late if far off. */
   left() {
     const rate = this.job && this.speed();
     if (!rate) return null;
     const { status, num_frames, frames_done } = this.job;
-    const under = status === "in_progress" && this.arrivals.length ? Math.min(this.#since(), this.#each() ?? 0) : 0;
+    const under =
+      status === "in_progress" && this.arrivals.length ? Math.min(this.#since(), this.#each() ?? 0) : 0;
     const found = Math.max(this.next() ?? 0, (num_frames - frames_done) / rate - under, 1);
     this.shown = Math.min(this.shown, found);
     return { seconds: this.shown, late: found > 1.5 * this.shown + 10 };
@@ -46,7 +48,8 @@ export class Pace {
   speed() {
     const { arrivals } = this;
     if (arrivals.length < 2) return this.hint(this.job)?.rate ?? this.rate;
-    return Math.min(speedOf(arrivals), speedOf(arrivals.slice(-KEPT - 1))); // forecasts had better fall than rise
+    // forecasts had better fall than rise
+    return Math.min(speedOf(arrivals), speedOf(arrivals.slice(-KEPT - 1)));
   }
 
   /** Seconds between arrivals. */

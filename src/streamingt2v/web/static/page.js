@@ -40,13 +40,20 @@ function clear() {
 }
 
 function gallery(examples) {
-  document.querySelector("#gallery ul").replaceChildren(...examples.map((example) => {
-    const image = make("img", { src: `/page/static/examples/${example.name}.webp`, alt: "", width: 64, height: 64 });
-    const button = make("button", { type: "button", title: example.settings.prompt }, image, example.title);
-    button.dataset.name = example.name;
-    button.onclick = () => form.useExample(example);
-    return make("li", {}, button);
-  }));
+  document.querySelector("#gallery ul").replaceChildren(
+    ...examples.map((example) => {
+      const image = make("img", {
+        src: `/page/static/examples/${example.name}.webp`,
+        alt: "",
+        width: 64,
+        height: 64,
+      });
+      const button = make("button", { type: "button", title: example.settings.prompt }, image, example.title);
+      button.dataset.name = example.name;
+      button.onclick = () => form.useExample(example);
+      return make("li", {}, button);
+    }),
+  );
 }
 
 const settings = await ask("/page/settings.json");

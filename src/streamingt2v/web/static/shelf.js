@@ -27,10 +27,18 @@ function card(job, opened, deleted) {
     ? make("img", { src: path(job.id, "/content?variant=thumbnail"), alt: "", loading: "lazy" })
     : make("span", { className: "blank" });
   const state = STATES[job.status];
-  const waiting = jobs.filter((one) => one.status === "queued" && one.created_at <= job.created_at && one.id !== job.id).length;
+  const waiting = jobs.filter(
+    (one) => one.status === "queued" && one.created_at <= job.created_at && one.id !== job.id,
+  ).length;
   const place = job.status === "queued" && waiting ? `, ${waiting} before it` : "";
   const about = `${Number(job.seconds).toFixed(0)} s · ${job.preset}`;
-  const button = make("button", { type: "button" }, image, make("span", { className: "words", textContent: job.prompt }), make("small", { textContent: about }));
+  const button = make(
+    "button",
+    { type: "button" },
+    image,
+    make("span", { className: "words", textContent: job.prompt }),
+    make("small", { textContent: about }),
+  );
   if (state) button.append(make("small", { className: `state ${job.status}`, textContent: state + place }));
   button.onclick = () => { opened(job.id); scrollTo({ top: 0, behavior: "smooth" }); };
   const remove = make("button", { type: "button", className: "remove", textContent: "×", title: "Delete" });

@@ -12,11 +12,15 @@ const STAGES = {
   refine: { name: "Refine", doing: "Refining" },
 };
 const find = (selector) => document.querySelector(`#see ${selector}`);
-const stage = find(".stage"), video = find("video"), noise = find("canvas"), range = find(".bar input"), mode = find(".legend select");
+const stage = find(".stage"), video = find("video"), noise = find("canvas");
+const range = find(".bar input"), mode = find(".legend select");
 const film = new Film(video, paint);
 let calls = {}, job = null, news = null, events = null, pace = new Pace(), drawn = 0;
 
-/** settings: the server's. opened(id): show another job. gone(): this one was deleted. changed(): the list of jobs changed. */
+/**
+ * settings: the server's. opened(id): show another job. gone(): this one was deleted.
+ * changed(): the list of jobs changed.
+ */
 export function begin(given) {
   calls = given;
   mode.value = localStorage.getItem(MODE) ?? "wait";
@@ -34,8 +38,14 @@ export function open(id) {
   events.addEventListener("film", (event) => show(JSON.parse(event.data)));
   events.addEventListener("done", () => { events.close(); calls.changed(); });
   // EventSource reconnects by itself, unless the server refused
-  events.onerror = () => { if (events.readyState === EventSource.CLOSED) missing(id); else say("The server does not answer; reconnecting"); };
-  events.onopen = () => { pace = Object.assign(new Pace(calls.hint), { shown: pace.shown }); seen.clear(); };
+  events.onerror = () => {
+    if (events.readyState === EventSource.CLOSED) missing(id);
+    else say("The server does not answer; reconnecting");
+  };
+  events.onopen = () => {
+    pace = Object.assign(new Pace(calls.hint), { shown: pace.shown });
+    seen.clear();
+  };
 }
 
 /** Show nothing. */
@@ -46,7 +56,8 @@ export function close() {
   seen.clear();
   stage.dataset.status = "empty";
   stage.removeAttribute("data-frames");
-  for (const name of [".controls", ".legend", ".stages", ".prompts", ".words", ".notes"]) find(name).hidden = true;
+  for (const name of [".controls", ".legend", ".stages", ".prompts", ".words", ".notes"])
+    find(name).hidden = true;
   clearLook();
   turn(null);
   say("");
@@ -56,7 +67,11 @@ export function close() {
 async function missing(id) {
   try { await ask(path(id)); } catch (error) {
     close();
-    complain(error.status === 404 ? new Error("that video no longer exists; it was deleted, or its time to keep it is over") : error);
+    complain(
+      error.status === 404
+        ? new Error("that video no longer exists; it was deleted, or its time to keep it is over")
+        : error,
+    );
     calls.gone();
   }
 }
@@ -81,7 +96,10 @@ function show(film_) {
   describe(width, height);
   offer(ended, some);
   if (before?.status !== job.status) calls.changed();
-  if (ended && !(before && ENDED.includes(before.status))) { turn(null); if (some && job.status !== "failed") look(job); }
+  if (ended && !(before && ENDED.includes(before.status))) {
+    turn(null);
+    if (some && job.status !== "failed") look(job);
+  }
   if (!some && !ended) drawNoise();
   tick();
 }
@@ -89,10 +107,16 @@ function show(film_) {
 function describe() {
   find(".asked").textContent = news.prompts.at(-1)[1];
   const how = { preview: "faster preview", full: "full video" }[job.preset];
-  find(".about").textContent = `Seed ${job.seed} · ${job.model} · ${how} · ${job.num_frames} frames, ${Number(job.seconds).toLocaleString("en", { maximumFractionDigits: 2 })} s at ${Number(job.fps.toFixed(3))} per second`;
+  const seconds = Number(job.seconds).toLocaleString("en", { maximumFractionDigits: 2 });
+  const length = `${job.num_frames} frames, ${seconds} s at ${Number(job.fps.toFixed(3))} per second`;
+  find(".about").textContent = `Seed ${job.seed} · ${job.model} · ${how} · ${length}`;
   const list = find(".prompts");
-  const items = news.prompts.map(([frame, prompt]) => make("li", {}, make("b", { textContent: `From frame ${frame}` }), ` ${prompt}`));
-  items.forEach((item, at) => { [item.dataset.frame] = news.prompts[at]; });
+  const items = news.prompts.map(([frame, prompt]) =>
+    make("li", {}, make("b", { textContent: `From frame ${frame}` }), ` ${prompt}`),
+  );
+  items.forEach((item, at) => {
+    [item.dataset.frame] = news.prompts[at];
+  });
   if (news.pending) {
     const when = ENDED.includes(job.status) ? "Too late" : "From the next chunk on";
     items.push(make("li", { className: "pending" }, make("b", { textContent: when }), ` ${news.pending}`));
@@ -100,7 +124,8 @@ function describe() {
   list.replaceChildren(...items);
   list.hidden = items.length < 2;
   put(".words", readAs(news.words));
-  put(".notes", job.notes.filter((note) => !/^the model (does not know|knows no word)/.test(note)).join("; ")); // shown above in detail
+  const told = /^the model (does not know|knows no word)/; // shown above in detail
+  put(".notes", job.notes.filter((note) => !told.test(note)).join("; "));
 }
 
 function offer(ended, some) {
@@ -120,7 +145,12 @@ function tick() {
   if (!job) return;
   const ended = ENDED.includes(job.status);
   film.follow(mode.value, pace.next());
-  figure("frames", ended && job.frames_done === job.num_frames ? `${job.num_frames}` : `${job.frames_done} of ${job.num_frames}`);
+  figure(
+    "frames",
+    ended && job.frames_done === job.num_frames
+      ? `${job.num_frames}`
+      : `${job.frames_done} of ${job.num_frames}`,
+  );
   const rate = pace.speed() ?? job.frames_per_second;
   figure("rate", rate ? `${rate.toFixed(rate < 10 ? 2 : 0)} frames/s` : "–");
   const left = ended ? null : pace.left();
@@ -134,11 +164,18 @@ function tick() {
 function status(ended) {
   if (!ended && job.cancelling) return "Stopping";
   switch (job.status) {
-    case "queued": return news.ahead ? `Queued: ${news.ahead} ${news.ahead === 1 ? "video" : "videos"} before this one` : "Queued: this one is next";
-    case "in_progress": return doing();
-    case "completed": return "Done";
-    case "cancelled": return job.frames_done ? "Stopped early" : "Stopped before the first frames";
-    default: return `Failed: ${job.error?.message ?? "see the server's log"}`;
+    case "queued":
+      return news.ahead
+        ? `Queued: ${news.ahead} ${news.ahead === 1 ? "video" : "videos"} before this one`
+        : "Queued: this one is next";
+    case "in_progress":
+      return doing();
+    case "completed":
+      return "Done";
+    case "cancelled":
+      return job.frames_done ? "Stopped early" : "Stopped before the first frames";
+    default:
+      return `Failed: ${job.error?.message ?? "see the server's log"}`;
   }
 }
 
@@ -147,7 +184,8 @@ function doing() {
   if (job.frames_done >= job.num_frames) return "Finishing the file";
   if (!job.stage) return job.kind === "create" || job.kind === "remix" ? "Starting" : "Reading the video";
   const step = job.stage !== "refine" && job.step ? ` · step ${job.step} of ${job.steps}` : "";
-  return `${STAGES[job.stage].doing}${step}${job.frames_done ? ` · frame ${job.frames_done} comes next` : ""}`;
+  const next = job.frames_done ? ` · frame ${job.frames_done} comes next` : "";
+  return `${STAGES[job.stage].doing}${step}${next}`;
 }
 
 /** Show the stages of the video, and which one works now. */
@@ -178,11 +216,19 @@ function paint() {
   find(".played").style.width = share(video.currentTime);
   range.max = film.total;
   range.value = video.currentTime;
-  range.setAttribute("aria-valuetext", `${video.currentTime.toFixed(1)} of ${film.total.toFixed(1)} seconds, ${film.made.toFixed(1)} made`);
+  range.setAttribute(
+    "aria-valuetext",
+    `${video.currentTime.toFixed(1)} of ${film.total.toFixed(1)} seconds, ${film.made.toFixed(1)} made`,
+  );
   find(".clock").textContent = `${video.currentTime.toFixed(1)} / ${film.total.toFixed(1)} s`;
   const frame = Math.floor(video.currentTime * film.fps + 0.01);
   const items = [...find(".prompts").children].filter((item) => item.dataset.frame);
-  items.forEach((item, at) => item.toggleAttribute("data-now", Number(item.dataset.frame) <= frame && !(Number(items[at + 1]?.dataset.frame) <= frame)));
+  items.forEach((item, at) =>
+    item.toggleAttribute(
+      "data-now",
+      Number(item.dataset.frame) <= frame && !(Number(items[at + 1]?.dataset.frame) <= frame),
+    ),
+  );
   const button = find("[data-do=play]");
   button.dataset.shows = film.wanted ? "pause" : "play";
   button.setAttribute("aria-label", film.wanted ? "Pause" : "Play");
@@ -193,11 +239,14 @@ function paint() {
 /** Return why playback does not run at full speed. */
 function playback() {
   if (film.complete || !film.wanted || job.frames_done >= job.num_frames) return null;
-  const next = pace.next(), when = next === null ? "" : next < 1 ? ", any moment now" : `, in about ${clock(next)}`;
+  const next = pace.next(),
+    when = next === null ? "" : next < 1 ? ", any moment now" : `, in about ${clock(next)}`;
   if (film.waiting) return `Waiting for frame ${job.frames_done}${when}`;
   if (film.stuck || video.readyState < HTMLMediaElement.HAVE_FUTURE_DATA) return "Loading";
-  if (film.mode === "loop") return `Looping; frame ${job.frames_done} comes${when.replace(",", "") || " later"}`;
-  if (film.mode === "pace" && video.playbackRate < 0.95) return `At ${Math.round(100 * video.playbackRate)} % speed, as fast as it is made`;
+  if (film.mode === "loop")
+    return `Looping; frame ${job.frames_done} comes${when.replace(",", "") || " later"}`;
+  if (film.mode === "pace" && video.playbackRate < 0.95)
+    return `At ${Math.round(100 * video.playbackRate)} % speed, as fast as it is made`;
   return null;
 }
 
@@ -216,9 +265,17 @@ function put(selector, text) {
   find(selector).hidden = !text;
 }
 
-const figure = (name, text) => { find(`[data-figure=${name}]`).textContent = text; };
-const announce = (text) => { const place = find("#announced"); if (place.textContent !== text) place.textContent = text; };
-const say = (text) => { const place = find(".status"); if (place.textContent !== text) place.textContent = text; };
+const figure = (name, text) => {
+  find(`[data-figure=${name}]`).textContent = text;
+};
+const announce = (text) => {
+  const place = find("#announced");
+  if (place.textContent !== text) place.textContent = text;
+};
+const say = (text) => {
+  const place = find(".status");
+  if (place.textContent !== text) place.textContent = text;
+};
 
 function complain(error) {
   const notice = find(".stage > .notice");
@@ -235,7 +292,8 @@ function drawNoise() {
     const pen = noise.getContext("2d"), noisy = pen.createImageData(32, 32);
     for (let at = 0; at < noisy.data.length; at += 4) {
       const spread = 150 * (1 - 0.75 * calm);
-      for (let part = 0; part < 3; part++) noisy.data[at + part] = 105 - part * 12 + (Math.random() - 0.5) * spread;
+      for (let part = 0; part < 3; part++)
+        noisy.data[at + part] = 105 - part * 12 + (Math.random() - 0.5) * spread;
       noisy.data[at + 3] = 255;
     }
     pen.putImageData(noisy, 0, 0);
@@ -246,7 +304,8 @@ function drawNoise() {
 // ---- actions
 
 function turn(name) {
-  for (const form of document.querySelectorAll("#see .turn")) form.hidden = form.dataset.for !== name || !form.hidden;
+  for (const form of document.querySelectorAll("#see .turn"))
+    form.hidden = form.dataset.for !== name || !form.hidden;
   for (const button of document.querySelectorAll("#see [aria-expanded]")) {
     button.setAttribute("aria-expanded", String(!find(`[data-for=${button.dataset.do}]`).hidden));
   }
@@ -264,9 +323,20 @@ const again = (changes) => attempt(async () => calls.opened((await ask(path(job.
 
 const actions = {
   play: () => film.toggle(),
-  sound: () => { video.muted = !video.muted; find("[data-do=sound]").textContent = video.muted ? "Sound on" : "Sound off"; },
-  wide: () => (document.fullscreenElement ? document.exitFullscreen() : (find(".screen").requestFullscreen ?? video.webkitEnterFullscreen).call(find(".screen").requestFullscreen ? find(".screen") : video)),
-  stop: () => attempt(async () => { await ask(path(job.id, "/cancel"), {}); }),
+  sound: () => {
+    video.muted = !video.muted;
+    find("[data-do=sound]").textContent = video.muted ? "Sound on" : "Sound off";
+  },
+  wide: () =>
+    document.fullscreenElement
+      ? document.exitFullscreen()
+      : (find(".screen").requestFullscreen ?? video.webkitEnterFullscreen).call(
+          find(".screen").requestFullscreen ? find(".screen") : video,
+        ),
+  stop: () =>
+    attempt(async () => {
+      await ask(path(job.id, "/cancel"), {});
+    }),
   change: () => turn("change"),
   extend: () => turn("extend"),
   refine: () => attempt(async () => calls.opened((await ask(path(job.id, "/refine"), {})).id)),
@@ -279,7 +349,9 @@ const actions = {
     calls.gone();
   }),
 };
-find("").addEventListener("click", (event) => actions[event.target.closest("button[data-do]")?.dataset.do]?.());
+find("").addEventListener("click", (event) =>
+  actions[event.target.closest("button[data-do]")?.dataset.do]?.(),
+);
 find("[data-for=change]").onsubmit = (event) => {
   event.preventDefault();
   attempt(async () => {
@@ -290,5 +362,8 @@ find("[data-for=change]").onsubmit = (event) => {
 find("[data-for=extend]").onsubmit = (event) => {
   event.preventDefault();
   const { prompt, frames } = event.target;
-  attempt(async () => calls.opened((await ask(path("extensions"), { prompt: prompt.value, num_frames: Number(frames.value), video: { id: job.id } })).id));
+  attempt(async () => {
+    const asked = { prompt: prompt.value, num_frames: Number(frames.value), video: { id: job.id } };
+    calls.opened((await ask(path("extensions"), asked)).id);
+  });
 };
