@@ -132,7 +132,9 @@ SLOW_MODULES = {
     "backbones": {"test_engines"},
     "cli": {"test_process"},
     "compare": {"test_baselines", "test_comparison", "test_rivals"},
-    "external": {"test_continuing", "test_families", "test_first_chunk", "test_steering"},
+    "external": set(
+        "test_continuing test_families test_first_chunk test_steering test_streaming_svd".split()
+    ),
     "jobs": {"test_service"},
     "runs": {"test_batch", "test_kills"},
     "stages": {"test_seams"},

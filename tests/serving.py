@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
+from urllib.parse import urlsplit
 
 import uvicorn
 from PIL import Image
@@ -44,3 +46,19 @@ def picture(kind: str = "PNG", size: tuple[int, int] = (40, 60)) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", size, "red").save(buffer, kind)
     return buffer.getvalue()
+
+
+def dialled(url: str) -> socket.socket:
+    """Connect to the server at a URL."""
+    return socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=20)
+
+
+def raw(url: str, head: str, body: bytes = b"") -> bytes:
+    """Send a handwritten request; return the status line, empty if the connection just ends."""
+    with closing(dialled(url)) as plain:
+        plain.sendall(
+            head.replace("HOST", urlsplit(url).netloc).replace("\n", "\r\n").encode("latin-1")
+            + b"\r\n\r\n"
+            + body
+        )
+        return plain.recv(4096).partition(b"\r\n")[0]

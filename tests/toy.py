@@ -6,8 +6,10 @@ import copy
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import UNet3DConditionModel
+from PIL import Image
 from transformers import CLIPVisionModelWithProjection
 
 from lab.tiny import assemble, base, data, diffusion, text, vae
@@ -83,3 +85,15 @@ def _awake(module: torch.nn.Module) -> torch.nn.Module:
             if not parameter.any():
                 parameter.normal_(std=0.1)
     return module
+
+
+def write_picture(path: Path, colour: tuple[int, int, int]) -> None:
+    """Write an image of one colour, darker on the right."""
+    pixels = np.full((48, 64, 3), colour, np.uint8)
+    pixels[:, 40:] //= 2
+    Image.fromarray(pixels).save(path)
+
+
+def collect(chunks) -> np.ndarray:
+    """Return the frames of all chunks, (T, H, W, 3)."""
+    return np.concatenate([chunk.frames for chunk in chunks])

@@ -22,6 +22,7 @@ from streamingt2v.config import ExtendConfig, Request
 from streamingt2v.errors import RequestError
 from streamingt2v.pipeline import LongVideoPipeline
 from streamingt2v.samplers.denoise import Predict
+from streamingt2v.samplers.guidance import Guidance
 from streamingt2v.types import TextCond
 from streamingt2v.video.piece import to_float, to_uint8
 from streamingt2v.video.reader import Frame
@@ -66,14 +67,9 @@ class WithoutCam(ModelScopeBackbone):
     """Drop the previous frames: every chunk starts anew."""
 
     def predictor(
-        self,
-        condition: Condition,
-        window_TCHW: torch.Tensor | None,
-        scale: float,
-        rescale: float,
-        time_guidance: float = 0.0,
+        self, condition: Condition, window_TCHW: torch.Tensor | None, guidance: Guidance
     ) -> Predict:
-        return super().predictor(condition, None, scale, rescale, time_guidance)
+        return super().predictor(condition, None, guidance)
 
 
 class WithoutBoth(WithoutApm, WithoutCam):
@@ -116,14 +112,9 @@ class HeldOverlap(WithoutBoth):
     alphas: torch.Tensor
 
     def predictor(
-        self,
-        condition: Condition,
-        window_TCHW: torch.Tensor | None,
-        scale: float,
-        rescale: float,
-        time_guidance: float = 0.0,
+        self, condition: Condition, window_TCHW: torch.Tensor | None, guidance: Guidance
     ) -> Predict:
-        predict = super().predictor(condition, window_TCHW, scale, rescale, time_guidance)
+        predict = super().predictor(condition, window_TCHW, guidance)
         if window_TCHW is None:
             return predict
         held = encode_frames(self.vae, window_TCHW, self.device)

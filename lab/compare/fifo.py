@@ -17,6 +17,7 @@ import torch
 from streamingt2v.checkpoints.load import Components
 from streamingt2v.config import ExtendConfig, Request
 from streamingt2v.samplers.denoise import Predict, final
+from streamingt2v.samplers.guidance import Guidance
 from streamingt2v.samplers.noise import frame_noise
 from streamingt2v.stages.extend import ExtendStage
 from streamingt2v.video.piece import to_uint8
@@ -39,7 +40,7 @@ def fifo_diffusion(components: Components, request: Request, partitions: int = P
     text = components.text(request.prompt, request.negative_prompt)
     condition = backbone.condition(text, None)
     scale = extend.guidance_scale if request.guidance_scale is None else request.guidance_scale
-    predict = backbone.predictor(condition, None, scale, extend.guidance_rescale)
+    predict = backbone.predictor(condition, None, Guidance(scale, extend.guidance_rescale))
     shape = backbone.latent_shape(config.height, config.width)
 
     def noise(*frames: int) -> torch.Tensor:

@@ -19,6 +19,7 @@ from streamingt2v.checkpoints.load import Components
 from streamingt2v.config import Request
 from streamingt2v.errors import RequestError
 from streamingt2v.samplers.denoise import denoise, final
+from streamingt2v.samplers.guidance import Guidance
 from streamingt2v.samplers.noise import frame_noise, integer
 from streamingt2v.video.piece import to_uint8
 from streamingt2v.video.reader import Frame
@@ -36,7 +37,7 @@ def free_noise(components: Components, request: Request) -> Iterator[Frame]:
     shape = backbone.latent_shape(config.height, config.width)
     condition = backbone.condition(components.text(request.prompt, request.negative_prompt), None)
     scale = extend.guidance_scale if request.guidance_scale is None else request.guidance_scale
-    predict = backbone.predictor(condition, None, scale, extend.guidance_rescale)
+    predict = backbone.predictor(condition, None, Guidance(scale, extend.guidance_rescale))
 
     def noise(step: int) -> torch.Tensor:
         frames = rescheduled(total, extend.frames, request.seed) if step < 0 else range(total)

@@ -21,7 +21,7 @@ from streamingt2v.models.apm import anchor_tokens
 from streamingt2v.pipeline import LongVideoPipeline
 from streamingt2v.runs.render import load_pipeline
 from streamingt2v.samplers.denoise import Predict
-from streamingt2v.samplers.guidance import frames_alone, guide_pair, steadied
+from streamingt2v.samplers.guidance import Guidance, frames_alone, guide_pair, steadied
 from streamingt2v.types import TextCond
 
 PROCEDURES = ("published", "published-ddim")
@@ -70,12 +70,7 @@ class PublishedProcedure(ModelScopeBackbone):
 
     @torch.no_grad()
     def predictor(  # type: ignore[override]
-        self,
-        condition: Unprepared,
-        window_TCHW: torch.Tensor | None,
-        scale: float,
-        rescale: float,
-        time_guidance: float = 0.0,
+        self, condition: Unprepared, window_TCHW: torch.Tensor | None, guidance: Guidance
     ) -> Predict:
         """Recompute text and anchor, and encode the window twice without use."""
         text, dtype = self.encode_text(), self.unet.dtype
@@ -94,19 +89,17 @@ class PublishedProcedure(ModelScopeBackbone):
             features = None
             if frames_BTCHW is not None:
                 features = self.cam(pair_BCTHW, timestep, text_BLD, self.cam.encode_frames(frames_BTCHW))
-            guided = guide_pair(
-                self.unet(pair_BCTHW, timestep, text_BLD, image_BLD, features).float(), scale, rescale
-            )
-            if (
-                not time_guidance
-            ):  # not part of the procedure, but a model may require it; recomputed like the rest
+            prediction = self.unet(pair_BCTHW, timestep, text_BLD, image_BLD, features).float()
+            guided = guide_pair(prediction, guidance.scale, guidance.rescale)
+            if not guidance.time:
                 return guided
+            # not part of the procedure, but a model may require it; recomputed like the rest
             shared = features and features.of_the_last(len(features.mid) // 2, pair_BCTHW.shape[2])
             positive = self.unet.contexts(text_BLD[1:], image_BLD[1:] if image_BLD is not None else None)
             alone = frames_alone(
                 lambda frames: self.unet(frames, timestep, positive, cam_features=shared), pair_BCTHW[:1]
             )
-            return steadied(guided, alone, time_guidance)
+            return steadied(guided, alone, guidance.time)
 
         return predict
 

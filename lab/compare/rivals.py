@@ -35,7 +35,7 @@ from streamingt2v.models.cam import ConditionalAttentionModule
 from streamingt2v.models.context import Contexts
 from streamingt2v.models.unet3d import StreamingUNet3D
 from streamingt2v.samplers.denoise import Predict
-from streamingt2v.samplers.guidance import frames_alone, guide_pair, steadied
+from streamingt2v.samplers.guidance import Guidance, frames_alone, guide_pair, steadied
 
 Sizes = dict[str, Any]
 """Arguments of `ConditionalAttentionModule` for the copied half; `in_channels` is the base's."""
@@ -225,15 +225,10 @@ class RivalBackbone(ModelScopeBackbone):
 
     @torch.no_grad()
     def predictor(
-        self,
-        condition: Condition,
-        window_TCHW: torch.Tensor | None,
-        scale: float,
-        rescale: float,
-        time_guidance: float = 0.0,
+        self, condition: Condition, window_TCHW: torch.Tensor | None, guidance: Guidance
     ) -> Predict:
         if window_TCHW is None:
-            return super().predictor(condition, None, scale, rescale, time_guidance)
+            return super().predictor(condition, None, guidance)
         seen_BCTHW = self.rival.see(window_TCHW[None].to(self.device, self.unet.dtype), self.vae, self.frames)
         positive, seen_TC1HW = condition.positive(), seen_BCTHW[0].transpose(0, 1)[:, :, None]
 
@@ -245,9 +240,9 @@ class RivalBackbone(ModelScopeBackbone):
             prediction = self.rival(
                 self.unet, pair_BCTHW, timestep, condition.base, condition.cam, seen_BCTHW
             )
-            guided = guide_pair(prediction.float(), scale, rescale)
-            if not time_guidance:
+            guided = guide_pair(prediction.float(), guidance.scale, guidance.rescale)
+            if not guidance.time:
                 return guided
-            return steadied(guided, frames_alone(partial(alone, timestep), pair_BCTHW[:1]), time_guidance)
+            return steadied(guided, frames_alone(partial(alone, timestep), pair_BCTHW[:1]), guidance.time)
 
         return predict

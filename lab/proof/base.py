@@ -19,6 +19,7 @@ from diffusers.models.resnet import TemporalConvLayer
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 
 from .code import CHANNELS, load_code
+from .options import parser
 from .pool import Example, Pool
 from .run import Run, RunConfig, device_of_this_process, quick_arithmetic
 from .sampling import clean_of, make_scheduler, sample, save_sheet
@@ -140,7 +141,7 @@ class Trainer:
             name: getattr(a, name)
             for name in "lr steps minutes decay ema save_minutes look_minutes agree_every seed".split()
         }
-        self.run = Run(RunConfig(Path(a.out), **shared), self.unet)
+        self.run = Run(RunConfig(a.out, **shared), self.unet)
         self.of_clips = Pool(
             self.code, a.frames, 1500, a.fresh, self.run.rng, a.workers if a.frames > 1 else 0
         )
@@ -210,35 +211,32 @@ MORE = (
 
 
 def main(words: list[str] | None = None) -> None:
-    p = argparse.ArgumentParser()
-    p.add_argument("out")
-    for name, kind, default in (
-        ("text", str, None),
-        ("code", str, None),
-        ("init", str, None),
-        ("frames", int, 16),
-        ("batch", int, 16),
-        ("picture_batch", int, 128),
-        ("picture_every", int, 0),
-        ("lr", float, 2e-3),
-        ("seed", int, 0),
-        ("fresh", float, 0.25),
-        ("late", float, 1.3),
-        ("changes", float, 0.5),
-        ("ema", float, 0.998),
-        ("steps", int, 10**9),
-        ("minutes", float, 10**9),
-        ("decay", float, 0.0),
-        ("save_minutes", float, 8),
-        ("look_minutes", float, 15),
-        ("look_steps", int, 10),
-        ("agree_every", int, 8),
-        ("compile", int, 1),
-        ("workers", int, 0),
-        ("still_init", int, 0),
-    ):
-        p.add_argument(f"--{name}", type=kind, default=default)
-    p.add_argument("--channels", type=lambda s: tuple(map(int, s.split(","))), default=(64, 128, 192))
+    p = parser(
+        text=None,
+        code=None,
+        init=None,
+        frames=16,
+        batch=16,
+        picture_batch=128,
+        picture_every=0,
+        lr=2e-3,
+        seed=0,
+        fresh=0.25,
+        late=1.3,
+        changes=0.5,
+        ema=0.998,
+        steps=10**9,
+        minutes=1e9,
+        decay=0.0,
+        save_minutes=8.0,
+        look_minutes=15.0,
+        look_steps=10,
+        agree_every=8,
+        compile=1,
+        workers=0,
+        still_init=0,
+        channels=(64, 128, 192),
+    )
     torch.set_num_threads(1)
     Trainer(p.parse_args(words)).go()
 

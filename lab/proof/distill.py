@@ -5,9 +5,7 @@ python -m lab.proof.distill OUT --model DIR [--minutes 60]
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +17,7 @@ from streamingt2v.train.draws import generators
 from streamingt2v.train.folder import Source
 
 from .code import to_pixels
+from .options import parser
 from .run import Run, RunConfig, device_of_this_process, quick_arithmetic
 
 
@@ -35,23 +34,20 @@ class WorldClips:
 
 
 def main(words: list[str] | None = None) -> None:
-    p = argparse.ArgumentParser()
-    p.add_argument("out", type=Path)
-    for name, kind, default in (
-        ("model", str, None),
-        ("student_steps", int, 4),
-        ("videos", int, 160),
-        ("chunks", int, 6),
-        ("together", int, 1),
-        ("rank", int, 8),
-        ("batch", int, 8),
-        ("lr", float, 1e-3),
-        ("steps", int, 10**9),
-        ("minutes", float, 60),
-        ("save_minutes", float, 8),
-        ("look_minutes", float, 15),
-    ):
-        p.add_argument(f"--{name}", type=kind, default=default)
+    p = parser(
+        model=None,
+        student_steps=4,
+        videos=160,
+        chunks=6,
+        together=1,
+        rank=8,
+        batch=8,
+        lr=1e-3,
+        steps=10**9,
+        minutes=60.0,
+        save_minutes=8.0,
+        look_minutes=15.0,
+    )
     a = p.parse_args(words)
     torch.set_num_threads(1)
     device, cache = device_of_this_process(), a.out / "teacher"

@@ -32,6 +32,7 @@ from streamingt2v.train.precision import is_quick_in_bfloat16
 from .base import clean_loss
 from .code import load_code
 from .continuing import OVERLAP, Continuation, draw
+from .options import parser
 from .run import Run, RunConfig, device_of_this_process, quick_arithmetic
 from .sampling import clean_of, make_scheduler, save_sheet
 from .words import TEXT_LENGTH, WIDTH, load_text, tokenize
@@ -185,7 +186,7 @@ class Trainer:
         self.module = self._module().eval().to(self.device)
         self.text.to(self.device)
         config = RunConfig(
-            Path(a.out),
+            a.out,
             lr=a.lr,
             steps=a.steps,
             minutes=a.minutes,
@@ -317,28 +318,25 @@ def go_on(
 
 
 def main(words: list[str] | None = None) -> None:
-    p = argparse.ArgumentParser()
-    p.add_argument("out")
-    for name, kind, default in (
-        ("kind", str, "cam"),
-        ("base", str, None),
-        ("text", str, None),
-        ("code", str, None),
-        ("cam", str, None),
-        ("sight", str, None),
-        ("batch", int, 8),
-        ("lr", float, 1.5e-3),
-        ("steps", int, 3000),
-        ("minutes", float, 10**9),
-        ("encoder_steps", int, 0),
-        ("late", float, 1.3),
-        ("changes", float, 0.5),
-        ("plain", int, 0),
-        ("save_minutes", float, 8),
-        ("look_minutes", float, 15),
-        ("look_steps", int, 8),
-    ):
-        p.add_argument(f"--{name}", type=kind, default=default)
+    p = parser(
+        kind="cam",
+        base=None,
+        text=None,
+        code=None,
+        cam=None,
+        sight=None,
+        batch=8,
+        lr=1.5e-3,
+        steps=3000,
+        minutes=1e9,
+        encoder_steps=0,
+        late=1.3,
+        changes=0.5,
+        plain=0,
+        save_minutes=8.0,
+        look_minutes=15.0,
+        look_steps=8,
+    )
     torch.set_num_threads(1)
     trainer = Trainer(p.parse_args(words))
     trainer.run.go(trainer.loss, trainer.look)

@@ -17,6 +17,7 @@ from streamingt2v.train.draws import Noise
 
 from .base import build_unet
 from .code import load_code
+from .options import parser
 from .pool import Pool
 from .run import Run, RunConfig, device_of_this_process, quick_arithmetic
 from .sampling import save_sheet
@@ -36,7 +37,7 @@ class Trainer:
         self.module = RefinerModule(build_unet(a.channels, a.side // 8, head_dim=16), text.eval(), LEVELS)
         self.module.eval().to(self.device)
         names = "lr steps minutes decay save_minutes look_minutes".split()
-        self.run = Run(RunConfig(Path(a.out), **{n: getattr(a, n) for n in names}), self.module)
+        self.run = Run(RunConfig(a.out, **{n: getattr(a, n) for n in names}), self.module)
         self.code = load_code(Path(a.code))
         self.there = self.code.to(self.device)
         shared = (a.fresh, self.run.rng, a.workers // 2, a.side)
@@ -85,26 +86,23 @@ class Trainer:
 
 
 def main(words: list[str] | None = None) -> None:
-    p = argparse.ArgumentParser()
-    p.add_argument("out")
-    for name, kind, default in (
-        ("text", str, None),
-        ("code", str, None),
-        ("side", int, 128),
-        ("frames", int, 8),
-        ("batch", int, 4),
-        ("picture_batch", int, 16),
-        ("fresh", float, 0.25),
-        ("lr", float, 1.5e-3),
-        ("steps", int, 10**9),
-        ("minutes", float, 60),
-        ("decay", float, 0.4),
-        ("save_minutes", float, 8),
-        ("look_minutes", float, 15),
-        ("workers", int, 0),
-    ):
-        p.add_argument(f"--{name}", type=kind, default=default)
-    p.add_argument("--channels", type=lambda s: tuple(map(int, s.split(","))), default=(48, 96, 144))
+    p = parser(
+        text=None,
+        code=None,
+        side=128,
+        frames=8,
+        batch=4,
+        picture_batch=16,
+        fresh=0.25,
+        lr=1.5e-3,
+        steps=10**9,
+        minutes=60.0,
+        decay=0.4,
+        save_minutes=8.0,
+        look_minutes=15.0,
+        workers=0,
+        channels=(48, 96, 144),
+    )
     torch.set_num_threads(1)
     trainer = Trainer(p.parse_args(words))
     trainer.run.go(trainer.loss, trainer.look)

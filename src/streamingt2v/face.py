@@ -280,9 +280,7 @@ class Face(ABC):
         """Yield the chunks of a resolved request."""
 
     def unknown_words(self, prompt: str) -> dict[str, str | None]:
-        """Return the words of a prompt that the model does not know, with the word used instead (None: left
-        out).
-        """
+        """Return the words of a prompt that the model does not know, with their replacement or None."""
         return self.components.text.unknown_words(prompt)
 
     def surplus_tokens(self, prompt: str) -> int:

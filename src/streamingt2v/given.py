@@ -39,8 +39,7 @@ class Given:
         return str(path)
 
     def video(self, video: Any) -> str | None:
-        """Return the path of a video: a path, a list of images, an array (T, H, W, 3) or a tensor (T, 3, H,
-        W).
+        """Return the path of a video: a path, images, an array (T, H, W, 3) or a tensor (T, 3, H, W).
 
         RequestError for anything else.
         """

@@ -75,9 +75,7 @@ class LongVideoPipeline(Face):
             yield Piece(frames_TCHW[:kept], _state(memory, done, held), done == total)
 
     def _begun(self, asked: ResolvedRequest, words: Words, maker: Extender) -> tuple[torch.Tensor, Any, int]:
-        """Return the first new frames (none for an extended video), the memory, and how many frames may be
-        held back.
-        """
+        """Return the first new frames (none if extending), the memory, and how many may be held back."""
         size = (asked.height, asked.width)
         if asked.start == "video":
             assert asked.request.video is not None
@@ -117,9 +115,7 @@ def _chunks(pieces: Iterator[Piece], state: State | None) -> Iterator[Chunk]:
 
 
 def _kept(done: int, made: int, held: int, total: int | None) -> tuple[int, int]:
-    """Return how many of `made` frames are finished and how many are held back; none is if these complete the
-    video.
-    """
+    """Return how many of `made` frames are finished, and how many are held back."""
     if total is not None and done + made >= total:
         return total - done, 0
     return made - held, held

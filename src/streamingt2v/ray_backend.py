@@ -1,5 +1,4 @@
-"""Distribute work: to this process, or to several by Ray. The only module that imports Ray; it knows nothing
-about the work.
+"""Distribute work, which it does not know: to this process, or to several by Ray, imported here alone.
 
 `Alone` and `Pool` are crews: `submit` calls a method on an idle worker's object, for tasks that depend on
 each other. `Farm` maps over independent tasks and survives the death of workers. `Replicas` serve requests at
@@ -124,8 +123,7 @@ class Farm:
             ray.shutdown()
 
     def work_off(self, tasks: Sequence[str]) -> Iterator[tuple[int, str]]:
-        """Yield (task number, answer) in order of completion; nothing for a task that killed its worker too
-        often.
+        """Yield (task number, answer) as completed; nothing for a task that often killed its worker.
 
         Tasks and answers are strings, since they may cross machines.
         """

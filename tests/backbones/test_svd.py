@@ -15,7 +15,7 @@ from streamingt2v.config.external import SvdConfig
 from streamingt2v.models.svd_cam import SpatioTemporalCam
 from streamingt2v.models.svd_unet import StreamingUNetSpatioTemporal
 from streamingt2v.samplers.denoise import denoise, final, log_linear
-from streamingt2v.samplers.guidance import guide
+from streamingt2v.samplers.guidance import Guidance, guide
 from streamingt2v.types import TextCond
 from toy_networks import randn, stir
 from toy_pipelines import EDM, SVD_SIZES, SVD_UNET, WIDTH, svd_backbone
@@ -143,7 +143,7 @@ def test_one_chunk_without_cam_is_that_of_the_published_pipeline():
         latents=noise.transpose(1, 2),
         output_type="pt",
     ).frames[0]  # fmt: skip
-    predict = backbone.predictor(condition, None, 3.0, 0.0)
+    predict = backbone.predictor(condition, None, Guidance(3.0))
     latents = final(denoise(predict, noise, scheduler, 2, step_noise=lambda step: noise))
     assert_near(backbone.decode(latents), expected * 2 - 1, 1e-3)  # float32 at noise levels of 700
 
@@ -153,7 +153,7 @@ def test_guidance_rises_evenly_over_the_frames():
     backbone = svd_backbone(first_guidance=1.5)
     backbone.unet.forward = lambda *args, **kwargs: torch.cat([without, with_]).transpose(1, 2)
     condition = backbone.condition(NO_TEXT, torch.zeros(3, 4, 4))
-    guided = backbone.predictor(condition, None, 3.0, 0.0)(torch.zeros(1, 4, 3, 2, 2), torch.tensor(0.5))
+    guided = backbone.predictor(condition, None, Guidance(3.0))(torch.zeros(1, 4, 3, 2, 2), torch.tensor(0.5))
     for frame, scale in enumerate((1.5, 2.25, 3.0)):
         assert_near(guided[:, :, frame], guide(without[:, :, frame], with_[:, :, frame], scale))
 

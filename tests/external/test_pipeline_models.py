@@ -19,6 +19,7 @@ from streamingt2v.resolve import resolve, with_media
 from streamingt2v.runs.state import pack_state, unpack_state
 from streamingt2v.video.reader import read_video
 from streamingt2v.video.writer import write_video
+from toy import collect
 
 PROMPT = "A cat running on the street"
 NAMES = ("wan", "ltx", "wan_image", "anyflow", "cogvideox", "skyreels_df")
@@ -39,10 +40,6 @@ def home(tmp_path_factory) -> Path:
 def request_of(home: Path, name: str, frames: int, **more) -> Request:
     image = str(home / "image.png") if toy_bases.TOYS[name].image else None
     return Request(PROMPT, frames, image=image, **more)
-
-
-def collect(chunks) -> np.ndarray:
-    return np.concatenate([chunk.frames for chunk in chunks])
 
 
 @pytest.mark.parametrize("name", NAMES)

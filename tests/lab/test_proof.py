@@ -14,7 +14,7 @@ from torch import nn
 
 from lab.compare.comparison import TRUTH, WITHOUT_ANCHOR
 from lab.compare.results import Item, ItemFile, save_rows
-from lab.proof import base, code, continuing, export, measures, memory, muon, page, pool, whole
+from lab.proof import base, code, continuing, export, measures, memory, muon, options, page, pool, whole
 from lab.proof.run import Run, RunConfig
 from lab.proof.sampling import make_scheduler
 from lab.world2 import clip
@@ -89,7 +89,8 @@ def test_the_whole_training_names_settings_that_its_parts_have(tmp_path):
         for part in whole.parts(tmp_path, 30, 2, toy):
             source = Path(whole.__file__).with_name(f"{part.module}.py").read_text()
             named = [word.removeprefix("--") for word in part.words if word.startswith("--")]
-            assert all(f'"{name}"' in source or f'"--{name}"' in source for name in named), (part, named)
+            ways = ('"{}"', '"--{}"', "    {}=")  # names in a table, options, defaults of `options.parser`
+            assert all(any(way.format(name) in source for way in ways) for name in named), (part, named)
     assert sum(share for name, share in whole.SHARES.items() if name not in whole.BESIDE) < 1
 
 
@@ -258,3 +259,12 @@ def test_the_page_of_results_begins_with_images_and_says_what_fails(tmp_path, be
     assert all((place.parent / "images" / name).stat().st_size < 2e6 and name in text for name in shown)
     assert ("Does not hold: as shipped is surely better than CAM alone" in text) == (better == 0)
     assert ("CAM 1.00, nothing 4.00 | holds" in text) and ("and in 20 points more" in text)
+
+
+def test_a_default_says_the_type_of_an_option():
+    made = options.parser(text=None, batch=4, lr=1.0, channels=(1, 2))
+    words = "here --text cat --batch 3 --lr 2 --channels 5,6".split()
+    assert vars(made.parse_args(words)) == {
+        "out": Path("here"), "text": "cat", "batch": 3, "lr": 2.0, "channels": (5, 6)
+    }  # fmt: skip
+    assert vars(made.parse_args(["here"]))["text"] is None

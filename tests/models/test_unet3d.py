@@ -10,6 +10,7 @@ from streamingt2v.models.apm import ImageTokens
 from streamingt2v.models.cam import CamFeatures, ConditionalAttentionModule
 from streamingt2v.models.context import sites
 from streamingt2v.models.unet3d import StreamingUNet3D
+from streamingt2v.samplers.guidance import Guidance
 from streamingt2v.types import TextCond
 from toy_networks import BASE, JOINT, cam, randn, stock, streaming
 
@@ -120,7 +121,7 @@ def test_guidance_of_one_is_the_positive_half(monkeypatch):
     condition = backbone.condition(TextCond(TEXT[:1], TEXT[1:]), randn(3, 8, 8))
     latents, window = randn(1, 4, 6, 4, 4), randn(3, 3, 8, 8).clamp(-1, 1)
     alone, nearly = (
-        backbone.predictor(condition, window, scale, 0.5)(latents, torch.tensor(7))
+        backbone.predictor(condition, window, Guidance(scale, 0.5))(latents, torch.tensor(7))
         for scale in (1.0, 1.0 + 1e-6)
     )
     torch.testing.assert_close(alone, nearly, atol=1e-4, rtol=1e-4)

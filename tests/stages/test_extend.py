@@ -14,6 +14,7 @@ from streamingt2v.backbones.modelscope import ModelScopeBackbone
 from streamingt2v.config import ExtendConfig
 from streamingt2v.errors import ModelError
 from streamingt2v.models.apm import ImageTokens
+from streamingt2v.samplers.guidance import Guidance
 from streamingt2v.stages.extend import ExtendStage
 from streamingt2v.stages.protocols import Words
 from streamingt2v.types import TextCond
@@ -95,7 +96,7 @@ def test_frames_alone_see_the_window_as_the_chunk_does_but_no_other_frame(later)
         torch.rand(2, 3, 16, 16) if later else None,
     )
     plain, steady = (
-        backbone.predictor(condition, window, 2.0, 0.0, weight)(latents, t) for weight in (0.0, 0.5)
+        backbone.predictor(condition, window, Guidance(2.0, time=weight))(latents, t) for weight in (0.0, 0.5)
     )
     features = None
     if window is not None:
@@ -124,7 +125,7 @@ def test_several_videos_at_once_are_predicted_as_each_alone(later, scale):
 
     def predicted(text: TextCond, some: slice | int, video: slice) -> torch.Tensor:
         condition = backbone.condition(text, anchors[some] if later else None)
-        predict = backbone.predictor(condition, windows[some] if later else None, scale, 0.5, 0.7)
+        predict = backbone.predictor(condition, windows[some] if later else None, Guidance(scale, 0.5, 0.7))
         return predict(latents[video], torch.tensor(500))
 
     together = TextCond(

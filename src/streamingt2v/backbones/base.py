@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ..samplers.denoise import Predict
+from ..samplers.guidance import Guidance
 from ..types import TextCond
 
 
@@ -26,28 +27,18 @@ class Backbone(Protocol):
         """Return (C, h, w) of one frame's latents."""
 
     def decode(self, latents_BCTHW: torch.Tensor, skip: int = 0) -> torch.Tensor:
-        """Decode one video's latents (1, C, T, h, w) after the first `skip` to clamped frames (T - skip, 3,
-        H, W).
-        """
+        """Decode one video's latents (1, C, T, h, w) to clamped frames (T - skip, 3, H, W)."""
 
     def parts(self) -> dict[str, nn.Module]:
         """Return the networks under their folder names in a model folder."""
 
     def condition(self, text: TextCond, anchor_CHW: torch.Tensor | None, seed: int = 0) -> Any:
-        """Return what text and anchor contribute at every timestep; compute it once per prompt, use it in
-        every chunk.
+        """Return what text and anchor contribute at every timestep: once per prompt, for every chunk.
 
         seed: the video's, for networks that condition on noise.
         """
 
-    def predictor(
-        self,
-        condition: Any,
-        window_TCHW: torch.Tensor | None,
-        scale: float,
-        rescale: float,
-        time_guidance: float = 0.0,
-    ) -> Predict:
+    def predictor(self, condition: Any, window_TCHW: torch.Tensor | None, guidance: Guidance) -> Predict:
         """Return the guided denoiser of one chunk, for latents on `device`.
 
         window_TCHW: the frames before the chunk, encoded here once; None for the first chunk.

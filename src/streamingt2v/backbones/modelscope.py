@@ -16,7 +16,7 @@ from ..models.cam import ConditionalAttentionModule
 from ..models.context import Contexts, halved
 from ..models.unet3d import StreamingUNet3D
 from ..samplers.denoise import Predict
-from ..samplers.guidance import frames_alone, guide_pair, steadied
+from ..samplers.guidance import Guidance, frames_alone, guide_pair, steadied
 from ..types import TextCond
 
 
@@ -82,19 +82,14 @@ class ModelScopeBackbone:
 
     @torch.no_grad()
     def predictor(
-        self,
-        condition: Condition,
-        window_TCHW: torch.Tensor | None,
-        scale: float,
-        rescale: float,
-        time_guidance: float = 0.0,
+        self, condition: Condition, window_TCHW: torch.Tensor | None, guidance: Guidance
     ) -> Predict:
-        """Skip the negative half if scale is 1. time_guidance: see `guidance.steadied`."""
+        """Skip the negative half if the guidance scale is 1."""
         embedding = None
         if window_TCHW is not None:
             embedding = self.cam.encode_frames(_batched(window_TCHW, 4).to(self.device, self.unet.dtype))
         positive = condition.positive()
-        contexts = condition if scale != 1 else positive
+        contexts = condition if guidance.scale != 1 else positive
         dtype = self.unet.dtype  # read once: diffusers searches all parameters for it
 
         def predict(latents_BCTHW: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
@@ -107,8 +102,10 @@ class ModelScopeBackbone:
                 else None
             )
             prediction = self.unet(halves_BCTHW, timestep, contexts.base, cam_features=features).float()
-            guided = guide_pair(prediction, scale, rescale) if scale != 1 else prediction
-            if not time_guidance:
+            guided = prediction
+            if guidance.scale != 1:
+                guided = guide_pair(prediction, guidance.scale, guidance.rescale)
+            if not guidance.time:
                 return guided
             # Use CAM's features in both predictions: else their difference contains CAM's effect and
             # accumulates over chunks.
@@ -120,7 +117,7 @@ class ModelScopeBackbone:
             alone = frames_alone(
                 lambda each: self.unet(each, timestep, positive.base, cam_features=shared), sample_BCTHW
             )
-            return steadied(guided, alone, time_guidance)
+            return steadied(guided, alone, guidance.time)
 
         return predict
 
@@ -146,9 +143,7 @@ def vae_factor(vae: Any) -> int:
 
 @torch.no_grad()
 def decode_frames(vae: AutoencoderKL, latents_BCTHW: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Decode one video's latents (1, C, T, h, w) to clamped float32 CPU frames (T, 3, H, W), a few frames at
-    a time.
-    """
+    """Decode one video's latents (1, C, T, h, w) to clamped float32 CPU frames (T, 3, H, W)."""
     latents_TCHW = latents_BCTHW[0].transpose(0, 1) / vae.config.scaling_factor
     height, width = (vae_factor(vae) * side for side in latents_TCHW.shape[-2:])
     parts = [
@@ -161,9 +156,7 @@ def decode_frames(vae: AutoencoderKL, latents_BCTHW: torch.Tensor, device: torch
 
 @torch.no_grad()
 def encode_frames(vae: AutoencoderKL, frames_TCHW: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Encode frames (T, 3, H, W) in [-1, 1] as latents (1, C, T, h, w): the posterior's mode, so always the
-    same.
-    """
+    """Encode frames (T, 3, H, W) in [-1, 1] as latents (1, C, T, h, w): the posterior's mode."""
     height, width = frames_TCHW.shape[-2:]
     parts = [
         vae.encode(part.to(device, vae.dtype)).latent_dist.mode().float()
@@ -173,7 +166,5 @@ def encode_frames(vae: AutoencoderKL, frames_TCHW: torch.Tensor, device: torch.d
 
 
 def _few(frames: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, ...]:
-    """Split into parts of about `autoencoder_batch` frames, never a single one: some kernels sum it in
-    another order.
-    """
+    """Split into parts of about `autoencoder_batch`, never a single frame: some kernels sum it otherwise."""
     return frames.tensor_split(max(1, len(frames) // autoencoder_batch(height, width)))

@@ -18,7 +18,7 @@ from ..models.apm import preprocess
 from ..models.svd_cam import SpatioTemporalCam
 from ..models.svd_unet import StreamingUNetSpatioTemporal
 from ..samplers.denoise import Predict
-from ..samplers.guidance import guide_pair
+from ..samplers.guidance import Guidance, guide_pair
 from ..samplers.noise import frame_noise
 from ..types import TextCond
 from .modelscope import vae_factor
@@ -65,9 +65,7 @@ class SvdBackbone:
 
     @torch.no_grad()
     def decode(self, latents_BCTHW: torch.Tensor, skip: int = 0, batch: int = 8) -> torch.Tensor:
-        """Decode `batch` frames at a time, as published: the decoder reads neighbours within a batch, skipped
-        ones too.
-        """
+        """Decode `batch` frames at a time, as published: the decoder reads neighbours within a batch."""
         latents_TCHW = (
             latents_BCTHW[0].transpose(0, 1).to(self.device, self.vae.dtype) / self.vae.config.scaling_factor
         )
@@ -101,18 +99,13 @@ class SvdBackbone:
 
     @torch.no_grad()
     def predictor(
-        self,
-        condition: ImageCondition,
-        window_TCHW: torch.Tensor | None,
-        scale: float,
-        rescale: float,
-        time_guidance: float = 0.0,
+        self, condition: ImageCondition, window_TCHW: torch.Tensor | None, guidance: Guidance
     ) -> Predict:
-        """Raise guidance linearly from `SvdConfig.first_guidance` at the first frame to `scale` at the last.
+        """Raise the scale linearly from `SvdConfig.first_guidance` at the first frame to its own at the last.
 
         ValueError for time guidance.
         """
-        if time_guidance:
+        if guidance.time:
             raise ValueError("time guidance is for ModelScope's backbone; this one has none")
         embedding = None
         if window_TCHW is not None:
@@ -127,17 +120,14 @@ class SvdBackbone:
                 self.cam(sample_BTCHW, timestep, context, added, embedding) if embedding is not None else None
             )
             prediction_BTCHW = self.unet(sample_BTCHW, timestep, context, added, cam_features=features)
-            scales_T11 = torch.linspace(self.config.first_guidance, scale, latents_BCTHW.shape[2])[
-                :, None, None
-            ].to(latents_BCTHW)
-            return guide_pair(prediction_BTCHW.transpose(1, 2).float(), scales_T11, rescale)
+            scales_T = torch.linspace(self.config.first_guidance, guidance.scale, latents_BCTHW.shape[2])
+            scales_T11 = scales_T[:, None, None].to(latents_BCTHW)
+            return guide_pair(prediction_BTCHW.transpose(1, 2).float(), scales_T11, guidance.rescale)
 
         return predict
 
     def _augmentation(self, seed: int, shape_CHW: tuple[int, ...]) -> torch.Tensor:
-        """Return the noise (1, 3, H, W) added to a video's image: standard normal, or uniform in [0, 1) as
-        published.
-        """
+        """Return an image's augmentation noise (1, 3, H, W): standard normal, or uniform as published."""
         noise_BCHW = frame_noise(seed, "augmentation", [0], -1, shape_CHW)
         uniform = self.config.augmentation_kind == "uniform"
         return torch.special.ndtr(noise_BCHW) if uniform else noise_BCHW

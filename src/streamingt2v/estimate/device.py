@@ -74,9 +74,7 @@ def _may_be_here(kind: str) -> bool:
 
 
 def choose_device(asked: str = "auto") -> tuple[str, str]:
-    """Return (device, reason); "auto" takes the first accelerator, else the CPU. Raise RequestError if
-    missing.
-    """
+    """Return (device, reason); "auto": the first accelerator, else the CPU. RequestError if missing."""
     if asked != "auto":
         if asked.partition(":")[0] != "cpu":
             free_memory(asked)

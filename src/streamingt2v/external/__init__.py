@@ -1,3 +1,1 @@
-"""Adapt diffusers' pipelines to this package: what they can do, how they are called, and how they are
-steered.
-"""
+"""Adapt diffusers' pipelines to this package: what they can do, how to call and how to steer them."""

@@ -58,9 +58,7 @@ def pipeline_class(folder: Path) -> type:
 
 
 def read_base(folder: Path) -> SeedConfig:
-    """Return the settings of a base: its `seed.json`, which may name a pipeline elsewhere, or the pipeline of
-    the folder.
-    """
+    """Return a base's settings: its `seed.json`, which may name a pipeline elsewhere, or its pipeline."""
     own = SeedConfig.load(folder / SEED_FILE) if (folder / SEED_FILE).is_file() else SeedConfig()
     located = own.within(folder).with_paths(found_or_same)
     return located if own.pipeline is not None else dataclasses.replace(located, pipeline=str(folder))
@@ -99,9 +97,7 @@ def checked_seed(seed: SeedConfig) -> SeedConfig:
 
 
 def check_class(kind: type, folder: Path) -> None:
-    """Raise ModelError for a pipeline that needs a package that is not installed, or an argument that no
-    request has.
-    """
+    """Raise ModelError for a pipeline that needs a missing package, or an argument no request has."""
     if missing := [*missing_packages(kind), *tokenizer_packages(folder)]:
         names = ", ".join(missing)
         raise ModelError(f"{folder}: {kind.__name__} needs the package {names}: {command(missing)}")

@@ -1,5 +1,4 @@
-"""Call diffusers' pipelines: arguments by their signatures, randomness keyed by the request's seed, frames in
-this package's form.
+"""Call diffusers' pipelines: arguments by signature, randomness by the seed, frames in our form.
 
 Pipelines return arrays in [0, 1] of their own size and number; this package's frames are (T, 3, H, W) in [-1,
 1].
@@ -52,8 +51,7 @@ def call_arguments(
 
 
 def called(pipe: Any, wanted: Mapping[str, Any], seed: int | None = None) -> Any:
-    """Call a pipeline with those arguments that it takes and that are neither None nor empty text; frames
-    come as arrays.
+    """Call a pipeline with those arguments that it takes and that are neither None nor empty text.
 
     seed: start from noise that belongs to frames, where the pipeline can be given it; None for the pipeline's
     own noise.
@@ -205,9 +203,7 @@ def _partition(pipe: Any, arguments: Mapping[str, Any]) -> list[int]:
 
 
 def _latents(pipe: Any, arguments: Mapping[str, Any], seed: int) -> dict[str, torch.Tensor]:
-    """Return starting noise that belongs to frames, for 3D UNets, which denoise a clip as one tensor; nothing
-    for others.
-    """
+    """Return starting noise that belongs to frames, for 3D UNets; nothing for other networks."""
     prepare = getattr(pipe, "prepare_latents", None)
     if not hasattr(pipe, "unet") or prepare is None or "latents" not in takes_of(pipe):
         return {}

@@ -1,5 +1,4 @@
-"""Ways in which pipelines of diffusers continue a video: natively, from its last frame as an image, or with a
-held overlap.
+"""Ways in which diffusers' pipelines continue a video: natively, from an image, or with a held overlap.
 
 Each way is a row of `WAYS`, best first; a pipeline's class tells which it has. All of them take the last
 frames of the video (the window) and return a clip whose first frames show the window again.
@@ -156,9 +155,7 @@ def held_overlap(pipe: Any, window: Window) -> Continuation:
 
 
 def _image(pipe: Any, window: Window) -> Continuation:
-    """Start from the window's first frame and hold the overlap; where it cannot be held, start from the last
-    frame.
-    """
+    """Start from the window's first frame and hold the overlap; if it cannot be held, from the last."""
     image = {"image": window.images[0]}
     if unsteered(type(pipe)):
         return Continuation({"image": window.images[-1]}, Hand(), 1)
@@ -178,9 +175,7 @@ def _conditions(pipe: Any, window: Window) -> Continuation:
 
 
 def _mask(pipe: Any, window: Window) -> Continuation:
-    """Pass the window as known pixels (black in the mask), the rest as unknown, and the anchor as a
-    reference.
-    """
+    """Pass the window as known pixels (black in the mask) and the anchor as a reference."""
     size, missing = window.images[0].size, window.frames - len(window.frames_TCHW)
     video = [*window.images, *[Image.new("RGB", size, (128, 128, 128))] * missing]
     known, unknown = Image.new("L", size, 0), Image.new("L", size, 255)
@@ -199,9 +194,7 @@ def _clean(pipe: Any, window: Window) -> Continuation:
 
 
 def _history(pipe: Any, window: Window) -> Continuation:
-    """Pass the anchor and the window as history, whose first frame stays in view; the clip holds new frames
-    only.
-    """
+    """Pass anchor and window as history, whose first frame stays in view; the clip has new frames only."""
     chunk = 33
     images = [window.anchor, *window.images[-(chunk - 1) :]]
     images = [*images[:1] * (chunk - len(images)), *images]

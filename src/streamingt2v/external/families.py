@@ -100,9 +100,7 @@ def needed(kind: type) -> dict[str, None]:
 
 
 def redraws_videos(kind: type) -> bool:
-    """Tell whether a class refines videos by a strength of noise; the strength of a condition is something
-    else.
-    """
+    """Tell whether a class refines videos by a strength of noise, not by that of a condition."""
     takes = inspect.signature(kind.__call__).parameters
     return {"video", "strength"} <= takes.keys() and "conditions" not in takes and family(kind).edits is None
 
@@ -158,8 +156,7 @@ def ratio_of(config: Mapping[str, Any]) -> int:
 
 
 def component_config(folder: Path, *names: str) -> dict[str, Any]:
-    """Return the configuration of the first of these components that a pipeline folder has; empty if it has
-    none.
+    """Return the configuration of the first of these components in a pipeline folder, or {}.
 
     ModelError if the file is damaged.
     """

@@ -27,9 +27,7 @@ RATIOS = ("vae_scale_factor_temporal", "vae_temporal_compression_ratio", "vae_te
 
 
 def temporal_ratio(pipe: Any) -> int:
-    """Return how many frames the pipeline's autoencoder packs into a latent frame; 1 if it works frame by
-    frame.
-    """
+    """Return how many frames the pipeline's autoencoder packs into a latent frame."""
     return next((int(getattr(pipe, name)) for name in RATIOS if hasattr(pipe, name)), 1)
 
 
@@ -66,8 +64,7 @@ class Moments:
 
 @torch.no_grad()
 def encode(pipe: Any, frames_TCHW: torch.Tensor) -> torch.Tensor:
-    """Encode frames, float (T, 3, H, W) in [-1, 1], to the latents (1, C, t, h, w) that the network is
-    trained on.
+    """Encode frames, float (T, 3, H, W) in [-1, 1], to the network's latents (1, C, t, h, w).
 
     For an autoencoder that packs r frames, T is r m + 1. ModelError for an autoencoder that cannot encode.
     """

@@ -32,9 +32,7 @@ class Hand:
         return latents
 
     def noise(self, clean: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """Return the noise to add to clean latents before the first step, where the pipeline adds it (video
-        to video).
-        """
+        """Return the noise that a video-to-video pipeline adds to clean latents before the first step."""
         return noise
 
 
@@ -113,8 +111,7 @@ class HeldOverlap(Hand):
 
 @dataclass
 class SplicedWindow(Hand):
-    """Splice the latents of the window before into this window's first frames, up to a random cut (paper,
-    section 4.3).
+    """Splice the window before into this one's first frames, up to a random cut (paper, section 4.3).
 
     axis: of time. noise_of: returns noise of a shape that belongs to frames, not to windows. left: latents of
     the window before after every step, of the shared frames; empty for the first window. cut: returns how
@@ -159,8 +156,7 @@ class SplicedWindow(Hand):
 
 @dataclass
 class Redraw(Hand):
-    """Make a text-to-video loop refine a given video (SDEdit): replace the result of its first step by noised
-    latents.
+    """Make a text-to-video loop refine a video (SDEdit): replace its first step by noised latents.
 
     This works whatever a pipeline's own `latents` argument means, and costs one prediction a window. Use with
     `late(..., before=1)`.
@@ -220,9 +216,7 @@ def late(scheduler: Any, hand: Hand, strength: float, before: int = 0) -> Any:
                 self.sigmas = self.sigmas[start:]
 
         def forget(self) -> None:
-            """Restart the solver at the second step: multistep solvers must not use the prediction of the
-            first.
-            """
+            """Restart the solver at the second step, so that it does not use the first prediction."""
             args, kwargs = self._hand_call
             self.set_timesteps(*args, **kwargs)
             if hasattr(kind, "set_begin_index"):

@@ -1,5 +1,4 @@
-"""Appearance preservation module: mix tokens of the anchor frame into every spatial cross-attention
-(method.md: APM).
+"""Appearance preservation module: the anchor's tokens in every spatial cross-attention (method.md: APM).
 
 anchor (B, 3, H, W) in [-1, 1] -> `preprocess` -> CLIP image embedding -> `ImageTokens` ->
 `AppearanceAttention`.
@@ -23,9 +22,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class ImageTokens(ModelMixin, ConfigMixin):  # mixins disagree on the type of `config_name`
-    """Map a pooled image embedding to tokens as wide as the text's (method.md: APM). Defaults: published
-    sizes.
-    """
+    """Map a pooled image embedding to tokens as wide as the text's. Defaults: published sizes."""
 
     @register_to_config
     def __init__(
@@ -37,9 +34,7 @@ class ImageTokens(ModelMixin, ConfigMixin):  # mixins disagree on the type of `c
         )
 
     def forward(self, embed: torch.Tensor) -> torch.Tensor:
-        """Return tokens (B, num_tokens, token_dim) of embeddings (B, D); average embeddings (B, T, D) of
-        several anchors.
-        """
+        """Return tokens (B, num_tokens, token_dim) of embeddings (B, D), or of the mean of (B, T, D)."""
         embed_BD = embed.mean(dim=1) if embed.ndim == 3 else embed
         return self.context_embedding(embed_BD).unflatten(
             -1, (self.config["num_tokens"], self.config["token_dim"])
@@ -117,9 +112,7 @@ def anchor_tokens(
 
 
 def _antialias(image_BCHW: torch.Tensor, factor_h: float, factor_w: float) -> torch.Tensor:
-    """Blur with sigma (factor - 1) / 2 per axis, kernels cut at two sigmas, reflected borders (as in kornia's
-    resize).
-    """
+    """Blur with sigma (factor - 1) / 2 per axis, cut at two sigmas, reflected borders (as kornia)."""
     kernels = [_gaussian(max((factor - 1) / 2, 0.001)).to(image_BCHW) for factor in (factor_h, factor_w)]
     pad_h, pad_w = (len(kernel) // 2 for kernel in kernels)
     channels = image_BCHW.shape[1]

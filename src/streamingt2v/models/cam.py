@@ -1,5 +1,4 @@
-"""Conditional attention module: turn the last frames into features for every skip of the base network
-(method.md: CAM).
+"""Conditional attention module: features of the last frames for every skip (method.md: CAM).
 
 A copy of the base network's encoder half reads the noisy latents of the overlap, the timestep and the text; a
 small convolutional encoder adds the frames' pixels. `unet3d` merges the features.
@@ -143,9 +142,7 @@ class ConditionalAttentionModule(EncoderCopy):
 
     @apply_forward_hook
     def contexts(self, text_BLD: torch.Tensor) -> Contexts:
-        """Return the keys and values of all cross-attentions: once per video. CAM gets no image tokens
-        (method.md: CAM).
-        """
+        """Return the keys and values of all cross-attentions, once per video; CAM gets no image tokens."""
         return tuple(layer.context(text_BLD) for layer in sites(self))
 
     def forward(

@@ -13,9 +13,7 @@ from .encoder import Skips, skip_channels, unflatten_frames
 
 
 class TemporalCrossAttention(nn.Module):
-    """Attend between the frames of one pixel; no positions, no mask. Parameter names follow diffusers'
-    `Attention`.
-    """
+    """Attend between the frames of one pixel, without positions or mask; names as in `Attention`."""
 
     def __init__(self, channels: int, head_dim: int):
         super().__init__()
@@ -56,9 +54,7 @@ class _TemporalTransformer(nn.Module):
 
 
 class SkipMerger(nn.Module):
-    """Return skip + attention(skip -> CAM's feature of that level). Keys and values: neither normed nor
-    projected first.
-    """
+    """Return skip + attention(skip -> CAM's feature); keys and values are not normed or projected."""
 
     def __init__(self, channels: int, head_dim: int, norm_num_groups: int):
         super().__init__()

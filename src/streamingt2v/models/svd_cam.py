@@ -46,9 +46,7 @@ def embed(
 
 
 class NormedFrameEncoder(ControlNetConditioningEmbedding):
-    """Encode pixels (N, 3, H, W) at the latents' size; each inner convolution is followed by a LayerNorm over
-    channels.
-    """
+    """Encode pixels (N, 3, H, W) at the latents' size; inner convolutions are normed over channels."""
 
     def __init__(self, width: int, channels: tuple[int, ...]):
         super().__init__(width, block_out_channels=channels)
@@ -62,9 +60,7 @@ class NormedFrameEncoder(ControlNetConditioningEmbedding):
 
 
 class SpatioTemporalCam(EncoderCopy):
-    """CAM for SVD's network. Defaults: published sizes. conditioning_channels: see
-    `cam.ConditionalAttentionModule`.
-    """
+    """CAM for SVD's network, by default of published sizes; see `cam.ConditionalAttentionModule`."""
 
     @register_to_config
     def __init__(
@@ -119,8 +115,7 @@ class SpatioTemporalCam(EncoderCopy):
         added_BN: torch.Tensor,
         embedding_BTCHW: torch.Tensor,
     ) -> CamFeatures:
-        """Return the features for the base network; arguments are the network's own and the embedding of
-        `encode_frames`.
+        """Return the features for the base network, from its arguments and `encode_frames`' embedding.
 
         Only the first Tc frames of the sample are read. ValueError if it has fewer.
         """

@@ -20,8 +20,7 @@ from .stock import extended, extends
 
 
 class StreamingUNet3D(UNet3DConditionModel, PeftAdapterMixin):
-    """The base network. Without image tokens and CAM features it equals the stock one and makes the first
-    chunk.
+    """The base network; without image tokens and CAM features it equals the stock one.
 
     merger_head_dim: width of the mergers' heads. num_text_tokens, num_image_tokens: tokens that APM mixes.
     Defaults: published sizes. New parts have no effect: mergers end in zeros and every alpha is 0.
@@ -83,8 +82,7 @@ class StreamingUNet3D(UNet3DConditionModel, PeftAdapterMixin):
         image_tokens_BLD: torch.Tensor | None = None,
         cam_features: CamFeatures | None = None,
     ) -> torch.Tensor:
-        """Predict (B, C, T, H, W) for noisy latents of B videos, or of one video (1, C, T, H, W) under B
-        texts.
+        """Predict (B, C, T, H, W) for noisy latents of B videos, or of one video under B texts.
 
         timestep: a number or a tensor of shape (), (B,) or (B or 1, T). text: tokens (B, L, D), or
         `contexts`, which include the image tokens. cam_features: from `ConditionalAttentionModule`, for any

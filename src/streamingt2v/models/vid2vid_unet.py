@@ -42,9 +42,7 @@ class Vid2VidUNet(UNet3DConditionModel):
         encoder_hidden_states: torch.Tensor,
         return_dict: bool = True,
     ) -> Any:
-        """Predict as diffusers' network does for latents (B, C, T, h, w). ValueError if `check_latent_size`
-        fails.
-        """
+        """Predict as diffusers' network, (B, C, T, h, w). ValueError if `check_latent_size` fails."""
         check_latent_size(sample.shape[-2], sample.shape[-1], levels=len(self.config["block_out_channels"]))
         return super().forward(sample, timestep, encoder_hidden_states, return_dict=return_dict)
 

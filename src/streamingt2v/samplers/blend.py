@@ -51,9 +51,7 @@ def windows(num_frames: int | None, window: int, overlap: int) -> Iterator[range
 
 
 def seam(number: int, left: range, right: range, law: Law, draw: Draw) -> int:
-    """Return the first frame taken from the right one of two neighbouring windows, which share overlap
-    `number`.
-    """
+    """Return the first frame taken from the right one of two neighbouring windows."""
     shared = left.stop - right.start
     return right.start + draw(number, shared + 1 if law == "paper" else max(1, shared))
 
@@ -80,8 +78,7 @@ def assemble(
 
 
 def cross_fade(parts_BCTHW: Sequence[torch.Tensor], plan: Sequence[range], frames: range) -> torch.Tensor:
-    """Return `frames` as (B, C, T, H, W); each window fades in linearly over its overlap with the previous
-    one.
+    """Return `frames` as (B, C, T, H, W); each window fades in linearly over its overlap.
 
     parts_BCTHW: each window's share of `frames`; the last window must reach their end.
     """

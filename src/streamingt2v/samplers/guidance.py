@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance of a network.
+
+    scale: 1 leaves the negative prompt out. rescale: see `guide`. time: scale of `steadied`, 0 for none.
+    """
+
+    scale: float
+    rescale: float = 0.0
+    time: float = 0.0
 
 
 def guide(

@@ -42,9 +42,7 @@ def mixed_noise(
 
 
 def integer(seed: int, stage: str, index: int, step: int, high: int) -> int:
-    """Return a uniform integer in [0, high), keyed like `frame_noise`; `index`: e.g. the number of an
-    overlap.
-    """
+    """Return a uniform integer in [0, high), keyed like `frame_noise`; index: e.g. of an overlap."""
     if high < 1:
         raise ValueError(f"high={high} must be 1 or more")
     bits = _bits(seed, stage, [(index, step)], 1)
@@ -52,9 +50,7 @@ def integer(seed: int, stage: str, index: int, step: int, high: int) -> int:
 
 
 def _bits(seed: int, stage: str, places: Iterable[tuple[int, int]], count: int) -> np.ndarray:
-    """Return uint64 (places, count): one row per (index, step), from Philox at counter (0, 0, step + 1,
-    index).
-    """
+    """Return uint64 (places, count), a row per (index, step): Philox at counter (0, 0, step + 1, index)."""
     digest = hashlib.blake2b(f"{seed}:{stage}".encode(), digest_size=16).digest()
     key = np.frombuffer(digest, dtype="<u8").astype(np.uint64)
     generator = np.random.Philox(key=key)
@@ -71,9 +67,7 @@ def _bits(seed: int, stage: str, places: Iterable[tuple[int, int]], count: int) 
 
 
 def _normal(bits: np.ndarray) -> np.ndarray:
-    """Map uint64 (N, M) to standard normal float32 (N, 2 M), computed in float64 to hide platforms' last
-    bits.
-    """
+    """Map uint64 (N, M) to standard normal float32 (N, 2 M), by float64 to hide platforms' last bits."""
     radius = np.sqrt(-2 * np.log(((bits >> np.uint64(32)).astype(np.float64) + 0.5) * 2.0**-32))
     angle = ((bits & np.uint64(0xFFFFFFFF)).astype(np.float64) + 0.5) * (2 * math.pi * 2.0**-32)
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1).astype(np.float32)

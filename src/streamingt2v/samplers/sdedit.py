@@ -48,9 +48,7 @@ class VPSchedule:
 def logsnr_cosine_interp(
     timesteps: int = 1000, scale_min: float = 2, scale_max: float = 4, logsnr_limit: float = 15
 ) -> VPSchedule:
-    """Return cosine log-SNR, shifted from `scale_min` (clean end) to `scale_max` (noisy end), rescaled to end
-    in noise.
-    """
+    """Return cosine log-SNR, shifted from `scale_min` (clean) to `scale_max` (noisy), rescaled to noise."""
     u = torch.linspace(1, 0, timesteps, dtype=torch.float64)
     first, last = math.atan(math.exp(logsnr_limit / 2)), math.atan(math.exp(-logsnr_limit / 2))
     logsnr = -2 * torch.log(torch.tan(first + u * (last - first)))
@@ -104,9 +102,7 @@ def rest(
     previous_BCTHW: torch.Tensor | None,
     step_noise: StepNoise,
 ) -> torch.Tensor:
-    """Return the part of step `index` that needs no clean prediction; arguments as in `advance`. Not for the
-    last step.
-    """
+    """Return the part of step `index`, not the last, that needs no clean prediction; see `advance`."""
     ratio, strength = (
         nodes[index + 1].sigma / nodes[index].sigma,
         nodes[index + 1].sigma * math.sqrt(_share(nodes, index)),
@@ -118,9 +114,7 @@ def rest(
 def completed(
     nodes: tuple[Node, ...], index: int, rest_BCTHW: torch.Tensor, clean_BCTHW: torch.Tensor
 ) -> torch.Tensor:
-    """Return the VE latents after step `index` from its `rest` and the clean prediction. Not for the last
-    step.
-    """
+    """Return the VE latents after step `index`, not the last, from its `rest` and clean prediction."""
     return rest_BCTHW + (_share(nodes, index) + _momentum(nodes, index)) * clean_BCTHW
 
 
@@ -132,8 +126,7 @@ def advance(
     previous_BCTHW: torch.Tensor | None,
     step_noise: StepNoise,
 ) -> torch.Tensor:
-    """Return the VE latents after step `index` of DPM-Solver++(2M), midpoint, SDE with eta 1; the last step
-    returns clean latents.
+    """Return the VE latents after step `index` of DPM-Solver++(2M), midpoint, SDE with eta 1.
 
     previous_BCTHW: clean latents of the previous step; None at the first. Values depend only on their own
     position, so a video may be advanced in frame ranges with identical bits. step_noise is not called at the

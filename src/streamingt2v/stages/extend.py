@@ -1,5 +1,4 @@
-"""Stages 1 and 2 by a network with CAM and APM: a first chunk, then chunk after chunk (method.md: Chunks,
-Sampling).
+"""Stages 1 and 2 by a network with CAM and APM, chunk after chunk (method.md: Chunks, Sampling).
 
 A later chunk overlaps the one before: its first frames show the memory's window again and are dropped. With a
 crossfade the last of the older frames are mixed with them, see `faded`.
@@ -16,6 +15,7 @@ import torch
 from ..backbones.base import Backbone
 from ..config import ExtendConfig
 from ..samplers.denoise import Step, StepNoise, denoise, final
+from ..samplers.guidance import Guidance
 from ..samplers.noise import mixed_noise
 from ..types import State, TextCond
 from ..video.piece import whole
@@ -80,8 +80,8 @@ class ExtendStage:
         noise: returns (1, C, T, h, w); step -1 is the start, others are for eta above 0.
         """
         config = self.config
-        guidance = (config.guidance_scale, config.guidance_rescale, config.time_guidance)
-        predict = self.backbone.predictor(condition, window_TCHW, *guidance)
+        guidance = Guidance(config.guidance_scale, config.guidance_rescale, config.time_guidance)
+        predict = self.backbone.predictor(condition, window_TCHW, guidance)
         for step in denoise(
             predict,
             noise(-1),

@@ -1,5 +1,4 @@
-"""Stages 1 and 2 by a pipeline of diffusers, without training: clip after clip, each continuing from the last
-frames.
+"""Stages 1 and 2 by a diffusers pipeline, without training: each clip continues the last frames.
 
 `external.continuing` lists the ways to continue. Randomness is keyed by the request's seed and the position
 in the video, so any chunk can be made again from its memory.
@@ -141,9 +140,7 @@ class PipelineExtendStage:
         return new_TCHW
 
     def _moments(self, frames_TCHW: torch.Tensor) -> Moments | None:
-        """Measure the first chunk, whose colours later ones keep; None where the way to continue has another
-        memory.
-        """
+        """Measure the first chunk's colours, which later ones keep; None for ways with another memory."""
         way = WAYS[self.way]
         if self.by.anchor == 0 or way.remembers or way.name not in ("image", "overlap"):
             return None

@@ -70,9 +70,7 @@ class PipelineFirstChunk:
         return covered(clip_TCHW[: self.frames], self.height, self.width, self.config.resample)
 
     def _frame_count(self, pipe: Any, takes: Mapping[str, inspect.Parameter]) -> int:
-        """Return the number of frames to ask for: the configured one, else the network's own, else the fewest
-        that suffice.
-        """
+        """Return the number of frames to ask for: as configured, the network's own, or the fewest."""
         if self.config.frames is not None:
             return self.config.frames
         enough = frames_of_codec(pipe, self.frames)
@@ -80,9 +78,7 @@ class PipelineFirstChunk:
         return max(enough, _own_frames(pipe)) if left_open else enough
 
     def _framed(self, image: Image, height: int, width: int) -> torch.Tensor:
-        """Return the image in the pipeline's frame (3, H, W): cropped to it, or at the model's proportions
-        between black bars.
-        """
+        """Return the image as the pipeline's frame (3, H, W): cropped, or between black bars."""
         if self.config.fit == "cover":
             return image(height, width)
         rows, columns = window(height, width, self.height, self.width)
@@ -106,9 +102,7 @@ def made_image(open_pipeline: Open, words: Words, seed: int, steps: int | None) 
 def _own_size(
     pipe: Any, takes: Mapping[str, inspect.Parameter], config: SeedConfig
 ) -> tuple[int, int] | None:
-    """Return the (height, width) to call the pipeline with: the configured one, else its own; None if it
-    takes or names none.
-    """
+    """Return the (height, width) for the call: as configured, or the pipeline's own; None if it has none."""
     if "height" not in takes or "width" not in takes:
         return None
     if config.height is not None and config.width is not None:

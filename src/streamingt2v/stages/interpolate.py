@@ -93,9 +93,7 @@ def _at_moment(
     forth_2HW: torch.Tensor,
     back_2HW: torch.Tensor,
 ) -> torch.Tensor:
-    """Return the frame at time 0 < t < 1 between two, for straight and even motion; the nearer frame's motion
-    weighs more.
-    """
+    """Return the frame at time 0 < t < 1 for even motion; the nearer frame's motion weighs more."""
     to_before_2HW = -(1 - t) * t * forth_2HW + t * t * back_2HW
     to_after_2HW = (1 - t) * (1 - t) * forth_2HW - t * (1 - t) * back_2HW
     return (1 - t) * _fetched(before_CHW, to_before_2HW) + t * _fetched(after_CHW, to_after_2HW)

@@ -1,5 +1,4 @@
-"""Stage 3 by the model's own refiner: windows of upscaled frames are noised, denoised, and joined by
-randomized blending.
+"""Stage 3 by the model's own refiner: noised and denoised windows, joined by randomized blending.
 
 A `Wavefront` plans the work, a `Crew` does it: this process or several. Each frame is encoded once, with the
 first window it is in. A window uses the prompt of the middle of the frames that it gives out.

@@ -1,5 +1,4 @@
-"""Stage 3 by I2VGen-XL, StreamingSVD's enhancer: windows refined from one keyframe each, spliced at every
-step.
+"""Stage 3 by I2VGen-XL, StreamingSVD's enhancer: windows from one keyframe each, spliced at every step.
 
 A first pass refines the first frames of several windows as one short video, from the first frame of the
 whole. Each of them is the keyframe of its window. Windows share their noise, and after every step a window

@@ -48,9 +48,7 @@ class Grid:
 
     @classmethod
     def fitting(cls, config: RefineByConfig, ratio: int) -> Grid:
-        """Return the grid nearest to the configured one that an autoencoder can pack: r m + 1 frames, at
-        strides of r.
-        """
+        """Return the grid nearest to the configured one that an autoencoder of ratio r can pack."""
         if ratio == 1:
             return cls(config.frames, config.overlap, 1)
         frames = max(1, round((config.frames - 1) / ratio)) * ratio + 1

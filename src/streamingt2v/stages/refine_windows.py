@@ -64,9 +64,7 @@ class Carry:
 
 @dataclass(frozen=True)
 class Work:
-    """One window to refine: its frames, the next window (None for the last), and the frames that it gives
-    out.
-    """
+    """A window to refine: its frames, the next window (None for the last), the frames it gives out."""
 
     window: range
     following: range | None
@@ -153,9 +151,7 @@ class WindowRefineStage(ABC):
 
     @abstractmethod
     def _window(self, pipe: Any, carry: Carry, work: Work) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Return a window's refined frames, at least those it gives out, and what to keep for the next
-        window.
-        """
+        """Return a window's refined frames, at least those it gives out, and what the next needs."""
 
     def _taken(self, frames_TCHW: torch.Tensor) -> torch.Tensor:
         """Return frames in the form in which they wait."""

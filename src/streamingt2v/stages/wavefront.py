@@ -97,9 +97,7 @@ class Wavefront:
         self._tracks[number] = Track(0, begin(noised_BCTHW, self.nodes))
 
     def ready(self) -> list[Work]:
-        """Return all predictions that can be made now, the latest steps first, so that few windows are in
-        progress.
-        """
+        """Return all predictions that can be made now, the latest steps first: few windows at a time."""
         waiting = [
             (-track.step, number)
             for number, track in self._tracks.items()
@@ -120,9 +118,7 @@ class Wavefront:
         self._forget()
 
     def finished(self) -> torch.Tensor | None:
-        """Return the final latents (1, C, T, h, w) of the oldest window's own frames; None if they are not
-        ready.
-        """
+        """Return the final latents (1, C, T, h, w) of the oldest window's own frames, or None."""
         if (self.released, self.last) not in self._proposals:
             return None
         return self._joined(self.released, self.last, self.own(self.released))
@@ -134,9 +130,7 @@ class Wavefront:
         self._forget()
 
     def state_dict(self) -> State:
-        """Return it as a flat mapping: some latents for each window in progress, whatever the length of the
-        video.
-        """
+        """Return it as a flat mapping, as large for any length: some latents per window in progress."""
         tracks, proposals = self._tracks.items(), self._proposals.items()
         return {
             "refine.released": self.released,
@@ -231,9 +225,7 @@ class Wavefront:
         )
 
     def _inputs(self, number: int, step: int) -> range:
-        """Return the windows whose proposals a window needs at a step; at the last step only its own frames
-        are joined.
-        """
+        """Return the windows whose proposals a window needs at a step; at the last, for its own frames."""
         if self.config.blend == "none" or (self.config.blend == "linear" and step < self.last):
             return range(number, number + 1)
         first = last = number

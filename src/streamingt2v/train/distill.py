@@ -23,6 +23,7 @@ from ..config import ModelConfig
 from ..models.apm import preprocess
 from ..models.lowrank import attach, changes, merge
 from ..samplers.denoise import denoise, final
+from ..samplers.guidance import Guidance
 from ..video.piece import to_uint8
 from .data import ClipDataset
 from .folder import Source, write_model
@@ -164,8 +165,7 @@ def student_config(teacher: ModelConfig, steps: int) -> ModelConfig:
 def velocity_to(
     noisy_BCTHW: torch.Tensor, reached_BCTHW: torch.Tensor, t: torch.Tensor, scheduler: DDIMScheduler
 ) -> torch.Tensor:
-    """Return the v-prediction at timesteps t (B,) that leads from `noisy` exactly to `reached` in one
-    scheduler step.
+    """Return the v-prediction at t (B,) that leads from `noisy` exactly to `reached` in one step.
 
     With signal a and noise s of the two levels, a step gives (a' a + s' s) x + (s' a - a' s) v.
     """
@@ -184,7 +184,7 @@ def velocity_to(
 def student_chunk(student: ModelScopeBackbone, teacher: Teacher, passage: Passage) -> torch.Tensor:
     """Return the student's frames (T, 3, H, W) for a passage's inputs."""
     condition = student.condition(teacher.text(passage.prompt), passage.anchor_CHW)
-    predict = student.predictor(condition, passage.window_TCHW, scale=1.0, rescale=0.0)
+    predict = student.predictor(condition, passage.window_TCHW, Guidance(1.0))
     noise_BCTHW = passage.nodes[:1].to(student.device)
     return student.decode(final(denoise(predict, noise_BCTHW, teacher.scheduler, teacher.lessons.steps)))
 

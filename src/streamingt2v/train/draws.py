@@ -83,9 +83,7 @@ class HashedNoise(Noise):
         return (self._bits(1)[:, 0] >> 32 & 0xFFFFFFFF) % high
 
     def _bits(self, count: int) -> torch.Tensor:
-        """Return int64 (B, count) of 64 random bits each: SplitMix64 (Steele et al. 2014), started from the
-        key.
-        """
+        """Return int64 (B, count) of 64 random bits: SplitMix64 (Steele et al. 2014) from the key."""
         place = torch.arange(1, count + 1, device=self.keys_B.device) + (self._calls << 40)
         self._calls += 1
         bits = self.keys_B[:, None] + place * -0x61C8864680B583EB

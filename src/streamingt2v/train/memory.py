@@ -84,9 +84,7 @@ class Parts:
 
 
 class MemoryModule(nn.Module):
-    """The base with mergers and mixers, CAM, and image tokens for APM, in one forward; only the memories are
-    trained.
-    """
+    """The base with mergers, mixers, CAM and image tokens in one forward; only these are trained."""
 
     def __init__(self, parts: Parts, plan: Plan):
         super().__init__()

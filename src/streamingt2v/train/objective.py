@@ -91,9 +91,7 @@ def denoising_loss(
 
 
 def _noise_weight(t: torch.Tensor, scheduler: DDIMScheduler) -> torch.Tensor:
-    """Return weights (B,) of timesteps: min-SNR for noise; for velocity above 0 at pure noise, where only
-    text decides.
-    """
+    """Return weights (B,) of timesteps: min-SNR for noise; for velocity above 0 at pure noise."""
     alphas = scheduler.alphas_cumprod.to(t.device)[t]
     snr = alphas / (1 - alphas)
     if scheduler.config.prediction_type == "epsilon":

@@ -61,8 +61,7 @@ class MemoryConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig(distill.Settings):
-    """Settings of `distill`: the teacher's model folder, clips whose captions are prompts, and
-    `distill.Settings`.
+    """Settings of `distill`: the teacher's folder, clips whose captions are prompts, and the rest.
 
     cache: may be shared by several runs; None: inside the output folder.
     """

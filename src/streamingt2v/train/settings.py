@@ -28,9 +28,7 @@ def by_name(texts: Iterable[str]) -> dict[str, str]:
 
 
 def parsed(config: type, given: dict[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the values of the recipe's config and of the loop's. RequestError for unknown, invalid or
-    missing ones.
-    """
+    """Return the recipe's and the loop's values. RequestError for unknown, invalid or missing ones."""
     own_hints, loop_hints = get_type_hints(config), get_type_hints(LoopConfig)
     del loop_hints["out"]  # given by --output
     unknown = [name for name in given if name not in own_hints and name not in loop_hints]

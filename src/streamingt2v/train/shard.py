@@ -62,9 +62,7 @@ class Weights(Protocol):
         """Average gradients over processes into `own` and clip their total norm."""
 
     def whole(self, index: int, part: torch.Tensor) -> torch.Tensor:
-        """Gather a part of `own[index]` on the main process (all must call). Scalars are returned as they
-        are.
-        """
+        """Gather a part of `own[index]` on the main process (all must call); return scalars unchanged."""
 
     def part(self, index: int, whole: torch.Tensor) -> torch.Tensor:
         """Return this process's part of a complete tensor."""

@@ -17,8 +17,7 @@ class Task(Protocol):
 
     @property
     def module(self) -> torch.nn.Module:
-        """Everything trained, in one forward: module(batch) -> {"loss": ..., other metrics}, each per sample
-        (B,).
+        """Everything trained, as module(batch) -> {"loss": ..., other metrics}, each per sample (B,).
 
         Random values come from batch["noise"], a `Noise`.
         """

@@ -10,6 +10,7 @@ from diffusers.models.transformers.transformer_temporal import TransformerTempor
 from lab.compare import apart, baselines, fifo, freenoise
 from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.errors import RequestError
+from streamingt2v.samplers.guidance import Guidance
 from toy import write_toy_model
 from toy_networks import randn, streaming
 
@@ -49,7 +50,7 @@ def test_without_apm_the_anchor_and_without_cam_the_window_are_not_seen(pipe):
 
     def predicted(kind, anchor, window):
         backbone = baselines.with_backbone(pipe.components, kind).backbone
-        return backbone.predictor(backbone.condition(text, anchor), window, 2.0, 0.0)(
+        return backbone.predictor(backbone.condition(text, anchor), window, Guidance(2.0))(
             latents[:, : backbone.latent_shape(32, 32)[0]], timestep
         )
 
@@ -205,7 +206,9 @@ def test_a_held_overlap_is_the_window_noised_to_the_step(pipe):
     seen = []
     backbone.unet.register_forward_pre_hook(lambda _, given: seen.append(given[0].clone()))
     try:
-        predict = backbone.predictor(backbone.condition(components.text("a cat"), None), window, 2.0, 0.0)
+        predict = backbone.predictor(
+            backbone.condition(components.text("a cat"), None), window, Guidance(2.0)
+        )
         start, later = randn(1, *backbone.latent_shape(32, 32)[:1], 16, 4, 4), randn(1, 16, 16, 4, 4)
         for latents, t in ((start, 999), (later, 1)):
             predict(latents, torch.tensor(t))
