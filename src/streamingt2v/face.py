@@ -230,17 +230,11 @@ class Face(ABC):
                 files = {"image": given.image(image), "video": given.video(video)}
                 prompt = Request(prompt, **{"seed": _seed(seed, generator), **files, **options})
             elif not isinstance(prompt, Request | ResolvedRequest):
-                raise RequestError(
-                    "prompt",
-                    type(prompt).__name__,
-                    "give one prompt as text, or a Request: one video is made",
-                )
+                fix = "give one prompt as text, or a Request: one video is made"
+                raise RequestError("prompt", type(prompt).__name__, fix)
             elif beside := _first_given(image=image, video=video, generator=generator, seed=seed, **options):
-                raise RequestError(
-                    beside,
-                    "beside a request",
-                    "a request holds all of it; give a prompt as text, or change the request",
-                )
+                fix = "a request holds all of it; give a prompt as text, or change the request"
+                raise RequestError(beside, "beside a request", fix)
             asked = at_clip_size(self.resolve(prompt)) if state is None else self.resolve(prompt)
             if asked.request.refine is not None and asked.num_frames is None:
                 asked = counted(asked, count_frames(asked.request.refine))
@@ -309,11 +303,8 @@ class Face(ABC):
             if on_step is not None:
                 on_step(step, steps, stage)
             if step_end(self, step - 1, None, {}):
-                raise RequestError(
-                    "callback_on_step_end",
-                    "what it returned",
-                    "latents cannot be changed here; return {} or nothing",
-                )
+                fix = "latents cannot be changed here; return {} or nothing"
+                raise RequestError("callback_on_step_end", "what it returned", fix)
 
         return report
 

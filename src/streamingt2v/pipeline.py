@@ -31,12 +31,8 @@ class LongVideoPipeline(Face):
         """Yield the chunks of a resolved request; see `stream`."""
         count, grid = asked.request.transition_chunks, asked.grid
         prompts = _prompts(asked, prompt_at)
-        words = Words(
-            self.components.text,
-            asked.request.negative_prompt,
-            prompts,
-            lambda frame: grid.latest(frame, count),
-        )
+        negative = asked.request.negative_prompt
+        words = Words(self.components.text, negative, prompts, lambda frame: grid.latest(frame, count))
         pieces = (
             frames_to_refine(asked, state)
             if asked.start == "file"

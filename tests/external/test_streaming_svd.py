@@ -28,7 +28,7 @@ PROMPT = "A cat running on the street"
 def home(tmp_path_factory) -> Path:
     """Folders of both models and an image."""
     home = tmp_path_factory.mktemp("models")
-    for name in ("streaming_svd", "stable_diffusion"):
+    for name in ("streaming_svd", "stable_diffusion", "svd"):
         getattr(toy_pipelines, name)(home / name)
     write_picture(home / "red.png", (200, 30, 30))
     write_picture(home / "blue.png", (30, 30, 200))

@@ -86,11 +86,8 @@ class Connection(AutoHTTPProtocol):  # type: ignore[valid-type, misc]
 
     def _make_room(self) -> None:
         """Close the connection that has been idle longest; this one if all others have requests."""
-        idle = [
-            other
-            for other in self.connections
-            if other is not self and isinstance(other, Connection) and not other.has_request
-        ]
+        others = (each for each in self.connections if each is not self and isinstance(each, Connection))
+        idle = [other for other in others if not other.has_request]
         if idle:
             min(idle, key=lambda other: other._since).transport.abort()
         else:

@@ -83,13 +83,8 @@ def context(connection: HTTPConnection) -> Context:
 
 
 In = Annotated[Context, Depends(context)]
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        max_length=200,
-        description="Repeating a request with the same key returns the same video.",
-    ),
-]
+_REPEATED = "Repeating a request with the same key returns the same video."
+IdempotencyKey = Annotated[str | None, Header(max_length=200, description=_REPEATED)]
 
 
 async def job(

@@ -113,11 +113,8 @@ async def segment(
 ) -> Response:
     """Return a segment that the playlist names; it never changes."""
     path = context.service.files.segment(job, name)
-    return FileResponse(
-        path,
-        media_type=_TYPES[path.suffix],
-        headers={"Cache-Control": "private, max-age=31536000, immutable"},
-    )
+    headers = {"Cache-Control": "private, max-age=31536000, immutable"}
+    return FileResponse(path, media_type=_TYPES[path.suffix], headers=headers)
 
 
 async def _growing(context: Context, job: Job) -> AsyncIterator[bytes]:

@@ -64,11 +64,8 @@ class Guard:
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get(b"host", "")
         if self._token is None and _split(f"//{host}")[0] not in _LOCAL:
-            return problem(
-                403,
-                f"this server is not called {host[:100]!r}; call it localhost, or start it with a token",
-                "forbidden",
-            )
+            fix = f"this server is not called {host[:100]!r}; call it localhost, or start it with a token"
+            return problem(403, fix, "forbidden")
         origin = headers.get(b"origin")
         if origin is not None and self._token is None and _split(origin)[1] != host:
             return problem(403, "a page from elsewhere may not call this server", "forbidden")
@@ -77,13 +74,8 @@ class Guard:
         given = headers.get(b"authorization", "")
         if hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
             return None
-        return problem(
-            401,
-            "give the server's token as 'Authorization: Bearer TOKEN'",
-            "unauthorized",
-            None,
-            {"WWW-Authenticate": "Bearer"},
-        )
+        fix = "give the server's token as 'Authorization: Bearer TOKEN'"
+        return problem(401, fix, "unauthorized", headers={"WWW-Authenticate": "Bearer"})
 
 
 class BodyLimit:
@@ -197,10 +189,8 @@ class Outside:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 given = {name.lower() for name, _ in message["headers"]}
-                message["headers"] = [
-                    *message["headers"],
-                    *((n, v) for n, v in _HEADERS.items() if n not in given),
-                ]
+                missing = [(name, value) for name, value in _HEADERS.items() if name not in given]
+                message["headers"] = [*message["headers"], *missing]
                 route = getattr(scope.get("route"), "path", "other")
                 self._answered(scope["method"], route, message["status"], time.monotonic() - began)
             await send(message)

@@ -26,12 +26,8 @@ class Metrics:
             buckets=buckets,
             registry=self.registry,
         )
-        self.open = Gauge(
-            "streamingt2v_open_connections",
-            "WebSocket sessions and streams.",
-            ("kind",),
-            registry=self.registry,
-        )
+        about = "WebSocket sessions and streams."
+        self.open = Gauge("streamingt2v_open_connections", about, ("kind",), registry=self.registry)
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """Record a response."""
@@ -64,13 +60,11 @@ class _Jobs(Collector):
             "streamingt2v_frames", "New frames that were made.", value=totals.get("frames", 0)
         )
         yield GaugeMetricFamily("streamingt2v_queue_limit", "Jobs that may wait.", value=service.limits.queue)
+        ready = int(service.supervisor.ready)
         yield GaugeMetricFamily(
-            "streamingt2v_ready",
-            "1 when all workers have their model in memory.",
-            value=int(service.supervisor.ready),
+            "streamingt2v_ready", "1 when all workers have their model in memory.", value=ready
         )
+        restarts = service.supervisor.restarts
         yield CounterMetricFamily(
-            "streamingt2v_worker_restarts",
-            "Workers that were started again.",
-            value=service.supervisor.restarts,
+            "streamingt2v_worker_restarts", "Workers that were started again.", value=restarts
         )

@@ -51,11 +51,9 @@ def _body(kind: type[schemas.BaseModel], *files: str) -> dict[str, Any]:
 def _without_null(field: dict[str, Any]) -> dict[str, Any]:
     """Return a field as it is in a form, which has no null."""
     kinds = [kind for kind in field.get("anyOf", ()) if kind.get("type") != "null"]
-    return (
-        field
-        if len(kinds) != 1
-        else {name: value for name, value in field.items() if name not in ("anyOf", "default")} | kinds[0]
-    )
+    if len(kinds) != 1:
+        return field
+    return {name: value for name, value in field.items() if name not in ("anyOf", "default")} | kinds[0]
 
 
 @router.post("", summary="Create a video", openapi_extra=_body(VideoCreate, "input_reference"))
@@ -98,12 +96,8 @@ async def list_videos(
     """Return videos, newest first."""
     jobs, more = context.service.list(limit, after, order == "desc")
     shown = [Video.of(job) for job in jobs]
-    return VideoList(
-        data=shown,
-        first_id=shown[0].id if shown else None,
-        last_id=shown[-1].id if shown else None,
-        has_more=more,
-    )
+    first, last = (shown[0].id, shown[-1].id) if shown else (None, None)
+    return VideoList(data=shown, first_id=first, last_id=last, has_more=more)
 
 
 @router.get("/{video_id}", summary="Retrieve a video")

@@ -96,11 +96,9 @@ class ModelScopeBackbone:
             sample_BCTHW = latents_BCTHW.to(dtype)
             videos, frames = len(sample_BCTHW), sample_BCTHW.shape[2]
             halves_BCTHW = _for_each(sample_BCTHW, contexts)
-            features = (
-                self.cam(halves_BCTHW, timestep, contexts.cam, _for_each(embedding, contexts))
-                if embedding is not None
-                else None
-            )
+            features = None
+            if embedding is not None:
+                features = self.cam(halves_BCTHW, timestep, contexts.cam, _for_each(embedding, contexts))
             prediction = self.unet(halves_BCTHW, timestep, contexts.base, cam_features=features).float()
             guided = prediction
             if guidance.scale != 1:
@@ -109,11 +107,9 @@ class ModelScopeBackbone:
                 return guided
             # Use CAM's features in both predictions: else their difference contains CAM's effect and
             # accumulates over chunks.
-            shared = (
-                features.of_the_last(embedding.shape[1], frames, videos)
-                if features and embedding is not None
-                else None
-            )
+            shared = None
+            if features and embedding is not None:
+                shared = features.of_the_last(embedding.shape[1], frames, videos)
             alone = frames_alone(
                 lambda each: self.unet(each, timestep, positive.base, cam_features=shared), sample_BCTHW
             )

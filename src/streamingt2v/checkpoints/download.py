@@ -93,11 +93,8 @@ def _complete(url: str, file: HubFile, part: Path, on_bytes: OnBytes) -> bool:
 def _begun(file: HubFile, stream: BinaryIO) -> Any:
     """Return the hash of the bytes so far and leave the stream at its end."""
     # small files are named by git's hash of them, large ones by their own
-    hashed = (
-        hashlib.sha256()
-        if len(file.etag) == 64
-        else hashlib.sha1(f"blob {file.size}\0".encode(), usedforsecurity=False)
-    )
+    blob = f"blob {file.size}\0".encode()
+    hashed = hashlib.sha256() if len(file.etag) == 64 else hashlib.sha1(blob, usedforsecurity=False)
     stream.seek(0)
     while piece := stream.read(_PIECE):
         hashed.update(piece)

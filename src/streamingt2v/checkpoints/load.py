@@ -57,11 +57,8 @@ class PartLoader:
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise ModelError(f"{part}: {error}") from error
-        wrong = [
-            key
-            for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
-            for key in report.get(kind, ())
-        ]
+        kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
+        wrong = [key for kind in kinds for key in report.get(kind, ())]
         if wrong:
             raise ModelError(f"{part}: weights do not fit the configuration: {sorted(map(str, wrong))[:5]}")
         save_in_vae(model, self.savings)
@@ -359,12 +356,8 @@ def _load_text(
     encoder = load_part("text_encoder", CLIPTextModel.from_pretrained, dtype)
     path = folder / "vocabulary.json"
     vocabulary = Vocabulary.load(path) if path.is_file() else None
-    return TextEncoder(
-        AutoTokenizer.from_pretrained(_part(folder, "tokenizer"), local_files_only=True),
-        encoder,
-        vocabulary,
-        load_part.device,
-    )
+    tokenizer = AutoTokenizer.from_pretrained(_part(folder, "tokenizer"), local_files_only=True)
+    return TextEncoder(tokenizer, encoder, vocabulary, load_part.device)
 
 
 def _load_scheduler(folder: Path) -> Any:

@@ -78,11 +78,9 @@ def load_pipeline(
         save_in_vae(pipeline.vae, savings)
         if type(pipeline.vae).__name__ in ONLY_TILED:
             pipeline.vae.enable_tiling()
-    return (
-        pipeline.to(device)
-        if savings.offload == "none"
-        else offload_pipeline(pipeline, torch.device(device), savings)
-    )
+    if savings.offload == "none":
+        return pipeline.to(device)
+    return offload_pipeline(pipeline, torch.device(device), savings)
 
 
 def _kept_as(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
@@ -104,11 +102,7 @@ def _with_adapter(folder: str, adapter: str, dtype: torch.dtype) -> Any:
     pipeline = AnimateDiffPipeline.from_pretrained(
         folder, motion_adapter=motion, local_files_only=True, **_kept_as(Path(folder), dtype)
     )
-    changes = {
-        "clip_sample": False,
-        "timestep_spacing": "linspace",
-        "beta_schedule": "linear",
-        "steps_offset": 1,
-    }
+    changes = {"clip_sample": False, "timestep_spacing": "linspace"}
+    changes |= {"beta_schedule": "linear", "steps_offset": 1}
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, **changes)
     return pipeline

@@ -21,15 +21,8 @@ from ..errors import ModelError
 Tensors = dict[str, torch.Tensor]
 
 _PICKLES = (".ckpt", ".pth", ".pt", ".bin")
-_BOOKKEEPING = (
-    "argparse",
-    "jsonargparse",
-    "lightning",
-    "lightning_fabric",
-    "omegaconf",
-    "pathlib",
-    "pytorch_lightning",
-    "typing",
+_BOOKKEEPING = tuple(
+    "argparse jsonargparse lightning lightning_fabric omegaconf pathlib pytorch_lightning typing".split()
 )
 """Packages whose objects trainers store beside the weights: settings, paths, callback states."""
 

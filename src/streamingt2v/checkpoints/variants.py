@@ -90,11 +90,8 @@ def needed_files(
 
 def parts_of(index: Mapping[str, Any]) -> list[str]:
     """List the part folders named in a pipeline's `model_index.json`."""
-    return [
-        name
-        for name, value in index.items()
-        if isinstance(value, list) and len(value) == 2 and value[1] is not None
-    ]
+    parts = ((name, value) for name, value in index.items() if isinstance(value, list) and len(value) == 2)
+    return [name for name, value in parts if value[1] is not None]
 
 
 def _of_part(names: Sequence[str], half: bool) -> list[str]:

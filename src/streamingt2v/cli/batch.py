@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -93,11 +94,8 @@ def batch(
     left = left_to_do(jobs, setting)
     show = Screen(screen.quiet, screen.json)
     show.note(f"{len(jobs)} rows, {len(jobs) - len(left)} already done, {options.workers} worker(s)")
-    records = (
-        run_batch(left, setting, options.workers, options.retries, options.gpus_per_worker)
-        if left
-        else iter(())
-    )
+    run = partial(run_batch, left, setting, options.workers, options.retries, options.gpus_per_worker)
+    records = run() if left else iter(())
     again = shlex.join(
         ["streamingt2v", "batch", str(prompts), *_words(options), *_words(typed), *_words(screen)]
     )

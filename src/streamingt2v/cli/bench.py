@@ -77,11 +77,8 @@ def bench(
     )
     setting.request(frames).validate()
     other = _changed(setting, compare) if compare else None
-    values: dict[str, Any] = {
-        "setting": asdict(setting),
-        "frames": frames,
-        "conditions": speed.conditions(model.device),
-    }
+    conditions = speed.conditions(model.device)
+    values: dict[str, Any] = {"setting": asdict(setting), "frames": frames, "conditions": conditions}
     lines = [", ".join(f"{name} {value}" for name, value in values["conditions"].items())]
     for count in wanted:
         show.note(f"making {count} frames in a new process")
@@ -111,11 +108,9 @@ def _check(model: str, preset: Preset, frames: int) -> None:
         config = read_model(model)[1]
     except ModelError as error:
         raise RequestError("model", model, str(error)) from error
-    chunk = (
-        config.extend.frames
-        if preset == "preview" or config.refine is None
-        else max(config.extend.frames, config.refine.frames)
-    )
+    chunk = config.extend.frames
+    if preset == "full" and config.refine is not None:
+        chunk = max(chunk, config.refine.frames)
     if frames <= chunk:
         raise RequestError("frames", frames, f"must be more than one chunk, {chunk} frames")
     if preset == "full" and config.refine is None and config.refine_by is None:

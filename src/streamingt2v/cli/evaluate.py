@@ -21,20 +21,8 @@ if TYPE_CHECKING:
     from ..metrics.suite import Report
     from ..video.reader import Frame
 
-NAMES = (
-    "mawe",
-    "warp",
-    "flow",
-    "stagnation",
-    "seam",
-    "cuts",
-    "anchor",
-    "text",
-    "drift",
-    "colour",
-    "flicker",
-    "sharpness",
-    "repetition",
+NAMES = tuple(
+    "mawe warp flow stagnation seam cuts anchor text drift colour flicker sharpness repetition".split()
 )
 FLOWING, SEEING = {"mawe", "warp", "flow", "stagnation"}, {"anchor", "text"}
 WITH_CURVES = {"warp", "flow", "seam", "anchor", "text", "colour", "flicker", "sharpness"}
@@ -253,11 +241,10 @@ def _table(columns: dict[str, dict[str, float]], arrows: dict[str | None, str]) 
         table.add_column(name, justify="right")
     for name in dict.fromkeys(name for values in columns.values() for name in values):
         value = VALUES[name]
-        better = (
-            f"{arrows['towards']} {value.better:g}"
-            if isinstance(value.better, float)
-            else arrows[value.better]
-        )
+        if isinstance(value.better, float):
+            better = f"{arrows['towards']} {value.better:g}"
+        else:
+            better = arrows[value.better]
         table.add_row(
             name, better, *(f"{values.get(name, math.nan):.{value.digits}f}" for values in columns.values())
         )
@@ -278,12 +265,8 @@ def as_json(reports: list[Report], curves: Path | None, slice_: Path | None) -> 
         for r in reports
     ]
     files = {"curves": str(curves) if curves else None, "slice": str(slice_) if slice_ else None}
-    return {
-        "videos": videos,
-        "means": _finite(means(reports)),
-        "measured_with": reports[0].measured_with,
-        **files,
-    }
+    told = {"means": _finite(means(reports)), "measured_with": reports[0].measured_with}
+    return {"videos": videos, **told, **files}
 
 
 def _finite(values: dict[str, float]) -> dict[str, float | None]:

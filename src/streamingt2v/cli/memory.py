@@ -9,14 +9,8 @@ from ..config import ModelConfig, Request
 from ..config.runtime import Savings
 from ..errors import RequestError
 
-_PHRASES = (
-    "can't allocate memory",
-    "not enough memory",
-    "out of memory",
-    "bad_alloc",
-    "bad allocation",
-    "cannot allocate memory",
-)
+_PHRASES = ["can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory"]
+_PHRASES += ["bad_alloc", "bad allocation"]
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

@@ -53,14 +53,8 @@ def convert(
     place = _published_file(kind, source, target, dtype in ("float16", "bfloat16"), revision, offline, show)
     if kind == "streaming-t2v" and tokenizer is None:
         tokenizer = _published_tokenizer(offline, show)
-    kinds.convert(
-        kind,
-        place,
-        target,
-        dtype=getattr(torch, dtype) if dtype else None,
-        tokenizer=tokenizer,
-        note=show.note,
-    )
+    numbers = getattr(torch, dtype) if dtype else None
+    kinds.convert(kind, place, target, dtype=numbers, tokenizer=tokenizer, note=show.note)
     show.result(
         str(target),
         {"kind": kind, "source": source, "output": str(target), "bytes": _size(target), "dtype": dtype},

@@ -173,11 +173,9 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
     groups: dict[str, Any] = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
     parameters: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(command).parameters.items():
-        fresh = (
-            _fields_as_parameters(groups[name])
-            if name in groups
-            else [parameter.replace(annotation=hints[name])]
-        )
+        fresh = [parameter.replace(annotation=hints[name])]
+        if name in groups:
+            fresh = _fields_as_parameters(groups[name])
         parameters += [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in fresh]
 
     def spread(**values: Any) -> None:

@@ -94,11 +94,8 @@ def check_each(files: Mapping[str, tuple[Path | None, str]], overwrite: bool) ->
             check_file(name, path, suffix, overwrite)
             place = os.path.realpath(path)
             if place in taken:
-                raise RequestError(
-                    name,
-                    str(path),
-                    f"is the file of --{taken[place].replace('_', '-')} as well; name another",
-                )
+                fix = f"is the file of --{taken[place].replace('_', '-')} as well; name another"
+                raise RequestError(name, str(path), fix)
             taken[place] = name
 
 
@@ -125,11 +122,8 @@ def _check_place(name: str, path: Path, overwrite: bool) -> None:
     if path.is_dir():
         raise RequestError(name, str(path), "is a folder; name a file")
     if not path.parent.is_dir():
-        raise RequestError(
-            name,
-            str(path),
-            f"its folder does not exist; create it: {shlex.join(['mkdir', '-p', str(path.parent)])}",
-        )
+        fix = f"its folder does not exist; create it: {shlex.join(['mkdir', '-p', str(path.parent)])}"
+        raise RequestError(name, str(path), fix)
     if path.is_symlink() and not path.exists():
         raise RequestError(name, str(path), "is a broken link; remove it, or name another file")
     if path.exists() and not overwrite:

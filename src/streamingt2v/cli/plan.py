@@ -49,12 +49,8 @@ def plan(
     room = parse_bytes(memory, "memory") if memory is not None else None
     estimator = _Estimator(model, room, seconds_per_step)
     found = estimator.plan(wanted, base)
-    values = {
-        **asdict(found),
-        "memory": found.memory,
-        "fits": found.fits,
-        "download": sum(size for _, size, _ in estimator.downloads),
-    }
+    values = {**asdict(found), "memory": found.memory, "fits": found.fits}
+    values |= {"download": sum(size for _, size, _ in estimator.downloads)}
     lines = [*_lines(found), *_downloads(estimator.downloads)]
     Screen(screen.quiet, screen.json).result("\n".join(lines), values)
 
@@ -256,10 +252,5 @@ def _can_run(name: str, device: str, free: int) -> dict[str, Any]:
     else:
         how = f", --offload {level}" if level != "none" else ""
         told = f"yes, on {device} in {found.dtype}{how}{here}"
-    return {
-        "model": name,
-        "fits": level is not None,
-        "offload": level,
-        "told": told,
-        "here": not estimator.downloads,
-    }
+    whole = not estimator.downloads
+    return {"model": name, "fits": level is not None, "offload": level, "told": told, "here": whole}

@@ -264,19 +264,13 @@ def settings_of(options: ServiceOptions) -> Settings:
 def checked_token(host: str, token: str | None) -> str | None:
     """Return the token; RequestError if a public address has none, or it is too weak."""
     if token is None and not _is_loopback(host):
-        raise RequestError(
-            "host",
-            host,
-            f"other machines can reach it: set a token ({TOKEN}), or use 127.0.0.1",
-        )
+        fix = f"other machines can reach it: set a token ({TOKEN}), or use 127.0.0.1"
+        raise RequestError("host", host, fix)
     if token is not None and (
         len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token
     ):
-        raise RequestError(
-            "token",
-            "(hidden)",
-            "must be 16 or more ASCII characters without spaces; create one by: openssl rand -hex 24",
-        )
+        fix = "must be 16 or more ASCII characters without spaces; create one by: openssl rand -hex 24"
+        raise RequestError("token", "(hidden)", fix)
     return token
 
 

@@ -112,11 +112,8 @@ def half_of(name: str) -> str:
         return "float16"
     if not index.is_file():
         return "float16"
-    classes = [
-        value[1]
-        for value in read_json(index).values()
-        if isinstance(value, list) and len(value) == 2 and isinstance(value[1], str)
-    ]
+    pairs = (value for value in read_json(index).values() if isinstance(value, list) and len(value) == 2)
+    classes = [kind for _, kind in pairs if isinstance(kind, str)]
     return "bfloat16" if any(kind.startswith(TEXT_ENCODERS) for kind in classes) else "float16"
 
 
@@ -134,11 +131,8 @@ def check_base(asked: ResolvedRequest, model: str) -> list[str]:
         )
         raise RequestError("base", base, fix)
     frames = asked.extend.frames
-    cut = (
-        f", cropped and scaled to {asked.width}x{asked.height}"
-        if (rows, columns) != (asked.height, asked.width)
-        else ""
-    )
+    fits = (rows, columns) == (asked.height, asked.width)
+    cut = "" if fits else f", cropped and scaled to {asked.width}x{asked.height}"
     fps = asked.config.fps
     return [f"the base makes the first {frames} frames at {size}{cut}; {model} continues at {fps} frames/s"]
 

@@ -91,11 +91,8 @@ def _name(row: Row, number: int) -> str:
             "name", name, "must consist of letters, digits, '_', '-' and '.', and not begin with '.' or '-'"
         )
     if len(name.encode()) > LONGEST_NAME:
-        raise RequestError(
-            "name",
-            texts.shortened(name),
-            f"has {len(name.encode())} bytes; at most {LONGEST_NAME} are allowed",
-        )
+        fix = f"has {len(name.encode())} bytes; at most {LONGEST_NAME} are allowed"
+        raise RequestError("name", texts.shortened(name), fix)
     return name
 
 
@@ -124,11 +121,9 @@ def _message(error: RequestError) -> str:
 
 
 def _is_empty(value: Any) -> bool:
-    return (
-        value is None
-        or (isinstance(value, str) and not value.strip())
-        or (isinstance(value, float) and math.isnan(value))
-    )
+    if isinstance(value, float):
+        return math.isnan(value)
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _value(name: str, value: Any, hint: Any) -> Any:

@@ -221,13 +221,9 @@ def _finish(
     before = time.monotonic() - began
     try:
         with show.progress(run.request.num_frames, run.frames_committed) as progress:
+            add = progress.add
             summary = render(
-                pipe,
-                run,
-                asked,
-                places.output,
-                on_chunk=lambda chunk: progress.add(len(chunk.frames_THWC)),
-                workers=workers,
+                pipe, run, asked, places.output, lambda chunk: add(len(chunk.frames_THWC)), workers=workers
             )
         _write_images(summary.output, files)
     except (Exception, KeyboardInterrupt) as error:
@@ -305,11 +301,8 @@ def _open(run_dir: Path) -> RunFolder:
 
 
 def _wrong_run(run_dir: Path, fix: str) -> Stopped:
-    return Stopped(
-        f"RUN_DIR {str(run_dir)!r}: {fix}",
-        2,
-        details={"argument": "run_dir", "value": str(run_dir), "fix": fix},
-    )
+    details = {"argument": "run_dir", "value": str(run_dir), "fix": fix}
+    return Stopped(f"RUN_DIR {str(run_dir)!r}: {fix}", 2, details=details)
 
 
 def _stopped(
@@ -333,12 +326,8 @@ def _resume_line(run: RunFolder, files: OutputOptions) -> str:
     """Return the command that resumes the run and writes the same files."""
     options = [("--output", files.output if files.output and files.output.absolute() != run.output else None)]
     options += [("--xt-slice", files.xt_slice), ("--contact-sheet", files.contact_sheet)]
-    words = [
-        "streamingt2v",
-        "resume",
-        str(run.path),
-        *(w for name, path in options if path for w in (name, str(path.absolute()))),
-    ]
+    words = ["streamingt2v", "resume", str(run.path)]
+    words += [word for name, path in options if path for word in (name, str(path.absolute()))]
     return shlex.join([*words, "--overwrite"] if files.overwrite and len(words) > 3 else words)
 
 

@@ -181,11 +181,8 @@ class ModelConfig:
         try:
             reject_unknown(cls, values, "model.json")
             extend = ExtendConfig(**values.pop("extend", {}))
-            parts = {
-                name: kind(**part)
-                for name, kind in _OPTIONAL.items()
-                if (part := values.pop(name, None)) is not None
-            }
+            given = {name: values.pop(name, None) for name in _OPTIONAL}
+            parts = {name: _OPTIONAL[name](**part) for name, part in given.items() if part is not None}
             return cls(**values, extend=extend, **parts)._each_located(lambda own: own.within(folder))
         except (TypeError, AttributeError, RequestError, ModelError) as error:
             raise ModelError(f"{path}: {error}") from error
@@ -194,11 +191,8 @@ class ModelConfig:
 def find_model(name_or_folder: str | Path) -> Path:
     """Return the folder of an embedded model, or the folder itself; raise ModelError if there is neither."""
     embedded = str(name_or_folder) in EMBEDDED
-    folder = (
-        Path(str(files("streamingt2v") / "weights" / str(name_or_folder)))
-        if embedded
-        else Path(name_or_folder)
-    )
+    within = files("streamingt2v") / "weights" / str(name_or_folder)
+    folder = Path(str(within)) if embedded else Path(name_or_folder)
     if not folder.is_dir():
         raise ModelError(
             f"no model {str(name_or_folder)!r}: give a name of `streamingt2v models`, an id of the hub"

@@ -66,11 +66,8 @@ class Request:
         """Return the request; raise RequestError if it is invalid. Files are checked to exist, not read."""
         self._validate_texts()
         if not self.prompt.strip():
-            raise RequestError(
-                "prompt",
-                self.prompt,
-                "must not be empty; describe the video, e.g. 'A cat running on the street'",
-            )
+            fix = "must not be empty; describe the video, e.g. 'A cat running on the street'"
+            raise RequestError("prompt", self.prompt, fix)
         if self.num_frames is not None and not 1 <= self.num_frames <= MOST_FRAMES:
             raise RequestError("num_frames", self.num_frames, f"must be 1 or more, and {MOST_FRAMES} at most")
         if not 0 <= self.seed < 2**63:
@@ -80,11 +77,8 @@ class Request:
         if self.num_inference_steps is not None and not 1 <= self.num_inference_steps <= 1000:
             raise RequestError("num_inference_steps", self.num_inference_steps, "must be between 1 and 1000")
         if self.guidance_scale is not None and not 0 <= self.guidance_scale <= MOST_GUIDANCE:
-            raise RequestError(
-                "guidance_scale",
-                self.guidance_scale,
-                f"must be a finite number, 0 or more, and {MOST_GUIDANCE:g} at most",
-            )
+            fix = f"must be a finite number, 0 or more, and {MOST_GUIDANCE:g} at most"
+            raise RequestError("guidance_scale", self.guidance_scale, fix)
         files = self.files()
         if len(files) > 1:
             raise RequestError(
@@ -106,11 +100,8 @@ class Request:
 
     def _validate_texts(self) -> None:
         """Raise RequestError for a prompt that is not valid text or too long."""
-        prompts = [
-            ("prompt", self.prompt),
-            ("negative_prompt", self.negative_prompt),
-            *(("schedule", text) for _, text in self.schedule),
-        ]
+        prompts = [("prompt", self.prompt), ("negative_prompt", self.negative_prompt)]
+        prompts += [("schedule", text) for _, text in self.schedule]
         for name, prompt in prompts:
             try:
                 texts.check_text(prompt)
@@ -160,11 +151,8 @@ def _check_schedule(schedule: tuple[tuple[int, str], ...], frames: int | None) -
     if any(first < 0 for first in firsts) or firsts != sorted(set(firsts)):
         raise RequestError("schedule", firsts, "frames must be 0 or more and strictly ascending")
     if frames is not None and firsts and firsts[-1] >= frames:
-        raise RequestError(
-            "schedule",
-            firsts[-1],
-            f"the video has {frames} frames, counted from 0, so this entry would never be used",
-        )
+        fix = f"the video has {frames} frames, counted from 0, so this entry would never be used"
+        raise RequestError("schedule", firsts[-1], fix)
     for first, prompt in schedule:
         if not prompt.strip():
             raise RequestError("schedule", first, "its prompt must not be empty")

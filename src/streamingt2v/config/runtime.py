@@ -71,11 +71,8 @@ class Savings:
         if self.offload not in get_args(Offload):
             raise RequestError("offload", self.offload, f"must be one of {', '.join(get_args(Offload))}")
         if self.offload != "none" and on_cpu:
-            raise RequestError(
-                "offload",
-                self.offload,
-                "has no effect on the cpu; leave it out, or choose another device",
-            )
+            fix = "has no effect on the cpu; leave it out, or choose another device"
+            raise RequestError("offload", self.offload, fix)
         self._check_engine(on_cpu, dtype)
         self._check_quantize(on_cpu, pipelines)
         self._check_lora(config, pipelines)

@@ -124,12 +124,8 @@ def cold(setting: Setting, frames: int) -> Cold:
             name: getattr(setting, name)
             for name in ("preset", "model", "device", "dtype", "offload", "engine")
         }
-        options |= {
-            "frames": frames,
-            "steps": setting.steps,
-            "guidance-scale": setting.guidance_scale,
-            "output": Path(folder) / "out.mp4",
-        }
+        options |= {"frames": frames, "steps": setting.steps, "guidance-scale": setting.guidance_scale}
+        options |= {"output": Path(folder) / "out.mp4"}
         words = [
             word for name, value in options.items() if value is not None for word in (f"--{name}", str(value))
         ]

@@ -36,12 +36,8 @@ class CamFeatures(NamedTuple):
         """Return features of the last `videos` of the batch (Tc = `overlap`), each repeated `times` times."""
 
         def shared(x: torch.Tensor) -> torch.Tensor:
-            return (
-                x[-videos * overlap :]
-                .unflatten(0, (videos, overlap))
-                .repeat_interleave(times, 0)
-                .flatten(0, 1)
-            )
+            latest = x[-videos * overlap :].unflatten(0, (videos, overlap))
+            return latest.repeat_interleave(times, 0).flatten(0, 1)
 
         return CamFeatures(tuple(shared(x) for x in self.down), shared(self.mid))
 

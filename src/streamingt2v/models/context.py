@@ -77,12 +77,8 @@ def install(network: nn.Module, layer: LayerFactory = ContextAttention) -> None:
 
     The new layers are freshly initialised: call it before loading weights.
     """
-    blocks = [
-        block
-        for module in network.modules()
-        if isinstance(module, Transformer2DModel)
-        for block in module.transformer_blocks
-    ]
+    modules = (module for module in network.modules() if isinstance(module, Transformer2DModel))
+    blocks = [block for module in modules for block in module.transformer_blocks]
     for site, block in enumerate(blocks):
         old = block.attn2
         block.attn2 = layer(
@@ -92,8 +88,5 @@ def install(network: nn.Module, layer: LayerFactory = ContextAttention) -> None:
 
 def sites(network: nn.Module) -> Iterator[ContextAttention]:
     """Return the installed layers, ordered by `site`."""
-    return iter(
-        sorted(
-            (m for m in network.modules() if isinstance(m, ContextAttention)), key=lambda layer: layer.site
-        )
-    )
+    layers = (module for module in network.modules() if isinstance(module, ContextAttention))
+    return iter(sorted(layers, key=lambda layer: layer.site))

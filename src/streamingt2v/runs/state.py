@@ -16,11 +16,8 @@ def pack_state(state: State) -> bytes:
     from safetensors.torch import save
 
     # safetensors wants every tensor contiguous, in memory of its own
-    tensors = {
-        name: value.detach().cpu().contiguous().clone()
-        for name, value in state.items()
-        if isinstance(value, torch.Tensor)
-    }
+    tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     values = {name: value for name, value in state.items() if name not in tensors}
     text = json.dumps(values)
     for name, value in json.loads(text).items():

@@ -34,11 +34,10 @@ def mixed_noise(
     "Mixed noise" of PYoCo (Ge et al. 2023), for networks trained with it. 0 is `frame_noise`.
     """
     own = frame_noise(seed, stage, frames, step, shape_CHW)
-    return (
-        (1 - mixed) ** 0.5 * own + mixed**0.5 * frame_noise(seed, "common", [0], step, shape_CHW)
-        if mixed
-        else own
-    )
+    if not mixed:
+        return own
+    common = frame_noise(seed, "common", [0], step, shape_CHW)
+    return (1 - mixed) ** 0.5 * own + mixed**0.5 * common
 
 
 def integer(seed: int, stage: str, index: int, step: int, high: int) -> int:

@@ -74,12 +74,8 @@ class VideoFolder:
 
     @property
     def key(self) -> str:
-        listing = json.dumps(
-            [
-                [str(file.relative_to(self._root)), text, round(length, 3)]
-                for file, text, length in self.videos
-            ]
-        )
+        videos = ((file.relative_to(self._root), text, length) for file, text, length in self.videos)
+        listing = json.dumps([[str(file), text, round(length, 3)] for file, text, length in videos])
         return hashlib.sha256(listing.encode()).hexdigest()[:16]
 
     def draw(self, rng: np.random.Generator, offsets: Sequence[int], height: int, width: int) -> Clip:
@@ -99,11 +95,8 @@ def _captioned(path: Path) -> Iterator[tuple[Path, str]]:
     """Yield (video, caption). RequestError for no videos or a missing caption."""
     lists = [path / name for name in LISTS if (path / name).is_file()] if path.is_dir() else [path]
     if len(lists) > 1:
-        raise RequestError(
-            "data",
-            str(path),
-            f"holds {' and '.join(one.name for one in lists)}; keep one list of captions, or name it",
-        )
+        fix = f"holds {' and '.join(one.name for one in lists)}; keep one list of captions, or name it"
+        raise RequestError("data", str(path), fix)
     if lists:
         yield from _listed(lists[0])
         return
@@ -131,28 +124,19 @@ def _listed(path: Path) -> Iterator[tuple[Path, str]]:
             next((row[key] for key in keys if row.get(key)), None) for keys in (FILE_COLUMNS, CAPTION_COLUMNS)
         )
         if not isinstance(name, str) or not isinstance(caption, str):
-            raise RequestError(
-                "data",
-                str(path),
-                f"row {number} needs {FILE_COLUMNS[0]} and {CAPTION_COLUMNS[0]}, both as text",
-            )
+            fix = f"row {number} needs {FILE_COLUMNS[0]} and {CAPTION_COLUMNS[0]}, both as text"
+            raise RequestError("data", str(path), fix)
         if not (path.parent / name).is_file():
-            raise RequestError(
-                "data",
-                str(path),
-                f"row {number} names {name}, which is not there; paths are relative to the list",
-            )
+            fix = f"row {number} names {name}, which is not there; paths are relative to the list"
+            raise RequestError("data", str(path), fix)
         yield path.parent / name, caption.strip()
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a CSV or JSONL file. RequestError for other or broken files."""
     if path.suffix not in (".csv", ".jsonl") or not path.is_file():
-        raise RequestError(
-            "data",
-            str(path),
-            "must be a folder of videos with captions, or a .csv or .jsonl file that lists them",
-        )
+        fix = "must be a folder of videos with captions, or a .csv or .jsonl file that lists them"
+        raise RequestError("data", str(path), fix)
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             if path.suffix == ".csv":

@@ -90,15 +90,8 @@ def run(task: Task, config: LoopConfig, stop_after: int | None = None) -> dict[s
     if step >= config.steps:  # may have been killed between last checkpoint and export
         _export(accelerator, config, task, weights, ema, step)
     end = config.steps if stop_after is None else min(config.steps, step + stop_after)
-    feed = Feed(
-        task,
-        config.seed,
-        config.batch,
-        accelerator.process_index,
-        accelerator.num_processes,
-        config.repeat,
-        config.workers,
-    )
+    rank, ranks = accelerator.process_index, accelerator.num_processes
+    feed = Feed(task, config.seed, config.batch, rank, ranks, config.repeat, config.workers)
     learn = _learning(accelerator, compiled(module) if config.compile else module)
     for batch in feed.steps(step, end, accelerator.device):
         for group in optimizer.param_groups:
@@ -252,12 +245,8 @@ def _load(out: Path, shapes: dict[str, torch.Size], weights: Weights, optimizer:
         i: {key: weights.part(i, value) for key, value in of.items()} for i, of in moments["state"].items()
     }
     optimizer.load_state_dict({**moments, "state": per_weight})
-    ema.load_state_dict(
-        {
-            **averages,
-            "shadow_params": [weights.part(i, value) for i, value in enumerate(averages["shadow_params"])],
-        }
-    )
+    shadow = [weights.part(i, value) for i, value in enumerate(averages["shadow_params"])]
+    ema.load_state_dict({**averages, "shadow_params": shadow})
     return int(state["step"])
 
 

@@ -88,13 +88,8 @@ class MemoryModule(nn.Module):
 
     def __init__(self, parts: Parts, plan: Plan):
         super().__init__()
-        self.unet, self.cam, self.tokens, self.plan, self.scheduler = (
-            parts.unet,
-            parts.cam,
-            parts.tokens,
-            plan,
-            parts.scheduler,
-        )
+        self.unet, self.cam, self.tokens = parts.unet, parts.cam, parts.tokens
+        self.plan, self.scheduler = plan, parts.scheduler
         frozen = {"text": parts.text, "vae": parts.vae} | ({"vision": parts.vision} if plan.anchored else {})
         self.frozen: Any = nn.ModuleDict(frozen).requires_grad_(False)
         for name, parameter in self.unet.named_parameters():
@@ -257,11 +252,8 @@ def encoder_loss(
 ) -> torch.Tensor:
     """Return the frame encoder's error (B,) against the base's first layer; 1: no better than the mean."""
     with torch.no_grad():
-        seen = (
-            unet.conv_in(latents_BCTHW.transpose(1, 2).flatten(0, 1))
-            .float()
-            .unflatten(0, frames_BTCHW.shape[:2])
-        )
+        seen = unet.conv_in(latents_BCTHW.transpose(1, 2).flatten(0, 1)).float()
+        seen = seen.unflatten(0, frames_BTCHW.shape[:2])
     return ((cam.encode_frames(frames_BTCHW).float() - seen) ** 2).mean((1, 2, 3, 4)) / seen.var((1, 2, 3, 4))
 
 

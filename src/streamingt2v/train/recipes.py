@@ -153,22 +153,16 @@ def _frame_encoder(factor: int) -> tuple[int, ...]:
     """Return CAM's published frame encoder widths, as many as halve the image `factor` times."""
     widths = (32, 96, 256, 512)
     halvings = factor.bit_length() - 1
-    return (
-        widths[: halvings + 1]
-        if halvings < len(widths)
-        else widths + (widths[-1],) * (halvings + 1 - len(widths))
-    )
+    more = halvings + 1 - len(widths)
+    return widths[: halvings + 1] if more <= 0 else widths + (widths[-1],) * more
 
 
 def _distill_task(config: DistillConfig, out: Path) -> distill.DistillTask:
     source = Source(config.model)
     cache = config.cache or out / "teacher"
     cache.mkdir(parents=True, exist_ok=True)
-    return distill.DistillTask(
-        source,
-        VideoFolder(config.data, source.config.fps, 1 / source.config.fps),
-        replace(config, cache=cache),
-    )
+    clips = VideoFolder(config.data, source.config.fps, 1 / source.config.fps)
+    return distill.DistillTask(source, clips, replace(config, cache=cache))
 
 
 RECIPES: dict[str, Recipe] = {

@@ -33,11 +33,8 @@ def parsed(config: type, given: dict[str, str]) -> tuple[dict[str, Any], dict[st
     del loop_hints["out"]  # given by --output
     unknown = [name for name in given if name not in own_hints and name not in loop_hints]
     if unknown:
-        raise RequestError(
-            "set",
-            f"{unknown[0]}={given[unknown[0]]}",
-            f"no such setting; there are {', '.join([*own_hints, *loop_hints])}",
-        )
+        fix = f"no such setting; there are {', '.join([*own_hints, *loop_hints])}"
+        raise RequestError("set", f"{unknown[0]}={given[unknown[0]]}", fix)
     values = {name: parse_setting(name, text, (own_hints | loop_hints)[name]) for name, text in given.items()}
     missing = [
         f.name

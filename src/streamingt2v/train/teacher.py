@@ -63,11 +63,8 @@ class Lessons:
         if self.chunks < 2:
             raise RequestError("chunks", self.chunks, "must be 2 or more, for first and later ones")
         if not 0 <= self.still < 1:
-            raise RequestError(
-                "still",
-                self.still,
-                "must be 0 or more and below 1; a video that begins with an image has no first chunk",
-            )
+            fix = "must be 0 or more and below 1; a video that begins with an image has no first chunk"
+            raise RequestError("still", self.still, fix)
 
 
 class Teacher:
@@ -208,11 +205,8 @@ def _nodes_of(pipe: LongVideoPipeline, student: DDIMScheduler, steps: int) -> li
             "model", pipe.name, f"its backbone is {config.backbone}; only modelscope's can be distilled"
         )
     if config.extend.eta or scheduler.config.prediction_type != "v_prediction" or config.extend.sigmas:
-        raise RequestError(
-            "model",
-            pipe.name,
-            "its sampler must predict v, draw no noise (extend.eta 0) and have no sigmas of its own",
-        )
+        fix = "its sampler must predict v, draw no noise (extend.eta 0) and have no sigmas of its own"
+        raise RequestError("model", pipe.name, fix)
     scheduler.set_timesteps(config.extend.steps)
     student.set_timesteps(steps)
     own, ends = scheduler.timesteps.tolist(), student.timesteps.tolist()
