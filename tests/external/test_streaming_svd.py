@@ -22,14 +22,18 @@ from streamingt2v.video.writer import write_video
 from toy import collect, write_picture
 
 PROMPT = "A cat running on the street"
+SMALL = {"svd": (16, 32), "wan": (32, 48)}
+"""Bases and sizes: their own are too large for a test."""
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
-    """Folders of both models and an image."""
+    """Folders of the models and an image."""
     home = tmp_path_factory.mktemp("models")
-    for name in ("streaming_svd", "stable_diffusion", "svd"):
+    for name in ("streaming_svd", "stable_diffusion", *SMALL):
         getattr(toy_pipelines, name)(home / name)
+    for name, (height, width) in SMALL.items():
+        (home / name / "seed.json").write_text(json.dumps({"height": height, "width": width, "steps": 1}))
     write_picture(home / "red.png", (200, 30, 30))
     write_picture(home / "blue.png", (30, 30, 200))
     return home
