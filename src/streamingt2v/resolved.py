@@ -112,6 +112,8 @@ class ResolvedRequest:
         folders = [self.image_maker]
         if self.start == "chunk" and first is not None:
             folders = [self.request.base, first.pipeline, first.adapter, first.picture]
+        if self.extend_by is not None and self.start != "file":
+            folders.append(self.extend_by.pipeline)
         if self.refine_by is not None:
             folders.append(self.refine_by.pipeline)
         return [Path(folder) for folder in dict.fromkeys(folders) if folder is not None]

@@ -284,7 +284,10 @@ def _threads_of(run: RunFolder) -> Iterator[None]:
 
 def _weights(model: str, asked: ResolvedRequest, savings: Savings) -> str:
     """Return the fingerprint of the model's folder, of the pipelines that it uses and of added weights."""
-    return fingerprint(find_model(model), *asked.pipeline_folders, *savings.files)
+    folder = find_model(model)
+    parts = asked.pipeline_folders
+    others = [part for part in parts if part.resolve() != folder.resolve()]  # a pipeline can be the model
+    return fingerprint(folder, *others, *savings.files)
 
 
 def lasting_name(model: str) -> str:
