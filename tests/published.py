@@ -39,7 +39,18 @@ SVD: dict[str, Any] = {
     "cross_attention_dim": 16,
     "num_attention_heads": (1, 1),
 }
-CHANNELS = (32, 32, 64, 64)
+LEVELS = 4
+"""Of the published autoencoders. More make latents smaller and the networks quicker, in the same layout."""
+
+
+def channels(levels: int) -> tuple[int, ...]:
+    """Return the widths of an autoencoder's levels."""
+    return (32, 32) + (64,) * (levels - 2)
+
+
+def conditioning(levels: int) -> tuple[int, ...]:
+    """Return the widths of CAM's frame encoder, which halves frames as often as the autoencoder."""
+    return (4,) + (8,) * (levels - 1)
 
 
 def vision(projection: int = 64) -> CLIPVisionModelWithProjection:
@@ -58,7 +69,7 @@ def vision(projection: int = 64) -> CLIPVisionModelWithProjection:
     )
 
 
-def streaming_t2v() -> dict[str, torch.nn.Module]:
+def streaming_t2v(depth: int = LEVELS) -> dict[str, torch.nn.Module]:
     """Build the networks; every part has an effect."""
     vocabulary = len(text.build_tokenizer())
     clip = CLIPTextConfig(
@@ -67,17 +78,19 @@ def streaming_t2v() -> dict[str, torch.nn.Module]:
         max_position_embeddings=text.TEXT_LENGTH, hidden_act="gelu", bos_token_id=vocabulary - 2,
         eos_token_id=vocabulary - 1,
     )  # fmt: skip
-    levels = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    levels = {
+        "down_block_types": ("DownEncoderBlock2D",) * depth, "up_block_types": ("UpDecoderBlock2D",) * depth
+    }  # fmt: skip
     return {
         "unet": stir(
             StreamingUNet3D(**UNET, merger_head_dim=16, num_text_tokens=text.TEXT_LENGTH, num_image_tokens=4)
         ),
-        "cam": stir(ConditionalAttentionModule(**ENCODER, conditioning_channels=(4, 8, 8, 8)), seed=1),
+        "cam": stir(ConditionalAttentionModule(**ENCODER, conditioning_channels=conditioning(depth)), seed=1),
         "image_tokens": stir(ImageTokens(64, 16, 4, 64)),
         "image_encoder": vision(),
         "text_encoder": stir(CLIPTextModel(clip)),
         "vae": stir(
-            AutoencoderKL(**levels, block_out_channels=CHANNELS, layers_per_block=1, latent_channels=4)
+            AutoencoderKL(**levels, block_out_channels=channels(depth), layers_per_block=1, latent_channels=4)
         ),
     }
 
@@ -142,15 +155,16 @@ def vid2vid_inner(kind: str, words: list[str]) -> str:
     return ".".join([dict(_RESNET).get(words[0], words[0]) if kind == "resnets" else words[0], *words[1:]])
 
 
-def streaming_svd() -> dict[str, torch.nn.Module]:
+def streaming_svd(depth: int = LEVELS) -> dict[str, torch.nn.Module]:
     """Build the networks; every part has an effect."""
     vae = AutoencoderKLTemporalDecoder(
-        down_block_types=("DownEncoderBlock2D",) * 4, block_out_channels=CHANNELS, layers_per_block=1
-    )
+        down_block_types=("DownEncoderBlock2D",) * depth, block_out_channels=channels(depth),
+        layers_per_block=1,
+    )  # fmt: skip
     encoder = {name: value for name, value in SVD.items() if name != "up_block_types"}
     return {
         "unet": stir(StreamingUNetSpatioTemporal(**SVD, merger_head_dim=32)),
-        "cam": stir(SpatioTemporalCam(**encoder, conditioning_channels=(4, 8, 8, 8)), seed=1),
+        "cam": stir(SpatioTemporalCam(**encoder, conditioning_channels=conditioning(depth)), seed=1),
         "image_encoder": vision(16),
         "vae": stir(vae),
     }

@@ -16,9 +16,9 @@ from lab.tiny import text
 MODELSCOPE = "damo-vilab/text-to-video-ms-1.7b"
 
 
-def put_streaming_t2v(hub: Hub, folder: Path) -> None:
-    """Put the checkpoint and the repository of its tokenizer."""
-    networks = published.streaming_t2v()
+def put_streaming_t2v(hub: Hub, folder: Path, depth: int = published.LEVELS) -> None:
+    """Put the checkpoint and the repository of its tokenizer. depth: of the autoencoder."""
+    networks = published.streaming_t2v(depth)
     checkpoint = pickled({"state_dict": published.streaming_t2v_names(networks)})
     hub.put("PAIR/StreamingT2V", {"streaming_t2v.ckpt": checkpoint, "README.md": b"x"})
     text.build_tokenizer().save_pretrained(folder / "tokenizer")
@@ -31,8 +31,8 @@ def put_vid2vid(hub: Hub) -> None:
     hub.put("ali-vilab/MS-Vid2Vid-XL", {"non_ema_0035000.pth": weights}, licence="cc-by-nc-nd-4.0")
 
 
-def put_streaming_svd(hub: Hub) -> None:
-    parts = {part: network.state_dict() for part, network in published.streaming_svd().items()}
+def put_streaming_svd(hub: Hub, depth: int = published.LEVELS) -> None:
+    parts = {part: network.state_dict() for part, network in published.streaming_svd(depth).items()}
     names = {name: x.contiguous().clone() for name, x in published.streaming_svd_names(parts).items()}
     hub.put("PAIR/StreamingSVD", {"model.safetensors": save_bytes(names), "teaser.mp4": bytes(50_000)})
 

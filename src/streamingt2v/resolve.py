@@ -11,7 +11,8 @@ from importlib.util import find_spec
 from itertools import zip_longest
 from pathlib import Path
 
-from .checkpoints.find import find_model
+from .checkpoints.find import find_model, misused
+from .checkpoints.registry import ENHANCERS
 from .config import ExtendConfig, ModelConfig, RefineByConfig, RefineConfig, Request, SeedConfig
 from .config.external import ExtendByConfig
 from .errors import MediaError, MissingExtra, ModelError, RequestError
@@ -77,6 +78,8 @@ def _located(request: Request) -> Request:
     """Replace the name or hub id of the request's base by its folder. RequestError if it is not there."""
     if request.base is None:
         return request
+    if wrong := misused(request.base, "base"):
+        raise RequestError("base", request.base, wrong)
     try:
         return dataclasses.replace(request, base=str(find_model(request.base)))
     except ModelError as error:
@@ -199,7 +202,12 @@ def _image_maker(config: ModelConfig, request: Request) -> str | None:
 
 def _check_starts(config: ModelConfig, request: Request) -> None:
     if request.preset == "full" and config.refine is None and config.refine_by is None:
-        raise RequestError("preset", "full", f"model {config.name!r} has no refiner; use preview")
+        get = (
+            f"; get it by: streamingt2v get {config.name} --preset full, or"
+            if config.name in ENHANCERS
+            else ";"
+        )
+        raise RequestError("preset", "full", f"model {config.name!r} has no refiner{get} use preview")
 
 
 def _check_base(config: ModelConfig, request: Request) -> None:
@@ -220,7 +228,8 @@ def _check_base(config: ModelConfig, request: Request) -> None:
     makes_image = config.seed is not None and config.seed.picture is not None
     if request.files() or makes_image or not _needs_image(config):
         return
-    raise RequestError("image", None, f"the first chunk of {config.name!r} is made from an image; give one")
+    what = "the base's clip" if request.base is not None else f"the first chunk of {config.name!r}"
+    raise RequestError("image", None, f"{what} is made from an image; give one")
 
 
 def _needs_image(config: ModelConfig) -> bool:

@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 
 import published
+from streamingt2v.checkpoints.registry import ENTRIES
 from streamingt2v.cli import main
 from streamingt2v.estimate import plan as planning
 
@@ -166,12 +167,35 @@ def test_plan_counts_bases_and_enhancers_that_are_not_here(capfd):
     line = ["plan", "A cat", "--memory", "24GB", "--json"]
     assert main([*line, "--model", "streaming-t2v", "--base", "modelscope"]) == 0
     values = json.loads(capfd.readouterr().out.splitlines()[-1])
-    assert values["stages"]["base"] == values["weights"] + 2 * 1_411_233_860
+    base = 2 * (1_411_233_860 + 340_387_840) + 4 * 83_653_863  # the autoencoder stays in float32
+    assert values["stages"]["base"] == values["weights"] + base
     assert main([*line, "--model", "streaming-svd", "--image", __file__, "--preset", "full"]) == 0
     values = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert values["stages"]["refine"] > 4_900_000_000 and values["download"] == 11_986_000_000 + 4_953_000_000
     decoding = values["stages"]["decoding"] - values["weights"]
     assert decoding == 8 * 576 * 1024 * 128 * 4 * 4, "eight frames at once"
+
+
+def test_plan_for_a_card_elsewhere_knows_every_name(capfd):
+    """Every model and base of the registry, by itself; enhancers are stages of their models."""
+    for entry in ENTRIES:
+        image = ["--image", __file__] if "--image" in entry.use or entry.name == "svd" else []
+        option = ["--model", "streaming-svd"] if "svd" in entry.name else ["--model", "streaming-t2v"]
+        line = option if entry.role == "enhancer" else entry.use.split()[:2]
+        line = [*option, *line, *image] if entry.role == "base" else [*line, *image]
+        assert main(["plan", "A cat", *line, "--memory", "80GB", "--json"]) == 0, entry.name
+        values = json.loads(capfd.readouterr().out.splitlines()[-1])
+        levels = [level["memory"] for level in values["levels"]]
+        assert levels == sorted(levels, reverse=True) and levels[0] > 0, entry.name
+        if entry.role == "model" and not entry.name.startswith("wan-2.2"):  # whose class has Wan 2.1's size
+            assert (values["width"], values["height"]) == (entry.width, entry.height), entry.name
+
+
+def test_plan_for_a_cpu_elsewhere_is_in_float32(capfd):
+    for more in (["--device", "cpu"], ["--engine", "openvino"]):
+        assert main(["plan", "A cat", "--memory", "24GB", "--json", *more]) == 0
+        values = json.loads(capfd.readouterr().out.splitlines()[-1])
+        assert (values["device"], values["dtype"]) == ("cpu", "float32")
 
 
 def test_doctor_tells_what_runs_here(capfd):
@@ -191,10 +215,22 @@ def test_doctor_tells_what_runs_here(capfd):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--model", "i2vgen-xl"], "--image: the first chunk of 'i2vgen-xl' is made from an image; give one"),
+        (["--base", "svd"], "--image: the base's clip is made from an image; give one"),
+        (["--base", "wan-1.3b"], "--base 'wan-1.3b': makes 832x480, but model 'tiny' continues at 64x64"),
+        (["--base", "streaming-svd"], "--base 'streaming-svd': is a whole model, so it cannot be the base"),
         (
-            ["--model", "i2vgen-xl"],
-            "--model 'i2vgen-xl': i2vgen-xl is not on this machine; get it by: streamingt2v get i2vgen-xl (a",
+            ["--model", "vid2vid"],
+            "is an enhancer, so it cannot be the model; use it by: --model streaming-t2v",
         ),
+        (["--model", "animatediff"], "is a base, so it cannot be the model; use it by: --base animatediff"),
+        (["--model", ""], "--model '': no model ''"),
+        (["--base", ""], "--base '': no model ''"),
+        (["--memory", "24"], "--memory '24': is 24 bytes; write 24GB if those are meant"),
+        (["--memory", "\uff15GB"], "must be a size"),
+        (["--memory", "24GB", "--device", "gpu"], "--device 'gpu': must be auto, cpu, or one of"),
+        (["--memory", "24GB", "--lora", "nowhere.safetensors"], "no such file"),
+        (["--memory", "24GB", "--engine", "openvino", "--device", "cuda"], "runs on the cpu only"),
         (["--offload", "model"], "--offload 'model'"),
         (["--model", "nowhere"], "--model 'nowhere': no model"),
         (["--device", "cuda:7"], "--device 'cuda:7': there is no usable cuda device on this machine"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from ..config import EMBEDDED, ModelConfig
 from ..config import find_model as find_folder
@@ -64,6 +65,18 @@ def missing_parts(config: ModelConfig) -> list[str]:
 
 def _is_name(text: str) -> bool:
     return text not in EMBEDDED and not Path(text).exists() and known_as(text) is not None
+
+
+def misused(name: str, option: Literal["model", "base"]) -> str | None:
+    """Tell what a known name is and how to use it, if not as this option; None if it can be."""
+    known = known_as(name) if not Path(name).exists() else None
+    entry = known[0] if known else None
+    if entry is None or not (
+        entry.convert if option == "base" else entry.parts or entry.convert == "vid2vid"
+    ):
+        return None
+    kind = {"model": "a whole model", "base": "a base", "enhancer": "an enhancer"}[entry.role]
+    return f"is {kind}, so it cannot be the {option}; use it by: {entry.use}"
 
 
 def known_as(name: str) -> tuple[Entry | None, str, str | None] | None:

@@ -92,8 +92,8 @@ def _failed(error: Exception) -> str:
     where = constants.ENDPOINT
     if isinstance(error, OfflineModeIsEnabled):
         return (
-            "HF_HUB_OFFLINE=1 keeps this process off the network; unset it, "
-            "or give --offline to use earlier downloads"
+            "it is not on this machine in whole, and HF_HUB_OFFLINE=1 keeps "
+            "this process off the network; unset it to download"
         )
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code

@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 _ID = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([^\s@]+))?")
 
+PICTURE = "picture/"
+
 Role = Literal["model", "base", "enhancer"]
 
 
@@ -25,8 +27,10 @@ class Entry:
     use: the option that selects it. revision: pinned commit; None takes the latest. file: the file needed
     from the repository. convert: the `convert` kind that makes a model folder of it. parts: (setting, hub id)
     of a base made of several repositories; settings: its other settings. half: half-precision type
-    recommended by the authors. networks: their parameters, where a diffusers pipeline is the whole model;
-    steps, guidance_scale: recommended for it. verified: which figures were checked, and how.
+    recommended by the authors. networks: parameters of a diffusers pipeline's, those that make the image to
+    start from behind "picture/"; uncounted: parts that they leave out. classes: of its pipelines, by setting.
+    steps, guidance_scale: recommended where it is the whole model. verified: which figures were checked, and
+    how.
     """
 
     name: str
@@ -48,6 +52,8 @@ class Entry:
     settings: tuple[tuple[str, Any], ...] = ()
     half: Literal["float16", "bfloat16"] = "float16"
     networks: tuple[tuple[str, int], ...] = ()
+    classes: tuple[tuple[str, str], ...] = ()
+    uncounted: str = ""
     steps: int | None = None
     guidance_scale: float | None = None
     verified: str = "no: from the model's card"
@@ -55,17 +61,27 @@ class Entry:
     @property
     def weights(self) -> dict[str, int]:
         """Bytes of half-precision weights on the device at a time, by offloading; empty if unknown."""
-        sizes = [2 * count for _, count in self.networks]
+        sizes = [2 * count for name, count in self.networks if not name.startswith(PICTURE)]
         return {"none": sum(sizes), "model": max(sizes)} if sizes else {}
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"networks": dict(self.networks), "weights": self.weights}
+        tables = {"networks": dict(self.networks), "classes": dict(self.classes)}
+        return asdict(self) | tables | {"weights": self.weights}
+
+    def counts(self, stage: str) -> dict[str, dict[str, int]]:
+        """Return the parameters of its networks by stage, `stage` and "image"; empty if they are unknown."""
+        known = self.networks or (((self.name, self.parameters),) if self.parameters else ())
+        found: dict[str, dict[str, int]] = {}
+        for name, count in known:
+            place = "image" if name.startswith(PICTURE) else stage
+            found.setdefault(place, {})[name.removeprefix(PICTURE)] = count
+        return found
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Entry:
         """Build an entry of `registry.json`."""
         parts = tuple((name, hub_id) for name, hub_id in values.get("parts", ()))
-        tables = {name: tuple(values.get(name, {}).items()) for name in ("settings", "networks")}
+        tables = {name: tuple(values.get(name, {}).items()) for name in ("settings", "networks", "classes")}
         return cls(**{**values, "parts": parts, **tables})
 
 

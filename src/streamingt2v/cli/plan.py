@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,10 +12,11 @@ from typer import Argument, Option
 from ..config import ModelConfig, Request
 from ..config.units import parse_bytes, readable
 from ..errors import ModelError, RequestError
-from ..estimate.device import choose_device, choose_dtype, free_memory
+from ..estimate.device import check_kind, choose_device, choose_dtype, free_memory
 from .options import BASE_HELP, ModelOptions, RequestOptions, ScreenOptions, build_request, takes_options
 from .screen import Screen
-from .settle import half_of
+from .settle import check_base, half_of
+from .weights import check_use
 
 if TYPE_CHECKING:
     from ..checkpoints.registry import Entry
@@ -50,13 +52,14 @@ def plan(
     estimator = _Estimator(model, room, seconds_per_step)
     found = estimator.plan(wanted, base)
     values = {**asdict(found), "memory": found.memory, "fits": found.fits}
-    values |= {"download": sum(size for _, size, _ in estimator.downloads)}
-    lines = [*_lines(found), *_downloads(estimator.downloads)]
+    values |= {"download": sum(size for _, size, *_ in estimator.downloads)}
+    missing = [f"        not counted: {', '.join(estimator.uncounted)}"] if estimator.uncounted else []
+    lines = [*_lines(found), *missing, *estimator.notes, *_downloads(estimator.downloads)]
     Screen(screen.quiet, screen.json).result("\n".join(lines), values)
 
 
-Download = tuple[str, int, str]
-"""Name of a missing model, bytes to download (0: unknown), and the command that downloads it."""
+Download = tuple[str, int, bool, str]
+"""Name of a missing model, bytes to download (0: unknown), whether it is converted, and the command for it."""
 
 
 class _Estimator:
@@ -67,66 +70,84 @@ class _Estimator:
 
     def __init__(self, model: ModelOptions, memory: int | None = None, seconds_per_step: float | None = None):
         self.model, self.memory, self.seconds_per_step = model, memory, seconds_per_step
+        self.base: str | None = None
         self.downloads: list[Download] = []
+        self.uncounted: list[str] = []
+        self.notes: list[str] = []
         self._published: dict[str, dict[str, int]] = {}  # parameters of missing pipelines, by stage
 
     def plan(self, wanted: Request, base: str | None = None) -> Plan:
         """Return the plan of a request, from local files or from published sizes."""
         from ..checkpoints.find import find_model
 
-        if base is not None:
-            wanted = self._with_base(wanted, base)
-        try:
-            find_model(self.model.model)  # fails before the import of torch below
-            from ..external.as_model import read_model
+        name = self.model.model
+        check_use([name], base)
+        self.base = base
+        with ExitStack() as kept:
+            if base is not None:
+                wanted = self._with_base(wanted, base, kept)
+            try:
+                find_model(name)  # fails before the import of torch below
+                from ..external.as_model import read_model
 
-            folder, config = read_model(self.model.model)
-        except ModelError as error:
-            return self._plan_published(_published_entry(self.model.model, error), wanted)
-        return self._plan_folder(folder, config, None, wanted)
+                folder, config = read_model(name)
+            except ModelError as error:
+                return self._plan_published(_published_entry(name, error), wanted, kept)
+            return self._plan_folder(folder, config, None, wanted)
 
-    def _with_base(self, wanted: Request, base: str) -> Request:
-        """Return the request with the base's folder, or note the published size of a missing base."""
+    def _with_base(self, wanted: Request, base: str, kept: ExitStack) -> Request:
+        """Return the request with the base's folder; one with its settings alone if it is missing."""
         from ..checkpoints.find import find_model, known_as
+        from ..estimate.published import unfetched
 
         try:
             return replace(wanted, base=str(find_model(base)))
         except ModelError as error:
             known = known_as(base)
             entry = known[0] if known else None
-            if entry is None or entry.parameters is None:
+            if entry is None or not entry.classes:
                 fix = f"{error}; its needs are unknown until then" if known else str(error)
                 raise RequestError("base", base, fix) from error
-            self._published["base"] = {entry.name: entry.parameters}
-            self.downloads.append((entry.name, entry.download_bytes or 0, f"streamingt2v get {entry.name}"))
-            return wanted
+        self._published |= entry.counts("base")
+        self._missing(entry)
+        return replace(wanted, base=str(kept.enter_context(unfetched(entry))))
 
-    def _plan_published(self, entry: Entry, wanted: Request) -> Plan:
+    def _missing(self, entry: Entry, command: str = "") -> None:
+        get = command or f"streamingt2v get {entry.name}"
+        self.downloads.append((entry.name, entry.download_bytes or 0, entry.convert is not None, get))
+        if entry.uncounted:
+            self.uncounted.append(f"{entry.uncounted} of {entry.name}")
+
+    def _plan_published(self, entry: Entry, wanted: Request, kept: ExitStack) -> Plan:
         from ..checkpoints.registry import ENHANCERS, find_entry
-        from ..estimate.published import published
+        from ..estimate.published import published, unfetched
 
+        if entry.classes:
+            from ..external.as_model import pipeline_model
+
+            self._missing(entry)
+            self._published |= entry.counts("chunks")
+            folder = kept.enter_context(unfetched(entry))
+            return self._plan_folder(folder, pipeline_model(folder), None, wanted)
         full = wanted.preset == "full"
         enhancer = find_entry(ENHANCERS[entry.name]) if full else None
         get = f"streamingt2v get {entry.name}{' --preset full' if full else ''}"
-        missing = [entry, enhancer] if enhancer is not None else [entry]
-        self.downloads[:0] = [(one.name, one.download_bytes or 0, get) for one in missing]
+        for missing in (entry, enhancer):
+            if missing is not None:
+                self._missing(missing, get)
         if enhancer is not None and enhancer.convert is None:  # a pipeline: only its weights are known
-            self._published["refine"] = {enhancer.name: enhancer.parameters or 0}
+            self._published |= enhancer.counts("refine")
             wanted = replace(wanted, preset="preview")
-        with published(entry.name, full) as (folder, config, facts):
-            return self._plan_folder(folder, config, facts, wanted)
+        folder, config, facts = kept.enter_context(published(entry.name, full))
+        return self._plan_folder(folder, config, facts, wanted)
 
     def _plan_folder(self, folder: Path, config: ModelConfig, facts: Facts | None, wanted: Request) -> Plan:
         from ..estimate.plan import plan as make_plan
         from ..resolve import resolve
 
-        model, asked, half = self.model, resolve(config, wanted), half_of(self.model.model)
-        if self.memory is None:
-            device = choose_device(model.device)[0]
-            dtype = choose_dtype(model.dtype, device, half)[0]
-        else:
-            device = "cuda" if model.device == "auto" else model.device
-            dtype = half if model.dtype == "auto" else model.dtype
+        model, asked = self.model, resolve(config, wanted)
+        self.notes = check_base(asked, model.model, self.base)
+        device, dtype = self._device()
 
         def made(offload: Any, memory: int | None = self.memory) -> Plan:
             return make_plan(
@@ -142,6 +163,20 @@ class _Estimator:
         levels = made("none", free_memory(device) if self.memory is None else self.memory).levels
         return made(next((level.offload for level in levels if level.fits), levels[-1].offload))
 
+    def _device(self) -> tuple[str, str]:
+        """Return device and data type, as `generate` chooses them."""
+        model, names = self.model, [name for name in (self.model.model, self.base) if name]
+        half = "bfloat16" if any(half_of(name) == "bfloat16" for name in names) else "float16"
+        if self.memory is None:
+            device = choose_device(model.device)[0]
+            return device, choose_dtype(model.dtype, device, half)[0]
+        check_kind(model.device if model.device != "auto" else "cuda")
+        device = "cuda" if model.device == "auto" else model.device
+        if model.device == "auto" and model.engine == "openvino":
+            device = "cpu"
+        own = "float32" if device == "cpu" else half
+        return device, own if model.dtype == "auto" else model.dtype
+
 
 def _published_entry(name: str, error: ModelError) -> Entry:
     """Return the registry entry of a missing model; RequestError if its sizes are unknown."""
@@ -149,7 +184,7 @@ def _published_entry(name: str, error: ModelError) -> Entry:
     from ..estimate.published import names
 
     entry = (known_as(name) or (None,))[0]
-    if entry is None or entry.name not in names():
+    if entry is None or not (entry.name in names() or entry.classes):
         raise RequestError("model", name, str(error)) from error
     return entry
 
@@ -162,10 +197,13 @@ def _lines(found: Plan) -> list[str]:
         lines.insert(0, _verdict(found))
     free = "" if found.memory_asked else " free"
     weights = f"{found.parameters / 1e6:.1f} million parameters: {readable(found.weights)}"
-    stages = ", ".join(f"{stage} {readable(size)}" for stage, size in found.stages.items())
+    working = f"working memory of a step, estimated: {readable(found.working)}"
+    if found.pipeline:
+        weights, working = "weights of a diffusers pipeline", "what its steps need besides is unknown"
+    stages = ", ".join(f"{stage} {_held(size)}" for stage, size in found.stages.items())
     lines += [
-        f"memory  {readable(found.memory)} at most, of {readable(found.memory_free)}{free}",
-        f"        {weights}; working memory of a step, estimated: {readable(found.working)}",
+        f"memory  {_held(found.memory)} at most, of {readable(found.memory_free)}{free}",
+        f"        {weights}; {working}",
         f"        by stage: {stages}",
         *(
             [f"        plus {readable(found.offloaded)} of main memory for idle weights"]
@@ -175,7 +213,7 @@ def _lines(found: Plan) -> list[str]:
     ]
     if len(found.levels) > 1:
         levels = (
-            f"{level.offload} {readable(level.memory)}{'' if level.fits else ' (too much)'}"
+            f"{level.offload} {_held(level.memory)}{'' if level.fits else ' (too much)'}"
             for level in found.levels
         )
         lines.append(f"        by --offload: {', '.join(levels)}")
@@ -188,9 +226,15 @@ def _lines(found: Plan) -> list[str]:
     return lines
 
 
+def _held(size: int) -> str:
+    """Format the memory of weights; by layer a pipeline holds next to none."""
+    return readable(size) if size else "a layer"
+
+
 def _verdict(found: Plan) -> str:
+    what = "its weights fit" if found.pipeline else "it fits"
     if found.fits:
-        return "yes, it fits" + (f", with --offload {found.offload}" if found.offload != "none" else "")
+        return f"yes, {what}" + (f", with --offload {found.offload}" if found.offload != "none" else "")
     way = next((level.offload for level in found.levels if level.fits), None)
     if way is not None:
         return f"yes, with --offload {way}"
@@ -201,13 +245,12 @@ def _verdict(found: Plan) -> str:
 def _downloads(missing: list[Download]) -> list[str]:
     if not missing:
         return []
-    sizes = ", ".join(f"{name} {readable(size) if size else 'of unknown size'}" for name, size, _ in missing)
-    total = sum(size for _, size, _ in missing)
+    sizes = ", ".join(f"{name} {readable(size) if size else 'of unknown size'}" for name, size, *_ in missing)
+    copies = sum(size for _, size, converted, _ in missing if converted)
+    whole = readable(copies + sum(size for _, size, *_ in missing))
+    told = f"; with the converted copy at most {whole} on disk" if copies else ""
     commands = " && ".join(dict.fromkeys(command for *_, command in missing))
-    return [
-        f"to download: {sizes}; with the converted copy at most {readable(2 * total)} on disk",
-        f"        by: {commands}",
-    ]
+    return [f"to download: {sizes}{told}", f"        by: {commands}"]
 
 
 def duration(seconds: float | None) -> str:
@@ -246,7 +289,7 @@ def _can_run(name: str, device: str, free: int) -> dict[str, Any]:
     estimator = _Estimator(options, free)
     found = estimator.plan(wanted)
     level = next((level.offload for level in found.levels if level.fits), None)
-    here = f"; to download: {estimator.downloads[0][2]}" if estimator.downloads else ""
+    here = f"; to download: {estimator.downloads[0][3]}" if estimator.downloads else ""
     if level is None:
         told = f"no: needs {readable(min(level.memory for level in found.levels))} of {device}{here}"
     else:

@@ -37,7 +37,9 @@ def settle(
     )
     half = "bfloat16" if any(half_of(name) == "bfloat16" for name in (*names, base) if name) else "float16"
     if fetch is not None:
-        from .weights import obtain
+        from .weights import check_use, obtain
+
+        check_use(names, base)
 
         wants_half = options.dtype in ("float16", "bfloat16") or (options.dtype == "auto" and device != "cpu")
         for option, name in [*(("model", name) for name in names), *([("base", base)] if base else [])]:
@@ -117,9 +119,12 @@ def half_of(name: str) -> str:
     return "bfloat16" if any(kind.startswith(TEXT_ENCODERS) for kind in classes) else "float16"
 
 
-def check_base(asked: ResolvedRequest, model: str) -> list[str]:
-    """Return notes on the size of a base's clip; RequestError if the included model would shrink it a lot."""
-    first, base = asked.first_chunk, asked.request.base
+def check_base(asked: ResolvedRequest, model: str, base: str | None) -> list[str]:
+    """Return notes on the size of a base's clip; RequestError if the included model would shrink it a lot.
+
+    base: as it was asked for.
+    """
+    first = asked.first_chunk
     if base is None or first is None or first.pipeline is None:
         return []
     rows, columns = base_size(Path(first.pipeline), first.height, first.width)

@@ -177,7 +177,7 @@ def _make(
     _check_workers(workers, asked)
     asked = with_media(asked)
     _check_disk(asked, places)
-    for note in check_base(asked, model.model):
+    for note in check_base(asked, model.model, wanted.base):
         show.note(note)
     try:
         pipe = _load(model, asked, show)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
 
+from ..checkpoints.registry import ENHANCERS
 from ..config import EMBEDDED, Preset
 from ..config.units import readable
 from ..errors import ModelError, RequestError
@@ -43,6 +45,7 @@ def get(
 
     show = Screen(screen.quiet, screen.json)
     half = dtype in ("float16", "bfloat16")
+    _check_gettable(name, preset)
     _try_folders(name)
     needed = order(name, full=preset == "full", half=half, dtype=dtype, fresh="/" in name, argument="name")
     fetched = needed.missing if needed else 0
@@ -54,13 +57,37 @@ def get(
     show.result(str(folder), {"name": name, "folder": str(folder), "fetched_bytes": fetched})
 
 
+def _check_gettable(name: str, preset: Preset) -> None:
+    """Raise RequestError for a name that is none, or that has no third stage to get."""
+    from ..checkpoints.find import known_as
+
+    if name in EMBEDDED or (Path(name).is_dir() and name.strip()):
+        return
+    known = known_as(name) if name.strip() else None
+    if known is None:
+        _here(name, half=False)  # whose error tells what can be given
+    elif preset == "full" and (known[0] is None or known[0].name not in ENHANCERS):
+        raise RequestError("preset", "full", f"{name} has no third stage; leave it out")
+
+
 def _here(name: str, half: bool) -> Path:
     from ..checkpoints.find import find_model
 
     try:
         return find_model(name, half)
     except ModelError as error:
-        raise RequestError("name", name, f"{error}; `streamingt2v models` lists names") from error
+        raise RequestError("name", name, str(error)) from error
+
+
+def check_use(models: Iterable[str], base: str | None = None) -> None:
+    """Raise RequestError for a known name that cannot be a model or base, before anything is downloaded."""
+    from ..checkpoints.find import misused
+
+    for name in models:
+        if wrong := misused(name, "model"):
+            raise RequestError("model", name, wrong)
+    if base is not None and (wrong := misused(base, "base")):
+        raise RequestError("base", base, wrong)
 
 
 def obtain(names: dict[str, str], show: Screen, *, full: bool, half: bool, yes: bool) -> None:

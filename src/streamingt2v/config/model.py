@@ -193,7 +193,7 @@ def find_model(name_or_folder: str | Path) -> Path:
     embedded = str(name_or_folder) in EMBEDDED
     within = files("streamingt2v") / "weights" / str(name_or_folder)
     folder = Path(str(within)) if embedded else Path(name_or_folder)
-    if not folder.is_dir():
+    if not str(name_or_folder).strip() or not folder.is_dir():  # an empty name would be this folder
         raise ModelError(
             f"no model {str(name_or_folder)!r}: give a name of `streamingt2v models`, an id of the hub"
             " (OWNER/REPOSITORY), or a model folder"

@@ -61,11 +61,17 @@ class Savings:
         return [*([self.gguf] if self.gguf else []), *(parse_lora(text)[0] for text in self.lora)]
 
     def check(
-        self, device: str, config: ModelConfig, dtype: str = "float32", pipelines: bool | None = None
+        self,
+        device: str,
+        config: ModelConfig,
+        dtype: str = "float32",
+        pipelines: bool | None = None,
+        here: bool = True,
     ) -> None:
         """Raise RequestError for options impossible or without effect on this device, dtype or model.
 
-        pipelines: whether diffusers pipelines make any frames; None if unknown.
+        pipelines: whether diffusers pipelines make any frames; None if unknown. here: the options are for
+        this machine, which must have their packages.
         """
         on_cpu = device.partition(":")[0] == "cpu"
         if self.offload not in get_args(Offload):
@@ -76,6 +82,8 @@ class Savings:
         self._check_engine(on_cpu, dtype)
         self._check_quantize(on_cpu, pipelines)
         self._check_lora(config, pipelines)
+        if here:
+            self._check_packages(on_cpu)
         if config.backbone != "svd" or config.refine is not None or config.refine_by is not None:
             return
         for name in ("vae_slicing", "vae_tiling"):
@@ -103,8 +111,6 @@ class Savings:
             raise RequestError(
                 "engine", self.engine, f"computes in float32, not in {dtype}; leave out --dtype"
             )
-        if find_spec("openvino") is None:
-            raise RequestError("engine", self.engine, "needs a package: pip install 'streamingt2v[openvino]'")
 
     def _check_quantize(self, on_cpu: bool, pipelines: bool | None) -> None:
         if self.quantize is None:
@@ -121,10 +127,6 @@ class Savings:
             raise RequestError("quantize", self.quantize, f"cannot be combined with {other}; leave one out")
         if on_cpu and self.quantize == "4bit":
             raise RequestError("quantize", "4bit", "needs a GPU; use 8bit or a GGUF file")
-        package = "gguf" if self.gguf else "torchao" if on_cpu else "bitsandbytes"
-        if find_spec(package) is None:
-            fix = f"needs the package {package}: pip install 'streamingt2v[quantize]'"
-            raise RequestError("quantize", self.quantize, fix)
 
     def _check_lora(self, config: ModelConfig, pipelines: bool | None) -> None:
         if not self.lora:
@@ -138,9 +140,17 @@ class Savings:
             raise RequestError("lora", self.lora[0], f"model {config.name!r} takes none; leave it out")
         if self.engine == "openvino":
             raise RequestError("lora", self.lora[0], "cannot be combined with --engine openvino")
-        if find_spec("peft") is None:
-            fix = "needs the package peft: pip install 'streamingt2v[bases]'"
-            raise RequestError("lora", self.lora[0], fix)
+
+    def _check_packages(self, on_cpu: bool) -> None:
+        quantizes = "gguf" if self.gguf else "torchao" if on_cpu else "bitsandbytes"
+        for option, value, package, extra in (
+            ("engine", self.engine if self.engine == "openvino" else None, "openvino", "openvino"),
+            ("quantize", self.quantize, quantizes, "quantize"),
+            ("lora", self.lora[0] if self.lora else None, "peft", "bases"),
+        ):
+            if value is not None and find_spec(package) is None:
+                fix = f"needs the package {package}: pip install 'streamingt2v[{extra}]'"
+                raise RequestError(option, value, fix)
 
 
 def parse_lora(text: str) -> tuple[Path, float]:

@@ -20,9 +20,11 @@ def readable(size: float) -> str:
 
 
 def parse_bytes(text: str, argument: str) -> int:
-    """Parse "24GB", "24 GiB", "8000MB" or a plain number; raise RequestError for anything else."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?|)b?\s*", text, re.IGNORECASE)
+    """Parse "24GB", "24 GiB", "8000MB" or a large plain number; raise RequestError for anything else."""
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]i?|)b?\s*", text, re.IGNORECASE)
     size = float(match[1]) * _UNITS[match[2].lower()] if match else math.nan
     if not 1 <= size < 2**62:
         raise RequestError(argument, text, "must be a size, such as 24GB")
+    if match and not match[2] and size < 1e6:
+        raise RequestError(argument, text, f"is {text.strip()} bytes; write {match[1]}GB if those are meant")
     return int(size)

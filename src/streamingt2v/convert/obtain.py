@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
 from .. import durable
 from ..checkpoints import hub
 from ..checkpoints.download import OnBytes
@@ -21,7 +23,7 @@ from ..config import EMBEDDED, ModelConfig, RefineByConfig
 from ..config.external import SeedConfig
 from ..config.places import existing, free_bytes, home
 from ..config.units import readable
-from ..errors import ModelError
+from ..errors import ModelError, RequestError
 
 Note = Callable[[str], None]
 
@@ -147,7 +149,7 @@ def order(
     if name in EMBEDDED or Path(name).exists() or (known := known_as(name)) is None:
         return None
     entry, hub_id, revision = known
-    get = _Getter(half, fresh, argument)
+    get = _Getter(half, fresh and not hub.constants.HF_HUB_OFFLINE, argument)
     if entry is not None and entry.convert:
         steps = _converted(entry, revision, full, dtype, get)
     elif entry is not None and entry.parts:
@@ -192,6 +194,7 @@ class _Getter:
 def _converted(entry: Entry, revision: str | None, full: bool, dtype: str | None, get: _Getter) -> list[Step]:
     """Return the steps that convert a published checkpoint and, with `full`, add its third stage."""
     target, steps = made_folder(entry, revision), []
+    _check_dtype(target, dtype)
     if not any((target / part).exists() for part in ("model.json", "refiner")):
         parcels = [get.files(str(entry.hub_id), str(entry.file), revision)]
         if entry.convert == "streaming-t2v":
@@ -222,6 +225,21 @@ def _converted(entry: Entry, revision: str | None, full: bool, dtype: str | None
             Step((get(str(enhancer.hub_id)),), lambda folders, note: _refining_by(target, folders[0]), target)
         )
     return steps
+
+
+def _check_dtype(target: Path, dtype: str | None) -> None:
+    """Raise RequestError if the folder was converted to another data type than is asked for."""
+    file = next(
+        (path for path in sorted(target.glob("*/*.safetensors")) if "vae" not in path.parent.name), None
+    )
+    if dtype is None or file is None:
+        return
+    with safe_open(file, "pt") as tensors:
+        name = next(iter(tensors.keys()))
+        has = tensors.get_slice(name).get_dtype()
+    if has != {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}[dtype]:
+        fix = f"{target} has another ({has}), and loads in any; leave it out, or remove that folder first"
+        raise RequestError("dtype", dtype, fix)
 
 
 def _refines(target: Path) -> bool:

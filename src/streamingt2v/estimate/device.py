@@ -13,6 +13,16 @@ DEVICES = ("cuda", "xpu", "mps")
 """Accelerators, in order of preference."""
 
 
+def check_kind(device: str) -> None:
+    """Raise RequestError unless a device's name is one that torch can have."""
+    if device.partition(":")[0] not in ("cpu", *DEVICES):
+        raise RequestError(
+            "device",
+            device,
+            f"must be auto, cpu, or one of {', '.join(DEVICES)}, optionally with an index, as in cuda:1",
+        )
+
+
 def free_memory(device: str) -> int:
     """Return the free bytes of a device; raise RequestError if it is not there."""
     if device.partition(":")[0] == "cpu":
@@ -21,13 +31,8 @@ def free_memory(device: str) -> int:
             line = next(line for line in status.read_text().splitlines() if line.startswith("MemAvailable:"))
             return int(line.split()[1]) * 1024
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    check_kind(device)
     kind = device.partition(":")[0]
-    if kind not in DEVICES:
-        raise RequestError(
-            "device",
-            device,
-            f"must be auto, cpu, or one of {', '.join(DEVICES)}, optionally with an index, as in cuda:1",
-        )
     if not usable(kind):
         fix = (
             f"there is no usable {kind} device on this machine; leave it out, "

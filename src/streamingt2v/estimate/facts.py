@@ -55,7 +55,11 @@ def pipeline_bytes(folder: Path, size: int, quantize: str | None = None) -> dict
     quantize: see `Savings`; a GGUF file counts by its own size.
     """
     index = read_json(folder / INDEX)
-    counts = {part: part_numbers(folder / part) for part in parts_of(index)}
+    return part_bytes({part: part_numbers(folder / part) for part in parts_of(index)}, size, quantize)
+
+
+def part_bytes(counts: Mapping[str, int], size: int, quantize: str | None = None) -> dict[str, int]:
+    """Return the bytes of a pipeline's parts by their parameters; see `pipeline_bytes`."""
     found = {part: count * (4 if part.startswith("vae") else size) for part, count in counts.items() if count}
     if quantize is None:
         return found

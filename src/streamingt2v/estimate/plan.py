@@ -20,7 +20,7 @@ from ..errors import RequestError
 from ..resolve import ResolvedRequest
 from .device import free_memory
 from .duration import count_steps, estimate_seconds, measured_speeds
-from .facts import Facts, facts_of, part_numbers, pipeline_bytes
+from .facts import Facts, facts_of, part_bytes, part_numbers, pipeline_bytes
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _OVERHEAD = 600 * 10**6  # Python and its libraries, about
@@ -45,6 +45,8 @@ class Level:
 @dataclass(frozen=True)
 class Plan:
     """A request's needs, in bytes and seconds.
+
+    pipeline: a diffusers pipeline makes the chunks; its weights count, what its steps need besides is unknown.
 
     weights: the model's, on the device at once. offloaded: kept in CPU memory. working: needed by a step
     besides (estimate). stages: peak of each stage on the device, external pipelines counted by their weights
@@ -76,6 +78,7 @@ class Plan:
     seconds: float | None
     seconds_from: str
     measured: tuple[str, ...]
+    pipeline: bool = False
 
     @property
     def memory(self) -> int:
@@ -102,8 +105,7 @@ def plan(
     device is missing or memory or disk do not suffice, ModelError if the folder is incomplete.
     """
     config, frames = resolved.config, resolved.num_frames
-    if memory is None:
-        savings.check(device, config, dtype)
+    savings.check(device, config, dtype, resolved.uses_pipelines, here=memory is None)
     if seconds_per_step is not None and not math.isfinite(seconds_per_step):
         raise RequestError("seconds_per_step", seconds_per_step, "must be a finite number")
     assert frames is not None, "a video without end needs no plan"
@@ -117,10 +119,9 @@ def plan(
     if config.extend_by is not None:
         by = Path(config.extend_by.pipeline)
         external["chunks"] = pipeline_bytes(by, BYTES[dtype], savings.quantize)
-    external |= {
-        stage: {part: count * BYTES[dtype] for part, count in parts.items()}
-        for stage, parts in beside.items()
-    }
+    for stage, counts in beside.items():
+        bits = savings.quantize if stage in ("chunks", "base") or not savings.gguf else None
+        external[stage] = part_bytes(counts, BYTES[dtype], bits)
     working = (
         {"chunks": 0}
         if config.extend_by is not None
@@ -142,6 +143,7 @@ def plan(
         stages_of(held, external, working, savings.offload), levels, free, memory is not None,
         output_bytes(resolved), free_bytes(output), steps, refine_steps, seconds, seconds_from,
         measured_speeds(config.name, resolved.request.preset, savings.engine, device),
+        config.extend_by is not None,
     )  # fmt: skip
     if memory is None:
         _refuse(found)

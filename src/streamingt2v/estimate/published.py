@@ -12,6 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from ..checkpoints.registry import Entry
+from ..checkpoints.variants import INDEX
 from ..config import ModelConfig
 from .facts import Facts
 
@@ -45,6 +47,39 @@ def published(name: str, full: bool) -> Iterator[tuple[Path, ModelConfig, Facts]
             (folder / part).mkdir()
             (folder / part / "config.json").write_text(json.dumps(values))
         yield folder, config, _facts(own, parts)
+
+
+@contextmanager
+def unfetched(entry: Entry) -> Iterator[Path]:
+    """Yield a temporary folder with what a plan reads of a diffusers pipeline: its classes and settings."""
+    with TemporaryDirectory() as place:
+        folder, classes = Path(place) / entry.name, dict(entry.classes)
+        if not entry.parts:
+            _write(folder / INDEX, {"_class_name": classes["pipeline"]})
+            _write(folder / _denoiser(entry) / "config.json", _sizes(entry))
+        else:
+            parts = {name: name for name, _ in entry.parts}
+            _write(folder / "seed.json", parts | dict(entry.settings))
+            for name in parts:
+                own = {"_class_name": classes[name]} if name in classes else {}
+                _write(folder / name / (INDEX if own else "config.json"), own)
+        yield folder
+
+
+def _denoiser(entry: Entry) -> str:
+    return "unet" if "unet" in dict(entry.networks) else "transformer"
+
+
+def _sizes(entry: Entry) -> dict[str, Any]:
+    """Return the settings of its network that tell what it makes, where its class does not."""
+    height, width = (entry.height or 512) // 8, (entry.width or 512) // 8
+    square = {"sample_size": height} if height == width else {}
+    return {"sample_height": height, "sample_width": width, "num_frames": entry.frames, **square}
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(values))
 
 
 def _facts(own: dict[str, Any], parts: dict[str, int]) -> Facts:

@@ -17,6 +17,8 @@ from ..errors import ModelError
 from .families import FRAME_COUNT, family, missing_packages, needed, redraws_videos, unmet
 
 SEED_FILE = "seed.json"
+FROM_IMAGES = ("ImageToVideo", "I2VGenXL", "VideoToWorld")
+"""Parts of the names of classes that refuse to run without an image, though their signature allows it."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ def abilities(kind: type) -> Abilities:
     """Return the abilities of a pipeline's class."""
     takes = inspect.signature(kind.__call__).parameters
     image: Literal["no", "optional", "needed"] = "optional" if "image" in takes else "no"
-    if "image" in needed(kind) or ("image" in takes and "ImageToVideo" in kind.__name__):
+    if "image" in needed(kind) or ("image" in takes and any(word in kind.__name__ for word in FROM_IMAGES)):
         image = "needed"
     return Abilities(any(name in takes for name in FRAME_COUNT), image, "guidance_scale" in takes)
 

@@ -6,7 +6,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.find import find_model, locate
+from ..checkpoints.find import find_model, locate, misused
 from ..config import ExtendConfig, ModelConfig
 from ..config.external import ExtendByConfig
 from ..errors import ModelError
@@ -24,6 +24,8 @@ def read_model(name_or_folder: str | Path, half: bool = False) -> tuple[Path, Mo
 
     half: accept folders with half-precision weights alone. No weights are read.
     """
+    if wrong := misused(str(name_or_folder), "model"):
+        raise ModelError(f"{name_or_folder} {wrong}")
     folder = find_model(name_or_folder, half)
     if (folder / "model.json").is_file() or not (folder / "model_index.json").is_file():
         return folder, locate(ModelConfig.load(folder))
