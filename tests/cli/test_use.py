@@ -1,4 +1,4 @@
-"""Names that cannot be what they are given as, and options of `get` without effect: said before any download."""
+"""Names of another role and options of `get` without effect are refused before any download."""
 
 import pytest
 import torch

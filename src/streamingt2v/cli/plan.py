@@ -59,7 +59,7 @@ def plan(
 
 
 Download = tuple[str, int, bool, str]
-"""Name of a missing model, bytes to download (0: unknown), whether it is converted, and the command for it."""
+"""Name of a missing model, bytes to download (0: unknown), whether it is converted, its command."""
 
 
 class _Estimator:

@@ -46,13 +46,12 @@ class Level:
 class Plan:
     """A request's needs, in bytes and seconds.
 
-    pipeline: a diffusers pipeline makes the chunks; its weights count, what its steps need besides is unknown.
-
     weights: the model's, on the device at once. offloaded: kept in CPU memory. working: needed by a step
     besides (estimate). stages: peak of each stage on the device, external pipelines counted by their weights
     alone. levels: the same by offloading level. memory_asked: the memory is that of another machine. disk: of
     the output and its temporary files. seconds: None if unknown; seconds_from: source of the estimate.
-    measured: speeds measured on other machines, with their source.
+    measured: speeds measured on other machines, with their source. pipeline: one of diffusers makes the
+    chunks; its weights are counted, what its steps need besides is unknown.
     """
 
     model: str
