@@ -6,7 +6,7 @@ The command line, the server, batch, plan, resume and bench all call `resolve`. 
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import zip_longest
 from pathlib import Path
@@ -37,7 +37,7 @@ def resolve(config: ModelConfig, request: Request) -> ResolvedRequest:
     """
     request = _located(request.validate())
     _check_starts(config, request)
-    config = dataclasses.replace(config, seed=_first_chunk(config, request))
+    config = replace(config, seed=_first_chunk(config, request))
     _check_base(config, request)
     refine, refine_by = _refining(config, request)
     if config.extend_by is not None:
@@ -81,7 +81,7 @@ def _located(request: Request) -> Request:
     if wrong := misused(request.base, "base"):
         raise RequestError("base", request.base, wrong)
     try:
-        return dataclasses.replace(request, base=str(find_model(request.base)))
+        return replace(request, base=str(find_model(request.base)))
     except ModelError as error:
         raise RequestError("base", request.base, str(error)) from error
 
@@ -111,7 +111,7 @@ def with_media(resolved: ResolvedRequest) -> ResolvedRequest:
                 continue
             resolved = at_clip_size(resolved)
             fps = request.fps or playback_rate(path) or resolved.config.fps
-            resolved = dataclasses.replace(resolved, fps=fps)
+            resolved = replace(resolved, fps=fps)
             if name == "refine":
                 resolved = counted(resolved, count_frames(path))
         except MediaError as error:
@@ -134,7 +134,7 @@ def at_clip_size(resolved: ResolvedRequest) -> ResolvedRequest:
     height, width = (
         max(1, int(scale * side + 1e-6) // by.multiple) * by.multiple for side in (clip.height, clip.width)
     )
-    return resolve(resolved.config, dataclasses.replace(request, height=height, width=width))
+    return resolve(resolved.config, replace(request, height=height, width=width))
 
 
 def counted(resolved: ResolvedRequest, frames: int) -> ResolvedRequest:
@@ -145,8 +145,8 @@ def counted(resolved: ResolvedRequest, frames: int) -> ResolvedRequest:
             "num_frames", asked, f"the video has {frames}; ask for that or less, or leave it out for all"
         )
     asked = frames if asked is None else asked
-    request = dataclasses.replace(resolved.request, num_frames=asked)
-    resolved = dataclasses.replace(resolved, request=request, num_frames=asked, made_frames=asked)
+    request = replace(resolved.request, num_frames=asked)
+    resolved = replace(resolved, request=request, num_frames=asked, made_frames=asked)
     _check_schedule(resolved)
     return resolved
 
@@ -173,7 +173,7 @@ def _extending(config: ModelConfig, request: Request) -> ExtendConfig:
     own = config.extend
     asked = config.guidance and request.guidance_scale is not None and request.refine is None
     scale = request.guidance_scale if asked and request.guidance_scale is not None else own.guidance_scale
-    return dataclasses.replace(own, steps=request.num_inference_steps or own.steps, guidance_scale=scale)
+    return replace(own, steps=request.num_inference_steps or own.steps, guidance_scale=scale)
 
 
 def _first_chunk(config: ModelConfig, request: Request) -> SeedConfig | None:
@@ -192,7 +192,7 @@ def _asked_first_chunk(config: ModelConfig, request: Request) -> SeedConfig | No
     if own is None or own.pipeline is None:
         return None
     scale = own.guidance_scale if request.guidance_scale is None else request.guidance_scale
-    return dataclasses.replace(own, steps=request.num_inference_steps or own.steps, guidance_scale=scale)
+    return replace(own, steps=request.num_inference_steps or own.steps, guidance_scale=scale)
 
 
 def _image_maker(config: ModelConfig, request: Request) -> str | None:
@@ -213,11 +213,8 @@ def _check_starts(config: ModelConfig, request: Request) -> None:
 def _check_base(config: ModelConfig, request: Request) -> None:
     """Raise RequestError if the start of the video and the maker of the first chunk do not fit together."""
     if request.base is not None and config.extend_by is not None:
-        raise RequestError(
-            "base",
-            request.base,
-            f"model {config.name!r} is a pipeline that makes its own first chunk; leave it out",
-        )
+        fix = f"model {config.name!r} is a pipeline that makes its own first chunk; leave it out"
+        raise RequestError("base", request.base, fix)
     if request.base is not None and request.video is not None:
         raise RequestError("base", request.base, "an extended video needs no first chunk; leave the base out")
     if request.base is not None and request.image is not None and not config.reads_image:
@@ -250,9 +247,9 @@ def _refining(config: ModelConfig, request: Request) -> tuple[RefineConfig | Non
         check_refiner(by)
     if request.preset != "full":
         return None, None
-    steps, scale = (
-        (request.num_inference_steps, request.guidance_scale) if request.refine is not None else (None, None)
-    )
+    steps, scale = None, None
+    if request.refine is not None:
+        steps, scale = request.num_inference_steps, request.guidance_scale
     if by is not None:
         if request.form is not None:
             fix = f"model {config.name!r} refines by a pipeline of diffusers, which has none; leave it out"
@@ -266,7 +263,7 @@ def _refining(config: ModelConfig, request: Request) -> tuple[RefineConfig | Non
     assert own is not None, "checked before"
     strength = own.strength if request.strength is None else request.strength
     scale = own.guidance_scale if scale is None else scale
-    changed = dataclasses.replace(
+    changed = replace(
         own, form=request.form or own.form, strength=strength, steps=steps or own.steps, guidance_scale=scale
     )
     return changed, None
@@ -296,9 +293,7 @@ def _sized(config: ModelConfig, request: Request) -> ModelConfig:
             raise RequestError(
                 name, asked, f"model {config.name!r} makes multiples of {multiple}; set {nearest}"
             )
-    return dataclasses.replace(
-        config, height=request.height or config.height, width=request.width or config.width
-    )
+    return replace(config, height=request.height or config.height, width=request.width or config.width)
 
 
 def _extend_by(config: ModelConfig, request: Request) -> ExtendByConfig | None:
@@ -306,11 +301,8 @@ def _extend_by(config: ModelConfig, request: Request) -> ExtendByConfig | None:
     own = config.extend_by
     if own is None:
         if request.continue_by is not None:
-            raise RequestError(
-                "continue_by",
-                request.continue_by,
-                f"model {config.name!r} continues by its own network; leave it out",
-            )
+            fix = f"model {config.name!r} continues by its own network; leave it out"
+            raise RequestError("continue_by", request.continue_by, fix)
         return None
     from .external.as_model import way_of  # imports torch
 
@@ -321,7 +313,7 @@ def _extend_by(config: ModelConfig, request: Request) -> ExtendByConfig | None:
     asks = request.refine is None
     scale = request.guidance_scale if asks and request.guidance_scale is not None else own.guidance_scale
     steps = (request.num_inference_steps if asks else None) or own.steps
-    return dataclasses.replace(own, how=how, steps=steps, guidance_scale=scale)
+    return replace(own, how=how, steps=steps, guidance_scale=scale)
 
 
 def _check_size(config: ModelConfig, request: Request, height: int, width: int) -> None:
@@ -346,11 +338,8 @@ def _factor(config: ModelConfig, request: Request) -> int:
         )
     if request.fps % config.fps:
         nearest = f"{request.fps // config.fps * config.fps} or {-(-request.fps // config.fps) * config.fps}"
-        raise RequestError(
-            "fps",
-            request.fps,
-            f"model {config.name!r} makes {config.fps} frames a second; set {nearest}, or less",
-        )
+        fix = f"model {config.name!r} makes {config.fps} frames a second; set {nearest}, or less"
+        raise RequestError("fps", request.fps, fix)
     if find_spec("cv2") is None:
         raise MissingExtra("fps", "interpolate")
     return request.fps // config.fps
@@ -371,20 +360,14 @@ def _check_effects(config: ModelConfig, request: Request) -> None:
         return
     if request.negative_prompt.strip() and not config.reads_negative_prompt and not by_pipeline:
         why = _unguided(config) if config.reads_text else "reads images alone"
-        raise RequestError(
-            "negative_prompt",
-            request.negative_prompt,
-            f"model {config.name!r} {why} and reads none; leave it out",
-        )
+        fix = f"model {config.name!r} {why} and reads none; leave it out"
+        raise RequestError("negative_prompt", request.negative_prompt, fix)
     if request.transition_chunks > 1 and not _interpolates(config):
         fix = f"model {config.name!r} reads no prompts that can be interpolated; leave it out"
         raise RequestError("transition_chunks", request.transition_chunks, fix)
     if request.schedule and not config.reads_text:
-        raise RequestError(
-            "schedule",
-            len(request.schedule),
-            f"model {config.name!r} continues from images alone; leave it out",
-        )
+        fix = f"model {config.name!r} continues from images alone; leave it out"
+        raise RequestError("schedule", len(request.schedule), fix)
 
 
 def _interpolates(config: ModelConfig) -> bool:
@@ -407,11 +390,8 @@ def _check_schedule(resolved: ResolvedRequest) -> None:
         if total is not None and start >= total:
             last = grid.start(total - 1)
             latest = f"; the last begins at {last}" if last or not grid.given else ""
-            raise RequestError(
-                "schedule",
-                frame,
-                f"no chunk begins there or later, so this entry would never be used{latest}",
-            )
+            fix = f"no chunk begins there or later, so this entry would never be used{latest}"
+            raise RequestError("schedule", frame, fix)
         if start == following:
             before = grid.start(start - 1)
             earlier = f"; the chunk before begins at {before}" if before or not grid.given else ""

@@ -166,7 +166,7 @@ def _make(
     places = choose_places(output, run_dir)
     show = Screen(screen.quiet, screen.json)
     model = settle(model, show, wanted.base, fetch=wanted.preset, yes=yes)
-    asked = resolve_for(model.model, wanted)
+    asked = with_media(resolve_for(model.model, wanted))
     if asked.extend_by is not None and asked.extend_by.how is not None:
         from ..external.as_model import told  # imports torch
 
@@ -175,7 +175,6 @@ def _make(
     model = settle_offload(model, asked, show)
     model.savings.check(model.device, asked.config, model.dtype, asked.uses_pipelines)
     _check_workers(workers, asked)
-    asked = with_media(asked)
     _check_disk(asked, places)
     for note in check_base(asked, model.model, wanted.base):
         show.note(note)
