@@ -10,6 +10,10 @@ from hub_server import Hub
 from published_hub import put_pipeline, put_streaming_svd, put_streaming_t2v
 
 
+DEPTH = 6
+"""Of the autoencoder: smaller latents, quicker networks."""
+
+
 def answer(capsys, *arguments) -> dict:
     code, out, err = run(capsys, "generate", PROMPT, "--json", *arguments)
     assert code == 0, err
@@ -17,7 +21,7 @@ def answer(capsys, *arguments) -> dict:
 
 
 def test_streaming_t2v(hub: Hub, tmp_path, capsys):
-    put_streaming_t2v(hub, tmp_path)
+    put_streaming_t2v(hub, tmp_path, DEPTH)
     line = ["--model", "streaming-t2v", "--frames", "16", "--steps", "1", "-o"]
     code, _, err = run(capsys, "generate", PROMPT, *line, tmp_path / "a.mp4")
     assert code == 2 and "--model 'streaming-t2v': is a download of" in err and "give --yes" in err
@@ -63,7 +67,7 @@ def test_streaming_svd_from_an_image(hub: Hub, tmp_path, capsys, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["modelscope", "cogvideox"])
 def test_a_base_by_its_id(hub: Hub, tmp_path, capsys, kind):
-    put_streaming_t2v(hub, tmp_path)
+    put_streaming_t2v(hub, tmp_path, DEPTH)
     put_pipeline(hub, "owner/base", kind, tmp_path)
     line = ["--model", "streaming-t2v", "--base", "owner/base", "--frames", "16", "--steps", "1", "--yes"]
     made = answer(capsys, *line, "-o", tmp_path / "a.mp4")

@@ -59,13 +59,24 @@ class Remote:
     def size(self, names: Iterable[str]) -> int:
         return sum(self.files[name].size for name in names)
 
+    def has(self, name: str) -> bool:
+        """Tell whether a file is downloaded in its full size."""
+        return _size(self.folder / name) == self.files[name].size
+
     def missing(self, names: Iterable[str]) -> int:
         """Return the bytes of these files that are not downloaded yet."""
-        return sum(
-            self.files[name].size - partial_size(self.blob(name))
-            for name in names
-            if not (self.folder / name).exists()
-        )
+        return sum(self.files[name].size - self._kept(name) for name in names if not self.has(name))
+
+    def _kept(self, name: str) -> int:
+        """Return how many bytes of a file need not be downloaded again; a content cut short is worth none."""
+        kept = partial_size(self.blob(name))
+        return kept if kept == self.files[name].size or not self.blob(name).exists() else 0
+
+    def discard_damaged(self, name: str) -> None:
+        """Remove a content of the wrong size, which a full disk or another program left."""
+        for path in (self.folder / name, self.blob(name)):
+            if _size(path) not in (None, self.files[name].size):
+                path.unlink()
 
 
 def is_hub_name(text: str) -> bool:
@@ -133,8 +144,9 @@ def bring(
     """Return the snapshot folder with these files, downloading what is missing."""
     try:
         for name in names:
-            if (remote.folder / name).exists():
+            if remote.has(name):
                 continue
+            remote.discard_damaged(name)
             download(
                 hf_hub_url(remote.hub_id, name, revision=remote.commit),
                 remote.files[name],
@@ -157,11 +169,15 @@ def find(hub_id: str, choose: Choose = EVERYTHING, revision: str | None = None) 
     """
     problem = f"is not in the hub cache ({constants.HF_HUB_CACHE})"
     for folder in _snapshots(hub_id, revision):
+        known = _remembered(hub_id, folder.name) or dict.fromkeys(_listing(folder))
         try:
-            names = choose(_remembered(hub_id, folder.name) or _listing(folder), partial(_text, folder))
+            names = choose(known, partial(_text, folder))
         except ModelError:  # even what tells what else is needed is not here
             continue
-        lacking = [name for name in names if not (folder / name).exists()]
+        sizes = {name: _size(folder / name) for name in names}
+        lacking = [
+            name for name, size in sizes.items() if size is None or known.get(name, size) not in (None, size)
+        ]
         if names and not lacking:
             return folder
         problem = (
@@ -219,6 +235,14 @@ def _etag(file: object) -> str:
     return str(lfs.sha256 if lfs is not None else getattr(file, "blob_id", ""))
 
 
+def _size(path: Path) -> int | None:
+    """Return a file's size; None if it is not there."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
 def _store(hub_id: str) -> Path:
     return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=hub_id, repo_type="model")
 
@@ -262,17 +286,21 @@ def _record(hub_id: str, commit: str) -> Path:
 
 
 def _remember(remote: Remote) -> None:
-    """Record a commit's file list, so that an incomplete download is recognised offline."""
+    """Record a commit's files and sizes, so that an incomplete download is recognised offline."""
     path = _record(remote.hub_id, remote.commit)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_unsynced(path, json.dumps(sorted(remote.files)).encode())
+        write_unsynced(
+            path, json.dumps({name: file.size for name, file in sorted(remote.files.items())}).encode()
+        )
     except OSError as error:
         raise explained(error, remote.hub_id, remote.revision) from error
 
 
-def _remembered(hub_id: str, commit: str) -> list[str] | None:
+def _remembered(hub_id: str, commit: str) -> dict[str, int | None] | None:
+    """Return the size of each file of a commit; None where it is not known."""
     try:
-        return json.loads(_record(hub_id, commit).read_text())
+        found = json.loads(_record(hub_id, commit).read_text())
+        return found if isinstance(found, dict) else dict.fromkeys(found)
     except (OSError, ValueError):
         return None

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..config.external import read_json
+from ..errors import ModelError
 
 Read = Callable[[str], str]
 """Return the text of a small file of the repository."""
@@ -113,10 +114,21 @@ def choose_model(
         if "model.json" in names:
             return [name for name in names if PurePosixPath(name).suffix in (*_BESIDE, ".safetensors")]
         if INDEX in names:
-            return needed_files(names, json.loads(read(INDEX)), half, without)
+            return needed_files(names, _parsed(read(INDEX)), half, without)
         return _of_part([name for name in names if "/" not in name], half) if "config.json" in names else []
 
     return choose
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """Return the content of a `model_index.json`; raise ModelError if it is none."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ModelError(f"{INDEX} is damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{INDEX} is damaged: it holds no object")
+    return found
 
 
 def weights_of(folder: Path, half: bool = False) -> WeightSet | None:

@@ -87,7 +87,7 @@ def batch(
         model = replace(model, offload="none")
     _check_workers(model.device, options)
     rows = read_table(prompts, lambda wanted: _checked(wanted, model))
-    hide_progress_bars()
+    hide_progress_bars(warnings=not screen.quiet)
     from ..runs.batch import Job, left_to_do, run_batch
 
     jobs, setting = [Job(name, request) for name, request in rows], _setting(prompts, options, model)

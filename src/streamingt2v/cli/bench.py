@@ -62,7 +62,7 @@ def bench(
         model = replace(model, offload="none")
     wanted = _lengths(lengths)
     _check(model.model, preset, frames)
-    hide_progress_bars()
+    hide_progress_bars(warnings=not screen.quiet)
     from ..metrics import speed
 
     setting = speed.Setting(

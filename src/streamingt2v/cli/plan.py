@@ -88,11 +88,14 @@ class _Estimator:
                 wanted = self._with_base(wanted, base, kept)
             try:
                 find_model(name)  # fails before the import of torch below
-                from ..external.as_model import read_model
-
-                folder, config = read_model(name)
             except ModelError as error:
                 return self._plan_published(_published_entry(name, error), wanted, kept)
+            from ..external.as_model import read_model
+
+            try:
+                folder, config = read_model(name)
+            except ModelError as error:
+                raise RequestError("model", name, str(error)) from error
             return self._plan_folder(folder, config, None, wanted)
 
     def _with_base(self, wanted: Request, base: str, kept: ExitStack) -> Request:

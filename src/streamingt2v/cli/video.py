@@ -271,7 +271,7 @@ def _load(model: ModelOptions, asked: ResolvedRequest, show: Screen) -> LongVide
     show.note(f"loading model {model.model}")
     if model.engine != "torch":
         show.note(f"{model.engine} compiles each network on first use; later runs start faster")
-    hide_progress_bars()
+    hide_progress_bars(warnings=not show.quiet)
     from ..runs.render import load_pipeline
 
     return load_pipeline(model.model, model.device, model.dtype, model.savings, asked.refine is not None)
@@ -279,7 +279,7 @@ def _load(model: ModelOptions, asked: ResolvedRequest, show: Screen) -> LongVide
 
 def _reload(run: RunFolder, run_dir: Path, show: Screen) -> tuple[LongVideoPipeline, ResolvedRequest]:
     show.note(f"loading model {run.model}")
-    hide_progress_bars()
+    hide_progress_bars(warnings=not show.quiet)
     from ..runs.render import reload_pipeline
 
     try:

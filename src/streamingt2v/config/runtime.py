@@ -160,6 +160,8 @@ def parse_lora(text: str) -> tuple[Path, float]:
         scale = float(number) if colon else 1.0
     except ValueError:  # a colon within the path
         return Path(text), 1.0
+    if not (path if colon else text):
+        raise RequestError("lora", text, "names no file; give a .safetensors file, as PATH or PATH:SCALE")
     if not math.isfinite(scale):
         raise RequestError("lora", text, "the scale behind the colon must be a finite number")
     return Path(path if colon else text), scale

@@ -6,11 +6,13 @@ Names, sizes, licences and free space are known before the first byte is downloa
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.utils import WeakFileLock
 from safetensors import safe_open
 
 from .. import durable
@@ -250,23 +252,31 @@ def _refines(target: Path) -> bool:
 
 
 def _converter(kind: str, target: Path, dtype: str | None) -> Callable[[list[Path], Note], Path]:
+    """Return what converts into `target` unless another process did, which it waits for."""
+    part = "refiner" if kind == "vid2vid" else "model.json"
+
     def make(folders: list[Path], note: Note) -> Path:
         import torch
 
         from .kinds import convert
 
+        own = getattr(torch, dtype) if dtype else None
         tokenizer = folders[1] / "tokenizer" if len(folders) > 1 else None
-        convert(
-            kind,
-            folders[0],
-            target,
-            dtype=getattr(torch, dtype) if dtype else None,
-            tokenizer=tokenizer,
-            note=note,
-        )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with WeakFileLock(target.with_name(f".{target.name}.lock")):
+            if not (target / part).exists():
+                _remove_leftovers(target)
+                convert(kind, folders[0], target, dtype=own, tokenizer=tokenizer, note=note)
         return target
 
     return make
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove what killed conversions left; the caller holds the target's lock."""
+    for place in (target, target / "refiner"):
+        for left in place.parent.glob(f".{place.name[:20]}-*"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _made_bytes(parcel: Parcel, dtype: str | None) -> int:

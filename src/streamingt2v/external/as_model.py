@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ def read_model(name_or_folder: str | Path, half: bool = False) -> tuple[Path, Mo
     folder = find_model(name_or_folder, half)
     if (folder / "model.json").is_file() or not (folder / "model_index.json").is_file():
         return folder, locate(ModelConfig.load(folder))
-    return folder, pipeline_model(folder)
+    config = pipeline_model(folder)
+    named = Path(name_or_folder).exists()  # a folder of the hub's cache is named by its commit
+    return folder, config if named else replace(config, name=str(name_or_folder))
 
 
 def pipeline_model(folder: Path) -> ModelConfig:
