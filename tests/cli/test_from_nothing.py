@@ -9,7 +9,6 @@ from commands import PROMPT, run
 from hub_server import Hub
 from published_hub import put_pipeline, put_streaming_svd, put_streaming_t2v
 
-
 DEPTH = 6
 """Of the autoencoder: smaller latents, quicker networks."""
 
