@@ -19,7 +19,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import distributed as dist
 from torch import nn
+from torch.distributed.nn.functional import all_gather
 from transformers import (
     CLIPConfig,
     CLIPModel,
@@ -33,13 +35,23 @@ from transformers import (
 from streamingt2v.errors import ModelError, RequestError
 from streamingt2v.metrics.eyes import load_text_projection, save_text_projection
 from streamingt2v.models.apm import CLIP_MEAN, CLIP_STD
-from streamingt2v.train.loop import gathered
 from streamingt2v.train.task import Batch
 
 from ..world import vocabulary
 from . import data
 
 TEXT_LENGTH = 24
+
+
+def gathered(own_B: torch.Tensor) -> torch.Tensor:
+    """Concatenate the rows of all processes in order (equal counts); differentiable."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return own_B
+    if own_B.requires_grad:
+        return torch.cat(all_gather(own_B.contiguous()))
+    rows = [torch.empty_like(own_B) for _ in range(dist.get_world_size())]
+    dist.all_gather(rows, own_B.contiguous())
+    return torch.cat(rows)
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,6 @@ PREFIXES = {
 }
 """Prefix of published names -> part. Upstream calls CAM `unet` and the base network `base_model`."""
 
-FROZEN_PARTS = ("image_encoder", "text_encoder", "vae")
-"""Public models that training left unchanged."""
-
 _LEGACY_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _LEGACY_NAME = re.compile(r"(.*\.attentions\.\d+\.)(query|key|value|proj_attn)(\.\w+)")
 

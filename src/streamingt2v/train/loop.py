@@ -19,8 +19,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from diffusers.training_utils import EMAModel
-from torch import distributed as dist
-from torch.distributed.nn.functional import all_gather
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..errors import ModelError
@@ -113,17 +111,6 @@ def run(task: Task, config: LoopConfig, stop_after: int | None = None) -> dict[s
             _export(accelerator, config, task, weights, ema, step)
     accelerator.wait_for_everyone()
     return metrics
-
-
-def gathered(own_B: torch.Tensor) -> torch.Tensor:
-    """Concatenate the rows of all processes in order (equal counts); differentiable."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return own_B
-    if own_B.requires_grad:
-        return torch.cat(all_gather(own_B.contiguous()))
-    rows = [torch.empty_like(own_B) for _ in range(dist.get_world_size())]
-    dist.all_gather(rows, own_B.contiguous())
-    return torch.cat(rows)
 
 
 def _accelerator(precision: str) -> Accelerator:
