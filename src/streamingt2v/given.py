@@ -16,6 +16,7 @@ from PIL import Image
 
 from .errors import RequestError
 from .video.lossless import write_lossless
+from .video.stills import as_rgb
 
 RATE = 8
 """Frames per second of a video that is passed in memory."""
@@ -63,7 +64,7 @@ class Given:
 def _frames(name: str, given: Any) -> Sequence[np.ndarray]:
     """Return frames as uint8 (H, W, 3) each."""
     try:
-        frames = [_frame(frame) for frame in given]
+        frames = [_frame(name, frame) for frame in given]
     except TypeError as error:
         raise RequestError(
             name, type(given).__name__, "give a path, PIL images, arrays (H, W, 3) or tensors (3, H, W)"
@@ -81,9 +82,12 @@ def _frames(name: str, given: Any) -> Sequence[np.ndarray]:
     return [_bytes(name, frame) for frame in frames]
 
 
-def _frame(frame: Any) -> np.ndarray:
+def _frame(name: str, frame: Any) -> np.ndarray:
     if isinstance(frame, Image.Image):
-        return np.asarray(frame.convert("RGB"))
+        try:
+            return np.asarray(as_rgb(frame))
+        except ValueError as error:
+            raise RequestError(name, f"an image of mode {frame.mode}", str(error)) from error
     if isinstance(frame, torch.Tensor):
         frame = frame.detach().cpu()
         return (frame.float() if frame.is_floating_point() else frame).movedim(0, -1).numpy()

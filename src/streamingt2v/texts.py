@@ -8,8 +8,10 @@ from __future__ import annotations
 import codecs
 import json
 import math
+import os
 import re
 from decimal import Decimal
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,35 @@ def check_text(value: str) -> None:
         value.encode()
     except UnicodeEncodeError:
         raise ValueError("is not valid UTF-8 text") from None
+
+
+def why_no_file(path: str | PathLike[str]) -> str:
+    """Tell users why a path is no file that can be read: missing, a folder, a pipe, an address, a "~"."""
+    name = os.fspath(path)
+    if os.path.isdir(name):  # noqa: PTH112 (Path raises for a name that is too long)
+        return "is a folder; name a file"
+    if os.path.exists(name):  # noqa: PTH110
+        return "is a pipe or device; save it in a file first, it is read several times"
+    return f"no such file{not_expanded(name)}"
+
+
+def not_expanded(path: str) -> str:
+    """Return how to mend a path that a shell or a browser would understand; empty for others."""
+    if re.match(r"~[\w.-]*/", path):
+        return "; only a shell knows ~ at the start of a word: write the whole path"
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", path):
+        return "; addresses are not followed: use a file of this machine"
+    return ""
+
+
+def printable(text: str) -> str:
+    """Return a text whose control characters, but for line ends and tabs, are escaped: terminals obey them."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def is_blank(text: str) -> bool:
+    """Tell whether a text shows nothing: spaces, control characters, zero-width characters."""
+    return not any(character.isprintable() and not character.isspace() for character in text)
 
 
 def shortened(value: str, most: int = 80) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from ..errors import MediaError, RequestError
-from ..texts import check_text
+from ..texts import check_text, printable
 from .options import ScreenOptions, takes_options
 from .places import check_each
 from .screen import Screen
@@ -219,7 +219,7 @@ def print_table(reports: list[Report], to_stderr: bool) -> None:
     arrows = PLAIN_ARROWS if console.options.ascii_only else ARROWS
     for first in range(0, len(reports), COLUMNS):
         some = reports[first : first + COLUMNS]
-        columns = {f"{r.video.stem}\n{r.frames} frames": r.result.values for r in some}
+        columns = {f"{printable(r.video.stem)}\n{r.frames} frames": r.result.values for r in some}
         if len(reports) > 1 and first + COLUMNS >= len(reports):
             columns[f"mean\nof {len(reports)}"] = means(reports)
         console.print(_table(columns, arrows))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..durable import try_file
 from ..errors import RequestError
+from ..texts import not_expanded
 from .options import OutputOptions
 
 if TYPE_CHECKING:
@@ -122,8 +123,7 @@ def _check_place(name: str, path: Path, overwrite: bool) -> None:
     if path.is_dir():
         raise RequestError(name, str(path), "is a folder; name a file")
     if not path.parent.is_dir():
-        fix = f"its folder does not exist; create it: {shlex.join(['mkdir', '-p', str(path.parent)])}"
-        raise RequestError(name, str(path), fix)
+        raise RequestError(name, str(path), _no_folder(path.parent))
     if path.is_symlink() and not path.exists():
         raise RequestError(name, str(path), "is a broken link; remove it, or name another file")
     if path.exists() and not overwrite:
@@ -134,6 +134,15 @@ def _check_place(name: str, path: Path, overwrite: bool) -> None:
         try_file(path)
     except OSError as error:
         raise RequestError(name, str(path), _why(error)) from error
+
+
+def _no_folder(folder: Path) -> str:
+    if mistake := not_expanded(f"{folder}/"):
+        return f"its folder does not exist{mistake}"
+    file = next((part for part in (folder, *folder.parents) if part.exists() and not part.is_dir()), None)
+    if file is not None:
+        return f"{file} is a file and holds no others; name another folder"
+    return f"its folder does not exist; create it: {shlex.join(['mkdir', '-p', str(folder)])}"
 
 
 def try_folder(name: str, folder: Path, way_out: str = "choose another place") -> None:

@@ -19,7 +19,7 @@ import typer
 from ..config.request import SHORT_NAMES
 from ..config.units import readable
 from ..errors import MediaWarning, RequestError, StreamingT2VError
-from ..texts import shortened
+from ..texts import printable, shortened
 from . import streams
 from .memory import is_out_of_memory
 
@@ -61,11 +61,12 @@ class Screen:
             self._waiting = []
             self.note(earlier)
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            print(printable(text), file=sys.stderr, flush=True)
 
     def result(self, text: str, values: dict[str, Any]) -> None:
         """Print the result on stdout: `values` as JSON, or `text`."""
-        print(json.dumps(values) if self.as_json else text, flush=True)
+        shown = printable(text) if sys.stdout.isatty() else text  # a script needs the path as it is
+        print(json.dumps(values) if self.as_json else shown, flush=True)
         lost = streams.failure()
         if lost is not None and not streams.was_left(lost) and text and "\n" not in text:
             self.note(f"note: stdout cannot be written ({lost.strerror}); the result: {text}")
@@ -186,7 +187,7 @@ def plain_warnings() -> Iterator[None]:
     """Print warnings as one line on stderr, without source lines."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MediaWarning)  # notes tell the damage
-        warnings.showwarning = lambda message, *where, **more: print(f"warning: {message}", file=sys.stderr)
+        warnings.showwarning = lambda message, *where, **more: print(f"warning: {printable(str(message))}", file=sys.stderr)
         yield
 
 
@@ -218,7 +219,8 @@ def describe(error: BaseException) -> Stopped:
 def report_error(error: BaseException, as_json: bool) -> int:
     """Print why a command ended and how to resume it; return the exit code."""
     stopped = describe(error)
-    print(str(stopped) if stopped.exit_code == INTERRUPTED else f"error: {stopped}", file=sys.stderr)
+    text = printable(str(stopped))
+    print(text if stopped.exit_code == INTERRUPTED else f"error: {text}", file=sys.stderr)
     if stopped.resume:
         print(f"resume with: {stopped.resume}", file=sys.stderr, flush=True)
     if as_json:

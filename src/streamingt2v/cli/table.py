@@ -58,7 +58,7 @@ def _read(path: Path) -> list[tuple[str, Row]]:
     try:
         rows = read_rows(path, COLUMNS)
     except FileNotFoundError:
-        raise RequestError("prompts", str(path), "no such file") from None
+        raise RequestError("prompts", str(path), texts.why_no_file(path)) from None
     except MissingExtra:
         raise
     except (OSError, ValueError) as error:

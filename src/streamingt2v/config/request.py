@@ -65,7 +65,7 @@ class Request:
     def validate(self) -> Request:
         """Return the request; raise RequestError if it is invalid. Files are checked to exist, not read."""
         self._validate_texts()
-        if not self.prompt.strip():
+        if texts.is_blank(self.prompt):
             fix = "must not be empty; describe the video, e.g. 'A cat running on the street'"
             raise RequestError("prompt", self.prompt, fix)
         if self.num_frames is not None and not 1 <= self.num_frames <= MOST_FRAMES:
@@ -86,7 +86,7 @@ class Request:
             )
         for name, path in files.items():
             if not os.path.isfile(path):  # noqa: PTH113 (Path raises for a name that is too long)
-                raise RequestError(name, path, "no such file")
+                raise RequestError(name, path, texts.why_no_file(path))
         self._validate_refining()
         for name, most in (("width", MOST_PIXELS), ("height", MOST_PIXELS), ("fps", MOST_FPS)):
             value = getattr(self, name)
@@ -154,5 +154,5 @@ def _check_schedule(schedule: tuple[tuple[int, str], ...], frames: int | None) -
         fix = f"the video has {frames} frames, counted from 0, so this entry would never be used"
         raise RequestError("schedule", firsts[-1], fix)
     for first, prompt in schedule:
-        if not prompt.strip():
+        if texts.is_blank(prompt):
             raise RequestError("schedule", first, "its prompt must not be empty")

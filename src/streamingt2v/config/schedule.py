@@ -13,6 +13,7 @@ from ..errors import RequestError
 Schedule = tuple[tuple[int, str], ...]
 EXAMPLE = "48: A dog running on the beach"
 _LINE = re.compile("([^:：]*)[:：](.*)", re.DOTALL)  # a Chinese keyboard types the wide one
+_CLOCK = re.compile(r"\s*\d+[:：]\d\d(?!\w)")  # 01:30, which would be frame 1 with the prompt "30"
 
 
 def read_schedule(path: Path) -> Schedule:
@@ -20,7 +21,7 @@ def read_schedule(path: Path) -> Schedule:
     try:
         text = texts.read_text(path)
     except FileNotFoundError:
-        raise RequestError("schedule", str(path), "no such file") from None
+        raise RequestError("schedule", str(path), texts.why_no_file(path)) from None
     except OSError as error:
         raise RequestError("schedule", str(path), f"cannot be read: {error.strerror or error}") from error
     except ValueError as error:
@@ -80,11 +81,14 @@ def _of_lines(text: str, said: object) -> Schedule:
         try:
             if found is None:
                 raise ValueError("no colon")
+            if _CLOCK.match(line):
+                raise ValueError("a time")
             entries.append((_frame(found[1]), found[2].strip()))
         except ValueError:
             shown = texts.shortened(line.strip())
+            why = "; times are counted in frames" if _CLOCK.match(line) else ""
             raise RequestError(
-                "schedule", said, f"line {number} is {shown!r}; write for example: {EXAMPLE}"
+                "schedule", said, f"line {number} is {shown!r}{why}; write for example: {EXAMPLE}"
             ) from None
         places.append(f"line {number}")
     _check(entries, places, said)

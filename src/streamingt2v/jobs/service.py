@@ -23,6 +23,7 @@ from ..errors import RequestError, RunError, StreamingT2VError
 from ..resolve import ResolvedRequest, resolve_for
 from ..runs.folder import PROMPTS
 from ..runs.prompts import PromptLog
+from ..texts import is_blank
 from ..video.lossless import write_lossless
 from ..video.rates import Rate
 from ..video.reader import count_frames, playback_rate, read_video
@@ -374,7 +375,7 @@ class JobService:
         return resolve_for(name, request)
 
     def _check_prompt(self, name: str, prompt: str) -> None:
-        if not prompt.strip():
+        if is_blank(prompt):
             raise RequestError(name, prompt, "must not be empty")
         self._check_length(name, prompt)
 

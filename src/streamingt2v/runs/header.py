@@ -35,7 +35,7 @@ class Header:
     users write them. savings: memory options. threads, cpu: torch's on the CPU; sums differ in the last bits
     by both. output: path of the MP4. overwrite: it may replace a file. temporary: the folder is deleted once
     the MP4 exists. metadata: for the MP4's comment. sound: of the request's video, in the MP4: none, that
-    under its frames, or all. keeps_times: frames are shown at the times of the refined video's. notes: on the
+    under its frames, or all. keeps_times: the source's frames are shown at its times. notes: on the
     inputs, for people. inputs: sha256 of the request's files. init_sha256: of the segments' header.
     """
 

@@ -20,7 +20,7 @@ _UNEQUAL = "the video's frames last unequally long"
 class MediaPlan:
     """Plan of the output. sound: the part of the source's that it keeps. notes: a line each.
 
-    keeps_times: every frame is shown when the source shows it, instead of at a constant rate.
+    keeps_times: the source's frames are shown when it shows them, instead of at a constant rate.
     """
 
     fps: Rate
@@ -40,10 +40,13 @@ def plan_media(request: Request, config: ModelConfig) -> MediaPlan:
         return MediaPlan(request.fps or config.fps, "none", tuple(notes))
     seen = look(source)
     fps = request.fps or seen.rate or config.fps
-    keeps_times = request.refine is not None and request.fps is None and not seen.steady
+    keeps_times = request.fps is None and not seen.steady
     sound, notes = _plan_sound(request, seen, source, seen.rate in (None, fps))
     notes = [*seen.notes, *notes]
-    notes += [f"{_UNEQUAL}; each keeps its time"] if keeps_times else _pace_notes(request, config, seen, fps)
+    if keeps_times:
+        new = f"; the new ones come at {_rounded(fps)} a second" if request.video is not None else ""
+        notes.append(f"{_UNEQUAL}; each keeps its time{new}")
+    notes += _pace_notes(request, config, seen, fps)
     return MediaPlan(fps, sound, tuple(notes), keeps_times)
 
 
@@ -52,7 +55,7 @@ def _pace_notes(request: Request, config: ModelConfig, seen: Look, fps: Rate) ->
     rate, notes = seen.rate, []
     if rate is None:
         return [f"the video names no rate; it is played at {_rounded(fps)} frames a second"]
-    if not seen.steady:
+    if not seen.steady and fps != rate:
         same = f"all are given the same time, {_rounded(fps)} a second"
         notes.append(f"{_UNEQUAL}; {same}")
     faster = f"{float(fps / rate):.3g} times"

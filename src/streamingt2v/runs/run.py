@@ -293,8 +293,11 @@ class RunFolder:
         return Sound(self._source(), times[frames] if times is not None else frames / Fraction(self.fps))
 
     def _times(self) -> list[Fraction] | None:
-        """Return the source's frame times, where the run keeps them."""
-        return frame_times(self._source()) if self.header.keeps_times else None
+        """Return when each frame is shown, and the end, where the source's keep their times."""
+        if not self.header.keeps_times:
+            return None
+        times, new = frame_times(self._source()), self.frames_committed if self.request.video else 0
+        return [*times, *(times[-1] + number / Fraction(self.fps) for number in range(1, new + 1))]
 
     def _source(self) -> Path:
         """Return the extended or refined video. RunError if it has changed or is gone."""

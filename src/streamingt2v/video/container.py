@@ -22,6 +22,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from ..errors import MediaError, MediaWarning
+from ..texts import why_no_file
 from . import stills
 from .kinds import DEMUXERS, JPEG, PLAIN_FILES, kind_of_file
 from .pixels import deinterlaced
@@ -71,7 +72,7 @@ def open_video(path: str | PathLike[str]) -> Iterator[tuple[InputContainer, Vide
 def open_container(path: str | PathLike[str]) -> Iterator[InputContainer]:
     """Open a file as the container that its first bytes show. MediaError for other files."""
     if not Path(path).is_file():
-        raise MediaError(f"{path}: no such file")
+        raise MediaError(f"{path}: {why_no_file(path)}")
     # FFmpeg already decodes some frames while it opens a file, so the limits are needed here too
     options = {"protocol_whitelist": PLAIN_FILES, "format_whitelist": ",".join(DEMUXERS), **_limits()}
     kind = kind_of_file(Path(path))
@@ -127,6 +128,20 @@ def pixel_stretch(stream: VideoStream) -> Fraction:
     return Fraction(stretch) if stretch and Fraction(1, 8) <= stretch <= 8 else Fraction(1)
 
 
+def count_videos(container: InputContainer) -> int:
+    """Return the number of video streams, cover art apart."""
+    return sum(not _is_cover(stream) for stream in container.streams.video)
+
+
+def _is_cover(stream: VideoStream) -> bool:
+    return "attached_pic" in (stream.disposition.name or "")
+
+
+def repeats(packet: av.Packet) -> bool:
+    """Tell whether an empty packet shows the frame before for longer (Theora); decoders take it for the end."""
+    return not packet.size and packet.dts is not None
+
+
 def _limits() -> dict[str, str]:
     return {"max_pixels": str(stills.MAX_PIXELS)}
 
@@ -137,7 +152,7 @@ def _counted(count: int, what: str) -> str:
 
 def _video_stream(path: str | PathLike[str], container: InputContainer) -> VideoStream:
     for stream in container.streams.video:
-        if "attached_pic" not in (stream.disposition.name or ""):
+        if not _is_cover(stream):
             if stream.codec_context is None:
                 raise MediaError(
                     f"{path}: its video codec is not supported; convert it, for example to H.264"
@@ -191,6 +206,8 @@ def _packets(
         failed = False
         try:
             packet = _next(packets, damage)
+            if packet is not None and repeats(packet):
+                continue
             damage.torn += packet is not None and packet.is_corrupt
             frames = decoder.decode(packet)
         except MemoryError as error:

@@ -6,6 +6,7 @@ told which container a file is, and may open only the containers named here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,9 @@ DEMUXERS = (*_CONTAINERS.split(), *_BARE_STREAMS.split())
 """FFmpeg's names of everything it may take a file for. None of these opens another file."""
 
 PICTURES = """PNG JPEG WEBP GIF BMP DIB TIFF AVIF JPEG2000 PPM TGA SGI PCX ICO ICNS PSD
-DDS QOI XBM IM SPIDER MSP SUN""".split()
-"""Pillow's names of the image types that are read: those it decodes without another program."""
+DDS QOI XBM MSP SUN""".split()
+"""Pillow's names of the image types that are read: those it decodes without another program, and that their
+first bytes tell."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,21 @@ def _is_iso(brands: tuple[bytes, ...] | None) -> _Sign:
     return lambda head: head[4:8] == b"ftyp" and head[8:12] in brands
 
 
+def _is_pcx(head: bytes) -> bool:
+    return head[:1] == b"\x0a" and head[1:2] in (b"\0", b"\2", b"\3", b"\5") and head[2:3] <= b"\1"
+
+
+def _is_ico(head: bytes) -> bool:
+    return head.startswith(b"\0\0\1\0") and head[4:6] != b"\0\0" and head[9:10] == b"\0"
+
+
+def _is_tga(head: bytes) -> bool:
+    """Match a header of plausible numbers: this type has no sign."""
+    types = head[1:2] in (b"\0", b"\1") and head[2:3] in (b"\1", b"\2", b"\3", b"\x09", b"\x0a", b"\x0b")
+    sized = b"\0\0" not in (head[12:14], head[14:16])
+    return len(head) >= 18 and types and sized and head[16] in (1, 8, 15, 16, 24, 32)
+
+
 def _is_transport_stream(head: bytes) -> bool:
     """Match packets of 188 bytes (192, 204 with extra bytes) that begin with 0x47; the first may be cut."""
     places = ((start, length) for length in (188, 192, 204) for start in range(length))
@@ -95,6 +112,18 @@ _TABLE: tuple[tuple[_Sign, Kind], ...] = (
     (_begins(b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"), Kind("image", ".jp2")),
     (_is_iso(_STILL_BRANDS), Kind("image", ".avif")),
     (_is_iso((b"avis",)), Kind("video", ".avif")),
+    (_begins(b"8BPS"), Kind("image", ".psd")),
+    (_begins(b"DDS "), Kind("image", ".dds")),
+    (_begins(b"qoif"), Kind("image", ".qoi")),
+    (_begins(b"icns"), Kind("image", ".icns")),
+    (_begins(b"\x01\xda"), Kind("image", ".sgi")),
+    (_begins(b"\x59\xa6\x6a\x95"), Kind("image", ".ras")),
+    (_begins(b"DanM", b"LinS"), Kind("image", ".msp")),
+    (_begins(b"\x28\0\0\0"), Kind("image", ".dib")),
+    (_begins(b"#define"), Kind("image", ".xbm")),
+    (lambda head: bool(re.match(rb"P[1-7fF]\s", head)), Kind("image", ".ppm")),
+    (_is_pcx, Kind("image", ".pcx")),
+    (_is_ico, Kind("image", ".ico")),
     (_is_iso((b"qt  ",)), Kind("video", ".mov", "mov")),
     (_is_iso(None), Kind("video", ".mp4", "mov")),
     (_begins(b"\x1a\x45\xdf\xa3"), Kind("video", ".mkv", "matroska")),
@@ -116,4 +145,5 @@ _TABLE: tuple[tuple[_Sign, Kind], ...] = (
     # bare streams of the MPEG family: FFmpeg finds out which
     (_begins(b"\0\0\x01", b"\0\0\0\x01"), Kind("video", ".es")),
     (_begins(bytes.fromhex("b7d800203749da11a64e0007e95ead8d")), Kind("video", ".wtv", "wtv")),
+    (_is_tga, Kind("image", ".tga")),
 )

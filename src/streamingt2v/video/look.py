@@ -11,8 +11,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import av
+
 from ..errors import MediaError
-from .container import Damage, Decoded, decoded, is_moving_image, open_video, pixel_stretch
+from .container import Damage, Decoded, count_videos, decoded, is_moving_image, open_video, pixel_stretch
 from .pixels import colours_of, has_alpha, is_askew, is_wide, size_shown
 from .rates import Rate, rate_of, rate_of_times, rate_to_json
 from .sound import codec_of
@@ -65,13 +67,13 @@ def look_closely(path: str | PathLike[str], watch: Callable[[Decoded, int], None
     for frame in decoded(path, damage):
         seen.add(frame)
         watch(frame, seen.count)
-    stretch, named, tick, sounds = _headers(path)
+    stretch, named, tick, sounds, others = _headers(path)
     first = seen.first
     assert first is not None, "`decoded` raises without a frame"
     height, width = first.pixels.shape[:2] if isinstance(first, Picture) else size_shown(first, stretch)
     rate, steady = seen.rate(named, tick, bool(str(damage)))
     notes = ["the video is interlaced; it is deinterlaced (bwdif)"] if damage.interlaced else []
-    notes += seen.notes
+    notes += [*others, *seen.notes]
     if str(damage):
         notes.append(f"the video is damaged: {damage}; {seen.count} frames could be read")
     return Look(seen.count, height, width, rate, steady, sounds, tuple(notes))
@@ -119,6 +121,9 @@ class _Seen:
             return
         if frame.pts is not None and frame.time_base is not None:
             self._times.append(frame.pts * frame.time_base)
+        first = self.first
+        if isinstance(first, av.VideoFrame) and (frame.width, frame.height) != (first.width, first.height):
+            self.notes["the video changes its size on the way; all frames get that of the first"] = None
         if is_askew(frame):
             self.notes["the video is to be shown at a slant; it is rotated to the nearest quarter turn"] = (
                 None
@@ -144,13 +149,16 @@ class _Seen:
         return rate, steady
 
 
-def _headers(path: str | PathLike[str]) -> tuple[Fraction, list[Rate], Fraction, tuple[str, ...]]:
-    """Return pixel aspect ratio, rates that the header names, time base, and the codecs of the audio."""
+def _headers(path: str | PathLike[str]) -> tuple[Fraction, list[Rate], Fraction, tuple[str, ...], list[str]]:
+    """Return pixel aspect ratio, rates in the header, time base, codecs of the audio, notes on what is left."""
     if is_moving_image(path):
-        return Fraction(1), [], Fraction(1, 100), ()  # GIFs round to hundredths of a second
+        return Fraction(1), [], Fraction(1, 100), (), []  # GIFs round to hundredths of a second
     with open_video(path) as (container, stream):
         rates = (stream.guessed_rate, stream.average_rate, stream.base_rate)
         named = [rate for value in rates if (rate := rate_of(value)) is not None]
         tick = stream.time_base or Fraction(1, 1000)
         sounds = tuple(codec_of(s) for s in container.streams.audio if s.codec_context is not None)
-        return pixel_stretch(stream), list(dict.fromkeys(named)), tick, sounds
+        notes = ["the video's subtitles are left out"] if container.streams.subtitles else []
+        if (streams := count_videos(container)) > 1:
+            notes.append(f"the file holds {streams} videos; the first is used")
+        return pixel_stretch(stream), list(dict.fromkeys(named)), tick, sounds, notes

@@ -9,7 +9,7 @@ import av
 import numpy as np
 
 from ..errors import MediaError
-from .container import open_video, pixel_stretch
+from .container import open_video, pixel_stretch, repeats
 from .pixels import Frame, Shown
 
 ROUNDING = 1e-6
@@ -44,7 +44,8 @@ def frames_at(path: str | PathLike[str], times: Sequence[float], height: int, wi
         try:
             container.seek(start + int(wanted[0] / base), stream=stream)
             before: av.VideoFrame | None = None
-            for frame in container.decode(stream):
+            packets = (packet for packet in container.demux(stream) if not repeats(packet))
+            for frame in (frame for packet in packets for frame in packet.decode()):
                 shown = float(((frame.pts or 0) - start) * base)
                 while len(found) < len(wanted) and wanted[len(found)] < shown - ROUNDING:
                     found[wanted[len(found)]] = convert(before or frame)

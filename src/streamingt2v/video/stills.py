@@ -21,6 +21,7 @@ from .pixels import Frame, flattened
 MAX_PIXELS = 80_000_000
 """Limit of images and frames: a few kilobytes of file can unpack to many gigabytes."""
 
+_LIMIT = f"the limit of {MAX_PIXELS // 1_000_000} million pixels"
 _MOVING = {"GIF", "WEBP", "PNG", "AVIF"}  # other types use several images for pages, sizes or layers
 _SHORTEST, _USUAL = (
     Fraction(2, 100),
@@ -43,12 +44,16 @@ def opened_image(path: str | PathLike[str]) -> Iterator[Image.Image]:
     """Open an image without decoding it. MediaError if it is none, or if decoding fails within the block."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
+            warnings.simplefilter("ignore")  # on odd metadata; and the limit below is stricter than Pillow's
             image: Image.Image = Image.open(path, formats=PICTURES)
         with image:
             check_pixels(path, image.width, image.height)
             yield image
-    except _ERRORS as error:
+    except (MediaError, MemoryError):
+        raise
+    except (
+        Exception
+    ) as error:  # Pillow's decoders raise whatever damage leads them to: struct.error, TypeError
         raise MediaError(f"{path}: cannot be read as an image: {reason(error)}") from error
 
 
@@ -56,7 +61,8 @@ def pictures(path: str | PathLike[str]) -> Iterator[Picture]:
     """Yield the frames of a moving image. MediaError where it is damaged."""
     time = Fraction(0)
     with opened_image(path) as image:
-        for number in range(getattr(image, "n_frames", 1)):
+        aside = bool(image.info.get("default_image"))  # an APNG's image for viewers that cannot play it
+        for number in range(aside, getattr(image, "n_frames", 1)):
             image.seek(number)
             pixels = np.array(as_rgb(image))
             seconds = Fraction(image.info.get("duration") or 0).limit_denominator(1000) / 1000
@@ -73,22 +79,27 @@ def is_moving(path: str | PathLike[str]) -> bool:
 
 def as_rgb(image: Image.Image) -> Image.Image:
     """Return opaque upright RGB in sRGB. ValueError for pixels whose meaning is unknown."""
-    image = ImageOps.exif_transpose(image)
-    opaque = _without_transparency(_in_eight_bits(image))
-    return opaque if opaque.mode == "RGB" else opaque.convert("RGB")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on odd metadata
+        image = ImageOps.exif_transpose(image)
+        opaque = _without_transparency(_in_eight_bits(image))
+        return opaque if opaque.mode == "RGB" else opaque.convert("RGB")
 
 
 def check_pixels(path: str | PathLike[str], width: int, height: int) -> None:
     """Raise MediaError for more than `MAX_PIXELS`."""
     if width * height > MAX_PIXELS:
-        limit = f"the limit of {MAX_PIXELS // 1_000_000} million pixels"
-        raise MediaError(f"{path}: {width}x{height} is more than {limit}; scale it down")
+        raise MediaError(f"{path}: {width}x{height} is more than {_LIMIT}; scale it down")
 
 
 def reason(error: BaseException) -> str:
     """Return an error's text without the path, which our messages name already."""
     if isinstance(error, UnidentifiedImageError):  # e.g. HEIC
         return "it is no image of a supported type; convert it to PNG or JPEG"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it has more than {_LIMIT}; scale it down"
+    if not isinstance(error, OSError | ValueError | SyntaxError):  # their texts speak of the decoder
+        return "it is damaged"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
@@ -97,7 +108,7 @@ def _in_eight_bits(image: Image.Image) -> Image.Image:
     if image.mode == "LAB":
         return _transformed(image, ImageCms.createProfile("LAB"), "LAB")
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        return _from_numbers(image)
+        return _in_srgb(_from_numbers(image))
     if image.mode not in _READABLE:
         raise ValueError(f"its pixel type ({image.mode}) is not supported; save it as 8-bit RGB")
     return _in_srgb(image)
@@ -121,10 +132,10 @@ def _from_numbers(image: Image.Image) -> Image.Image:
     hidden = image.info.get("transparency")
     if isinstance(hidden, int):
         grey.putalpha(Image.fromarray(np.where(values == hidden, 0, 255).astype(np.uint8)))
+    grey.info["icc_profile"] = image.info.get("icc_profile")
     return grey
 
 
-_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, ImageCms.PyCMSError)
 _SRGB = ImageCms.createProfile("sRGB")
 _PROFILED = {"L": "L", "LA": "L", "CMYK": "CMYK"} | dict.fromkeys(("P", "PA", "RGB", "RGBA", "RGBX"), "RGB")
 _SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}
