@@ -130,7 +130,7 @@ def not_expanded(path: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text whose control characters, but for line ends and tabs, are escaped: terminals obey them."""
+    """Escape control characters except line ends and tabs: terminals obey them."""
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", text)
 
 

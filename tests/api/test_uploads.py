@@ -167,3 +167,24 @@ def test_null_is_what_is_left_out_in_every_body(kind):
     plain = kind.model_validate(needed)
     for name in fields.keys() - needed.keys():
         assert kind.model_validate(needed | {name: None}) == plain, name
+
+
+@pytest.mark.parametrize("field", ["num_frames", "seed", "schedule"])
+def test_true_is_no_number(client, field):
+    value = [[True, "A dog"]] if field == "schedule" else True
+    answer = client.post("/v1/videos", json={"prompt": "A cat", field: value})
+    assert answer.status_code == 400 and answer.json()["error"]["param"] == field
+
+
+def test_a_file_that_was_not_chosen_is_left_out_and_a_text_is_no_file(client):
+    made = client.post("/v1/videos", files={"prompt": (None, "A cat"), "input_reference": (None, "")})
+    assert made.status_code == 200 and made.json()["kind"] == "create"
+    refused = client.post("/v1/videos", files={"prompt": (None, "A cat"), "input_reference": (None, "x.png")})
+    assert refused.status_code == 400 and "must be a file" in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("form", ["data:image/png;base64,", "DATA:image/png;BASE64,"])
+def test_data_urls_as_tools_write_them(client, decodes_nothing, form):
+    url = form + base64.encodebytes(IMAGE).decode()
+    answer = client.post("/v1/videos", json={"prompt": "A cat", "input_reference": {"image_url": url}})
+    assert answer.status_code == 200

@@ -14,6 +14,7 @@ from commands import PROMPT, a_video, interrupt_at, listing, resume_line, run
 from streamingt2v import durable
 from streamingt2v.cli import main, streams
 from streamingt2v.cli.memory import is_out_of_memory, ways_out
+from streamingt2v.cli.screen import Screen
 from streamingt2v.config import ModelConfig, Request
 from streamingt2v.config.runtime import Savings
 from streamingt2v.errors import RunError
@@ -343,3 +344,43 @@ def test_every_way_out_of_memory_is_a_way():
     assert "--offload group" in ways_out("cuda", "float32", Savings(offload="model"), request, config)
     assert "--offload" not in ways_out("cpu", "float32", Savings(), request, config)
     assert "--dtype" not in ways_out("cuda", "bfloat16", Savings(), request, config)
+
+
+def test_why_a_path_is_no_file_is_told(fake_pipeline, capsys):
+    os.mkfifo("pipe.mp4")
+    Path("folder").mkdir()
+    a_video("v.mp4", 8, 8)
+    for path, says in (
+        ("folder", "is a folder"),
+        ("pipe.mp4", "is a pipe or device"),
+        ("/dev/null", "is a pipe or device"),
+        ("~/v.mp4", "only a shell knows ~"),
+        ("http://x/v.mp4", "addresses are not followed"),
+    ):
+        for words in (
+            ["extend", path, PROMPT, "-o", "o.mp4"],
+            ["refine", path, PROMPT, "-o", "o.mp4"],
+            ["evaluate", path],
+            ["generate", PROMPT, "-o", "o.mp4", "--image", path],
+        ):
+            code, _, err = run(capsys, *words)
+            assert code == 2 and says in err, (words, err)
+    for path, says in (
+        ("~/o.mp4", "only a shell knows ~"),
+        ("s3://b/o.mp4", "addresses are not followed"),
+        ("v.mp4/o.mp4", "v.mp4 is a file"),
+        ("new/o.mp4", "mkdir -p new"),
+    ):
+        code, _, err = run(capsys, "generate", PROMPT, "-o", path)
+        assert code == 2 and says in err and ("mkdir" in err) == (path == "new/o.mp4"), err
+
+
+def test_a_terminal_is_not_given_the_control_characters_of_a_name(fake_pipeline, capsys):
+    name = "\x1b[31mred\x07.mp4"
+    a_video(name, 8, 8)
+    for words in (["evaluate", name, "--metrics", "flicker"], ["extend", f"no{name}", PROMPT, "-o", "o.mp4"]):
+        _, out, err = run(capsys, *words)
+        assert "\x1b" not in out + err and "\x07" not in out + err and "\\x1b[31mred" in out + err
+    show = Screen()
+    show.note(f"note: {name}")
+    assert capsys.readouterr().err == "note: \\x1b[31mred\\x07.mp4\n"

@@ -30,6 +30,13 @@ SCHEDULES = {
     "JSON without order": b'{"40": "A cat, asleep", "8.0": "A dog on the beach"}\r\n',
 }
 WRONG_SCHEDULES = {
+    "minutes and seconds": (b"00:08: a dog", "line 1 is '00:08: a dog'; times are counted in frames"),
+    "a clock": (b"1:30 a dog", "times are counted in frames"),
+    "minus": (b"-8: a", "line 1"),
+    "no number": (b"nan: a", "line 1"),
+    "infinity": (b'[[Infinity, "a"]]', "should be a frame and a prompt"),
+    "objects": (b'[{"frame": 8, "prompt": "a"}]', "should be a frame and a prompt"),
+    "several JSONs": (b'[8, "a"]\n[16, "b"]', "line 2, column 1"),
     "a frame twice": (b"8: a\n\n8: b\n", "line 3: frame 8 is there twice"),
     "backwards": (b"8: a\n4: b\n", "line 2: frame 4 comes after frame 8"),
     "a key twice": (b'{\n"8": "a",\n"8": "b"}', "line 3: the key '8' is given twice, first in line 2"),
@@ -245,3 +252,16 @@ JSON = st.recursive(VALUES, lambda x: st.lists(x) | st.dictionaries(st.text(), x
 def test_json_comes_back_whatever_wrote_it(values, encoding, indent):
     data = json.dumps(values, indent=indent, ensure_ascii=encoding == "utf-8").encode(encoding)
     assert texts.parse_json(data) == values
+
+
+@pytest.mark.parametrize("text", ["", "  ", "\u3000", "\u200b", "\u200b\ufeff", "\0", "\x1b"])
+def test_what_shows_nothing_is_an_empty_prompt(text):
+    with pytest.raises(RequestError, match="must not be empty"):
+        Request(text, 8).validate()
+    with pytest.raises(RequestError, match="must not be empty"):
+        Request("A cat", 8, schedule=((4, text),)).validate()
+
+
+@pytest.mark.parametrize("text", ["48: 3 dogs", "8: a dog at 10:30", "8: 3d dogs", "8:2nd dog"])
+def test_numbers_in_prompts_are_no_times(text):
+    assert len(parse_schedule(text)) == 1

@@ -19,6 +19,7 @@ from streamingt2v.runs.render import create_run, render
 from streamingt2v.runs.run import RunFolder
 from streamingt2v.video import reader
 from streamingt2v.video.look import frame_times, look
+from streamingt2v.video.moments import frames_at
 from streamingt2v.video.pixels import Graph, Shown
 
 CONFIG = ModelConfig("field", height=32, width=48, fps=8)
@@ -243,3 +244,49 @@ def test_a_varying_rate_is_kept_by_refine_after_a_kill_too(tmp_path, moving, fak
             render(fake_pipeline, run, asked)
         assert frame_times(tmp_path / f"{name}.mp4")[:-1] == frame_times(path)[:-1]
     assert (tmp_path / "killed.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+
+
+def test_a_varying_rate_is_kept_by_extend_and_new_frames_come_at_its_mean(tmp_path, moving, fake_pipeline):
+    times = list(itertools.accumulate([0, 40, 100, 40, 40, 200, 40, 80, 40]))
+    path = film(tmp_path / "a.mkv", list(moving(9)), 25, times=times)
+    asked = fake_pipeline.resolve(Request("A cat", num_frames=4, video=str(path)))
+    where = {"device": "cpu", "dtype": "float32"}
+    with create_run(fake_pipeline, asked, tmp_path / "run", "tiny", tmp_path / "o.mp4", **where) as run:
+        tick = 1 / Fraction(run.fps)
+        render(fake_pipeline, run, asked)
+    old = frame_times(path)
+    wanted = [*old, *(old[-1] + number * tick for number in range(1, 5))]
+    assert all(
+        abs(a - b) < Fraction(1, 500) for a, b in zip(frame_times(tmp_path / "o.mp4"), wanted, strict=True)
+    )
+
+
+def test_a_frame_that_repeats_the_one_before_does_not_end_the_video(tmp_path):
+    whole = written(tmp_path / "whole.mkv", "matroska", "mpeg4", np.stack([L_SHAPE] * 8))
+    path = tmp_path / "a.nut"
+    with av.open(str(whole)) as source, av.open(str(path), "w", format="nut") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
+            fresh = av.Packet(b"" if number in (3, 5) else bytes(packet))
+            fresh.pts = fresh.dts = packet.pts
+            fresh.time_base, fresh.stream, fresh.is_keyframe = packet.time_base, stream, packet.is_keyframe
+            out.mux(fresh)
+    assert (look(path).frames, look(path).notes) == (6, ())
+    assert len(frames_at(path, [0.0, 0.28], 8, 8)) == 2
+
+
+def test_what_is_left_out_or_cropped_is_told(tmp_path):
+    both = tmp_path / "both.h264"
+    for number, frame in enumerate((L_SHAPE, np.tile(L_SHAPE, (2, 1, 1)))):
+        part = written(tmp_path / f"{number}.h264", "h264", "libx264", np.stack([frame] * 3))
+        both.write_bytes((both.read_bytes() if number else b"") + part.read_bytes())
+    assert "changes its size" in str(look(both).notes)
+    assert {frame.shape for frame in reader.read_video(both)} == {(48, 64, 3)}
+    with av.open(str(tmp_path / "two.mkv"), "w") as out:
+        streams = [out.add_stream("mpeg4", rate=25) for _ in range(2)]
+        for stream in streams:
+            stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for stream in streams:
+            for frame in (av.VideoFrame.from_ndarray(L_SHAPE).reformat(format="yuv420p"), None):
+                out.mux(stream.encode(frame))
+    assert "2 videos; the first is used" in str(look(tmp_path / "two.mkv").notes)

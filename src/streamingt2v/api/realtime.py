@@ -24,9 +24,10 @@ from ..jobs.notices import Ending
 from ..runs.folder import INIT, JOURNAL, PROMPTS
 from ..runs.journal import Entry, Journal
 from ..runs.prompts import PromptLog
+from .asked import Asked
 from .context import Context
 from .doors import plain
-from .schemas import Asked, Name, Text, Video, VideoCreate
+from .schemas import Name, Text, Video, VideoCreate
 from .uploads import Body, parsed
 
 router = APIRouter(prefix="/v1/realtime")

@@ -11,14 +11,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    GetJsonSchemaHandler,
-    model_validator,
 )
 
 from ..config import Form, ModelConfig, Preset, Request
 from ..errors import RequestError
 from ..jobs.job import Job, Kind, Status
 from ..video.rates import Rate, rate_as_number
+from .asked import Asked
 
 DEFAULT_FRAMES = 80
 _PROMPT, _ID = "A cat running on the street", "video_0123456789abcdef01234567"
@@ -54,31 +53,6 @@ Seconds = Annotated[
     ),
 ]
 Count = Annotated[int, Field(ge=1, le=2**31)]
-
-
-class Asked(BaseModel):
-    """A request body, in which null means left out."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_nulls(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
-        return {name: value for name, value in values.items() if value is not None or name not in optional}
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        schema = handler(core_schema)
-        plain = handler.resolve_ref_schema(schema)
-        for name, field in plain.get("properties", {}).items():
-            if name not in plain.get("required", ()) and "null" not in str(field.get("anyOf")):
-                labels = ("title", "description", "default", "examples")
-                about = {key: field.pop(key) for key in labels if key in field}
-                plain["properties"][name] = {"anyOf": [dict(field), {"type": "null"}], **about}
-        return schema
 
 
 class ImageReference(Asked):

@@ -121,7 +121,7 @@ class Uploads:
         ) as form:
             if not watched.ended:
                 raise RequestError("body", "a form", "is cut off before its last boundary; send it again")
-            items = form.multi_items()
+            items = [item for item in form.multi_items() if _is_sent(*item, files)]
             body = Body(_fields([(name, value) for name, value in items if isinstance(value, str)]))
             if isinstance(schedule := body.fields.get("schedule"), str):
                 entries = parse_schedule(schedule, texts.shortened(schedule))
@@ -150,12 +150,21 @@ class Uploads:
         return path
 
     async def _content(self, url: str) -> bytes:
-        if url.startswith("data:"):
+        if url[:5].lower() == "data:":
             return await run_in_threadpool(_of_data_url, url)
         if _https_place(url) not in self._allowed:
             fix = "send the image itself, as a file or a data: URL; this server fetches no such address"
             raise RequestError("input_reference", url[:200], fix)
         return await _fetched(url, self._limits.upload_bytes)
+
+
+def _is_sent(name: str, value: str | UploadFile, files: tuple[str, ...]) -> bool:
+    """Return whether a field holds something: browsers send a file that was not chosen as an empty text."""
+    if name in files and isinstance(value, str):
+        if value:
+            raise RequestError(name, texts.shortened(value), "must be a file, sent with a file name")
+        return False
+    return True
 
 
 def _copy(file: UploadFile, path: Path) -> None:
@@ -261,9 +270,9 @@ def _https_place(url: str) -> str | None:
 def _of_data_url(url: str) -> bytes:
     head, comma, data = url.partition(",")
     try:
-        if not comma or not head.endswith(";base64"):
+        if not comma or not head.lower().endswith(";base64"):
             raise ValueError("no base64")
-        return base64.b64decode(data, validate=True)
+        return base64.b64decode("".join(data.split()), validate=True)  # `base64 FILE` breaks lines
     except (ValueError, binascii.Error) as error:
         raise RequestError("input_reference", url[:40], "must be like data:image/png;base64,...") from error
 

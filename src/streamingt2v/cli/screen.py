@@ -182,12 +182,16 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _show_warning(message: Warning | str, *where: object, **more: object) -> None:
+    print(f"warning: {printable(str(message))}", file=sys.stderr)
+
+
 @contextmanager
 def plain_warnings() -> Iterator[None]:
     """Print warnings as one line on stderr, without source lines."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MediaWarning)  # notes tell the damage
-        warnings.showwarning = lambda message, *where, **more: print(f"warning: {printable(str(message))}", file=sys.stderr)
+        warnings.showwarning = _show_warning
         yield
 
 

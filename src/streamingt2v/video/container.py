@@ -138,7 +138,7 @@ def _is_cover(stream: VideoStream) -> bool:
 
 
 def repeats(packet: av.Packet) -> bool:
-    """Tell whether an empty packet shows the frame before for longer (Theora); decoders take it for the end."""
+    """Tell whether an empty packet repeats the frame before (Theora); decoders take it for the end."""
     return not packet.size and packet.dts is not None
 
 

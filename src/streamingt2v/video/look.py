@@ -150,7 +150,7 @@ class _Seen:
 
 
 def _headers(path: str | PathLike[str]) -> tuple[Fraction, list[Rate], Fraction, tuple[str, ...], list[str]]:
-    """Return pixel aspect ratio, rates in the header, time base, codecs of the audio, notes on what is left."""
+    """Return pixel aspect ratio, rates in the header, time base, codecs of the audio, notes."""
     if is_moving_image(path):
         return Fraction(1), [], Fraction(1, 100), (), []  # GIFs round to hundredths of a second
     with open_video(path) as (container, stream):

@@ -108,7 +108,7 @@ def _looked_at(service: JobService, upload: Upload) -> dict[str, Any]:
         "kind": "video",
         "width": info.width,
         "height": info.height,
-        "fps": None if info.fps is None else rate_as_number(info.fps),
+        "fps": None if found.rate is None else rate_as_number(found.rate),
         "frames": found.frames,
         "sound": sound,
         "settings": settings_of_file(read_metadata(upload.path), service.configs),
