@@ -33,7 +33,7 @@ def stir(network: nn.Module, seed: int = 0) -> nn.Module:
                 torch.randn(parameter.shape, generator=generator) * (0.3 if parameter.ndim != 1 else 0.1)
             )
         for module in network.modules():
-            if isinstance(module, nn.GroupNorm | nn.LayerNorm):
+            if isinstance(module, nn.GroupNorm | nn.LayerNorm) and module.weight is not None:
                 module.weight += 1
     return network.eval()
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from .checkpoints.find import find_model, misused
 from .checkpoints.registry import ENHANCERS
 from .config import ExtendConfig, ModelConfig, RefineByConfig, RefineConfig, Request, SeedConfig
-from .config.external import ExtendByConfig
 from .errors import MediaError, MissingExtra, ModelError, RequestError
 from .external.abilities import (
     Abilities,
@@ -26,6 +25,7 @@ from .external.abilities import (
     redraws_from_keyframes,
     seed_abilities,
 )
+from .external.asked import check_asked_steps, check_size, extended_by, interpolates, sized
 from .resolved import ChunkGrid, ResolvedRequest, Start
 
 
@@ -41,10 +41,10 @@ def resolve(config: ModelConfig, request: Request) -> ResolvedRequest:
     _check_base(config, request)
     refine, refine_by = _refining(config, request)
     if config.extend_by is not None:
-        config = _sized(config, request)
+        config = sized(config, request)
     height, width = (refine or refine_by or _Unrefined()).size(config.height, config.width)
     if config.extend_by is None:
-        _check_size(config, request, height, width)
+        check_size(config, request, height, width)
     factor = _factor(config, request)
     frames = request.num_frames if request.num_frames is None else -(-(request.num_frames - 1) // factor) + 1
     start = _start(config, request)
@@ -68,7 +68,7 @@ def resolve(config: ModelConfig, request: Request) -> ResolvedRequest:
         refine_by=refine_by,
         by_keyframes=refine_by is not None and redraws_from_keyframes(refine_by),
         grid=_grid(config, start),
-        extend_by=_extend_by(config, request),
+        extend_by=extended_by(config, request),
     )
     _check_schedule(resolved)
     return resolved
@@ -192,7 +192,10 @@ def _asked_first_chunk(config: ModelConfig, request: Request) -> SeedConfig | No
     if own is None or own.pipeline is None:
         return None
     scale = own.guidance_scale if request.guidance_scale is None else request.guidance_scale
-    return replace(own, steps=request.num_inference_steps or own.steps, guidance_scale=scale)
+    steps = request.num_inference_steps or own.steps
+    if own.adapter is None and request.video is None and request.refine is None:
+        check_asked_steps(own.pipeline, request.num_inference_steps, steps)
+    return replace(own, steps=steps, guidance_scale=scale)
 
 
 def _image_maker(config: ModelConfig, request: Request) -> str | None:
@@ -258,7 +261,9 @@ def _refining(config: ModelConfig, request: Request) -> tuple[RefineConfig | Non
             raise RequestError(
                 "guidance_scale", scale, f"the pipeline in {by.pipeline} has none; leave it out"
             )
-        return None, by.asked(request.strength, steps, scale)
+        asked = by.asked(request.strength, steps, scale)
+        check_asked_steps(by.pipeline, steps, asked.steps)
+        return None, asked
     own = config.refine
     assert own is not None, "checked before"
     strength = own.strength if request.strength is None else request.strength
@@ -279,50 +284,6 @@ class _Unrefined:
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Return the size unchanged."""
         return height, width
-
-
-def _sized(config: ModelConfig, request: Request) -> ModelConfig:
-    """Return a pipeline's model at the size asked for: any multiple of what its networks need."""
-    assert config.extend_by is not None, "a model of a pipeline"
-    multiple = config.extend_by.multiple
-    if not config.extend_by.free_size:
-        _check_size(config, request, config.height, config.width)
-    for name, asked in (("width", request.width), ("height", request.height)):
-        if asked is not None and asked % multiple:
-            nearest = f"{max(1, asked // multiple) * multiple} or {-(-asked // multiple) * multiple}"
-            raise RequestError(
-                name, asked, f"model {config.name!r} makes multiples of {multiple}; set {nearest}"
-            )
-    return replace(config, height=request.height or config.height, width=request.width or config.width)
-
-
-def _extend_by(config: ModelConfig, request: Request) -> ExtendByConfig | None:
-    """Return the pipeline that makes all chunks, with the request's way to continue, steps and guidance."""
-    own = config.extend_by
-    if own is None:
-        if request.continue_by is not None:
-            fix = f"model {config.name!r} continues by its own network; leave it out"
-            raise RequestError("continue_by", request.continue_by, fix)
-        return None
-    from .external.as_model import way_of  # imports torch
-
-    try:
-        how = way_of(config, request.continue_by)
-    except ModelError as error:
-        raise RequestError("continue_by", request.continue_by, str(error)) from error
-    asks = request.refine is None
-    scale = request.guidance_scale if asks and request.guidance_scale is not None else own.guidance_scale
-    steps = (request.num_inference_steps if asks else None) or own.steps
-    return replace(own, how=how, steps=steps, guidance_scale=scale)
-
-
-def _check_size(config: ModelConfig, request: Request, height: int, width: int) -> None:
-    for name, asked, made in (("width", request.width, width), ("height", request.height, height)):
-        if asked is not None and asked != made:
-            fix = (
-                f"model {config.name!r} with preset {request.preset!r} makes {made}; set that or leave it out"
-            )
-            raise RequestError(name, asked, fix)
 
 
 def _factor(config: ModelConfig, request: Request) -> int:
@@ -362,19 +323,12 @@ def _check_effects(config: ModelConfig, request: Request) -> None:
         why = _unguided(config) if config.reads_text else "reads images alone"
         fix = f"model {config.name!r} {why} and reads none; leave it out"
         raise RequestError("negative_prompt", request.negative_prompt, fix)
-    if request.transition_chunks > 1 and not _interpolates(config):
+    if request.transition_chunks > 1 and not interpolates(config):
         fix = f"model {config.name!r} reads no prompts that can be interpolated; leave it out"
         raise RequestError("transition_chunks", request.transition_chunks, fix)
     if request.schedule and not config.reads_text:
         fix = f"model {config.name!r} continues from images alone; leave it out"
         raise RequestError("schedule", len(request.schedule), fix)
-
-
-def _interpolates(config: ModelConfig) -> bool:
-    """Tell whether stages 1 and 2 can read a mixture of prompts."""
-    if config.extend_by is None:
-        return config.reads_text
-    return hasattr(pipeline_class(Path(config.extend_by.pipeline)), "encode_prompt")
 
 
 def _unguided(config: ModelConfig) -> str:

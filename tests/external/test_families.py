@@ -35,6 +35,22 @@ def test_a_class_finds_its_own_family_before_a_wider_one():
     )
 
 
+def test_who_cannot_make_a_single_step():
+    """Mochi divides by zero there, and the only step of Cosmos 2 would be one without noise."""
+    least = {kind: families.family(kind).least_steps for kind in (
+        diffusers.MochiPipeline, diffusers.Cosmos2VideoToWorldPipeline, diffusers.WanPipeline,
+        diffusers.Cosmos2_5_PredictBasePipeline,
+    )}  # fmt: skip
+    assert list(least.values()) == [2, 2, 1, 1]
+
+
+def test_what_follows_other_videos_makes_none_from_a_prompt():
+    for name in ("LTX2LatentUpsample", "LTX2DFRTemporalRefine", "LTX2HDR", "AnimateDiffControlNet",
+                 "AnimateDiffSparseControlNet", "AnimateDiffVideoToVideoControlNet"):  # fmt: skip
+        kind = getattr(diffusers, f"{name}Pipeline")
+        assert families.family(kind).edits is not None and not families.redraws_videos(kind)
+
+
 def test_who_redraws_videos_by_a_strength_of_noise():
     names = [name for name in dir(diffusers) if name.endswith("Pipeline")]
     redraw = {name for name in names if families.redraws_videos(getattr(diffusers, name))}

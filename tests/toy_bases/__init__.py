@@ -71,12 +71,12 @@ def model_folder(name: str, folder: Path, chunk: tuple[int, int] | None = None) 
 
 
 TOYS = {
-    "modelscope": Toy(unets.modelscope, (32, 32)),
-    "modelscope_video": Toy(unets.modelscope_video, (32, 32), video=True),
-    "animatediff": Toy(unets.animatediff, (32, 32)),
-    "animatediff_dpm": Toy(unets.animatediff_dpm, (32, 32)),
-    "animatediff_video": Toy(unets.animatediff_video, (32, 32), video=True),
-    "svd": Toy(unets.svd, (32, 32), image=True, frames=6, chunk=(6, 3)),
+    "modelscope": Toy(unets.modelscope, (16, 16)),
+    "modelscope_video": Toy(unets.modelscope_video, (16, 16), video=True),
+    "animatediff": Toy(unets.animatediff, (16, 16)),
+    "animatediff_dpm": Toy(unets.animatediff_dpm, (16, 16)),
+    "animatediff_video": Toy(unets.animatediff_video, (16, 16), video=True),
+    "svd": Toy(unets.svd, (16, 16), image=True, frames=6, chunk=(6, 3)),
     "cogvideox": Toy(transformer_toys.cogvideox, (32, 32)),
     "cogvideox_dpm": Toy(transformer_toys.cogvideox_dpm, (32, 32)),
     "cogvideox_image": Toy(transformer_toys.cogvideox_image, (32, 32), image=True),
@@ -118,6 +118,6 @@ TOYS = {
     "kandinsky5": Toy(newer.kandinsky5, (16, 16)),
     "cosmos2": Toy(newer.cosmos2, (32, 32), image=True),
     "framepack": Toy(newer.framepack, (32, 32), image=True),
-    "anyflow_far": Toy(newer.anyflow_far, (16, 16), frames=17),
+    "anyflow_far": Toy(newer.anyflow_far, (32, 32), frames=17),
 }
 NEWER = ("ltx2", "ltx2_image", "hunyuan15", "motif", "kandinsky5", "cosmos2", "framepack", "anyflow_far")

@@ -13,6 +13,7 @@ from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
 from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
 
 import toy_pipelines as parts
+from toy_networks import stir
 from toy_pipelines import WIDTH
 
 from .common import flow
@@ -131,11 +132,12 @@ def kandinsky5() -> Any:
     tokenizer, encoder = _llama(start=120)
     tokenizer_2, encoder_2 = clip77()
     torch.manual_seed(24)
-    net = diffusers.Kandinsky5Transformer3DModel(
+    kandinsky = diffusers.Kandinsky5Transformer3DModel(
         in_visual_dim=4, in_text_dim=WIDTH, in_text_dim2=WIDTH, time_dim=32, out_visual_dim=4,
         patch_size=(1, 2, 2), model_dim=48,
         ff_dim=32, num_text_blocks=1, num_visual_blocks=1, axes_dims=(8, 8, 8), visual_cond=False,
-    ).eval()  # fmt: skip
+    )  # fmt: skip
+    net = stir(kandinsky)  # its modulations start at zero, where no prompt has an effect
     return diffusers.Kandinsky5T2VPipeline(
         net, hunyuan_vae(), encoder, tokenizer, encoder_2, tokenizer_2, flow()
     )
@@ -156,13 +158,14 @@ class Unguarded:
 def cosmos2() -> Any:
     tokenizer, encoder = parts._t5()
     torch.manual_seed(25)
-    net = diffusers.CosmosTransformer3DModel(
+    cosmos = diffusers.CosmosTransformer3DModel(
         in_channels=17, out_channels=16, num_attention_heads=2, attention_head_dim=16, num_layers=1,
         mlp_ratio=2,
         text_embed_dim=WIDTH, adaln_lora_dim=4, max_size=(8, 32, 32), patch_size=(1, 2, 2),
         rope_scale=(2.0, 1.0, 1.0),
         concat_padding_mask=False, extra_pos_embed_type="learnable",
-    ).eval()  # fmt: skip
+    )  # fmt: skip
+    net = stir(cosmos)  # a prompt has no effect in it before
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True)
     return diffusers.Cosmos2VideoToWorldPipeline(encoder, tokenizer, net, wan_vae(), scheduler, Unguarded())
 

@@ -167,6 +167,11 @@ class VideoCreate(_Length):
                 raise RequestError(name, value, f"size is {self.size!r}; leave one of them out")
         makes = _sizes(config)
         fitting = [preset for preset, made in makes.items() if made == (width, height)]
+        if config.extend_by is not None:  # width and height are those before stage 3
+            if fitting and self.preset in (None, *fitting):
+                return self.preset or fitting[0], config.width, config.height
+            if config.extend_by.free_size and self.preset != "full":
+                return "preview", width, height
         if (self.preset or (fitting or ["preview"])[0]) not in fitting:
             known = ", ".join(f"{w}x{h} (preset {preset})" for preset, (w, h) in makes.items())
             raise RequestError("size", self.size, f"model {config.name!r} makes {known}")

@@ -14,7 +14,15 @@ from ..config.external import SeedConfig
 from ..config.refine import RefineByConfig
 from ..config.values import read_json
 from ..errors import ModelError
-from .families import FRAME_COUNT, family, missing_packages, needed, redraws_videos, unmet
+from .families import (
+    FRAME_COUNT,
+    component_config,
+    family,
+    missing_packages,
+    needed,
+    redraws_videos,
+    unmet,
+)
 
 SEED_FILE = "seed.json"
 FROM_IMAGES = ("ImageToVideo", "I2VGenXL", "VideoToWorld")
@@ -108,6 +116,34 @@ def check_class(kind: type, folder: Path) -> None:
         raise ModelError(f"{folder}: {kind.__name__} {facts.edits}; it makes no videos from a prompt")
     if lacking := unmet(kind):
         raise ModelError(f"{folder}: {kind.__name__} needs {', '.join(lacking)}, which no request has")
+
+
+def check_steps(folder: Path, steps: int | None, fixed: bool = False) -> None:
+    """Raise ModelError for a number of denoising steps that a folder's pipeline cannot make; None is its own
+    number.
+
+    fixed: refuse any number for a pipeline whose steps cannot be chosen. Asks the scheduler, without weights.
+    """
+    if steps is None:
+        return
+    kind = pipeline_class(folder)
+    if "num_inference_steps" not in inspect.signature(kind.__call__).parameters:
+        if fixed:
+            raise ModelError(f"{kind.__name__} has a fixed list of steps; leave it out")
+        return
+    if steps < (least := family(kind).least_steps):
+        raise ModelError(f"{kind.__name__} makes {least} steps or more")
+    config = component_config(folder, "scheduler")
+    import diffusers  # slow to import
+
+    scheduler = getattr(diffusers, str(config.get("_class_name")), None)
+    if scheduler is None or config.get("use_dynamic_shifting"):  # its steps depend on the size too
+        return
+    try:
+        scheduler.from_config(config).set_timesteps(steps)
+    except (ValueError, ArithmeticError, LookupError) as error:
+        fix = f"{scheduler.__name__} of {kind.__name__} cannot make them"
+        raise ModelError(f"{fix}: {' '.join(str(error).split())}") from error
 
 
 def redraws_from_keyframes(refine: RefineByConfig) -> bool:

@@ -103,6 +103,8 @@ def _size(folder: Path, kind: type) -> tuple[int, int]:
     if own is not None:
         return own
     network = families.component_config(folder, "transformer", "unet")
+    if area := network.get("target_size"):  # HunyuanVideo 1.5: the side of a square as large as its 16:9
+        return int(area * 3 / 4) // 16 * 16, int(area * 4 / 3) // 16 * 16
     square = network.get("sample_size")
     height, width = network.get("sample_height") or square, network.get("sample_width") or square
     if isinstance(square, list | tuple):

@@ -17,16 +17,27 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..errors import ModelError
+from ..errors import ModelError, StreamingT2VError
 from ..samplers.noise import frame_noise, integer
 from ..video.piece import whole
 from .families import FRAME_COUNT
 from .latents import temporal_ratio
+from .steering import was_cancelled
 
 NEEDS_NEGATIVE = ("EasyAnimate",)
 """Families that fail without a negative prompt, even an empty one."""
+FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""Errors that pipelines raise for values that they cannot use, many of them by accident."""
 Open = Callable[[], AbstractContextManager[Any]]
 """Opens a pipeline of diffusers for the time of a `with`."""
+
+
+class PipelineError(ModelError):
+    """A pipeline failed. fix: what clients of a server are told."""
+
+    def __init__(self, pipe: Any, error: Exception):
+        self.fix = f"{type(pipe).__name__} cannot make a video with these settings"
+        super().__init__(f"{self.fix}: {type(error).__name__}: {error}")
 
 
 def call_arguments(
@@ -54,7 +65,7 @@ def called(pipe: Any, wanted: Mapping[str, Any], seed: int | None = None) -> Any
     """Call a pipeline with those arguments that it takes and that are neither None nor empty text.
 
     seed: start from noise that belongs to frames, where the pipeline can be given it; None for the pipeline's
-    own noise.
+    own noise. PipelineError if the pipeline fails; what `on_step` raises passes through.
     """
     takes = takes_of(pipe)
     arguments = {
@@ -68,7 +79,15 @@ def called(pipe: Any, wanted: Mapping[str, Any], seed: int | None = None) -> Any
         arguments.setdefault("chunk_partition", _partition(pipe, arguments))
     if "output_type" in takes:
         arguments["output_type"] = "np"
-    return pipe(**arguments, **({} if seed is None else _latents(pipe, arguments, seed)))
+    noise = {} if seed is None else _latents(pipe, arguments, seed)
+    try:
+        return pipe(**arguments, **noise)
+    except StreamingT2VError:
+        raise
+    except FAULTS as error:
+        if was_cancelled(error):
+            raise
+        raise PipelineError(pipe, error) from error
 
 
 def takes_of(pipe: Any) -> Mapping[str, inspect.Parameter]:

@@ -39,10 +39,10 @@ REDRAWING = {
 """Video-to-video classes with a strength, by the class whose folder holds all that they need."""
 UNSTEERED = (
     "SkyReelsV2DiffusionForcing", "HunyuanVideoFramepack", "CosmosTextToWorld", "CosmosVideoToWorld",
-    "Helios", "AnyFlowFAR",
+    "Helios", "AnyFlowFAR", "Allegro",
 )  # fmt: skip
-"""Families whose overlap cannot be held: they step on copies of their scheduler, or lay out their latents in
-their own way.
+"""Families whose overlap cannot be held: they step on copies of their scheduler, lay out their latents in
+their own way, or cannot encode a few frames.
 """
 
 

@@ -26,13 +26,17 @@ class Family:
 
     packages: modules that its classes use without checking for them. fps: playback rate of its videos.
     negative: a negative prompt has an effect. edits: what its classes do instead of making videos, None if
-    they make videos.
+    they make videos. least_steps: the fewest denoising steps that it can make. frames, size: what its classes
+    make if none is asked for, where their signature does not tell.
     """
 
     packages: tuple[str, ...] = ()
     fps: int | None = None
     negative: bool = True
     edits: str | None = None
+    least_steps: int = 1
+    frames: int | None = None
+    size: tuple[int, int] | None = None
 
 
 COSMOS = ("cosmos_guardrail", "torchvision")
@@ -47,7 +51,10 @@ FAMILIES: dict[str, Family] = {
     "SkyReelsV2": Family(("ftfy",), 24),
     "Helios": Family(("ftfy",), 24),
     "AnyFlow": Family((), 16),
-    "LTX2": Family((), 24),
+    "LTX2LatentUpsample": Family((), 24, edits="enlarges latents"),
+    "LTX2DFRTemporalRefine": Family((), 24, edits="refines a video"),
+    "LTX2HDR": Family((), 24, edits="follows a reference video"),
+    "LTX2": Family((), 24, frames=121),
     "LTX": Family((), 25),
     "CogVideoXFunControl": Family((), 8, edits="follows a control video"),
     "ConsisID": Family((), 8, edits="keeps a face, for which it needs further models"),
@@ -56,9 +63,11 @@ FAMILIES: dict[str, Family] = {
     "HunyuanVideo": Family((), 24, negative=False),
     "HunyuanSkyreels": Family((), 24),
     "Cosmos2_5_Transfer": Family(COSMOS, 16, edits="follows a control video"),
+    "Cosmos2VideoToWorld": Family(COSMOS, 16, least_steps=2),  # its only step would be one without noise
     "Cosmos2": Family(COSMOS, 16),
+    "Cosmos3": Family(COSMOS, 24, frames=189, size=(720, 1280)),
     "Cosmos": Family(COSMOS, 30),
-    "Mochi": Family((), 30),
+    "Mochi": Family((), 30, least_steps=2, size=(480, 848)),
     "Motif": Family((), 24),
     "Allegro": Family((), 15),
     "Latte": Family((), 8),
@@ -68,6 +77,9 @@ FAMILIES: dict[str, Family] = {
     "SanaVideo": Family((), 16),
     "SanaImageToVideo": Family((), 16),
     "SanaWM": Family((), 16, edits="follows a camera path"),
+    "AnimateDiffControlNet": Family((), 8, edits="follows a control video"),
+    "AnimateDiffSparseControlNet": Family((), 8, edits="follows given frames"),
+    "AnimateDiffVideoToVideoControlNet": Family((), 8, edits="follows a control video"),
     "AnimateDiff": Family((), 8),
     "StableVideoDiffusion": Family((), 7),
     "I2VGenXL": Family((), 16),
@@ -108,15 +120,15 @@ def redraws_videos(kind: type) -> bool:
 def default_size(kind: type) -> tuple[int, int] | None:
     """Return a class's default (height, width); None if they depend on its network."""
     takes = inspect.signature(kind.__call__).parameters
-    sizes = tuple(takes[name].default if name in takes else None for name in ("height", "width"))
-    return (int(sizes[0]), int(sizes[1])) if all(isinstance(side, int) for side in sizes) else None  # type: ignore[arg-type]
+    height, width = (takes[name].default if name in takes else None for name in ("height", "width"))
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else family(kind).size
 
 
 def default_frames(kind: type) -> int | None:
     """Return a class's default number of frames; None if it depends on its network."""
     takes = inspect.signature(kind.__call__).parameters
     counts = (takes[name].default for name in FRAME_COUNT if name in takes)
-    return next((count for count in counts if isinstance(count, int)), None)
+    return next((count for count in counts if isinstance(count, int)), family(kind).frames)
 
 
 def default_fps(kind: type) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,8 +45,12 @@ class Watch(Hand):
 
     def after(self, scheduler: Any, index: int, latents: torch.Tensor) -> torch.Tensor:
         """See `Hand.after`."""
-        self.on_step(index + 1, len(scheduler.timesteps))
+        self.report(index + 1, len(scheduler.timesteps))
         return latents
+
+    def report(self, step: int, steps: int) -> None:
+        """Call `on_step`."""
+        self.on_step(step, steps)
 
 
 @dataclass
@@ -175,6 +180,11 @@ class Redraw(Hand):
             scheduler.forget()
             return noised(scheduler, self.clean.to(latents), self.noise_of(latents.shape).to(latents), 1)
         return self.hand.after(scheduler, index, latents)
+
+
+def was_cancelled(error: BaseException) -> bool:
+    """Tell whether an error was raised by the `on_step` of a `Watch`."""
+    return any(frame.f_code is Watch.report.__code__ for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def watched(hand: Hand, on_step: OnStep | None) -> Hand:

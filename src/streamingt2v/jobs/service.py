@@ -20,7 +20,7 @@ from typing import Any
 from .. import durable
 from ..config import ModelConfig, Preset, Request
 from ..errors import RequestError, RunError, StreamingT2VError
-from ..resolve import ResolvedRequest, resolve_for
+from ..resolve import ResolvedRequest, at_clip_size, resolve_for
 from ..runs.folder import PROMPTS
 from ..runs.prompts import PromptLog
 from ..texts import is_blank
@@ -311,7 +311,7 @@ class JobService:
         known = self.store.of_key(key)
         if known is not None:
             return known
-        asked = self._checked(request, model)
+        asked = at_clip_size(self._checked(request, model))
         if self.store.counts().get("queued", 0) >= self.limits.queue:  # before copying; `add` decides
             raise QueueFull(self.limits.queue)
         size = _size(asked, counted)
@@ -320,7 +320,8 @@ class JobService:
             self.store.begin(id)
         try:
             inputs = {name: str(self.files.take_in(id, Path(path))) for name, path in files.items()}
-            kept = Request.from_json(request.to_json() | inputs)
+            size_of = {"height": asked.request.height, "width": asked.request.width}
+            kept = Request.from_json(request.to_json() | size_of | inputs)
             job = self.store.add(id, kind, model, kept, size, source, self.limits.queue, key)
         except BaseException:
             self._forget(id, files)

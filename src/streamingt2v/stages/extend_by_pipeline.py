@@ -37,7 +37,7 @@ from ..external.continuing import (
     window_length,
 )
 from ..external.latents import Moments, encode
-from ..external.steering import Hand, OnStep, steered, watched
+from ..external.steering import Hand, OnStep, Watch, steered, watched
 from ..types import State
 from ..video.piece import to_float, to_uint8
 from .protocols import Image as StartImage
@@ -193,12 +193,12 @@ class PipelineExtendStage:
 
     def _callback(self, pipe: Any) -> Any:
         """Return the callback that reports steps, for a pipeline that steps on copies of its scheduler."""
-        on_step = self.on_step
-        if on_step is None or not unsteered(type(pipe)):
+        if self.on_step is None or not unsteered(type(pipe)):
             return None
+        watch = Watch(self.on_step)
 
         def after(pipe: Any, step: int, timestep: Any, kept: dict[str, Any]) -> dict[str, Any]:
-            on_step(step + 1, max(step + 1, int(pipe.num_timesteps)))
+            watch.report(step + 1, max(step + 1, int(pipe.num_timesteps)))
             return kept
 
         return after

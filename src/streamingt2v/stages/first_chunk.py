@@ -29,7 +29,7 @@ from ..external.calling import (
     video_of,
     window,
 )
-from ..external.families import FRAME_COUNT
+from ..external.families import FRAME_COUNT, default_size
 from ..video.piece import to_uint8
 from .protocols import Image, Words
 
@@ -107,8 +107,8 @@ def _own_size(
         return None
     if config.height is not None and config.width is not None:
         return config.height, config.width
-    if takes["height"].default is not None:
-        return takes["height"].default, takes["width"].default
+    if (own := default_size(type(pipe))) is not None:
+        return own
     network = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
     sizes = getattr(network, "config", {})
     square = sizes.get("sample_size")
