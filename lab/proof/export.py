@@ -33,7 +33,7 @@ from .sampling import make_scheduler
 from .words import load_text
 
 
-def assembled(runs: Path, guidance_scale: float, time_guidance: float) -> Components:
+def assembled(runs: Path, guidance_scale: float, time_guidance: float, steps: int) -> Components:
     """Return the teacher; its chunks draw independent noise, as in training."""
     vae = AutoencoderKL.from_pretrained(runs / "vae" / "vae").float()
     backbone = ModelScopeBackbone(
@@ -44,7 +44,8 @@ def assembled(runs: Path, guidance_scale: float, time_guidance: float) -> Compon
         ImageTokens.from_pretrained(runs / "apm" / "image_tokens"),
     )
     text = TextEncoder(*load_text(runs / "text"), build_vocabulary())
-    extend = replace(EXTEND, guidance_scale=guidance_scale, time_guidance=time_guidance, mixed_noise=0.0)
+    guided = {"guidance_scale": guidance_scale, "time_guidance": time_guidance}
+    extend = replace(EXTEND, **guided, steps=steps, mixed_noise=0.0)
     config = ModelConfig("tiny", 64, 64, clip.FPS, extend, REFINE)
     refiner = RefinerBackbone(vae, UNet3DConditionModel.from_pretrained(runs / "refiner" / "unet"))
     return Components(config, text, backbone, quick_sampler(make_scheduler()), refiner)
@@ -64,11 +65,12 @@ def main(words: list[str] | None = None) -> None:
     p.add_argument("--student", action="store_true")
     p.add_argument("--guidance_scale", type=float, default=2.0)
     p.add_argument("--time_guidance", type=float, default=0.5)
+    p.add_argument("--steps", type=int, default=EXTEND.steps)
     a = p.parse_args(words)
     if a.student:
         components = load(a.runs / "student" / "model")
     else:
-        components = assembled(a.runs, a.guidance_scale, a.time_guidance)
+        components = assembled(a.runs, a.guidance_scale, a.time_guidance, a.steps)
     save(components, a.out)
     projection = load_text_projection(a.runs / "sight")
     if projection is not None:

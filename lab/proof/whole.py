@@ -45,7 +45,7 @@ TOY = {
     "sight": "--steps 2 --batch 2",
     "memory": "--steps 1 --batch 1 --look_steps 1",
     "refiner": "--steps 2 --batch 1 --picture_batch 2 --channels 16,32,32",
-    "export": "--guidance_scale 1 --time_guidance 0",
+    "export": "--guidance_scale 1 --time_guidance 0 --steps 4",
     "distill": "--steps 2 --batch 1 --videos 1 --chunks 2",
     "results": "--prompts 1 --seeds 1 --compared 1 --hidden 1 --back 1 --long 1 --frames 17 --seam_frames 17 "
     "--hidden_frames 17 --back_frames 33 --long_frames 17 --truth 1 --free FreeNoise",
