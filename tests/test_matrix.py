@@ -13,7 +13,7 @@ import toy_pipelines
 from streamingt2v.cli import main
 from streamingt2v.config import RefineConfig
 from streamingt2v.video.reader import probe_video, read_video
-from toy import write_toy_model
+from toy import generate_line, write_toy_model
 
 PROMPT = "A cat running on the street"
 SEEDS = {  # the pipeline that makes the first chunk, and what model.json says of it
@@ -61,20 +61,7 @@ def home(tmp_path_factory) -> Path:
 def test_generate_makes_exactly_what_was_asked_for(home, tmp_path, capsys, model, preset, start):
     folder = home / (f"model-{model}" if model in SEEDS else model)
     out = tmp_path / "out.mp4"
-    line = [
-        "generate",
-        PROMPT,
-        "-o",
-        str(out),
-        "--model",
-        str(folder),
-        "--frames",
-        str(FRAMES),
-        "--preset",
-        preset,
-        "--json",
-        "--quiet",
-    ]
+    line = generate_line(folder, out, "--frames", FRAMES, "--preset", preset, "--json", "--quiet")
     assert main([*line, *(["--image", str(home / "red.png")] if start == "image" else [])]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     side = (16 if model == "streaming-svd" else 32) * (2 if preset == "full" else 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,19 +11,14 @@ import torch
 
 from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.errors import ModelError
-from toy import collect, write_toy_model
+from toy import collect
 
 PROMPT = "A cat running on the street"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return write_toy_model(tmp_path_factory.mktemp("model") / "toy")
-
-
-@pytest.fixture(scope="module")
-def pipe(folder) -> LongVideoPipeline:
-    return LongVideoPipeline.from_pretrained(folder)
+def pipe(toy) -> LongVideoPipeline:
+    return LongVideoPipeline.from_pretrained(toy)
 
 
 def test_saved_and_loaded_again_gives_the_same_video(pipe, tmp_path):
@@ -37,8 +31,8 @@ def test_saved_and_loaded_again_gives_the_same_video(pipe, tmp_path):
     assert np.array_equal(collect(again.stream(request)), collect(pipe.stream(request)))
 
 
-def test_saving_leaves_the_weights_in_memory_alone(tmp_path, folder):
-    pipe = LongVideoPipeline.from_pretrained(folder)
+def test_saving_leaves_the_weights_in_memory_alone(tmp_path, toy):
+    pipe = LongVideoPipeline.from_pretrained(toy)
     unet = pipe.components.backbone.unet
     with torch.no_grad():
         for parameter in unet.parameters():
@@ -72,8 +66,8 @@ def test_a_save_that_fails_changes_nothing(pipe, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["model.json", "vocabulary.json", "scheduler/scheduler_config.json"])
 @pytest.mark.parametrize("content", ["{", "5", "[]"])
-def test_a_broken_file_is_named(folder, tmp_path, name, content):
-    copy = shutil.copytree(folder, tmp_path / "model")
+def test_a_broken_file_is_named(toy, tmp_path, name, content):
+    copy = shutil.copytree(toy, tmp_path / "model")
     (copy / name).write_text(content)
     with pytest.raises(ModelError, match=name):
         LongVideoPipeline.from_pretrained(copy)
@@ -92,8 +86,8 @@ def test_a_broken_file_is_named(folder, tmp_path, name, content):
         ("", {"height": 33}), ("", {"width": 0}), ("", {"fps": 0}), ("", {"height": 36}), ("", {"colour": 1}),
     ],
 )  # fmt: skip
-def test_a_model_with_values_that_make_no_sense_is_refused(folder, tmp_path, part, wrong):
-    copy = shutil.copytree(folder, tmp_path / "model")
+def test_a_model_with_values_that_make_no_sense_is_refused(toy, tmp_path, part, wrong):
+    copy = shutil.copytree(toy, tmp_path / "model")
     values = json.loads((copy / "model.json").read_text())
     (values[part] if part else values).update(wrong)
     (copy / "model.json").write_text(json.dumps(values))
@@ -101,9 +95,9 @@ def test_a_model_with_values_that_make_no_sense_is_refused(folder, tmp_path, par
         LongVideoPipeline.from_pretrained(copy)
 
 
-def test_the_weights_of_a_folder_are_all_needed(folder, tmp_path):
+def test_the_weights_of_a_folder_are_all_needed(toy, tmp_path):
     for part in ("unet", "cam", "vae", "tokenizer", "scheduler", "image_tokens"):
-        copy = shutil.copytree(folder, tmp_path / part)
+        copy = shutil.copytree(toy, tmp_path / part)
         shutil.rmtree(copy / part)
         with pytest.raises(ModelError, match=part):
             LongVideoPipeline.from_pretrained(copy)

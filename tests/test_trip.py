@@ -17,19 +17,14 @@ from streamingt2v.types import TextCond
 from streamingt2v.video.piece import to_uint8
 from streamingt2v.video.reader import read_video
 from streamingt2v.video.writer import write_video
-from toy import collect, write_toy_model
+from toy import collect
 
 PROMPT = "A cat running on the street"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return write_toy_model(tmp_path_factory.mktemp("model") / "toy")
-
-
-@pytest.fixture(scope="module")
-def pipe(folder) -> LongVideoPipeline:
-    return LongVideoPipeline.from_pretrained(folder)
+def pipe(toy) -> LongVideoPipeline:
+    return LongVideoPipeline.from_pretrained(toy)
 
 
 def assert_well_formed(chunks: list[Chunk], frames: int) -> None:

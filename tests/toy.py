@@ -94,6 +94,11 @@ def write_picture(path: Path, colour: tuple[int, int, int]) -> None:
     Image.fromarray(pixels).save(path)
 
 
+def generate_line(model: Path, out: Path, *more: object) -> list[str]:
+    """Return the words of a `generate` command."""
+    return ["generate", "A cat running on the street", "-o", str(out), "--model", str(model), *map(str, more)]
+
+
 def collect(chunks) -> np.ndarray:
     """Return the frames of all chunks, (T, H, W, 3)."""
     return np.concatenate([chunk.frames for chunk in chunks])

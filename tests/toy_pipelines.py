@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from streamingt2v.config import ExtendConfig, ModelConfig, RefineConfig
 from streamingt2v.config.external import SeedConfig, SvdConfig
 from streamingt2v.models.svd_cam import SpatioTemporalCam
 from streamingt2v.models.svd_unet import StreamingUNetSpatioTemporal
+from toy import write_picture
 from toy_networks import stir
 
 WIDTH = 32
@@ -49,6 +51,17 @@ SPATIAL_VAE: dict[str, Any] = {
     "block_out_channels": (8, 8), "norm_num_groups": 2, "latent_channels": 4,
     "down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2,
 }  # fmt: skip
+
+
+def write_home(home: Path, names: Sequence[str], small: Mapping[str, tuple[int, int]]) -> Path:
+    """Write toys, the (height, width) of those whose own size is too large for a test, and two images."""
+    for name in names:
+        globals()[name](home / name)
+    for name, (height, width) in small.items():
+        (home / name / "seed.json").write_text(json.dumps({"height": height, "width": width, "steps": 1}))
+    write_picture(home / "red.png", (200, 30, 30))
+    write_picture(home / "blue.png", (30, 30, 200))
+    return home
 
 
 def modelscope(folder: Path) -> Path:

@@ -137,11 +137,7 @@ class Trainer:
         elif a.still_init:
             begin_to_move(self.unet)
         self.quick = compiled(self.unet, a.batch, a.frames) if a.compile and a.frames > 1 else self.unet
-        shared = {
-            name: getattr(a, name)
-            for name in "lr steps minutes decay ema save_minutes look_minutes agree_every seed".split()
-        }
-        self.run = Run(RunConfig(a.out, **shared), self.unet)
+        self.run = Run(RunConfig.of(a), self.unet)
         self.of_clips = Pool(
             self.code, a.frames, 1500, a.fresh, self.run.rng, a.workers if a.frames > 1 else 0
         )

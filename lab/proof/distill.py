@@ -56,8 +56,7 @@ def main(words: list[str] | None = None) -> None:
     settings = Settings(cache=cache, still=0.1, **{name: getattr(a, name) for name in names})
     task = DistillTask(Source(a.model), WorldClips(), settings)
     task.module.eval().to(device)
-    names = "lr steps minutes save_minutes look_minutes".split()
-    run = Run(RunConfig(a.out, decay=0.4, muon=False, **{n: getattr(a, n) for n in names}), task.module)
+    run = Run(RunConfig.of(a, decay=0.4, muon=False), task.module)
 
     def loss() -> torch.Tensor:
         batch = task.batch(generators(0, run.step, range(a.batch)), run.step)

@@ -185,17 +185,7 @@ class Trainer:
         self.there = self.code.to(self.device)
         self.module = self._module().eval().to(self.device)
         self.text.to(self.device)
-        config = RunConfig(
-            a.out,
-            lr=a.lr,
-            steps=a.steps,
-            minutes=a.minutes,
-            decay=0.4,
-            warmup=40,
-            save_minutes=a.save_minutes,
-            look_minutes=a.look_minutes,
-        )
-        self.run = Run(config, self.module)
+        self.run = Run(RunConfig.of(a, decay=0.4, warmup=40), self.module)
         self.kept: list[Continuation] = []
 
     def _module(self) -> Memory | Rivalry:

@@ -10,9 +10,10 @@ import json
 import os
 import signal
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,12 @@ class RunConfig:
     seed: int = 0
     log_every: int = 20
     muon: bool = True
+
+    @classmethod
+    def of(cls, options: Namespace, **fixed: Any) -> RunConfig:
+        """Return the settings among a command's options, and those that it fixes."""
+        asked = {f.name: getattr(options, f.name) for f in fields(cls) if hasattr(options, f.name)}
+        return cls(**asked, **fixed)
 
 
 def device_of_this_process() -> torch.device:

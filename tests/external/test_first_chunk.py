@@ -26,7 +26,7 @@ from streamingt2v.runs.render import create_run, reload_pipeline, resolve_run
 from streamingt2v.runs.run import RunFolder
 from streamingt2v.stages.first_chunk import PipelineFirstChunk
 from streamingt2v.video.reader import read_video
-from toy import collect, write_picture, write_toy_model
+from toy import collect, write_toy_model
 
 PROMPT = "A cat running on the street"
 BASES = ("modelscope", "animatediff", "svd", "cogvideox", "wan", "ltx_image")
@@ -40,13 +40,7 @@ def home(tmp_path_factory) -> Path:
     """Folders of every kind."""
     home = tmp_path_factory.mktemp("models")
     write_toy_model(home / "toy")
-    for name in (*BASES, "stable_diffusion"):
-        getattr(toy_pipelines, name)(home / name)
-    for name, (height, width) in SMALL.items():
-        (home / name / "seed.json").write_text(json.dumps({"height": height, "width": width, "steps": 1}))
-    write_picture(home / "red.png", (200, 30, 30))
-    write_picture(home / "blue.png", (30, 30, 200))
-    return home
+    return toy_pipelines.write_home(home, (*BASES, "stable_diffusion"), SMALL)
 
 
 @pytest.fixture(scope="module")

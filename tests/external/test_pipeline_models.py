@@ -13,7 +13,6 @@ import pytest
 import toy_bases
 from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.cli import main
-from streamingt2v.config.refine import RefineByConfig
 from streamingt2v.errors import ModelError, RequestError
 from streamingt2v.external.as_model import pipeline_model, read_model
 from streamingt2v.resolve import resolve, with_media
@@ -217,7 +216,7 @@ def test_frames_size_and_rate_are_what_a_class_makes_by_itself(tmp_path, kind, n
     for part, values in (("transformer", network), ("vae", {"block_out_channels": [8] * 4})):
         (tmp_path / part).mkdir()
         (tmp_path / part / "config.json").write_text(json.dumps(values))
-    config = pipeline_model(folder_of(tmp_path, kind))
+    config = pipeline_model(toy_bases.folder_of(tmp_path, kind))
     assert (config.extend.frames, config.height, config.width, config.fps) == made
 
 
@@ -307,93 +306,6 @@ def test_a_negative_prompt_without_effect_is_refused(tmp_path):
     folder = toy_bases.saved("hunyuan", tmp_path / "hunyuan")
     with pytest.raises(RequestError, match="negative_prompt"):
         resolve(read_model(folder)[1], Request(PROMPT, 9, negative_prompt="a dog"))
-
-
-def folder_of(tmp_path: Path, kind: str, scheduler: str | None = None, **config) -> Path:
-    """Write what tells a pipeline's class and scheduler, without weights."""
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": kind}))
-    if scheduler is not None:
-        (tmp_path / "scheduler").mkdir()
-        values = {"_class_name": scheduler, **config}
-        (tmp_path / "scheduler" / "scheduler_config.json").write_text(json.dumps(values))
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("kind", "scheduler", "steps", "message"),
-    [
-        ("MochiPipeline", None, 1, "MochiPipeline makes 2 steps or more"),
-        ("LTX2DFRPipeline", None, 4, "LTX2DFRPipeline has a fixed list of steps; leave it out"),
-        (
-            "TextToVideoSDPipeline",
-            {"scheduler": "DDIMScheduler", "num_train_timesteps": 50},
-            51,
-            "cannot make them.*51",
-        ),
-        (
-            "TextToVideoSDPipeline",
-            {"scheduler": "LCMScheduler"},
-            60,
-            "LCMScheduler of TextToVideoSDPipeline.*60",
-        ),
-    ],
-)  # fmt: skip
-def test_steps_that_a_pipeline_cannot_make_are_refused_before_weights_load(
-    tmp_path, kind, scheduler, steps, message
-):
-    config = pipeline_model(folder_of(tmp_path, kind, **(scheduler or {})))
-    assert resolve(config, Request(PROMPT, 9)).extend_by is not None
-    with pytest.raises(RequestError, match=f"num_inference_steps={steps}: .*{message}"):
-        resolve(config, Request(PROMPT, 9, num_inference_steps=steps))
-    own = replace(config, extend_by=replace(config.extend_by, steps=steps))
-    with pytest.raises(ModelError, match=message):
-        resolve(own, Request(PROMPT, 9))
-
-
-def test_steps_of_a_first_chunk_and_of_a_refiner_are_checked_too(tmp_path, home):
-    mochi = folder_of(tmp_path, "MochiPipeline")
-    refining = replace(read_model(home / "wan")[1], refine_by=RefineByConfig(str(mochi), steps=2, strength=1))
-    video = tmp_path / "x.mkv"
-    video.touch()
-    asked = Request(PROMPT, None, preset="full", refine=str(video))
-    assert resolve(refining, asked).refine_by.steps == 2
-    for config, request in (
-        (refining, replace(asked, num_inference_steps=1)),
-        (read_model("tiny")[1], Request(PROMPT, 9, base=str(mochi), num_inference_steps=1)),
-    ):
-        with pytest.raises(RequestError, match="num_inference_steps=1: MochiPipeline makes 2 steps or more"):
-            resolve(config, request)
-
-
-def test_a_pipeline_that_fails_is_named_with_what_it_said(home, tmp_path, monkeypatch, capsys):
-    from diffusers import WanPipeline
-
-    def fails(self, *arguments, **named):
-        return 1 // 0
-
-    monkeypatch.setattr(WanPipeline, "prepare_latents", fails)
-    command = [
-        "generate",
-        PROMPT,
-        "--model",
-        str(home / "wan"),
-        "--frames",
-        "9",
-        "-o",
-        str(tmp_path / "a.mp4"),
-    ]
-    assert main([*command, "--quiet"]) == 1
-    said = "WanPipeline cannot make a video with these settings: ZeroDivisionError: integer division"
-    assert said in capsys.readouterr().err
-
-
-def test_what_a_callback_raises_is_not_taken_for_the_pipelines_error(home):
-    def wrong(step: int, steps: int, stage: str) -> None:
-        raise ValueError("mine")
-
-    for name in ("wan", "skyreels_df"):
-        with pytest.raises(ValueError, match="mine"):
-            next(LongVideoPipeline.from_pretrained(home / name).stream(Request(PROMPT, 9), on_step=wrong))
 
 
 def test_the_server_extends_a_clip_in_its_own_shape(home, tmp_path):

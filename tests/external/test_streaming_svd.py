@@ -19,7 +19,7 @@ from streamingt2v.errors import RequestError
 from streamingt2v.runs.state import pack_state, unpack_state
 from streamingt2v.video.reader import read_video
 from streamingt2v.video.writer import write_video
-from toy import collect, write_picture
+from toy import collect, generate_line
 
 PROMPT = "A cat running on the street"
 SMALL = {"svd": (16, 32), "wan": (32, 48)}
@@ -29,14 +29,8 @@ SMALL = {"svd": (16, 32), "wan": (32, 48)}
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
     """Folders of the models and an image."""
-    home = tmp_path_factory.mktemp("models")
-    for name in ("streaming_svd", "stable_diffusion", *SMALL):
-        getattr(toy_pipelines, name)(home / name)
-    for name, (height, width) in SMALL.items():
-        (home / name / "seed.json").write_text(json.dumps({"height": height, "width": width, "steps": 1}))
-    write_picture(home / "red.png", (200, 30, 30))
-    write_picture(home / "blue.png", (30, 30, 200))
-    return home
+    names = ("streaming_svd", "stable_diffusion", *SMALL)
+    return toy_pipelines.write_home(tmp_path_factory.mktemp("models"), names, SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -154,30 +148,8 @@ def test_streaming_svd_with_a_refiner_of_its_own_reads_prompts_there(home, tmp_p
 
 def test_generate_with_streaming_svd_from_the_command_line(home, tmp_path, capsys):
     out = tmp_path / "out.mp4"
-    line = [
-        "generate",
-        PROMPT,
-        "-o",
-        str(out),
-        "--model",
-        str(home / "streaming_svd"),
-        "--image",
-        str(home / "red.png"),
-    ]
+    line = generate_line(home / "streaming_svd", out, "--image", home / "red.png")
     assert main([*line, "--frames", "11", "--json", "--quiet"]) == 0
     assert sum(1 for _ in read_video(out)) == 11
-    assert (
-        main(
-            [
-                "generate",
-                PROMPT,
-                "-o",
-                str(tmp_path / "no.mp4"),
-                "--model",
-                str(home / "streaming_svd"),
-                "--json",
-            ]
-        )
-        == 2
-    )
+    assert main(generate_line(home / "streaming_svd", tmp_path / "no.mp4", "--json")) == 2
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["argument"] == "image"

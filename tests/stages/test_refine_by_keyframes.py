@@ -26,6 +26,7 @@ from streamingt2v.samplers.noise import integer
 from streamingt2v.stages.refine_by_keyframes import KeyframeRefineStage
 from streamingt2v.video.piece import Piece
 from streamingt2v.video.reader import read_video
+from toy import generate_line
 
 PROMPT = "A cat running on the street"
 
@@ -180,18 +181,7 @@ def test_the_whole_trip_from_the_command_line(home, tmp_path, capsys):
     """StreamingSVD with its published enhancer, from a picture to a file."""
     out, before = tmp_path / "out.mp4", (home / "svd" / "model.json").read_text()
     with_refiner(home, height=40, width=48)
-    line = [
-        "generate",
-        PROMPT,
-        "-o",
-        str(out),
-        "--model",
-        str(home / "svd"),
-        "--image",
-        str(home / "red.png"),
-        "--preset",
-        "full",
-    ]
+    line = generate_line(home / "svd", out, "--image", home / "red.png", "--preset", "full")
     assert main([*line, "--frames", "11", "--json", "--quiet"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (result["frames"], result["height"], result["width"]) == (11, 40, 48)

@@ -6,6 +6,7 @@ that the autoencoder and network allow.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -68,6 +69,16 @@ def model_folder(name: str, folder: Path, chunk: tuple[int, int] | None = None) 
     extend, by = ExtendConfig(*(chunk or TOYS[name].chunk)), replace(config.extend_by, steps=2)
     replace(config, height=height, width=width, extend=extend, extend_by=by).save(folder)
     return folder
+
+
+def folder_of(tmp_path: Path, kind: str, scheduler: str | None = None, **config) -> Path:
+    """Write what tells a pipeline's class and scheduler, without weights."""
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": kind}))
+    if scheduler is not None:
+        (tmp_path / "scheduler").mkdir()
+        values = {"_class_name": scheduler, **config}
+        (tmp_path / "scheduler" / "scheduler_config.json").write_text(json.dumps(values))
+    return tmp_path
 
 
 TOYS = {

@@ -168,8 +168,7 @@ class _Estimator:
 
     def _device(self) -> tuple[str, str]:
         """Return device and data type, as `generate` chooses them."""
-        model, names = self.model, [name for name in (self.model.model, self.base) if name]
-        half = "bfloat16" if any(half_of(name) == "bfloat16" for name in names) else "float16"
+        model, half = self.model, half_of(self.model.model, self.base)
         if self.memory is None:
             device = choose_device(model.device)[0]
             return device, choose_dtype(model.dtype, device, half)[0]

@@ -35,7 +35,6 @@ def settle(
     device, why = choose_device(
         options.device if options.device != "auto" or options.engine != "openvino" else "cpu"
     )
-    half = "bfloat16" if any(half_of(name) == "bfloat16" for name in (*names, base) if name) else "float16"
     if fetch is not None:
         from .weights import check_use, obtain
 
@@ -46,8 +45,7 @@ def settle(
             obtain({option: name}, show, full=fetch == "full", half=wants_half, yes=yes)
             for part in _parts(name, full=fetch == "full") if option == "model" else ():
                 obtain({option: part}, show, full=False, half=wants_half, yes=yes)
-        half = "bfloat16" if any(half_of(name) == "bfloat16" for name in (*names, base) if name) else half
-    dtype, because = choose_dtype(options.dtype, device, half)
+    dtype, because = choose_dtype(options.dtype, device, half_of(*names, base))
     if auto:
         show.later(f"on {device} ({why}) in {dtype} ({because})")
     offload = "none" if options.offload == "auto" and device.partition(":")[0] == "cpu" else options.offload
@@ -98,7 +96,12 @@ def _counted(asked: ResolvedRequest) -> ResolvedRequest:
     return asked if asked.num_frames is not None else replace(asked, num_frames=240, made_frames=240)
 
 
-def half_of(name: str) -> str:
+def half_of(*names: str | None) -> str:
+    """Return the half-precision type for models used together: bfloat16 if one of them needs it."""
+    return "bfloat16" if any(_half_of(name) == "bfloat16" for name in names if name) else "float16"
+
+
+def _half_of(name: str) -> str:
     """Return the half-precision type that the authors of a local or known model use."""
     if name in EMBEDDED:
         return "float16"
