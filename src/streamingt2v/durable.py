@@ -4,8 +4,6 @@ All file output of this package goes through here: write to a temporary name bes
 disk, rename. Errors are plain `OSError`s, to which callers add what they were doing.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl

@@ -3,8 +3,6 @@
 Pixels are stored without loss, in 8 bits.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory

@@ -1,7 +1,5 @@
 """Turn a resolved request into a stream of chunks: first chunk, extend, refine, interpolate."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any

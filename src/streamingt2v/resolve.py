@@ -4,8 +4,6 @@ The command line, the server, batch, plan, resume and bench all call `resolve`. 
 `ResolvedRequest` only.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from importlib.util import find_spec
 from itertools import zip_longest

@@ -1,7 +1,5 @@
 """Result of `resolve`: everything that will be made, decided."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal

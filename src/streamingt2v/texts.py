@@ -3,8 +3,6 @@
 Errors are ValueErrors with a message for users (OSError for unreadable files); callers add argument and file.
 """
 
-from __future__ import annotations
-
 import codecs
 import json
 import math

@@ -1,7 +1,5 @@
 """The HTTP API as a FastAPI application on a running job service."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

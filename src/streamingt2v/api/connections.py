@@ -1,7 +1,5 @@
 """Limit slow clients: a head must arrive in time, and connections stay below the descriptor limit."""
 
-from __future__ import annotations
-
 import asyncio
 import resource
 import time

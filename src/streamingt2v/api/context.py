@@ -1,7 +1,5 @@
 """Objects and dependencies that the routes share."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections.abc import Callable, Iterator

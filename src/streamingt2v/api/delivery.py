@@ -1,7 +1,5 @@
 """Delivery of a video: its file (also while it grows), stills, HLS and events."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from typing import Annotated, Literal
 

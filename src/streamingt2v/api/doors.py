@@ -4,8 +4,6 @@ Without a token the server listens on loopback alone, but a foreign page in a lo
 it. So the Host header must be a loopback name, and the Origin must match it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hmac
 import time

@@ -1,7 +1,5 @@
 """Metrics for Prometheus. Job counts are read from the store at each scrape, so they survive restarts."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest

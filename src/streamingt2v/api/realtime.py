@@ -5,8 +5,6 @@ available by its id. It is cancelled when the client stops it, closes the connec
 after a break (see `sessions`). `session.resume` continues with the next segment, on any server of the folder.
 """
 
-from __future__ import annotations
-
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable

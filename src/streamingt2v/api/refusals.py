@@ -1,7 +1,5 @@
 """Errors as clients see them, over HTTP and WebSockets: one mapping, without paths of this machine."""
 
-from __future__ import annotations
-
 import logging
 import re
 import sys

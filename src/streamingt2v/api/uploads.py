@@ -1,7 +1,5 @@
 """Parse request bodies, JSON or multipart; store their files under generated names if readable."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import binascii

@@ -1,7 +1,5 @@
 """`/v1/videos`: create, list, retrieve, extend, remix, refine, change, cancel and delete."""
 
-from __future__ import annotations
-
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Annotated, Any, Literal

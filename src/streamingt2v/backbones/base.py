@@ -1,7 +1,5 @@
 """Protocol between stages and networks."""
 
-from __future__ import annotations
-
 from typing import Any, Protocol
 
 import torch

@@ -1,7 +1,5 @@
 """The enhancer's network behind pixels: a VAE and a v-predicting UNet (method.md: Refining)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

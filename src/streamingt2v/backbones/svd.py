@@ -4,8 +4,6 @@ It reads images, no text: a chunk depends on the anchor frame, as CLIP token and
 ones, and on the last frames through CAM.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

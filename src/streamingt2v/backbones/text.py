@@ -1,7 +1,5 @@
 """Encode prompts as `TextCond`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Quantize networks while they load, and load LoRA adapters into them, by diffusers' own means."""
 
-from __future__ import annotations
-
 import contextlib
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ The hub's own library starts a file again after Ctrl-C or a kill and cannot be s
 bytes are fetched here. Paths, headers, tokens and the HTTP session stay the library's.
 """
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Callable

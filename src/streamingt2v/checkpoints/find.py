@@ -1,7 +1,5 @@
 """Locate a model named by name, hub id or folder on this machine, without any network access."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Fingerprint of the weights in a model folder."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

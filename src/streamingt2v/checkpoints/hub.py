@@ -4,8 +4,6 @@ Files go into the hub's own cache, shared with its other clients. `HF_HUB_OFFLIN
 network access; then anything downloaded before, by this package or another program, is used.
 """
 
-from __future__ import annotations
-
 import fnmatch
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Translate errors of the hub's library into ours, with reason and remedy."""
 
-from __future__ import annotations
-
 import errno
 import os
 from json import JSONDecodeError

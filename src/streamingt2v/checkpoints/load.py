@@ -1,7 +1,5 @@
 """Load a model folder into components on a device, and save them. Weights must fit exactly."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

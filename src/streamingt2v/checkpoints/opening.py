@@ -1,7 +1,5 @@
 """Load diffusers pipelines, for good or for the duration of a block."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path

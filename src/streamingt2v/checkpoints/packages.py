@@ -1,7 +1,5 @@
 """Optional packages: the extra that installs each, and errors that name the missing one."""
 
-from __future__ import annotations
-
 import re
 from importlib.util import find_spec
 from pathlib import Path

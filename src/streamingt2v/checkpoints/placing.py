@@ -1,7 +1,5 @@
 """Place networks on a device permanently, or offload them and load them when they compute."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

@@ -4,8 +4,6 @@ Published folders often contain the same weights several times: safetensors and 
 other frameworks. Only file names are used, so the choice works before a download too.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections import defaultdict

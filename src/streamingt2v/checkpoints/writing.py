@@ -1,7 +1,5 @@
 """Write model folders part by part, tensor by tensor, and move them into place when complete."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress

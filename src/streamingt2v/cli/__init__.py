@@ -1,7 +1,5 @@
 """The command line `streamingt2v`: parse, call, print. Commands import heavy modules only when they run."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from typing import Annotated

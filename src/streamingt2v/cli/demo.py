@@ -1,7 +1,5 @@
 """`demo`: the web page and the HTTP API on one port."""
 
-from __future__ import annotations
-
 import os
 
 from .options import takes_options

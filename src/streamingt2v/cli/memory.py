@@ -1,7 +1,5 @@
 """Advice after running out of memory: the options that still help on this device with this model."""
 
-from __future__ import annotations
-
 import dataclasses
 import errno
 

@@ -1,7 +1,5 @@
 """`convert`: turn published weights into a model folder. `models`: list known models."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal
 

@@ -3,8 +3,6 @@
 `takes_options` turns parameters of these types into single options that typer understands.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import math

@@ -1,7 +1,5 @@
 """Generate docs/cli.md from `--help`: `make docs`."""
 
-from __future__ import annotations
-
 import typer
 
 from . import app

@@ -1,7 +1,5 @@
 """Read the rows of a .csv, .jsonl or .parquet file, with the line where each begins."""
 
-from __future__ import annotations
-
 import csv
 import re
 from collections import Counter

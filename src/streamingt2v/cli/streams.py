@@ -1,7 +1,5 @@
 """Standard streams that never raise: on a full disk, a closed pipe or a terminal that is not UTF-8."""
 
-from __future__ import annotations
-
 import codecs
 import errno
 import io

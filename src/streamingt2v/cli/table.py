@@ -1,7 +1,5 @@
 """Read the table of `batch`: one row per video, command line options as columns."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re

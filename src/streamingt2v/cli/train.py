@@ -1,7 +1,5 @@
 """`train`: train memories or a distilled network on captioned videos."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 from collections.abc import Callable

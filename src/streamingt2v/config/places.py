@@ -1,7 +1,5 @@
 """Folders for downloaded and converted models."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Prompt schedules: parse what `--schedule`, a table's column and the page accept."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Format and parse sizes in bytes."""
 
-from __future__ import annotations
-
 import math
 import re
 

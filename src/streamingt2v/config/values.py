@@ -1,7 +1,5 @@
 """Read and check configuration values."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import os

@@ -4,8 +4,6 @@ Files are memory-mapped and written tensor by tensor, so peak memory is little m
 is used, known to be unneeded, or reported in an error.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

@@ -4,8 +4,6 @@ Two U-Net families use them: MS-Vid2Vid-XL (`UNet3DConditionModel`) and Stable V
 (`UNetSpatioTemporalConditionModel`). Rules are regular expressions, applied in order.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Names, sizes, licences and free space are known before the first byte is downloaded; cached files are reused.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable, Sequence

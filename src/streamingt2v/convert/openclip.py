@@ -1,7 +1,5 @@
 """Rename OpenCLIP's image tower to transformers' `CLIPVisionModelWithProjection` (method.md: APM)."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

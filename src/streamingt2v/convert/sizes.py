@@ -4,8 +4,6 @@ Values that shapes do not show are the published ones: 32 groups per norm, heads
 encoder), activations. Small test checkpoints therefore convert like the published ones.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ Names and shapes follow from the published configuration and its classes; the fi
 test builds them at full size and checks that every key is used. Unknown names raise an error that lists them.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

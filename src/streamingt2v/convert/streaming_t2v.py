@@ -3,8 +3,6 @@
 Every key belongs to a part, is known to be unneeded, or is reported in an error.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """Devices of this machine, and the defaults for device and data type."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

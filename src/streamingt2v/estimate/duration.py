@@ -1,7 +1,5 @@
 """Count a request's steps and estimate how long they take."""
 
-from __future__ import annotations
-
 import json
 import math
 import time

@@ -1,7 +1,5 @@
 """Count a model's parameters from file headers and its FLOPs on demand."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Mapping

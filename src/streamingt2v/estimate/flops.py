@@ -1,7 +1,5 @@
 """Count floating-point operations of a denoising step and of the autoencoder on the meta device."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Describe this machine: devices, memory, disks and optional packages."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,8 +3,6 @@
 Weights are counted from file headers. Working memory and time are estimates and labelled so.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Sizes of published models, for plans before a download; read from data, so no network is built."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager

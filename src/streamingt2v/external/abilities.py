@@ -1,7 +1,5 @@
 """Check what a pipeline of diffusers can do, from the signature of its class, before any weights load."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 from dataclasses import dataclass

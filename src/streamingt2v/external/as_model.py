@@ -1,7 +1,5 @@
 """Find models; make a model configuration for a folder of a diffusers pipeline, which has no `model.json`."""
 
-from __future__ import annotations
-
 import inspect
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Check what a request asks of the pipelines of diffusers that make its video."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

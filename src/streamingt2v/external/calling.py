@@ -4,8 +4,6 @@ Pipelines return arrays in [0, 1] of their own size and number; this package's f
 1].
 """
 
-from __future__ import annotations
-
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence

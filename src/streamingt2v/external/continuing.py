@@ -4,8 +4,6 @@ Each way is a row of `WAYS`, best first; a pipeline's class tells which it has. 
 frames of the video (the window) and return a clip whose first frames show the window again.
 """
 
-from __future__ import annotations
-
 import importlib
 import inspect
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Facts about diffusers' video pipelines, from signatures, configurations and a table."""
 
-from __future__ import annotations
-
 import inspect
 import math
 from collections.abc import Mapping

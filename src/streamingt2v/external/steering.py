@@ -7,8 +7,6 @@ replace its result. Holding an overlap to extend a video, and randomized blendin
 two hands.
 """
 
-from __future__ import annotations
-
 import copy
 import functools
 import inspect
@@ -44,7 +42,6 @@ class Watch(Hand):
     on_step: OnStep
 
     def after(self, scheduler: Any, index: int, latents: torch.Tensor) -> torch.Tensor:
-        """See `Hand.after`."""
         self.report(index + 1, len(scheduler.timesteps))
         return latents
 
@@ -60,18 +57,15 @@ class Hands(Hand):
     hands: tuple[Hand, ...]
 
     def before(self, scheduler: Any, index: int, sample: torch.Tensor) -> None:
-        """See `Hand.before`."""
         for hand in self.hands:
             hand.before(scheduler, index, sample)
 
     def after(self, scheduler: Any, index: int, latents: torch.Tensor) -> torch.Tensor:
-        """See `Hand.after`."""
         for hand in self.hands:
             latents = hand.after(scheduler, index, latents)
         return latents
 
     def noise(self, clean: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """See `Hand.noise`."""
         for hand in self.hands:
             noise = hand.noise(clean, noise)
         return noise
@@ -175,7 +169,6 @@ class Redraw(Hand):
     noise_of: Callable[[torch.Size], torch.Tensor]
 
     def after(self, scheduler: Any, index: int, latents: torch.Tensor) -> torch.Tensor:
-        """See `Hand.after`."""
         if index == 0:
             scheduler.forget()
             return noised(scheduler, self.clean.to(latents), self.noise_of(latents.shape).to(latents), 1)

@@ -1,7 +1,5 @@
 """The SQLite file that servers and workers share: a connection pool and transactions."""
 
-from __future__ import annotations
-
 import os
 import sqlite3
 import threading

@@ -14,8 +14,6 @@ No name comes from a client: ids are generated here and looked up. Other users c
 files whose names were recorded before they were created are deleted; anybody else's files stay.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import re

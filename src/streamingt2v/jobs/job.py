@@ -1,7 +1,5 @@
 """A job: one requested video and its progress."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal, get_args
 

@@ -1,7 +1,5 @@
 """Wake everybody who waits for a job to change, with one query for all of them."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Retry what fails, with growing pauses and without repeating the same log message."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Iterator

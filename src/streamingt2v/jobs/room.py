@@ -4,8 +4,6 @@ Deleting a video, or recording the end of a job, first writes a few pages. So a 
 is given up when such a change fails, and allocated again once there is plenty.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import sqlite3

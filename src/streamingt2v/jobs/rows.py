@@ -1,7 +1,5 @@
 """Convert rows of the table of jobs to `Job`s, even damaged ones, and change them."""
 
-from __future__ import annotations
-
 import json
 import math
 import sqlite3

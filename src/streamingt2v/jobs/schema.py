@@ -1,7 +1,5 @@
 """The tables of a service's database, and migrations from older versions."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from .database import Database

@@ -5,8 +5,6 @@ the server is alive (see `store`). After a broken connection or a server's death
 reconnect to any server; then one of them stops the job. Every server measures this time on its own clock.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from contextlib import suppress

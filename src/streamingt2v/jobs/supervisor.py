@@ -1,7 +1,5 @@
 """Supervise a service's workers, requeue orphaned jobs and clean the disk, in a thread."""
 
-from __future__ import annotations
-
 import logging
 import subprocess
 import sys

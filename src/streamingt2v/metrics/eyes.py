@@ -1,7 +1,5 @@
 """Encoders for metrics: an image encoder whose embeddings are compared, and an optional text encoder."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,8 +3,6 @@
 Results carry the estimator's name: numbers of different estimators are not comparable.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Metrics of content: likeness to the first frame, and to the prompt."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ..errors import RequestError

@@ -3,8 +3,6 @@
 The flow is an argument. Errors are in squared 8-bit units, motion in pixels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Metrics of motion: warp error, MAWE, flow score, share of motion kept, and change at the chunks' seams."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 

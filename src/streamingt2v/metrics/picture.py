@@ -1,7 +1,5 @@
 """Metrics of appearance: flicker, sharpness, colour, drift from beginning to end, repetition, cuts."""
 
-from __future__ import annotations
-
 from collections import deque
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Find the borders of a video's chunks, by its metadata or as given."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

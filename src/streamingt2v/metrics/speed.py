@@ -3,8 +3,6 @@
 `warm` measures in this process, `cold` a fresh process of the command, `compare` two settings in turn.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import platform

@@ -1,7 +1,5 @@
 """All metrics by name, and `evaluate`, which takes several of a video in one pass."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec

@@ -4,8 +4,6 @@ anchor (B, 3, H, W) in [-1, 1] -> `preprocess` -> CLIP image embedding -> `Image
 `AppearanceAttention`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 

@@ -7,8 +7,6 @@ layer takes its own entry. Parameter names follow diffusers' `Attention`.
 Shapes: B videos, T frames, S pixels per frame, L tokens, D token width, C channels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 

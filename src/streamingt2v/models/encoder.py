@@ -3,8 +3,6 @@
 Frames are flattened into the batch, (B T, C, H, W), frame index fastest, as diffusers' 3D blocks require.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import torch

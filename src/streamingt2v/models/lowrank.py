@@ -4,8 +4,6 @@
 for good.
 """
 
-from __future__ import annotations
-
 import math
 import re
 

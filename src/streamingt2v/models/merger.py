@@ -1,7 +1,5 @@
 """Merge CAM's features into the base network by attention across time at each pixel (method.md: Merger)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Extend diffusers' networks without repeating their settings."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from inspect import Signature, signature
 from typing import Any

@@ -5,8 +5,6 @@ the micro-conditions and the image's CLIP token; a small convolutional encoder w
 pixels. Frames travel as (B T, C, H, W).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """MS-Vid2Vid-XL's network: diffusers' `UNet3DConditionModel` with another geometry between levels."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

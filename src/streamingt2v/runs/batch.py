@@ -4,8 +4,6 @@ A run folder is on its worker's disk. The finished file goes to the `Store`, the
 outcome: a video is done once that exists, so a kill costs at most a chunk, and no video is made twice.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Container, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Export a request to a file, and resume it after an interruption."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Names of a run folder's files: which are ours, which may be deleted; and folders for new runs."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ is therefore many times slower than a single thread. A run keeps its number (in 
 differently by how they are split.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Mapping, MutableMapping

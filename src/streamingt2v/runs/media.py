@@ -1,7 +1,5 @@
 """Plan a run's use of the request's files: frame rate, sound, and notes for people."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

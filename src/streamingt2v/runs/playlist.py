@@ -1,7 +1,5 @@
 """The HLS playlist (RFC 8216) of a run folder, for players while the video grows."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from ..video.rates import Rate

@@ -1,7 +1,5 @@
 """Bring the folder of an interrupted run back to the last commit that can be continued."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from .. import durable

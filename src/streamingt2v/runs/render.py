@@ -4,8 +4,6 @@ New and resumed runs take the same path: the extended video's frames, then the c
 comes, then the finished file. What is committed already is not made again.
 """
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping

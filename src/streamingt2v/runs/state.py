@@ -1,7 +1,5 @@
 """Convert a `State` to bytes and back: tensors as safetensors, other values as JSON in its header."""
 
-from __future__ import annotations
-
 import json
 
 from ..errors import RunError

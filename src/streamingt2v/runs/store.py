@@ -1,7 +1,5 @@
 """Store finished files in a folder, or at any address that fsspec knows (s3://bucket/night, memory://out)."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator

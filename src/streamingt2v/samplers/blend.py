@@ -4,8 +4,6 @@ Each overlap has one hard cut that moves randomly from step to step, so the step
 transition. The linear cross-fade is there for comparison.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count, pairwise
 from typing import Literal

@@ -1,7 +1,5 @@
 """The denoising loop over a diffusers scheduler. The network is a function; no randomness is drawn here."""
 
-from __future__ import annotations
-
 import inspect
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence

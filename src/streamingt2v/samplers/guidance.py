@@ -1,7 +1,5 @@
 """Classifier-free guidance as functions on predictions."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

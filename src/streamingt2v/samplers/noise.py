@@ -4,8 +4,6 @@ Any chunk can be recomputed alone on any machine, which makes resuming, parallel
 come from Philox counters (numpy guarantees the stream), Box-Muller makes them normal.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Iterable

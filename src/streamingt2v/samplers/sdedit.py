@@ -4,8 +4,6 @@ VP: x = alpha x0 + sigma noise with alpha^2 + sigma^2 = 1. The solver uses VE va
 level sigma / alpha.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

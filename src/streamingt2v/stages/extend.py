@@ -4,8 +4,6 @@ A later chunk overlaps the one before: its first frames show the memory's window
 crossfade the last of the older frames are mixed with them, see `faded`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any

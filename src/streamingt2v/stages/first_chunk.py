@@ -4,8 +4,6 @@ A pipeline makes clips of its own size, length and range. The first frames are k
 proportions and scaled to its size. Randomness depends on the request's seed alone.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ For a rate of k times the model's, the model makes every k-th frame of the file,
 file has exactly the frames asked for; none is extrapolated after the last.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any

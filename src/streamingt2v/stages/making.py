@@ -1,7 +1,5 @@
 """Choose who does each stage of a resolved request: the model's own networks, or pipelines of diffusers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import islice
 

@@ -1,7 +1,5 @@
 """Protocols of makers of chunks: a network with CAM and APM, or a pipeline of diffusers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Literal, Protocol

@@ -4,8 +4,6 @@ A `Wavefront` plans the work, a `Crew` does it: this process or several. Each fr
 first window it is in. A window uses the prompt of the middle of the frames that it gives out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field

@@ -7,8 +7,6 @@ by side and makes all keyframes at once; here a window depends on the one before
 made in groups, so that a video may have any length (method.md: StreamingSVD).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any

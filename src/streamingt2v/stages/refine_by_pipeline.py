@@ -4,8 +4,6 @@ Seam "cut" changes from one window to the next at a frame drawn at random, "fade
 Neither hides a difference between windows as well as blending at every step does (`refine_by_steps`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Data sets of captioned clips: the protocol for recipes, and a folder of videos that follows it."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import json

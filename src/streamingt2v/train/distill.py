@@ -5,8 +5,6 @@ guided teacher steps in one unguided step. It trains on first and later chunks o
 low-rank change of the teacher's weights (`models.lowrank`) that is merged on export.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -3,8 +3,6 @@
 A sample depends on (seed, batch number, position) only, so it does not matter who draws it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

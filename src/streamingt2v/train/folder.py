@@ -1,7 +1,5 @@
 """Model folders that training reads and writes; written ones work with `generate --model`."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable, Mapping

@@ -4,8 +4,6 @@ A recipe is a `Task`: networks, batches, loss. Samples and their noise depend on
 resumed runs and runs on any number of processes give the same result up to the rounding of sums.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import time

@@ -6,8 +6,6 @@ be too weak to learn from in a few hundred steps. APM adds the anchor, a frame f
 base stays unchanged since it also makes the first chunk.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Training objective of a denoiser, for "epsilon" and "v_prediction" schedulers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

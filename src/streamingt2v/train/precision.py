@@ -1,7 +1,5 @@
 """Choose the precision of training."""
 
-from __future__ import annotations
-
 import torch
 
 from ..errors import RequestError

@@ -3,8 +3,6 @@
 `run_recipe` also runs the lab's recipes for parts of the embedded model.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Parse "name=value" texts as values of a recipe's config and of the loop's."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from pathlib import Path

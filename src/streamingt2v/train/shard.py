@@ -4,8 +4,6 @@ Optimizer, averages and gradient norm use `own`: the trained weights of this pro
 parameter order. Checkpoints hold complete tensors, so either kind can resume the other's.
 """
 
-from __future__ import annotations
-
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Contact sheets of clips: one image that shows the training's progress."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

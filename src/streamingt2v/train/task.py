@@ -1,7 +1,5 @@
 """Protocol between a recipe and the training loop."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol

@@ -4,8 +4,6 @@ A video depends on its number only. Videos are cached in a folder: generating on
 training steps.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

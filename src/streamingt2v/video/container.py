@@ -4,8 +4,6 @@ FFmpeg may open that one file, as one of the containers in `kinds`, with a limit
 Whatever cannot be read raises MediaError with path and reason. Pillow decodes moving images (GIF, WebP, ...).
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager

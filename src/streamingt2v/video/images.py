@@ -1,7 +1,5 @@
 """Images that show a whole video: a contact sheet, and a slice through time. Both stream the frames."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from itertools import islice

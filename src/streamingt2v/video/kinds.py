@@ -4,8 +4,6 @@ FFmpeg also opens things that are no video: playlists, addresses, image sequence
 told which container a file is, and may open only the containers named here.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass

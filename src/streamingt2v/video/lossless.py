@@ -1,7 +1,5 @@
 """Write frames without loss, as FFV1 in RGB in Matroska: for further work, not for watching."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Read the frames at given times of a video by seeking."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from os import PathLike
 

@@ -1,7 +1,5 @@
 """Frames that pass between the stages, with the state to continue from."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

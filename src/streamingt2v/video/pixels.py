@@ -4,8 +4,6 @@ Only this module applies what a file says about its display. A plain video (squa
 BT.601 or BT.709) takes one conversion to RGB and one scaling.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Iterator
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """Exact frame rates: 29.97 for 30000/1001 would put sound out of step after an hour."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from fractions import Fraction

@@ -5,8 +5,6 @@ pixel aspect ratio, colours and transparency (over black) follow the file. Media
 whatever cannot be read.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Copy audio from one file into an MP4; only codecs that MP4 does not hold are encoded again."""
 
-from __future__ import annotations
-
 import heapq
 import io
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Decode images, still or moving, to opaque upright sRGB. MediaError with the reason for all others."""
 
-from __future__ import annotations
-
 import io
 import warnings
 from collections.abc import Iterator

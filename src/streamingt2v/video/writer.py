@@ -6,8 +6,6 @@ depend only on its frames, its place and the `VideoSpec`. Segments are MP4 fragm
 segments, without encoding again, into a seekable MP4.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io

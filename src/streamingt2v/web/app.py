@@ -3,8 +3,6 @@
 The page is static files that use the HTTP API, so the API checks everything it sends.
 """
 
-from __future__ import annotations
-
 from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 

@@ -3,8 +3,6 @@
 Run as a separate process: `python -m streamingt2v.web.closer VIDEO LOOK.json SLICE.png`.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

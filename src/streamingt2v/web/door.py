@@ -4,8 +4,6 @@ Browsers cannot send a bearer token with images and videos of a page. So visitor
 a cookie derived from it; requests with that cookie are passed on with the token.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import hashlib

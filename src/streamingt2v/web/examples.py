@@ -1,7 +1,5 @@
 """Examples of the gallery; `static/examples` holds their images, made by the included model."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

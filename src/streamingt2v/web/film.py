@@ -1,7 +1,5 @@
 """One event stream per video for the page: progress, new segments, prompts."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import AsyncIterator
 from typing import Any

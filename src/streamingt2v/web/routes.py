@@ -1,7 +1,5 @@
 """The page and its own routes beside the API. No route takes a path or address from a client."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import threading

@@ -1,7 +1,5 @@
 """Settings for the page's form: of the server, of a job and of a video file."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """How a model with a closed vocabulary reads a prompt."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import Any
 
