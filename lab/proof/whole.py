@@ -64,7 +64,7 @@ class Part:
 def parts(
     runs: Path, minutes: float, workers: int, toy: bool = False, init: Path | None = None
 ) -> list[Part]:
-    """Return all parts in order; those of `BESIDE` need only the first two.
+    """Return all parts in order; those of `BESIDE` need only parts before them.
 
     init: folder of a base to start from, see `warm`.
     """
@@ -77,12 +77,12 @@ def parts(
         "code": ("code", []),
         "text": ("words", []),
         "sight": ("sight", text),
-        "vae": ("decoder", code),
         "judge": ("judge", []),
         "pictures": (
             "base",
             [*text, *code, "--frames", "1", "--picture_batch", "256", *begin, *drawn, *often],
         ),
+        "vae": ("decoder", [*code, "--base", str(runs / "pictures"), *text]),
         "clips": (
             "base",
             [
