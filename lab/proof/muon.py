@@ -62,11 +62,34 @@ class Muon(torch.optim.Optimizer):
 
 def orthogonal(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
     """Return approximately the nearest orthogonal matrix (Newton-Schulz, in bfloat16 where quick)."""
-    x = matrix.bfloat16() if is_quick_in_bfloat16(matrix.device) else matrix.float()
-    if wide := x.shape[0] > x.shape[1]:
+    quick = is_quick_in_bfloat16(matrix.device)
+    x = matrix.bfloat16() if quick else matrix.float()
+    if tall := x.shape[0] > x.shape[1]:
         x = x.T
     x = x / (x.norm() + 1e-7)
-    for _ in range(steps):
-        square = x @ x.T
-        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
-    return (x.T if wide else x).to(matrix.dtype)
+    if not quick and x.shape[1] > 2 * x.shape[0]:
+        x = _from_square(x @ x.T, steps) @ x
+    else:
+        for _ in range(steps):
+            x = _factor(x @ x.T) @ x
+    return (x.T if tall else x).to(matrix.dtype)
+
+
+def _factor(square: torch.Tensor) -> torch.Tensor:
+    """Return 3.4445 I - 4.775 S + 2.0315 S S."""
+    factor = -4.7750 * square + 2.0315 * square @ square
+    factor.diagonal().add_(3.4445)
+    return factor
+
+
+def _from_square(square: torch.Tensor, steps: int) -> torch.Tensor:
+    """Return the product of all factors from X X' alone, in float32; for matrices much wider than high.
+
+    The factors commute with X X', so the wide matrix is multiplied twice in all instead of twice a step.
+    """
+    product = factor = _factor(square)
+    for _ in range(steps - 1):
+        square = factor @ factor @ square
+        factor = _factor(square)
+        product = factor @ product
+    return product
