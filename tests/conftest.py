@@ -130,20 +130,24 @@ SLOW_FIXTURES = {"service", "url", "client", "browser"}
 SLOW_MODULES = {
     "api": {"test_nouns", "test_replicas", "test_sessions", "test_shared"},
     "backbones": {"test_engines"},
-    "cli": {"test_process"},
+    "cli": {"test_from_nothing", "test_get", "test_process"},
     "compare": {"test_baselines", "test_comparison", "test_rivals"},
-    "external": set(
-        "test_continuing test_families test_first_chunk test_steering test_streaming_svd".split()
-    ),
+    "convert": {"test_enhancers", "test_kinds", "test_ldm", "test_streaming_t2v"},
+    "external": {
+        *("test_continuing", "test_families", "test_first_chunk"),
+        *("test_pipeline_models", "test_steering", "test_streaming_svd"),
+    },
+    "field": {"test_faces"},
     "jobs": {"test_service"},
     "runs": {"test_batch", "test_kills"},
     "stages": {"test_seams"},
-    "tests": {"test_bench", "test_matrix", "test_ray_ports", "test_workers"},
+    "tests": {"test_bench", "test_docs_run", "test_matrix", "test_ray_ports", "test_workers"},
     "tiny": {"test_recipes"},
     "web": {"test_end"},
     "train": {"test_distill", "test_own_clips", "test_shard"},
 }
-"""Folder -> modules that start processes, Ray or trainings, convert networks, or make dozens of videos."""
+"""Folder -> modules that start processes, servers, Ray or trainings, convert networks, or make dozens of
+videos."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import sys
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+
+import forking
 
 LOOP = {"batch": 2, "seed": 5, "log_every": 1, "save_every": 100, "warmup": 2, "precision": "no"}
 TEXT = {"width": 32, "text_layers": 1, "vision_layers": 1, "heads": 2}
@@ -39,6 +44,25 @@ def settings(name: str, root: Path) -> dict:
             "first_every": 2,
         },
     }[name]
+
+
+def run_in_two_processes(words: list[str]) -> None:
+    """Run Python with these words as ranks 0 and 1, with the variables that `torchrun` sets."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+    }
+    processes = [
+        forking.Popen(
+            [sys.executable, *words], env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

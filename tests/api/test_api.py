@@ -9,7 +9,6 @@ import threading
 import time
 
 import httpx2
-import openai
 import pytest
 from PIL import Image
 from websockets.sync.client import connect
@@ -35,6 +34,8 @@ def endless(client):
 @pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")
 def test_the_openai_client(url, tmp_path):
     """Create, poll, download, list, image reference, remix, extend, delete."""
+    import openai  # takes a second, of every process of a test run if it stood above
+
     with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as api:
         made = api.videos.create(prompt="A cat", model="toy", seconds="2", size="32x32")
         assert (made.object, made.status, made.seconds, made.size, made.model) == (

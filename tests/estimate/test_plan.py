@@ -81,20 +81,23 @@ def test_time_is_measured_seconds_or_says_that_it_is_an_estimate():
     assert guess.seconds_from.startswith("estimate") and guess.seconds > 0
 
 
-def test_guidance_takes_more_predictions_and_the_autoencoder_no_more(tmp_path):
+def test_guidance_takes_more_predictions_and_the_autoencoder_no_more(toy):
     """Count three predictions a step with both kinds of guidance, two with one."""
-    tiny = ModelConfig.load(TINY)
+    own = ModelConfig.load(toy)
 
     def seconds(**extend):
-        config = replace(tiny, guidance=True, extend=replace(tiny.extend, **extend))
+        config = replace(own, extend=replace(own.extend, **extend))
         request = resolve(config, Request("a cat", 240))
-        return plan(TINY, request, name="tiny", device="cpu", dtype="float32", seconds_per_step=1.0)
+        return plan(toy, request, name="toy", device="cpu", dtype="float32", seconds_per_step=1.0)
 
-    plain, two, three = seconds(), seconds(guidance_scale=2.0), seconds(guidance_scale=2.0, time_guidance=0.5)
-    assert plain.steps == two.steps == three.steps == 29 * tiny.extend.steps
-    one = step_flops(TINY, tiny, 1)
+    plain, two, three = (
+        seconds(guidance_scale=scale, time_guidance=time)
+        for scale, time in ((1.0, 0.0), (2.0, 0.0), (2.0, 0.5))
+    )
+    assert plain.steps == two.steps == three.steps == 29 * own.extend.steps
+    one = step_flops(toy, own, 1)
     for found, predictions in ((two, 2), (three, 3)):
-        ratio = one / step_flops(TINY, tiny, predictions)
+        ratio = one / step_flops(toy, own, predictions)
         assert found.seconds == pytest.approx(found.steps + (plain.seconds - plain.steps) * ratio)
 
 
@@ -166,6 +169,7 @@ def test_offloading_needs_less_of_the_device_and_the_machine_as_well(monkeypatch
         plan(TINY, request, **named, savings=Savings("model"))
 
 
+@pytest.mark.slow  # networks of full size
 @pytest.mark.parametrize("name", names())
 def test_facts_of_published_models_are_those_of_their_networks(name):
     """`published.json` equals what the full-size networks give; a guided step takes tens of teraflops."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +19,7 @@ from commands import run
 from films import L_SHAPE, display_matrix, film, with_tone, written
 from streamingt2v import Request, export
 from streamingt2v.runs.run import RunFolder
-from streamingt2v.video import reader
+from streamingt2v.video import pixels, reader
 from streamingt2v.video.look import frame_times, look
 
 NEW = 8
@@ -112,6 +112,26 @@ KINDS = {
     "GIF": Kind(".gif", moving_image),
     "a free box first": Kind(".mp4", with_free_box_first),
 }  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _graphs_are_kept() -> Iterator[None]:
+    """FFmpeg computes tables for 4 seconds when a graph begins to bring HDR to a screen."""
+    new, kept = pixels.Graph, {}
+
+    def graph(frame, *filters):
+        if filters[0][0] != "scale":  # others remember frames
+            return new(frame, *filters)
+        kind = (frame.width, frame.height, frame.format.name, filters)
+        if kind not in kept:
+            kept[kind] = new(frame, *filters)
+        return kept[kind]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pixels, "Graph", graph)
+        yield
+
+
 each_kind = pytest.mark.parametrize("name", KINDS)
 
 

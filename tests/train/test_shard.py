@@ -4,17 +4,21 @@ the steps of one, half of the numbers, and one format of checkpoints."""
 from __future__ import annotations
 
 import json
-import os
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-import forking
 from lab.tiny import base, recipes
 from streamingt2v.train.memory import MemoryTask
-from toy_training import LOOP, assert_equal_up_to_rounding, gradients, settings, weights
+from toy_training import (
+    LOOP,
+    assert_equal_up_to_rounding,
+    gradients,
+    run_in_two_processes,
+    settings,
+    weights,
+)
 
 SPLIT = {**LOOP, "steps": 3, "batch": 3, "clip": 0.02}
 """Shares of different size, and gradients that are cut, which takes the norm of all parts."""
@@ -31,8 +35,8 @@ from torch import distributed as dist, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from lab.tiny import recipes
-from streamingt2v.train import loop
+from lab.tiny import base, recipes
+from streamingt2v.train import loop, memory
 from toy_training import settings
 
 def size(tensors):
@@ -64,6 +68,7 @@ class Counted(loop.Split):
         last.update(self.found)
 
 loop.Split, last = Counted, {}
+base.SAMPLE_STEPS = memory.SAMPLE_STEPS = 1  # there are samples; what they show is of no use
 one, two = map(Path, sys.argv[1:3])
 config, fewer = map(json.loads, sys.argv[3:])
 for name, stop_after in (("base", 2), ("cam", None), ("apm", None)):
@@ -88,29 +93,9 @@ def runs(tmp_path_factory) -> tuple[Path, Path]:
         for name in ("text", "vae", *NAMES):
             recipes.run_recipe(name, one / name, settings(name, one) | FEWER.get(name, {}), SPLIT)
         recipes.run_recipe("cam", two / "cam", settings("cam", one) | FEWER["cam"], SPLIT, stop_after=1)
-        run_two_processes(one, two, root / "process.py")
+        run_in_two_processes(["-c", PROCESS, str(one), str(two), json.dumps(SPLIT), json.dumps(FEWER)])
         recipes.run_recipe("base", two / "base", settings("base", one) | FEWER["base"], SPLIT)
     return one, two
-
-
-def run_two_processes(one: Path, two: Path, script: Path) -> None:
-    script.write_text(PROCESS)
-    path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
-    words = [
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        script,
-        one,
-        two,
-        json.dumps(SPLIT),
-        json.dumps(FEWER),
-    ]
-    forking.run(
-        [sys.executable, "-m", *words],
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
-    )
 
 
 @pytest.mark.parametrize("name", NAMES)

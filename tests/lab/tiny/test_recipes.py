@@ -4,9 +4,6 @@ and its exports assemble."""
 from __future__ import annotations
 
 import json
-import os
-import socket
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +11,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import forking
 from lab.tiny import assemble, base, recipes, refiner, rival, vae
 from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.errors import ModelError, RequestError
@@ -22,7 +18,15 @@ from streamingt2v.metrics.eyes import load_text_projection
 from streamingt2v.train import draws, memory
 from streamingt2v.train.distill import DistillTask
 from streamingt2v.train.memory import MemoryTask
-from toy_training import LOOP, TEXT, assert_equal_up_to_rounding, gradients, settings, weights
+from toy_training import (
+    LOOP,
+    TEXT,
+    assert_equal_up_to_rounding,
+    gradients,
+    run_in_two_processes,
+    settings,
+    weights,
+)
 
 SHORT = {**LOOP, "steps": 2}
 
@@ -129,23 +133,7 @@ def train_in_two_processes(name: str, out: Path, trained: Path, **more: object) 
     for key, value in {**settings(name, trained), **SHORT}.items():
         words += ["--set", f"{key}={','.join(map(str, value)) if isinstance(value, tuple) else value}"]
     words += [word for key, value in more.items() for word in (f"--{key.replace('_', '-')}", str(value))]
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    # the variables that `torchrun` sets
-    shared = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-    }
-    processes = [
-        forking.Popen(
-            [sys.executable, "-m", "lab.tiny", *words],
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
-    assert [process.wait() for process in processes] == [0, 0]
+    run_in_two_processes(["-m", "lab.tiny", *words])
 
 
 @pytest.mark.usefixtures("no_pictures")
