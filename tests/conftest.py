@@ -139,9 +139,14 @@ SLOW_MODULES = {
     },
     "field": {"test_faces"},
     "jobs": {"test_service"},
-    "runs": {"test_batch", "test_kills"},
-    "stages": {"test_seams"},
-    "tests": {"test_bench", "test_docs_run", "test_matrix", "test_ray_ports", "test_workers"},
+    "runs": {"test_batch", "test_kills", "test_run_faults"},
+    "stages": {
+        *("test_crossfade", "test_every_pipeline", "test_refine_by_keyframes", "test_refine_by_pipeline"),
+        *("test_refine_by_steps", "test_seams"),
+    },
+    "tests": {
+        *("test_bench", "test_docs_run", "test_matrix", "test_ray_ports", "test_savings", "test_workers"),
+    },
     "tiny": {"test_recipes"},
     "web": {"test_end"},
     "train": {"test_distill", "test_own_clips", "test_shard"},
@@ -157,5 +162,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         in_slow_module = item.path.stem in SLOW_MODULES.get(item.path.parent.name, ())
         if in_slow_module or SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("slow"):
             slow.add(item.path)
     items.sort(key=lambda item: item.path not in slow)

@@ -27,6 +27,7 @@ def test_the_weights_in_the_repository_are_small(folder, most):
     assert 0 < sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < most
 
 
+@pytest.mark.slow  # at the size that users get
 def test_the_famous_prompt_through_all_three_stages(pipe):
     chunks = list(
         pipe.stream(Request("A cat running on the street", 20, preset="full", num_inference_steps=2))

@@ -37,14 +37,14 @@ BESIDE = ("sight", "vae", "judge")
 AGAIN = 75  # exit code: stopped by the clock, run again
 
 TOY = {
-    "code": "--images 40",
+    "code": "--images 10",
     "words": "--steps 2",
-    "base": "--steps 2 --batch 1 --picture_batch 2 --compile 0 --channels 32,32,32 --look_steps 1",
+    "base": "--steps 2 --batch 1 --picture_batch 2 --compile 0 --channels 32,32 --look_steps 1",
     "decoder": "--steps 2 --batch 4 --check 2 --channels 16,16,16,16",
     "judge": "--steps 1 --check 1",
     "sight": "--steps 2 --batch 2",
     "memory": "--steps 1 --batch 1 --look_steps 1",
-    "refiner": "--steps 2 --batch 1 --picture_batch 2 --channels 16,32,32",
+    "refiner": "--steps 2 --batch 1 --picture_batch 2 --channels 16,32",
     "export": "--guidance_scale 1 --time_guidance 0 --steps 4",
     "distill": "--steps 2 --batch 1 --videos 1 --chunks 2",
     "results": "--prompts 1 --seeds 1 --compared 1 --hidden 1 --back 1 --long 1 --frames 17 --seam_frames 17 "

@@ -21,6 +21,7 @@ def test_rows_differ_from_the_plain_one_in_one_option():
     assert {row.offload for row in gpu.rows(list(gpu.MODELS), "cpu", 1, toy=True)} == {"none"}
 
 
+@pytest.mark.slow  # makes videos
 @pytest.mark.parametrize(
     "row",
     [

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 LOOK = """
 import gc, sys
 before = list(sys.meta_path), gc.isenabled(), gc.get_freeze_count()
@@ -19,6 +21,7 @@ print(not all(levels()))
 """
 
 
+@pytest.mark.slow  # a process that imports it all
 def test_bars_are_hidden_and_nothing_else_is_changed():
     done = subprocess.run([sys.executable, "-c", LOOK], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"] * 6
