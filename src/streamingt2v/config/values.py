@@ -114,12 +114,19 @@ def check_types(cls: type, values: dict[str, Any]) -> None:
     """
     hints = get_type_hints(cls)
     for name in values.keys() & hints.keys():
-        if not any(_is_of(values[name], kind) for kind in _alternatives(hints[name])):
+        hint = hints[name]
+        alternatives = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        if not any(_is_of(values[name], kind) for kind in alternatives):
             raise TypeError(f"{name} is {texts.shortened(repr(values[name]))}")
 
 
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+def parse_object(cls: type, data: bytes) -> dict[str, Any]:
+    """Parse a JSON object, see `check_types`; raise ValueError or TypeError for anything else."""
+    values = texts.parse_json(data)
+    if not isinstance(values, dict):
+        raise ValueError("not a JSON object")
+    check_types(cls, values)
+    return values
 
 
 def _is_of(value: Any, kind: Any) -> bool:

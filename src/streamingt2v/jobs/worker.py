@@ -168,17 +168,11 @@ class Worker:
 
     def _opened(self, job: Job, pipe: LongVideoPipeline) -> tuple[RunFolder, ResolvedRequest]:
         """Return the job's run folder, created or reopened, and its resolved request."""
-        from ..runs.render import create_run, resolve_run
-        from ..runs.run import RunFolder
+        from ..runs.render import create_run, reopened
 
         folder, name = self.files.run(job.id), self.settings.names[job.model]
         if (folder / REQUEST).is_file():
-            run = RunFolder.open(folder)
-            try:
-                return run, resolve_run(run)
-            except BaseException:
-                run.close()
-                raise
+            return reopened(folder)
         output = self.files.finished(job.id)
         output.parent.mkdir(exist_ok=True, mode=0o700)
         how = {name: getattr(self.settings, name) for name in ("device", "dtype", "savings")}

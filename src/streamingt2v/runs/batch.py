@@ -23,7 +23,7 @@ from ..ray_backend import Farm
 from ..resolve import ResolvedRequest
 from .folder import REQUEST
 from .header import Header, with_absolute_paths
-from .render import create_run, lasting_name, load_pipeline, render, resolve_run
+from .render import create_run, lasting_name, load_pipeline, render, reopened
 from .run import RunFolder
 from .store import Store
 
@@ -62,17 +62,16 @@ class Setting:
 
     def asked(self, job: Job) -> dict[str, Any]:
         """Return a video's request and options as JSON values, without threads (which change last bits)."""
-        return {
-            "request": job.request.to_json(),
-            "model": self.model,
-            "device": self.device,
-            "dtype": self.dtype,
-            "savings": self.savings.to_json(),
-        }
+        return _asked(job.request, self)
 
     def folder(self, job: Job) -> Path:
         """Return the job's run folder."""
         return Path(self.runs) / f"{job.name}.run"
+
+
+def _asked(request: Request, how: Setting | Header) -> dict[str, Any]:
+    options = {name: getattr(how, name) for name in ("model", "device", "dtype")}
+    return {"request": request.to_json(), **options, "savings": how.savings.to_json()}
 
 
 def left_to_do(jobs: Sequence[Job], setting: Setting) -> list[Job]:
@@ -204,12 +203,7 @@ class Renderer:
             return create_run(self._pipe, asked, folder, setting.model, **options, temporary=True), asked
         if wrong := _begun_otherwise(job, setting):  # checked again, since the disk is the worker's
             raise RequestError("out", setting.out, wrong)
-        run = RunFolder.open(folder)
-        try:
-            return run, resolve_run(run)
-        except BaseException:
-            run.close()
-            raise
+        return reopened(folder)
 
 
 def _begun_otherwise(job: Job, setting: Setting) -> str | None:
@@ -221,14 +215,7 @@ def _begun_otherwise(job: Job, setting: Setting) -> str | None:
         header = Header.read(folder / REQUEST)
     except RunError as error:
         return str(error)
-    begun = {
-        "request": header.request.to_json(),
-        "model": header.model,
-        "device": header.device,
-        "dtype": header.dtype,
-        "savings": header.savings.to_json(),
-    }
-    wanted = setting.asked(job)
+    begun, wanted = _asked(header.request, header), setting.asked(job)
     return None if begun == wanted else f"{folder} was begun from {_difference(begun, wanted)}"
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from .. import durable
-from ..config.values import check_types
+from ..config.values import parse_object
 from ..errors import RunError
-from ..texts import parse_json
 from .folder import comes_and_goes
 
 if TYPE_CHECKING:  # imports FFmpeg
     from ..video.writer import Segment
+
+
+Parsed = TypeVar("Parsed")
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,7 @@ class Entry:
     @classmethod
     def from_line(cls, line: bytes) -> Entry:
         """Read a line of `to_line`; ValueError or TypeError for others."""
-        values = parse_json(line)
-        if not isinstance(values, dict):
-            raise ValueError("not a JSON object")
-        check_types(cls, values)
-        entry = cls(**values)
+        entry = cls(**parse_object(cls, line))
         names = (entry.segment, *([entry.state] if entry.state is not None else []))
         if min(entry.index, entry.start, entry.frames - 1) < 0 or not all(map(comes_and_goes, names)):
             raise ValueError("not a segment of a run")
@@ -88,6 +87,30 @@ class Entry:
         state = _state_name(number) if self.state is not None else None
         if (self.segment, self.state) != (_segment_name(number), state):
             raise ValueError(f"{self.segment!r} and {self.state!r} are not the names of its files")
+
+
+def whole_lines(path: Path, parse: Callable[[bytes, int], Parsed]) -> Iterator[tuple[Parsed, int]]:
+    """Yield what each line of a log says, and its bytes; leave out a torn last line, which was not committed.
+
+    parse: gets the line and its number from 0, and raises ValueError or TypeError for a damaged one. RunError
+    if another line than the last is damaged.
+    """
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    for number, line in enumerate(lines):
+        try:
+            parsed = parse(line, number)
+        except (ValueError, TypeError) as error:
+            if number + 1 == len(lines):
+                return
+            raise RunError(f"{path}: line {number + 1} is damaged; this run cannot be resumed") from error
+        if line.endswith(b"\n"):
+            yield parsed, len(line)
+
+
+def _named_entry(line: bytes, number: int) -> Entry:
+    entry = Entry.from_line(line)
+    entry.check_names(number)
+    return entry
 
 
 def _segment_name(number: int) -> str:
@@ -110,24 +133,13 @@ class Journal:
     def read(cls, path: Path) -> Journal:
         """Read all entries but a torn last line. RunError if another line is damaged."""
         journal, follows = cls(path), {"source": (0, 0), "chunk": (0, 0)}
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        for number, line in enumerate(lines, 1):
-            try:
-                entry = Entry.from_line(line)
-                entry.check_names(number - 1)
-                whole = line.endswith(b"\n")
-            except (ValueError, TypeError) as error:
-                if number < len(lines):
-                    raise RunError(f"{path}: line {number} is damaged; this run cannot be resumed") from error
-                whole = False
-            if whole:
-                if (entry.index, entry.start) != follows[entry.kind]:
-                    raise RunError(
-                        f"{path}: line {number} does not follow the one before; this run cannot be resumed"
-                    )
-                follows[entry.kind] = (entry.index + 1, entry.start + entry.frames)
-                journal.entries.append(entry)
-                journal.size += len(line)
+        for entry, size in whole_lines(path, _named_entry):
+            if (entry.index, entry.start) != follows[entry.kind]:
+                number = f"line {len(journal.entries) + 1}"
+                raise RunError(f"{path}: {number} does not follow the one before; this run cannot be resumed")
+            follows[entry.kind] = (entry.index + 1, entry.start + entry.frames)
+            journal.entries.append(entry)
+            journal.size += size
         return journal
 
     def append(self, entry: Entry) -> None:

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import durable
-from ..config.values import check_types
-from ..errors import RunError
-from ..texts import parse_json
+from ..config.values import parse_object
+from .journal import whole_lines
 
 Schedule = tuple[tuple[int, str], ...]
 
@@ -43,21 +42,9 @@ class PromptLog:
     def read(cls, path: Path) -> PromptLog:
         """Read all changes but a torn last line. RunError if another line is damaged."""
         log = cls(path)
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        for number, line in enumerate(lines, 1):
-            try:
-                values = parse_json(line)
-                if not isinstance(values, dict):
-                    raise ValueError("not a JSON object")
-                check_types(Change, values)
-                change = Change(**values)
-            except (ValueError, TypeError) as error:
-                if number < len(lines):
-                    raise RunError(f"{path}: line {number} is damaged; this run cannot be resumed") from error
-                break
-            if line.endswith(b"\n"):
-                log.changes.append(change)
-                log.size += len(line)
+        for change, size in whole_lines(path, lambda line, _: Change(**parse_object(Change, line))):
+            log.changes.append(change)
+            log.size += size
         return log
 
     def append(self, change: Change) -> None:

@@ -130,6 +130,16 @@ def reload_pipeline(run: RunFolder) -> tuple[LongVideoPipeline, ResolvedRequest]
     return load_pipeline(run.model, header.device, header.dtype, header.savings, refines), asked
 
 
+def reopened(folder: Path) -> tuple[RunFolder, ResolvedRequest]:
+    """Open a run's folder; return it with the resolved request. RunError as of `open` and `resolve_run`."""
+    run = RunFolder.open(folder)
+    try:
+        return run, resolve_run(run)
+    except BaseException:
+        run.close()
+        raise
+
+
 def resolve_run(run: RunFolder) -> ResolvedRequest:
     """Resolve an opened run's request. RunError if its model is gone, or its files have changed."""
     try:
