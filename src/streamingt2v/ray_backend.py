@@ -5,8 +5,6 @@ each other. `Farm` maps over independent tasks and survives the death of workers
 one address and scale with load.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import secrets
@@ -16,7 +14,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from .errors import MissingExtra, RunError
 
@@ -59,7 +57,7 @@ class Pool:
         self.size = size
         self._make, self._gpus = make, gpus
 
-    def __enter__(self) -> Pool:
+    def __enter__(self) -> Self:
         _keep_to_itself()
         import ray
 
@@ -111,7 +109,7 @@ class Farm:
             check_ray()
         self._make, self._size, self._cpus, self._gpus = make, size, cpus, gpus
 
-    def __enter__(self) -> Farm:
+    def __enter__(self) -> Self:
         if self._size > 1:
             _join(self._size, self._cpus, self._gpus)
         return self
@@ -218,7 +216,7 @@ class Replicas:
         self._address = {"host": host, "port": port}
         self._cpus, self._gpus, self._open = cpus, gpus, open
 
-    def __enter__(self) -> Replicas:
+    def __enter__(self) -> Self:
         import logging
 
         _keep_to_itself()

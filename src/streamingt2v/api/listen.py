@@ -1,13 +1,12 @@
 """Serve the application on a port until the process is told to end."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import signal
 import socket
 import threading
 from contextlib import suppress
+from typing import Self
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -28,7 +27,7 @@ class Listener:
         self._socket = _listening(host, port)
         self.address = address(host, self._socket.getsockname()[1])
 
-    def __enter__(self) -> Listener:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

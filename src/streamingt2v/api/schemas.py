@@ -1,9 +1,7 @@
 """Request and response bodies: the fields that open video servers share, and this server's own."""
 
-from __future__ import annotations
-
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -272,7 +270,7 @@ class Video(BaseModel):
     notes: list[str] = Field(description="Parts of the request without effect, or with an unexpected one.")
 
     @classmethod
-    def of(cls, job: Job) -> Video:
+    def of(cls, job: Job) -> Self:
         """Return the job as clients see it."""
         return cls(
             **{name: getattr(job, name) for name in _OF_JOB},
@@ -334,7 +332,7 @@ class Model(BaseModel):
     overlap_frames: int
 
     @classmethod
-    def of(cls, name: str, config: ModelConfig) -> Model:
+    def of(cls, name: str, config: ModelConfig) -> Self:
         """Return the model that clients call `name`."""
         sizes = {preset: f"{w}x{h}" for preset, (w, h) in _sizes(config).items()}
         return cls(

@@ -1,12 +1,11 @@
 """The words of a model with a closed vocabulary. Imports nothing heavy."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Self
 
 from .. import durable
 from ..config.values import read_json
@@ -21,7 +20,7 @@ class Vocabulary:
     nearest: dict[str, str]
 
     @classmethod
-    def load(cls, path: Path) -> Vocabulary:
+    def load(cls, path: Path) -> Self:
         """Read `vocabulary.json`; ModelError if it is missing or invalid."""
         values = read_json(path)
         try:

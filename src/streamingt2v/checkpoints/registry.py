@@ -4,13 +4,11 @@ Figures come from model cards, papers and key lists; `verified` says which ones 
 heavy.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 _ID = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@([^\s@]+))?")
 
@@ -78,7 +76,7 @@ class Entry:
         return found
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Entry:
+    def from_json(cls, values: dict[str, Any]) -> Self:
         """Build an entry of `registry.json`."""
         parts = tuple((name, hub_id) for name, hub_id in values.get("parts", ()))
         tables = {name: tuple(values.get(name, {}).items()) for name in ("settings", "networks", "classes")}

@@ -1,11 +1,9 @@
 """Settings of external parts: diffusers pipelines and Stable Video Diffusion's network."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from ..errors import ModelError, RequestError
 from .values import Located, check_fields, read_json, reject_unknown, require
@@ -114,7 +112,7 @@ class SeedConfig(Located):
             require(value is None or value >= 1, f"seed.{name}", value, "1 or more")
 
     @classmethod
-    def load(cls, path: Path) -> SeedConfig:
+    def load(cls, path: Path) -> Self:
         """Read a `seed.json`; raise ModelError for invalid JSON, names or values."""
         values = read_json(path)
         try:

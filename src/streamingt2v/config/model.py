@@ -1,7 +1,5 @@
 """Model configuration: the contents of `model.json`. Frozen dataclasses, nothing heavy imported."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math
@@ -10,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from .. import durable
 from ..errors import ModelError, RequestError
@@ -161,16 +159,16 @@ class ModelConfig:
         values = dataclasses.asdict(self._each_located(lambda own: own.relative_to(place or folder)))
         durable.write_file(folder / "model.json", (json.dumps(values, indent=2) + "\n").encode())
 
-    def with_paths(self, change: Callable[[str], str]) -> ModelConfig:
+    def with_paths(self, change: Callable[[str], str]) -> Self:
         """Return the configuration with every name of a pipeline changed."""
         return self._each_located(lambda own: own.with_paths(change))
 
-    def _each_located(self, change: Callable[[Any], Any]) -> ModelConfig:
+    def _each_located(self, change: Callable[[Any], Any]) -> Self:
         own = {name: change(part) for name in _LOCATED if (part := getattr(self, name)) is not None}
         return dataclasses.replace(self, **own)
 
     @classmethod
-    def load(cls, folder: Path) -> ModelConfig:
+    def load(cls, folder: Path) -> Self:
         """Read `model.json`; raise ModelError if it is missing or has invalid JSON, names or values."""
         path = folder / "model.json"
         if not path.is_file():

@@ -1,10 +1,8 @@
 """Settings of stage 3, by a network of the model or by a diffusers pipeline."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Literal, Self, get_args, get_origin, get_type_hints
 
 from ..errors import RequestError
 from .values import Located, Resized, check_fields, check_sampling, require
@@ -104,9 +102,7 @@ class RefineByConfig(Located, Resized):
         """Return the number of windows whose first frames are refined together."""
         return self.keyframes or 8
 
-    def asked(
-        self, strength: float | None, steps: int | None, guidance_scale: float | None
-    ) -> RefineByConfig:
+    def asked(self, strength: float | None, steps: int | None, guidance_scale: float | None) -> Self:
         """Return the settings with a request's values; raise RequestError if no step is left."""
         steps = self.steps if steps is None else steps
         least = self.strength if strength is None else strength

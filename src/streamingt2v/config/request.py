@@ -1,11 +1,9 @@
 """User requests, validated before any weights load."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from .. import texts
 from ..errors import RequestError
@@ -62,7 +60,7 @@ class Request:
     continue_by: str | None = None
     transition_chunks: int = 1
 
-    def validate(self) -> Request:
+    def validate(self) -> Self:
         """Return the request; raise RequestError if it is invalid. Files are checked to exist, not read."""
         self._validate_texts()
         if texts.is_blank(self.prompt):
@@ -134,7 +132,7 @@ class Request:
         return dataclasses.asdict(self) | {"schedule": [list(entry) for entry in self.schedule]}
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Request:
+    def from_json(cls, values: dict[str, Any]) -> Self:
         """Read the values of `to_json`; raise RequestError for unknown names, TypeError for wrong types."""
         reject_unknown(cls, values, "request")
         check_types(cls, values)

@@ -1,12 +1,10 @@
 """Options that save memory and time, applied when weights are loaded."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import asdict, dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 from ..errors import RequestError
 from . import ModelConfig
@@ -42,7 +40,7 @@ class Savings:
         object.__setattr__(self, "lora", tuple(f"{path.absolute()}:{scale!r}" for path, scale in found))
 
     @classmethod
-    def of(cls, options: object) -> Savings:
+    def of(cls, options: object) -> Self:
         """Return the options of an object with the same attribute names."""
         return cls(**{field.name: getattr(options, field.name) for field in fields(cls)})
 

@@ -4,10 +4,8 @@ Families differ in the shift and scale of values, in the order of axes, and in w
 tokens.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -45,7 +43,7 @@ class Moments:
     std_C: torch.Tensor
 
     @classmethod
-    def of(cls, latents_BCTHW: torch.Tensor) -> Moments:
+    def of(cls, latents_BCTHW: torch.Tensor) -> Self:
         """Measure a clip's latents."""
         flat = latents_BCTHW.detach().float().cpu().transpose(0, 1).flatten(1)
         return cls(flat.mean(1), flat.std(1, correction=0))

@@ -5,8 +5,6 @@ processes make the videos. Killing any of them, or this process, loses nothing: 
 resumes the run folders, to the same bytes.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import secrets
 import threading
@@ -15,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from .. import durable
 from ..config import ModelConfig, Preset, Request
@@ -100,7 +98,7 @@ class JobService:
         while self._locks:
             durable.unlock(self._locks.pop())
 
-    def __enter__(self) -> JobService:
+    def __enter__(self) -> Self:
         self.supervisor.start()
         return self
 

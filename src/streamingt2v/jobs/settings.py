@@ -1,11 +1,10 @@
 """Settings of a server: its folder, models and limits. Imports nothing heavy."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from ..config import ModelConfig
 from ..config.runtime import PLAIN, Savings
@@ -103,7 +102,7 @@ class Settings:
         return json.dumps(dataclasses.asdict(self) | {"folder": str(self.folder)})
 
     @classmethod
-    def from_json(cls, text: str) -> Settings:
+    def from_json(cls, text: str) -> Self:
         """Return the settings from `to_json`."""
         values = json.loads(text)
         own = {"folder": Path(values["folder"]), "models": tuple(values["models"])}

@@ -1,8 +1,6 @@
 """SVD's network, `UNetSpatioTemporalConditionModel`, with CAM (method.md: StreamingSVD)."""
 
-from __future__ import annotations
-
-from typing import Any
+from typing import Any, Self
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -30,9 +28,7 @@ class StreamingUNetSpatioTemporal(UNetSpatioTemporalConditionModel):
         merger.install(self, merger_head_dim, NORM_GROUPS)
 
     @classmethod
-    def from_base(
-        cls, unet: UNetSpatioTemporalConditionModel, merger_head_dim: int = 64
-    ) -> StreamingUNetSpatioTemporal:
+    def from_base(cls, unet: UNetSpatioTemporalConditionModel, merger_head_dim: int = 64) -> Self:
         """Copy the weights of a stock network; the new mergers have no effect."""
         return extended(cls, UNetSpatioTemporalConditionModel, unet, merger_head_dim=merger_head_dim)
 

@@ -1,10 +1,8 @@
 """ModelScope's text-to-video network, `UNet3DConditionModel`, with CAM and APM (method.md: Base network)."""
 
-from __future__ import annotations
-
 import inspect
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -43,7 +41,7 @@ class StreamingUNet3D(UNet3DConditionModel, PeftAdapterMixin):
         merger_head_dim: int = 64,
         num_text_tokens: int = 77,
         num_image_tokens: int = 16,
-    ) -> StreamingUNet3D:
+    ) -> Self:
         """Copy the weights of a stock network; the new parts have no effect."""
         new = {"merger_head_dim": merger_head_dim, "num_text_tokens": num_text_tokens}
         return extended(cls, UNet3DConditionModel, unet, **new, num_image_tokens=num_image_tokens)

@@ -1,13 +1,11 @@
 """A run folder's header, `request.json`: the request, and all else that the video's bytes depend on."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from .. import durable
 from ..config import Request
@@ -68,7 +66,7 @@ class Header:
         return (json.dumps(values, indent=2) + "\n").encode()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Header:
+    def from_bytes(cls, data: bytes) -> Self:
         """Read the JSON of `to_bytes`; ValueError or TypeError for others."""
         values = parse_json(data)
         if not isinstance(values, dict):
@@ -84,7 +82,7 @@ class Header:
         return cls(**{**values, "request": Request.from_json(values["request"])})
 
     @classmethod
-    def read(cls, path: Path) -> Header:
+    def read(cls, path: Path) -> Self:
         """Read a file; RunError if it holds no header."""
         try:
             return cls.from_bytes(path.read_bytes())

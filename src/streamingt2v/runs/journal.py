@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 from .. import durable
 from ..config.values import parse_object
@@ -50,7 +50,7 @@ class Entry:
         final: bool,
         segment: Segment,
         state: bytes | None,
-    ) -> Entry:
+    ) -> Self:
         """Make the entry of segment `number` of the run, and of the state after it."""
         return cls(
             kind=kind,
@@ -69,7 +69,7 @@ class Entry:
         return json.dumps(dataclasses.asdict(self)).encode() + b"\n"
 
     @classmethod
-    def from_line(cls, line: bytes) -> Entry:
+    def from_line(cls, line: bytes) -> Self:
         """Read a line of `to_line`; ValueError or TypeError for others."""
         entry = cls(**parse_object(cls, line))
         names = (entry.segment, *([entry.state] if entry.state is not None else []))
@@ -130,7 +130,7 @@ class Journal:
     size: int = 0
 
     @classmethod
-    def read(cls, path: Path) -> Journal:
+    def read(cls, path: Path) -> Self:
         """Read all entries but a torn last line. RunError if another line is damaged."""
         journal, follows = cls(path), {"source": (0, 0), "chunk": (0, 0)}
         for entry, size in whole_lines(path, _named_entry):

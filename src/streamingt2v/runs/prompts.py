@@ -3,12 +3,11 @@
 A resumed run thereby gives its chunks the same prompts, and the video's metadata has them.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from .. import durable
 from ..config.values import parse_object
@@ -39,7 +38,7 @@ class PromptLog:
     size: int = 0
 
     @classmethod
-    def read(cls, path: Path) -> PromptLog:
+    def read(cls, path: Path) -> Self:
         """Read all changes but a torn last line. RunError if another line is damaged."""
         log = cls(path)
         for change, size in whole_lines(path, lambda line, _: Change(**parse_object(Change, line))):

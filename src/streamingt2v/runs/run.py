@@ -13,8 +13,6 @@ and nothing else. The final MP4 copies the segments' packets, so its bytes do no
 Needs a POSIX system (file locks).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import itertools
@@ -24,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from .. import durable
 from ..config import Request
@@ -111,7 +109,7 @@ class RunFolder:
         notes: Sequence[str] = (),
         temporary: bool = False,
         overwrite: bool = False,
-    ) -> RunFolder:
+    ) -> Self:
         """Start a run in an empty or missing folder, for a video of this even size and rate.
 
         output: path for `finish`; None: in the folder. metadata: more JSON values for the MP4's comment. See
@@ -153,7 +151,7 @@ class RunFolder:
                 return cls(path, header, Journal(path / JOURNAL), lock)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> RunFolder:
+    def open(cls, path: str | os.PathLike[str]) -> Self:
         """Open a run at its last complete commit; unfinished files of a killed process are deleted.
 
         RunError if it is no run folder, another process writes it, or a committed file is damaged.
@@ -172,7 +170,7 @@ class RunFolder:
                 durable.unlock(lock)
                 raise
 
-    def __enter__(self) -> RunFolder:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

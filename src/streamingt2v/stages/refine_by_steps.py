@@ -10,12 +10,10 @@ Windows therefore start at multiples of r, that latent stays the window's own, a
 that frame.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import Any, Self
 
 import torch
 from PIL import Image
@@ -47,7 +45,7 @@ class Grid:
     ratio: int
 
     @classmethod
-    def fitting(cls, config: RefineByConfig, ratio: int) -> Grid:
+    def fitting(cls, config: RefineByConfig, ratio: int) -> Self:
         """Return the grid nearest to the configured one that an autoencoder of ratio r can pack."""
         if ratio == 1:
             return cls(config.frames, config.overlap, 1)

@@ -1,13 +1,11 @@
 """Refine a stream window by window: the part of stage 3 that all pipelines of diffusers share."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -40,13 +38,13 @@ class Carry:
         return {f"{PREFIX}number": self.number, f"{PREFIX}start": self.start, **frames, **kept}
 
     @classmethod
-    def from_state(cls, state: State) -> Carry:
+    def from_state(cls, state: State) -> Self:
         """Read what `state_dict` returned."""
         kept = {name.removeprefix(KEPT): value for name, value in state.items() if name.startswith(KEPT)}
         frames_TCHW = state.get(f"{PREFIX}frames")
         return cls(int(state[f"{PREFIX}number"]), int(state[f"{PREFIX}start"]), frames_TCHW, kept)
 
-    def fed(self, frames_TCHW: torch.Tensor) -> Carry:
+    def fed(self, frames_TCHW: torch.Tensor) -> Self:
         """Append unrefined frames."""
         have = frames_TCHW if self.frames_TCHW is None else torch.cat([self.frames_TCHW, frames_TCHW])
         return replace(self, frames_TCHW=have)

@@ -1,7 +1,5 @@
 """Examine a whole video once: frame count, size, rate and notes for people. No pixel is converted."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +7,7 @@ from fractions import Fraction
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import av
 
@@ -41,7 +39,7 @@ class Look:
         return {**vars(self), "rate": None if self.rate is None else rate_to_json(self.rate)}
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Look:
+    def from_json(cls, values: dict[str, Any]) -> Self:
         """Read the values of `to_json`."""
         lists = {name: tuple(values[name]) for name in ("sounds", "notes")}
         return cls(**{**values, **lists, "rate": rate_of(values["rate"])})
