@@ -216,9 +216,8 @@ def test_a_model_without_guidance_says_so(tmp_path):
     for asked in ({"guidance_scale": 2.0}, {"negative_prompt": "a dog"}):
         with pytest.raises(RequestError, match=next(iter(asked))):
             pipe(PROMPT, **SHORT, **asked)
-    assert pipe.resolve(Request(PROMPT, 9, preset="full", negative_prompt="a dog")).refines, (
-        "stage 3 reads it"
-    )
+    asked = pipe.resolve(Request(PROMPT, 9, preset="full", negative_prompt="a dog"))
+    assert asked.refine is not None, "stage 3 reads it"
     assert pipe.resolve(Request(PROMPT, 9, num_inference_steps=7)).extend.steps == 7, "steps mean steps"
 
 

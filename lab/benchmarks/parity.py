@@ -29,8 +29,9 @@ from lab.benchmarks.golden import (
     build_unet,
     group,
 )
+from lab.compare.whole import plan_seams, solve, warp_errors
 from streamingt2v.convert.streaming_t2v import load_part, split
-from streamingt2v.metrics.mawe import warp, warp_errors
+from streamingt2v.metrics.mawe import warp
 from streamingt2v.models import encoder
 from streamingt2v.models.apm import AppearanceAttention, preprocess
 from streamingt2v.models.cam import ConditionalAttentionModule
@@ -207,12 +208,10 @@ def randomized_blending(golden: Golden) -> Results:
             toy_clean(golden, schedule, x[:, :, window.start : window.stop], timestep) for window in windows
         ]
         first_parts.extend(parts if index == 0 else [])
-        seams = blend.plan_seams(windows, "code", lambda number, high: int(given["offsets"][index, number]))
+        seams = plan_seams(windows, "code", lambda number, high: int(given["offsets"][index, number]))
         return blend.assemble(parts, windows, seams)
 
-    path = sdedit.solve(
-        predict_clean, noised, nodes, lambda index: given["sde_noise"][index], exact_start=False
-    )
+    path = solve(predict_clean, noised, nodes, lambda index: given["sde_noise"][index], exact_start=False)
     steps = {done.index: done for done in path}
     kept = golden.outputs["kept_steps"]
     yield "kept_steps", torch.tensor([index for index in kept.tolist() if index in steps])

@@ -13,13 +13,14 @@ from diffusers import UNet3DConditionModel
 from torch import nn
 from transformers import CLIPTextModel
 
-from streamingt2v.samplers.sdedit import logsnr_cosine_interp, solve, trailing_nodes
+from streamingt2v.samplers.sdedit import logsnr_cosine_interp, trailing_nodes
 from streamingt2v.train import objective
 from streamingt2v.train.draws import generators
 from streamingt2v.train.sheet import save_sheet
 from streamingt2v.train.task import Batch
 from streamingt2v.video.piece import to_uint8
 
+from ..compare.whole import solve
 from . import data, diffusion
 from .base import build_unet, load_unet
 from .text import load_text, tokenize

@@ -14,7 +14,6 @@ from .checkpoints.registry import ENHANCERS
 from .config import ExtendConfig, ModelConfig, RefineByConfig, RefineConfig, Request, SeedConfig
 from .errors import MediaError, MissingExtra, ModelError, RequestError
 from .external.abilities import (
-    Abilities,
     abilities,
     check_refiner,
     checked_seed,
@@ -40,7 +39,8 @@ def resolve(config: ModelConfig, request: Request) -> ResolvedRequest:
     refine, refine_by = _refining(config, request)
     if config.extend_by is not None:
         config = sized(config, request)
-    height, width = (refine or refine_by or _Unrefined()).size(config.height, config.width)
+    made = (config.height, config.width)
+    height, width = by.size(*made) if (by := refine or refine_by) else made
     if config.extend_by is None:
         check_size(config, request, height, width)
     factor = _factor(config, request)
@@ -202,7 +202,7 @@ def _image_maker(config: ModelConfig, request: Request) -> str | None:
 
 
 def _check_starts(config: ModelConfig, request: Request) -> None:
-    if request.preset == "full" and config.refine is None and config.refine_by is None:
+    if request.preset == "full" and not config.refines:
         get = (
             f"; get it by: streamingt2v get {config.name} --preset full, or"
             if config.name in ENHANCERS
@@ -255,7 +255,7 @@ def _refining(config: ModelConfig, request: Request) -> tuple[RefineConfig | Non
         if request.form is not None:
             fix = f"model {config.name!r} refines by a pipeline of diffusers, which has none; leave it out"
             raise RequestError("form", request.form, fix)
-        if scale is not None and not _abilities(by).guidance:
+        if scale is not None and not abilities(pipeline_class(Path(by.pipeline))).guidance:
             raise RequestError(
                 "guidance_scale", scale, f"the pipeline in {by.pipeline} has none; leave it out"
             )
@@ -270,18 +270,6 @@ def _refining(config: ModelConfig, request: Request) -> tuple[RefineConfig | Non
         own, form=request.form or own.form, strength=strength, steps=steps or own.steps, guidance_scale=scale
     )
     return changed, None
-
-
-def _abilities(refine: RefineByConfig) -> Abilities:
-    return abilities(pipeline_class(Path(refine.pipeline)))
-
-
-class _Unrefined:
-    """Stand-in for the settings of stage 3 if it does not run."""
-
-    def size(self, height: int, width: int) -> tuple[int, int]:
-        """Return the size unchanged."""
-        return height, width
 
 
 def _factor(config: ModelConfig, request: Request) -> int:

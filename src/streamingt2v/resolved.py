@@ -86,11 +86,6 @@ class ResolvedRequest:
         return self.output_height, self.output_width
 
     @property
-    def refines(self) -> bool:
-        """True if stage 3 runs."""
-        return self.refine is not None or self.refine_by is not None
-
-    @property
     def unneeded(self) -> frozenset[str]:
         """Folders of the model's networks that are not used."""
         return frozenset() if self.refine is not None else frozenset({"refiner", "refiner_vae"})

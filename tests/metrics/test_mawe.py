@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from streamingt2v.metrics.mawe import WarpErrors, warp, warp_errors
+from lab.compare.whole import warp_errors
+from streamingt2v.metrics.mawe import WarpErrors, warp
 
 
 def moving_square(frames: int = 4) -> tuple[np.ndarray, np.ndarray]:

@@ -9,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lab.compare.whole import plan_seams
 from streamingt2v.samplers import blend
-from streamingt2v.samplers.blend import assemble, plan_seams
+from streamingt2v.samplers.blend import assemble
 from streamingt2v.samplers.noise import integer
 
 

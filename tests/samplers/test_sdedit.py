@@ -6,11 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from lab.compare.whole import plan_seams, solve
 from recorded import assert_near, config, golden
 from streamingt2v.samplers import blend
-from streamingt2v.samplers.blend import assemble, plan_seams
+from streamingt2v.samplers.blend import assemble
 from streamingt2v.samplers.guidance import guide
-from streamingt2v.samplers.sdedit import logsnr_cosine_interp, solve, trailing_nodes
+from streamingt2v.samplers.sdedit import logsnr_cosine_interp, trailing_nodes
 from toy_networks import randn
 
 

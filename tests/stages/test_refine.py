@@ -17,13 +17,14 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lab.compare.whole import advance, plan_seams, solve
 from streamingt2v.backbones.refiner import RefinerBackbone
 from streamingt2v.config import RefineConfig
 from streamingt2v.ray_backend import Alone
 from streamingt2v.runs.state import pack_state, unpack_state
 from streamingt2v.samplers import blend
 from streamingt2v.samplers.noise import frame_noise, integer
-from streamingt2v.samplers.sdedit import advance, begin, model_input, solve
+from streamingt2v.samplers.sdedit import begin, model_input
 from streamingt2v.stages.refine import RefineStage
 from streamingt2v.stages.wavefront import Wavefront
 from streamingt2v.types import TextCond
@@ -132,7 +133,7 @@ def offline(config: RefineConfig, total: int) -> torch.Tensor:
     ]
     latents, previous = [begin(x, nodes) for x in noised], [None for _ in numbers]
     for step, node in enumerate(nodes):
-        seams = blend.plan_seams(
+        seams = plan_seams(
             windows, config.law, lambda number, high, step=step: integer(SEED, "blend", number, step, high)
         )
 
@@ -215,7 +216,7 @@ def test_the_joint_form_is_the_published_one(config, total):
         return blend.assemble(
             parts,
             windows,
-            blend.plan_seams(windows, config.law, lambda n, high: integer(SEED, "blend", n, step, high)),
+            plan_seams(windows, config.law, lambda n, high: integer(SEED, "blend", n, step, high)),
         )
 
     def noise(step: int) -> torch.Tensor:

@@ -40,15 +40,11 @@ async def content(
     While the video is being made, the response grows: first the chunks so far, then every new one until the
     end, as a fragmented MP4. A finished video is a plain MP4 that supports ranges.
     """
-    if variant == "thumbnail":
-        return FileResponse(
-            await context.drawn(context.service.files.thumbnail, job), media_type="image/webp"
-        )
-    if variant == "spritesheet":
-        return FileResponse(
-            await context.drawn(context.service.files.spritesheet, job), media_type="image/jpeg"
-        )
     files = context.service.files
+    if variant == "thumbnail":
+        return FileResponse(await context.drawn(files.thumbnail, job), media_type="image/webp")
+    if variant == "spritesheet":
+        return FileResponse(await context.drawn(files.spritesheet, job), media_type="image/jpeg")
     segments = await run_in_threadpool(files.segments, job)
     if job.ended and (files.finished(job.id).is_file() or not segments):
         return FileResponse(files.video(job), media_type="video/mp4", filename=f"{job.id}.mp4")

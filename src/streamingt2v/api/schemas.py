@@ -360,9 +360,7 @@ class State(BaseModel):
 
 def _sizes(config: ModelConfig) -> dict[Preset, tuple[int, int]]:
     """Return (width, height) by preset."""
-    presets: list[Preset] = (
-        ["preview"] if config.refine is None and config.refine_by is None else ["preview", "full"]
-    )
+    presets: list[Preset] = ["preview", "full"] if config.refines else ["preview"]
     made = {preset: config.size(preset) for preset in presets}
     return {preset: (width, height) for preset, (height, width) in made.items()}
 

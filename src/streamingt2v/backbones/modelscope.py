@@ -32,7 +32,30 @@ class Condition:
         return Condition(halved(self.base), halved(self.cam))
 
 
-class ModelScopeBackbone:
+class Networks:
+    """An autoencoder and a denoiser. works_on: where they compute; None: where their weights are."""
+
+    vae: Any
+    unet: Any
+    works_on: torch.device | None
+
+    @property
+    def device(self) -> torch.device:
+        """Return the device that computes."""
+        return self.works_on or self.unet.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the denoiser's dtype."""
+        return self.unet.dtype
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """Return (C, h, w) of one frame's latents."""
+        factor = vae_factor(self.vae)
+        return self.vae.config.latent_channels, height // factor, width // factor
+
+
+class ModelScopeBackbone(Networks):
     """See `base.Backbone`. device: where the networks compute; None: where their weights are.
 
     `condition` and `predictor` also take several videos: texts (B, L, D), anchors (B, 3, H, W), windows (B,
@@ -52,21 +75,9 @@ class ModelScopeBackbone:
         self.image_encoder, self.image_tokens = image_encoder, image_tokens
         self.works_on = device
 
-    @property
-    def device(self) -> torch.device:
-        return self.works_on or self.unet.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.unet.dtype
-
     def parts(self) -> dict[str, nn.Module]:
         networks: dict[str, nn.Module] = {"vae": self.vae, "unet": self.unet, "cam": self.cam}
         return networks | {"image_encoder": self.image_encoder, "image_tokens": self.image_tokens}
-
-    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        factor = vae_factor(self.vae)
-        return self.vae.config.latent_channels, height // factor, width // factor
 
     def decode(self, latents_BCTHW: torch.Tensor, skip: int = 0) -> torch.Tensor:
         return decode_frames(self.vae, latents_BCTHW[:, :, skip:], self.device)

@@ -7,10 +7,10 @@ from diffusers import AutoencoderKL, UNet3DConditionModel
 
 from ..samplers.guidance import guide_pair
 from ..types import TextCond
-from .modelscope import decode_frames, encode_frames
+from .modelscope import Networks, decode_frames, encode_frames
 
 
-class RefinerBackbone:
+class RefinerBackbone(Networks):
     """Stateless; takes and returns float32 CPU tensors, frames in [-1, 1].
 
     device: where the networks compute; None: where their weights are.
@@ -18,11 +18,6 @@ class RefinerBackbone:
 
     def __init__(self, vae: AutoencoderKL, unet: UNet3DConditionModel, device: torch.device | None = None):
         self.vae, self.unet, self.works_on = vae, unet, device
-
-    @property
-    def device(self) -> torch.device:
-        """Return the device that computes."""
-        return self.works_on or self.unet.device
 
     def encode(self, frames_TCHW: torch.Tensor) -> torch.Tensor:
         """Encode frames (T, 3, H, W) as latents (1, C, T, h, w)."""

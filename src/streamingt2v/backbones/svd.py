@@ -19,7 +19,7 @@ from ..samplers.denoise import Predict
 from ..samplers.guidance import Guidance, guide_pair
 from ..samplers.noise import frame_noise
 from ..types import TextCond
-from .modelscope import vae_factor
+from .modelscope import Networks
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ImageCondition:
     added_BN: torch.Tensor
 
 
-class SvdBackbone:
+class SvdBackbone(Networks):
     """See `base.Backbone`. device: where the networks compute; None: where their weights are."""
 
     def __init__(
@@ -46,20 +46,8 @@ class SvdBackbone:
         self.vae, self.unet, self.cam, self.image_encoder, self.config = vae, unet, cam, image_encoder, config
         self.works_on = device
 
-    @property
-    def device(self) -> torch.device:
-        return self.works_on or self.unet.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.unet.dtype
-
     def parts(self) -> dict[str, nn.Module]:
         return {"vae": self.vae, "unet": self.unet, "cam": self.cam, "image_encoder": self.image_encoder}
-
-    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        factor = vae_factor(self.vae)
-        return self.vae.config.latent_channels, height // factor, width // factor
 
     @torch.no_grad()
     def decode(self, latents_BCTHW: torch.Tensor, skip: int = 0, batch: int = 8) -> torch.Tensor:

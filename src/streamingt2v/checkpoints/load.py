@@ -225,7 +225,7 @@ def _read(
     # StreamingSVD's temporal decoder cannot decode single frames
     vae = None if config.backbone == "svd" else backbone.parts()["vae"]
     enhancer = _refiner(folder, config, load_part, dtype, vae) if config.refine and refiner else None
-    text, scheduler = _load_text(folder, config, load_part, dtype), _load_scheduler(folder / "scheduler")
+    text, scheduler = _load_text(folder, config, load_part, dtype), load_scheduler(folder / "scheduler")
     return Components(config, text, backbone, scheduler, enhancer)
 
 
@@ -358,7 +358,7 @@ def _load_text(
     return TextEncoder(tokenizer, encoder, vocabulary, load_part.device)
 
 
-def _load_scheduler(folder: Path) -> Any:
+def load_scheduler(folder: Path) -> Any:
     """Load any diffusers scheduler by the class that its configuration names."""
     path = _part(folder.parent, folder.name) / "scheduler_config.json"
     values = read_json(path)

@@ -113,7 +113,7 @@ def _check(model: str, preset: Preset, frames: int) -> None:
         chunk = max(chunk, config.refine.frames)
     if frames <= chunk:
         raise RequestError("frames", frames, f"must be more than one chunk, {chunk} frames")
-    if preset == "full" and config.refine is None and config.refine_by is None:
+    if preset == "full" and not config.refines:
         raise RequestError("preset", "full", f"model {config.name!r} has no refiner; use preview")
 
 

@@ -88,11 +88,13 @@ def evaluate(
             check_installed(name)
     grid, total = _grid(chunk, overlap), _check_videos(videos)
     show = Screen(screen.quiet, screen.json)
+    import transformers
+
     from ..metrics.seams import video_of
     from ..metrics.suite import METRICS, make_metrics, make_tools, setting_of, what_is_not_installed
     from ..metrics.suite import evaluate as measured
 
-    _silence_bars()
+    transformers.utils.logging.disable_progress_bar()
     tools = make_tools(
         [n for n in names or METRICS if names or what_is_not_installed(n) is None], clip, flow_size
     )
@@ -171,12 +173,6 @@ def _grid(chunk: int | None, overlap: int | None) -> Grid | None:
         missing, given = ("chunk", "overlap") if chunk is None else ("overlap", "chunk")
         raise RequestError(missing, None, f"give it together with --{given}, e.g. --chunk 16 --overlap 8")
     return Grid(chunk, overlap)
-
-
-def _silence_bars() -> None:
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()
 
 
 def _watcher(rows: MiddleRows | None, count: Callable[[int], None]) -> Callable[[Frame], None]:

@@ -193,17 +193,14 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _fields_as_parameters(group: Any) -> list[inspect.Parameter]:
-    hints = get_type_hints(group, include_extras=True)
-    kind = inspect.Parameter.KEYWORD_ONLY
-    return [
-        inspect.Parameter(f.name, kind, default=_default(f), annotation=hints[f.name])
-        for f in dataclasses.fields(group)
-    ]
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    """Return the default of a field; `empty` makes the option required."""
-    return inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
+    hints, kind = get_type_hints(group, include_extras=True), inspect.Parameter.KEYWORD_ONLY
+    parameters = []
+    for f in dataclasses.fields(group):
+        default = (
+            inspect.Parameter.empty if f.default is dataclasses.MISSING else f.default
+        )  # empty: required
+        parameters.append(inspect.Parameter(f.name, kind, default=default, annotation=hints[f.name]))
+    return parameters
 
 
 def build_request(prompt: str, options: RequestOptions | RefineOptions, **more: str | None) -> Request:

@@ -74,8 +74,8 @@ class Screen:
     @contextmanager
     def progress(self, total: int | None, done: int, unit: Unit = "frames") -> Iterator[Progress]:
         """Show a bar on a terminal, a line every few seconds elsewhere, nothing if quiet."""
-        bar = Progress(total, done, unit) if self.quiet else _progress(total, done, unit)
-        with bar:
+        kind = Progress if self.quiet else _Bar if sys.stderr.isatty() else _Lines
+        with kind(total, done, unit) as bar:
             yield bar
 
 
@@ -155,10 +155,6 @@ class _Bar(Progress):
         self._rich.update(self._task, completed=self.done, description=self.text())
         if last:
             self._rich.stop()
-
-
-def _progress(total: int | None, done: int, unit: Unit) -> Progress:
-    return (_Bar if sys.stderr.isatty() else _Lines)(total, done, unit)
 
 
 def _clock(seconds: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -130,41 +129,26 @@ def check_base(asked: ResolvedRequest, model: str, base: str | None) -> list[str
     first = asked.first_chunk
     if base is None or first is None or first.pipeline is None:
         return []
-    rows, columns = base_size(Path(first.pipeline), first.height, first.width)
-    size = f"{columns}x{rows}" if rows and columns else "its own size"
-    if model in EMBEDDED and rows and columns and min(rows, columns) >= 2 * max(asked.height, asked.width):
+    own = _size(Path(first.pipeline), first.height, first.width)
+    size = f"{own[1]}x{own[0]}" if own else "its own size"
+    if model in EMBEDDED and own and min(own) >= 2 * max(asked.height, asked.width):
         fix = (
             f"makes {size}, but model {model!r} continues at {asked.width}x{asked.height}; choose --model "
             "streaming-t2v (256x256, text), --model streaming-svd (1024x576, image), or the base itself"
         )
         raise RequestError("base", base, fix)
     frames = asked.extend.frames
-    fits = (rows, columns) == (asked.height, asked.width)
+    fits = own == (asked.height, asked.width)
     cut = "" if fits else f", cropped and scaled to {asked.width}x{asked.height}"
     fps = asked.config.fps
     return [f"the base makes the first {frames} frames at {size}{cut}; {model} continues at {fps} frames/s"]
 
 
-def base_size(pipeline: Path, height: int | None, width: int | None) -> tuple[int | None, int | None]:
-    """Return (height, width) of a pipeline's output, None where its class and files do not say."""
+def _size(pipeline: Path, height: int | None, width: int | None) -> tuple[int, int] | None:
+    """Return the (height, width) that a pipeline is asked for, or its own; None if its files do not say."""
+    from ..external.abilities import pipeline_class
+    from ..external.families import folder_size
+
     if height is not None and width is not None:
         return height, width
-    from ..external.abilities import pipeline_class
-
-    takes = inspect.signature(pipeline_class(pipeline).__call__).parameters
-    defaults = [takes[name].default if name in takes else None for name in ("height", "width")]
-    if all(isinstance(value, int) for value in defaults):
-        return defaults[0], defaults[1]
-    for part in ("unet", "transformer"):
-        config = pipeline / part / "config.json"
-        sample = read_json(config).get("sample_size") if config.is_file() else None
-        if isinstance(sample, int):
-            return sample * _factor(pipeline), sample * _factor(pipeline)
-    return None, None
-
-
-def _factor(pipeline: Path) -> int:
-    """Return the spatial scale factor of a pipeline's autoencoder."""
-    config = pipeline / "vae" / "config.json"
-    blocks = read_json(config).get("block_out_channels") if config.is_file() else None
-    return 2 ** (len(blocks) - 1) if blocks else 8
+    return folder_size(pipeline, pipeline_class(pipeline))

@@ -134,6 +134,11 @@ class ModelConfig:
         )
 
     @property
+    def refines(self) -> bool:
+        """Return whether the model has stage 3."""
+        return self.refine is not None or self.refine_by is not None
+
+    @property
     def reads_text(self) -> bool:
         """Return whether prompts reach the chunks of stage 2."""
         return self.backbone != "svd"

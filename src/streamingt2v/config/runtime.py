@@ -82,7 +82,7 @@ class Savings:
         self._check_lora(config, pipelines)
         if here:
             self._check_packages(on_cpu)
-        if config.backbone != "svd" or config.refine is not None or config.refine_by is not None:
+        if config.backbone != "svd" or config.refines:
             return
         for name in ("vae_slicing", "vae_tiling"):
             if getattr(self, name):

@@ -18,7 +18,7 @@ from ..checkpoints.reading import Tensors, read_tensors
 from ..checkpoints.registry import TOKENIZER_REPO
 from ..checkpoints.writing import WEIGHTS, atomic_folder, size_of, write_part
 from ..config import ExtendConfig, ModelConfig, RefineConfig
-from ..config.external import SvdConfig
+from ..config.external import ALIGN_YOUR_STEPS, SvdConfig
 from ..config.values import read_json
 from ..errors import ModelError, RequestError
 from ..models.vid2vid_unet import passes
@@ -36,7 +36,6 @@ FILES = {
 """File name of each kind in its published repository."""
 
 STREAMING_T2V = ModelConfig("streaming-t2v", 256, 256, 8, ExtendConfig(16, 8, 50, 7.5, 0.0, 1.0))
-ALIGN_YOUR_STEPS = (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002)
 STREAMING_SVD = ModelConfig(
     "streaming-svd",
     576,

@@ -155,7 +155,7 @@ def order(
     elif entry is not None and entry.parts:
         steps = _composed(entry, get)
     else:
-        steps = [Step((get(hub_id, revision),), _first)]
+        steps = [Step((get(hub_id, revision),), lambda folders, note: folders[0])]
     steps = [step for step in steps if step.makes or step.parcels[0].remote]
     return Order(name, tuple(steps), argument) if steps else None
 
@@ -199,27 +199,16 @@ def _converted(entry: Entry, revision: str | None, full: bool, dtype: str | None
         parcels = [get.files(str(entry.hub_id), str(entry.file), revision)]
         if entry.convert == "streaming-t2v":
             parcels.append(get.files(TOKENIZER_REPO, "tokenizer/*"))
-        steps.append(
-            Step(
-                tuple(parcels),
-                _converter(str(entry.convert), target, dtype),
-                target,
-                _made_bytes(parcels[0], dtype),
-            )
-        )
+        make = _converter(str(entry.convert), target, dtype)
+        steps.append(Step(tuple(parcels), make, target, _made_bytes(parcels[0], dtype)))
     enhancer = find_entry(ENHANCERS.get(entry.name, "")) if full else None
-    if enhancer is None or _refines(target):
+    refines = (target / "model.json").is_file() and ModelConfig.load(target).refines
+    if enhancer is None or refines:
         return steps
     if enhancer.convert:
         parcel = get.files(str(enhancer.hub_id), str(enhancer.file))
-        steps.append(
-            Step(
-                (parcel,),
-                _converter(enhancer.convert, target, dtype),
-                target / "refiner",
-                _made_bytes(parcel, dtype),
-            )
-        )
+        make = _converter(enhancer.convert, target, dtype)
+        steps.append(Step((parcel,), make, target / "refiner", _made_bytes(parcel, dtype)))
     else:
         steps.append(
             Step((get(str(enhancer.hub_id)),), lambda folders, note: _refining_by(target, folders[0]), target)
@@ -240,13 +229,6 @@ def _check_dtype(target: Path, dtype: str | None) -> None:
     if has != {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}[dtype]:
         fix = f"{target} has another ({has}), and loads in any; leave it out, or remove that folder first"
         raise RequestError("dtype", dtype, fix)
-
-
-def _refines(target: Path) -> bool:
-    if not (target / "model.json").is_file():
-        return False
-    config = ModelConfig.load(target)
-    return config.refine is not None or config.refine_by is not None
 
 
 def _converter(kind: str, target: Path, dtype: str | None) -> Callable[[list[Path], Note], Path]:
@@ -310,7 +292,3 @@ def _composed(entry: Entry, get: _Getter) -> list[Step]:
         return target
 
     return [Step(tuple(parts.values()), make, target)]
-
-
-def _first(folders: list[Path], note: Note) -> Path:
-    return folders[0]

@@ -54,7 +54,8 @@ def unfetched(entry: Entry) -> Iterator[Path]:
         folder, classes = Path(place) / entry.name, dict(entry.classes)
         if not entry.parts:
             _write(folder / INDEX, {"_class_name": classes["pipeline"]})
-            _write(folder / _denoiser(entry) / "config.json", _sizes(entry))
+            denoiser = "unet" if "unet" in dict(entry.networks) else "transformer"
+            _write(folder / denoiser / "config.json", _sizes(entry))
         else:
             parts = {name: name for name, _ in entry.parts}
             _write(folder / "seed.json", parts | dict(entry.settings))
@@ -62,10 +63,6 @@ def unfetched(entry: Entry) -> Iterator[Path]:
                 own = {"_class_name": classes[name]} if name in classes else {}
                 _write(folder / name / (INDEX if own else "config.json"), own)
         yield folder
-
-
-def _denoiser(entry: Entry) -> str:
-    return "unet" if "unet" in dict(entry.networks) else "transformer"
 
 
 def _sizes(entry: Entry) -> dict[str, Any]:

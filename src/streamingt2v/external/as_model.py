@@ -3,7 +3,6 @@
 import inspect
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..checkpoints.find import find_model, locate, misused
 from ..config import ExtendConfig, ModelConfig
@@ -48,7 +47,7 @@ def pipeline_model(folder: Path) -> ModelConfig:
         fix = "use it for the first chunk with --base"
         raise ModelError(f"{folder}: {kind.__name__} cannot continue a video; {fix}")
     multiple = families.folder_multiple(folder, kind)
-    height, width = (side // multiple * multiple for side in _size(folder, kind))
+    height, width = (side // multiple * multiple for side in families.folder_size(folder, kind) or (512, 512))
     extend = _extend(folder, kind, can.guidance)
     takes = inspect.signature(kind.__call__).parameters
     network = families.component_config(folder, "transformer", "unet")
@@ -93,30 +92,6 @@ def told(way: str) -> str:
 
 def _sibling(folder: Path, kind: type) -> type:
     return sibling(kind, families.component_config(folder, "scheduler"))
-
-
-def _size(folder: Path, kind: type) -> tuple[int, int]:
-    """Return a pipeline's own (height, width)."""
-    own = families.default_size(kind)
-    if own is not None:
-        return own
-    network = families.component_config(folder, "transformer", "unet")
-    if area := network.get("target_size"):  # HunyuanVideo 1.5: the side of a square as large as its 16:9
-        return int(area * 3 / 4) // 16 * 16, int(area * 4 / 3) // 16 * 16
-    square = network.get("sample_size")
-    height, width = network.get("sample_height") or square, network.get("sample_width") or square
-    if isinstance(square, list | tuple):
-        height, width = square
-    if not height or not width:
-        return 512, 512
-    factor = _factor(families.component_config(folder, "vae"))
-    return int(height) * factor, int(width) * factor
-
-
-def _factor(vae: dict[str, Any]) -> int:
-    """Return how many pixels a side an autoencoder packs into a latent."""
-    own = vae.get("spatial_compression_ratio") or vae.get("scale_factor_spatial")
-    return int(own) if own else 2 ** (len(vae.get("block_out_channels") or [0] * 4) - 1)
 
 
 def _extend(folder: Path, kind: type, guidance: bool) -> ExtendConfig:

@@ -122,6 +122,26 @@ def default_size(kind: type) -> tuple[int, int] | None:
     return (height, width) if isinstance(height, int) and isinstance(width, int) else family(kind).size
 
 
+def folder_size(folder: Path, kind: type) -> tuple[int, int] | None:
+    """Return the (height, width) that a folder's pipeline makes by default; None if its files do not say."""
+    own = default_size(kind)
+    if own is not None:
+        return own
+    network = component_config(folder, "transformer", "unet")
+    if area := network.get("target_size"):  # HunyuanVideo 1.5: the side of a square as large as its 16:9
+        return int(area * 3 / 4) // 16 * 16, int(area * 4 / 3) // 16 * 16
+    square = network.get("sample_size")
+    height, width = network.get("sample_height") or square, network.get("sample_width") or square
+    if isinstance(square, list | tuple):
+        height, width = square
+    if not height or not width:
+        return None
+    vae = component_config(folder, "vae")
+    packed = vae.get("spatial_compression_ratio") or vae.get("scale_factor_spatial")
+    factor = int(packed) if packed else 2 ** (len(vae.get("block_out_channels") or [0] * 4) - 1)
+    return int(height) * factor, int(width) * factor
+
+
 def default_frames(kind: type) -> int | None:
     """Return a class's default number of frames; None if it depends on its network."""
     takes = inspect.signature(kind.__call__).parameters

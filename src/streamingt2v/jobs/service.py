@@ -208,7 +208,7 @@ class JobService:
 
     def _check_refinable(self, job: Job) -> None:
         config = self.configs.get(job.model)
-        if config is None or (config.refine is None and config.refine_by is None):
+        if config is None or not config.refines:
             raise RequestError("model", job.model, "has no refiner")
         if not job.ended or not job.new_frames or self.files.kept(job.id).count != job.new_frames:
             raise NotReady(f"the frames of {job.id} are not all there; make the full video instead")
@@ -245,7 +245,9 @@ class JobService:
         empty, too long or has no effect; NoSuchJob; Conflict if the job has ended or the event came with
         another prompt.
         """
-        self._check_prompt("prompt", prompt)
+        if is_blank(prompt):
+            raise RequestError("prompt", prompt, "must not be empty")
+        self._check_length("prompt", prompt)
         job = self.get(id)
         if not (self.configs[job.model].reads_text or job.request.preset == "full"):
             fix = f"model {job.model!r} extends from images alone; the prompt cannot be changed"
@@ -372,11 +374,6 @@ class JobService:
         if request.num_frames is None:
             raise RequestError("num_frames", None, "is needed: a job cannot be endless")
         return resolve_for(name, request)
-
-    def _check_prompt(self, name: str, prompt: str) -> None:
-        if is_blank(prompt):
-            raise RequestError(name, prompt, "must not be empty")
-        self._check_length(name, prompt)
 
     def _check_length(self, name: str, prompt: str) -> None:
         if len(prompt) > self.limits.prompt:

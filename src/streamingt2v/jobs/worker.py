@@ -153,8 +153,7 @@ class Worker:
         work = Work(self, job)
         work.check()
         pipe = self._pipeline(self.settings.names[job.model])
-        refines = pipe.config.refine is not None or pipe.config.refine_by is not None
-        work.keeps_frames = refines and job.request.preset == "preview"
+        work.keeps_frames = pipe.config.refines and job.request.preset == "preview"
         run, asked = self._opened(job, pipe)
         with run:
             try:

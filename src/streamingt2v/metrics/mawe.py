@@ -3,7 +3,6 @@
 The flow is an argument. Errors are in squared 8-bit units, motion in pixels.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,14 +24,6 @@ class WarpErrors:
         """Return MAWE as the paper defines it, over averages of the whole video; infinite if all is still."""
         motion = coeff * float(np.mean(self.motion))
         return float(np.mean(self.error)) / motion if motion else float("inf")
-
-
-def warp_errors(frames_TCHW: np.ndarray, flows_T2HW: Sequence[np.ndarray] | np.ndarray) -> WarpErrors:
-    """Measure uint8 frames (T, C, H, W) with T - 1 flows in pixels (dx, dy), from each frame to the next."""
-    if len(flows_T2HW) != len(frames_TCHW) - 1:
-        raise ValueError(f"{len(flows_T2HW)} flows for {len(frames_TCHW)} frames")
-    pairs = [pair_error(*three) for three in zip(frames_TCHW, frames_TCHW[1:], flows_T2HW, strict=False)]
-    return WarpErrors(*np.array(pairs, np.float64).reshape(-1, 2).T)
 
 
 def pair_error(before_CHW: np.ndarray, after_CHW: np.ndarray, flow_2HW: np.ndarray) -> tuple[float, float]:

@@ -108,7 +108,9 @@ def run_batch(
     store.check()
     if workers > 1:  # the longest first, so that no worker is left alone with a long video at the end
         jobs = sorted(jobs, key=lambda job: -(job.request.num_frames or 0))
-    with _farm(setting, workers, gpus) as farm:
+    cuda = torch.device(setting.device).type == "cuda"
+    cpus, share = 1 if cuda else setting.threads, float(cuda) if gpus is None else gpus
+    with Farm(partial(Renderer, setting), workers, cpus, share) as farm:
         for attempt in range(1, retries + 2):
             again = []
             for job, answer in _answers(farm, jobs):
@@ -137,12 +139,6 @@ def _record(store: Store, job: Job, there: Container[str]) -> Record:
     """Read a job's record; empty if there is none among the store's names."""
     name = f"{job.name}.json"
     return store.read_json(name) if name in there else {}
-
-
-def _farm(setting: Setting, workers: int, gpus: float | None) -> Farm:
-    cuda = torch.device(setting.device).type == "cuda"
-    share = float(cuda) if gpus is None else gpus
-    return Farm(partial(Renderer, setting), workers, cpus=1 if cuda else setting.threads, gpus=share)
 
 
 class Renderer:

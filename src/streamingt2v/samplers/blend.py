@@ -5,7 +5,7 @@ transition. The linear cross-fade is there for comparison.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count, pairwise
+from itertools import count
 from typing import Literal
 
 import torch
@@ -52,14 +52,6 @@ def seam(number: int, left: range, right: range, law: Law, draw: Draw) -> int:
     """Return the first frame taken from the right one of two neighbouring windows."""
     shared = left.stop - right.start
     return right.start + draw(number, shared + 1 if law == "paper" else max(1, shared))
-
-
-def plan_seams(plan: Sequence[range], law: Law, draw: Draw) -> tuple[int, ...]:
-    """Return the first frame taken from each window; the later window wins from its seam on."""
-    return (
-        plan[0].start,
-        *(seam(number, left, right, law, draw) for number, (left, right) in enumerate(pairwise(plan))),
-    )
 
 
 def assemble(

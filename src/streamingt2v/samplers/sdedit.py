@@ -5,16 +5,12 @@ level sigma / alpha.
 """
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 
 from .denoise import StepNoise
-
-Clean = Callable[[torch.Tensor, int], torch.Tensor]
-"""(VP-scaled latents BCTHW, timestep) -> predicted clean latents BCTHW; includes blending and guidance"""
 
 
 @dataclass(frozen=True)
@@ -69,23 +65,9 @@ def trailing_nodes(schedule: VPSchedule, steps: int, levels: int = 600) -> tuple
     return tuple(Node(schedule.ve_sigma(index), round(index)) for index in indices)
 
 
-@dataclass(frozen=True)
-class SolverStep:
-    """State of `solve` at step `index`: network input, clean prediction, latents after the step."""
-
-    index: int
-    model_input_BCTHW: torch.Tensor
-    clean_BCTHW: torch.Tensor
-    latents_BCTHW: torch.Tensor
-
-
-def begin(noised_BCTHW: torch.Tensor, nodes: tuple[Node, ...], exact_start: bool = True) -> torch.Tensor:
-    """Convert VP-scaled latents to VE latents at the first node.
-
-    exact_start False scales by sigma / alpha as the published code does, instead of 1 / alpha: 3 % too small.
-    """
-    sigma = nodes[0].sigma
-    return noised_BCTHW * (math.sqrt(sigma**2 + 1) if exact_start else sigma)
+def begin(noised_BCTHW: torch.Tensor, nodes: tuple[Node, ...]) -> torch.Tensor:
+    """Convert VP-scaled latents to VE latents at the first node."""
+    return noised_BCTHW * math.sqrt(nodes[0].sigma ** 2 + 1)
 
 
 def model_input(latents_BCTHW: torch.Tensor, node: Node) -> torch.Tensor:
@@ -100,7 +82,12 @@ def rest(
     previous_BCTHW: torch.Tensor | None,
     step_noise: StepNoise,
 ) -> torch.Tensor:
-    """Return the part of step `index`, not the last, that needs no clean prediction; see `advance`."""
+    """Return the part of step `index`, not the last, that needs no clean prediction, for `completed`.
+
+    The step is DPM-Solver++(2M)'s, midpoint, SDE with eta 1. previous_BCTHW: clean latents of the step
+    before; None at the first. Values depend only on their own position, so a video may be solved in frame
+    ranges with identical bits.
+    """
     ratio, strength = (
         nodes[index + 1].sigma / nodes[index].sigma,
         nodes[index + 1].sigma * math.sqrt(_share(nodes, index)),
@@ -116,25 +103,6 @@ def completed(
     return rest_BCTHW + (_share(nodes, index) + _momentum(nodes, index)) * clean_BCTHW
 
 
-def advance(
-    nodes: tuple[Node, ...],
-    index: int,
-    latents_BCTHW: torch.Tensor,
-    clean_BCTHW: torch.Tensor,
-    previous_BCTHW: torch.Tensor | None,
-    step_noise: StepNoise,
-) -> torch.Tensor:
-    """Return the VE latents after step `index` of DPM-Solver++(2M), midpoint, SDE with eta 1.
-
-    previous_BCTHW: clean latents of the previous step; None at the first. Values depend only on their own
-    position, so a video may be advanced in frame ranges with identical bits. step_noise is not called at the
-    last step.
-    """
-    if index == len(nodes) - 1:
-        return clean_BCTHW
-    return completed(nodes, index, rest(nodes, index, latents_BCTHW, previous_BCTHW, step_noise), clean_BCTHW)
-
-
 def _share(nodes: tuple[Node, ...], index: int) -> float:
     """Return the clean prediction's share of the next latents."""
     return 1 - (nodes[index + 1].sigma / nodes[index].sigma) ** 2
@@ -146,26 +114,3 @@ def _momentum(nodes: tuple[Node, ...], index: int) -> float:
         return 0.0
     before, now, after = (nodes[index + k].sigma for k in (-1, 0, 1))
     return 0.5 * _share(nodes, index) * math.log(now / after) / math.log(before / now)
-
-
-@torch.no_grad()
-def solve(
-    predict_clean: Clean,
-    noised_BCTHW: torch.Tensor,
-    nodes: tuple[Node, ...],
-    step_noise: StepNoise,
-    *,
-    exact_start: bool = True,
-) -> Iterator[SolverStep]:
-    """Yield all steps for a video in memory, from the first node to clean latents.
-
-    noised_BCTHW: VP-scaled, at the first node. step_noise: standard normal noise of step i. exact_start: see
-    `begin`.
-    """
-    x, previous = begin(noised_BCTHW, nodes, exact_start), None
-    for index, node in enumerate(nodes):
-        shown = model_input(x, node)
-        clean = predict_clean(shown, node.timestep)
-        x = advance(nodes, index, x, clean, previous, step_noise)
-        previous = clean
-        yield SolverStep(index, shown, clean, x)

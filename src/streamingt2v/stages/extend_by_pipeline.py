@@ -37,7 +37,7 @@ from ..external.continuing import (
     window_length,
 )
 from ..external.latents import Moments, encode
-from ..external.steering import Hand, OnStep, Watch, steered, watched
+from ..external.steering import OnStep, Watch, steered, watched
 from ..types import State
 from ..video.piece import to_float, to_uint8
 from .protocols import Image as StartImage
@@ -172,7 +172,9 @@ class PipelineExtendStage:
         stage, position = ("first", 0) if self.by.noise == "first" else (stage, position)
         if len(shares := words.shares_at(frame)) > 1:
             pipe = mixing(pipe, shares)
-        steered_by = nullcontext() if unsteered(type(pipe)) else self._steered(pipe, goes.hand)
+        steered_by: AbstractContextManager[None] = nullcontext()
+        if not unsteered(type(pipe)):
+            steered_by = with_scheduler(pipe, steered(pipe.scheduler, watched(goes.hand, self.on_step)))
         with own_randomness(self.seed, stage, position) as generator, steered_by:
             wanted = call_arguments(
                 words.prompt_at(frame),
@@ -187,9 +189,6 @@ class PipelineExtendStage:
             )
             clip_TCHW = video_of(called(pipe, {**wanted, **goes.arguments}))
         return to_float(to_uint8(covered(clip_TCHW, *self.size)))
-
-    def _steered(self, pipe: Any, hand: Hand) -> AbstractContextManager[None]:
-        return with_scheduler(pipe, steered(pipe.scheduler, watched(hand, self.on_step)))
 
     def _callback(self, pipe: Any) -> Any:
         """Return the callback that reports steps, for a pipeline that steps on copies of its scheduler."""

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import diffusers
 from diffusers import AutoencoderKL, UNet3DConditionModel
 from transformers import AutoTokenizer, CLIPTextModel, CLIPVisionModelWithProjection
 
@@ -75,14 +74,6 @@ class Source:
             fix = "give the folder of a CLIPVisionModelWithProjection as --set image_encoder=FOLDER"
             raise RequestError("image_encoder", str(folder), f"the model has none; {fix}")
         return CLIPVisionModelWithProjection.from_pretrained(folder, local_files_only=True).float()
-
-    def scheduler(self) -> Any:
-        """Read the sampler, of any diffusers class."""
-        name = read_json(self.folder / "scheduler" / "scheduler_config.json").get("_class_name")
-        kind = getattr(diffusers, str(name), None)
-        if kind is None:
-            raise ModelError(f"{self.folder / 'scheduler'}: diffusers has no scheduler {name!r}")
-        return kind.from_pretrained(self.folder / "scheduler")
 
     def _config_of_pipeline(self, fps: int) -> ModelConfig:
         if not (self.folder / "model_index.json").is_file():

@@ -91,7 +91,8 @@ class MemoryModule(nn.Module):
         frozen = {"text": parts.text, "vae": parts.vae} | ({"vision": parts.vision} if plan.anchored else {})
         self.frozen: Any = nn.ModuleDict(frozen).requires_grad_(False)
         for name, parameter in self.unet.named_parameters():
-            parameter.requires_grad_("cross_attention_merger" in name or (plan.anchored and _is_mixer(name)))
+            is_mixer = ".attn2.alpha" in name or ".attn2.conv" in name
+            parameter.requires_grad_("cross_attention_merger" in name or (plan.anchored and is_mixer))
         self.cam.requires_grad_(True)
         self.tokens.requires_grad_(plan.anchored)
         self._encode = parts.encode
@@ -274,7 +275,3 @@ def go_on(module: MemoryModule, batch: Batch) -> torch.Tensor:
         module.frozen["vae"],
         final(denoise(predict, noise_BCTHW, objective.quick_sampler(module.scheduler), SAMPLE_STEPS)),
     )
-
-
-def _is_mixer(name: str) -> bool:
-    return ".attn2.alpha" in name or ".attn2.conv" in name

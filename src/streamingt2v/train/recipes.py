@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..backbones.modelscope import vae_factor
+from ..checkpoints.load import load_scheduler
 from ..errors import RequestError
 from ..models.apm import ImageTokens
 from ..models.cam import ConditionalAttentionModule
@@ -141,7 +142,7 @@ def _parts(source: Source, config: MemoryConfig, anchored: bool) -> Parts:
         tokens = ImageTokens(
             vision.config.projection_dim, vision.config.hidden_size, config.image_tokens, width
         )
-    scheduler = training_scheduler(source.scheduler())
+    scheduler = training_scheduler(load_scheduler(source.folder / "scheduler"))
     return Parts(
         unet, cam, tokens, text.encoder, text.token_ids, vae, scheduler, vision if anchored else None
     )

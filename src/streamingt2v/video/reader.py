@@ -12,25 +12,14 @@ from os import PathLike
 
 import numpy as np
 
-from ..errors import MediaWarning, RequestError
+from ..errors import RequestError
 from . import stills
 from .container import decoded, open_video, pixel_stretch, stretch_of
 from .look import look
-from .pixels import Frame, Shown, cover, size_shown
+from .pixels import Frame as Frame
+from .pixels import Shown, cover, size_shown
 from .rates import Rate, rate_of
 from .stills import Picture
-
-__all__ = [
-    "Frame",
-    "MediaWarning",
-    "VideoInfo",
-    "count_frames",
-    "last_frames",
-    "playback_rate",
-    "probe_video",
-    "read_image",
-    "read_video",
-]
 
 
 @dataclass(frozen=True)
