@@ -223,6 +223,7 @@ class Face(ABC):
         RequestError at once if the model cannot do it; with `refine`, MediaError if the file has too few
         frames. Memory does not grow with the length.
         """
+        given_too = {"image": image, "video": video, "generator": generator, "seed": seed, **options}
         given = Given()
         try:
             if isinstance(prompt, str):
@@ -232,9 +233,9 @@ class Face(ABC):
             elif not isinstance(prompt, Request | ResolvedRequest):
                 fix = "give one prompt as text, or a Request: one video is made"
                 raise RequestError("prompt", type(prompt).__name__, fix)
-            elif beside := _first_given(image=image, video=video, generator=generator, seed=seed, **options):
+            elif beside := [name for name, value in given_too.items() if value is not None]:
                 fix = "a request holds all of it; give a prompt as text, or change the request"
-                raise RequestError(beside, "beside a request", fix)
+                raise RequestError(beside[0], "beside a request", fix)
             asked = at_clip_size(self.resolve(prompt)) if state is None else self.resolve(prompt)
             if asked.request.refine is not None and asked.num_frames is None:
                 asked = counted(asked, count_frames(asked.request.refine))
@@ -319,11 +320,6 @@ def _seed(seed: int | None, generator: torch.Generator | None) -> int:
             "generator", type(generator).__name__, "give one torch.Generator: one video is made"
         )
     return int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
-
-
-def _first_given(**values: Any) -> str | None:
-    """Return the name of the first value that is not None."""
-    return next((name for name, value in values.items() if value is not None), None)
 
 
 def _as(frames_THWC: np.ndarray, output_type: OutputType) -> np.ndarray | torch.Tensor | list[Image.Image]:

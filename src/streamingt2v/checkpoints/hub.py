@@ -167,7 +167,9 @@ def find(hub_id: str, choose: Choose = EVERYTHING, revision: str | None = None) 
     """
     problem = f"is not in the hub cache ({constants.HF_HUB_CACHE})"
     for folder in _snapshots(hub_id, revision):
-        known = _remembered(hub_id, folder.name) or dict.fromkeys(_listing(folder))
+        files = (path for path in folder.rglob("*") if path.is_file())
+        here = sorted(path.relative_to(folder).as_posix() for path in files)
+        known = _remembered(hub_id, folder.name) or dict.fromkeys(here)
         try:
             names = choose(known, partial(_text, folder))
         except ModelError:  # even what tells what else is needed is not here
@@ -273,10 +275,6 @@ def _text(folder: Path, name: str) -> str:
         return (folder / name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"{folder / name}: cannot be read ({error})") from error
-
-
-def _listing(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def _record(hub_id: str, commit: str) -> Path:

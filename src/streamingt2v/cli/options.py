@@ -196,9 +196,7 @@ def _fields_as_parameters(group: Any) -> list[inspect.Parameter]:
     hints, kind = get_type_hints(group, include_extras=True), inspect.Parameter.KEYWORD_ONLY
     parameters = []
     for f in dataclasses.fields(group):
-        default = (
-            inspect.Parameter.empty if f.default is dataclasses.MISSING else f.default
-        )  # empty: required
+        default = inspect.Parameter.empty if f.default is dataclasses.MISSING else f.default
         parameters.append(inspect.Parameter(f.name, kind, default=default, annotation=hints[f.name]))
     return parameters
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 from typer import Option
@@ -67,6 +67,11 @@ _LIMITS = {
 _UNITS = {"max_upload_mb": 2**20, "max_stored_mb": 2**20}
 
 
+def _most(help: str, largest: int) -> Any:
+    """Return the option for a limit, from 1 to `largest`."""
+    return Option(help=help, min=1, max=largest)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ServiceOptions:
     """Models, storage and limits of a server."""
@@ -92,35 +97,22 @@ class ServiceOptions:
     keep_hours: Annotated[
         float, Option(help="Hours to keep a job after it ends; 0: forever.", min=0, max=1e6)
     ] = 168.0
-    max_queue: Annotated[
-        int, Option(help="Most jobs in the queue; more are refused.", min=1, max=1000000)
-    ] = 64
-    max_frames: Annotated[int, Option(help="Most frames per job.", min=1, max=1000000000)] = 4800
-    max_prompt: Annotated[int, Option(help="Most characters per prompt.", min=1, max=100000)] = 2000
-    max_steps: Annotated[int, Option(help="Most denoising steps per chunk.", min=1, max=1000)] = 200
-    max_sessions: Annotated[int, Option(help="Most open WebSocket sessions.", min=1, max=100000)] = 16
+    max_queue: Annotated[int, _most("Most jobs in the queue; more are refused.", 10**6)] = 64
+    max_frames: Annotated[int, _most("Most frames per job.", 10**9)] = 4800
+    max_prompt: Annotated[int, _most("Most characters per prompt.", 10**5)] = 2000
+    max_steps: Annotated[int, _most("Most denoising steps per chunk.", 1000)] = 200
+    max_sessions: Annotated[int, _most("Most open WebSocket sessions.", 10**5)] = 16
     max_streams: Annotated[
-        int, Option(help="Most open event streams and downloads of unfinished videos.", min=1, max=100000)
+        int, _most("Most open event streams and downloads of unfinished videos.", 10**5)
     ] = 512
-    max_uploads: Annotated[
-        int, Option(help="Most requests with files received at once.", min=1, max=10**5)
-    ] = 16
-    max_upload_mb: Annotated[
-        int, Option(help="Largest request including files, in MiB.", min=1, max=1000000)
-    ] = 64
-    max_upload_seconds: Annotated[
-        int, Option(help="Longest uploaded video, in seconds.", min=1, max=1000000)
-    ] = 600
-    max_upload_pixels: Annotated[
-        int, Option(help="Most pixels per frame of an uploaded video.", min=1, max=1000000000)
-    ] = 4096 * 2304
+    max_uploads: Annotated[int, _most("Most requests with files received at once.", 10**5)] = 16
+    max_upload_mb: Annotated[int, _most("Largest request including files, in MiB.", 10**6)] = 64
+    max_upload_seconds: Annotated[int, _most("Longest uploaded video, in seconds.", 10**6)] = 600
+    max_upload_pixels: Annotated[int, _most("Most pixels per frame of an uploaded video.", 10**9)] = (
+        4096 * 2304
+    )
     max_stored_mb: Annotated[
-        int,
-        Option(
-            help="Most stored uploads together, in MiB; more are refused until videos are deleted.",
-            min=1,
-            max=10**9,
-        ),
+        int, _most("Most stored uploads together, in MiB; more are refused until videos are deleted.", 10**9)
     ] = 4096
 
 

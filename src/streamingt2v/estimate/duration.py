@@ -52,7 +52,8 @@ def estimate_seconds(
 ) -> tuple[float | None, str]:
     if measured is None and not here:
         return None, "no speed is known for such a device; give one with --seconds-per-step"
-    own = facts.step_flops(_predictions(resolved))
+    guided = resolved.extend.guidance_scale != 1
+    own = facts.step_flops(1 + guided + bool(resolved.extend.time_guidance))
     if not own:
         return None, "the FLOPs of this network are unknown"
     refining = refine_steps * facts.refine_step_flops() if refine_steps else 0
@@ -81,11 +82,6 @@ def _uncounted(resolved: ResolvedRequest) -> str:
         if there
     ]
     return f"; without {' and '.join(names)}" if names else ""
-
-
-def _predictions(resolved: ResolvedRequest) -> int:
-    """Return the network calls per step: two for guidance, else one, plus one for time guidance."""
-    return (1 if resolved.extend.guidance_scale == 1 else 2) + bool(resolved.extend.time_guidance)
 
 
 def _vae_flops(facts: Facts, resolved: ResolvedRequest) -> int:

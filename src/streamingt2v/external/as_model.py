@@ -15,16 +15,14 @@ from .continuing import WAYS, sibling, ways
 LARGEST_CROSSFADE = 4
 
 
-def read_model(name_or_folder: str | Path, half: bool = False) -> tuple[Path, ModelConfig]:
+def read_model(name_or_folder: str | Path) -> tuple[Path, ModelConfig]:
     """Return folder and configuration of a model, by its name, hub id or folder.
 
-    ModelError if it is missing or broken.
-
-    half: accept folders with half-precision weights alone. No weights are read.
+    ModelError if it is missing or broken. No weights are read.
     """
     if wrong := misused(str(name_or_folder), "model"):
         raise ModelError(f"{name_or_folder} {wrong}")
-    folder = find_model(name_or_folder, half)
+    folder = find_model(name_or_folder)
     if (folder / "model.json").is_file() or not (folder / "model_index.json").is_file():
         return folder, locate(ModelConfig.load(folder))
     config = pipeline_model(folder)

@@ -259,7 +259,8 @@ def _subclass(kind: type, hand: Hand) -> Any:
         @functools.wraps(kind.step)  # type: ignore[attr-defined]
         def step(self, *args: Any, **kwargs: Any) -> Any:
             given = signature.bind(self, *args, **kwargs).arguments
-            index = _index(self, given["timestep"])
+            timestep = torch.as_tensor(given["timestep"]).cpu().reshape(-1)[0]
+            index = int((self.timesteps.cpu() == timestep).nonzero()[0])
             hand.before(self, index, given["sample"])
             result = kind.step(self, *args, **kwargs)  # type: ignore[attr-defined]
             if isinstance(result, tuple):
@@ -296,9 +297,3 @@ def _named(made: Any, kind: type) -> Any:
     """Give a subclass the name of its parent: pipelines and configurations compare names."""
     made.__name__, made.__qualname__ = kind.__name__, kind.__qualname__
     return made
-
-
-def _index(scheduler: Any, timestep: Any) -> int:
-    """Return the number of a step in the schedule."""
-    found = (scheduler.timesteps.cpu() == torch.as_tensor(timestep).cpu().reshape(-1)[0]).nonzero()
-    return int(found[0])

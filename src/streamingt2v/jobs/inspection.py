@@ -152,21 +152,17 @@ _turns = _Turns(AT_ONCE, WAITING)
 
 def _read(path: Path, kind: Kind, pixels: int, seconds: int) -> Found:
     """Decode a file completely."""
+    from ..video.reader import read_image
+
     if kind == "video":
         seen = _read_video(path, pixels, seconds)
         if seen.frames > 1 or path.suffix not in _MAY_BE_STILL:
             return Found("video", path.suffix, seen.frames, seen.rate)
-    _read_image(path)
+    read_image(path, 8, 8)  # has its own pixel limit, above those of photographs
     return Found("image", path.suffix)
 
 
 _MAY_BE_STILL = {".gif", ".png", ".webp", ".avif"}
-
-
-def _read_image(path: Path) -> None:
-    from ..video.reader import read_image
-
-    read_image(path, 8, 8)  # has its own pixel limit, above those of photographs
 
 
 def _read_video(path: Path, pixels: int, seconds: int) -> Look:

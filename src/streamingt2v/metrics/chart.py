@@ -32,8 +32,8 @@ TITLES = {
     "anchor": "likeness to the first frame",
     "text_alignment": "likeness to the prompt",
 }
-WIDTH, PANEL, DPI = 10.0, 1.45, 100
-"""Width of an image and height of a panel, in inches; pixels per inch."""
+WIDTH, PANEL, SLICE, DPI = 10.0, 1.45, 1.36, 100
+"""Width of an image and heights of panels of curves and slices, in inches; pixels per inch."""
 CLOSEST = 10
 """Seams closer than this (pixels) are ticks under the panel instead of lines through it."""
 
@@ -79,12 +79,9 @@ def draw_curves(tracks: Sequence[Track], path: str | PathLike[str]) -> None:
     _save(curves_figure(tracks), path)
 
 
-def draw_slices(tracks: Sequence[Track], path: str | PathLike[str], height: int = 96) -> None:
-    """Write the middle rows of all frames as columns, a panel per video: a seam is a vertical line.
-
-    height: of a panel, in pixels.
-    """
-    _save(slices_figure(tracks, height), path)
+def draw_slices(tracks: Sequence[Track], path: str | PathLike[str]) -> None:
+    """Write the middle rows of all frames as columns, a panel per video: a seam is a vertical line."""
+    _save(slices_figure(tracks), path)
 
 
 def curves_figure(tracks: Sequence[Track]) -> Figure:
@@ -108,11 +105,11 @@ def curves_figure(tracks: Sequence[Track]) -> Figure:
     return figure
 
 
-def slices_figure(tracks: Sequence[Track], height: int = 96) -> Figure:
+def slices_figure(tracks: Sequence[Track]) -> Figure:
     """Return the figure that `draw_slices` writes."""
     with_rows = [(track, track.row_TWC) for track in tracks if track.row_TWC is not None]
     frames = max(track.frames or len(row_TWC) for track, row_TWC in with_rows)
-    figure, panels = _figure(len(with_rows), frames, height / DPI + 0.4)
+    figure, panels = _figure(len(with_rows), frames, SLICE)
     for (track, row_TWC), panel in zip(with_rows, panels, strict=True):
         extent = (0, track.frames or len(row_TWC), 0, 1)
         panel.imshow(row_TWC.transpose(1, 0, 2), extent=extent, aspect="auto", interpolation="nearest")

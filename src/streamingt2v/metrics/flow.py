@@ -69,7 +69,7 @@ def dis(size: int | None = None) -> Flow:
     return Flow(f"OpenCV {cv2.__version__} DIS", estimate, size)
 
 
-def raft(size: int | None = None, device: str = "cpu") -> Flow:
+def raft(size: int | None = None) -> Flow:
     """Return RAFT-large (Teed and Deng 2020), torchvision's default weights, last iterate, as for MAWE.
 
     RequestError if torchvision or the weights are missing: nothing is downloaded.
@@ -78,16 +78,16 @@ def raft(size: int | None = None, device: str = "cpu") -> Flow:
     if weights is None:
         fix = "needs torchvision, and its weights of raft_large in torch.hub's folder of checkpoints"
         raise RequestError("flow", "raft", fix)
-    network = _raft_network(str(weights)).to(device)
+    network = _raft_network(str(weights))
 
     @torch.no_grad()
     def estimate(before_HWC: Frame, after_HWC: Frame) -> np.ndarray:
         height, width = before_HWC.shape[:2]
         sides = [max(RAFT_SMALLEST, -(-side // 8) * 8) for side in (height, width)]
-        pair = [to_nchw(resized(frame, *sides)).to(device) / 127.5 - 1 for frame in (before_HWC, after_HWC)]
+        pair = [to_nchw(resized(frame, *sides)) / 127.5 - 1 for frame in (before_HWC, after_HWC)]
         flow_N2HW = F.interpolate(network(*pair)[-1], (height, width), mode="bilinear")
         scale_N2HW = torch.tensor([width / sides[1], height / sides[0]]).to(flow_N2HW).view(1, 2, 1, 1)
-        return (flow_N2HW * scale_N2HW)[0].cpu().numpy()
+        return (flow_N2HW * scale_N2HW)[0].numpy()
 
     return Flow("torchvision RAFT-large", estimate, size)
 

@@ -121,11 +121,11 @@ def measure(frames: Iterable[Frame], metrics: Sequence[Metric], tools: Tools | N
     )
 
 
-def ends(curve: ArrayLike, share: float = END) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first and the last `share` of a curve without its NaNs, at least one value each."""
+def ends(curve: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first and the last `END` of a curve without its NaNs, at least one value each."""
     known = np.asarray(curve, np.float64)
     known = known[~np.isnan(known)]
-    count = max(1, round(share * len(known)))
+    count = max(1, round(END * len(known)))
     return known[:count], known[len(known) - count :] if len(known) else known
 
 

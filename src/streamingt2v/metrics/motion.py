@@ -12,6 +12,10 @@ STILL = 0.5
 """Mean change, in 8-bit levels, below which a frame repeats the one before; encoding changes more."""
 
 
+BESIDE = 2
+"""Pairs of frames on each side of a border that its change is compared with."""
+
+
 @dataclass
 class _Flowing:
     """Collect warp error and motion of every frame; the first frame's are NaN."""
@@ -74,13 +78,13 @@ class Seam:
     """Compute `seam`: change at the borders of chunks over change beside them; 1 where a seam is invisible.
 
     Change is the mean absolute difference of neighbouring frames. Its sum over the borders is divided by the
-    sum of its means over up to `beside` pairs on each side. Near pairs, because motion that comes and goes in
+    sum of its means over up to `BESIDE` pairs on each side. Near pairs, because motion that comes and goes in
     step with the chunks would otherwise count as seams. borders: number of frames -> frames that begin a
     chunk.
     """
 
-    def __init__(self, borders: Callable[[int], Sequence[int]], beside: int = 2):
-        self.borders, self.beside, self.changes = borders, beside, list[float]()
+    def __init__(self, borders: Callable[[int], Sequence[int]]):
+        self.borders, self.changes = borders, list[float]()
 
     def update(self, look: Look) -> None:
         self.changes.append(look.change)
@@ -98,7 +102,7 @@ class Seam:
         """Return the later frames of the pairs beside a border, up to the next border on either side."""
         found = []
         for direction in (-1, 1):
-            for frame in range(border + direction, border + direction * (self.beside + 1), direction):
+            for frame in range(border + direction, border + direction * (BESIDE + 1), direction):
                 if not 1 <= frame < len(self.changes) or frame in borders:
                     break
                 found.append(frame)

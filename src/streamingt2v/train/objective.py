@@ -39,11 +39,10 @@ def noised(
     latents_BCTHW: torch.Tensor,
     scheduler: DDIMScheduler,
     noise: Noise,
-    max_timestep: int = 1000,
     late: float = 1.0,
     mixed: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return noisy latents, the target, and timesteps (B,) in 0..max_timestep-1.
+    """Return noisy latents, the target, and timesteps (B,) in 0..999.
 
     late: 1 draws timesteps uniformly; 2 in proportion to the timestep, i.e. more often at high noise, where
     motion is decided. mixed: share of the noise's variance that frames have in common, see
@@ -52,16 +51,16 @@ def noised(
     normal_BCTHW = noise.normal(latents_BCTHW)
     if mixed:
         normal_BCTHW = (1 - mixed) ** 0.5 * normal_BCTHW + mixed**0.5 * noise.normal(latents_BCTHW[:, :, :1])
-    t = (max_timestep * noise.uniform(latents_BCTHW) ** (1 / late)).long().clamp(max=max_timestep - 1)
+    t = (1000 * noise.uniform(latents_BCTHW) ** (1 / late)).long().clamp(max=999)
     noisy_BCTHW = scheduler.add_noise(latents_BCTHW, normal_BCTHW, t)
     if scheduler.config.prediction_type == "epsilon":
         return noisy_BCTHW, normal_BCTHW, t
     return noisy_BCTHW, scheduler.get_velocity(latents_BCTHW, normal_BCTHW, t), t
 
 
-def sample_noise(shape: Sequence[int], mixed: float, seed: int = 0) -> torch.Tensor:
-    """Return noise (B, C, T, H, W), fixed by `seed`, for sample images. mixed: see `noised`."""
-    generator = torch.Generator().manual_seed(seed)
+def sample_noise(shape: Sequence[int], mixed: float) -> torch.Tensor:
+    """Return the same noise (B, C, T, H, W) each time, for sample images. mixed: see `noised`."""
+    generator = torch.Generator().manual_seed(0)
     b, c, t, *sides = shape
     own, common = (torch.randn(b, c, frames, *sides, generator=generator) for frames in (t, 1))
     return (1 - mixed) ** 0.5 * own + mixed**0.5 * common

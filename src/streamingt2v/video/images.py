@@ -41,25 +41,18 @@ def contact_sheet(
     save_picture(sheet, path)
 
 
-def xt_slice(frames: Iterable[Frame], path: str | PathLike[str], row: int | None = None) -> None:
-    """Write one pixel row of every frame, one below the other: time goes down, a seam is a line across.
+def xt_slice(frames: Iterable[Frame], path: str | PathLike[str]) -> None:
+    """Write the middle row of every frame, one below the other: time goes down, a seam is a line across.
 
-    frames: uint8 (H, W, 3). row: None for the middle. Narrow videos are enlarged by whole pixels.
-    MediaError without a frame, RequestError for a row outside, RunError if the file cannot be written.
+    frames: uint8 (H, W, 3). Narrow videos are enlarged by whole pixels. MediaError without a frame,
+    RunError if the file cannot be written.
     """
-    rows = _thinned((_row(frame, row) for frame in frames), MOST_ROWS)
+    rows = _thinned((frame[len(frame) // 2] for frame in frames), MOST_ROWS)
     if not rows:
         raise MediaError(f"{path}: there are no frames to show")
     image = Image.fromarray(np.stack(rows))
     scale = max(1, min(-(-READABLE // image.width), math.isqrt(MOST_PIXELS // (image.width * image.height))))
     save_picture(image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST), path)
-
-
-def _row(frame: Frame, row: int | None) -> Frame:
-    y = len(frame) // 2 if row is None else row
-    if not 0 <= y < len(frame):
-        raise RequestError("row", row, f"must be between 0 and {len(frame) - 1}")
-    return frame[y]
 
 
 class Thinned:

@@ -7,14 +7,13 @@ from fractions import Fraction
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
 
 import av
 
 from ..errors import MediaError
 from .container import Damage, Decoded, count_videos, decoded, is_moving_image, open_video, pixel_stretch
 from .pixels import colours_of, has_alpha, is_askew, is_wide, size_shown
-from .rates import Rate, rate_of, rate_of_times, rate_to_json
+from .rates import Rate, rate_of, rate_of_times
 from .sound import codec_of
 from .stills import Picture
 
@@ -33,16 +32,6 @@ class Look:
     steady: bool = True
     sounds: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return {**vars(self), "rate": None if self.rate is None else rate_to_json(self.rate)}
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Self:
-        """Read the values of `to_json`."""
-        lists = {name: tuple(values[name]) for name in ("sounds", "notes")}
-        return cls(**{**values, **lists, "rate": rate_of(values["rate"])})
 
 
 def look(path: str | PathLike[str]) -> Look:

@@ -306,13 +306,10 @@ def _retimed(pictures: Iterator[Timed], times: Sequence[Fraction], base: Fractio
 def _seekable_mp4(part: Path, metadata: Mapping[str, Any]) -> Iterator[OutputContainer]:
     options = {"movflags": "faststart", "fflags": "+bitexact"}
     with av.open(f"file:{part}", "w", format="mp4", container_options=options) as container:
-        container.metadata["title"] = _printable(str(metadata.get("prompt", "")))
+        title = str(metadata.get("prompt", ""))
+        container.metadata["title"] = "".join(c if c.isprintable() else " " for c in title)
         container.metadata["comment"] = json.dumps(metadata, sort_keys=True)
         yield container
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _packets(path: Path) -> tuple[int, str]:

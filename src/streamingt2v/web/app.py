@@ -12,11 +12,9 @@ from . import film, routes
 from .door import Door
 
 
-def create_demo(
-    service: JobService, token: str | None = None, allowed_hosts: frozenset[str] = frozenset()
-) -> ASGIApp:
+def create_demo(service: JobService, token: str | None = None) -> ASGIApp:
     """Return the application; see `api.app.create_app`. The caller opens and closes the service."""
-    app = create_app(service, token, allowed_hosts)
+    app = create_app(service, token)
     app.include_router(routes.router)
     app.include_router(film.router)
     app.mount("/page/static", StaticFiles(directory=routes.STATIC), name="page-static")
