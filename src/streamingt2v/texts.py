@@ -70,15 +70,10 @@ def parse_json(text: str | bytes, first_line: int = 1) -> Any:
         values = json.loads(text, object_pairs_hook=_object, parse_int=_whole)
     except json.JSONDecodeError as error:
         raise ValueError(f"line {first_line + error.lineno - 1}, column {error.colno}: {error.msg}") from None
-    except RecursionError:
-        raise ValueError(_where(text, first_line) or _too_deep(first_line)) from None
-    except _Twice as twice:
-        raise ValueError(_where(text, first_line) or f"line {first_line}: {twice}") from None
-    except _Giant as giant:
-        line = first_line + text[: text.find(giant.digits)].count("\n")
-        raise ValueError(f"line {line}: a number of {len(giant.digits)} digits") from None
+    except (RecursionError, _Refused):
+        raise ValueError(_where(text, first_line)) from None
     if _is_deep(values):
-        raise ValueError(_where(text, first_line) or _too_deep(first_line))
+        raise ValueError(_where(text, first_line))
     return values
 
 
@@ -142,25 +137,20 @@ def shortened(value: str, most: int = 80) -> str:
     return value if len(value) <= most else value[: most - 3] + "..."
 
 
-class _Twice(Exception):
+class _Refused(Exception):
     pass
-
-
-class _Giant(Exception):
-    def __init__(self, digits: str):
-        self.digits = digits
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        raise _Twice("a key is given twice")
+        raise _Refused
     return values
 
 
 def _whole(digits: str) -> int:
     if len(digits) > DIGITS:
-        raise _Giant(digits)
+        raise _Refused
     return int(digits)
 
 
@@ -174,12 +164,8 @@ def _is_deep(values: Any) -> bool:
     return True
 
 
-def _too_deep(line: int) -> str:
-    return f"line {line}: is nested more than {DEEPEST} deep"
-
-
-def _where(text: str, line: int) -> str | None:
-    """Describe the first repeated key or too deep bracket, with its line."""
+def _where(text: str, line: int) -> str:
+    """Describe the first repeated key, too deep bracket or giant number of a text, with its line."""
     keys: list[dict[str, int]] = []
     token = ""
     for found in _TOKEN.finditer(text):
@@ -189,7 +175,7 @@ def _where(text: str, line: int) -> str | None:
         elif token in "{[":
             keys.append({})
             if len(keys) > DEEPEST:
-                return _too_deep(line)
+                return f"line {line}: is nested more than {DEEPEST} deep"
         elif token in "}]" and keys:
             keys.pop()
         elif token == ":" and keys and before.startswith('"'):
@@ -198,4 +184,6 @@ def _where(text: str, line: int) -> str | None:
                 twice = f"the key {shortened(name)!r} is given twice, first in line {keys[-1][name]}"
                 return f"line {line}: {twice}"
             keys[-1][name] = line
-    return None
+        elif len(token) > DIGITS and token.removeprefix("-").isdecimal():
+            return f"line {line}: a number of {len(token)} digits"
+    raise AssertionError("one of them is why the text was refused")

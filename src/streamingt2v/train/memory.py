@@ -32,15 +32,29 @@ SAMPLE_STEPS = 8
 """Denoising steps of the samples drawn during training."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Exercise:
+    """What makes the memories' training harder than copying.
+
+    disturb: largest noise on the window's latents, since windows are generated at inference. still: share of
+    clips whose window repeats one frame, as when a video starts from an image. drift: see `drifted`. reach:
+    largest distance in frames from anchor to target. late, changes: see `objective`.
+    """
+
+    disturb: float = 0.3
+    still: float = 0.1
+    drift: float = 0.0
+    reach: int = 16
+    late: float = 1.0
+    changes: float = 0.0
+
+
 @dataclass(frozen=True)
-class Plan:
+class Plan(Exercise):
     """Settings of the memories' training.
 
     anchored: train APM too, else CAM alone. frames, overlap: of a chunk, and of its window. height, width:
-    pixels. mixed_noise, late, changes: see `objective`. disturb: largest noise on the window's latents, since
-    windows are generated at inference. still: share of clips whose window repeats one frame, as when a video
-    starts from an image. drift: see `drifted`. reach: largest distance in frames from anchor to target.
-    encoder_steps: initial steps that train CAM's frame encoder alone.
+    pixels. mixed_noise: see `objective`. encoder_steps: initial steps that train CAM's frame encoder alone.
     """
 
     anchored: bool
@@ -49,13 +63,7 @@ class Plan:
     frames: int = 16
     overlap: int = 8
     mixed_noise: float = 0.0
-    disturb: float = 0.3
-    still: float = 0.1
-    drift: float = 0.0
-    reach: int = 16
     encoder_steps: int = 300
-    late: float = 1.0
-    changes: float = 0.0
 
     @property
     def span(self) -> int:

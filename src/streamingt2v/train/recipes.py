@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,13 @@ from ..models.unet3d import StreamingUNet3D
 from . import distill, loop, precision
 from .data import VideoFolder
 from .folder import Source, write_model
-from .memory import MemoryModule, MemoryTask, Parts, Plan
+from .memory import Exercise, MemoryModule, MemoryTask, Parts, Plan
 from .objective import training_scheduler
 
 
 @dataclass(frozen=True)
-class MemoryConfig:
-    """Settings of `cam` and `apm`; those not listed here are `memory.Plan`'s.
+class MemoryConfig(Exercise):
+    """Settings of `cam` and `apm`, with those of `memory.Exercise`.
 
     model: a model folder or a diffusers text-to-video pipeline. data: see `data.VideoFolder`. image_encoder:
     folder of a CLIPVisionModelWithProjection, for a pipeline without one. fresh: start with new memories
@@ -39,13 +39,7 @@ class MemoryConfig:
     fresh: bool = False
     image_tokens: int = 16
     head_dim: int = 64
-    disturb: float = 0.3
-    still: float = 0.1
-    drift: float = 0.0
-    reach: int = 16
     encoder_steps: int | None = None
-    late: float = 1.0
-    changes: float = 0.0
 
     def plan(self, source: Source, anchored: bool) -> Plan:
         """Return the training plan for this model."""
@@ -53,9 +47,10 @@ class MemoryConfig:
             raise RequestError("reach", self.reach, "must be 1 or more")
         own, model = source.config.extend, source.config
         new = self.fresh or not source.has_memories
-        shared = {name: getattr(self, name) for name in "disturb still drift reach late changes".split()}
-        shared["encoder_steps"] = (300 if new else 0) if self.encoder_steps is None else self.encoder_steps
-        return Plan(anchored, model.height, model.width, own.frames, own.overlap, own.mixed_noise, **shared)
+        steps = (300 if new else 0) if self.encoder_steps is None else self.encoder_steps
+        sizes = (model.height, model.width, own.frames, own.overlap)
+        exercise = {each.name: getattr(self, each.name) for each in fields(Exercise)}
+        return Plan(anchored, *sizes, own.mixed_noise, steps, **exercise)
 
 
 @dataclass(frozen=True, kw_only=True)
