@@ -18,7 +18,7 @@ LAYERS = (  # innermost first
     {"external"},
     {"resolved", "resolve", "stages"},
     {"given"},
-    {"face", "pipeline", "estimate"},
+    {"trip", "pipeline", "estimate"},
     {"runs"},
     {"convert", "metrics", "train", "jobs", "client"},
     {"api"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
@@ -18,6 +17,7 @@ from ..models.unet3d import StreamingUNet3D
 from ..samplers.denoise import Predict
 from ..samplers.guidance import Guidance, frames_alone, guide_pair, steadied
 from ..types import TextCond
+from .base import Backbone, vae_factor
 
 
 @dataclass(frozen=True)
@@ -32,30 +32,7 @@ class Condition:
         return Condition(halved(self.base), halved(self.cam))
 
 
-class Networks:
-    """An autoencoder and a denoiser. works_on: where they compute; None: where their weights are."""
-
-    vae: Any
-    unet: Any
-    works_on: torch.device | None
-
-    @property
-    def device(self) -> torch.device:
-        """Return the device that computes."""
-        return self.works_on or self.unet.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Return the denoiser's dtype."""
-        return self.unet.dtype
-
-    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """Return (C, h, w) of one frame's latents."""
-        factor = vae_factor(self.vae)
-        return self.vae.config.latent_channels, height // factor, width // factor
-
-
-class ModelScopeBackbone(Networks):
+class ModelScopeBackbone(Backbone):
     """See `base.Backbone`. device: where the networks compute; None: where their weights are.
 
     `condition` and `predictor` also take several videos: texts (B, L, D), anchors (B, 3, H, W), windows (B,
@@ -141,11 +118,6 @@ def _batched(x: torch.Tensor, ndim: int) -> torch.Tensor:
 def _for_each(x_B: torch.Tensor, contexts: Condition) -> torch.Tensor:
     """Repeat videos to match the contexts' batch; one shared video stays as it is."""
     return x_B if len(x_B) == 1 else x_B.repeat(len(contexts.base[0].key) // len(x_B), *[1] * (x_B.ndim - 1))
-
-
-def vae_factor(vae: Any) -> int:
-    """Return pixels per latent along one side."""
-    return 2 ** (len(vae.config.block_out_channels) - 1)
 
 
 @torch.no_grad()

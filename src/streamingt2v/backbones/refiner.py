@@ -7,7 +7,8 @@ from diffusers import AutoencoderKL, UNet3DConditionModel
 
 from ..samplers.guidance import guide_pair
 from ..types import TextCond
-from .modelscope import Networks, decode_frames, encode_frames
+from .base import Networks
+from .modelscope import decode_frames, encode_frames
 
 
 class RefinerBackbone(Networks):

@@ -19,7 +19,7 @@ from ..samplers.denoise import Predict
 from ..samplers.guidance import Guidance, guide_pair
 from ..samplers.noise import frame_noise
 from ..types import TextCond
-from .modelscope import Networks
+from .base import Backbone
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ImageCondition:
     added_BN: torch.Tensor
 
 
-class SvdBackbone(Networks):
+class SvdBackbone(Backbone):
     """See `base.Backbone`. device: where the networks compute; None: where their weights are."""
 
     def __init__(

@@ -14,9 +14,9 @@ from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder, UNet3DConditi
 from transformers import AutoTokenizer, CLIPTextModel, CLIPVisionModelWithProjection
 
 from .. import durable
-from ..backbones.base import Backbone
+from ..backbones.base import Backbone, vae_factor
 from ..backbones.engines import take_over
-from ..backbones.modelscope import ModelScopeBackbone, vae_factor
+from ..backbones.modelscope import ModelScopeBackbone
 from ..backbones.refiner import RefinerBackbone
 from ..backbones.svd import SvdBackbone
 from ..backbones.text import NoText, TextEncoder, Vocabulary

@@ -50,19 +50,10 @@ TokenOption = Annotated[
     Option(help=f"Access token. Prefer the environment variable {TOKEN}, which `ps` does not show."),
 ]
 
-_LIMITS = {
-    "queue": "max_queue",
-    "frames": "max_frames",
-    "prompt": "max_prompt",
-    "steps": "max_steps",
-    "sessions": "max_sessions",
-    "streams": "max_streams",
-    "uploads": "max_uploads",
-    "upload_bytes": "max_upload_mb",
-    "upload_seconds": "max_upload_seconds",
-    "upload_pixels": "max_upload_pixels",
-    "upload_total": "max_stored_mb",
-}
+_PLAIN = "queue frames prompt steps sessions streams uploads upload_seconds upload_pixels".split()
+_LIMITS = {name: f"max_{name}" for name in _PLAIN} | {
+    "upload_bytes": "max_upload_mb", "upload_total": "max_stored_mb"
+}  # fmt: skip
 """Fields of `Limits` and their options."""
 _UNITS = {"max_upload_mb": 2**20, "max_stored_mb": 2**20}
 

@@ -139,33 +139,26 @@ def _svd_encoder(shape: Shapes) -> dict[str, Any]:
 
 def vae(tensors: Tensors) -> AutoencoderKL:
     """Build ModelScope's image autoencoder."""
-    shape = Shapes(tensors, "vae")
-    channels = _channels(shape, "encoder.down_blocks", "conv1.weight")
-    levels = {
-        "down_block_types": ("DownEncoderBlock2D",) * len(channels),
-        "up_block_types": ("UpDecoderBlock2D",) * len(channels),
-    }
+    sizes = _autoencoder(Shapes(tensors, "vae"))
+    up = ("UpDecoderBlock2D",) * len(sizes["block_out_channels"])
     with torch.device("meta"):
-        return AutoencoderKL(
-            **levels,
-            block_out_channels=channels,
-            layers_per_block=shape.count(r"encoder\.down_blocks\.0\.resnets\.(\d+)\."),
-            latent_channels=shape("decoder.conv_in.weight")[1],
-        )
+        return AutoencoderKL(**sizes, up_block_types=up)
 
 
 def temporal_vae(tensors: Tensors) -> AutoencoderKLTemporalDecoder:
     """Build Stable Video Diffusion's autoencoder."""
-    shape = Shapes(tensors, "vae")
-    channels = _channels(shape, "encoder.down_blocks", "conv1.weight")
     with torch.device("meta"):
-        return AutoencoderKLTemporalDecoder(
-            down_block_types=("DownEncoderBlock2D",) * len(channels),
-            block_out_channels=channels,
-            layers_per_block=shape.count(r"encoder\.down_blocks\.0\.resnets\.(\d+)\."),
-            latent_channels=shape("decoder.conv_in.weight")[1],
-            sample_size=768,
-        )
+        return AutoencoderKLTemporalDecoder(**_autoencoder(Shapes(tensors, "vae")), sample_size=768)
+
+
+def _autoencoder(shape: Shapes) -> dict[str, Any]:
+    channels = _channels(shape, "encoder.down_blocks", "conv1.weight")
+    return {
+        "down_block_types": ("DownEncoderBlock2D",) * len(channels),
+        "block_out_channels": channels,
+        "layers_per_block": shape.count(r"encoder\.down_blocks\.0\.resnets\.(\d+)\."),
+        "latent_channels": shape("decoder.conv_in.weight")[1],
+    }
 
 
 def image_encoder(tensors: Tensors) -> CLIPVisionModelWithProjection:

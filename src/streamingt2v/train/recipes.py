@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..backbones.modelscope import vae_factor
+from ..backbones.base import vae_factor
 from ..checkpoints.load import load_scheduler
 from ..errors import RequestError
 from ..models.apm import ImageTokens
