@@ -51,4 +51,4 @@ bench: $(READY) ## speed and memory of the trip on this machine
 	@$(BIN)/streamingt2v bench
 
 docs: $(READY) ## write docs/cli.md again from --help
-	@$(BIN)/python -m streamingt2v.cli.reference > docs/cli.md
+	@$(BIN)/python -m lab.reference > docs/cli.md

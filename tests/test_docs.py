@@ -13,7 +13,8 @@ import typer
 
 import streamingt2v
 from conftest import SLOW_MODULES
-from streamingt2v.cli import app, reference
+from lab import reference
+from streamingt2v.cli import app
 from streamingt2v.config.external import SeedConfig
 from streamingt2v.config.model import ModelConfig
 from streamingt2v.config.refine import RefineByConfig

@@ -2,7 +2,7 @@
 
 import typer
 
-from . import app
+from streamingt2v.cli import app
 
 INTRODUCTION = """\
 # Commands
