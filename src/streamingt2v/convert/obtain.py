@@ -202,8 +202,7 @@ def _converted(entry: Entry, revision: str | None, full: bool, dtype: str | None
         make = _converter(str(entry.convert), target, dtype)
         steps.append(Step(tuple(parcels), make, target, _made_bytes(parcels[0], dtype)))
     enhancer = find_entry(ENHANCERS.get(entry.name, "")) if full else None
-    refines = (target / "model.json").is_file() and ModelConfig.load(target).refines
-    if enhancer is None or refines:
+    if enhancer is None or ((target / "model.json").is_file() and ModelConfig.load(target).refines):
         return steps
     if enhancer.convert:
         parcel = get.files(str(enhancer.hub_id), str(enhancer.file))
