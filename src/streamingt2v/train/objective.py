@@ -39,10 +39,11 @@ def noised(
     latents_BCTHW: torch.Tensor,
     scheduler: DDIMScheduler,
     noise: Noise,
+    max_timestep: int = 1000,
     late: float = 1.0,
     mixed: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return noisy latents, the target, and timesteps (B,) in 0..999.
+    """Return noisy latents, the target, and timesteps (B,) in 0..max_timestep-1.
 
     late: 1 draws timesteps uniformly; 2 in proportion to the timestep, i.e. more often at high noise, where
     motion is decided. mixed: share of the noise's variance that frames have in common, see
@@ -51,7 +52,7 @@ def noised(
     normal_BCTHW = noise.normal(latents_BCTHW)
     if mixed:
         normal_BCTHW = (1 - mixed) ** 0.5 * normal_BCTHW + mixed**0.5 * noise.normal(latents_BCTHW[:, :, :1])
-    t = (1000 * noise.uniform(latents_BCTHW) ** (1 / late)).long().clamp(max=999)
+    t = (max_timestep * noise.uniform(latents_BCTHW) ** (1 / late)).long().clamp(max=max_timestep - 1)
     noisy_BCTHW = scheduler.add_noise(latents_BCTHW, normal_BCTHW, t)
     if scheduler.config.prediction_type == "epsilon":
         return noisy_BCTHW, normal_BCTHW, t
