@@ -25,6 +25,7 @@ _TRIALS: dict[str, Any] = {
     "negative_prompt": "blurry", "guidance_scale": 2.0, "schedule": ((1, "A dog"),), "strength": 0.5,
     "form": FORMS[0],
 }  # fmt: skip
+_OLD_NAMES = {"frames": "num_frames", "steps": "num_inference_steps"}  # in older files
 
 
 def page_settings(service: JobService) -> dict[str, Any]:
@@ -80,6 +81,7 @@ def settings_of_file(metadata: Mapping[str, Any], models: Mapping[str, ModelConf
     """
     if not isinstance(metadata.get("prompt"), str) or "seed" not in metadata:
         return None
+    metadata = {_OLD_NAMES.get(name, name): value for name, value in metadata.items()}
     try:
         known = {name: metadata[name] for name in _FIELDS if name in metadata}
         # every file has a rate; it was asked for only if it differs from the model's
