@@ -30,6 +30,7 @@ _MARKS = (  # the longer first: UTF-16's mark begins UTF-32's
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|\n|[^\s{}\[\],:"]+', re.DOTALL)
+_NUMBER = re.compile(r"(-?[0-9]+)(\.[0-9]+|[eE][-+]?[0-9]+)?")
 
 
 def read_text(path: Path, most: int = LARGEST) -> str:
@@ -184,6 +185,6 @@ def _where(text: str, line: int) -> str:
                 twice = f"the key {shortened(name)!r} is given twice, first in line {keys[-1][name]}"
                 return f"line {line}: {twice}"
             keys[-1][name] = line
-        elif len(token) > DIGITS and token.removeprefix("-").isdecimal():
-            return f"line {line}: a number of {len(token)} digits"
+        elif (number := _NUMBER.match(token)) and not number[2] and len(number[1]) > DIGITS:
+            return f"line {line}: a number of {len(number[1])} digits"
     raise AssertionError("one of them is why the text was refused")

@@ -54,6 +54,13 @@ WRONG_SCHEDULES = {
         b'[[8, "a"],\n[' + b"9" * 5000 + b', "b"]]',
         "line 2: a number of 5000 digits",
     ),
+    "a giant number and a letter": (b'[[8, "a"],\n[' + b"9" * 50 + b"x", "line 2: a number of 50 digits"),
+    "a giant number and a point": (b"[\n-" + b"9" * 50 + b".]", "line 2: a number of 51 digits"),
+    "a giant number and an e": (b"[\n" + b"9" * 50 + b"e]", "line 2: a number of 50 digits"),
+    "a long fraction before a key twice": (
+        b'{"8": ' + b"9" * 50 + b'.5,\n"8": "b"}',
+        "line 2: the key '8' is given twice",
+    ),
     "deep JSON": (b"[" * 100_000, "line 1: is nested more than 64 deep"),
     "closed deep JSON": (b"[" * 500 + b"]" * 500, "line 1: is nested more than 64 deep"),
     "nothing": (b"\xef\xbb\xbf \r\n# nothing\n", "contains no prompt"),
