@@ -18,6 +18,7 @@ import torch
 from diffusers import AutoencoderKL, UNet3DConditionModel
 from torch import nn
 
+from .base import stand_still
 from .code import CHANNELS, PatchCode, load_code, to_pixels
 from .run import Run, RunConfig, quick_arithmetic
 from .sampling import clean_of, make_scheduler
@@ -65,8 +66,6 @@ class Denoised:
     """Latents with the errors of a base of single images: noised at a random step, denoised in one."""
 
     def __init__(self, base: Path, text: Path, latest: int = 500):
-        from .base import stand_still
-
         self.unet = UNet3DConditionModel.from_pretrained(base / "unet").float().eval()
         stand_still(self.unet)
         self.tokenizer, self.text = load_text(text)
@@ -81,10 +80,6 @@ class Denoised:
         with quick_arithmetic(torch.device("cpu")):
             velocity = self.unet(noisy, t, words).sample.float()
         return clean_of(velocity, noisy, t, self.scheduler)[:, :, 0]
-
-
-def pictures(rng: np.random.Generator, count: int) -> torch.Tensor:
-    return captioned(rng, count)[0]
 
 
 def captioned(rng: np.random.Generator, count: int) -> Captioned:
@@ -146,7 +141,7 @@ def train(
 @torch.no_grad()
 def check(vae: AutoencoderKL, code: PatchCode, count: int = 96) -> dict[str, float]:
     """Return PSNR in dB and the remaining share of gradient energy, for decoder and linear code."""
-    pixels = pictures(np.random.default_rng(99), count)
+    pixels, _ = captioned(np.random.default_rng(99), count)
     found = {}
     for name, drawn in (
         ("decoder", vae.decode(code.encode(pixels)).sample),

@@ -27,6 +27,7 @@ from lab.compare import rivals
 from streamingt2v.models.apm import ImageTokens, preprocess
 from streamingt2v.models.cam import ConditionalAttentionModule
 from streamingt2v.models.unet3d import StreamingUNet3D
+from streamingt2v.train.memory import train_memories
 from streamingt2v.train.precision import is_quick_in_bfloat16
 
 from .base import clean_loss
@@ -109,9 +110,7 @@ class Memory(nn.Module):
     ):
         super().__init__()
         self.unet, self.cam, self.tokens, self.vision, self.anchored = unet, cam, tokens, vision, anchored
-        for name, parameter in unet.named_parameters():
-            mixer = ".attn2.alpha" in name or ".attn2.conv" in name
-            parameter.requires_grad_("cross_attention_merger" in name or (anchored and mixer))
+        train_memories(unet, anchored)
         tokens.requires_grad_(anchored)
         if vision is not None:
             vision.requires_grad_(False)

@@ -89,6 +89,13 @@ class Parts:
     encode: Callable[[torch.Tensor], torch.Tensor] | None = None
 
 
+def train_memories(unet: StreamingUNet3D, anchored: bool) -> None:
+    """Train CAM's mergers in the network, if `anchored` also APM's mixing weights, and nothing else."""
+    for name, parameter in unet.named_parameters():
+        is_mixer = ".attn2.alpha" in name or ".attn2.conv" in name
+        parameter.requires_grad_("cross_attention_merger" in name or (anchored and is_mixer))
+
+
 class MemoryModule(nn.Module):
     """The base with mergers, mixers, CAM and image tokens in one forward; only these are trained."""
 
@@ -98,9 +105,7 @@ class MemoryModule(nn.Module):
         self.plan, self.scheduler = plan, parts.scheduler
         frozen = {"text": parts.text, "vae": parts.vae} | ({"vision": parts.vision} if plan.anchored else {})
         self.frozen: Any = nn.ModuleDict(frozen).requires_grad_(False)
-        for name, parameter in self.unet.named_parameters():
-            is_mixer = ".attn2.alpha" in name or ".attn2.conv" in name
-            parameter.requires_grad_("cross_attention_merger" in name or (plan.anchored and is_mixer))
+        train_memories(self.unet, plan.anchored)
         self.cam.requires_grad_(True)
         self.tokens.requires_grad_(plan.anchored)
         self._encode = parts.encode
