@@ -59,8 +59,8 @@ def main(words: list[str] | None = None) -> None:
     run = Run(RunConfig.of(a, decay=0.4, muon=False), task.module)
 
     def loss() -> torch.Tensor:
-        batch = task.batch(generators(0, run.step, range(a.batch)), run.step)
-        with quick_arithmetic(device):
+        with quick_arithmetic(device):  # the teacher's videos too, which are half of the cost
+            batch = task.batch(generators(0, run.step, range(a.batch)), run.step)
             return task.module({name: value.to(device) for name, value in batch.items()})["loss"].mean()
 
     run.go(loss, lambda: task.export(a.out))

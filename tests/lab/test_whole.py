@@ -18,7 +18,7 @@ def test_one_command_leads_from_nothing_to_a_model_and_its_page(tmp_path):
     chunks = list(pipe.stream(Request("A brown horse walking on the beach", 17, preset="full")))
     assert sum(len(chunk.frames) for chunk in chunks) == 17 and chunks[0].frames.shape[1:3] == (128, 128)
     assert {"cat", "striped", "street"} <= set(known_words(model))
-    assert read_as(model, "A brown horse walking")["shown_as"] == "a orange giraffe running"
+    assert read_as(model, "A brown horse walking")["shown_as"] == "an orange giraffe running"
     assert "## Short memory" in (tmp_path / "results.md").read_text()
     before = (tmp_path / "results" / "items.jsonl").read_bytes()
     whole.main(command)

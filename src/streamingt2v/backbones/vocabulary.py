@@ -39,16 +39,18 @@ class Vocabulary:
         return {word: self._nearest(word) for word in words if word not in self.known}
 
     def translate(self, prompt: str) -> str:
-        """Return the prompt in known words only."""
+        """Return the prompt in known words only; the article before a replaced word fits the new one."""
         found = self.replacements(prompt)
 
         def known(match: re.Match[str]) -> str:
-            word = match.group()
-            return (
-                (found[word] or " ") if word in found else word
-            )  # a space, so that the neighbours of a dropped word stay apart
+            article, gap, word = match.groups(default="")
+            if word in found:
+                word = found[word] or " "  # a space, so that the neighbours of a dropped word stay apart
+                fitting = "an" if word[0] in "aeiou" else "a"
+                article = fitting if article and fitting in self.known else article
+            return article + gap + word
 
-        return " ".join(re.sub(r"[^\W\d_]+|\d+", known, prompt.lower()).split())
+        return " ".join(re.sub(r"(?:\b(an?)(\s+))?([^\W\d_]+|\d+)", known, prompt.lower()).split())
 
     def _nearest(self, word: str) -> str | None:
         stems = (word, word.removesuffix("s"), word.removesuffix("es"))
