@@ -9,7 +9,8 @@ It runs until stopped, resumes from its last checkpoint, and regularly writes sa
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,17 @@ def stand_still(unet: UNet3DConditionModel) -> None:
             module.forward = lambda x, num_frames=1, return_dict=False, **_: (x,)
         elif isinstance(module, TemporalConvLayer):
             module.forward = lambda x, num_frames=1: x
+
+
+@contextmanager
+def standing_still(unet: UNet3DConditionModel) -> Iterator[None]:
+    """Bypass all layers along time within the context, for single images among clips."""
+    stand_still(unet)
+    try:
+        yield
+    finally:
+        for module in unet.modules():
+            vars(module).pop("forward", None)
 
 
 def begin_to_move(unet: UNet3DConditionModel) -> None:
@@ -132,9 +144,7 @@ class Trainer:
         self.device = device_of_this_process()
         self.unet.eval().to(self.device)  # no dropout: almost nothing is seen twice
         self.text.to(self.device)
-        if a.frames == 1:
-            stand_still(self.unet)
-        elif a.still_init:
+        if a.still_init:
             begin_to_move(self.unet)
         self.quick = compiled(self.unet, a.batch, a.frames) if a.compile and a.frames > 1 else self.unet
         self.run = Run(RunConfig.of(a), self.unet)
@@ -164,8 +174,9 @@ class Trainer:
         noisy = self.scheduler.add_noise(latents, torch.randn_like(latents), t)
         with torch.no_grad():
             text = self.text(tokenize(self.tokenizer, captions).to(self.device)).last_hidden_state
-        network = self.quick if latents.shape[2] > 1 else self.unet
-        with quick_arithmetic(self.device):
+        still = latents.shape[2] == 1
+        network = self.unet if still else self.quick
+        with quick_arithmetic(self.device), standing_still(self.unet) if still else nullcontext():
             velocity = network(noisy, t, text).sample.float()
         clean = clean_of(velocity, noisy, t, self.scheduler)
         return clean_loss(
@@ -178,9 +189,16 @@ class Trainer:
         self.unet.save_pretrained(out / "unet")
         path = out / "samples" / f"{self.run.step:06d}.png"
         captions = [*LOOKED_AT, *MORE, *LOOKED_AT, *MORE] if self.a.frames == 1 else list(LOOKED_AT)
-        made = sample(
-            self.unet, self.text, self.tokenizer, self.scheduler, captions, self.a.frames, self.a.look_steps
-        )
+        with standing_still(self.unet) if self.a.frames == 1 else nullcontext():
+            made = sample(
+                self.unet,
+                self.text,
+                self.tokenizer,
+                self.scheduler,
+                captions,
+                self.a.frames,
+                self.a.look_steps,
+            )
         save_sheet(self.code, made, path)
 
 
