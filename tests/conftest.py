@@ -131,7 +131,7 @@ SLOW_MODULES = {
     "api": {"test_nouns", "test_replicas", "test_sessions", "test_shared"},
     "backbones": {"test_engines"},
     "cli": {"test_from_nothing", "test_get", "test_process"},
-    "compare": {"test_baselines", "test_comparison", "test_rivals"},
+    "compare": {"test_baselines", "test_rivals"},
     "convert": {"test_enhancers", "test_kinds", "test_ldm", "test_streaming_t2v"},
     "external": {
         *("test_continuing", "test_families", "test_first_chunk"),

@@ -12,9 +12,9 @@ import torch
 from diffusers.models.controlnets.controlnet import ControlNetConditioningEmbedding
 from torch import nn
 
-from lab.compare.comparison import TRUTH, WITHOUT_ANCHOR
 from lab.compare.results import Item, ItemFile, save_rows
 from lab.proof import base, code, continuing, export, measures, memory, muon, options, page, pool, whole
+from lab.proof.page import TRUTH, WITHOUT_ANCHOR
 from lab.proof.run import Run, RunConfig
 from lab.proof.sampling import make_scheduler
 from lab.world2 import clip

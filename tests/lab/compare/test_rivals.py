@@ -3,6 +3,7 @@ and told of a window what their kind is told, no more."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from lab.compare import rivals
-from lab.compare.baselines import METHODS, trained_rivals
+from lab.compare.baselines import WithoutBoth, rival_backbones, with_backbone
 from lab.tiny.rival import RivalConfig, RivalTask
 from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.errors import ModelError, RequestError
@@ -96,12 +97,13 @@ def test_of_the_window_it_sees_what_its_kind_is_told(kind, trained, model):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_rival_makes_videos_of_exactly_so_many_frames(kind, trained, model):
-    pipe = LongVideoPipeline.from_pretrained(model)
-    ((name, method),) = trained_rivals([trained[kind][2]], pipe.components).items()
-    assert name == rivals.NAMES[kind] and method.chunked and name not in METHODS
+    own = LongVideoPipeline.from_pretrained(model).components
+    ((name, backbone),) = rival_backbones([trained[kind][2]], own).items()
+    assert name == rivals.NAMES[kind]
     request = Request("A cat running on the street", 21)
     video, forgetful = (
-        np.stack(list(m.frames(pipe.components, request))) for m in (method, METHODS["nothing"])
+        np.concatenate([chunk.frames for chunk in LongVideoPipeline(way).stream(request)])
+        for way in (replace(own, backbone=backbone), with_backbone(own, WithoutBoth))
     )
     assert video.shape == (21, SIZE, SIZE, 3)
     np.testing.assert_array_equal(video[:16], forgetful[:16])
@@ -134,7 +136,7 @@ def test_a_rival_of_another_base_is_refused(trained, model, tmp_path):
 def test_two_rivals_of_a_kind_are_refused(trained, model):
     folder = trained["additive"][2]
     with pytest.raises(RequestError, match="second of kind 'additive'"):
-        trained_rivals([folder, folder], LongVideoPipeline.from_pretrained(model).components)
+        rival_backbones([folder, folder], LongVideoPipeline.from_pretrained(model).components)
 
 
 def test_an_unknown_kind_is_a_wrong_request(model):
