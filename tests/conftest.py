@@ -147,9 +147,8 @@ SLOW_MODULES = {
     "tests": {
         *("test_bench", "test_docs_run", "test_matrix", "test_ray_ports", "test_savings", "test_workers"),
     },
-    "tiny": {"test_recipes"},
     "web": {"test_end"},
-    "train": {"test_distill", "test_own_clips", "test_shard"},
+    "train": {"test_distill", "test_own_clips", "test_processes", "test_shard"},
 }
 """Folder -> modules that start processes, servers, Ray or trainings, convert networks, or make dozens of
 videos."""
