@@ -6,8 +6,7 @@ The first synonym is the plain word. Training captions never use what is `held_o
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from lab.world import vocabulary as earlier
+from pathlib import Path
 
 from .scenery import SCENES as _SCENES
 from .scenery import TIMES
@@ -121,33 +120,8 @@ def _bare(template: str) -> str:
     return template.format(n="", m="", s="", d="", t="")
 
 
-# The nearest word of this world, for words of `lab.world` and everyday words; others follow its chains.
-NEAREST: dict[str, str] = dict(
-    pair.split()
-    for pair in """
-    kitty kitten, tiger cat, doggy puppy, pig elephant, cow elephant, horse giraffe, dinosaur giraffe,
-    hare rabbit, sheep rabbit, bird duck, parrot duck, owl penguin, robot penguin, crab turtle, octopus
-    turtle, whale fish, dolphin fish, ladybug snail, slug snail, taxi car, truck bus, bicycle car, boat
-    car, sailboat car, airplane rocket, helicopter rocket, ufo rocket, walking running, speeding
-    running, circling dancing, swaying rocking, bouncing jumping, bobbing floating, pulsing dancing,
-    spinning dancing, standing still, hidden hiding, city street, hills mountains, underwater water,
-    deserted desert, dusk sunset, dark night, sky stars, morning day, noon day, pink purple, violet
-    purple, brown orange, golden yellow, gold yellow, grey white, gray white, dotted spotted, stripy
-    striped, leaving going, along on, through in, clip video
-    """.split(",")
-)
-
-
 def nearest_words() -> dict[str, str]:
-    """Return words outside of training captions and the nearest word inside, where there is one."""
-    known = frozenset(words())
-    synonyms = {said: noun.name for noun in earlier.NOUNS for said in noun.synonyms}
-    found = {}
-    for word in {*NEAREST, *earlier.NEAREST, *synonyms} - known:
-        target, seen = word, set()
-        while target not in known and target not in seen:
-            seen.add(target)
-            target = NEAREST.get(target) or earlier.NEAREST.get(target) or synonyms.get(target, target)
-        if target in known:
-            found[word] = target
-    return found
+    """Return words outside of training captions, everyday and held-out ones, and the nearest word inside."""
+    lines = Path(__file__).with_name("nearest.txt").read_text().splitlines()
+    pairs = (line.split(": ") for line in lines)
+    return {word: inside for inside, outside in pairs for word in outside.split()}
