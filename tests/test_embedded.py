@@ -10,7 +10,7 @@ import pytest
 import streamingt2v
 from lab.proof.export import build_vocabulary
 from lab.proof.judge import JUDGE, check, load_judge
-from lab.world2 import vocabulary
+from lab.world import vocabulary
 from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.backbones.text import Vocabulary
 from streamingt2v.config import find_model

@@ -17,7 +17,7 @@ from PIL import Image
 
 from lab.compare.statistics import share
 from lab.proof.judge import FRAMES, JUDGE, check, load_judge
-from lab.world2 import clip
+from lab.world import clip
 from streamingt2v import LongVideoPipeline, Request
 
 KINDS = ("noun", "scene", "motion")

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lab.world2 import clip
+from lab.world import clip
 from streamingt2v.video.writer import write_video
 
 COLUMNS = (

@@ -31,7 +31,7 @@ import torch.nn.functional as F
 
 from lab.compare.results import markdown
 from lab.compare.statistics import bootstrap, paired
-from lab.world2 import clip
+from lab.world import clip
 from streamingt2v import LongVideoPipeline, durable
 from streamingt2v.config import ModelConfig, RefineConfig, find_model
 from streamingt2v.metrics.chart import Track, draw_slices

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from lab.benchmarks import seams
-from lab.world2 import clip
+from lab.world import clip
 from streamingt2v import LongVideoPipeline, durable
 from streamingt2v.config import ExtendConfig
 from streamingt2v.config.external import ExtendByConfig

@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderKL, UNet3DConditionModel
 from transformers import CLIPVisionModelWithProjection
 
-from lab.world2 import clip, vocabulary
+from lab.world import clip, vocabulary
 from streamingt2v.backbones.modelscope import ModelScopeBackbone
 from streamingt2v.backbones.refiner import RefinerBackbone
 from streamingt2v.backbones.text import TextEncoder, Vocabulary

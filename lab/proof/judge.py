@@ -19,7 +19,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
-from lab.world2 import clip, vocabulary
+from lab.world import clip, vocabulary
 
 from .code import to_pixels
 from .pool import start_of

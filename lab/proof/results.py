@@ -28,7 +28,7 @@ from lab.compare.baselines import (
     with_held_overlap,
 )
 from lab.compare.results import Item, ItemFile, Key, plain, save_rows
-from lab.world2 import clip
+from lab.world import clip
 from streamingt2v.checkpoints.fingerprint import fingerprint
 from streamingt2v.checkpoints.load import Components
 from streamingt2v.config import Request

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lab.proof.export import build_vocabulary
-from lab.world2 import clip, vocabulary
+from lab.world import clip, vocabulary
 from streamingt2v.backbones.text import TextEncoder, Vocabulary
 from toy_clip import TEXT_LENGTH, build_clip, build_tokenizer
 

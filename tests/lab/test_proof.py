@@ -17,7 +17,7 @@ from lab.proof import base, code, continuing, export, measures, memory, muon, op
 from lab.proof.page import TRUTH, WITHOUT_ANCHOR
 from lab.proof.run import Run, RunConfig
 from lab.proof.sampling import make_scheduler
-from lab.world2 import clip
+from lab.world import clip
 from streamingt2v.models.unet3d import StreamingUNet3D
 
 

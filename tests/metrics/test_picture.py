@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constructed import flat, moving, result_of, texture
-from lab.world2 import clip
+from lab.world import clip
 from streamingt2v.metrics.picture import (
     ColourDrift,
     Cuts,

@@ -13,7 +13,7 @@ import toy_clip
 from constructed import constant_flow, moving, result_of, texture
 from lab.proof.export import build_vocabulary
 from lab.proof.sight import normalised
-from lab.world2 import clip
+from lab.world import clip
 from streamingt2v.config import ModelConfig
 from streamingt2v.errors import MediaError, RequestError, RunError
 from streamingt2v.metrics import seams, suite

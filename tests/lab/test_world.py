@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lab.world2 import captions, clip, motion, scenery, things, vocabulary
+from lab.world import captions, clip, motion, scenery, things, vocabulary
 
 NOUNS = [n.name for n in vocabulary.NOUNS]
 MOTIONS = [m.name for m in vocabulary.MOTIONS]
