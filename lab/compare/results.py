@@ -32,9 +32,6 @@ class Item:
     caption: str
     frames: int
     values: dict[str, float | None]
-    first: dict[str, bool]
-    last: dict[str, bool]
-    curves: dict[str, list[float | None]]
     seconds: float
 
     @property

@@ -114,7 +114,7 @@ class Maker:
         values = getattr(self, f"_{part}")(video, method, spec, seed)
         values = {name: plain(float(value)) for name, value in values.items() if value is not None}
         seconds = round(time.monotonic() - began, 1)
-        return Item(*key, spec.caption, frames, values, {}, {}, {}, seconds)
+        return Item(*key, spec.caption, frames, values, seconds)
 
     def _video(self, part: str, method: str, spec: Any, seed: int, frames: int) -> Iterator[np.ndarray]:
         if method == TRUTH:

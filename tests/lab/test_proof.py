@@ -241,7 +241,7 @@ def results(folder: Path, better: float) -> Path:
             for prompt in range(2):
                 key = (part, method, prompt, 0)
                 made = {name: worse.get(name, value - less) for name, value in values.items()}
-                file.add(Item(*key, "A cat", 4, made, {}, {}, {}, 1.0))
+                file.add(Item(*key, "A cat", 4, made, 1.0))
                 save_rows(np.zeros((4, 8, 3), np.uint8), page.image_of(folder, "rows", key))
                 save_rows(np.zeros((8, 4 * 8, 3), np.uint8), page.image_of(folder, "films", key))
     page.save_truth(folder, {"noun": 1.0, "scene": 1.0, "motion": 1.0})

@@ -15,9 +15,7 @@ def items(method: str, **values: float) -> list[Item]:
     in the same way for every method."""
     around = np.random.default_rng(0).normal(0, 1e-3, 20)
     numbers = [{n: v + float(difference) for n, v in values.items()} for difference in around]
-    return [
-        Item("compared", method, i, 0, "a cat", 40, own, {}, {}, {}, 1.0) for i, own in enumerate(numbers)
-    ]
+    return [Item("compared", method, i, 0, "a cat", 40, own, 1.0) for i, own in enumerate(numbers)]
 
 
 def test_items_are_kept_line_by_line_and_a_torn_line_is_written_over(tmp_path):
