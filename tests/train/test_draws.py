@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from lab.proof.sampling import make_scheduler
 from streamingt2v.train import draws, objective
+from streamingt2v.train.data import Clip
 from streamingt2v.train.draws import HashedNoise, Noise, generators
-from streamingt2v.train.memory import drifted
+from streamingt2v.train.memory import Plan, continuations, drifted
 
 
 @given(st.integers(1, 100), st.integers(1, 16))
@@ -29,6 +30,34 @@ def test_a_sample_has_its_noise_whatever_else_is_in_the_batch():
     ):
         values = call(whole, like)
         assert len(values.unique()) > 1 and torch.equal(values[2:], call(part, like[2:]))
+
+
+class Weighed:
+    """Clips of noise; pixels on the left weigh three times as much."""
+
+    key = "weighed"
+
+    def draw(self, rng, offsets, height, width):
+        frames = torch.from_numpy(rng.uniform(-1, 1, (len(offsets), 3, height, width))).float()
+        weight = torch.ones(len(offsets), height, width)
+        weight[:, :, : width // 2] = 3
+        return Clip(frames, "a cat", weight)
+
+
+def test_a_data_set_weighs_pixels_and_a_tenth_of_captions_and_anchors_is_left_out():
+    said = []
+    batch = continuations(
+        Weighed(),
+        Plan(False, 16, 16, 4, 2),
+        lambda texts: said.extend(texts),
+        generators(0, 0, range(400)),
+        False,
+    )
+    weight = objective.latent_weight(batch["weight"], 8)
+    assert weight.shape == (400, 4, 2, 2) and torch.allclose(weight.mean((1, 2, 3)), torch.ones(400))
+    assert torch.allclose(weight[..., 0], 3 * weight[..., 1])
+    grey = int((batch["anchor"] == 0).all(-1).all(-1).all(-1).sum())
+    assert {*said} == {"a cat", ""} and 20 < said.count("") < 65 and 20 < grey < 65
 
 
 def test_late_draws_more_timesteps_with_much_noise_and_stays_in_range():
