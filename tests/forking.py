@@ -30,7 +30,8 @@ __all__ = ["DEVNULL", "PIPE", "Popen", "TimeoutExpired", "run"]
 
 IMPORTS = (
     "forking",
-    "lab.tiny.recipes",
+    "lab.proof.export",
+    "streamingt2v.train.recipes",
     "toy",
     "streamingt2v.api.app",
     "streamingt2v.jobs.service",
