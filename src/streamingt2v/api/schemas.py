@@ -179,9 +179,7 @@ class VideoCreate(_Length):
 class VideoExtension(_Length):
     """A video to extend."""
 
-    prompt: Text = Field(
-        description="Text prompt of the new part.", examples=["A cat jumping on the street"]
-    )
+    prompt: Text = Field(description="Text prompt of the new part.", examples=["A cat jumping on the street"])
     video: VideoReference | None = Field(
         None, description="The video to extend; a file comes as multipart under this name."
     )

@@ -15,7 +15,9 @@ class Example:
 
 EXAMPLES = (
     Example("cat", "Cat on the street", {"prompt": "A cat running on the street", "seed": 5}),
-    Example("balloon", "Balloon at sunset", {"prompt": "A red balloon floating by the sea at sunset", "seed": 5}),
+    Example(
+        "balloon", "Balloon at sunset", {"prompt": "A red balloon floating by the sea at sunset", "seed": 5}
+    ),
     Example("rocket", "Rocket at night", {"prompt": "A rocket floating in the desert at night", "seed": 3}),
     Example("penguin", "Penguin in the snow", {"prompt": "A penguin dancing in the snow", "seed": 7}),
     Example("turtle", "Turtle under water", {"prompt": "A turtle floating under water", "seed": 7}),
