@@ -131,7 +131,7 @@ SLOW_MODULES = {
     "api": {"test_nouns", "test_replicas", "test_sessions", "test_shared"},
     "backbones": {"test_engines"},
     "cli": {"test_from_nothing", "test_get", "test_process"},
-    "compare": {"test_baselines", "test_rivals"},
+    "compare": {"test_baselines", "test_comparison", "test_rivals"},
     "convert": {"test_enhancers", "test_kinds", "test_ldm", "test_streaming_t2v"},
     "external": {
         *("test_continuing", "test_families", "test_first_chunk"),
@@ -147,8 +147,9 @@ SLOW_MODULES = {
     "tests": {
         *("test_bench", "test_docs_run", "test_matrix", "test_ray_ports", "test_savings", "test_workers"),
     },
+    "tiny": {"test_recipes"},
     "web": {"test_end"},
-    "train": {"test_distill", "test_own_clips", "test_processes", "test_shard"},
+    "train": {"test_distill", "test_own_clips", "test_shard"},
 }
 """Folder -> modules that start processes, servers, Ray or trainings, convert networks, or make dozens of
 videos."""

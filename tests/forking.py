@@ -30,8 +30,7 @@ __all__ = ["DEVNULL", "PIPE", "Popen", "TimeoutExpired", "run"]
 
 IMPORTS = (
     "forking",
-    "lab.proof.export",
-    "streamingt2v.train.recipes",
+    "lab.tiny.recipes",
     "toy",
     "streamingt2v.api.app",
     "streamingt2v.jobs.service",

@@ -10,13 +10,13 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from lab.tiny import text
 from streamingt2v.models.apm import ImageTokens
 from streamingt2v.models.cam import ConditionalAttentionModule
 from streamingt2v.models.svd_cam import SpatioTemporalCam
 from streamingt2v.models.svd_unet import StreamingUNetSpatioTemporal
 from streamingt2v.models.unet3d import StreamingUNet3D
 from streamingt2v.models.vid2vid_unet import Vid2VidUNet
-from toy_clip import TEXT_LENGTH, build_tokenizer
 from toy_networks import stir
 
 Tensors = dict[str, torch.Tensor]
@@ -71,11 +71,11 @@ def vision(projection: int = 64) -> CLIPVisionModelWithProjection:
 
 def streaming_t2v(depth: int = LEVELS) -> dict[str, torch.nn.Module]:
     """Build the networks; every part has an effect."""
-    vocabulary = len(build_tokenizer())
+    vocabulary = len(text.build_tokenizer())
     clip = CLIPTextConfig(
         vocab_size=vocabulary, hidden_size=64, intermediate_size=48, num_hidden_layers=2,
         num_attention_heads=1, projection_dim=64,
-        max_position_embeddings=TEXT_LENGTH, hidden_act="gelu", bos_token_id=vocabulary - 2,
+        max_position_embeddings=text.TEXT_LENGTH, hidden_act="gelu", bos_token_id=vocabulary - 2,
         eos_token_id=vocabulary - 1,
     )  # fmt: skip
     levels = {
@@ -83,7 +83,7 @@ def streaming_t2v(depth: int = LEVELS) -> dict[str, torch.nn.Module]:
     }  # fmt: skip
     return {
         "unet": stir(
-            StreamingUNet3D(**UNET, merger_head_dim=16, num_text_tokens=TEXT_LENGTH, num_image_tokens=4)
+            StreamingUNet3D(**UNET, merger_head_dim=16, num_text_tokens=text.TEXT_LENGTH, num_image_tokens=4)
         ),
         "cam": stir(ConditionalAttentionModule(**ENCODER, conditioning_channels=conditioning(depth)), seed=1),
         "image_tokens": stir(ImageTokens(64, 16, 4, 64)),

@@ -11,7 +11,7 @@ from safetensors.torch import save as save_bytes
 import published
 import toy_pipelines
 from hub_server import Hub
-from toy_clip import build_tokenizer
+from lab.tiny import text
 
 MODELSCOPE = "damo-vilab/text-to-video-ms-1.7b"
 
@@ -21,7 +21,7 @@ def put_streaming_t2v(hub: Hub, folder: Path, depth: int = published.LEVELS) -> 
     networks = published.streaming_t2v(depth)
     checkpoint = pickled({"state_dict": published.streaming_t2v_names(networks)})
     hub.put("PAIR/StreamingT2V", {"streaming_t2v.ckpt": checkpoint, "README.md": b"x"})
-    build_tokenizer().save_pretrained(folder / "tokenizer")
+    text.build_tokenizer().save_pretrained(folder / "tokenizer")
     files = {f"tokenizer/{path.name}": path.read_bytes() for path in (folder / "tokenizer").iterdir()}
     hub.put(MODELSCOPE, files | {"unet/diffusion_pytorch_model.bin": bytes(20_000)}, licence="cc-by-nc-4.0")
 

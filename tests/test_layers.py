@@ -112,9 +112,7 @@ def test_no_module_is_in_a_circle(graph):
     TopologicalSorter(below).prepare()  # CycleError names the circle
 
 
-LABORATORY = re.compile(
-    r"(?:^|[^\w./-])lab\.(?:world|proof|compare|benchmarks)\b|^lab$|(?:from|import) lab\b"
-)
+LABORATORY = re.compile(r"(?:^|[^\w./-])lab\.(?:world|tiny|compare|benchmarks)\b|^lab$|(?:from|import) lab\b")
 
 
 def named_laboratory(source: str) -> list[str]:
@@ -148,8 +146,8 @@ def test_the_product_does_without_the_laboratory():
 
 @pytest.mark.parametrize(
     "source",
-    ["import lab.world", "from lab import proof", "def f():\n    import_module('lab.proof.base')",
-     "run([python, '-m', 'lab.proof.whole'])", "exec('from lab import world')", "__import__('lab')"],
+    ["import lab.world", "from lab import tiny", "def f():\n    import_module('lab.tiny.recipes')",
+     "run([python, '-m', 'lab.tiny'])", "exec('from lab import world')", "__import__('lab')"],
 )  # fmt: skip
 def test_a_way_into_the_laboratory_is_found(source):
     assert named_laboratory(source)

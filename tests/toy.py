@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, UNet3DConditionModel
+from diffusers import UNet3DConditionModel
 from PIL import Image
 from transformers import CLIPVisionModelWithProjection
 
-from lab.proof.export import build_vocabulary
-from lab.proof.sampling import make_scheduler
+from lab.tiny import assemble, base, data, diffusion, text, vae
 from streamingt2v.backbones.modelscope import ModelScopeBackbone
 from streamingt2v.backbones.refiner import RefinerBackbone
 from streamingt2v.backbones.text import TextEncoder
@@ -24,10 +23,8 @@ from streamingt2v.models.apm import ImageTokens
 from streamingt2v.models.cam import ConditionalAttentionModule
 from streamingt2v.models.unet3d import StreamingUNet3D
 from streamingt2v.train.teacher import student_scheduler
-from toy_clip import TEXT_LENGTH, build_clip, build_tokenizer
 
 SIZE = 32
-LATENT_CHANNELS = 16
 
 
 def write_toy_model(folder: Path, refiner: bool = True, channels: tuple[int, ...] = (16, 32)) -> Path:
@@ -36,23 +33,26 @@ def write_toy_model(folder: Path, refiner: bool = True, channels: tuple[int, ...
     channels: of the denoising networks' levels.
     """
     torch.manual_seed(0)
-    tokenizer = build_tokenizer()
-    clip = build_clip(tokenizer, 32)
+    tokenizer = text.build_tokenizer()
+    clip = text.build_clip(
+        text.TextConfig(width=32, text_layers=1, vision_layers=1, heads=2, image_size=32), tokenizer
+    )
     vision = CLIPVisionModelWithProjection(clip.config.vision_config)
-    autoencoder = _vae()
-    unet = _awake(StreamingUNet3D.from_base(build_unet(channels), 16, TEXT_LENGTH, 4))
+    autoencoder = vae.build_vae(vae.VaeConfig(size=SIZE, channels=(16, 16, 16, 16)))
+    unet = _awake(StreamingUNet3D.from_base(_unet(channels), 16, text.TEXT_LENGTH, 4))
     cam = _awake(ConditionalAttentionModule.from_base(unet, (16, 16, 16, 16)))
     backbone = ModelScopeBackbone(autoencoder, unet, cam, vision, ImageTokens(32, 16, 4, 32))
     extend = ExtendConfig(frames=16, overlap=8, steps=2, guidance_scale=3.0, eta=0.5)
     refine = RefineConfig(frames=16, overlap=4, strength=0.5, steps=2, guidance_scale=2.0)
     config = ModelConfig("toy", SIZE, SIZE, 8, extend, refine if refiner else None)
-    enhancer = RefinerBackbone(autoencoder, build_unet(channels)) if refiner else None
+    words = assemble.build_vocabulary(data.noun_names(12))
+    enhancer = RefinerBackbone(autoencoder, _unet(channels)) if refiner else None
     save(
         Components(
             config,
-            TextEncoder(tokenizer, clip.text_model, build_vocabulary()),
+            TextEncoder(tokenizer, clip.text_model, words),
             backbone,
-            make_scheduler(),
+            diffusion.make_scheduler(),
             enhancer,
         ),
         folder,
@@ -74,24 +74,8 @@ def write_distilled_model(folder: Path) -> Path:
     return folder
 
 
-def build_unet(channels: tuple[int, ...] = (16, 32)) -> UNet3DConditionModel:
-    """Build a stock network with attention at all levels but the deepest."""
-    inner = len(channels) - 1
-    return UNet3DConditionModel(
-        sample_size=SIZE // 8, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS,
-        down_block_types=("CrossAttnDownBlock3D",) * inner + ("DownBlock3D",),
-        up_block_types=("UpBlock3D",) + ("CrossAttnUpBlock3D",) * inner, block_out_channels=channels,
-        layers_per_block=1, cross_attention_dim=32, attention_head_dim=16, norm_num_groups=16,
-    )  # fmt: skip
-
-
-def _vae() -> AutoencoderKL:
-    """Build an autoencoder that divides height and width by 8."""
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(16, 16, 16, 16), layers_per_block=1, latent_channels=LATENT_CHANNELS,
-        norm_num_groups=16, sample_size=SIZE, scaling_factor=1.0,
-    )  # fmt: skip
+def _unet(channels: tuple[int, ...]) -> UNet3DConditionModel:
+    return base.build_unet(channels, SIZE // 8, 32, head_dim=16)
 
 
 def _awake(module: torch.nn.Module) -> torch.nn.Module:

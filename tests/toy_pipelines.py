@@ -11,6 +11,7 @@ import diffusers
 import torch
 import transformers
 
+from lab.tiny import text
 from streamingt2v.backbones.refiner import RefinerBackbone
 from streamingt2v.backbones.svd import SvdBackbone
 from streamingt2v.backbones.text import NoText, TextEncoder
@@ -20,7 +21,6 @@ from streamingt2v.config.external import SeedConfig, SvdConfig
 from streamingt2v.models.svd_cam import SpatioTemporalCam
 from streamingt2v.models.svd_unet import StreamingUNetSpatioTemporal
 from toy import write_picture
-from toy_clip import build_clip, build_tokenizer
 from toy_networks import stir
 
 WIDTH = 32
@@ -268,8 +268,11 @@ def _saved(pipe: Any, folder: Path) -> Path:
 
 
 def _clip_text() -> tuple[Any, Any]:
-    tokenizer = build_tokenizer()
-    return tokenizer, stir(build_clip(tokenizer, WIDTH).text_model)
+    tokenizer = text.build_tokenizer()
+    clip = text.build_clip(
+        text.TextConfig(width=WIDTH, text_layers=1, vision_layers=1, heads=2, image_size=32), tokenizer
+    )
+    return tokenizer, stir(clip.text_model)
 
 
 def _clip_vision(image_size: int, patch_size: int) -> Any:
@@ -285,7 +288,7 @@ def _clip_vision(image_size: int, patch_size: int) -> Any:
 
 
 def _t5(kind: str = "T5") -> tuple[Any, Any]:
-    tokenizer = build_tokenizer()
+    tokenizer = text.build_tokenizer()
     sizes = {"d_model": WIDTH, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
     config = getattr(transformers, f"{kind}Config")(vocab_size=len(tokenizer), **sizes)
     return tokenizer, stir(getattr(transformers, f"{kind}EncoderModel")(config))

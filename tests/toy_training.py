@@ -1,96 +1,49 @@
-"""Tasks, clips and settings of toy trainings; read what their runs wrote."""
+"""Toy settings of the training recipes; read what their runs wrote."""
 
 from __future__ import annotations
 
 import os
 import socket
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import load_file
 
 import forking
-from lab.proof.sampling import make_scheduler
-from streamingt2v.train import objective
-from streamingt2v.train.recipes import Recipe
-from streamingt2v.train.task import Batch
-from streamingt2v.video.writer import write_video
-from toy import LATENT_CHANNELS, build_unet
 
 LOOP = {"batch": 2, "seed": 5, "log_every": 1, "save_every": 100, "warmup": 2, "precision": "no"}
-OWN = {
-    "cam": {"reach": 4},
-    "apm": {"reach": 4, "drift": 0.1},
-    "distill": {"videos": 1, "chunks": 2, "student_steps": 2, "still": 0.0},
-}
-"""Toy settings of the package's recipes."""
+TEXT = {"width": 32, "text_layers": 1, "vision_layers": 1, "heads": 2}
 
 
-@dataclass(frozen=True)
-class WholeConfig:
-    """images: batch size of every second step, whose samples are single images. frames: of the others."""
-
-    images: int = 1
-    frames: int = 4
-
-
-class WholeModule(nn.Module):
-    """A base of which everything is trained."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.unet, self.scheduler = build_unet((32, 64)), make_scheduler()
-
-    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
-        noisy, velocity, t = objective.noised(batch["latents"], self.scheduler, batch["noise"])
-        predicted = self.unet(noisy, t, batch["text"]).sample
-        weight = torch.ones_like(noisy[:, 0])
-        return {"loss": objective.denoising_loss(predicted, velocity, t, weight, self.scheduler)}
-
-
-class WholeTask:
-    """See `train.task.Task`: batches of different size, as recipes may have."""
-
-    def __init__(self, config: WholeConfig):
-        self.config, self.module = config, WholeModule()
-
-    def batch_size(self, step: int, batch: int) -> int:
-        return batch if step % 2 else self.config.images
-
-    def batch(self, rngs: Sequence[np.random.Generator], step: int) -> Batch:
-        frames = self.config.frames if step % 2 else 1
-        latents = np.stack([rng.normal(size=(LATENT_CHANNELS, frames, 4, 4)) for rng in rngs])
-        text = np.stack([rng.normal(size=(5, 32)) for rng in rngs])
-        return {"latents": torch.from_numpy(latents).float(), "text": torch.from_numpy(text).float()}
-
-    def export(self, folder: Path) -> None:
-        self.module.unet.save_pretrained(folder / "unet")
-
-    @torch.no_grad()
-    def sample(self, folder: Path, step: int) -> None:
-        """Write what the network makes of noise."""
-        batch = self.batch([np.random.default_rng(0)], 1)
-        (folder / "samples").mkdir(exist_ok=True)
-        made = self.module.unet(batch["latents"], 500, batch["text"]).sample
-        save_file({"made": made.contiguous()}, folder / "samples" / f"{step:06d}")
-
-
-WHOLE = Recipe("all of a base", WholeConfig, lambda config, out: WholeTask(config), 2, 2, 1e-3)
-
-
-def write_clips(folder: Path) -> Path:
-    """Write two captioned videos of three seconds."""
-    for number in range(2):
-        noise = np.random.default_rng(number).integers(0, 256, (24, 8, 8, 3), np.uint8)
-        frames = (np.kron(frame, np.ones((4, 4, 1), np.uint8)) for frame in noise)
-        write_video(folder / f"{number}.mp4", frames, 8)
-        (folder / f"{number}.txt").write_text(f"a cat running, take {number}")
-    return folder
+def settings(name: str, root: Path) -> dict:
+    """Return toy settings of a recipe; `root` holds the folders of those before it."""
+    made = {"text": root / "text", "vae": root / "vae", "base": root / "base"}
+    return {
+        "text": TEXT,
+        "vae": {"size": 32, "channels": (16, 16, 16, 16)},
+        "base": {
+            "text": made["text"],
+            "size": 32,
+            "frames": 4,
+            "image_every": 2,
+            "image_batch": 1,
+            "channels": (32, 64),
+        },
+        "cam": {**made, "size": 32, "image_tokens": 2, "encoder_steps": 1},
+        "apm": {**made, "cam": root / "cam", "size": 32, "image_tokens": 2},
+        "refiner": {"text": made["text"], "size": 64, "frames": 4, "channels": (16, 32), "image_batch": 2},
+        "rival": {**made, "kind": "additive", "size": 32, "encoder_steps": 1},
+        "judge": {"frames": 4, "width": 8, "image_batch": 3},
+        "distill": {
+            "model": str(root / "model"),
+            "cache": root / "videos",
+            "videos": 2,
+            "chunks": 2,
+            "rank": 2,
+            "first_every": 2,
+        },
+    }[name]
 
 
 def run_in_two_processes(words: list[str]) -> None:

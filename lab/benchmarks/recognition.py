@@ -1,4 +1,4 @@
-"""Judge whether the prompt's noun, scene and motion are seen in the first and last chunk of a long video.
+"""Judge whether the prompt's noun and scene are visible in the first and last chunk of a long video.
 
     python lab/benchmarks/recognition.py [--prompts 40] [--frames 80] [--model tiny] [--sheet sheet.png]
 
@@ -15,12 +15,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lab.compare.statistics import share
-from lab.proof.judge import FRAMES, JUDGE, check, load_judge
-from lab.world import clip
+from lab.compare import protocol
+from lab.compare.judge import load_judge
+from lab.world import vocabulary
 from streamingt2v import LongVideoPipeline, Request
-
-KINDS = ("noun", "scene", "motion")
 
 
 def main() -> None:
@@ -28,28 +26,38 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=40)
     parser.add_argument("--frames", type=int, default=80)
     parser.add_argument("--model", default="tiny")
-    parser.add_argument("--judge", type=Path, default=JUDGE)
     parser.add_argument("--seed", type=int, default=33)
     parser.add_argument(
         "--held-out", action="store_true", help="captions in words and word orders that training never had"
     )
     parser.add_argument("--sheet", type=Path)
     options = parser.parse_args()
-    pipe, judge = LongVideoPipeline.from_pretrained(options.model), load_judge(options.judge)
-    truth = check(judge, 200)
-    print("the judge on 200 true clips: " + ", ".join(f"{k} {v:.3f}" for k, v in truth.items()), flush=True)
+    pipe, judge = LongVideoPipeline.from_pretrained(options.model), load_judge()
+    nouns = [n.name for n in vocabulary.NOUNS if not pipe.unknown_words(n.name)]
+    truth = {kind: share.value for kind, share in protocol.accuracy(judge, nouns, 200).items()}
+    print(
+        f"{len(nouns)} nouns; the judge on 200 true clips: "
+        + ", ".join(f"{k} {v:.3f}" for k, v in truth.items()),
+        flush=True,
+    )
     rows, pictures = [], []
-    for number in range(options.prompts):
-        spec = clip.sample((78, number), options.held_out)
-        first, last = windows(pipe, Request(spec.caption, options.frames, options.seed))
-        seen = {"first": judge.judge(first).names, "last": judge.judge(last).names}
+    for spec in protocol.prompts(nouns, options.prompts, options.held_out):
+        seen = windows(pipe, Request(spec.caption, options.frames, options.seed))
+        parts = {"first": seen.first, "last": seen.last}
         rows.append(
-            {f"{k}_{part}": names[k] == getattr(spec, k) for part, names in seen.items() for k in KINDS}
+            {
+                f"{k}_{part}": hit
+                for part, frames in parts.items()
+                for k, hit in protocol.hits(judge, frames, spec).items()
+            }
         )
-        told = (f"{part} {'/'.join(names[k] for k in KINDS)}" for part, names in seen.items())
-        print(f"{spec.caption:64s} " + "  ".join(told), flush=True)
-        pictures.append(np.concatenate([first[len(first) // 2], last[-1]], 1))
-    shares = {name: share(sum(row[name] for row in rows), len(rows)).value for name in rows[0]}
+        print(
+            f"{spec.caption:64s} "
+            + "  ".join(f"{part} {'/'.join(judge.judge(frames))}" for part, frames in parts.items()),
+            flush=True,
+        )
+        pictures.append(np.concatenate([seen.first[len(seen.first) // 2], seen.last[-1]], 1))
+    shares = {name: share.value for name, share in protocol.shares(rows).items()}
     print("  ".join(f"{k} {v:.3f}" for k, v in shares.items()))
     if options.sheet:
         save_sheet(pictures, options.sheet)
@@ -62,15 +70,13 @@ def main() -> None:
     print(json.dumps({"benchmark": "recognition", **asked, "truth": truth, **shares}))
 
 
-def windows(pipe: LongVideoPipeline, request: Request) -> tuple[np.ndarray, np.ndarray]:
+def windows(pipe: LongVideoPipeline, request: Request) -> protocol.Windows:
     """Return the first and last frames of a stream, keeping nothing between."""
-    first: np.ndarray | None = None
-    last = np.zeros(0)
+    seen = protocol.Windows()
     for chunk in pipe.stream(request):
-        first = chunk.frames[:FRAMES] if first is None else first
-        last = np.concatenate([last, chunk.frames])[-FRAMES:] if len(last) else chunk.frames[-FRAMES:]
-    assert first is not None, "a stream has a chunk"
-    return first, last
+        for frame in chunk.frames:
+            seen.add(frame)
+    return seen
 
 
 def save_sheet(pictures: list[np.ndarray], path: Path, columns: int = 8) -> None:

@@ -31,6 +31,7 @@ import torch.nn.functional as F
 
 from lab.compare.results import markdown
 from lab.compare.statistics import bootstrap, paired
+from lab.tiny.data import noun_names
 from lab.world import clip
 from streamingt2v import LongVideoPipeline, durable
 from streamingt2v.config import ModelConfig, RefineConfig, find_model
@@ -110,7 +111,7 @@ def measure(
     """Yield (way, video, scores) for one clip."""
     config = pipe.config.refine
     assert config is not None, "checked at the door"
-    spec = clip.sample((11, number))
+    spec = clip.sample((11, number), noun_names(12))
     sharp_THWC = clip.render(
         spec, clip.frame_times(frames), *config.size(pipe.config.height, pipe.config.width)
     )[0]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from streamingt2v.checkpoints.load import Components
-from streamingt2v.config import Request
+from streamingt2v.config import ExtendConfig, Request
 from streamingt2v.samplers.denoise import Predict, final
 from streamingt2v.samplers.guidance import Guidance
 from streamingt2v.samplers.noise import frame_noise
@@ -54,6 +54,11 @@ def fifo_diffusion(components: Components, request: Request, partitions: int = P
         latents_BCTHW = queue.step(noise(len(levels) + number))
         if number >= copies:
             yield from to_uint8(backbone.decode(latents_BCTHW))
+
+
+def fifo_calls(config: ExtendConfig, frames: int) -> int:
+    """Return the number of network calls on a chunk-long window."""
+    return config.steps + 2 * PARTITIONS * (config.frames * (PARTITIONS - 1) + frames)
 
 
 def _first_chunk(components: Components, request: Request, condition: Any) -> torch.Tensor:

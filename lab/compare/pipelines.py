@@ -2,12 +2,12 @@
 
 python -m lab.compare.pipelines -o FOLDER [--prompts 40] [--frames 80] [--videos 12] [--page PAGE.md]
 
-Extending: `TextToVideoSDPipeline` of the included model's networks, 4 steps. Every chunk draws its own
-noise, the same for all ways and of the kind that the network was trained on, and there is no crossfade.
-Nothing, the last frame, or the overlap is held; beside them CAM and APM. Refining: `VideoToVideoSDPipeline`
-at strength 0.45 (4 steps), windows of 16 frames that share 4, joined by a cut at a random frame or by
-randomized blending at every step, scored as `lab/benchmarks/seams.py` does. What FOLDER holds already is not
-made again. Prints the tables; --page writes them with slices through time.
+Extending: `TextToVideoSDPipeline` of the included model's networks, 4 steps. Every chunk draws its own noise,
+the same for all ways and of the kind that the network was trained on (half of it common to the chunk's
+frames), and there is no crossfade. Nothing, the last frame, or the overlap is held; beside them CAM and APM.
+Refining: `VideoToVideoSDPipeline` at strength 0.45 (4 steps), windows of 16 frames that share 4, joined by a
+cut at a random frame or by randomized blending at every step, scored as `lab/benchmarks/seams.py` does. What
+FOLDER holds already is not made again. Prints the tables; --page writes them with slices through time.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from lab.benchmarks import seams
+from lab.tiny.data import noun_names
 from lab.world import clip
 from streamingt2v import LongVideoPipeline, durable
 from streamingt2v.config import ExtendConfig
@@ -48,11 +49,15 @@ from streamingt2v.stages.refine_by_pipeline import PipelineRefineStage
 from streamingt2v.stages.refine_by_steps import SplicedRefineStage
 from streamingt2v.video.piece import Piece, to_float, to_uint8
 
+from . import protocol
 from .results import markdown, plain
 from .statistics import bootstrap, paired
 
 CHUNK, OVERLAP, SIDE, STEPS = 16, 8, 64, 4
-FACTOR = 8  # pixels a side of a latent
+FACTOR, MIXED = 8, 0.5
+"""Pixels a side of a latent; share of noise that the frames of a chunk have in common, as the network was
+trained.
+"""
 VALUES = ("seam", "mawe", "colour_end")
 REFERENCE = {"extend": "overlap", "refine": "cut"}
 REFINING = RefineByConfig("", frames=16, overlap=4, scale=2, strength=0.45, steps=10, guidance_scale=2.0)
@@ -67,8 +72,7 @@ class Mixed(PipelineExtendStage):
     def _clip(
         self, pipe: Any, words: Words, frame: int, stage: str, position: int, goes: Continuation
     ) -> torch.Tensor:
-        channels, mixed = pipe.unet.config.in_channels, self.config.mixed_noise
-        noise = {"latents": chunk_noise(channels, self.size, self.seed, position, mixed)}
+        noise = {"latents": chunk_noise(pipe.unet.config.in_channels, self.size, self.seed, position)}
         goes = replace(goes, arguments={**goes.arguments, **noise})
         return super()._clip(pipe, words, frame, stage, position, goes)
 
@@ -98,17 +102,16 @@ class Cam(ExtendStage):
     def next(self, memory: Any, words: Words, frame: int, again: int = 0) -> torch.Tensor:
         """See `Extender.next`."""
         condition = self.backbone.condition(words.text_at(frame), memory.anchor_CHW, self.seed)
-        channels, mixed = self.backbone.latent_shape(*self.size)[0], self.config.mixed_noise
-        noise = chunk_noise(channels, self.size, self.seed, memory.position, mixed)
+        noise = chunk_noise(self.backbone.latent_shape(*self.size)[0], self.size, self.seed, memory.position)
         latents = final(self.denoise(condition, memory.window_TCHW, lambda step: noise))
         return to_float(to_uint8(self.backbone.decode(latents, OVERLAP)))
 
 
-def chunk_noise(channels: int, size: tuple[int, int], seed: int, position: int, mixed: float) -> torch.Tensor:
-    """Return the noise that a chunk starts from, (1, C, T, h, w); a share `mixed` is common to its frames."""
+def chunk_noise(channels: int, size: tuple[int, int], seed: int, position: int) -> torch.Tensor:
+    """Return the noise that a chunk starts from, (1, C, T, h, w)."""
     shape = (channels, size[0] // FACTOR, size[1] // FACTOR)
     own = 1000 * seed + position  # the common part too is the chunk's own
-    noise_TCHW = mixed_noise(own, "chunk", range(CHUNK), -1, shape, mixed)
+    noise_TCHW = mixed_noise(own, "chunk", range(CHUNK), -1, shape, MIXED)
     return noise_TCHW.transpose(0, 1)[None]
 
 
@@ -130,8 +133,7 @@ def stock(pipe: LongVideoPipeline) -> tuple[Any, Any]:
 
 def extenders(pipe: LongVideoPipeline, first: Any, seed: int) -> dict[str, Any]:
     """Return who goes on in which way."""
-    parts, mixed = pipe.components, pipe.config.extend.mixed_noise
-    config = ExtendConfig(CHUNK, OVERLAP, steps=STEPS, guidance_scale=1.0, eta=0.0, mixed_noise=mixed)
+    config, parts = ExtendConfig(CHUNK, OVERLAP, steps=STEPS, guidance_scale=1.0, eta=0.0), pipe.components
     size = (SIDE, SIDE)
 
     by = ExtendByConfig("", how="overlap", steps=STEPS, guidance_scale=1.0, anchor=0)
@@ -155,9 +157,9 @@ def extended(maker: Any, first_TCHW: torch.Tensor, words: Words, frames: int) ->
 def extend_items(pipe: LongVideoPipeline, first: Any, asked: argparse.Namespace, done: set) -> Iterator[dict]:
     """Make and measure the videos of stage 2 that are not done."""
     tools, parts = make_tools(("seam", "mawe", "colour")), pipe.components
-    for number in range(asked.prompts):
-        caption = clip.sample((78, number)).caption
-        words = Words(parts.text, "", lambda frame, caption=caption: caption)
+    specs = protocol.prompts(noun_names(12), asked.prompts)
+    for number, spec in enumerate(specs):
+        words = Words(parts.text, "", lambda frame, caption=spec.caption: caption)
         ways = {
             name: maker
             for name, maker in extenders(pipe, first, number).items()
@@ -168,7 +170,7 @@ def extend_items(pipe: LongVideoPipeline, first: Any, asked: argparse.Namespace,
         first_TCHW = extenders(pipe, first, number)["overlap"].first(words)
         for name, maker in ways.items():
             video = extended(maker, first_TCHW, words, asked.frames)
-            setting = Setting(tools, Grid(CHUNK, OVERLAP), caption)
+            setting = Setting(tools, Grid(CHUNK, OVERLAP), spec.caption)
             rows = MiddleRows()
             for frame in video:
                 rows.add(frame)
@@ -189,7 +191,7 @@ def refine_items(
         ways = [way for way in ("cut", "steps") if ("refine", way, number) not in done]
         if not ways:
             continue
-        spec = clip.sample((11, number))
+        spec = clip.sample((11, number), noun_names(12))
         sharp = clip.render(spec, clip.frame_times(length), *size)[0]
         soft_TCHW = F.interpolate(to_float(sharp), (SIDE, SIDE), mode="bilinear", antialias=True)
         true = seams.changes(sharp)

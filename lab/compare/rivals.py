@@ -172,7 +172,7 @@ def load_rival(folder: Path, unet: StreamingUNet3D) -> Rival:
     path = folder / "rival" / "config.json"
     if not path.is_file():
         raise ModelError(
-            f"{folder} holds no rival: train one into it with python -m lab.proof.memory {folder} --kind KIND"
+            f"{folder} holds no rival: train one into it with: python -m lab.tiny rival -o {folder}"
         )
     kind = classes.get(str(read_json(path).get("_class_name")))
     if kind is None:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from lab.world import clip
+from lab.world2 import clip
 
 PATCH = 8
 CHANNELS = 64

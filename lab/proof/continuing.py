@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from lab.world import clip, motion, vocabulary
+from lab.world2 import clip, motion, vocabulary
 
 from .code import PATCH, PatchCode, to_pixels
 

@@ -84,7 +84,7 @@ class Denoised:
 
 def captioned(rng: np.random.Generator, count: int) -> Captioned:
     """Draw 64-pixel images, four per clip; a quarter are crops of 128-pixel images, for the refiner."""
-    from lab.world import clip
+    from lab.world2 import clip
 
     frames: list[torch.Tensor] = []
     captions: list[str] = []

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from lab.world import clip
+from lab.world2 import clip
 from streamingt2v.train.data import Clip
 from streamingt2v.train.distill import DistillTask, Settings
 from streamingt2v.train.draws import generators
@@ -24,7 +24,7 @@ from .run import Run, RunConfig, device_of_this_process, quick_arithmetic
 class WorldClips:
     """Clips of the world as a `train.data.ClipDataset`."""
 
-    key = "world"
+    key = "world2"
 
     def draw(self, rng: np.random.Generator, offsets: Sequence[int], height: int, width: int) -> Clip:
         """See `ClipDataset.draw`; clips are square."""

@@ -16,12 +16,13 @@ import torch
 from diffusers import AutoencoderKL, UNet3DConditionModel
 from transformers import CLIPVisionModelWithProjection
 
-from lab.world import clip, vocabulary
+from lab.tiny.assemble import EXTEND, REFINE
+from lab.world2 import clip, vocabulary
 from streamingt2v.backbones.modelscope import ModelScopeBackbone
 from streamingt2v.backbones.refiner import RefinerBackbone
 from streamingt2v.backbones.text import TextEncoder, Vocabulary
 from streamingt2v.checkpoints.load import Components, load, save
-from streamingt2v.config import ExtendConfig, ModelConfig, RefineConfig
+from streamingt2v.config import ModelConfig
 from streamingt2v.metrics.eyes import load_text_projection, save_text_projection
 from streamingt2v.models.apm import ImageTokens
 from streamingt2v.models.cam import ConditionalAttentionModule
@@ -30,19 +31,6 @@ from streamingt2v.train.objective import quick_sampler
 
 from .sampling import make_scheduler
 from .words import load_text
-
-EXTEND = ExtendConfig(16, 8, steps=8, guidance_rescale=0.5, eta=0.0, crossfade=4)
-REFINE = RefineConfig(
-    frames=16,
-    overlap=4,
-    strength=0.15,
-    steps=4,
-    guidance_scale=2.0,
-    guidance_rescale=0.5,
-    scale=2,
-    form="causal",
-    law="paper",
-)
 
 
 def assembled(runs: Path, guidance_scale: float, time_guidance: float, steps: int) -> Components:

@@ -19,7 +19,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
-from lab.world import clip, vocabulary
+from lab.world2 import clip, vocabulary
 
 from .code import to_pixels
 from .pool import start_of
@@ -36,7 +36,6 @@ NAMES: dict[str, tuple[str, ...]] = {
 OF_THE_THING = ("noun", "colour", "pattern")  # only frames that show the subject tell these
 CHANCE = {name: 1 / len(classes) for name, classes in NAMES.items()}
 FRAMES = 16
-JUDGE = Path(__file__).parent / "weights" / "judge"  # the trained one, see `load_judge`
 IN_SIGHT = 0.03  # share of the image that the subject must cover
 
 

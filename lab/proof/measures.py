@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from lab.world import clip, motion
+from lab.world2 import clip, motion
 from streamingt2v.metrics.flow import dis
 
 _BORDER = 0.2  # share of the width on each side where scenery is measured; the subject is in the middle

@@ -10,18 +10,18 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from lab.compare.bars import Bar
+from lab.compare.comparison import OURS, TRUTH, WITHOUT_ANCHOR
 from lab.compare.results import Item, ItemFile, Key, by_method, load_rows, markdown, pairs
 from lab.compare.statistics import Estimate, bootstrap, paired
 from streamingt2v import durable
 from streamingt2v.metrics.chart import Track, draw_slices
 
-OURS, WITHOUT_ANCHOR, TRUTH = "CAM and APM", "CAM alone", "true clips"
 NOTHING, SHIPPED = "nothing", "as shipped"
 MOST_LINES = 150
 CHANCE = {"looks_kept": 1 / 24, "arrangement_kept": 1 / 4}
@@ -33,20 +33,6 @@ TITLES = {
     "back": "Long memory: there and back",
     "long": "Long videos",
 }
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A claim, its measurement, and whether it holds; None: not measured."""
-
-    claim: str
-    measured: str
-    holds: bool | None
-
-    @property
-    def row(self) -> list[str]:
-        said = {True: "holds", False: "**does not hold**", None: "not measured"}
-        return [self.claim, self.measured, said[self.holds]]
 
 
 def save_truth(folder: Path, truth: Mapping[str, float]) -> None:

@@ -1,6 +1,6 @@
 """Make README's moving image and the thumbnails of the web page's gallery with the included model.
 
-python -m lab.proof.pictures [--model tiny]
+    python -m lab.proof.pictures [--model tiny]
 """
 
 from __future__ import annotations

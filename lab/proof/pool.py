@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from lab.world import clip, motion
+from lab.world2 import clip, motion
 
 from .code import PATCH, PatchCode, to_pixels
 

@@ -11,15 +11,9 @@ import argparse
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from diffusers import UNet3DConditionModel
-from torch import nn
-from transformers import CLIPTextModel
 
-from lab.compare.whole import solve
-from streamingt2v.samplers.sdedit import logsnr_cosine_interp, trailing_nodes
+from lab.tiny.refiner import RefinerModule, refine, softened
 from streamingt2v.train.draws import Noise
-from streamingt2v.train.task import Batch
 
 from .base import build_unet
 from .code import load_code
@@ -30,60 +24,6 @@ from .sampling import save_sheet
 from .words import load_text, tokenize
 
 LEVELS = 250  # timesteps below this are trained
-
-
-class RefinerModule(nn.Module):
-    """The UNet with the frozen text encoder in one forward."""
-
-    def __init__(self, unet: UNet3DConditionModel, text: CLIPTextModel, levels: int):
-        super().__init__()
-        self.unet, self.text = unet, text.requires_grad_(False)
-        self.schedule, self.levels = logsnr_cosine_interp(), levels
-
-    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
-        with torch.no_grad():
-            text_BLD = self.text(batch["ids"]).last_hidden_state
-        clean, start = batch["latents"], batch["start"]
-        t = batch["noise"].integers(self.levels, clean)
-        alpha, sigma = (
-            table.to(clean)[t].view(-1, 1, 1, 1, 1) for table in (self.schedule.alphas, self.schedule.sigmas)
-        )
-        # the noisy input carries what a soft upscaled clip would; the target is the sharp clip's velocity
-        noisy = alpha * start + sigma * batch["noise"].normal(clean)
-        velocity = (alpha * noisy - clean) / sigma
-        predicted = self.unet(noisy, t, text_BLD).sample.float()
-        # the base's weight over noise; its sigma^2 keeps softened clips' velocity finite for small sigma
-        error = ((predicted - velocity) * sigma) ** 2 * ((alpha / sigma) ** 2).clamp(max=5).add(1)
-        return {"loss": (error.mean(1) * batch["weight"]).mean((1, 2, 3))}
-
-
-@torch.no_grad()
-def refine(module: RefinerModule, batch: Batch, steps: int = 4) -> torch.Tensor:
-    """Noise a batch's softened latents (B, C, T, h, w) to the highest trained level and denoise without
-    guidance.
-    """
-    device = next(module.unet.parameters()).device
-    text_BLD, start = module.text(batch["ids"].to(device)).last_hidden_state, batch["start"].to(device)
-    nodes, generator = trailing_nodes(module.schedule, steps, module.levels), torch.Generator().manual_seed(0)
-
-    def noise(step: int) -> torch.Tensor:
-        return torch.randn(start.shape, generator=generator).to(device)
-
-    def predict_clean(x_BCTHW: torch.Tensor, timestep: int) -> torch.Tensor:
-        return module.schedule.clean_from_v(
-            x_BCTHW, module.unet(x_BCTHW, timestep, text_BLD).sample, timestep
-        )
-
-    noised = module.schedule.diffuse(start, noise(-1), nodes[0].timestep)
-    return list(solve(predict_clean, noised, nodes, noise))[-1].latents_BCTHW
-
-
-def softened(pixels_BTCHW: torch.Tensor) -> torch.Tensor:
-    """Shrink to half size and enlarge again, like stage 3's input."""
-    flat, size = pixels_BTCHW.flatten(0, 1), pixels_BTCHW.shape[-2:]
-    small = F.interpolate(flat, scale_factor=0.5, mode="bilinear", antialias=True)
-    large = F.interpolate(small, size, mode="bicubic", antialias=True).clamp(-1, 1)
-    return large.unflatten(0, pixels_BTCHW.shape[:2])
 
 
 class Trainer:

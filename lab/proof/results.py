@@ -19,16 +19,17 @@ import numpy as np
 
 from lab.compare.apart import apart
 from lab.compare.baselines import (
-    FREE,
     HELD,
+    METHODS,
     WithoutApm,
     WithoutBoth,
     rival_backbones,
     with_backbone,
     with_held_overlap,
 )
+from lab.compare.comparison import OURS, TRUTH, WITHOUT_ANCHOR
 from lab.compare.results import Item, ItemFile, Key, plain, save_rows
-from lab.world import clip
+from lab.world2 import clip
 from streamingt2v.checkpoints.fingerprint import fingerprint
 from streamingt2v.checkpoints.load import Components
 from streamingt2v.config import Request
@@ -40,10 +41,11 @@ from streamingt2v.pipeline import LongVideoPipeline
 
 from . import measures
 from .judge import check, load_judge, looks_kept
-from .page import NOTHING, OURS, SHIPPED, TRUTH, WITHOUT_ANCHOR, image_of, save_truth, write_page
+from .page import NOTHING, SHIPPED, image_of, save_truth, write_page
 from .run import device_of_this_process
 
 RIVALS = ("last-frame", "concatenate", "additive")
+FREE = ("FreeNoise", "FIFO-Diffusion")
 WINDOW = 16
 LONG_METRICS = ("anchor", "colour")
 FILMED = 16  # prompts whose frames are kept as an image
@@ -114,7 +116,7 @@ class Maker:
         values = getattr(self, f"_{part}")(video, method, spec, seed)
         values = {name: plain(float(value)) for name, value in values.items() if value is not None}
         seconds = round(time.monotonic() - began, 1)
-        return Item(*key, spec.caption, frames, values, seconds)
+        return Item(*key, spec.caption, frames, values, {}, {}, {}, seconds)
 
     def _video(self, part: str, method: str, spec: Any, seed: int, frames: int) -> Iterator[np.ndarray]:
         if method == TRUTH:
@@ -126,7 +128,7 @@ class Maker:
         if part == "seams" and method != SHIPPED:
             yield from apart(self._apart_model(method), request)
         elif method in FREE:
-            yield from FREE[method](self.teacher, request)
+            yield from METHODS[method].frames(self.teacher, request)
         else:
             kinds = {WITHOUT_ANCHOR: WithoutApm, NOTHING: WithoutBoth}
             model = with_backbone(self.shipped, kinds[method]) if method in kinds else self.shipped
@@ -213,9 +215,7 @@ def main(words: list[str] | None = None) -> None:
         ("truth", 96),
     ):
         p.add_argument(f"--{name}", type=int, default=default)
-    p.add_argument(
-        "--free", nargs="*", choices=FREE, default=tuple(FREE), help="training-free rivals to compare"
-    )
+    p.add_argument("--free", nargs="*", choices=FREE, default=FREE, help="training-free rivals to compare")
     a = p.parse_args(words)
     maker = Maker(a.runs, a.out)
     parts = parts_of(a, tuple(maker.rivals))

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from lab.world import clip, vocabulary
+from lab.world2 import clip, vocabulary
 from streamingt2v.models.apm import CLIP_MEAN, CLIP_STD
 
 from .code import to_pixels

@@ -66,7 +66,7 @@ def parts(
 ) -> list[Part]:
     """Return all parts in order; those of `BESIDE` need only parts before them.
 
-    init: folder of a base to start from.
+    init: folder of a base to start from, see `warm`.
     """
     text, code = ["--text", str(runs / "text")], ["--code", str(runs / "code.safetensors")]
     base, drawn = ["--base", str(runs / "clips")], ["--workers", str(workers), "--decay", "0.4"]
@@ -197,7 +197,7 @@ def main(words: list[str] | None = None) -> None:
     p.add_argument("--minutes", type=float, default=30)
     p.add_argument("--call_minutes", type=float, default=10**6)
     p.add_argument("--workers", type=int, default=12)
-    p.add_argument("--init", type=Path, help="folder of a base to start from")
+    p.add_argument("--init", type=Path, help="a base to start from, see lab.proof.warm")
     p.add_argument("--toy", type=int, default=0)
     p.add_argument("--here", type=int, default=0)
     a = p.parse_args(words)

@@ -17,8 +17,8 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, pr
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
-from lab.world import clip, vocabulary
-from lab.world.captions import Told
+from lab.world2 import clip, vocabulary
+from lab.world2.captions import Told
 
 TEXT_LENGTH = 32
 WIDTH = 128

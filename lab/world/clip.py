@@ -1,96 +1,91 @@
-"""Clips of the world: contents (`ClipSpec`, drawn from a seed) and appearance at any time (`render`).
+"""Clips of the world: contents (`ClipSpec`, drawn from a seed) and appearance at any times (`render`).
 
 Everything is closed-form in time (seconds): clips have any length, frames can be drawn alone, and a seed
-gives the same clip on every machine. Lengths are in image heights; nothing moves faster than `FASTEST` per
-frame. What captions omit (colour, pattern, time of day, arrangement) is drawn too: only a memory can keep it.
+gives the same clip on every machine. Lengths are in image heights. What captions omit (colour cast, size,
+arrangement, pace) is drawn too: only an appearance memory can keep it.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from . import motion, scenery, vocabulary
-from .captions import Told, caption
-from .motion import FPS as FPS
-from .scenery import FEET, THING_TINT, backdrop, scrolled
-from .shapes import Colour, Sketch, paint
-from .things import COLOURS, PATTERNS, figure
+from . import vocabulary
+from .captions import caption
+from .scenery import GROUND, VARIANTS, backdrop
+from .sprites import sprite
 
-FLIERS = frozenset({"fish", "butterfly", "rocket", "balloon"})  # they need no ground
-_FINE = 4
-_WALLS: tuple[tuple[Colour, Colour], ...] = (
-    ((176, 104, 84), (206, 140, 116)),
-    ((126, 132, 146), (160, 166, 178)),
-    ((150, 116, 78), (184, 150, 106)),
-    ((104, 132, 108), (140, 166, 140)),
+FPS = 8
+SWIMMERS = frozenset(
+    {
+        "whale",
+        "octopus",
+        "fish",
+        "dolphin",
+        "balloon",
+        "butterfly",
+        "helicopter",
+        "rocket",
+        "airplane",
+        "ufo",
+        "bird",
+        "parrot",
+        "owl",
+    }
 )
 
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """Contents of a clip; names are the vocabulary's. `told`: contents of its caption."""
+    """Contents of a clip; names are the vocabulary's. `direction`: -1 (left) or 1 (right)."""
 
     noun: str
-    colour: str
-    pattern: str
     scene: str
-    time: str
     motion: str
-    direction: int  # -1 left, 1 right
-    told: Told
+    direction: int
+    told_direction: int  # `direction` if the caption tells it, else 0
     caption: str
-    arrangement: int
-    wall: int  # which wall stands there, if any
-    size: float  # the subject's height
-    pose: motion.Pace
+    variant: int
+    camera_start: float
+    pace: float  # periods of the motion per second
+    phase: float
+    size: float  # side of the sprite
+    x: float  # its resting position
+    y: float
+    cast: tuple[float, float, float]  # gains of red, green, blue over the whole image
+    sprite_cast: tuple[float, float, float]
 
 
 def sample(
-    seed: int | tuple[int, ...], held_out: bool = False, told_looks: float = 0.4, **fixed: str
+    seed: int | tuple[int, ...], nouns: tuple[str, ...] | None = None, held_out: bool = False, **fixed: str
 ) -> ClipSpec:
-    """Draw the clip of a seed; `fixed` sets noun, colour, pattern, scene, time or motion.
-
-    `told_looks`: share of captions that tell the colour, and of those that tell the pattern.
-    """
+    """Draw the clip of a seed. `nouns` limits the nouns; `noun`, `scene`, `motion` fix them by name."""
     rng = np.random.default_rng(seed)
-    drawn = {
-        "noun": _one(rng, [n.name for n in vocabulary.NOUNS]),
-        "colour": _one(rng, list(COLOURS)),
-        "pattern": _one(rng, list(PATTERNS)),
-        "scene": _one(rng, [s.name for s in vocabulary.SCENES]),
-        "time": _one(rng, ["day", "day", "day", "evening", "night"]),
-        "motion": _one(
-            rng,
-            ["run", "run", "run", "jump", "float", "rock", "still", "pan", "hide", "hide", "away", "away"],
-        ),
+    choice = {
+        "noun": _one(rng, nouns or tuple(n.name for n in vocabulary.NOUNS)),
+        "scene": _one(rng, tuple(s.name for s in vocabulary.SCENES)),
+        "motion": _one(rng, tuple(m.name for m in vocabulary.MOTIONS)),
     } | fixed
-    # without a direction in the caption it is right: learning both at once means drawing two heads
-    told_way = 0 if drawn["motion"] not in ("run", "away") or rng.random() < 0.5 else int(rng.choice((-1, 1)))
-    direction = told_way or (1 if drawn["motion"] == "run" else int(rng.choice((-1, 1))))
-    told = Told(
-        drawn["noun"],
-        drawn["scene"],
-        drawn["motion"],
-        direction=told_way,
-        colour=drawn["colour"] if rng.random() < told_looks else None,
-        pattern=drawn["pattern"] if rng.random() < told_looks else None,
-        time=drawn["time"] if rng.random() < (0.25 if drawn["time"] == "day" else 0.75) else None,
-    )
-    text = caption(told, rng, held_out)
-    flies = drawn["noun"] in FLIERS or drawn["motion"] == "float"
-    hides = drawn["motion"] in ("hide", "away")
+    # without a direction in the caption the sprite moves the way it faces: learning both at once means
+    # drawing two heads
+    told = 0 if choice["motion"] != "run" or rng.random() < 0.5 else 1 if rng.random() < 0.5 else -1
+    direction = told or vocabulary.noun(choice["noun"]).facing or 1
+    size = rng.uniform(0.58, 0.7)
+    floats = choice["noun"] in SWIMMERS or choice["motion"] in ("float", "circle")
     return ClipSpec(
-        **drawn,
+        **choice,
         direction=direction,
-        told=told,
-        caption=text,
-        arrangement=int(rng.integers(2**31)),
-        wall=int(rng.integers(len(_WALLS))),
-        size=rng.uniform(0.4, 0.44) if hides else rng.uniform(0.56, 0.64),
-        pose=motion.pace(rng, 0.03 if flies and hides else 0.13 if flies else 0.0),
+        told_direction=told,
+        caption=caption(choice["noun"], choice["scene"], choice["motion"], told, rng, held_out),
+        variant=int(rng.integers(VARIANTS)),
+        camera_start=rng.uniform(0, 4),
+        pace=rng.uniform(0.85, 1.15),
+        phase=rng.uniform(0, 1),
+        size=size,
+        x=0.5 + rng.uniform(-0.08, 0.08),
+        y=0.5 + rng.uniform(-0.04, 0.04) if floats else GROUND + 0.08 - size / 2,
+        cast=tuple(rng.uniform(0.88, 1.08, 3)),
+        sprite_cast=tuple(rng.uniform(0.85, 1.1, 3)),
     )
 
 
@@ -99,100 +94,80 @@ def frame_times(frames: int, start: float = 0.0) -> np.ndarray:
     return start + np.arange(frames) / FPS
 
 
-def poses(spec: ClipSpec, times: np.ndarray) -> motion.Poses:
-    """Return camera and subject positions at `times` (T,) in seconds: ground truth."""
-    return motion.poses(spec.motion, spec.direction, spec.pose, np.asarray(times, np.float64))
-
-
 def render(
     spec: ClipSpec, times: np.ndarray, height: int = 64, width: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Render frames (T, H, W, 3) uint8 and the subject's coverage (T, H, W) float32 at `times` in seconds."""
+    """Render frames (T, H, W, 3) uint8 and the sprite's coverage (T, H, W) float32 in 0..1 at `times` in
+    seconds.
+    """
     width = width or height
-    p = poses(spec, times)
-    frames = backdrop(
-        spec.scene, spec.time, spec.arrangement, p.camera - 0.5 * (width / height - 1), height, width
-    )
+    t = np.asarray(times, np.float64)
+    pose = _poses(spec, t)
+    frames = backdrop(spec.scene, spec.variant, pose["camera"], height, width)
     masks = np.zeros(frames.shape[:3], np.float32)
-    tint = np.asarray(THING_TINT[spec.time], np.float32)
-    front = _front(spec, height, width)
-    for i in range(len(frames)):
-        layer = _layer(placed(spec, p, i), height, width)
-        masks[i] = layer[..., 3]
-        frames[i] = frames[i] * (1.0 - layer[..., 3:]) + layer[..., :3] * tint
-        if front is not None:
-            masks[i] *= 1.0 - front[..., 3]
-            frames[i] = frames[i] * (1.0 - front[..., 3:]) + front[..., :3] * tint
+    cast = np.asarray(spec.sprite_cast, np.float32)
+    for i in range(len(t)):
+        centre = (0.5 * width + (pose["x"][i] - 0.5) * height, pose["y"][i] * height)
+        layer = _posed_sprite(spec, centre, pose["scale"][i], pose["angle"][i], height, width)
+        masks[i] = layer[..., 3] / 255.0
+        frames[i] = frames[i] * (1.0 - masks[i, ..., None]) + np.minimum(layer[..., :3] * cast, 255.0)
+    frames *= np.asarray(spec.cast, np.float32)
     return np.clip(np.rint(frames), 0, 255).astype(np.uint8), masks
 
 
-def flow(spec: ClipSpec, times: np.ndarray, height: int = 64, width: int | None = None) -> np.ndarray:
-    """Return the flow to the next frame, (T - 1, 2, H, W) float32 in pixels (dx, dy).
-
-    Layers and the subject move rigidly, by its middle: turns, steps and stretches are omitted.
-    """
-    width = width or height
-    p, front = poses(spec, times), _front(spec, height, width)
-    camera = p.camera - 0.5 * (width / height - 1)
-    masks = render(spec, times[:-1], height, width)[1]
-    moved = np.zeros((len(times) - 1, 2, height, width), np.float32)
-    layers = scenery.speeds(spec.scene, spec.time, spec.arrangement, camera[:-1], height, width)
-    moved[:, 0] = -layers * (np.diff(p.camera) * height)[:, None, None]
-    for i, mask in enumerate(masks):
-        by = (p.x[i + 1] - p.x[i]) * height, (p.rise[i] - p.rise[i + 1]) * height
-        for axis in (0, 1):
-            moved[i, axis][mask > 0.5] = by[axis]
-            if front is not None:
-                moved[i, axis][front[..., 3] > 0.5] = 0.0
-    return moved
-
-
-def placed(spec: ClipSpec, p: motion.Poses, i: int) -> list[tuple[np.ndarray, Colour]]:
-    """Return the subject's shapes in image heights at pose `i`."""
-    a = np.deg2rad(p.angle[i])
-    mirror = np.array([p.facing[i], 1.0])
-    turn = np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]])
-    squash = np.array([1.0 / p.stretch[i], p.stretch[i]])
-    at = np.array([p.x[i], FEET - spec.pose.lift - p.rise[i]])
-    pivot = np.array([0.0, -0.5 * spec.size if spec.pose.lift else 0.0])
-    shapes = figure(spec.noun, spec.colour, spec.pattern, float(p.step[i])).shapes
-    return [
-        ((points * (spec.size * mirror * squash) - pivot) @ turn + pivot + at, colour)
-        for points, colour in shapes
-    ]
+def _poses(spec: ClipSpec, t: np.ndarray) -> dict[str, np.ndarray]:
+    """Return camera position, sprite centre, scale and angle (degrees) at each time."""
+    turn = 2 * np.pi * (spec.pace * t + spec.phase)
+    zero, one = np.zeros_like(t), np.ones_like(t)
+    # the camera always moves a little, so something moves in every clip
+    pose = {
+        "camera": spec.camera_start + 0.12 * spec.direction * t,
+        "x": spec.x + zero,
+        "y": spec.y + zero,
+        "scale": one,
+        "angle": zero,
+    }
+    if spec.motion == "run":  # the camera follows the runner: the scenery passes by
+        pose["camera"] = spec.camera_start + 0.9 * spec.direction * spec.pace * t
+        pose["y"] = spec.y - 0.035 * np.abs(np.sin(1.5 * turn))
+        pose["angle"] = 4.0 * np.sin(3.0 * turn)
+    elif spec.motion == "jump":
+        pose["y"] = spec.y - 0.3 * np.abs(np.sin(0.5 * turn))
+    elif spec.motion == "float":
+        pose["y"] = spec.y + 0.13 * np.sin(0.5 * turn)
+    elif spec.motion == "circle":
+        pose["x"], pose["y"] = spec.x + 0.17 * np.cos(0.6 * turn), spec.y + 0.17 * np.sin(0.6 * turn)
+    elif spec.motion == "pulse":
+        pose["scale"] = 0.8 + 0.25 * np.sin(0.6 * turn)
+    elif spec.motion == "rock":
+        pose["angle"] = 22.0 * np.sin(0.7 * turn)
+    return pose
 
 
-def _layer(shapes: list[tuple[np.ndarray, Colour]], height: int, width: int) -> np.ndarray:
-    """Paint shapes (image heights, x from the middle) as (H, W, 4), premultiplied, alpha in 0..1."""
-    fine = height * _FINE
-    image = paint(
-        ((points * fine + (0.5 * width * _FINE - 0.5 * fine, 0), colour) for points, colour in shapes),
-        width * _FINE,
-        fine,
+def _posed_sprite(
+    spec: ClipSpec, centre: tuple[float, float], scale: float, angle: float, height: int, width: int
+) -> np.ndarray:
+    """Paint the sprite alone on a transparent image: (H, W, 4) float32 premultiplied, 0..255."""
+    side = max(2, round(spec.size * height))
+    facing = vocabulary.noun(spec.noun).facing
+    flip = -1.0 if facing and facing != spec.direction else 1.0
+    a = np.deg2rad(angle)
+    cos, sin = np.cos(a) / scale, np.sin(a) / scale
+    # Pillow wants the inverse map, image to sprite
+    cx, cy = centre
+    matrix = (
+        flip * cos,
+        flip * sin,
+        flip * (-cos * cx - sin * cy) + side / 2,
+        -sin,
+        cos,
+        sin * cx - cos * cy + side / 2,
     )
-    layer = np.asarray(image.convert("RGBa").resize((width, height), Image.Resampling.BOX), np.float32).copy()
-    layer[..., 3] /= 255.0
-    return layer
+    posed = sprite(spec.noun, side).transform(
+        (width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
+    )
+    return np.asarray(posed, dtype=np.float32)
 
 
-def _front(spec: ClipSpec, height: int, width: int) -> np.ndarray | None:
-    """Return the wall that the subject hides behind."""
-    if spec.motion != "hide":
-        return None
-    stone, joint = _WALLS[spec.wall]
-    s = Sketch()
-    left, right = motion.wall(spec.direction)
-    s.box(left, motion.WALL_TOP, right - left, 1.0 - motion.WALL_TOP, stone)
-    s.box(left - 0.02, motion.WALL_TOP - 0.05, right - left + 0.04, 0.06, joint)
-    for row, y in enumerate(np.arange(motion.WALL_TOP + 0.14, 1.0, 0.17)):
-        s.box(left, y, right - left, 0.02, joint)
-        for x in np.arange(left + (0.12 if row % 2 else 0.26), right, 0.28):
-            s.box(x, y - 0.15, 0.02, 0.15, joint)
-    return _layer(s.shapes, height, width)
-
-
-def _one(rng: np.random.Generator, names: list[str]) -> str:
+def _one(rng: np.random.Generator, names: tuple[str, ...]) -> str:
     return names[int(rng.integers(len(names)))]
-
-
-__all__ = ["FPS", "ClipSpec", "frame_times", "poses", "render", "sample", "scrolled"]

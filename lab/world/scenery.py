@@ -1,132 +1,260 @@
-"""Scenes seen by a camera: layers with parallax and endless scenery in both directions.
+"""Scenes drawn by code: a few horizontal strips that scroll at different speeds (parallax).
 
-A layer is cut into slots; slot i depends on (arrangement, scene, layer, i) only, so any stretch can be drawn
-alone.
+A strip is PERIOD heights wide and wraps around, so a camera can travel forever. Coordinates are in image
+heights (x to the right, y down, ground at y = GROUND), so a scene looks the same at every resolution.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from .places import SCENES, Layer
-from .shapes import Sketch, mixed, paint
+PERIOD = 4  # strip width in image heights
+GROUND = 0.8  # ground level
+VARIANTS = 6  # arrangements per scene
+_SUPERSAMPLE = 3
 
-FEET = 0.9
-TIMES = ("day", "evening", "night")
-_FINE = 4  # samples per pixel along each axis
-
-_TINT = {"day": (1.0, 1.0, 1.0), "evening": (1.0, 0.8, 0.66), "night": (0.4, 0.48, 0.7)}
-THING_TINT = {"day": (1.0, 1.0, 1.0), "evening": (1.0, 0.94, 0.86), "night": (0.84, 0.86, 0.96)}
+Colour = tuple[int, int, int]
+Strip = np.ndarray  # (H, PERIOD * H, 4) float32, premultiplied, alpha in 0..1, colour in 0..255
 
 
-def backdrop(
-    scene: str, time: str, arrangement: int, camera: np.ndarray, height: int, width: int
-) -> np.ndarray:
-    """Return the scene for left borders `camera` (T,): (T, H, W, 3) float32 in 0..255."""
-    frames = np.repeat(_sky(scene, time, arrangement, height, width)[None], len(camera), 0)
-    tint = np.asarray(_TINT[time], np.float32)
-    for number, layer in enumerate(SCENES[scene][1]):
-        seen = scrolled(
-            lambda left, right, at=(number, layer): _stretch(scene, time, arrangement, *at, left, right),
-            camera * layer.speed,
-            height,
-            width,
+@dataclass(frozen=True)
+class Layer:
+    """A strip and its speed: 1 moves with the ground, 0 is at infinity."""
+
+    strip: Strip
+    speed: float
+
+
+class _Brush:
+    """Draws on a wrapping strip in units of image height."""
+
+    def __init__(self, height: int):
+        self.unit = height * _SUPERSAMPLE
+        self.height = height
+        self.image = Image.new("RGBA", (PERIOD * self.unit, self.unit))
+        self.draw = ImageDraw.Draw(self.image)
+
+    def _px(self, points, shift: float):
+        return [((x + shift) * self.unit, y * self.unit) for x, y in points]
+
+    def polygon(self, points: list[tuple[float, float]], colour: Colour) -> None:
+        for shift in (-PERIOD, 0, PERIOD):
+            self.draw.polygon(self._px(points, shift), fill=(*colour, 255))
+
+    def ellipse(self, x: float, y: float, rx: float, ry: float, colour: Colour) -> None:
+        for shift in (-PERIOD, 0, PERIOD):
+            self.draw.ellipse(self._px([(x - rx, y - ry), (x + rx, y + ry)], shift), fill=(*colour, 255))
+
+    def box(self, x: float, y: float, w: float, h: float, colour: Colour) -> None:
+        self.polygon([(x, y), (x + w, y), (x + w, y + h), (x, y + h)], colour)
+
+    def gradient(self, top: Colour, bottom: Colour, until: float = 1.0) -> None:
+        rows = max(1, int(until * self.unit))
+        for row in range(rows):
+            a = row / rows
+            self.draw.line(
+                [(0, row), (PERIOD * self.unit, row)],
+                fill=(*(round(t + a * (b - t)) for t, b in zip(top, bottom, strict=True)), 255),
+            )
+
+    def hills(
+        self, rng: np.random.Generator, base: float, height: float, colour: Colour, bumps: int = 5
+    ) -> None:
+        phases, x = rng.uniform(0, 2 * np.pi, 3), np.linspace(0, PERIOD, 200)
+        wave = sum(np.sin(2 * np.pi * (bumps + k) * x / PERIOD + phases[k]) / (k + 1) for k in range(3)) / 1.8
+        ridge = [(float(u), float(base - height * (0.5 + 0.5 * w))) for u, w in zip(x, wave, strict=True)]
+        self.polygon([*ridge, (PERIOD, 1.0), (0.0, 1.0)], colour)
+
+    def strip(self) -> Strip:
+        small = self.image.convert("RGBa").resize((PERIOD * self.height, self.height), Image.Resampling.BOX)
+        pixels = np.asarray(small, dtype=np.float32).copy()
+        pixels[..., 3] /= 255.0
+        return pixels
+
+
+_Rng = np.random.Generator
+_Painter = Callable[[_Rng, Callable[[], _Brush]], list[tuple[_Brush, float]]]
+
+
+def _spots(rng: _Rng, n: int, jitter: float = 0.35) -> list[float]:
+    """Return n positions along the strip, roughly even."""
+    return [PERIOD * (i + rng.uniform(-jitter, jitter)) / n for i in range(n)]
+
+
+def _street(rng: _Rng, new: Callable[[], _Brush]) -> list[tuple[_Brush, float]]:
+    sky, far, near, road = new(), new(), new(), new()
+    sky.gradient((120, 190, 240), (220, 238, 250))
+    for x in _spots(rng, 8):
+        far.box(x, rng.uniform(0.2, 0.45), 0.38, 0.6, (168, 180, 200))
+    colours: list[Colour] = [(196, 122, 96), (214, 176, 120), (150, 142, 170), (180, 96, 88), (120, 150, 150)]
+    for i, x in enumerate(_spots(rng, 7, 0.1)):
+        top = rng.uniform(0.28, 0.5)
+        near.box(x, top, 0.44, 0.8 - top, colours[(i + int(rng.integers(5))) % 5])
+        for row in range(2):
+            for col in range(3):
+                near.box(x + 0.05 + 0.13 * col, top + 0.06 + 0.14 * row, 0.07, 0.08, (250, 236, 170))
+    road.box(0, 0.70, PERIOD, 0.05, (186, 186, 186))
+    road.box(0, 0.75, PERIOD, 0.25, (84, 84, 92))
+    for i in range(8):
+        road.box(i * PERIOD / 8, 0.87, 0.22, 0.03, (245, 245, 235))
+    return [(sky, 0.0), (far, 0.3), (near, 0.6), (road, 1.0)]
+
+
+def _beach(rng: _Rng, new: Callable[[], _Brush]) -> list[tuple[_Brush, float]]:
+    sky, sea, sand = new(), new(), new()
+    sky.gradient((90, 190, 245), (200, 235, 250))
+    for x in _spots(rng, 4):
+        sky.ellipse(x, rng.uniform(0.1, 0.25), 0.2, 0.05, (255, 255, 255))
+    sea.box(0, 0.45, PERIOD, 0.3, (30, 130, 200))
+    for x in _spots(rng, 12):
+        sea.ellipse(x, rng.uniform(0.5, 0.64), 0.12, 0.012, (190, 230, 245))
+    sand.hills(rng, 0.72, 0.04, (244, 214, 150))
+    for x in _spots(rng, 3):
+        sand.polygon([(x, 0.75), (x + 0.03, 0.75), (x + 0.09, 0.3), (x + 0.06, 0.3)], (140, 96, 56))
+        for dx, dy in ((-0.18, 0.04), (-0.12, -0.08), (0.06, -0.1), (0.2, -0.06), (0.24, 0.06)):
+            sand.polygon([(x + 0.06, 0.3), (x + 0.09 + dx, 0.28 + dy), (x + 0.09, 0.34)], (40, 150, 70))
+    return [(sky, 0.05), (sea, 0.4), (sand, 1.0)]
+
+
+def _forest(rng: _Rng, new: Callable[[], _Brush]) -> list[tuple[_Brush, float]]:
+    sky, far, near = new(), new(), new()
+    sky.gradient((150, 200, 150), (190, 225, 170))
+    for x in _spots(rng, 14):
+        far.box(x, 0.2, 0.05, 0.6, (70, 96, 70))
+        far.ellipse(x + 0.025, 0.22, 0.17, 0.2, (84, 140, 84))
+    far.box(0, 0.7, PERIOD, 0.3, (84, 140, 84))
+    near.hills(rng, 0.8, 0.04, (52, 112, 48))
+    for x in _spots(rng, 6):
+        near.box(x, 0.15, 0.09, 0.62, (96, 66, 42))
+        near.polygon([(x - 0.2, 0.36), (x + 0.045, -0.15), (x + 0.29, 0.36)], (36, 100, 52))
+    return [(sky, 0.0), (far, 0.4), (near, 1.0)]
+
+
+def _night(rng: _Rng, new: Callable[[], _Brush]) -> list[tuple[_Brush, float]]:
+    sky, hills, ground = new(), new(), new()
+    sky.gradient((10, 12, 44), (36, 36, 92))
+    for _ in range(90):
+        sky.ellipse(rng.uniform(0, PERIOD), rng.uniform(0, 0.65), 0.011, 0.011, (250, 250, 210))
+    for x in (0.7, 2.7):
+        sky.ellipse(x, 0.17, 0.09, 0.09, (250, 244, 200))
+        sky.ellipse(x + 0.045, 0.15, 0.075, 0.075, (14, 16, 52))
+    hills.hills(rng, 0.78, 0.2, (28, 34, 66), bumps=6)
+    ground.hills(rng, 0.8, 0.04, (18, 46, 44))
+    for x in _spots(rng, 9):
+        ground.polygon([(x, 0.8), (x + 0.03, 0.66), (x + 0.06, 0.8)], (12, 32, 34))
+    return [(sky, 0.05), (hills, 0.4), (ground, 1.0)]
+
+
+def _snow(rng: _Rng, new: Callable[[], _Brush]) -> list[tuple[_Brush, float]]:
+    sky, peaks, ground = new(), new(), new()
+    sky.gradient((150, 186, 224), (226, 238, 250))
+    for x in _spots(rng, 7):
+        top, half = rng.uniform(0.12, 0.32), rng.uniform(0.32, 0.45)
+        peaks.polygon([(x - half, 0.8), (x, top), (x + half, 0.8)], (112, 128, 156))
+        cap = 0.35 * half
+        peaks.polygon(
+            [(x - cap, top + 0.35 * (0.8 - top)), (x, top), (x + cap, top + 0.35 * (0.8 - top))],
+            (250, 252, 255),
         )
-        frames *= 1.0 - seen[..., 3:]
-        frames += seen[..., :3] * tint
+    ground.hills(rng, 0.76, 0.06, (240, 246, 252))
+    for x in _spots(rng, 7):
+        for k in range(3):
+            y = 0.5 + 0.09 * k
+            ground.polygon(
+                [(x - 0.05 - 0.025 * k, y + 0.1), (x, y - 0.03), (x + 0.05 + 0.025 * k, y + 0.1)],
+                (40, 92, 84),
+            )
+    return [(sky, 0.0), (peaks, 0.35), (ground, 1.0)]
+
+
+def _underwater(rng: _Rng, new: Callable[[], _Brush]) -> list[tuple[_Brush, float]]:
+    water, far, floor = new(), new(), new()
+    water.gradient((60, 190, 220), (10, 60, 130))
+    for x in _spots(rng, 6):
+        water.polygon([(x, 0), (x + 0.12, 0), (x - 0.12, 1), (x - 0.36, 1)], (70, 170, 215))
+    far.hills(rng, 0.9, 0.3, (20, 84, 140), bumps=4)
+    for _ in range(20):
+        far.ellipse(rng.uniform(0, PERIOD), rng.uniform(0.1, 0.7), 0.018, 0.018, (180, 230, 245))
+    floor.hills(rng, 0.88, 0.06, (214, 190, 130))
+    for x in _spots(rng, 8):
+        colour: Colour = (40, 150, 90) if rng.random() < 0.6 else (220, 90, 110)
+        for k in range(3):
+            tip = rng.uniform(0.5, 0.7)
+            floor.polygon(
+                [
+                    (x + 0.05 * k, 0.9),
+                    (x + 0.05 * k + rng.uniform(-0.04, 0.06), tip),
+                    (x + 0.05 * k + 0.045, 0.9),
+                ],
+                colour,
+            )
+    return [(water, 0.1), (far, 0.5), (floor, 1.0)]
+
+
+def _desert(rng: _Rng, new: Callable[[], _Brush]) -> list[tuple[_Brush, float]]:
+    sky, dunes, sand = new(), new(), new()
+    sky.gradient((250, 196, 110), (255, 236, 190))
+    for x in (0.9, 2.9):
+        sky.ellipse(x, 0.2, 0.1, 0.1, (255, 250, 220))
+    dunes.hills(rng, 0.78, 0.22, (226, 160, 84), bumps=3)
+    sand.hills(rng, 0.8, 0.05, (236, 186, 108))
+    for x in _spots(rng, 5):
+        sand.box(x, 0.42, 0.07, 0.4, (60, 130, 66))
+        sand.box(x - 0.1, 0.52, 0.05, 0.14, (60, 130, 66))
+        sand.box(x - 0.1, 0.62, 0.12, 0.045, (60, 130, 66))
+        sand.box(x + 0.12, 0.47, 0.05, 0.14, (60, 130, 66))
+        sand.box(x + 0.05, 0.57, 0.12, 0.045, (60, 130, 66))
+    return [(sky, 0.05), (dunes, 0.35), (sand, 1.0)]
+
+
+def _sunset(rng: _Rng, new: Callable[[], _Brush]) -> list[tuple[_Brush, float]]:
+    sky, skyline, ground = new(), new(), new()
+    sky.gradient((110, 50, 120), (255, 150, 70), until=0.8)
+    for x in (0.5, 2.5):
+        sky.ellipse(x, 0.52, 0.16, 0.16, (255, 226, 120))
+    for x in _spots(rng, 16):
+        top, w = rng.uniform(0.3, 0.62), rng.uniform(0.16, 0.28)
+        skyline.box(x, top, w, 0.9 - top, (76, 36, 84))
+        for k in range(3):
+            skyline.box(
+                x + 0.03 + 0.05 * k, top + 0.05 + 0.07 * int(rng.integers(3)), 0.025, 0.03, (255, 200, 110)
+            )
+    ground.box(0, 0.78, PERIOD, 0.22, (52, 28, 58))
+    for i in range(8):
+        ground.box(i * PERIOD / 8, 0.9, 0.2, 0.02, (150, 80, 90))
+    return [(sky, 0.05), (skyline, 0.4), (ground, 1.0)]
+
+
+_PAINTERS: dict[str, _Painter] = {
+    "street": _street, "beach": _beach, "forest": _forest, "night": _night,
+    "snow": _snow, "underwater": _underwater, "desert": _desert, "sunset": _sunset,
+}  # fmt: skip
+
+
+@lru_cache(maxsize=128)
+def layers(scene: str, variant: int, height: int) -> tuple[Layer, ...]:
+    """Return the scene's strips, back to front, for an image height in pixels; `variant` in 0..VARIANTS-1."""
+    rng = np.random.default_rng([variant, *scene.encode()])
+    painted = _PAINTERS[scene](rng, lambda: _Brush(height))
+    return tuple(Layer(brush.strip(), speed) for brush, speed in painted)
+
+
+def backdrop(scene: str, variant: int, camera: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return the scene for camera positions (T,), in image heights: (T, H, W, 3) float32 in 0..255."""
+    frames = np.zeros((len(camera), height, width, 3), np.float32)
+    for layer in layers(scene, variant, height):
+        seen = _scroll(layer.strip, camera * layer.speed * height, width)
+        frames = frames * (1.0 - seen[..., 3:]) + seen[..., :3]
     return frames
 
 
-def speeds(
-    scene: str, time: str, arrangement: int, camera: np.ndarray, height: int, width: int
-) -> np.ndarray:
-    """Return the speed of the visible layer per pixel, (T, H, W) float32: 0 sky, 1 ground."""
-    shown = np.zeros((len(camera), height, width), np.float32)
-    for number, layer in enumerate(SCENES[scene][1]):
-        seen = scrolled(
-            lambda left, right, at=(number, layer): _stretch(scene, time, arrangement, *at, left, right),
-            camera * layer.speed,
-            height,
-            width,
-        )
-        shown = np.where(seen[..., 3] > 0.5, np.float32(layer.speed), shown)
-    return shown
-
-
-def _stretch(
-    scene: str, time: str, arrangement: int, number: int, layer: Layer, left: float, right: float
-) -> Sketch:
-    s = Sketch()
-    if layer.band:
-        layer.band(s, left, right, time)
-    if layer.draw:
-        for i in range(int(np.floor(left / layer.slot)) - 1, int(np.floor(right / layer.slot)) + 2):
-            rng = np.random.default_rng([arrangement, number, i + 2**20, *scene.encode()])
-            layer.draw(s, layer.slot * (i + 0.5 + rng.uniform(-0.12, 0.12)), rng, time)
-    return s
-
-
-def scrolled(draw: Callable[[float, float], Sketch], left: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Cut windows at left borders `left` (T,) out of a strip: (T, H, W, 4) premultiplied, alpha in 0..1.
-
-    Samples are a quarter pixel apart: windows are placed to an eighth of a pixel and edges stay sharp.
-    """
-    fine = height * _FINE
-    whole = np.rint(left * fine).astype(np.int64)
-    first, last = int(whole.min()), int(whole.max()) + width * _FINE
-    sketch = draw(first / fine, last / fine)
-    image = paint(
-        ((points * fine - (first, 0), colour) for points, colour in sketch.shapes), last - first, fine
-    )
-    strip = np.asarray(image.convert("RGBa").resize((last - first, height), Image.Resampling.BOX), np.float32)
-    total = np.cumsum(
-        np.pad(strip, ((0, 0), (1, 0), (0, 0))), 1, dtype=np.float64
-    )  # running sums: a window is a difference
-    edges = (whole - first)[:, None] + _FINE * np.arange(width + 1)
-    seen = (np.diff(total[:, edges], axis=2).transpose(1, 0, 2, 3) / _FINE).astype(np.float32)
-    seen[..., 3] /= 255.0
-    return seen
-
-
-def _sky(scene: str, time: str, arrangement: int, height: int, width: int) -> np.ndarray:
-    """Paint what is at infinity: a gradient, and sun, clouds or moon and stars."""
-    (top, bottom), _ = SCENES[scene]
-    if scene == "underwater":
-        top, bottom = (
-            mixed(c, tuple(round(v * t) for v, t in zip(c, _TINT[time], strict=True)), 1.0)
-            for c in (top, bottom)
-        )  # type: ignore[arg-type]
-    elif time == "evening":
-        top, bottom = (150, 110, 170), (255, 186, 120)
-    elif time == "night":
-        top, bottom = (18, 22, 60), (52, 62, 112)
-    rng = np.random.default_rng([arrangement, 7])
-    s, span = Sketch(), width / height
-    u, v = rng.uniform(0.15, 0.85) * span, rng.uniform(0.12, 0.26)
-    if scene == "underwater":
-        for _ in range(3):
-            s.ellipse(
-                rng.uniform(0, span), rng.uniform(0.06, 0.5), 0.03, 0.03, mixed(bottom, (255, 255, 255), 0.4)
-            )
-    elif time == "night":
-        for _ in range(9):
-            s.ellipse(rng.uniform(0, span), rng.uniform(0.03, 0.4), 0.012, 0.012, (250, 248, 220))
-        s.ellipse(u, v, 0.085, 0.085, (248, 242, 206))
-    elif time == "evening":
-        s.ellipse(u, v + 0.16, 0.12, 0.12, (255, 232, 150))
-    else:
-        if rng.random() < 0.5:
-            s.ellipse(u, v, 0.09, 0.09, (255, 236, 140))
-        for _ in range(2):
-            x, y = rng.uniform(0, span), rng.uniform(0.08, 0.3)
-            s.ellipse(x, y, 0.15, 0.045, (250, 252, 254))
-            s.ellipse(x + 0.04, y - 0.03, 0.08, 0.05, (250, 252, 254))
-    rows = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
-    frame = np.broadcast_to(
-        np.asarray(top, np.float32) * (1 - rows) + np.asarray(bottom, np.float32) * rows, (height, width, 3)
-    ).copy()
-    seen = scrolled(lambda left, right: s, np.zeros(1), height, width)[0]
-    return frame * (1 - seen[..., 3:]) + seen[..., :3]
+def _scroll(strip: Strip, offsets_px: np.ndarray, width: int) -> np.ndarray:
+    """Cut windows of a wrapping strip at fractional offsets: (T, H, width, 4), linear between pixels."""
+    whole = np.floor(offsets_px).astype(np.int64)
+    part = (offsets_px - whole).astype(np.float32)[:, None, None, None]
+    columns = (whole[:, None] + np.arange(width + 1)) % strip.shape[1]
+    wide = strip[:, columns].transpose(1, 0, 2, 3)
+    return wide[:, :, :-1] * (1.0 - part) + wide[:, :, 1:] * part

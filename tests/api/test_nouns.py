@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lab.proof.judge import JUDGE, load_judge
+from lab.compare.judge import load_judge
 from serving import served
 from streamingt2v.client import Client
 from streamingt2v.jobs.service import JobService
@@ -30,8 +30,8 @@ def test_the_new_noun_appears(tmp_path):
                 data += piece.data
         assert session.done is not None and session.done["status"] == "completed"
     frames = seen(tmp_path / "video.mp4", data)
-    judge = load_judge(JUDGE)
-    assert [judge.judge(part).names["noun"] for part in (frames[:16], frames[-16:])] == [BEFORE, AFTER]
+    judge = load_judge()
+    assert (judge.judge(frames[:16]).noun, judge.judge(frames[-16:]).noun) == (BEFORE, AFTER)
 
 
 def seen(path: Path, data: bytes) -> np.ndarray:

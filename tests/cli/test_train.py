@@ -1,12 +1,14 @@
 """`train` around fake recipes."""
 
 import json
+import re
 from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
 
 from commands import run
+from lab.tiny import recipes as lab_recipes
 from streamingt2v.cli import train
 from streamingt2v.errors import RequestError
 from streamingt2v.train import recipes, settings
@@ -90,7 +92,7 @@ def test_an_interrupted_training_prints_the_command_that_resumes(recorded_traini
 
 def test_every_recipe_is_a_command_and_every_setting_can_be_given():
     assert tuple(recipes.RECIPES) == train.NAMES
-    for recipe in recipes.RECIPES.values():
+    for recipe in (*recipes.RECIPES.values(), *lab_recipes.RECIPES.values()):
         own, loop = get_type_hints(recipe.config), get_type_hints(LoopConfig)
         assert not set(own) & set(loop), "a name must mean one thing"
         for name, hint in (own | loop).items():
@@ -102,3 +104,16 @@ def test_a_setting_that_is_yes_or_no_takes_nothing_else():
     assert settings.parse_setting("x", "no", bool) is False
     with pytest.raises(RequestError, match="must be yes or no"):
         settings.parse_setting("x", "False", bool)
+
+
+def test_recipes_of_the_embedded_model_have_a_command_of_their_own(monkeypatch, capsys):
+    from lab.tiny import __main__ as command
+
+    calls: list = []
+    monkeypatch.setattr(command, "run_recipe", lambda *given: calls.append(given) or {"loss": 0.5})
+    assert command.main(["judge", "-o", "out", "--set", "width=8", "--set", "steps=3"]) == 0
+    assert calls == [("judge", Path("out"), {"width": 8}, {"steps": 3}, None)]
+    assert json.loads(capsys.readouterr().out) == {"recipe": "judge", "output": "out", "loss": 0.5}
+    assert command.main(["judge", "-o", "out", "--set", "wide=8"]) == 2 and re.search(
+        "no such setting", capsys.readouterr().err
+    )

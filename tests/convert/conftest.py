@@ -6,14 +6,14 @@ import pytest
 import torch
 
 import published
+from lab.tiny import text
 from streamingt2v.convert.kinds import convert
-from toy_clip import build_tokenizer
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("words") / "tokenizer"
-    build_tokenizer().save_pretrained(folder)
+    text.build_tokenizer().save_pretrained(folder)
     return folder
 
 

@@ -13,13 +13,13 @@ from transformers import CLIPVisionModelWithProjection
 
 import forking
 import published
+from lab.tiny import text
 from streamingt2v.checkpoints.load import load
 from streamingt2v.checkpoints.placing import align
 from streamingt2v.convert import kinds
 from streamingt2v.convert.kinds import convert
 from streamingt2v.errors import ModelError, RequestError
 from streamingt2v.pipeline import LongVideoPipeline
-from toy_clip import TEXT_LENGTH
 from toy_networks import randn
 
 
@@ -32,7 +32,7 @@ def test_streaming_t2v_computes_what_its_networks_did(networks, model):
     made = load(model)
     backbone = made.backbone
     latents, image = randn(1, 4, 3, 8, 8), randn(1, 3, 8, 8, seed=2)
-    words = randn(1, TEXT_LENGTH, 64, seed=1)
+    words = randn(1, text.TEXT_LENGTH, 64, seed=1)
     tokens = networks["image_tokens"](networks["image_encoder"](image).image_embeds)
     assert torch.equal(backbone.image_tokens(backbone.image_encoder(image).image_embeds), tokens)
     frames = randn(1, 2, 3, 64, 64, seed=3)
@@ -42,7 +42,7 @@ def test_streaming_t2v_computes_what_its_networks_did(networks, model):
         for net, f in zip((networks["unet"], backbone.unet), features, strict=True)
     ]
     assert torch.equal(*outputs) and outputs[0].std() > 0
-    ids = torch.arange(TEXT_LENGTH)[None]
+    ids = torch.arange(text.TEXT_LENGTH)[None]
     assert torch.equal(
         made.text.encoder(ids).last_hidden_state, networks["text_encoder"](ids).last_hidden_state
     )

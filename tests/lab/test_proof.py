@@ -12,12 +12,12 @@ import torch
 from diffusers.models.controlnets.controlnet import ControlNetConditioningEmbedding
 from torch import nn
 
+from lab.compare.comparison import TRUTH, WITHOUT_ANCHOR
 from lab.compare.results import Item, ItemFile, save_rows
 from lab.proof import base, code, continuing, export, measures, memory, muon, options, page, pool, whole
-from lab.proof.page import TRUTH, WITHOUT_ANCHOR
 from lab.proof.run import Run, RunConfig
 from lab.proof.sampling import make_scheduler
-from lab.world import clip
+from lab.world2 import clip
 from streamingt2v.models.unet3d import StreamingUNet3D
 
 
@@ -241,7 +241,7 @@ def results(folder: Path, better: float) -> Path:
             for prompt in range(2):
                 key = (part, method, prompt, 0)
                 made = {name: worse.get(name, value - less) for name, value in values.items()}
-                file.add(Item(*key, "A cat", 4, made, 1.0))
+                file.add(Item(*key, "A cat", 4, made, {}, {}, {}, 1.0))
                 save_rows(np.zeros((4, 8, 3), np.uint8), page.image_of(folder, "rows", key))
                 save_rows(np.zeros((8, 4 * 8, 3), np.uint8), page.image_of(folder, "films", key))
     page.save_truth(folder, {"noun": 1.0, "scene": 1.0, "motion": 1.0})

@@ -119,7 +119,7 @@ def test_a_cut_is_found_where_it_is():
     pytest.importorskip("scenedetect")
     clips = [
         clip.render(clip.sample((81, i), scene=scene), clip.frame_times(40))[0]
-        for i, scene in enumerate(("snow", "underwater"))
+        for i, scene in enumerate(("snow", "night"))
     ]
     assert result_of(Cuts(), clips[0]).events["cuts"] == []
     result = result_of(Cuts(), np.concatenate(clips))

@@ -9,10 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import toy_clip
 from constructed import constant_flow, moving, result_of, texture
-from lab.proof.export import build_vocabulary
-from lab.proof.sight import normalised
+from lab.tiny import assemble
+from lab.tiny import text as clip_towers
 from lab.world import clip
 from streamingt2v.config import ModelConfig
 from streamingt2v.errors import MediaError, RequestError, RunError
@@ -62,7 +61,7 @@ def test_likeness_to_the_prompt():
 def test_the_model_s_own_eyes_know_a_clip_again():
     specs = [
         clip.sample((82, i), noun=noun, scene=scene)
-        for i, (noun, scene) in enumerate((("cat", "snow"), ("turtle", "underwater")))
+        for i, (noun, scene) in enumerate((("cat", "snow"), ("whale", "underwater")))
     ]
     first, other = (clip.render(spec, clip.frame_times(4))[0] for spec in specs)
     likeness = result_of(Anchor(), np.concatenate([first, other]), Tools(eyes=eyes_of_model())).curves[
@@ -72,15 +71,17 @@ def test_the_model_s_own_eyes_know_a_clip_again():
 
 
 def test_a_whole_clip_by_its_folder_sees_and_reads(tmp_path):
-    tokenizer = toy_clip.build_tokenizer()
-    model = toy_clip.build_clip(tokenizer, 16)
+    tokenizer = clip_towers.build_tokenizer()
+    model = clip_towers.build_clip(
+        clip_towers.TextConfig(width=16, text_layers=1, vision_layers=1, heads=2, image_size=32), tokenizer
+    )
     model.save_pretrained(tmp_path / "clip")
     tokenizer.save_pretrained(tmp_path / "clip")
     eyes = eyes_of_clip(tmp_path / "clip")
     frame, prompt = texture(), "A cat running on the street"
     out = model.eval()(
-        input_ids=toy_clip.tokenize(tokenizer, [prompt]),
-        pixel_values=normalised(clip_pixels(frame)),
+        input_ids=clip_towers.tokenize(tokenizer, [prompt]),
+        pixel_values=clip_towers.clip_normalise(clip_pixels(frame)),
     )
     np.testing.assert_allclose(eyes.read(prompt), out.text_embeds[0].detach(), atol=1e-5)
     assert float(eyes.see(frame) @ out.image_embeds[0].detach().numpy()) > 0.99
@@ -89,13 +90,14 @@ def test_a_whole_clip_by_its_folder_sees_and_reads(tmp_path):
 
 
 def test_a_model_with_the_projection_of_its_text_reads_in_the_words_it_knows(tmp_path):
-    tokenizer = toy_clip.build_tokenizer()
-    model = toy_clip.build_clip(tokenizer, 16).eval()
-    toy_clip.export_towers(model, tokenizer, tmp_path)
-    build_vocabulary().save(tmp_path / "vocabulary.json")
+    tokenizer = clip_towers.build_tokenizer()
+    config = clip_towers.TextConfig(width=16, text_layers=1, vision_layers=1, heads=2, image_size=32)
+    model = clip_towers.build_clip(config, tokenizer).eval()
+    clip_towers.export_towers(model, tokenizer, tmp_path)
+    assemble.build_vocabulary(("cat",)).save(tmp_path / "vocabulary.json")
     ModelConfig("towers", 32, 32, 8).save(tmp_path)
-    eyes, prompt = eyes_of_model(tmp_path), "a kitten in the snow"
-    ids = toy_clip.tokenize(tokenizer, [prompt])
+    eyes, prompt = eyes_of_model(tmp_path), "a cat in the snow"
+    ids = clip_towers.tokenize(tokenizer, [prompt])
     expected = torch.nn.functional.normalize(
         model.text_projection(model.text_model(ids).pooler_output), dim=-1
     )[0]

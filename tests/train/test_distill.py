@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from lab.proof.sampling import make_scheduler
+from lab.tiny import data, diffusion, recipes
 from streamingt2v import LongVideoPipeline, Request
+from streamingt2v.config import ModelConfig
 from streamingt2v.errors import RequestError
-from streamingt2v.train.data import VideoFolder
 from streamingt2v.train.distill import student_chunk, velocity_to
-from streamingt2v.train.objective import quick_sampler
-from streamingt2v.train.recipes import RECIPES, run_recipe
 from streamingt2v.train.teacher import Lessons, Teacher, student_scheduler
 from streamingt2v.video.piece import to_uint8
 from toy import write_toy_model
@@ -23,20 +22,27 @@ from toy_networks import randn
 PROMPT = "A cat running on the street"
 
 
-@pytest.fixture
-def teacher(clips):
-    """Return a function: model, cache, lessons -> its teacher on the clips."""
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """A toy model whose sampler draws no noise, in 4 steps."""
+    folder = write_toy_model(tmp_path_factory.mktemp("model") / "toy")
+    own = ModelConfig.load(folder)
+    replace(own, extend=replace(own.extend, eta=0.0, steps=4)).save(folder)
+    return folder
 
-    def teacher(model: Path, folder: Path, **changes) -> Teacher:
-        lessons = Lessons(**({"steps": 2, "chunks": 3, "still": 0.5} | changes))
-        return Teacher(model, VideoFolder(clips, 8, 1 / 8), lessons, folder)
 
-    return teacher
+def teacher(model: Path, folder: Path, **changes) -> Teacher:
+    return Teacher(
+        model,
+        data.WorldClips(data.noun_names(12)),
+        Lessons(**({"steps": 2, "chunks": 3, "still": 0.5} | changes)),
+        folder,
+    )
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 8])
 def test_the_velocity_leads_in_one_step_to_the_place_asked_for(steps):
-    scheduler = student_scheduler(quick_sampler(make_scheduler()))
+    scheduler = student_scheduler(diffusion.make_sampler())
     scheduler.set_timesteps(steps)
     x, wanted = randn(steps, 2, 3, 4, 4), randn(steps, 2, 3, 4, 4, seed=1)
     velocity = velocity_to(x, wanted, scheduler.timesteps, scheduler)
@@ -45,7 +51,7 @@ def test_the_velocity_leads_in_one_step_to_the_place_asked_for(steps):
         torch.testing.assert_close(reached, wanted[k : k + 1], atol=2e-5, rtol=1e-4)
 
 
-def test_videos_made_together_are_those_made_alone(teacher, model, tmp_path):
+def test_videos_made_together_are_those_made_alone(model, tmp_path):
     """One of the three begins with a picture; what is in the folder already is not made again."""
     (tmp_path / "alone").mkdir()
     (tmp_path / "together").mkdir()
@@ -72,7 +78,7 @@ def test_videos_made_together_are_those_made_alone(teacher, model, tmp_path):
     assert starts.count(True) == 1
 
 
-def test_passages_are_the_chunks_that_the_model_makes_itself(teacher, model, tmp_path, monkeypatch):
+def test_passages_are_the_chunks_that_the_model_makes_itself(model, tmp_path, monkeypatch):
     """The last nodes of a video, decoded, are the frames of the stream with the same noise."""
     from streamingt2v.samplers.noise import mixed_noise
     from streamingt2v.stages import extend
@@ -87,7 +93,7 @@ def test_passages_are_the_chunks_that_the_model_makes_itself(teacher, model, tmp
     assert np.array_equal(shown, frames)
 
 
-def test_a_kept_video_is_the_one_that_was_made(teacher, model, tmp_path):
+def test_a_kept_video_is_the_one_that_was_made(model, tmp_path):
     first, again = (teacher(model, tmp_path).video(1) for _ in range(2))
     assert len(first) == 2 and all(p.window_TCHW is not None for p in first), "it begins with a picture"
     assert all(
@@ -102,27 +108,26 @@ def test_a_kept_video_is_the_one_that_was_made(teacher, model, tmp_path):
 @pytest.mark.parametrize(
     "wrong, says", [({"steps": 3}, "student_steps"), ({"chunks": 1}, "chunks"), ({"still": 1.0}, "still")]
 )
-def test_lessons_that_cannot_be_given_are_refused(teacher, model, tmp_path, wrong, says):
+def test_lessons_that_cannot_be_given_are_refused(model, tmp_path, wrong, says):
     with pytest.raises(RequestError, match=says):
         teacher(model, tmp_path, **wrong)
 
 
-def test_no_videos_at_once_are_refused(clips, model, tmp_path):
+def test_no_videos_at_once_are_refused(model, tmp_path):
     with pytest.raises(RequestError, match="together"):
-        Teacher(model, VideoFolder(clips, 8, 1 / 8), Lessons(2, 2, 0.0), tmp_path, together=0)
+        Teacher(model, data.WorldClips(data.noun_names(12)), Lessons(2, 2, 0.0), tmp_path, together=0)
 
 
-def test_a_sampler_that_draws_noise_is_refused(teacher, tmp_path):
+def test_a_sampler_that_draws_noise_is_refused(tmp_path):
     with pytest.raises(RequestError, match=r"extend\.eta"):
         teacher(write_toy_model(tmp_path / "toy", refiner=False), tmp_path)
 
 
-def test_a_student_comes_nearer_to_its_teacher_and_is_a_whole_model(teacher, clips, model, tmp_path):
+def test_a_student_comes_nearer_to_its_teacher_and_is_a_whole_model(model, tmp_path):
     """The chunk that it learned from is, in half the steps, nearer to the teacher's than what the teacher
     itself makes in these."""
     settings = {
         "model": str(model),
-        "data": clips,
         "cache": tmp_path / "videos",
         "student_steps": 2,
         "rank": 4,
@@ -140,7 +145,7 @@ def test_a_student_comes_nearer_to_its_teacher_and_is_a_whole_model(teacher, cli
         "log_every": 24,
         "save_every": 100,
     }
-    run_recipe(RECIPES["distill"], tmp_path / "run", settings | {"first_every": 1}, loop)
+    recipes.run_recipe("distill", tmp_path / "run", settings | {"first_every": 1}, loop)
     pipe, made = (
         LongVideoPipeline.from_pretrained(tmp_path / "run" / "model"),
         teacher(model, tmp_path / "videos", chunks=2, still=0.0),

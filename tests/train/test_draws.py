@@ -2,69 +2,19 @@
 
 import numpy as np
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from lab.proof.sampling import make_scheduler
-from streamingt2v.train import draws, objective
-from streamingt2v.train.data import Clip
+from lab.tiny import diffusion
+from streamingt2v.train import objective
 from streamingt2v.train.draws import HashedNoise, Noise, generators
-from streamingt2v.train.memory import Plan, continuations, drifted
-
-
-@given(st.integers(1, 100), st.integers(1, 16))
-def test_every_sample_is_computed_by_one_process(total, processes):
-    shares = [draws.share(total, rank, processes) for rank in range(processes)]
-    assert [sample for mine in shares for sample in mine] == list(range(total))
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
-
-
-def test_a_sample_has_its_noise_whatever_else_is_in_the_batch():
-    like, whole = torch.zeros(4, 3, 5), Noise(generators(5, 2, range(4)))
-    part = Noise(generators(5, 2, range(2, 4)))
-    for call in (
-        lambda n, x: n.normal(x),
-        lambda n, x: n.uniform(x),
-        lambda n, x: n.integers(1000, x),
-        lambda n, x: n.normal(x),
-    ):
-        values = call(whole, like)
-        assert len(values.unique()) > 1 and torch.equal(values[2:], call(part, like[2:]))
-
-
-class Weighed:
-    """Clips of noise; pixels on the left weigh three times as much."""
-
-    key = "weighed"
-
-    def draw(self, rng, offsets, height, width):
-        frames = torch.from_numpy(rng.uniform(-1, 1, (len(offsets), 3, height, width))).float()
-        weight = torch.ones(len(offsets), height, width)
-        weight[:, :, : width // 2] = 3
-        return Clip(frames, "a cat", weight)
-
-
-def test_a_data_set_weighs_pixels_and_a_tenth_of_captions_and_anchors_is_left_out():
-    said = []
-    batch = continuations(
-        Weighed(),
-        Plan(False, 16, 16, 4, 2),
-        lambda texts: said.extend(texts),
-        generators(0, 0, range(400)),
-        False,
-    )
-    weight = objective.latent_weight(batch["weight"], 8)
-    assert weight.shape == (400, 4, 2, 2) and torch.allclose(weight.mean((1, 2, 3)), torch.ones(400))
-    assert torch.allclose(weight[..., 0], 3 * weight[..., 1])
-    grey = int((batch["anchor"] == 0).all(-1).all(-1).all(-1).sum())
-    assert {*said} == {"a cat", ""} and 20 < said.count("") < 65 and 20 < grey < 65
+from streamingt2v.train.memory import drifted
 
 
 def test_late_draws_more_timesteps_with_much_noise_and_stays_in_range():
     latents = torch.zeros(4000, 1, 1, 1, 1)
     noise = Noise(generators(0, 0, range(4000)))
     even, late = (
-        objective.noised(latents, make_scheduler(), noise, 800, late)[2].float() for late in (1.0, 2.0)
+        objective.noised(latents, diffusion.make_scheduler(), noise, 800, late)[2].float()
+        for late in (1.0, 2.0)
     )
     assert abs(even.mean() - 400) < 15 and abs(late.mean() - 533) < 15  # means of u and of its square root
     assert late.min() >= 0 and late.max() <= 799
@@ -158,7 +108,7 @@ def test_hashed_noise_of_a_sample_does_not_depend_on_the_others():
 
 def test_errors_that_all_frames_share_are_no_error_of_changes():
     velocity, t, weight = torch.zeros(2, 4, 6, 2, 2), torch.tensor([100, 900]), torch.ones(2, 6, 2, 2)
-    scheduler = make_scheduler()
+    scheduler = diffusion.make_scheduler()
 
     def loss(error: torch.Tensor, changes: float) -> torch.Tensor:
         return objective.denoising_loss(error, velocity, t, weight, scheduler, changes)

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lab.tiny import recipes
 from streamingt2v.errors import RequestError
 from streamingt2v.train import loop
 from streamingt2v.train.feed import Feed
-from streamingt2v.train.recipes import RECIPES, run_recipe
-from toy_training import LOOP, WHOLE
+from toy_training import LOOP, settings
 
 
 class Numbers:
@@ -67,7 +67,12 @@ def test_batches_drawn_ahead_by_others_are_the_same():
 
 
 def test_a_recipe_learns_the_same_from_batches_drawn_ahead(tmp_path):
-    losses = [run_recipe(WHOLE, tmp_path / str(n), {}, {**LOOP, "steps": 3, "workers": n}) for n in (0, 2)]
+    losses = [
+        recipes.run_recipe(
+            "judge", tmp_path / str(n), settings("judge", tmp_path), {**LOOP, "steps": 3, "workers": n}
+        )
+        for n in (0, 2)
+    ]
     assert losses[0]["loss"] == losses[1]["loss"]
 
 
@@ -76,9 +81,11 @@ def test_a_recipe_learns_the_same_from_batches_drawn_ahead(tmp_path):
     [("workers", -1, "0 or more"), ("repeat", 0, "1 or more"), ("workers", 2, "beside the student")],
 )
 def test_what_cannot_be_fed_is_refused(name, value, says, tmp_path):
-    recipe = RECIPES["distill"] if value == 2 else WHOLE
+    recipe = "distill" if value == 2 else "judge"
     with pytest.raises(RequestError, match=says):
-        run_recipe(recipe, tmp_path / "out", {}, {**LOOP, "steps": 1, name: value})
+        recipes.run_recipe(
+            recipe, tmp_path / "out", settings(recipe, tmp_path), {**LOOP, "steps": 1, name: value}
+        )
     assert not (tmp_path / "out").exists()
 
 

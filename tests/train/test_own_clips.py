@@ -4,29 +4,58 @@ and whole models at the end."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from commands import run
+from lab.tiny import base as lab_base
 from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.config import ModelConfig
 from streamingt2v.errors import ModelError, RequestError
 from streamingt2v.models.unet3d import StreamingUNet3D
-from streamingt2v.train import memory
 from streamingt2v.train.distill import DistillTask
 from streamingt2v.train.memory import MemoryTask
 from streamingt2v.train.recipes import RECIPES, run_recipe
-from toy import build_unet
-from toy_training import LOOP, OWN, weights
+from streamingt2v.video.writer import write_video
+from toy import write_toy_model
+from toy_training import weights
 
-SHORT = {**LOOP, "steps": 2}
+LOOP = {"batch": 2, "seed": 5, "log_every": 1, "save_every": 100, "warmup": 2, "precision": "no", "steps": 2}
+OWN = {
+    "cam": {"reach": 4},
+    "apm": {"reach": 4, "drift": 0.1},
+    "distill": {"videos": 1, "chunks": 2, "student_steps": 2, "still": 0.0},
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """A toy whose sampler draws no noise, so that it can be distilled."""
+    folder = write_toy_model(tmp_path_factory.mktemp("model") / "toy")
+    own = ModelConfig.load(folder)
+    replace(own, extend=replace(own.extend, eta=0.0, steps=4)).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    for number in range(2):
+        noise = np.random.default_rng(number).integers(0, 256, (24, 8, 8, 3), np.uint8)
+        write_video(
+            folder / f"{number}.mp4", (np.kron(frame, np.ones((4, 4, 1), np.uint8)) for frame in noise), 8
+        )
+        (folder / f"{number}.txt").write_text(f"a cat running, take {number}")
+    return folder
 
 
 @pytest.fixture(autouse=True)
 def no_samples(monkeypatch) -> None:
-    """They take longer than the toys' steps; one test draws them."""
+    """They take longer than the toys' steps; the laboratory's recipes draw them in their tests."""
     for task in (MemoryTask, DistillTask):
         monkeypatch.setattr(task, "sample", lambda *_: None)
 
@@ -35,7 +64,7 @@ def trained(
     name: str, model: Path, clips: Path, out: Path, stop_after: int | None = None, **more: object
 ) -> Path:
     run_recipe(
-        RECIPES[name], out, {"model": str(model), "data": clips, **OWN[name], **more}, SHORT, stop_after
+        RECIPES[name], out, {"model": str(model), "data": clips, **OWN[name], **more}, LOOP, stop_after
     )
     return out / "model"
 
@@ -57,26 +86,9 @@ def test_stopped_and_resumed_equals_never_stopped_and_leaves_a_whole_model(name,
     assert changed and (
         name == "distill" or all(any(part in key for part in kinds[name]) for key in changed)
     ), "the base was touched"
-    mergers = {key for key in one if "cross_attention_merger" in key and "proj_out" in key}
-    mixers = {key for key in one if ".attn2.alpha" in key}
-    assert mergers and mixers and (name == "distill" or mergers <= changed)
-    assert name == "distill" or bool(mixers & changed) == (name == "apm")
     chunks = list(LongVideoPipeline.from_pretrained(whole).stream(Request("a cat running", 20)))
     assert sum(len(chunk.frames) for chunk in chunks) == 20
     assert ModelConfig.load(whole).extend.guidance_scale == (1.0 if name == "distill" else 3.0)
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_run_leaves_samples_and_a_line_of_metrics_for_every_logged_step(
-    name, model, clips, tmp_path, monkeypatch
-):
-    monkeypatch.undo()
-    monkeypatch.setattr(memory, "SAMPLE_STEPS", 1)
-    trained(name, model, clips, tmp_path)
-    assert (tmp_path / "samples" / "000002.png").stat().st_size > 200
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [1, 2]
-    assert all(line["loss"] == line["loss"] and line["seconds_per_step"] > 0 for line in lines)
 
 
 def test_memories_are_begun_on_a_pipeline_of_diffusers(model, clips, tmp_path):
@@ -114,7 +126,9 @@ def test_memories_are_begun_on_a_pipeline_of_diffusers(model, clips, tmp_path):
     [
         (lambda folder: folder / "nowhere", "model"),
         (
-            lambda folder: build_unet().save_pretrained(folder / "unet") or folder,
+            lambda folder: (
+                lab_base.build_unet((16, 32), 4, 32, head_dim=16).save_pretrained(folder / "unet") or folder
+            ),
             "model",
         ),
     ],

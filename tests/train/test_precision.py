@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 
+from lab.tiny import recipes
 from streamingt2v.errors import RequestError
 from streamingt2v.train import precision
-from streamingt2v.train.recipes import RECIPES, run_recipe
-from toy_training import LOOP, WHOLE
+from toy_training import LOOP, settings
 
 CPU = torch.device("cpu")
 
@@ -29,15 +28,10 @@ def test_a_release_that_does_not_tell_means_float32(monkeypatch):
     assert precision.resolved("auto", CPU) == "no"
 
 
-@pytest.fixture
-def forget():
-    """Return a function after which accelerate takes another precision in this process."""
-    yield AcceleratorState._reset_state
-    AcceleratorState._reset_state(True)
-
-
-def test_it_is_what_a_recipe_does_that_is_told_nothing(monkeypatch, forget, tmp_path):
-    untold = {name: value for name, value in LOOP.items() if name != "precision"} | {"steps": 1}
+def test_it_is_what_a_recipe_does_that_is_told_nothing(monkeypatch, tmp_path):
+    """In its steps and in the pictures of what was learnt."""
+    recipes.run_recipe("text", tmp_path / "text", settings("text", tmp_path), {**LOOP, "steps": 1})
+    untold = {name: value for name, value in LOOP.items() if name != "precision"}
     linear = torch.nn.functional.linear
 
     def in_float32(*inputs):
@@ -47,14 +41,12 @@ def test_it_is_what_a_recipe_does_that_is_told_nothing(monkeypatch, forget, tmp_
 
     monkeypatch.setattr(torch.nn.functional, "linear", in_float32)
     with_capabilities(monkeypatch)
-    forget(True)
-    run_recipe(WHOLE, tmp_path / "in-float32", {}, untold)
+    recipes.run_recipe("base", tmp_path / "base", settings("base", tmp_path), {**untold, "steps": 1})
     with_capabilities(monkeypatch, amx_bf16=True)
-    forget(True)
     with pytest.raises(AssertionError, match="here in half precision"):
-        run_recipe(WHOLE, tmp_path / "other", {}, untold)
+        recipes.run_recipe("base", tmp_path / "other", settings("base", tmp_path), {**LOOP, "steps": 1})
 
 
 def test_another_word_is_refused_before_anything_is_read(tmp_path):
     with pytest.raises(RequestError, match="auto, bf16, no"):
-        run_recipe(RECIPES["cam"], tmp_path, {}, {"precision": "fp8"})
+        recipes.run_recipe("base", tmp_path, {"text": tmp_path / "nowhere"}, {"precision": "fp8"})

@@ -4,30 +4,29 @@ the steps of one, half of the numbers, and one format of checkpoints."""
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from streamingt2v.config import ModelConfig
+from lab.tiny import base, recipes
 from streamingt2v.train.memory import MemoryTask
-from streamingt2v.train.recipes import RECIPES, run_recipe
-from toy import write_toy_model
 from toy_training import (
     LOOP,
-    OWN,
-    WHOLE,
     assert_equal_up_to_rounding,
     gradients,
     run_in_two_processes,
+    settings,
     weights,
 )
 
 SPLIT = {**LOOP, "steps": 3, "batch": 3, "clip": 0.02}
 """Shares of different size, and gradients that are cut, which takes the norm of all parts."""
 
-NAMES = ("whole", "cam", "apm")
+FEWER = {"base": {}, "cam": {"frames": 10, "encoder_steps": 1}, "apm": {"frames": 10}}
+"""Recipes and what is less than in other tests."""
+
+NAMES = tuple(FEWER)
 
 PROCESS = """
 import json, sys
@@ -36,9 +35,9 @@ from torch import distributed as dist, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from lab.tiny import base, recipes
 from streamingt2v.train import loop, memory
-from streamingt2v.train.recipes import RECIPES, run_recipe
-from toy_training import WHOLE
+from toy_training import settings
 
 def size(tensors):
     return sum(t.numel() for t in tensors)
@@ -69,46 +68,33 @@ class Counted(loop.Split):
         last.update(self.found)
 
 loop.Split, last = Counted, {}
-memory.SAMPLE_STEPS = 1  # there are samples; what they show is of no use
-two, settings, config = Path(sys.argv[1]), *map(json.loads, sys.argv[2:])
-for name, stop_after in (("whole", 2), ("cam", None), ("apm", None)):
+base.SAMPLE_STEPS = memory.SAMPLE_STEPS = 1  # there are samples; what they show is of no use
+one, two = map(Path, sys.argv[1:3])
+config, fewer = map(json.loads, sys.argv[3:])
+for name, stop_after in (("base", 2), ("cam", None), ("apm", None)):
     last.clear()
-    own = {key: Path(value) if key == "data" else value for key, value in settings[name].items()}
-    run_recipe(RECIPES.get(name, WHOLE), two / name, own, {**config, "shard": True}, stop_after)
+    own, how = settings(name, one) | fewer[name], {**config, "shard": True}
+    recipes.run_recipe(name, two / name, own, how, stop_after)
     (two / f"{name}.{dist.get_rank()}.json").write_text(json.dumps(last))
 """
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    """A toy with chunks of ten frames."""
-    folder = write_toy_model(tmp_path_factory.mktemp("model") / "toy", refiner=False, channels=(16, 48))
-    own = ModelConfig.load(folder)
-    replace(own, extend=replace(own.extend, frames=10)).save(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def runs(model, clips, tmp_path_factory) -> tuple[Path, Path]:
-    """The recipes by one process, and: `whole` begun by two and gone on with by one,
+def runs(tmp_path_factory) -> tuple[Path, Path]:
+    """The recipes by one process, and: `base` begun by two and gone on with by one,
     `cam` the other way round, `apm` by two alone."""
-    root, shared = tmp_path_factory.mktemp("runs"), {"model": str(model), "data": str(clips)}
+    root = tmp_path_factory.mktemp("runs")
     one, two = root / "one", root / "two"
-    own = {name: shared | OWN[name] for name in ("cam", "apm")} | {"whole": {}}
-    own["cam"]["encoder_steps"] = 1
-
-    def train(name: str, out: Path, stop_after: int | None = None) -> None:
-        given = {key: Path(value) if key == "data" else value for key, value in own[name].items()}
-        run_recipe(RECIPES.get(name, WHOLE), out / name, given, SPLIT, stop_after)
-
     with pytest.MonkeyPatch.context() as patch:
-        # most of the time of one process, and of no use here
-        patch.setattr(MemoryTask, "sample", lambda *_: None)
-        for name in NAMES:
-            train(name, one)
-        train("cam", two, stop_after=1)
-        run_in_two_processes(["-c", PROCESS, str(two), json.dumps(own), json.dumps(SPLIT)])
-        train("whole", two)
+        for task in (base.BaseTask, MemoryTask):
+            patch.setattr(
+                task, "sample", lambda *_: None
+            )  # most of the time of one process, and of no use here
+        for name in ("text", "vae", *NAMES):
+            recipes.run_recipe(name, one / name, settings(name, one) | FEWER.get(name, {}), SPLIT)
+        recipes.run_recipe("cam", two / "cam", settings("cam", one) | FEWER["cam"], SPLIT, stop_after=1)
+        run_in_two_processes(["-c", PROCESS, str(one), str(two), json.dumps(SPLIT), json.dumps(FEWER)])
+        recipes.run_recipe("base", two / "base", settings("base", one) | FEWER["base"], SPLIT)
     return one, two
 
 
@@ -134,10 +120,9 @@ def test_exports_hold_the_whole_averaged_weights(name, runs):
     assert list((two / "samples").iterdir()), "the two processes drew no samples"
 
 
-def test_the_single_numbers_that_cannot_be_split_are_trained(model, runs):
-    before, after = weights(model), weights(runs[1] / "apm")
-    alphas = [key for key in after if key.endswith(".attn2.alpha")]
-    assert alphas and all(after[key].ndim == 0 and after[key] != before[key].float() for key in alphas)
+def test_the_single_numbers_that_cannot_be_split_are_trained(runs):
+    alphas = {key: value for key, value in weights(runs[1] / "apm").items() if key.endswith(".attn2.alpha")}
+    assert alphas and all(value.ndim == 0 and value != 0 for value in alphas.values())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -152,9 +137,9 @@ def test_a_process_has_half_of_the_network_and_a_block_of_it_whole(name, runs):
 
 
 def test_one_process_has_all_of_it_anyway(tmp_path):
-    plain, alone = tmp_path / "plain", tmp_path / "alone"
+    plain, alone = tmp_path / "plain" / "text", tmp_path / "alone" / "text"
     for out, shard in ((plain, False), (alone, True)):
-        run_recipe(WHOLE, out, {}, {**SPLIT, "shard": shard})
+        recipes.run_recipe("text", out, settings("text", tmp_path), {**SPLIT, "shard": shard})
     expected, made = weights(plain), weights(alone)
     assert all(torch.equal(expected[key], made[key]) for key in expected)
 

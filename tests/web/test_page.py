@@ -108,9 +108,9 @@ def test_what_cannot_be_made_is_said_kindly_and_nothing_is_started(page, service
 
 
 def test_an_example_fills_the_form(page):
-    page.click("#gallery [data-name=bus]")
-    until(page, "document.querySelector('#prompt').value.startsWith('A red bus')")
-    assert page.input_value("#schedule") == "24: A red bus running on the beach at night"
+    page.click("#gallery [data-name=horse]")
+    until(page, "document.querySelector('#prompt').value.startsWith('A horse')")
+    assert page.input_value("#schedule") == "24: A horse running under the night sky"
 
 
 def test_an_example_takes_a_file_out_and_gives_it_back(page, tmp_path):

@@ -179,7 +179,9 @@ class VideoCreate(_Length):
 class VideoExtension(_Length):
     """A video to extend."""
 
-    prompt: Text = Field(description="Text prompt of the new part.", examples=["A cat jumping on the street"])
+    prompt: Text = Field(
+        description="Text prompt of the new part.", examples=["A cat sleeping on the street"]
+    )
     video: VideoReference | None = Field(
         None, description="The video to extend; a file comes as multipart under this name."
     )
@@ -188,7 +190,7 @@ class VideoExtension(_Length):
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"examples": [{"prompt": "A cat jumping", "seconds": "4", "video": {"id": _ID}}]},
+        json_schema_extra={"examples": [{"prompt": "A cat sleeping", "seconds": "4", "video": {"id": _ID}}]},
     )
 
 

@@ -73,7 +73,10 @@ class Plan(Exercise):
 
 @dataclass
 class Parts:
-    """Networks in float32. scheduler: noise schedule of the training."""
+    """Networks in float32.
+
+    scheduler: noise schedule of the training. encode: clips (B, T, 3, H, W) to latents; None: by `vae`.
+    """
 
     unet: StreamingUNet3D
     cam: ConditionalAttentionModule
@@ -83,6 +86,7 @@ class Parts:
     vae: AutoencoderKL
     scheduler: DDIMScheduler
     vision: Any = None
+    encode: Callable[[torch.Tensor], torch.Tensor] | None = None
 
 
 def train_memories(unet: StreamingUNet3D, anchored: bool) -> None:
@@ -104,6 +108,7 @@ class MemoryModule(nn.Module):
         train_memories(self.unet, plan.anchored)
         self.cam.requires_grad_(True)
         self.tokens.requires_grad_(plan.anchored)
+        self._encode = parts.encode
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         plan = self.plan
@@ -131,6 +136,8 @@ class MemoryModule(nn.Module):
 
     def encode(self, frames_BTCHW: torch.Tensor) -> torch.Tensor:
         """Return latents (B, C, T, h, w)."""
+        if self._encode is not None:
+            return self._encode(frames_BTCHW)
         vae, shape = self.frozen["vae"], frames_BTCHW.shape[:2]
         latents = vae.encode(frames_BTCHW.flatten(0, 1)).latent_dist.mode() * vae.config.scaling_factor
         return latents.float().unflatten(0, shape).transpose(1, 2)

@@ -1,4 +1,7 @@
-"""Recipes of `train` for any clips; each is a function of its frozen config."""
+"""Recipes of `train` for any clips; each is a function of its frozen config.
+
+`run_recipe` also runs the lab's recipes for parts of the embedded model.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace

@@ -24,6 +24,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_, get_total_norm
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from ..models.context import ContextAttention
 from ..models.merger import SkipMerger
@@ -37,6 +38,7 @@ BLOCKS = (
     SkipMerger,
     Downsample2D,
     Upsample2D,
+    CLIPEncoderLayer,
 )
 """Modules gathered as one while they compute. All are only used through `forward`, where FSDP gathers."""
 

@@ -11,7 +11,7 @@ Batch = dict[str, Any]
 
 
 class Task(Protocol):
-    """A recipe for the loop. Samples of a batch must stay independent."""
+    """A recipe for the loop. Samples of a batch must stay independent, except through `gathered`."""
 
     @property
     def module(self) -> torch.nn.Module:

@@ -15,20 +15,18 @@ class Example:
 
 EXAMPLES = (
     Example("cat", "Cat on the street", {"prompt": "A cat running on the street", "seed": 5}),
-    Example(
-        "balloon", "Balloon at sunset", {"prompt": "A red balloon floating by the sea at sunset", "seed": 5}
-    ),
-    Example("rocket", "Rocket at night", {"prompt": "A rocket floating in the desert at night", "seed": 3}),
-    Example("penguin", "Penguin in the snow", {"prompt": "A penguin dancing in the snow", "seed": 7}),
+    Example("balloon", "Balloon at sunset", {"prompt": "A balloon at sunset in the city", "seed": 5}),
+    Example("rocket", "Rocket at night", {"prompt": "A rocket floating under the night sky", "seed": 3}),
+    Example("penguin", "Penguin in the snow", {"prompt": "A penguin in the snow", "seed": 7}),
     Example("turtle", "Turtle under water", {"prompt": "A turtle floating under water", "seed": 7}),
     Example(
-        "bus",
-        "Bus, day to night",
+        "horse",
+        "Horse, day to night",
         {
-            "prompt": "A red bus running on the beach",
+            "prompt": "A horse running on the beach",
             "num_frames": 48,
             "seed": 2,
-            "schedule": [[24, "A red bus running on the beach at night"]],
+            "schedule": [[24, "A horse running under the night sky"]],
         },
     ),
 )

@@ -15,13 +15,6 @@ from toy import write_toy_model
 from toy_networks import randn, streaming
 
 REQUEST = Request("A cat running on the street", 24)
-WHOLE = "CAM and APM"
-KINDS = {
-    WHOLE: baselines.ModelScopeBackbone,
-    "CAM alone": baselines.WithoutApm,
-    "APM alone": baselines.WithoutCam,
-    "nothing": baselines.WithoutBoth,
-}
 
 
 @pytest.fixture(scope="module")
@@ -31,25 +24,23 @@ def pipe(tmp_path_factory) -> LongVideoPipeline:
 
 @pytest.fixture(scope="module")
 def videos(pipe) -> dict[str, np.ndarray]:
-    ways = {name: baselines.with_backbone(pipe.components, kind) for name, kind in KINDS.items()}
-    ways["held"] = baselines.with_held_overlap(pipe.components)
+    chunked = [name for name, method in baselines.METHODS.items() if method.chunked]
     return {
-        name: np.concatenate([chunk.frames for chunk in LongVideoPipeline(way).stream(REQUEST)])
-        for name, way in ways.items()
+        name: np.stack(list(baselines.METHODS[name].frames(pipe.components, REQUEST))) for name in chunked
     }
 
 
 def test_methods_share_the_first_chunk_and_differ_after_it(videos):
     assert {video.shape for video in videos.values()} == {(24, 32, 32, 3)}
-    full = videos[WHOLE]
-    for video in (video for name, video in videos.items() if name != WHOLE):
+    full = videos["CAM and APM"]
+    for video in (video for name, video in videos.items() if name != "CAM and APM"):
         np.testing.assert_array_equal(video[:16], full[:16])
         assert (video[16:] != full[16:]).any()
 
 
 def test_the_full_method_is_the_pipeline(pipe, videos):
     frames = np.concatenate([chunk.frames for chunk in pipe.stream(REQUEST)])
-    np.testing.assert_array_equal(videos[WHOLE], frames)
+    np.testing.assert_array_equal(videos["CAM and APM"], frames)
 
 
 def test_without_apm_the_anchor_and_without_cam_the_window_are_not_seen(pipe):
@@ -68,7 +59,12 @@ def test_without_apm_the_anchor_and_without_cam_the_window_are_not_seen(pipe):
             torch.equal(predicted(kind, anchors[0], windows[0]), predicted(kind, anchors[1], windows[0])),
             torch.equal(predicted(kind, anchors[0], windows[0]), predicted(kind, anchors[0], windows[1])),
         )
-        for kind in KINDS.values()
+        for kind in (
+            baselines.ModelScopeBackbone,
+            baselines.WithoutApm,
+            baselines.WithoutCam,
+            baselines.WithoutBoth,
+        )
     }
     assert list(same.values()) == [(False, False), (True, False), (False, True), (True, True)]
 
@@ -94,7 +90,9 @@ def test_rivals_make_exactly_so_many_frames_again_and_again(pipe, make, frames):
 def test_rivals_refuse_what_they_cannot(pipe, name, change):
     with pytest.raises(RequestError, match=next(iter(change))):
         next(
-            baselines.FREE[name](pipe.components, Request(**{"prompt": "a cat", "num_frames": 24, **change}))
+            baselines.METHODS[name].frames(
+                pipe.components, Request(**{"prompt": "a cat", "num_frames": 24, **change})
+            )
         )
 
 

@@ -1,4 +1,4 @@
-"""Intervals of shares, means and differences."""
+"""Intervals, and the protocol of judging."""
 
 import math
 
@@ -7,7 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lab.compare import protocol
+from lab.compare.judge import Verdict, load_judge
 from lab.compare.statistics import bootstrap, paired, share
+from lab.world import clip, vocabulary
+
+NOUNS = [noun.name for noun in vocabulary.NOUNS]
+
+
+class OneTruth:
+    """A judge who always says the same."""
+
+    def judge(self, frames):
+        assert frames.shape == (protocol.WINDOW, 64, 64, 3)
+        return Verdict("cat", "snow", "run")
 
 
 def test_wilsons_interval_by_hand():
@@ -57,3 +70,30 @@ def test_pairs_tell_a_difference_that_means_hide():
     difference = paired(ours, theirs)
     assert difference.low > 0.9 and difference.high < 1.1 and difference.n == 60
     assert bootstrap({p: list(row.values()) for p, row in ours.items()}).high - 95 > 10
+
+
+def test_accuracy_is_the_share_of_clips_that_are_named_rightly():
+    specs = [clip.sample((protocol.TRUTH_SEED, i), ("cat", "bus")) for i in range(12)]
+    rates = protocol.accuracy(OneTruth(), ("cat", "bus"), 12)
+    for kind, name in (("noun", "cat"), ("scene", "snow"), ("motion", "run")):
+        assert rates[kind].value == pytest.approx(np.mean([getattr(spec, kind) == name for spec in specs]))
+        assert rates[kind].n == 12
+    assert protocol.accuracy(load_judge(), ("cat", "bus"), 6)["scene"].value > 0.5
+
+
+def test_prompts_cover_nouns_scenes_and_motions_in_words_not_trained_on():
+    specs = protocol.prompts(NOUNS, 60)
+    assert {spec.noun for spec in specs} == set(NOUNS)
+    assert len({spec.scene for spec in specs}) == 8 and len({spec.motion for spec in specs}) == 7
+    assert len({(spec.noun, spec.scene, spec.motion) for spec in specs}) == 60
+    assert [spec.caption for spec in specs] == [spec.caption for spec in protocol.prompts(NOUNS, 60)]
+    assert [s.caption for s in specs] != [s.caption for s in protocol.prompts(NOUNS, 60, held_out=False)]
+
+
+@pytest.mark.parametrize("count", [1, 16, 40])
+def test_windows_are_the_first_and_the_last_frames(count):
+    windows, frames = protocol.Windows(), np.arange(count * 12, dtype=np.int64).reshape(count, 2, 2, 3)
+    for frame in frames:
+        windows.add(frame)
+    np.testing.assert_array_equal(windows.first, frames[:16])
+    np.testing.assert_array_equal(windows.last, frames[-16:])
