@@ -27,7 +27,7 @@ from .words import load_text, tokenize
 Captioned = tuple[torch.Tensor, list[str]]  # images (N, 3, H, W) in [-1, 1] and their captions
 
 
-def build_vae(channels: tuple[int, ...] = (32, 48, 96, 128)) -> AutoencoderKL:
+def build_vae(channels: tuple[int, ...] = (32, 48, 64, 96)) -> AutoencoderKL:
     """Build an autoencoder that divides height and width by 8, widest at its lowest resolution."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -166,7 +166,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=10**9)
     parser.add_argument("--check", type=int, default=96, help="images or clips to test on")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--channels", type=lambda s: tuple(map(int, s.split(","))), default=(32, 48, 96, 128))
+    parser.add_argument("--channels", type=lambda s: tuple(map(int, s.split(","))), default=(32, 48, 64, 96))
     parser.add_argument("--base", type=Path, help="base of single images, whose errors the decoder removes")
     parser.add_argument("--text", type=Path, help="text tower of that base")
     asked = parser.parse_args(words)

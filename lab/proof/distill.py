@@ -19,6 +19,7 @@ from streamingt2v.train.folder import Source
 from .code import to_pixels
 from .options import parser
 from .run import Run, RunConfig, device_of_this_process, quick_arithmetic
+from .teacher import save_undo
 
 
 class WorldClips:
@@ -63,7 +64,11 @@ def main(words: list[str] | None = None) -> None:
             batch = task.batch(generators(0, run.step, range(a.batch)), run.step)
             return task.module({name: value.to(device) for name, value in batch.items()})["loss"].mean()
 
-    run.go(loss, lambda: task.export(a.out))
+    def look() -> None:
+        task.export(a.out)
+        save_undo(a.out / "undo.safetensors", task.module, task.teacher.backbone)
+
+    run.go(loss, look)
 
 
 if __name__ == "__main__":

@@ -33,8 +33,18 @@ from .sampling import make_scheduler
 from .words import load_text
 
 
+def teacher_config(
+    guidance_scale: float = 2.0, time_guidance: float = 0.5, steps: int = EXTEND.steps
+) -> ModelConfig:
+    """Return the teacher's settings; its chunks draw independent noise, as in training."""
+    guided = {"guidance_scale": guidance_scale, "time_guidance": time_guidance}
+    extend = replace(EXTEND, **guided, steps=steps, mixed_noise=0.0)
+    refine = replace(REFINE, strength=0.08)  # at 0.15 the small refiner leaves noise behind
+    return ModelConfig("tiny", 64, 64, clip.FPS, extend, refine)
+
+
 def assembled(runs: Path, guidance_scale: float, time_guidance: float, steps: int) -> Components:
-    """Return the teacher; its chunks draw independent noise, as in training."""
+    """Return the teacher."""
     vae = AutoencoderKL.from_pretrained(runs / "vae" / "vae").float()
     backbone = ModelScopeBackbone(
         vae,
@@ -44,9 +54,7 @@ def assembled(runs: Path, guidance_scale: float, time_guidance: float, steps: in
         ImageTokens.from_pretrained(runs / "apm" / "image_tokens"),
     )
     text = TextEncoder(*load_text(runs / "text"), build_vocabulary())
-    guided = {"guidance_scale": guidance_scale, "time_guidance": time_guidance}
-    extend = replace(EXTEND, **guided, steps=steps, mixed_noise=0.0)
-    config = ModelConfig("tiny", 64, 64, clip.FPS, extend, REFINE)
+    config = teacher_config(guidance_scale, time_guidance, steps)
     refiner = RefinerBackbone(vae, UNet3DConditionModel.from_pretrained(runs / "refiner" / "unet"))
     return Components(config, text, backbone, quick_sampler(make_scheduler()), refiner)
 

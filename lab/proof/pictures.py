@@ -1,6 +1,6 @@
 """Make README's moving image and the thumbnails of the web page's gallery with the included model.
 
-    python -m lab.proof.pictures [--model tiny]
+python -m lab.proof.pictures [--model tiny]
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ import streamingt2v
 from streamingt2v import LongVideoPipeline, Request
 from streamingt2v.web.examples import EXAMPLES
 
-THREE = ("A cat running on the street", "A red bus running on the beach", "A penguin dancing in the snow")
+THREE = (
+    "A cat running on the street",
+    "A turtle floating in the deep sea",
+    "A helicopter flying in the city",
+)
 FRAMES, SIDE, GAP = 64, 192, 8
 THUMBNAIL_AT = 8  # a frame of the first chunk in which things are in full sight
 

@@ -100,7 +100,7 @@ def main(words: list[str] | None = None) -> None:
         save_minutes=8.0,
         look_minutes=15.0,
         workers=0,
-        channels=(48, 96, 144),
+        channels=(64,),
     )
     torch.set_num_threads(1)
     trainer = Trainer(p.parse_args(words))
