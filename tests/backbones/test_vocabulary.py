@@ -25,4 +25,5 @@ def test_the_article_before_a_replaced_word_fits(prompt, shown_as):
 
 def test_other_articles_stay_as_they_are():
     assert WORDS.translate("a orange cat") == "a orange cat"
+    assert WORDS.translate("an zzz elephant") == "an elephant"
     assert Vocabulary(frozenset(["a", "orange"]), {"brown": "orange"}).translate("a brown") == "a orange"

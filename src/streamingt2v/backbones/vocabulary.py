@@ -44,11 +44,13 @@ class Vocabulary:
 
         def known(match: re.Match[str]) -> str:
             article, gap, word = match.groups(default="")
-            if word in found:
-                word = found[word] or " "  # a space, so that the neighbours of a dropped word stay apart
-                fitting = "an" if word[0] in "aeiou" else "a"
-                article = fitting if article and fitting in self.known else article
-            return article + gap + word
+            if word not in found:
+                return match.group()
+            new = found[word]
+            if new is None:
+                return f"{article} "  # a space, so that the neighbours of a dropped word stay apart
+            fitting = "an" if new[0] in "aeiou" else "a"
+            return (fitting if article and fitting in self.known else article) + gap + new
 
         return " ".join(re.sub(r"(?:\b(an?)(\s+))?([^\W\d_]+|\d+)", known, prompt.lower()).split())
 
