@@ -59,6 +59,14 @@ def assembled(runs: Path, guidance_scale: float, time_guidance: float, steps: in
     return Components(config, text, backbone, quick_sampler(make_scheduler()), refiner)
 
 
+def write(components: Components, out: Path, projected: Path) -> None:
+    """Write a model folder with the text projection of the folder `projected`, if that has one."""
+    save(components, out)
+    projection = load_text_projection(projected)
+    if projection is not None:
+        save_text_projection(out, projection, torch.float16)
+
+
 def build_vocabulary() -> Vocabulary:
     """Return the words of training, and for everyday and held-out words the nearest of them."""
     known = frozenset(vocabulary.words()) - {","}
@@ -79,10 +87,7 @@ def main(words: list[str] | None = None) -> None:
         components = load(a.runs / "student" / "model")
     else:
         components = assembled(a.runs, a.guidance_scale, a.time_guidance, a.steps)
-    save(components, a.out)
-    projection = load_text_projection(a.runs / "sight")
-    if projection is not None:
-        save_text_projection(a.out, projection, torch.float16)
+    write(components, a.out, a.runs / "sight")
 
 
 if __name__ == "__main__":

@@ -11,17 +11,15 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from streamingt2v.checkpoints.load import load, save
+from streamingt2v.checkpoints.load import load
 from streamingt2v.config import find_model
-from streamingt2v.metrics.eyes import load_text_projection, save_text_projection
 from streamingt2v.models.lowrank import Tensors, changes, merge
 from streamingt2v.train.objective import quick_sampler
 
-from .export import teacher_config
+from .export import teacher_config, write
 from .sampling import make_scheduler
 
 CHANGED = ("unet", "cam")
@@ -60,10 +58,7 @@ def write_teacher(out: Path, model: str | Path, undo: Path) -> None:
             if name.startswith(f"{part}.")
         }
         merge(getattr(student.backbone, part), own)
-    save(replace(student, config=teacher_config(), scheduler=quick_sampler(make_scheduler())), out)
-    projection = load_text_projection(folder)
-    if projection is not None:
-        save_text_projection(out, projection, torch.float16)
+    write(replace(student, config=teacher_config(), scheduler=quick_sampler(make_scheduler())), out, folder)
 
 
 def main(words: list[str] | None = None) -> None:
